@@ -1,0 +1,35 @@
+"""`zstd`: one frame over the block's bytes as they are. For data that repeats: tables, masks, text."""
+
+from collections.abc import Sequence
+
+from mergepipe.codecs import frames
+from mergepipe.codecs.protocol import Buffer
+from mergepipe.dtypes import DType
+from mergepipe.errors import CodecError
+
+
+class Zstd:
+    """zstd at `level`, which decides what encoding costs and nothing about decoding."""
+
+    name = "zstd"
+    tag = 1
+    version = 1
+    layers = 1
+    needs_base = False
+
+    def __init__(self, level: int = 3) -> None:
+        self.level = level
+
+    def supports(self, dtype: DType) -> bool:
+        """Every dtype."""
+        return True
+
+    def encode(self, raw: Buffer, base: Buffer | None, dtype: DType) -> tuple[Buffer, ...]:
+        """One frame."""
+        return (frames.compress(raw, self.level),)
+
+    def decode_into(self, layers: Sequence[Buffer], base: Buffer | None, out: memoryview) -> None:
+        """Raises CodecError unless the payload is one frame of exactly `len(out)` bytes."""
+        if len(layers) != 1:
+            raise CodecError(f"zstd has one layer, not {len(layers)}")
+        out[:] = frames.decompress(layers[0], len(out))
