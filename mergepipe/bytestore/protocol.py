@@ -1,0 +1,90 @@
+"""What a byte store is: keys to immutable bytes, and a few small values that move.
+
+Keys are relative POSIX paths (`packs/<id>.pack`, `refs/heads/main`), never absolute, without `..`.
+Every implementation passes tests/bytestore/test_conformance.py.
+"""
+
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Protocol, Self, TypeAlias
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+
+class ByteWriter(Protocol):
+    """One unpublished stream of bytes. Invisible until published; gone if aborted."""
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        ...
+
+    def write(self, *chunks: Buffer) -> None:
+        """Append all of each chunk, in order. Raises NoSpace."""
+        ...
+
+    def sync(self) -> None:
+        """Return once what was written is durable (it is still invisible)."""
+        ...
+
+    def abort(self) -> None:
+        """Forget what was written. Does nothing after publication or a first abort."""
+        ...
+
+
+class ByteStore(Protocol):
+    """Bytes by key. All methods may be called from any thread."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def close(self) -> None:
+        """Release file descriptors and connections."""
+        ...
+
+    def get(self, key: str) -> bytes | None:
+        """The whole value, or None if there is none."""
+        ...
+
+    def read_into(self, key: str, offset: int, out: memoryview) -> int:
+        """Fill `out` from `offset`; returns bytes read, fewer only at the end of the value.
+
+        Raises FileNotFoundError if the key is not there.
+        """
+        ...
+
+    def size(self, key: str) -> int | None:
+        """Length of the value in bytes, or None if there is none."""
+        ...
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Keys that begin with `prefix` (a folder, ending in `/`, or empty), sorted."""
+        ...
+
+    def create(self) -> ByteWriter:
+        """Begin an unpublished value."""
+        ...
+
+    def publish(self, values: Sequence[tuple[ByteWriter, str]]) -> None:
+        """Make synced values visible under their keys, in order, and durable before returning.
+
+        A key that is already there keeps its value (keys of this kind name their content).
+        """
+        ...
+
+    def put(self, key: str, value: Buffer) -> None:
+        """Write or replace a small value atomically and durably."""
+        ...
+
+    def compare_and_swap(self, key: str, old: bytes | None, new: bytes | None) -> bool:
+        """Replace `old` by `new` (None: absent) durably; False if the value is not `old`."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove a key; nothing happens if it is not there."""
+        ...

@@ -1,0 +1,55 @@
+"""What a codec is: block bytes to one encoded payload per layer, and back.
+
+A block is the raw little-endian bytes of a contiguous piece of one tensor. A codec never decides
+identity (the block's BLAKE3 does), so its output may change between versions as long as every
+`(tag, version)` ever written stays decodable.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol, TypeAlias, runtime_checkable
+
+from mergepipe.dtypes import DType
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+
+@runtime_checkable
+class Codec(Protocol):
+    """One way to store a block, in one or more layers.
+
+    tag      byte written in every record; never reused for another codec
+    version  byte written in every record; `decode_into` is asked for versions the registry knows
+    layers   records a block becomes: 1, or 2 for coarse (layer 0) and exact (layer 1)
+    needs_base  whether encoding and decoding take the base block's bytes (same length as the block)
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def tag(self) -> int: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def layers(self) -> int: ...
+    @property
+    def needs_base(self) -> bool: ...
+
+    def supports(self, dtype: DType) -> bool:
+        """Whether blocks of this dtype can be encoded."""
+        ...
+
+    def encode(self, raw: Buffer, base: Buffer | None, dtype: DType) -> tuple[Buffer, ...]:
+        """Encode one block; one payload per layer, deterministic in its arguments.
+
+        `raw` and `base` may be misaligned and read-only and have equal length; never empty.
+        """
+        ...
+
+    def decode_into(self, layers: Sequence[Buffer], base: Buffer | None, out: memoryview) -> None:
+        """Decode all layers into `out`, a writable byte view of exactly the block's raw length.
+
+        Payloads are hostile until the caller has compared the block's hash: every read is bounded,
+        and nothing is allocated from a declared length before it is checked against `len(out)`.
+        Raises CodecError for bytes that do not decode to `len(out)` bytes.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""Immutable records (tensor, snapshot, commit, ...) and their canonical encoding."""

@@ -1,0 +1,100 @@
+"""Objects by id: read through the index, verified by hash, written through a transaction."""
+
+from typing import TypeVar
+
+from mergepipe.codecs.registry import codec_tagged
+from mergepipe.errors import Corruption, MissingObject
+from mergepipe.ids import ObjectId, object_id
+from mergepipe.objects.encoding import decode, encode, kind_of
+from mergepipe.objects.records import Commit, Record, Snapshot, Tensor
+from mergepipe.packs.format import RECORD_HEADER_BYTES
+from mergepipe.packs.index import Location, View
+from mergepipe.packs.reader import pack_key, read_exactly
+from mergepipe.packs.storage import Storage
+from mergepipe.packs.transaction import Transaction
+
+Kind = TypeVar("Kind", bound=Record)
+
+# No object comes near this; it bounds what a hostile record makes us allocate.
+_LARGEST_OBJECT = 1 << 30
+
+
+class ObjectStore:
+    """The immutable objects of one repository."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def commit(self, identity: ObjectId) -> Commit:
+        """The commit of this id. Raises MissingObject, Corruption."""
+        return self.load(identity, Commit)
+
+    def snapshot(self, identity: ObjectId) -> Snapshot:
+        """The snapshot of this id. Raises MissingObject, Corruption."""
+        return self.load(identity, Snapshot)
+
+    def tensor(self, identity: ObjectId) -> Tensor:
+        """The tensor of this id. Raises MissingObject, Corruption."""
+        return self.load(identity, Tensor)
+
+    def load(self, identity: ObjectId, kind: type[Kind]) -> Kind:
+        """The object of this id, which must be of `kind`. Raises MissingObject, Corruption."""
+        return decode(self.canonical(identity), kind, f"object {identity.hex()[:12]}")
+
+    def kind(self, identity: ObjectId) -> str:
+        """What kind of object this is. Raises MissingObject, Corruption."""
+        return kind_of(self.canonical(identity))
+
+    def has(self, identity: ObjectId) -> bool:
+        """Whether the object is in a pack."""
+        return self._locate(identity) is not None
+
+    def canonical(self, identity: ObjectId) -> bytes:
+        """The object's bytes, verified. Raises MissingObject, Corruption."""
+        at = self._locate(identity)
+        if at is None:
+            raise MissingObject(
+                f"object {identity.hex()} is in no pack", "mp fsck tells what else is missing"
+            )
+        if at.raw_length > _LARGEST_OBJECT or at.encoded_length > _LARGEST_OBJECT:
+            raise Corruption(f"object {identity.hex()[:12]} claims {at.raw_length} bytes")
+        payload = read_exactly(
+            self._storage.store,
+            pack_key(at.pack),
+            at.offset + RECORD_HEADER_BYTES,
+            at.encoded_length,
+        )
+        raw = bytearray(at.raw_length)
+        codec_tagged(at.codec, at.version).decode_into([payload], None, memoryview(raw))
+        canonical = bytes(raw)
+        if object_id(canonical) != identity:
+            raise Corruption(
+                f"object {identity.hex()} in {pack_key(at.pack)} is damaged",
+                "mp fsck tells what else is; mp fetch may bring it back",
+            )
+        return canonical
+
+    def find_prefix(self, hex_prefix: str, limit: int = 16) -> list[ObjectId]:
+        """Ids that begin with these hex digits, at most `limit`."""
+        whole, odd = hex_prefix[: len(hex_prefix) // 2 * 2], len(hex_prefix) % 2
+        # An odd digit is half a byte: look at every byte it can begin.
+        prefixes = (
+            [bytes.fromhex(whole + hex_prefix[-1] + digit) for digit in "0123456789abcdef"]
+            if odd
+            else [bytes.fromhex(whole)]
+        )
+
+        def question(view: View) -> list[ObjectId] | None:
+            found: list[ObjectId] = []
+            for prefix in prefixes:
+                found += view.objects_with_prefix(prefix, limit - len(found))
+            return found or None
+
+        return self._storage.look_up(question) or []
+
+    def put(self, record: Record, transaction: Transaction) -> ObjectId:
+        """Add an object to a transaction, unless it is stored; returns its id."""
+        return transaction.add_object(encode(record))
+
+    def _locate(self, identity: ObjectId) -> Location | None:
+        return self._storage.look_up(lambda view: view.object(identity))

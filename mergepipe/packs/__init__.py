@@ -1,0 +1,1 @@
+"""Packs of records, their LMDB index, and the block store over them."""

@@ -1,0 +1,94 @@
+"""A block on its way into a pack: encoded, checked for size, its record headers sealed."""
+
+from dataclasses import dataclass
+
+from mergepipe.codecs.protocol import Buffer, Codec
+from mergepipe.codecs.registry import codec_named
+from mergepipe.dtypes import DType
+from mergepipe.ids import NO_ID, BlockId, digest
+from mergepipe.packs.format import RecordHeader, RecordKind
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRecord:
+    """One layer, ready to be appended: its header, the header's sealed bytes, its payload."""
+
+    header: RecordHeader
+    sealed: bytes
+    payload: Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedBlock:
+    """All records of one encoding of a block."""
+
+    id: BlockId
+    raw_length: int
+    records: tuple[EncodedRecord, ...]
+
+    @property
+    def stored_bytes(self) -> int:
+        """What the block takes in packs."""
+        return sum(record.header.stored_bytes for record in self.records)
+
+
+def encode_block(
+    identity: BlockId,
+    raw: Buffer,
+    dtype: DType,
+    codec: Codec,
+    base: tuple[BlockId, Buffer] | None = None,
+) -> EncodedBlock:
+    """Encode a block with `codec`; as `raw` where that would not be smaller.
+
+    `base` is the base block's id and bytes, for codecs that need one. The result never takes more
+    than the raw block and one record header.
+    """
+    if codec.tag != _RAW.tag and len(raw):
+        payloads = codec.encode(raw, base[1] if base else None, dtype)
+        records = _seal(identity, len(raw), codec, base[0] if base else None, payloads)
+        encoded = EncodedBlock(identity, len(raw), records)
+        if sum(len(payload) for payload in payloads) < len(raw):
+            return encoded
+    header = RecordHeader(
+        RecordKind.BLOCK, _RAW.tag, _RAW.version, 0, 1, len(raw), len(raw), identity, NO_ID
+    )
+    return EncodedBlock(identity, len(raw), (EncodedRecord(header, header.sealed(identity), raw),))
+
+
+def seal_payloads(
+    identity: BlockId,
+    raw_length: int,
+    codec: Codec,
+    base: BlockId | None,
+    payloads: tuple[Buffer, ...],
+) -> EncodedBlock:
+    """The encoded block of payloads that a codec already made."""
+    return EncodedBlock(identity, raw_length, _seal(identity, raw_length, codec, base, payloads))
+
+
+def _seal(
+    identity: BlockId,
+    raw_length: int,
+    codec: Codec,
+    base: BlockId | None,
+    payloads: tuple[Buffer, ...],
+) -> tuple[EncodedRecord, ...]:
+    records = []
+    for layer, payload in enumerate(payloads):
+        header = RecordHeader(
+            RecordKind.BLOCK,
+            codec.tag,
+            codec.version,
+            layer,
+            len(payloads),
+            raw_length,
+            len(payload),
+            identity,
+            base or NO_ID,
+        )
+        records.append(EncodedRecord(header, header.sealed(digest(payload)), payload))
+    return tuple(records)
+
+
+_RAW = codec_named("raw")

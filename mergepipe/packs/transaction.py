@@ -1,0 +1,156 @@
+"""What one commit, merge or fetch adds to the store: nothing is visible before `publish`."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from enum import IntEnum
+from types import TracebackType
+from typing import Self
+
+from mergepipe.bytestore.protocol import ByteWriter
+from mergepipe.codecs.registry import codec_named
+from mergepipe.dtypes import U8
+from mergepipe.ids import BlockId, ObjectId, PackId, object_id
+from mergepipe.packs.encoding import EncodedBlock
+from mergepipe.packs.format import Content, object_header
+from mergepipe.packs.index import PackEntry
+from mergepipe.packs.reader import pack_key
+from mergepipe.packs.storage import Storage
+from mergepipe.packs.writer import PackWriter
+
+PACK_BYTES = 256 << 20
+_WORTH_COMPRESSING = 128
+
+
+class Lane(IntEnum):
+    """The packs open at once, so that each depth of a model, and its objects, lie together."""
+
+    COARSE = 0
+    WHOLE = 1
+    OBJECTS = 2
+
+
+class Transaction:
+    """Collects blocks and objects; `publish` makes them durable and visible, in that order.
+
+    Used from one thread. Leaving the context without `publish` drops everything.
+    """
+
+    def __init__(self, storage: Storage, pack_bytes: int = PACK_BYTES) -> None:
+        self._storage = storage
+        self._pack_bytes = pack_bytes
+        self._open: dict[Lane, PackWriter] = {}
+        self._finished: list[tuple[PackId, ByteWriter, PackEntry]] = []
+        self._syncing: list[Future[None]] = []
+        self._syncer = ThreadPoolExecutor(1, thread_name_prefix="pack-sync")
+        self._blocks: set[BlockId] = set()
+        self._objects: dict[ObjectId, bytes] = {}
+        self.stored_bytes = 0
+        self.new_blocks = 0
+        storage.refresh()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.abort()
+
+    def has_block(self, block: BlockId) -> bool:
+        """Whether the block is in the store or in this transaction."""
+        if block in self._blocks:
+            return True
+        with self._storage.view() as view:
+            return view.has_block(block)
+
+    def pending_blocks(self) -> set[BlockId]:
+        """The blocks added so far. Do not change it."""
+        return self._blocks
+
+    def add_block(self, block: EncodedBlock) -> bool:
+        """Append a block's records, unless this transaction has it; whether it was appended."""
+        if block.id in self._blocks:
+            return False
+        for record in block.records:
+            lane = Lane.COARSE if record.header.layer + 1 < record.header.layers else Lane.WHOLE
+            self._writer(lane).add_sealed(record.header, record.sealed, record.payload)
+            self._close_if_full(lane)
+        self._blocks.add(block.id)
+        self.stored_bytes += block.stored_bytes
+        self.new_blocks += 1
+        return True
+
+    def add_object(self, canonical: bytes) -> ObjectId:
+        """Append an object, unless the store has it; returns its id."""
+        identity = object_id(canonical)
+        if identity in self._objects:
+            return identity
+        with self._storage.view() as view:
+            if view.object(identity) is not None:
+                return identity
+        codec, payload = codec_named("raw"), canonical
+        if len(canonical) > _WORTH_COMPRESSING:
+            zstd = codec_named("zstd")
+            smaller = bytes(zstd.encode(canonical, None, U8)[0])
+            if len(smaller) < len(canonical):
+                codec, payload = zstd, smaller
+        header = object_header(identity, codec.tag, codec.version, len(canonical), len(payload))
+        self._writer(Lane.OBJECTS).add(header, payload)
+        self._close_if_full(Lane.OBJECTS)
+        self._objects[identity] = canonical
+        self.stored_bytes += header.stored_bytes
+        return identity
+
+    def pending_object(self, identity: ObjectId) -> bytes | None:
+        """The canonical bytes of an object added here."""
+        return self._objects.get(identity)
+
+    def settle(self) -> None:
+        """Make all blocks added so far durable, while no lock is held."""
+        for lane in list(self._open):
+            self._finish(lane)
+        for future in self._syncing:
+            future.result()
+        self._syncing.clear()
+
+    def publish(self) -> None:
+        """Make everything visible: blocks before the objects that name them, then the index."""
+        self.settle()
+        ordered = sorted(self._finished, key=lambda pack: pack[2].content)
+        self._storage.store.publish([(writer, pack_key(pack)) for pack, writer, _ in ordered])
+        entries = [entry for _, _, entry in ordered]
+        self._finished.clear()
+        if entries:
+            self._storage.index.add_packs(entries)
+        self._syncer.shutdown()
+
+    def abort(self) -> None:
+        """Drop everything that was not published."""
+        for writer in self._open.values():
+            writer.abort()
+        self._open.clear()
+        self._syncer.shutdown(cancel_futures=True)
+        for _, value, _ in self._finished:
+            value.abort()
+        self._finished.clear()
+
+    def _writer(self, lane: Lane) -> PackWriter:
+        writer = self._open.get(lane)
+        if writer is None:
+            content = Content.OBJECTS if lane is Lane.OBJECTS else Content.BLOCKS
+            writer = self._open[lane] = PackWriter(self._storage.store, content)
+        return writer
+
+    def _close_if_full(self, lane: Lane) -> None:
+        if self._open[lane].size >= self._pack_bytes:
+            self._finish(lane)
+
+    def _finish(self, lane: Lane) -> None:
+        writer = self._open.pop(lane)
+        pack, value = writer.finish()
+        self._finished.append(
+            (pack, value, PackEntry(pack, value.size, writer.content, writer.records))
+        )
+        self._syncing.append(self._syncer.submit(value.sync))

@@ -1,0 +1,46 @@
+"""Work on all cores, in order, with a bounded number of pieces in flight."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def core_count(configured: int = 0) -> int:
+    """Threads to use: `configured`, or every core this process may run on if it is 0."""
+    if configured > 0:
+        return configured
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return max(1, os.cpu_count() or 1)  # macOS has no affinity
+
+
+def ordered_map(
+    pool: ThreadPoolExecutor,
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    window: int,
+) -> Iterator[Result]:
+    """`work` of every item, in their order; at most `window` are begun and not yet taken.
+
+    So memory is bounded by `window` results, however long `items` is. If the consumer stops early
+    or work fails, what has not started is cancelled and what runs is waited for.
+    """
+    flying: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            flying.append(pool.submit(work, item))
+            if len(flying) >= window:
+                yield flying.popleft().result()
+        while flying:
+            yield flying.popleft().result()
+    finally:
+        for future in flying:
+            future.cancel()
+        for future in flying:
+            if not future.cancelled():
+                future.exception()
