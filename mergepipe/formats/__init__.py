@@ -1,0 +1,1 @@
+"""What checkpoint files look like: safetensors, Hugging Face directories, trees of files."""
