@@ -1,0 +1,1 @@
+"""Layout, config, refs, reflog, revisions and history of one repository."""

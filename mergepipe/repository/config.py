@@ -1,0 +1,318 @@
+"""Settings of a repository: `config.toml`, read strictly, edited without losing its comments."""
+
+import difflib
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from mergepipe.codecs import registry
+from mergepipe.errors import ConfigError, InvalidRefName, MergepipeError
+from mergepipe.repository.refnames import REMOTES, check_ref_name
+from mergepipe.sizes import KIB, MIB, parse_size
+
+if TYPE_CHECKING:
+    import tomlkit
+
+FORMAT = 1
+Value: TypeAlias = str | int | float | bool
+
+_SMALLEST_BLOCK = 4 * KIB
+_LARGEST_BLOCK = 64 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """`[store]`: how new blocks are cut (`block_size` in bytes) and encoded."""
+
+    block_size: int = MIB
+    codec: str = "auto"
+    max_chain: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class CoreSettings:
+    """`[core]`: `lock_timeout` in seconds; `threads`, 0 for one per CPU."""
+
+    lock_timeout: float = 10.0
+    threads: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class UserSettings:
+    """`[user]`: the author of commits, `Name <mail>`; empty for the login name."""
+
+    author: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HookSettings:
+    """`[hooks]`: whether hooks run at all."""
+
+    enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteSettings:
+    """`[remote.NAME]`: where another copy of the repository is."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings, defaults included."""
+
+    store: StoreSettings = field(default_factory=StoreSettings)
+    core: CoreSettings = field(default_factory=CoreSettings)
+    user: UserSettings = field(default_factory=UserSettings)
+    hooks: HookSettings = field(default_factory=HookSettings)
+    remote: Mapping[str, RemoteSettings] = field(default_factory=dict)
+
+    def get(self, key: str) -> Value:
+        """The value of `store.codec` and the like. Raises ConfigError for an unknown key."""
+        for name, value in self.items():
+            if name == key:
+                return value
+        _parser(key)
+        raise ConfigError(f"{key} is not set")
+
+    def items(self) -> Iterator[tuple[str, Value]]:
+        """Every key with its value, in the order of the file that `mp init` writes."""
+        for key in _KEYS:
+            section, name = key.split(".")
+            yield key, getattr(getattr(self, section), name)
+        for remote, settings in self.remote.items():
+            yield f"remote.{remote}.url", settings.url
+
+
+def parse(text: str, where: str = "config.toml") -> Config:
+    """The settings in the text of a config file; `where` names it in errors.
+
+    Raises ConfigError: not TOML, unknown key, value of the wrong kind, or a newer format.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where} is not valid TOML: {error}", f"edit {where}") from error
+    _check_format(document, where)
+    values: dict[str, dict[str, Value]] = {name: {} for name in _SECTIONS}
+    remotes: dict[str, RemoteSettings] = {}
+    for key, value in _flatten(document, where):
+        try:
+            parsed = _parser(key)(value)
+        except MergepipeError as error:
+            raise ConfigError(f"{where}: {error.message}", error.hint) from error
+        section, _, name = key.partition(".")
+        if section == "remote":
+            remotes[name.rpartition(".")[0]] = RemoteSettings(str(parsed))
+        else:
+            values[section][name] = parsed
+    # _parser has checked each value's type against the field it is for.
+    sections: dict[str, Any] = {name: cls(**values[name]) for name, cls in _SECTIONS.items()}
+    return Config(remote=remotes, **sections)
+
+
+def with_value(text: str, key: str, value: str) -> str:
+    """`text` with `key` set to what `value` says, comments kept. Raises ConfigError."""
+    parsed = _parser(key)(value)
+    *folders, name = _split(key)
+    document = _document(text)
+    table: Any = document
+    for folder in folders:
+        # A `remote` table that only holds other tables needs no header of its own.
+        table = table.setdefault(folder, _tomlkit().table(is_super_table=folder == "remote"))
+    # A size stays as it was typed: 1MiB says more than 1048576.
+    table[name] = value if key == "store.block_size" and not value.isdigit() else parsed
+    return _checked(document)
+
+
+def without_value(text: str, key: str) -> str:
+    """`text` without `key`, which then has its default; a remote's last key takes its table.
+
+    Raises ConfigError if the text does not set it.
+    """
+    _parser(key)
+    *folders, name = _split(key)
+    document = _document(text)
+    tables: list[Any] = [document]
+    for folder in folders:
+        tables.append(tables[-1].get(folder, {}))
+    if name not in tables[-1]:
+        raise ConfigError(f"{key} is not set", "`mp config` lists what is")
+    del tables[-1][name]
+    if folders[0] == "remote" and not tables[-1]:
+        del tables[-2][folders[-1]]
+    return _checked(document)
+
+
+def with_format(text: str) -> str:
+    """`text` with this release's `format`, unless it names one."""
+    document = _document(text)
+    return text if "format" in document else f"format = {FORMAT}\n{text}"
+
+
+def _check_format(document: Mapping[str, object], where: str) -> None:
+    version = document.get("format")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise ConfigError(
+            f"{where} does not say which format the repository has",
+            f"restore the line `format = {FORMAT}`, above every [section]",
+        )
+    if version > FORMAT:
+        raise ConfigError(
+            f"{where}: the repository has format {version}; this mergepipe reads up to {FORMAT}",
+            "use a newer mergepipe",
+        )
+
+
+def _flatten(document: Mapping[str, object], where: str) -> Iterator[tuple[str, object]]:
+    for section, content in document.items():
+        if section == "format":
+            continue
+        if not isinstance(content, dict):
+            raise ConfigError(f"{where}: unknown key {section!r}", _nearest(section))
+        if section not in _SECTIONS and section != "remote":
+            raise ConfigError(f"{where}: unknown section [{section}]", _nearest(section))
+        for name, value in content.items():
+            if section == "remote" and isinstance(value, dict):
+                yield from ((f"remote.{name}.{inner}", kept) for inner, kept in value.items())
+            else:
+                yield f"{section}.{name}", value
+
+
+def _document(text: str) -> "tomlkit.TOMLDocument":
+    try:
+        document: tomlkit.TOMLDocument = _tomlkit().parse(text)
+    except ValueError as error:  # the base of every tomlkit parse error
+        raise ConfigError(f"the config file is not valid TOML: {error}") from error
+    return document
+
+
+def _checked(document: "tomlkit.TOMLDocument") -> str:
+    text: str = _tomlkit().dumps(document)
+    parse(text)
+    return text
+
+
+def _tomlkit() -> Any:
+    # Only what edits the file pays for it: tomllib reads, and knows nothing of comments.
+    import tomlkit
+
+    return tomlkit
+
+
+def _split(key: str) -> list[str]:
+    """`remote.NAME.url` in three parts, even if NAME has dots; other keys in two."""
+    section, _, name = key.partition(".")
+    if section == "remote":
+        remote, _, last = name.rpartition(".")
+        return [section, remote, last]
+    return [section, name]
+
+
+def _parser(key: str) -> Callable[[object], Value]:
+    if key in _KEYS:
+        return lambda value: _named(key, _KEYS[key], value)
+    if key.startswith("remote."):
+        _, remote, name = _split(key)
+        if name == "url" and remote:
+            try:
+                check_ref_name(f"{REMOTES}{remote}/x")
+            except InvalidRefName as error:
+                raise ConfigError(f"not a name for a remote: {remote!r}", error.hint) from error
+            return lambda value: _named(key, _text, value)
+    raise ConfigError(f"unknown key {key!r}", _nearest(key))
+
+
+def _nearest(key: str) -> str:
+    known = [*_KEYS, *_SECTIONS, "remote.NAME.url"]
+    near = difflib.get_close_matches(key, known, 1)
+    return f"did you mean {near[0]}?" if near else f"keys: {', '.join(known[: len(_KEYS)])}"
+
+
+def _named(key: str, parse_value: Callable[[object], Value], value: object) -> Value:
+    try:
+        return parse_value(value)
+    except MergepipeError as error:
+        raise ConfigError(f"{key}: {error.message}", error.hint) from error
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}") from error
+
+
+def _block_size(value: object) -> int:
+    size = parse_size(value) if isinstance(value, str) else _integer(value)
+    if size % 16 or not _SMALLEST_BLOCK <= size <= _LARGEST_BLOCK:
+        raise ValueError(f"{value!r} is not a multiple of 16 bytes from 4KiB to 64MiB")
+    return size
+
+
+def _codec(value: object) -> str:
+    choices = ("auto", *registry.NAMES)
+    if value not in choices:
+        raise ValueError(f"no codec is called {value!r}; there are {', '.join(choices)}")
+    return str(value)
+
+
+def _integer(value: object) -> int:
+    if isinstance(value, str) and value.strip().isdecimal() and value.isascii():
+        value = int(value[:18])
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{value!r} is not a whole number")
+    return value
+
+
+def _between(smallest: int, largest: int) -> Callable[[object], int]:
+    def parse_value(value: object) -> int:
+        number = _integer(value)
+        if not smallest <= number <= largest:
+            raise ValueError(f"{number} is not between {smallest} and {largest}")
+        return number
+
+    return parse_value
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, str):
+        value = float(value)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 86400:
+        raise ValueError(f"{value!r} is not a number of seconds from 0 to 86400")
+    return float(value)
+
+
+def _flag(value: object) -> bool:
+    if isinstance(value, str):
+        value = {
+            "true": True,
+            "yes": True,
+            "on": True,
+            "false": False,
+            "no": False,
+            "off": False,
+        }.get(value.lower(), value)
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r} is neither true nor false")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or any(ord(letter) < 32 for letter in value):
+        raise ValueError(f"{value!r} is not a line of text")
+    return value
+
+
+_SECTIONS: dict[str, Callable[..., Any]] = {
+    "store": StoreSettings,
+    "core": CoreSettings,
+    "user": UserSettings,
+    "hooks": HookSettings,
+}
+_KEYS: dict[str, Callable[[object], Value]] = {
+    "store.block_size": _block_size,
+    "store.codec": _codec,
+    "store.max_chain": _between(0, 8),
+    "core.lock_timeout": _seconds,
+    "core.threads": _between(0, 1024),
+    "user.author": _text,
+    "hooks.enabled": _flag,
+}

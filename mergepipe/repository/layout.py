@@ -1,0 +1,171 @@
+"""Where everything of a repository lives, how one is found, and how one is made.
+
+These names are written here and nowhere else; docs/format.md lists what each holds.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+import stat
+from pathlib import Path
+
+import mergepipe
+from mergepipe.bytestore.local import sync_directory
+from mergepipe.errors import ConfigError, MergepipeError, NoRepository, UsageError
+from mergepipe.repository import config
+from mergepipe.repository.refnames import HEADS, TAGS
+
+DIRECTORY = ".mergepipe"
+
+CONFIG = "config.toml"
+HEAD = "HEAD"
+REFS = "refs"
+LOGS = "logs"
+PACKS = "packs"
+INDEX = "index"
+WORKTREE = "worktree"
+HOOKS = "hooks"
+RECIPES = "recipes"
+RUNS = "runs"
+TMP = "tmp"
+LOCK = "lock"
+STORE_LOCK = "store.lock"
+
+DEFAULT_BRANCH = "main"
+
+_FOLDERS = (HEADS, TAGS, LOGS, PACKS, HOOKS, RECIPES, RUNS, TMP)
+# What a template must not bring: history comes from commits, not from a folder somebody copied.
+_RESERVED = (HEAD, REFS, LOGS, PACKS, INDEX, WORKTREE, RUNS, TMP, LOCK, STORE_LOCK)
+
+
+def find(start: Path) -> Path:
+    """The `.mergepipe` directory of `start` or of its nearest parent that has one.
+
+    Raises NoRepository.
+    """
+    start = start.absolute()
+    for folder in (start, *start.parents):
+        # A parent that we may not search is one without a repository.
+        with contextlib.suppress(PermissionError):
+            if (folder / DIRECTORY).is_dir():
+                return folder / DIRECTORY
+    raise NoRepository(
+        f"no {DIRECTORY} directory in {start} or any parent", "make one here with `mp init`"
+    )
+
+
+def default_template() -> Path:
+    """The template that came with this release: in the wheel, or at the root of a checkout."""
+    package = Path(mergepipe.__file__).parent
+    for folder in (package / "_template", package.parent / ".mergepipe-template"):
+        if folder.is_dir():
+            return folder
+    raise MergepipeError(
+        f"the repository template is missing from {package}", "install mergepipe again"
+    )
+
+
+def initialise(
+    directory: Path, template: Path | None = None, block_size: int | None = None
+) -> Path:
+    """Make `directory/.mergepipe` and return it; the directory is made too if it is not there.
+
+    `block_size` (bytes) replaces the template's. The repository is built under another name and
+    renamed when it is complete, so that there is never half of one.
+    Raises UsageError if there is a repository already or the template cannot be one, ConfigError
+    for a template's config that does not parse.
+    """
+    directory = directory.absolute()
+    target = directory / DIRECTORY
+    if os.path.lexists(target):
+        raise _exists(target)
+    source = default_template() if template is None else template
+    if not source.is_dir():
+        raise UsageError(f"no template directory {source}")
+    directory.mkdir(parents=True, exist_ok=True)
+    building = directory / f"{DIRECTORY}.init-{secrets.token_hex(8)}"
+    try:
+        building.mkdir()
+        _copy_template(source, building)
+        _fill(building, block_size)
+        _sync_tree(building)
+        try:
+            building.rename(target)
+        except OSError as error:
+            # Another init finished first: a directory with something in it is not replaced.
+            if os.path.lexists(target):
+                raise _exists(target) from error
+            raise
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    sync_directory(directory)
+    return target
+
+
+def _exists(target: Path) -> UsageError:
+    return UsageError(
+        f"there is a repository already: {target}",
+        "use it as it is, or choose another directory; `mp config` changes its settings",
+    )
+
+
+def _fill(building: Path, block_size: int | None) -> None:
+    for folder in _FOLDERS:
+        (building / folder).mkdir(parents=True, exist_ok=True)
+    (building / HEAD).write_bytes(f"ref: {HEADS}{DEFAULT_BRANCH}\n".encode())
+    for name in (LOCK, STORE_LOCK):
+        (building / name).touch()
+    path = building / CONFIG
+    text = _read_text(path) if path.exists() else ""
+    text = config.with_format(text)
+    if block_size is not None:
+        text = config.with_value(text, "store.block_size", str(block_size))
+    config.parse(text, where=str(path))
+    path.write_text(text, encoding="utf-8")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8: {error}") from error
+
+
+def _copy_template(source: Path, target: Path) -> None:
+    """Copy files and the executable bit, nothing else: a template may be installed read-only."""
+    for entry in sorted(source.iterdir()):
+        if entry.name in _RESERVED:
+            raise UsageError(
+                f"a template cannot bring {entry.name!r}: {source}",
+                f"it may hold {CONFIG}, {HOOKS}/, {RECIPES}/ and files of your own",
+            )
+        if entry.name != "__pycache__":
+            _copy(entry, target / entry.name)
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir() and not source.is_symlink():
+        target.mkdir()
+        for entry in sorted(source.iterdir()):
+            _copy(entry, target / entry.name)
+    elif source.is_file():
+        shutil.copyfile(source, target)
+        if source.stat().st_mode & stat.S_IXUSR:
+            mode = target.stat().st_mode
+            # Whoever may read it may run it, so the umask still decides.
+            target.chmod(stat.S_IMODE(mode) | (mode & 0o444) >> 2)
+    else:
+        raise UsageError(f"a template holds files and folders only, not {source}")
+
+
+def _sync_tree(root: Path) -> None:
+    for folder, _, names in os.walk(root):
+        for name in names:
+            descriptor = os.open(Path(folder) / name, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        sync_directory(Path(folder))

@@ -1,0 +1,142 @@
+"""Advisory locks between processes: flock on a file, so that a killed holder leaves none behind.
+
+The lock files of a repository and what each protects are in docs/format.md, "Locks".
+"""
+
+import errno
+import fcntl
+import os
+import time
+import weakref
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from mergepipe.errors import Locked, MergepipeError
+
+_FIRST_WAIT_S = 0.001
+_LONGEST_WAIT_S = 0.05
+_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+class HeldLock:
+    """A lock this process holds until `release`, the end of a `with` block, or its death."""
+
+    def __init__(self, path: Path, descriptor: int, shared: bool) -> None:
+        self.path = path
+        self.shared = shared
+        self._descriptor: int | None = descriptor
+        _held.add(self)
+
+    @property
+    def held(self) -> bool:
+        """Whether it is still held by this process. False in a child forked meanwhile."""
+        return self._descriptor is not None
+
+    def release(self) -> None:
+        """Let others have it. Does nothing the second time."""
+        if self._descriptor is None:
+            return
+        descriptor, self._descriptor = self._descriptor, None
+        try:
+            if not self.shared:
+                os.ftruncate(descriptor, 0)
+        finally:
+            # Explicitly, not only by closing: a forked child that has not yet run its own
+            # clean-up shares this file description and would keep the lock alive.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
+    def _forget(self) -> None:
+        """In a forked child: drop the shared description without unlocking the parent's lock."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+_held: weakref.WeakSet[HeldLock] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for lock in list(_held):
+        lock._forget()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def acquire(path: Path, *, shared: bool = False, timeout_s: float) -> HeldLock:
+    """Lock the file `path`, which is made if need be, waiting at most `timeout_s` seconds.
+
+    Exclusive holders write their process id into the file for the message others get.
+    Raises Locked. Not re-entrant: a second `acquire` in the holder waits like any other.
+    """
+    deadline = time.monotonic() + timeout_s
+    wait_s = _FIRST_WAIT_S
+    while True:
+        descriptor = _try(path, shared)
+        if descriptor is not None:
+            return HeldLock(path, descriptor, shared)
+        remaining_s = deadline - time.monotonic()
+        if remaining_s <= 0:
+            raise _locked(path, timeout_s)
+        time.sleep(min(wait_s, remaining_s))
+        wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+
+
+def _try(path: Path, shared: bool) -> int | None:
+    """A descriptor that holds the lock, or None if somebody else's does."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        if not _is(path, descriptor):
+            # The file was removed between open and flock: what we hold protects nothing.
+            os.close(descriptor)
+            return None
+        # Shared holders clear it: whatever stands there is from a holder that was killed.
+        os.ftruncate(descriptor, 0)
+        if not shared:
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno in _UNSUPPORTED:
+            raise MergepipeError(
+                f"the file system of {path} has no file locks ({error.strerror})",
+                "keep repositories on a local file system",
+            ) from error
+        raise
+    return descriptor
+
+
+def _is(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _locked(path: Path, timeout_s: float) -> Locked:
+    try:
+        text = path.read_bytes()[:32].strip()
+    except OSError:
+        text = b""
+    holder = f"process {int(text)}" if text.isdigit() else "another process"
+    return Locked(
+        f"{holder} holds {path} (waited {timeout_s:g} s)",
+        "try again when it is done; core.lock_timeout says how long to wait",
+    )

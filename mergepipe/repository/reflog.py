@@ -1,0 +1,174 @@
+"""The reflog: where each ref pointed, one line per move (docs/format.md, "Refs and the reflog")."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mergepipe.bytestore.local import sync_directory
+from mergepipe.errors import Corruption
+from mergepipe.ids import NO_ID, ObjectId
+
+_LINE = re.compile(
+    r"(?P<old>[0-9a-f]{64}) (?P<new>[0-9a-f]{64}) (?P<time>-?[0-9]{1,19}) "
+    r"(?P<sign>[+-])(?P<hours>[0-9]{2})(?P<minutes>[0-9]{2}) (?P<author>[^\t]*)\t(?P<why>.*)"
+)
+# What would break a line or a field, and what a terminal might obey.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Who moved a ref and when: `time` in Unix seconds, `utc_offset` in minutes."""
+
+    author: str
+    time: int
+    utc_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReflogEntry:
+    """One move of a ref. `old` or `new` is None where the ref was made or removed."""
+
+    old: ObjectId | None
+    new: ObjectId | None
+    who: Signature
+    why: str
+
+    def encode(self) -> bytes:
+        """The entry as a line of the log, line end included."""
+        sign = "-" if self.who.utc_offset < 0 else "+"
+        hours, minutes = divmod(abs(self.who.utc_offset), 60)
+        author, why = (_CONTROL.sub(" ", text).strip() for text in (self.who.author, self.why))
+        line = (
+            f"{(self.old or NO_ID).hex()} {(self.new or NO_ID).hex()} {self.who.time} "
+            f"{sign}{hours:02d}{minutes:02d} {author}\t{why}\n"
+        )
+        return line.encode(errors="backslashreplace")
+
+
+def parse_line(line: str) -> ReflogEntry | None:
+    """The entry that `line` (without its end) holds, or None if it holds none."""
+    match = _LINE.fullmatch(line)
+    if match is None:
+        return None
+    minutes = 60 * int(match["hours"]) + int(match["minutes"])
+    who = Signature(
+        match["author"], int(match["time"]), -minutes if match["sign"] == "-" else minutes
+    )
+    return ReflogEntry(_id(match["old"]), _id(match["new"]), who, match["why"])
+
+
+def _id(text: str) -> ObjectId | None:
+    value = bytes.fromhex(text)
+    return None if value == NO_ID else ObjectId(value)
+
+
+def settled(entries: Sequence[ReflogEntry], current: ObjectId | None) -> list[ReflogEntry]:
+    """Those of `entries` (newest first) that happened, given where the ref is now.
+
+    A crash between the log line and the ref leaves a line about a move that never was: the ref
+    stayed where that line begins. `ref@{n}` must not count it.
+    """
+    happened = []
+    expected = current
+    for entry in entries:
+        if entry.new != expected and entry.old == expected:
+            continue
+        happened.append(entry)
+        expected = entry.old
+    return happened
+
+
+class Reflog:
+    """The logs of one repository. Callers hold its `lock` while they append or remove."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def read(self, name: str) -> list[ReflogEntry]:
+        """All entries of a ref (or `HEAD`), newest first; empty if it has no log.
+
+        A last line without its end is the trace of a crash and is left out.
+        Raises Corruption for any other line that is not an entry.
+        """
+        path = self._folder / name
+        try:
+            data = path.read_bytes()
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return []
+        lines = data.decode(errors="replace").split("\n")
+        entries = []
+        for number, line in enumerate(lines[:-1], 1):
+            entry = parse_line(line)
+            if entry is None:
+                raise Corruption(
+                    f"line {number} of the reflog {path} is damaged",
+                    "remove that line; no commit depends on it",
+                )
+            entries.append(entry)
+        return entries[::-1]
+
+    def names(self) -> Iterator[str]:
+        """Every ref that has a log, `HEAD` included, sorted by folder."""
+        for folder, folders, files in os.walk(self._folder):
+            folders.sort()
+            for name in sorted(files):
+                yield (Path(folder) / name).relative_to(self._folder).as_posix()
+
+    def append(self, name: str, entry: ReflogEntry) -> None:
+        """Add an entry and return once it is durable."""
+        path = self._folder / name
+        made = self._make_room(path)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        try:
+            _cut_torn_line(descriptor)
+            line = entry.encode()
+            while line:
+                line = line[os.write(descriptor, line) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if made:
+            # The new file's name, and those of new folders above it, must survive a crash too.
+            for folder in path.parents:
+                sync_directory(folder)
+                if folder == self._folder:
+                    break
+
+    def remove(self, name: str) -> None:
+        """Forget the log of a ref that is gone, and folders that are empty without it."""
+        path = self._folder / name
+        path.unlink(missing_ok=True)
+        for folder in path.parents:
+            if folder == self._folder:
+                break
+            try:
+                folder.rmdir()
+            except OSError:
+                break
+
+    def _make_room(self, path: Path) -> bool:
+        """Whether the file is new. Logs in its way are of refs removed just before a crash."""
+        if path.is_file():
+            return False
+        if path.is_dir():
+            shutil.rmtree(path)
+        for folder in path.parents:
+            if folder == self._folder:
+                break
+            if folder.is_file():
+                folder.unlink()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return True
+
+
+def _cut_torn_line(descriptor: int) -> None:
+    """Drop what follows the last line end: a crash interrupted that line."""
+    size = os.fstat(descriptor).st_size
+    if size == 0 or os.pread(descriptor, 1, size - 1) == b"\n":
+        return
+    data = os.pread(descriptor, size, 0)
+    os.ftruncate(descriptor, data.rfind(b"\n") + 1)

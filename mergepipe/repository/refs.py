@@ -1,0 +1,280 @@
+"""Refs: the few names that move, each changed by compare-and-swap, its log line written first.
+
+The order within a change, and why, is docs/format.md, "Publication", steps 4 and 5.
+"""
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+from mergepipe.bytestore.protocol import ByteStore
+from mergepipe.errors import Corruption, InvalidRefName, Locked, RefExists, RefMoved
+from mergepipe.ids import ObjectId
+from mergepipe.repository import locks
+from mergepipe.repository.reflog import Reflog, ReflogEntry, Signature
+from mergepipe.repository.refnames import HEADS, TAGS, check_ref_name, folded, short_name
+
+HEAD = "HEAD"
+_ID_LINE = re.compile(rb"[0-9a-f]{64}\n?")
+
+
+class Expectation(Enum):
+    """What `update` and `delete` may be told instead of a value."""
+
+    ANY = "any"
+
+
+ANY: Final = Expectation.ANY
+Expected: TypeAlias = ObjectId | Literal[Expectation.ANY] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where HEAD is: on a branch (`branch` is its full ref name), or detached at `commit`.
+
+    A branch without a commit is unborn: the first commit makes it.
+    """
+
+    branch: str | None
+    commit: ObjectId | None
+
+    @property
+    def short_branch(self) -> str | None:
+        """`main` for `refs/heads/main`; None if detached."""
+        return None if self.branch is None else short_name(self.branch)
+
+
+class RefStore:
+    """The refs of one repository, or of a remote (then without lock and log).
+
+    `lock` is the file that processes exclude each other by while they change refs, waited for
+    `lock_timeout_s`. Every method may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        store: ByteStore,
+        *,
+        lock: Path | None = None,
+        lock_timeout_s: float = 10.0,
+        reflog: Reflog | None = None,
+    ) -> None:
+        self.reflog = reflog
+        self._store = store
+        self._lock = lock
+        self._lock_timeout_s = lock_timeout_s
+        self._thread_lock = threading.RLock()
+        self._held: locks.HeldLock | None = None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the repository's `lock`, so that steps before a ref's move belong to it.
+
+        Calls of this store inside the block do not wait for themselves. Raises Locked.
+        """
+        if not self._thread_lock.acquire(timeout=self._lock_timeout_s):
+            raise Locked(f"another thread holds {self._lock}")
+        try:
+            if self._lock is None or (self._held is not None and self._held.held):
+                yield
+                return
+            self._held = locks.acquire(self._lock, timeout_s=self._lock_timeout_s)
+            try:
+                yield
+            finally:
+                self._held.release()
+                self._held = None
+        finally:
+            self._thread_lock.release()
+
+    def head(self) -> Head:
+        """Where HEAD is. Raises Corruption if it names neither a branch nor a commit."""
+        data = self._store.get(HEAD)
+        if data is None:
+            raise Corruption("HEAD is missing", f"{_repair_hint(HEAD)}, or `mp switch` a branch")
+        if data.startswith(b"ref: "):
+            branch = data[5:].decode(errors="replace").rstrip("\n")
+            try:
+                check_ref_name(branch)
+            except InvalidRefName as error:
+                raise Corruption(f"HEAD is damaged: {error.message}", _repair_hint(HEAD)) from error
+            return Head(branch, self.read(branch))
+        return Head(None, _decode(HEAD, data))
+
+    def read(self, name: str) -> ObjectId | None:
+        """What a full ref name, or `HEAD`, points at; None if there is no such ref.
+
+        Raises InvalidRefName, Corruption.
+        """
+        if name == HEAD:
+            return self.head().commit
+        data = self._store.get(check_ref_name(name))
+        return None if data is None else _decode(name, data)
+
+    def names(self, prefix: str = "refs/") -> list[str]:
+        """Full names of the refs in a folder (`refs/heads/`), sorted, damaged ones included."""
+        folder = prefix if prefix.endswith("/") else prefix + "/"
+        return sorted(self._store.list(folder))
+
+    def list(self, prefix: str = "refs/") -> dict[str, ObjectId]:
+        """The refs in a folder and what they point at, sorted by name. Raises Corruption."""
+        values = ((name, self._read_listed(name)) for name in self.names(prefix))
+        return {name: value for name, value in values if value is not None}
+
+    def update(
+        self, name: str, new: ObjectId, *, expected: Expected, who: Signature, why: str
+    ) -> ObjectId | None:
+        """Point a ref at `new` if it is at `expected` (None: there is none yet; ANY: wherever).
+
+        Returns where it was, once the move is durable. With ANY a damaged ref is replaced too.
+        Raises RefMoved (RefExists if one was not to be there, or stands in the way),
+        InvalidRefName, Corruption, Locked.
+        """
+        check_ref_name(name)
+        with self.locked():
+            data, old = self._expect(name, expected)
+            if data is None:
+                self._check_room(name)
+            elif old == new:
+                return old
+            self._log(name, ReflogEntry(old, new, who, why))
+            self._swap(name, data, new.hex().encode() + b"\n")
+            return old
+
+    def delete(
+        self, name: str, *, expected: Expected, who: Signature, why: str = "delete"
+    ) -> ObjectId | None:
+        """Remove a ref and its log, if it is at `expected`; returns where it was.
+
+        Whether the current branch may go is for the caller to say; HEAD is then unborn.
+        Raises RefMoved, Corruption, Locked; nothing happens if there is no such ref.
+        """
+        check_ref_name(name)
+        with self.locked():
+            data, old = self._expect(name, expected)
+            if data is None:
+                return None
+            if self.reflog is not None and self._is_current(name):
+                self.reflog.append(HEAD, ReflogEntry(old, None, who, why))
+            self._swap(name, data, None)
+            if self.reflog is not None:
+                self.reflog.remove(name)
+            return old
+
+    def set_head(self, target: str | ObjectId, *, who: Signature, why: str) -> None:
+        """Put HEAD on a branch (full ref name, perhaps unborn) or detach it at a commit."""
+        if isinstance(target, str):
+            if not check_ref_name(target).startswith(HEADS):
+                raise InvalidRefName(f"HEAD can stand on branches only, not on {target!r}")
+            data = f"ref: {target}\n".encode()
+        else:
+            data = target.hex().encode() + b"\n"
+        with self.locked():
+            before = self._store.get(HEAD)
+            try:
+                old = None if before is None else self.head().commit
+            except Corruption:
+                old = None  # setting HEAD is how a damaged one is repaired
+            new = self.read(target) if isinstance(target, str) else target
+            if self.reflog is not None and (old is not None or new is not None):
+                self.reflog.append(HEAD, ReflogEntry(old, new, who, why))
+            self._swap(HEAD, before, data)
+
+    def _expect(self, name: str, expected: Expected) -> tuple[bytes | None, ObjectId | None]:
+        data = self._store.get(name)
+        try:
+            old = None if data is None else _decode(name, data)
+        except Corruption:
+            if expected is not ANY:
+                raise
+            old = None
+        if expected is not ANY and old != expected:
+            if expected is None:
+                raise RefExists(f"{_title(name)} exists already, at {_abbreviated(old)}")
+            raise RefMoved(
+                f"{_title(name)} is at {_abbreviated(old)}, not at {_abbreviated(expected)}: "
+                "another process moved it",
+                "look at what is there now and try again",
+            )
+        return data, old
+
+    def _log(self, name: str, entry: ReflogEntry) -> None:
+        if self.reflog is not None:
+            self.reflog.append(name, entry)
+            if self._is_current(name):
+                self.reflog.append(HEAD, entry)
+
+    def _is_current(self, name: str) -> bool:
+        return self._store.get(HEAD) == f"ref: {name}\n".encode()
+
+    def _swap(self, name: str, old: bytes | None, new: bytes | None) -> None:
+        # Under our lock only someone who does not take it (a remote's other clients) can win.
+        if not self._store.compare_and_swap(name, old, new):
+            raise RefMoved(f"{_title(name)} was moved by another process meanwhile", "try again")
+
+    def _read_listed(self, name: str) -> ObjectId | None:
+        data = self._store.get(name)
+        return None if data is None else _decode(name, data)
+
+    def _check_room(self, name: str) -> None:
+        """Refuse a new ref that some file system could not hold beside the others.
+
+        A file is no folder, so `a` and `a/b` exclude each other (as in git). Names that differ by
+        case or Unicode composition are one file on macOS: refused everywhere, so that a
+        repository can be moved there.
+        """
+        others = self.names()
+        prefixes = {folded(part): part for other in others for part in _prefixes(other)}
+        for part in _prefixes(name):
+            other = prefixes.get(folded(part), part)
+            if other != part:
+                raise RefExists(
+                    f"cannot make {_title(name)}: {other!r} is there, which some file systems "
+                    f"cannot tell from {part!r}",
+                    "choose a name that differs by more than case",
+                )
+        present = set(others)
+        for part in _prefixes(name):
+            if part in present:
+                raise RefExists(
+                    f"cannot make {_title(name)}: there is {_title(part)}",
+                    f"a name cannot continue {short_name(part)!r} after a '/'; choose another",
+                )
+        below = next((other for other in others if other.startswith(name + "/")), None)
+        if below is not None:
+            raise RefExists(
+                f"cannot make {_title(name)}: there is {_title(below)}",
+                "a name that others continue after a '/' cannot be a ref itself",
+            )
+
+
+def _prefixes(name: str) -> Iterator[str]:
+    """`refs/heads/a/b` as `refs/heads/a`, `refs/heads/a/b`."""
+    parts = name.split("/")
+    return ("/".join(parts[:count]) for count in range(3, len(parts) + 1))
+
+
+def _decode(name: str, data: bytes) -> ObjectId:
+    if _ID_LINE.fullmatch(data) is None:
+        raise Corruption(f"{name} is damaged: {data[:40]!r} is not a commit id", _repair_hint(name))
+    return ObjectId(bytes.fromhex(data[:64].decode()))
+
+
+def _repair_hint(name: str) -> str:
+    return f"`mp reflog {short_name(name)}` lists where it was; `mp fsck` checks the rest"
+
+
+def _abbreviated(value: ObjectId | None) -> str:
+    return "no commit" if value is None else value.hex()[:12]
+
+
+def _title(name: str) -> str:
+    for prefix, kind in ((HEADS, "branch"), (TAGS, "tag")):
+        if name.startswith(prefix):
+            return f"{kind} {name.removeprefix(prefix)!r}"
+    return name

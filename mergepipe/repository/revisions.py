@@ -1,0 +1,238 @@
+"""Revisions as people type them, in git's grammar (gitrevisions(7)).
+
+main   v1   origin/main   refs/heads/main   HEAD   @   3fa9c2   main~2   v1^2   main@{1}   @{1}
+"""
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from mergepipe.errors import AmbiguousRevision, InvalidRefName, MissingObject, RevisionNotFound
+from mergepipe.ids import ID_BYTES, ObjectId
+from mergepipe.objects.records import Commit
+from mergepipe.repository.reflog import settled
+from mergepipe.repository.refnames import HEADS, IMPORTS, TAGS, check_ref_name, short_name
+from mergepipe.repository.refs import HEAD, RefStore
+
+SHORTEST_PREFIX = 4
+_MOST_CANDIDATES = 100
+_LISTED_CANDIDATES = 8
+_HEX = re.compile(rf"[0-9a-fA-F]{{{SHORTEST_PREFIX},{2 * ID_BYTES}}}")
+# Numbers of at most nine digits: nobody counts further back, and `~9...9` costs no memory.
+_NAME = re.compile(
+    r"(?P<name>(?:(?!@\{)[^~^:])*)(?:@\{(?P<entry>[0-9]{1,9})\})?(?P<steps>.*)", re.S
+)
+_STEP = re.compile(r"(?P<kind>[~^])(?P<count>[0-9]{1,9})?|\^\{(?:commit)?\}")
+# Where git looks for a name, in this order; imports are ours, and last.
+_PLACES = (
+    "refs/{}",
+    "refs/tags/{}",
+    "refs/heads/{}",
+    "refs/remotes/{}",
+    "refs/remotes/{}/HEAD",
+    IMPORTS + "{}",
+)
+
+
+class History(Protocol):
+    """What revisions need of the object store."""
+
+    def commit(self, object_id: ObjectId, /) -> Commit:
+        """The commit with this id. Raises MissingObject."""
+        ...
+
+    def kind(self, object_id: ObjectId, /) -> str:
+        """What kind of object this is. Raises MissingObject."""
+        ...
+
+    def find_prefix(self, hex_prefix: str, limit: int) -> list[ObjectId]:
+        """At most `limit` objects whose hex id begins with `hex_prefix`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ancestor:
+    """`~N`: N first parents back."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """`^N`: the Nth parent, from 1; the commit itself for 0."""
+
+    number: int
+
+
+Step: TypeAlias = Ancestor | Parent
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A parsed revision: a name, perhaps where it was `entry` moves ago, then steps back."""
+
+    name: str
+    entry: int | None
+    steps: tuple[Step, ...]
+
+
+def parse(text: str) -> Revision:
+    """The parts of a revision. Raises RevisionNotFound for text that is none."""
+    match = _NAME.fullmatch(text)
+    if match is None or not (match["name"] or match["entry"]):
+        raise _unreadable(text)
+    steps: list[Step] = []
+    rest = match["steps"]
+    while rest:
+        step = _STEP.match(rest)
+        if step is None:
+            raise _unreadable(text)
+        if step["kind"] is not None:
+            count = 1 if step["count"] is None else int(step["count"])
+            steps.append(Ancestor(count) if step["kind"] == "~" else Parent(count))
+        rest = rest[step.end() :]
+    entry = None if match["entry"] is None else int(match["entry"])
+    return Revision(match["name"], entry, tuple(steps))
+
+
+def resolve(
+    text: str, refs: RefStore, objects: History, kinds: Sequence[str] = ("commit",)
+) -> ObjectId:
+    """The id of the object that a revision names, of one of these `kinds`.
+
+    Raises RevisionNotFound, AmbiguousRevision (a prefix of several ids), Corruption (a damaged
+    ref, or a commit that history needs and nobody has).
+    """
+    revision = parse(text)
+    if revision.steps:
+        kinds = ("commit",)
+    if revision.entry is None:
+        found = _named(text, revision.name, refs, objects, kinds)
+    else:
+        found = _logged(text, revision.name, revision.entry, refs)
+    for step in revision.steps:
+        found = _step(text, found, step, objects)
+    return found
+
+
+def find_ref(name: str, refs: RefStore) -> str | None:
+    """The full name of the ref that `name` means, looked for in git's order; None if none."""
+    if name in (HEAD, "@"):
+        return HEAD
+    for candidate in (name, *(place.format(name) for place in _PLACES)):
+        try:
+            check_ref_name(candidate)
+        except InvalidRefName:
+            continue
+        if refs.read(candidate) is not None:
+            return candidate
+    return None
+
+
+def _named(
+    text: str, name: str, refs: RefStore, objects: History, kinds: Sequence[str]
+) -> ObjectId:
+    if len(name) == 2 * ID_BYTES and _HEX.fullmatch(name):
+        return _whole_id(text, ObjectId(bytes.fromhex(name)), objects, kinds)
+    ref = find_ref(name, refs)
+    if ref is not None:
+        found = refs.read(ref)
+        if found is None:
+            raise RevisionNotFound(
+                f"{text!r}: there is no commit yet on {short_name(refs.head().branch or HEAD)!r}",
+                "make the first one with `mp commit`",
+            )
+        return found
+    if _HEX.fullmatch(name):
+        found = _by_prefix(text, name.lower(), objects, kinds)
+        if found is not None:
+            return found
+    raise _not_found(text, name, refs)
+
+
+def _whole_id(text: str, object_id: ObjectId, objects: History, kinds: Sequence[str]) -> ObjectId:
+    try:
+        kind = objects.kind(object_id)
+    except MissingObject as error:
+        raise RevisionNotFound(f"no object has the id {object_id.hex()}") from error
+    if kind not in kinds:
+        raise RevisionNotFound(f"{text!r} is a {kind}, not a {' or '.join(kinds)}")
+    return object_id
+
+
+def _by_prefix(text: str, prefix: str, objects: History, kinds: Sequence[str]) -> ObjectId | None:
+    found = objects.find_prefix(prefix, _MOST_CANDIDATES)
+    fitting = [candidate for candidate in found if objects.kind(candidate) in kinds]
+    # What fits the use wins, as in git: `mp log 3fa9` means a commit.
+    if len(fitting) == 1 and len(found) < _MOST_CANDIDATES:
+        return fitting[0]
+    if fitting or len(found) >= _MOST_CANDIDATES:
+        listed = [
+            f"{object_id.hex()[:16]} {objects.kind(object_id)}"
+            for object_id in fitting[:_LISTED_CANDIDATES]
+        ]
+        more = "" if len(fitting) <= _LISTED_CANDIDATES else ", ..."
+        raise AmbiguousRevision(
+            f"{text!r} could be any of {len(fitting)}: {', '.join(listed)}{more}",
+            "write more digits of the id",
+        )
+    if found:
+        raise RevisionNotFound(
+            f"{text!r} is a {objects.kind(found[0])}, not a {' or '.join(kinds)}"
+        )
+    return None
+
+
+def _logged(text: str, name: str, entry: int, refs: RefStore) -> ObjectId:
+    # `@{1}` is about the branch that is current now, `HEAD@{1}` about HEAD itself.
+    ref = (refs.head().branch or HEAD) if not name else find_ref(name, refs)
+    if ref is None:
+        raise _not_found(text, name, refs)
+    current = refs.read(ref)
+    if entry == 0:
+        found = current
+    else:
+        entries = settled(refs.reflog.read(ref), current) if refs.reflog is not None else []
+        if entry > len(entries):
+            raise RevisionNotFound(
+                f"{text!r}: the reflog of {short_name(ref)} has {len(entries)} moves",
+                f"`mp reflog {short_name(ref)}` lists them",
+            )
+        found = entries[entry - 1].old
+    if found is None:
+        raise RevisionNotFound(f"{text!r}: {short_name(ref)} pointed at no commit then")
+    return found
+
+
+def _step(text: str, start: ObjectId, step: Step, objects: History) -> ObjectId:
+    if isinstance(step, Parent):
+        if step.number == 0:
+            return start
+        parents = objects.commit(start).parents
+        if step.number > len(parents):
+            has = "no parents" if not parents else f"{len(parents)} parent(s)"
+            raise RevisionNotFound(f"{text!r}: commit {start.hex()[:12]} has {has}")
+        return parents[step.number - 1]
+    for _ in range(step.count):
+        parents = objects.commit(start).parents
+        if not parents:
+            raise RevisionNotFound(
+                f"{text!r}: history ends at {start.hex()[:12]}, which has no parents"
+            )
+        start = parents[0]
+    return start
+
+
+def _unreadable(text: str) -> RevisionNotFound:
+    return RevisionNotFound(
+        f"not a revision: {text!r}", "write a branch, tag, HEAD, main~2, v1^2, main@{1} or an id"
+    )
+
+
+def _not_found(text: str, name: str, refs: RefStore) -> RevisionNotFound:
+    names = [short_name(ref) for ref in (*refs.names(HEADS), *refs.names(TAGS))]
+    near = difflib.get_close_matches(name, names or [HEAD], 1)
+    hint = f"did you mean {near[0]}?" if near else "`mp branch` and `mp tag` list what there is"
+    return RevisionNotFound(f"no branch, tag or commit is called {text!r}", hint)
