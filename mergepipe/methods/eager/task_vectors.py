@@ -1,0 +1,71 @@
+"""base + lambda * sum w_i m_i d_i / divisor in torch: task_arithmetic, ties, dare.
+
+The reference for the fused kernel, operation by operation: it gives the same bytes on a CPU.
+The election's sum is that of the positive terms plus that of the negative ones, each in the order
+of the recipe, so that one sweep over the experts gives sum, numerators and divisors.
+"""
+
+import torch
+
+from mergepipe.methods.eager.masks import keep
+from mergepipe.methods.eager.operands import base_values, compute_dtype, delta, rounded, write
+from mergepipe.methods.protocol import Output
+from mergepipe.methods.sums import plain_divisor
+from mergepipe.methods.terms import Coarse, Same, Unit
+
+
+def weighted_deltas(
+    unit: Unit, base: torch.Tensor, compute: torch.dtype, device: str
+) -> list[tuple[torch.Tensor, float]]:
+    """(w_i rescale_i m_i d_i, w_i) of every expert that has a delta, in the recipe's order."""
+    result = []
+    for index, (term, own) in enumerate(zip(unit.terms, unit.scalars.experts, strict=True)):
+        if isinstance(term, Same):
+            continue
+        d = delta(term, own, base, unit.length, compute, device)
+        if own.threshold > 0 and not isinstance(term, Coarse):
+            # In float32 also where d is float64: thresholds are float32 values.
+            small = d.abs().float() < rounded(own.threshold, torch.float32)
+            d = torch.where(small, 0, d)
+        kept = keep(unit, index, device)
+        if kept is not None:
+            d = torch.where(kept, d, 0)
+        factor = rounded(own.weight * own.rescale, compute)
+        result.append((d * factor, rounded(own.weight, compute)))
+    return result
+
+
+def merge(unit: Unit, out: Output, device: str) -> None:
+    """The element pass over one unit, into `out`."""
+    compute = compute_dtype(unit)
+    base = base_values(unit, compute, device)
+    terms = weighted_deltas(unit, base, compute, device)
+    if unit.scalars.elect:
+        merged = _elected(terms, base, normalize=unit.scalars.normalize)
+    else:
+        merged = torch.zeros_like(base)
+        for weighted, _ in terms:
+            merged += weighted
+        merged /= rounded(plain_divisor(unit.scalars), compute)
+    merged *= rounded(unit.scalars.scale, compute)
+    write(torch.where(merged == 0, base, base + merged), unit.dtype, out)
+
+
+def _elected(
+    terms: list[tuple[torch.Tensor, float]], base: torch.Tensor, *, normalize: bool
+) -> torch.Tensor:
+    positive, negative = torch.zeros_like(base), torch.zeros_like(base)
+    above, below = torch.zeros_like(base), torch.zeros_like(base)
+    for weighted, weight in terms:
+        up, down = weighted > 0, weighted < 0
+        positive += torch.where(up, weighted, 0)
+        negative += torch.where(down, weighted, 0)
+        one = torch.tensor(weight, dtype=base.dtype, device=base.device)
+        above += torch.where(up, one, 0)
+        below += torch.where(down, one, 0)
+    plus = positive >= -negative
+    merged = torch.where(plus, positive, negative)
+    if normalize:
+        divisor = torch.where(plus, above, below)
+        merged /= torch.where(divisor == 0, 1, divisor)
+    return merged

@@ -1,0 +1,13 @@
+"""The divisor of a plain sum, the same for both implementations."""
+
+from mergepipe.methods.terms import Scalars
+
+SMALLEST_WEIGHT_SUM = 1e-8
+
+
+def plain_divisor(scalars: Scalars) -> float:
+    """What a sum without an election is divided by: 1 if not normalised or nothing to divide by."""
+    if not scalars.normalize:
+        return 1.0
+    total = sum(own.weight for own in scalars.experts)
+    return 1.0 if abs(total) < SMALLEST_WEIGHT_SUM else total

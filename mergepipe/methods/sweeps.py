@@ -1,0 +1,120 @@
+"""The element passes, and `merge`, which runs one over a unit.
+
+The fused kernels and torch give the same bytes on a CPU, so which one runs is a matter of speed
+only: fused where every dtype has a kernel, torch for the rest and for other devices.
+"""
+
+from typing import Literal
+
+import numpy as np
+
+from mergepipe.errors import MergeInputError
+from mergepipe.methods.protocol import ARITHMETIC, FUSED, Method, Output, Sweep
+from mergepipe.methods.terms import Buffer, Delta, Full, Unit, view_bytes
+
+Backend = Literal["auto", "fused", "torch"]
+
+
+def merge(
+    method: Method,
+    unit: Unit,
+    out: Buffer | None = None,
+    *,
+    backend: Backend = "auto",
+    device: str = "cpu",
+) -> Output:
+    """Merge one range: its bytes in the output dtype, in `out` (writable) or a new array.
+
+    Raises MergeInputError for terms that do not fit the range, the method or each other.
+    """
+    unit.check()
+    if method.needs_base and unit.base is None:
+        raise MergeInputError(f"method {method.name} needs a base")
+    result = _output(unit, out)
+    if _is_copy(method, unit):
+        result[:] = view_bytes(_only_full(unit).data)
+        return result
+    dtypes = _dtypes(unit)
+    for dtype in dtypes:
+        if dtype not in ARITHMETIC:
+            raise MergeInputError(
+                f"method {method.name} cannot compute in {dtype}",
+                "such tensors can only be taken whole from one model (passthrough, scale 1)",
+            )
+    fused = method.sweep.fused
+    if backend == "fused" and (fused is None or device != "cpu" or not dtypes <= FUSED):
+        raise MergeInputError(f"no fused kernel for {method.name} of {_names(unit)} on {device}")
+    if fused is not None and backend != "torch" and device == "cpu" and dtypes <= FUSED:
+        fused(unit, result)
+    else:
+        method.sweep.torch(unit, result, device)
+    return result
+
+
+def _output(unit: Unit, out: Buffer | None) -> Output:
+    bits = unit.length * unit.dtype.bits
+    if bits % 8:
+        raise MergeInputError(f"{unit.length} elements of {unit.dtype} do not fill whole bytes")
+    if out is None:
+        return np.empty(bits // 8, np.uint8)
+    result = view_bytes(out)
+    if result.nbytes * 8 != bits:
+        raise MergeInputError(
+            f"output of {result.nbytes} bytes for {unit.length} elements of {unit.dtype}"
+        )
+    return result
+
+
+def _is_copy(method: Method, unit: Unit) -> bool:
+    """Whether the result is the one model's very bytes, whatever they mean."""
+    if method.sweep is not WEIGHTED_SUM or len(unit.terms) != 1:
+        return False
+    term = unit.terms[0]
+    unscaled = unit.scalars.normalize or unit.scalars.experts[0].weight == 1.0
+    return isinstance(term, Full) and term.dtype == unit.dtype and unscaled
+
+
+def _only_full(unit: Unit) -> Full:
+    term = unit.terms[0]
+    assert isinstance(term, Full)
+    return term
+
+
+def _dtypes(unit: Unit) -> set[object]:
+    dtypes: set[object] = {term.dtype for term in unit.terms if isinstance(term, Full | Delta)}
+    dtypes.add(unit.dtype)
+    if unit.base is not None:
+        dtypes.add(unit.base.dtype)
+    return dtypes
+
+
+def _names(unit: Unit) -> str:
+    return ", ".join(sorted(str(dtype) for dtype in _dtypes(unit)))
+
+
+def _torch_weighted_sum(unit: Unit, out: Output, device: str) -> None:
+    from mergepipe.methods.eager.weighted_sum import merge
+
+    merge(unit, out, device)
+
+
+def _fused_weighted_sum(unit: Unit, out: Output) -> None:
+    from mergepipe.methods.fused.launch import weighted_sum
+
+    weighted_sum(unit, out)
+
+
+def _torch_task_vectors(unit: Unit, out: Output, device: str) -> None:
+    from mergepipe.methods.eager.task_vectors import merge
+
+    merge(unit, out, device)
+
+
+def _fused_task_vectors(unit: Unit, out: Output) -> None:
+    from mergepipe.methods.fused.launch import task_vectors
+
+    task_vectors(unit, out)
+
+
+WEIGHTED_SUM = Sweep("weighted_sum", _torch_weighted_sum, _fused_weighted_sum)
+TASK_VECTORS = Sweep("task_vectors", _torch_task_vectors, _fused_task_vectors)
