@@ -1,0 +1,283 @@
+"""Files going out of the store: whole or not at all, and never through somebody's link.
+
+Every directory on the way is opened by name below its parent's descriptor, without following links;
+a file is written under a temporary name beside its place, made durable, and renamed.
+"""
+
+import errno
+import fcntl
+import os
+import re
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn, Self
+
+from mergepipe.errors import MergepipeError, NoSpace, UnsafePath
+from mergepipe.formats.paths import check_path
+from mergepipe.ids import Buffer
+from mergepipe.names import quoted
+from mergepipe.sizes import format_size
+
+_UNFINISHED = re.compile(r"\.mp-export-[0-9a-f]{16}")
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def is_unfinished_export(name: str) -> bool:
+    """Whether a file name is one that only a killed export leaves behind."""
+    return _UNFINISHED.fullmatch(name) is not None
+
+
+class ExportDirectory:
+    """A directory that files are written into, made if it is not there. For any thread.
+
+    `root` is the user's own word, so links on the way to it are followed; below it, none is.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        with _errors(root):
+            root.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(root, _DIRECTORY)
+        self._swept: set[str] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the descriptor; files that were created from here stay usable."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def require_space(self, size_bytes: int) -> None:
+        """Raise NoSpace if the file system does not have `size_bytes` left."""
+        status = os.fstatvfs(self._descriptor)
+        free = status.f_bavail * status.f_frsize
+        if free < size_bytes:
+            raise NoSpace(
+                f"{quoted(str(self.root))} needs {format_size(size_bytes)}"
+                f" and has {format_size(free)} free",
+                "free some space or choose another directory",
+            )
+
+    def create(self, path: str, size: int, executable: bool = False) -> "ExportFile":
+        """Begin a file of `size` bytes at `path`, with the directories it needs.
+
+        Raises UnsafePath for a path that must not be or a link on the way, and NoSpace.
+        """
+        parent, name = _split(check_path(path))
+        location = self.root / path
+        with _errors(location):
+            directory = self._open(parent, create=True)
+            try:
+                if parent not in self._swept:
+                    _sweep(directory)
+                    self._swept.add(parent)
+                temporary, descriptor = _new_file(directory, 0o777 if executable else 0o666)
+            except BaseException:
+                os.close(directory)
+                raise
+        return ExportFile(location, name, size, directory, temporary, descriptor)
+
+    def remove(self, path: str) -> None:
+        """Remove a file (or the link in its place) and the directories that this leaves empty.
+
+        Nothing happens if it is not there. Raises UnsafePath for a link on the way.
+        """
+        parent, name = _split(check_path(path))
+        with _errors(self.root / path):
+            try:
+                directory = self._open(parent, create=False)
+            except FileNotFoundError:
+                return
+            try:
+                with suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=directory)
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+            while parent:
+                above, name = _split(parent)
+                directory = self._open(above, create=False)
+                try:
+                    os.rmdir(name, dir_fd=directory)
+                except OSError as error:
+                    if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                        return
+                    raise
+                finally:
+                    os.close(directory)
+                parent = above
+
+    def _open(self, parent: str, create: bool) -> int:
+        """A descriptor of the directory `parent` below the root; never through a link."""
+        directory = os.dup(self._descriptor)
+        try:
+            for name in parent.split("/") if parent else ():
+                if create:
+                    with suppress(FileExistsError):
+                        os.mkdir(name, dir_fd=directory)
+                        os.fsync(directory)
+                below = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+                os.close(directory)
+                directory = below
+        except BaseException:
+            os.close(directory)
+            raise
+        return directory
+
+
+class ExportFile:
+    """A file that is being written. It appears at `location` when published, and not before."""
+
+    def __init__(
+        self,
+        location: Path,
+        name: str,
+        size: int,
+        directory: int,
+        temporary: str,
+        descriptor: int,
+    ) -> None:
+        self.location = location
+        self.size = size
+        self._name = name
+        self._directory = directory
+        self._temporary = temporary
+        self._descriptor = descriptor
+        self._written = 0
+        self._lock = threading.Lock()
+        self._open = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.abort()
+
+    def write_at(self, offset: int, data: Buffer) -> None:
+        """Write `data` at `offset`, from any thread; each byte is written once. Raises NoSpace."""
+        left = memoryview(data).cast("B")
+        size = len(left)
+        with _errors(self.location):
+            while len(left):
+                count = os.pwrite(self._descriptor, left, offset)
+                left = left[count:]
+                offset += count
+        with self._lock:
+            self._written += size
+
+    def publish(self) -> None:
+        """Make the file durable and put it in its place, whatever file or link was there.
+
+        Raises NoSpace, and MergepipeError if not all of it was written; it is then aborted.
+        """
+        try:
+            if self._written != self.size or os.fstat(self._descriptor).st_size != self.size:
+                raise MergepipeError(
+                    f"only {self._written} of {self.size} bytes were written"
+                    f" to {quoted(str(self.location))}"
+                )
+            with _errors(self.location):
+                os.fsync(self._descriptor)
+                os.rename(
+                    self._temporary,
+                    self._name,
+                    src_dir_fd=self._directory,
+                    dst_dir_fd=self._directory,
+                )
+                # fsync the directory: a rename alone may not survive a power cut.
+                os.fsync(self._directory)
+        except BaseException:
+            self.abort()
+            raise
+        self._close()
+
+    def abort(self) -> None:
+        """Remove what was written. Does nothing after publication or a first abort."""
+        if self._open:
+            with suppress(FileNotFoundError):
+                os.unlink(self._temporary, dir_fd=self._directory)
+            self._close()
+
+    def _close(self) -> None:
+        self._open = False
+        os.close(self._descriptor)
+        os.close(self._directory)
+
+
+def _split(path: str) -> tuple[str, str]:
+    parent, _, name = path.rpartition("/")
+    return parent, name
+
+
+def _new_file(directory: int, mode: int) -> tuple[str, int]:
+    """A new file in `directory`, locked for as long as it is open; the kernel applies the umask."""
+    while True:
+        name = f".mp-export-{secrets.token_hex(8)}"
+        descriptor = os.open(name, _NEW_FILE, mode, dir_fd=directory)
+        # A file system without locks: nobody can sweep there either.
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return name, descriptor
+        os.close(descriptor)  # swept between its creation and its lock
+
+
+def _sweep(directory: int) -> None:
+    """Remove what killed exports left; files still being written are locked by their writers."""
+    for name in os.listdir(directory):
+        if not is_unfinished_export(name):
+            continue
+        with suppress(OSError):  # it is in use, was removed, or is no file of ours
+            descriptor = os.open(
+                name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory
+            )
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(name, dir_fd=directory)
+            finally:
+                os.close(descriptor)
+
+
+@contextmanager
+def _errors(location: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        _fail(location, error)
+
+
+def _fail(location: Path, error: OSError) -> NoReturn:
+    shown = quoted(str(location))
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise NoSpace(
+            f"no space left to write {shown}", "free some space or choose another directory"
+        ) from error
+    # O_NOFOLLOW with O_DIRECTORY says ENOTDIR of a link on Linux, ELOOP on macOS.
+    if error.errno in (errno.ELOOP, errno.ENOTDIR):
+        raise UnsafePath(
+            f"cannot write {shown}: a link or a file is where a directory has to be",
+            "remove it or choose another directory",
+        ) from error
+    if error.errno in (errno.EISDIR, errno.ENOTEMPTY, errno.EPERM) and location.is_dir():
+        raise UnsafePath(f"cannot write {shown}: a directory is there", "move it away") from error
+    raise MergepipeError(f"cannot write {shown}: {error.strerror}") from error
