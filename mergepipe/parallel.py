@@ -10,6 +10,28 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+class BufferPool:
+    """Buffers that are filled again and again, so that reading large files faults no new pages."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._size = size_bytes
+        self._free: deque[bytearray] = deque()
+
+    def take(self, length: int) -> bytearray:
+        """A buffer of at least `length` bytes, its content left over."""
+        if length > self._size:
+            return bytearray(length)
+        try:
+            return self._free.pop()
+        except IndexError:
+            return bytearray(self._size)
+
+    def give_back(self, buffer: bytearray) -> None:
+        """Take a buffer back; nobody may read it any more."""
+        if len(buffer) == self._size:
+            self._free.append(buffer)
+
+
 def core_count(configured: int = 0) -> int:
     """Threads to use: `configured`, or every core this process may run on if it is 0."""
     if configured > 0:

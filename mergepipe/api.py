@@ -1,0 +1,365 @@
+"""The repository as users hold it, from Python or behind `mp`.
+
+Every operation takes its author, time and progress as arguments or from `Repository.open`; nothing
+below this module reads the environment or the clock.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from mergepipe.bytestore.local import LocalByteStore
+from mergepipe.checkpoints.assembly import plan_file, plan_selection
+from mergepipe.checkpoints.checkout import WorktreeCheckout, export_files
+from mergepipe.checkpoints.commits import CommitRequest, CommitResult, commit_files
+from mergepipe.checkpoints.worktree import FileChange, Worktree, compare
+from mergepipe.errors import NothingToCommit, RevisionNotFound, UsageError
+from mergepipe.formats.tree import scan
+from mergepipe.ids import ObjectId
+from mergepipe.objects.records import Commit, Snapshot
+from mergepipe.objects.store import ObjectStore
+from mergepipe.packs.blocks import BlockReader
+from mergepipe.packs.index import Index
+from mergepipe.packs.storage import Storage
+from mergepipe.parallel import core_count
+from mergepipe.progress import SILENT, Progress
+from mergepipe.repository import config as configuration
+from mergepipe.repository import history, layout, locks, revisions
+from mergepipe.repository.reflog import Reflog, ReflogEntry, Signature
+from mergepipe.repository.refnames import HEADS, TAGS, branch_ref, tag_ref
+from mergepipe.repository.refs import ANY, RefStore
+
+_TENSOR_FILE = "tensors.safetensors"
+
+
+class Repository:
+    """A repository of models. Use as a context manager, or call `close`."""
+
+    def __init__(self, directory: Path, *, who: Signature | None = None) -> None:
+        self.directory = directory
+        self.config = _load_config(directory / layout.CONFIG)
+        self._who = who
+        self.store = LocalByteStore(directory)
+        self.storage = Storage(self.store, Index(directory / layout.INDEX))
+        self.objects = ObjectStore(self.storage)
+        self.blocks = BlockReader(self.storage)
+        self.refs = RefStore(
+            self.store,
+            lock=directory / layout.LOCK,
+            lock_timeout_s=self.config.core.lock_timeout,
+            reflog=Reflog(directory / layout.LOGS),
+        )
+        self.worktree = Worktree(directory, self.store)
+
+    @classmethod
+    def open(cls, path: str | Path = ".", *, who: Signature | None = None) -> Self:
+        """The repository of `path` or of its nearest parent that has one. Raises NoRepository."""
+        return cls(layout.find(Path(path)), who=who)
+
+    @classmethod
+    def init(
+        cls,
+        path: str | Path = ".",
+        *,
+        template: Path | None = None,
+        block_size: int | None = None,
+        who: Signature | None = None,
+    ) -> Self:
+        """Make a repository in `path`. `block_size` in bytes. Raises UsageError, ConfigError."""
+        return cls(layout.initialise(Path(path), template, block_size), who=who)
+
+    def close(self) -> None:
+        """Release files, and what unfinished work left behind."""
+        self.storage.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def threads(self) -> int:
+        """Threads that work on blocks."""
+        return core_count(self.config.core.threads)
+
+    def signature(self) -> Signature:
+        """Who acts now: as given to `open`, else the configured author, at this moment."""
+        if self._who is not None:
+            return self._who
+        now = time.time()
+        offset = time.localtime(now).tm_gmtoff // 60
+        return Signature(self.config.user.author or "unknown", int(now), offset)
+
+    # Revisions and history
+
+    def resolve(self, revision: str) -> ObjectId:
+        """The commit a revision names. Raises RevisionNotFound, AmbiguousRevision."""
+        return revisions.resolve(revision, self.refs, self.objects)
+
+    def commit_of(self, revision: str) -> tuple[ObjectId, Commit]:
+        """The commit a revision names, with its id."""
+        identity = self.resolve(revision)
+        return identity, self.objects.commit(identity)
+
+    def snapshot_of(self, revision: str) -> Snapshot:
+        """The snapshot of the commit a revision names."""
+        return self.objects.snapshot(self.commit_of(revision)[1].snapshot)
+
+    def log(
+        self, revision: str = "HEAD", *, topological: bool = False
+    ) -> Iterator[tuple[ObjectId, Commit]]:
+        """Commits from a revision back, newest first, read as they are asked for."""
+        return history.walk(self.objects, [self.resolve(revision)], topological=topological)
+
+    def reflog(self, ref: str = "HEAD") -> list[ReflogEntry]:
+        """Where a ref was, newest first; `ref` may be a short branch name."""
+        assert self.refs.reflog is not None
+        for name in (ref, HEADS + ref, TAGS + ref, f"refs/{ref}"):
+            if entries := self.refs.reflog.read(name):
+                return entries
+        raise RevisionNotFound(f"no log of {ref!r}", "mp branch and mp tag list what there is")
+
+    # Committing
+
+    def commit(
+        self,
+        path: str | Path | None = None,
+        *,
+        message: str = "",
+        branch: str | None = None,
+        base: str | None = None,
+        progress: Progress = SILENT,
+    ) -> CommitResult:
+        """Commit the worktree, or the directory or file `path`, onto a branch.
+
+        `branch` (made if it is not there) defaults to where HEAD is. Raises NothingToCommit,
+        MalformedFile, IncompleteCheckpoint, SourceChanged, UnsafePath, NoSpace, Locked.
+        """
+        target = None if branch is None else branch_ref(branch)
+        own = path is None or Path(path).resolve() == self.worktree.root.resolve()
+        sources = self.worktree.scan() if own else scan(Path(path or "."))
+        if own and not sources:
+            raise NothingToCommit(
+                f"{self.worktree.root} holds no files",
+                "put a model there, check one out, or name a path: mp commit PATH",
+            )
+        request = CommitRequest(
+            message, self.signature(), target, None if base is None else self.resolve(base)
+        )
+        with self._writing():
+            result = commit_files(
+                sources,
+                request,
+                storage=self.storage,
+                objects=self.objects,
+                refs=self.refs,
+                config=self.config,
+                progress=progress,
+            )
+        if own and (target is None or target == self.refs.head().branch):
+            self.worktree.record(result.snapshot, sources)
+        return result
+
+    def status(self, progress: Progress = SILENT) -> tuple[FileChange, ...]:
+        """How the worktree differs from HEAD, sorted by path."""
+        recorded = self._recorded()
+        files = self.worktree.scan()
+        entries = self.worktree.entries(
+            files,
+            recorded,
+            block_size=self.config.store.block_size,
+            threads=self.threads,
+            progress=progress,
+        )
+        tip = self.refs.head().commit
+        target = None if tip is None else self.objects.commit(tip).snapshot
+        changes = compare(entries, None if target is None else self.objects.snapshot(target))
+        if not changes and target is not None:
+            self.worktree.record(target, files)  # so that the next status need not read them
+        return changes
+
+    # Checking out
+
+    def checkout(
+        self,
+        revision: str,
+        *,
+        to: str | Path | None = None,
+        tensors: Sequence[str] = (),
+        force: bool = False,
+        progress: Progress = SILENT,
+    ) -> Path:
+        """Write a revision's files: into the worktree (HEAD follows), or into the directory `to`.
+
+        With `tensors`, one safetensors file of just those: `to` if it ends in `.safetensors`, else
+        `to/tensors.safetensors`. Returns where it wrote. Raises WorktreeDirty unless `force`.
+        """
+        identity, commit = self.commit_of(revision)
+        if to is None and not tensors:
+            self._materialise(commit.snapshot, force=force, progress=progress)
+            self._move_head(revision, identity)
+            return self.worktree.root
+        snapshot = self.objects.snapshot(commit.snapshot)
+        destination = Path("." if to is None else to)
+        if tensors:
+            lone = destination.suffix == ".safetensors"
+            name = destination.name if lone else _TENSOR_FILE
+            destination = destination.parent if lone else destination
+            plans = [plan_selection(snapshot, tensors, self.objects, name)]
+        else:
+            plans = [plan_file(entry, self.objects) for entry in snapshot.files]
+        export_files(
+            plans, destination, self.blocks, force=force, threads=self.threads, progress=progress
+        )
+        return destination / plans[0].path if tensors else destination
+
+    def switch(
+        self,
+        branch: str,
+        *,
+        create: bool = False,
+        force: bool = False,
+        progress: Progress = SILENT,
+    ) -> None:
+        """Put HEAD on a branch, made at HEAD with `create`; files follow if any were materialised.
+
+        Raises RevisionNotFound, RefExists, WorktreeDirty.
+        """
+        ref = branch_ref(branch)
+        here = self.refs.head()
+        if create:
+            if here.commit is not None:
+                self.refs.update(
+                    ref, here.commit, expected=None, who=self.signature(), why="branch: made here"
+                )
+        else:
+            tip = self.refs.read(ref)
+            if tip is None:
+                self.resolve(branch)  # for its hint at the nearest name
+                raise RevisionNotFound(
+                    f"{branch!r} is no branch",
+                    f"mp switch -c {branch} makes it; mp checkout takes any revision",
+                )
+            if self.worktree.snapshot() is not None:
+                self._materialise(self.objects.commit(tip).snapshot, force=force, progress=progress)
+        self.refs.set_head(ref, who=self.signature(), why=f"switch: to {branch}")
+
+    def reset(
+        self, revision: str = "HEAD", *, hard: bool = False, progress: Progress = SILENT
+    ) -> ObjectId:
+        """Move the current branch to a revision; with `hard` the worktree follows, changes lost."""
+        identity, commit = self.commit_of(revision)
+        if hard:
+            self._materialise(commit.snapshot, force=True, progress=progress)
+        head = self.refs.head()
+        why = f"reset: moving to {revision}"
+        if head.branch is None:
+            self.refs.set_head(identity, who=self.signature(), why=why)
+        else:
+            self.refs.update(
+                head.branch, identity, expected=head.commit, who=self.signature(), why=why
+            )
+        return identity
+
+    # Branches and tags
+
+    def branch(self, name: str, revision: str = "HEAD", *, force: bool = False) -> ObjectId:
+        """Make a branch at a revision; `force` moves one that is there. Raises RefExists."""
+        return self._make_ref(branch_ref(name), revision, force, "branch")
+
+    def tag(self, name: str, revision: str = "HEAD", *, force: bool = False) -> ObjectId:
+        """Make a tag at a revision; `force` moves one that is there. Raises RefExists."""
+        return self._make_ref(tag_ref(name), revision, force, "tag")
+
+    def delete_branch(self, name: str, *, force: bool = False) -> ObjectId:
+        """Remove a branch; without `force`, only one whose commits another ref still reaches."""
+        ref = branch_ref(name)
+        tip = self._existing(ref, name, "branch")
+        head = self.refs.head()
+        if head.branch == ref:
+            raise UsageError(f"{name!r} is the current branch", "switch to another one first")
+        if not force:
+            others = [at for other, at in self.refs.list().items() if other != ref]
+            if head.commit is not None:
+                others.append(head.commit)
+            if not any(history.is_ancestor(self.objects, tip, other) for other in others):
+                raise UsageError(
+                    f"no other branch or tag holds the commits of {name!r}",
+                    "add --force to delete it all the same; mp reflog keeps its tip for a while",
+                )
+        self.refs.delete(ref, expected=tip, who=self.signature(), why=f"branch: deleted {name}")
+        return tip
+
+    def delete_tag(self, name: str) -> ObjectId:
+        """Remove a tag."""
+        ref = tag_ref(name)
+        tip = self._existing(ref, name, "tag")
+        self.refs.delete(ref, expected=tip, who=self.signature(), why=f"tag: deleted {name}")
+        return tip
+
+    def _existing(self, ref: str, name: str, what: str) -> ObjectId:
+        tip = self.refs.read(ref)
+        if tip is None:
+            raise RevisionNotFound(f"there is no {what} {name!r}", f"mp {what} lists them")
+        return tip
+
+    def _make_ref(self, ref: str, revision: str, force: bool, what: str) -> ObjectId:
+        identity = self.resolve(revision)
+        self.refs.update(
+            ref,
+            identity,
+            expected=ANY if force else None,
+            who=self.signature(),
+            why=f"{what}: made at {revision}",
+        )
+        return identity
+
+    def _move_head(self, revision: str, identity: ObjectId) -> None:
+        why = f"checkout: moving to {revision}"
+        on_branch = self.refs.read(HEADS + revision) if _may_be_branch(revision) else None
+        if on_branch is not None:
+            self.refs.set_head(HEADS + revision, who=self.signature(), why=why)
+        elif revision not in ("HEAD", "@"):
+            self.refs.set_head(identity, who=self.signature(), why=why)
+
+    def _materialise(self, snapshot: ObjectId, *, force: bool, progress: Progress) -> None:
+        WorktreeCheckout(
+            self.worktree,
+            self.objects,
+            self.blocks,
+            block_size=self.config.store.block_size,
+            threads=self.threads,
+        ).run(snapshot, force=force, progress=progress)
+
+    def _recorded(self) -> Snapshot | None:
+        recorded = self.worktree.snapshot()
+        return None if recorded is None else self.objects.snapshot(recorded)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Hold off gc while blocks are written that nothing names yet."""
+        self.store.remove_dead_sessions()
+        lock = self.directory / layout.STORE_LOCK
+        with locks.acquire(lock, shared=True, timeout_s=self.config.core.lock_timeout):
+            yield
+
+
+def _may_be_branch(revision: str) -> bool:
+    return not any(sign in revision for sign in "~^@: ")
+
+
+def _load_config(path: Path) -> configuration.Config:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        text = ""  # every setting has a default
+    return configuration.parse(text, str(path))

@@ -1,0 +1,103 @@
+"""Which blocks make up a file, and where: the plan of an export."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from mergepipe.dtypes import byte_length, dtype_of
+from mergepipe.errors import Corruption, MergepipeError
+from mergepipe.formats.safetensors import build_header
+from mergepipe.ids import BlockId, ObjectId
+from mergepipe.names import quoted
+from mergepipe.objects.grid import spans
+from mergepipe.objects.records import FileEntry, Safetensors, Snapshot, Tensor
+from mergepipe.objects.store import ObjectStore
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One block and the bytes of the file it fills."""
+
+    block: BlockId
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class FilePlan:
+    """A file to be written: literal `head` bytes first, then its parts. Sizes in bytes."""
+
+    path: str
+    executable: bool
+    size: int
+    head: bytes
+    parts: tuple[Part, ...]
+
+
+def plan_file(entry: FileEntry, objects: ObjectStore) -> FilePlan:
+    """The parts of a file of a snapshot. Raises Corruption if they do not add up to its size."""
+    parts: list[Part] = []
+    end = 0
+    for identity in _tensor_ids(entry):
+        tensor = objects.tensor(identity)
+        placed = list(_place(tensor, end, identity))
+        parts += placed
+        end += tensor_bytes(tensor)
+    if end != entry.size:
+        raise Corruption(
+            f"{quoted(entry.path)}: its tensors take {end} bytes, its size is {entry.size}"
+        )
+    return FilePlan(entry.path, entry.executable, entry.size, b"", tuple(parts))
+
+
+def plan_selection(
+    snapshot: Snapshot, names: Sequence[str], objects: ObjectStore, path: str
+) -> FilePlan:
+    """One new safetensors file with the named tensors of a snapshot, in the order asked for.
+
+    Raises MergepipeError naming the first tensor that is not there.
+    """
+    found = dict(named_tensors(snapshot))
+    chosen: list[tuple[str, Tensor, ObjectId]] = []
+    for name in dict.fromkeys(names):
+        if name not in found:
+            raise MergepipeError(
+                f"no tensor is called {quoted(name)}", "mp show REV --tensors lists them"
+            )
+        chosen.append((name, objects.tensor(found[name]), found[name]))
+    head = build_header([(name, dtype_of(t.dtype), t.shape) for name, t, _ in chosen], {})
+    parts: list[Part] = []
+    end = len(head)
+    for _, tensor, identity in chosen:
+        parts += _place(tensor, end, identity)
+        end += tensor_bytes(tensor)
+    return FilePlan(path, False, end, head, tuple(parts))
+
+
+def named_tensors(snapshot: Snapshot) -> Iterator[tuple[str, ObjectId]]:
+    """Names and tensor ids of all tensor files of a snapshot."""
+    for file in snapshot.files:
+        if isinstance(file.content, Safetensors):
+            for entry in file.content.tensors:
+                yield entry.name, entry.tensor
+
+
+def tensor_bytes(tensor: Tensor) -> int:
+    """Raw size of a tensor."""
+    return byte_length(dtype_of(tensor.dtype), tensor.shape)
+
+
+def _tensor_ids(entry: FileEntry) -> list[ObjectId]:
+    content = entry.content
+    if isinstance(content, Safetensors):
+        return [content.header, *(tensor.tensor for tensor in content.tensors)]
+    return [content.data]
+
+
+def _place(tensor: Tensor, offset: int, identity: ObjectId) -> Iterator[Part]:
+    """The parts of a tensor that begins at `offset` of a file."""
+    blocks = tensor.block_ids()
+    size = tensor_bytes(tensor)
+    if tensor.block_bytes <= 0 or len(blocks) != -(-size // tensor.block_bytes):
+        raise Corruption(f"tensor {identity.hex()[:12]} does not have the blocks its shape needs")
+    for block, (begin, end) in zip(blocks, spans(size, tensor.block_bytes), strict=True):
+        yield Part(block, offset + begin, end - begin)

@@ -1,0 +1,114 @@
+"""Making files say what a snapshot says: into another directory, or in the worktree."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mergepipe.checkpoints.assembly import FilePlan, plan_file
+from mergepipe.checkpoints.export import export
+from mergepipe.checkpoints.worktree import Worktree, compare
+from mergepipe.errors import WorktreeDirty
+from mergepipe.formats.paths import check_paths
+from mergepipe.formats.writing import ExportDirectory
+from mergepipe.ids import ObjectId
+from mergepipe.names import quoted
+from mergepipe.objects.records import FileEntry, Snapshot
+from mergepipe.objects.store import ObjectStore
+from mergepipe.packs.blocks import BlockReader
+from mergepipe.progress import Progress
+
+_SHOWN = 5
+
+
+def export_files(
+    plans: Sequence[FilePlan],
+    destination: Path,
+    reader: BlockReader,
+    *,
+    force: bool,
+    threads: int,
+    progress: Progress,
+) -> None:
+    """Write files under a directory; refuses to replace any that is there without `force`."""
+    check_paths([plan.path for plan in plans])
+    if not force:
+        there = [plan.path for plan in plans if (destination / plan.path).exists()]
+        if there:
+            raise WorktreeDirty(
+                f"{destination} holds {_some(there)} already",
+                "add --force to replace what is there",
+            )
+    export(plans, destination, reader, threads=threads, progress=progress)
+
+
+class WorktreeCheckout:
+    """Brings a worktree from what it holds to a snapshot, touching only what differs."""
+
+    def __init__(
+        self,
+        worktree: Worktree,
+        objects: ObjectStore,
+        reader: BlockReader,
+        *,
+        block_size: int,
+        threads: int,
+    ) -> None:
+        self._worktree = worktree
+        self._objects = objects
+        self._reader = reader
+        self._block_size = block_size
+        self._threads = threads
+
+    def run(self, target: ObjectId, *, force: bool, progress: Progress) -> None:
+        """Write, replace and remove files until the worktree holds the snapshot `target`.
+
+        Raises WorktreeDirty, before anything is touched, if a file that has to change holds what
+        no snapshot recorded, unless `force`.
+        """
+        recorded_id = self._worktree.snapshot()
+        recorded = None if recorded_id is None else self._objects.snapshot(recorded_id)
+        wanted = {entry.path: entry for entry in self._objects.snapshot(target).files}
+        check_paths(list(wanted))
+        files = self._worktree.scan()
+        present = self._worktree.entries(
+            files,
+            recorded,
+            block_size=self._block_size,
+            threads=self._threads,
+        )
+        write = [entry for path, entry in wanted.items() if present.get(path) != entry]
+        old = {} if recorded is None else {entry.path: entry for entry in recorded.files}
+        remove = [path for path in old if path in present and path not in wanted]
+        if not force:
+            self._refuse_loss(present, recorded, {*remove, *(entry.path for entry in write)})
+        self._worktree.forget([*remove, *(entry.path for entry in write)])
+        with ExportDirectory(self._worktree.root) as directory:
+            for path in remove:
+                directory.remove(path)
+        export(
+            [plan_file(entry, self._objects) for entry in write],
+            self._worktree.root,
+            self._reader,
+            threads=self._threads,
+            progress=progress,
+        )
+        held = [file for file in self._worktree.scan() if file.path in wanted]
+        self._worktree.record(target, held)
+
+    def _refuse_loss(
+        self, present: dict[str, FileEntry], recorded: Snapshot | None, touched: set[str]
+    ) -> None:
+        lost = [
+            change.path
+            for change in compare(present, recorded)
+            if change.path in touched and change.change != "deleted"
+        ]
+        if lost:
+            raise WorktreeDirty(
+                f"{_some(lost)} would be overwritten, and no commit holds what is in there",
+                "commit first, or add --force to throw the changes away",
+            )
+
+
+def _some(paths: Sequence[str]) -> str:
+    shown = ", ".join(quoted(path) for path in paths[:_SHOWN])
+    return shown if len(paths) <= _SHOWN else f"{shown} and {len(paths) - _SHOWN} more"

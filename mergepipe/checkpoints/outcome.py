@@ -1,0 +1,14 @@
+"""What became of one block of an ingest."""
+
+from dataclasses import dataclass
+
+from mergepipe.ids import BlockId
+from mergepipe.packs.encoding import EncodedBlock
+
+
+@dataclass(frozen=True, slots=True)
+class BlockOutcome:
+    """A block's id and, where the store did not have it, its encoding."""
+
+    id: BlockId
+    encoded: EncodedBlock | None

@@ -1,0 +1,52 @@
+"""Publishing a commit: the one place where new history becomes visible (docs/format.md)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mergepipe.ids import ObjectId
+from mergepipe.objects.encoding import encode
+from mergepipe.objects.records import Commit
+from mergepipe.packs.transaction import Transaction
+from mergepipe.repository.reflog import Signature
+from mergepipe.repository.refnames import short_name
+from mergepipe.repository.refs import RefStore
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A commit and the ref it went to (None: HEAD was detached and moved itself)."""
+
+    commit: ObjectId
+    branch: str | None
+
+
+def publish_commit(
+    transaction: Transaction,
+    refs: RefStore,
+    branch: str | None,
+    make: Callable[[ObjectId | None], Commit | None],
+    *,
+    who: Signature,
+    why: str,
+) -> Published | None:
+    """Publish a transaction together with the commit that `make` returns for the branch's tip.
+
+    `branch` is a full ref name; None means where HEAD is. The tip is read under the lock, so that
+    of several processes committing to one branch each builds on the one before. If `make` returns
+    None there is nothing to say: nothing is published. Raises Locked, RefMoved, NoSpace.
+    """
+    transaction.settle()  # the long fsyncs happen before the lock
+    with refs.locked():
+        head = refs.head()
+        target = branch or head.branch
+        tip = head.commit if target is None else refs.read(target)
+        commit = make(tip)
+        if commit is None:
+            return None
+        identity = transaction.add_object(encode(commit))
+        transaction.publish()
+        if target is None:
+            refs.set_head(identity, who=who, why=why)
+        else:
+            refs.update(target, identity, expected=tip, who=who, why=why)
+    return Published(identity, None if target is None else short_name(target))

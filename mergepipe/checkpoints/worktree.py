@@ -1,0 +1,169 @@
+"""The model beside `.mergepipe`: which snapshot is materialised there, and what changed since.
+
+The state is a cache of facts about files: losing it costs hashing them again.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from mergepipe.bytestore.protocol import ByteStore
+from mergepipe.checkpoints.encoders import Fingerprint
+from mergepipe.checkpoints.ingest import ingest
+from mergepipe.formats.tree import SourceFile, scan
+from mergepipe.ids import ObjectId
+from mergepipe.objects.encoding import decode
+from mergepipe.objects.records import FileEntry, Snapshot
+from mergepipe.progress import SILENT, Progress
+
+KEY = "worktree"
+_VERSION = 1
+# A file written in the same clock tick as its stat was taken may change without its mtime
+# changing (git's "racy" entries): what is as young as the record itself is not trusted.
+_RACY_NS = 20_000_000
+
+
+class FileState(msgspec.Struct, frozen=True, array_like=True):
+    """What a file looked like when its content was last known."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+    executable: bool
+
+
+class WorktreeState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The materialised snapshot (hex id), and the files that are known to hold it."""
+
+    version: int
+    snapshot: str | None
+    files: dict[str, FileState]
+
+
+@dataclass(frozen=True, slots=True)
+class FileChange:
+    """One file that differs: `change` is new, modified or deleted."""
+
+    path: str
+    change: str
+
+
+EMPTY = WorktreeState(_VERSION, None, {})
+
+
+class Worktree:
+    """The directory beside `.mergepipe`, and the state kept about it."""
+
+    def __init__(self, directory: Path, store: ByteStore) -> None:
+        self.root = directory.parent
+        self._path = directory / KEY
+        self._store = store
+
+    def state(self) -> WorktreeState:
+        """What is recorded; nothing, where the record is missing, damaged or of another version."""
+        try:
+            written_ns = self._path.stat().st_mtime_ns
+            state = msgspec.json.decode(self._path.read_bytes(), type=WorktreeState)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return EMPTY
+        if state.version != _VERSION:
+            return EMPTY
+        trusted = {
+            path: known
+            for path, known in state.files.items()
+            if known.mtime_ns < written_ns - _RACY_NS
+        }
+        return msgspec.structs.replace(state, files=trusted)
+
+    def snapshot(self) -> ObjectId | None:
+        """The materialised snapshot, or None."""
+        name = self.state().snapshot
+        try:
+            return None if name is None else ObjectId(bytes.fromhex(name))
+        except ValueError:
+            return None
+
+    def scan(self) -> tuple[SourceFile, ...]:
+        """The files that are there, sorted by path, ignored ones left out."""
+        return scan(self.root)
+
+    def record(self, snapshot: ObjectId | None, files: Sequence[SourceFile]) -> None:
+        """Remember that these files hold `snapshot`."""
+        known = {
+            file.path: FileState(file.size, file.mtime_ns, file.inode, file.executable)
+            for file in files
+        }
+        state = WorktreeState(_VERSION, None if snapshot is None else snapshot.hex(), known)
+        self._store.put(KEY, msgspec.json.encode(state))
+
+    def forget(self, paths: Sequence[str]) -> None:
+        """Stop trusting what is known of these files: they are about to be written."""
+        state = self.state()
+        files = {path: known for path, known in state.files.items() if path not in set(paths)}
+        self._store.put(KEY, msgspec.json.encode(WorktreeState(_VERSION, state.snapshot, files)))
+
+    def entries(
+        self,
+        files: Sequence[SourceFile],
+        recorded: Snapshot | None,
+        *,
+        block_size: int,
+        threads: int,
+        progress: Progress = SILENT,
+    ) -> dict[str, FileEntry]:
+        """What a snapshot would say of each file; reads only those the state cannot vouch for.
+
+        `recorded` is the materialised snapshot. Nothing is stored.
+        """
+        known = self.state().files
+        told = {} if recorded is None else {entry.path: entry for entry in recorded.files}
+        found: dict[str, FileEntry] = {}
+        unknown: list[SourceFile] = []
+        for file in files:
+            if file.path in told and _unchanged(file, known):
+                found[file.path] = told[file.path]
+            else:
+                unknown.append(file)
+        if unknown:
+            sink = _Capture()
+            ingest(
+                unknown,
+                sink,
+                sink,
+                block_size=block_size,
+                threads=threads,
+                progress=progress,
+                check_index=False,
+            )
+            found |= {entry.path: entry for entry in sink.snapshot.files}
+        return found
+
+
+def compare(files: Mapping[str, FileEntry], snapshot: Snapshot | None) -> tuple[FileChange, ...]:
+    """How files differ from a snapshot, sorted by path."""
+    old = {} if snapshot is None else {entry.path: entry for entry in snapshot.files}
+    changes = [
+        FileChange(path, "new" if path not in old else "modified")
+        for path, entry in files.items()
+        if old.get(path) != entry
+    ]
+    changes += [FileChange(path, "deleted") for path in old if path not in files]
+    return tuple(sorted(changes, key=lambda change: change.path.encode()))
+
+
+def _unchanged(file: SourceFile, known: Mapping[str, FileState]) -> bool:
+    return known.get(file.path) == FileState(file.size, file.mtime_ns, file.inode, file.executable)
+
+
+class _Capture(Fingerprint):
+    """A fingerprint that keeps the snapshot, which an ingest adds last."""
+
+    snapshot = Snapshot(())
+
+    def add_object(self, canonical: bytes) -> ObjectId:
+        """The id; remembers a snapshot."""
+        if canonical.startswith(b"snapshot "):
+            self.snapshot = decode(canonical, Snapshot, "the worktree")
+        return super().add_object(canonical)
