@@ -43,6 +43,11 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def _remove_empty_folders(root: Path) -> None:
+    for folder, _, _ in os.walk(root, topdown=False):
+        os.rmdir(folder)
+
+
 class LocalWriter:
     """A file in `tmp/` that becomes a value when it is published."""
 
@@ -208,7 +213,12 @@ class LocalByteStore:
                 writer.sync()
             target = self._path(key)
             folders.update(dict.fromkeys(self._make_folder(target.parent)))
-            os.rename(writer.path, target)
+            try:
+                os.rename(writer.path, target)
+            except IsADirectoryError:
+                # Keys have no folders: empty ones, left by keys below this one, give way.
+                _remove_empty_folders(target)
+                os.rename(writer.path, target)
             folders[target.parent] = None
         for folder in folders:
             sync_directory(folder)
