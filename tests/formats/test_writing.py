@@ -153,7 +153,7 @@ def test_remove_keeps_directories_in_use(tmp_path: Path) -> None:
 def test_too_little_space_is_seen_beforehand(tmp_path: Path) -> None:
     with ExportDirectory(tmp_path) as directory:
         directory.require_space(1)
-        with pytest.raises(NoSpace, match="needs 4194304.0 TiB"):
+        with pytest.raises(NoSpace, match=r"needs 4194304\.0 TiB"):
             directory.require_space(1 << 62)
 
 

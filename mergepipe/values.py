@@ -1,0 +1,121 @@
+"""What the bytes of a tensor mean as numbers: every dtype of safetensors, decoded exactly.
+
+For statistics, diffs and merging. Nothing here rounds, but 64-bit integers above 2^53.
+"""
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from mergepipe.dtypes import DType, Kind
+from mergepipe.errors import MalformedFile
+from mergepipe.ids import Buffer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Values: TypeAlias = NDArray[np.float32] | NDArray[np.float64] | NDArray[np.complex128]
+
+_NUMPY = {
+    "BOOL": "<u1", "U8": "<u1", "I8": "<i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4",
+    "U64": "<u8", "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8", "C64": "<c8",
+}  # fmt: skip
+
+# exponent bits, mantissa bits, bias. OCP OFP8 v1.0 (E4M3, E5M2), OCP MX v1.0 (E8M0, F6, F4), and
+# Noune et al. 2022, "8-bit Numerical Formats for Deep Neural Networks" (FNUZ: finite, no -0).
+_SMALL = {
+    "F8_E4M3": (4, 3, 7),
+    "F8_E5M2": (5, 2, 15),
+    "F8_E4M3FNUZ": (4, 3, 8),
+    "F8_E5M2FNUZ": (5, 2, 16),
+    "F6_E2M3": (2, 3, 1),
+    "F6_E3M2": (3, 2, 3),
+    "F4": (2, 1, 1),
+}
+
+
+def decode(dtype: DType, raw: Buffer, skip_bits: int = 0) -> "Values":
+    """The elements that `raw` (little-endian) holds, as one dimension.
+
+    float32 for floats of up to 32 bits, complex128 for complex, float64 for all others; BOOL gives
+    0 and 1. The array may be a read-only view of `raw`. Raises MalformedFile unless `raw` holds
+    whole elements.
+
+    Elements of less than a byte are packed without gaps, the first in the lowest bits, as in torch's
+    `float4_e2m1fn_x2`; F6 goes on in that way, four elements in three bytes. safetensors itself
+    prescribes no order. Blocks of F6 may begin inside an element: `skip_bits` (0, 2 or 4) are the
+    bits at the start that belong to the one before, and bits at the end that make no whole element
+    are then dropped.
+    """
+    import numpy as np
+
+    length = memoryview(raw).nbytes
+    if (dtype.bits % 8 == 0 and length * 8 % dtype.bits) or (
+        dtype.bits < 8 and not skip_bits and length * 8 % dtype.bits
+    ):
+        raise MalformedFile(f"{length} bytes do not hold whole elements of {dtype}")
+    if not length:
+        return np.empty(0, _result(dtype))
+    if dtype.name in _NUMPY:
+        numbers = np.frombuffer(raw, _NUMPY[dtype.name])
+        if dtype.kind is Kind.BOOLEAN:
+            numbers = numbers != 0
+        return numbers.astype(_result(dtype), copy=False)
+    if dtype.name == "BF16":
+        return (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
+    codes = np.frombuffer(raw, np.uint8)
+    if dtype.bits == 4:
+        codes = np.stack((codes & 15, codes >> 4), axis=-1).reshape(-1)
+    elif dtype.bits == 6:
+        codes = _sixes(codes, skip_bits)
+    values: NDArray[np.float32] = _table(dtype.name)[codes]
+    return values
+
+
+def _result(dtype: DType) -> str:
+    if dtype.kind is Kind.COMPLEX:
+        return "<c16"
+    return "<f4" if dtype.kind is Kind.FLOAT and dtype.bits <= 32 else "<f8"
+
+
+def _sixes(packed: Any, skip_bits: int) -> "NDArray[np.uint8]":
+    """6-bit codes, each in a byte of its own."""
+    import numpy as np
+
+    bits = np.unpackbits(packed, bitorder="little")[skip_bits:]
+    whole = bits[: len(bits) // 6 * 6].reshape(-1, 6)
+    return np.packbits(whole, axis=-1, bitorder="little").reshape(-1)
+
+
+@cache
+def _table(name: str) -> "NDArray[np.float32]":
+    """The value of every code of a float of 8 bits or fewer; each is exact in float32."""
+    import numpy as np
+
+    if name == "F8_E8M0":  # a power of two, no sign, no zero
+        table = np.ldexp(1.0, np.arange(256) - 127)
+        table[255] = np.nan
+        return _frozen(table)
+    exponent_bits, mantissa_bits, bias = _SMALL[name]
+    codes = np.arange(1 << (1 + exponent_bits + mantissa_bits))
+    exponent = codes >> mantissa_bits & (1 << exponent_bits) - 1
+    mantissa = codes & (1 << mantissa_bits) - 1
+    hidden = np.where(exponent > 0, 1 << mantissa_bits, 0)
+    size = np.ldexp(mantissa + hidden.astype(float), np.maximum(exponent, 1) - bias - mantissa_bits)
+    table = np.where(codes >> (exponent_bits + mantissa_bits), -size, size)
+    last = exponent == (1 << exponent_bits) - 1
+    if name == "F8_E5M2":  # the only one with infinities, as IEEE 754 has them
+        table[last] = np.where(mantissa[last] > 0, np.nan, np.copysign(np.inf, table[last]))
+    elif name == "F8_E4M3":
+        table[last & (mantissa == 7)] = np.nan
+    elif name.endswith("FNUZ"):
+        table[128] = np.nan  # where others have -0
+    return _frozen(table)
+
+
+def _frozen(table: "NDArray[np.float64]") -> "NDArray[np.float32]":
+    import numpy as np
+
+    single = table.astype(np.float32)
+    single.flags.writeable = False
+    return single
