@@ -34,25 +34,23 @@ _SMALL = {
 }
 
 
-def decode(dtype: DType, raw: Buffer, skip_bits: int = 0) -> "Values":
+def decode(dtype: DType, raw: Buffer, skip_bits: int | None = None) -> "Values":
     """The elements that `raw` (little-endian) holds, as one dimension.
 
     float32 for floats of up to 32 bits, complex128 for complex, float64 for all others; BOOL gives
     0 and 1. The array may be a read-only view of `raw`. Raises MalformedFile unless `raw` holds
     whole elements.
 
-    Elements of less than a byte are packed without gaps, the first in the lowest bits, as in torch's
-    `float4_e2m1fn_x2`; F6 goes on in that way, four elements in three bytes. safetensors itself
-    prescribes no order. Blocks of F6 may begin inside an element: `skip_bits` (0, 2 or 4) are the
-    bits at the start that belong to the one before, and bits at the end that make no whole element
-    are then dropped.
+    Elements of less than a byte are packed without gaps, the first in the lowest bits, as torch
+    packs `float4_e2m1fn_x2`; F6 goes on in that way, four elements in three bytes. safetensors
+    prescribes no order. Blocks of F6 can begin and end inside an element: given `skip_bits` (0, 2
+    or 4), that many bits at the start, and those at the end that make no whole element, are left
+    out.
     """
     import numpy as np
 
     length = memoryview(raw).nbytes
-    if (dtype.bits % 8 == 0 and length * 8 % dtype.bits) or (
-        dtype.bits < 8 and not skip_bits and length * 8 % dtype.bits
-    ):
+    if skip_bits is None and length * 8 % dtype.bits:
         raise MalformedFile(f"{length} bytes do not hold whole elements of {dtype}")
     if not length:
         return np.empty(0, _result(dtype))
@@ -67,7 +65,7 @@ def decode(dtype: DType, raw: Buffer, skip_bits: int = 0) -> "Values":
     if dtype.bits == 4:
         codes = np.stack((codes & 15, codes >> 4), axis=-1).reshape(-1)
     elif dtype.bits == 6:
-        codes = _sixes(codes, skip_bits)
+        codes = _sixes(codes, skip_bits or 0)
     values: NDArray[np.float32] = _table(dtype.name)[codes]
     return values
 

@@ -36,7 +36,7 @@ class IgnoreRules:
         if len(raw) > _MAX_BYTES:
             raise ConfigError(f"{quoted(str(location))} is larger than {_MAX_BYTES} bytes")
         try:
-            spec = GitIgnoreSpec.from_lines(raw.decode("utf-8-sig").splitlines(), backend="simple")
+            spec = GitIgnoreSpec.from_lines(raw.decode("utf-8-sig").splitlines())
         except ValueError as error:  # bad patterns and bytes that are no UTF-8
             raise ConfigError(f"cannot use {quoted(str(location))}: {error}") from error
         return IgnoreRules((*self.levels, (directory, spec)))
