@@ -45,7 +45,7 @@ def sync_directory(path: Path) -> None:
 
 def _remove_empty_folders(root: Path) -> None:
     for folder, _, _ in os.walk(root, topdown=False):
-        os.rmdir(folder)
+        Path(folder).rmdir()
 
 
 class LocalWriter:
@@ -214,11 +214,11 @@ class LocalByteStore:
             target = self._path(key)
             folders.update(dict.fromkeys(self._make_folder(target.parent)))
             try:
-                os.rename(writer.path, target)
+                writer.path.rename(target)
             except IsADirectoryError:
                 # Keys have no folders: empty ones, left by keys below this one, give way.
                 _remove_empty_folders(target)
-                os.rename(writer.path, target)
+                writer.path.rename(target)
             folders[target.parent] = None
         for folder in folders:
             sync_directory(folder)

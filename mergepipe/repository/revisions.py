@@ -24,7 +24,7 @@ _HEX = re.compile(rf"[0-9a-fA-F]{{{SHORTEST_PREFIX},{2 * ID_BYTES}}}")
 _NAME = re.compile(
     r"(?P<name>(?:(?!@\{)[^~^:])*)(?:@\{(?P<entry>[0-9]{1,9})\})?(?P<steps>.*)", re.S
 )
-_STEP = re.compile(r"(?P<kind>[~^])(?P<count>[0-9]{1,9})?|\^\{(?:commit)?\}")
+_STEP = re.compile(r"\^\{(?:commit)?\}|(?P<kind>[~^])(?P<count>[0-9]{1,9})?")
 # Where git looks for a name, in this order; imports are ours, and last.
 _PLACES = (
     "refs/{}",
