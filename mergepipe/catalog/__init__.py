@@ -1,0 +1,1 @@
+"""Profiles: statistics of one snapshot against its base, per tensor and block."""

@@ -1,0 +1,135 @@
+"""The objects a merge is made of: profile, plan and manifest (docs/format-merge.md).
+
+Columns are little-endian arrays kept as bytes; `catalog.view` and the planner give them shape.
+"""
+
+from enum import IntEnum
+from typing import ClassVar
+
+import msgspec
+
+from mergepipe.ids import ObjectId
+from mergepipe.objects.records import Record
+
+
+class Depth(IntEnum):
+    """How deep a plan reads an expert's block."""
+
+    OMITTED = 0
+    COARSE = 1
+    EXACT = 2
+    EQUAL = 3
+
+
+class Part(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Base of what objects are made of."""
+
+
+class TensorProfile(Part, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One tensor's statistics against its base, in columns of one entry per block."""
+
+    name: str
+    tensor: ObjectId
+    base: ObjectId
+    energies: bytes
+    changed: bytes
+    largest: bytes
+    thresholds: bytes
+    magnitudes: bytes
+    kept: bytes
+    coarse: bytes
+    values: bytes
+    counts: bytes
+    signs: bytes
+
+
+class Profile(Record, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The statistics of one snapshot against its base."""
+
+    KIND: ClassVar[str] = "profile"
+    VERSION: ClassVar[int] = 1
+
+    snapshot: ObjectId
+    base: ObjectId
+    tensors: tuple[TensorProfile, ...]
+
+
+class PlanExpert(Part, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One input of a plan."""
+
+    snapshot: ObjectId
+    profile: ObjectId | None
+
+
+class PlanScalars(Part, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One expert's resolved numbers for one tensor (methods.terms.ExpertScalars)."""
+
+    weight: float
+    threshold: float
+    coarse_scale: float
+    density: float
+    rescale: float
+
+
+class TensorPlan(Part, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """How one output tensor is made. `depths` is empty where the base's tensor is kept."""
+
+    file: str
+    name: str
+    dtype: str
+    base: ObjectId | None
+    experts: tuple[ObjectId | None, ...]
+    depths: tuple[bytes, ...]
+    elect: bool
+    normalize: bool
+    scale: float
+    scalars: tuple[PlanScalars, ...]
+
+
+class Plan(Record, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """How deep to read each block of each expert, and what to do with it."""
+
+    KIND: ClassVar[str] = "plan"
+    VERSION: ClassVar[int] = 1
+
+    method: str
+    version: int
+    seed: int
+    layout: ObjectId
+    base: ObjectId | None
+    experts: tuple[PlanExpert, ...]
+    tensors: tuple[TensorPlan, ...]
+
+
+class ExpertUse(Part, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """How many of an expert's blocks were used at each depth, and their raw bytes."""
+
+    exact: int
+    coarse: int
+    omitted: int
+    equal: int
+    logical_bytes: int
+
+
+class TensorManifest(Part, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One output tensor and what it was made of."""
+
+    name: str
+    tensor: ObjectId
+    experts: tuple[ExpertUse, ...]
+
+
+class Manifest(Record, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What a merge was made of. Follows from its plan and output alone."""
+
+    KIND: ClassVar[str] = "manifest"
+    VERSION: ClassVar[int] = 1
+
+    plan: ObjectId
+    method: str
+    seed: int
+    layout: ObjectId
+    base: ObjectId | None
+    experts: tuple[ObjectId, ...]
+    output: ObjectId
+    tensors: tuple[TensorManifest, ...]
