@@ -31,6 +31,8 @@ def merge(
     if method.needs_base and unit.base is None:
         raise MergeInputError(f"method {method.name} needs a base")
     result = _output(unit, out)
+    if not unit.length:
+        return result
     if _is_copy(method, unit):
         result[:] = view_bytes(_only_full(unit).data)
         return result
