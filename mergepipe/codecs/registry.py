@@ -13,6 +13,7 @@ from mergepipe.errors import CodecError, UsageError
 _CODECS = {
     "raw": (0, "raw", "Raw"),
     "zstd": (1, "zstd", "Zstd"),
+    "residual": (3, "residual", "Residual"),
 }
 NAMES = tuple(_CODECS)
 TAGS = {name: tag for name, (tag, _, _) in _CODECS.items()}

@@ -1,0 +1,227 @@
+"""Frequency tables: from counts to frequencies of 2^bits, to a few nibbles, to what kernels look up.
+
+Encoder and decoder build every table from its description, in integers, so that they agree on every
+machine. Descriptions keep four significant bits of a frequency: being 3% off costs 0.0007 bit a
+symbol, writing the rest would cost more.
+"""
+
+from math import log2
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import boolean, int64, types, uint8, uint16, uint32, void
+
+from mergepipe.codecs.lanes import COARSE_BITS, EXACT_BITS
+from mergepipe.jit import kernel
+
+# Symbols a row has room for. 113 are used by the exact layer, 243 by the coarse one.
+EXACT_ROW = 128
+COARSE_ROW = 256
+_NEXT_BYTE = 14  # nibble: the code does not follow closely, the next two nibbles are it
+_END = 15  # nibble: the other symbols of this row do not occur
+_LAST_CODE = 72  # of frequency 2048
+
+# Bits that a symbol of each frequency costs, in 1024ths.
+_BITS_OF = np.array(
+    [0] + [round(1024 * (EXACT_BITS - log2(f))) for f in range(1, (1 << EXACT_BITS) + 1)],
+    np.uint32,
+)
+_U8 = types.Array(uint8, 1, "C")
+_U16 = types.Array(uint16, 1, "C")
+_U32 = types.Array(uint32, 1, "C")
+_U32_ROWS = types.Array(uint32, 2, "C")
+_READ_U8 = types.Array(uint8, 1, "C", readonly=True)
+
+
+@kernel(void(_U32, int64))
+def normalise(weights: Any, total: int) -> None:
+    """Scale weights in place to sum to `total`; what is not 0 stays at least 1; all 0 stays."""
+    size = weights.size
+    before = np.int64(0)
+    for i in range(size):
+        before += weights[i]
+    if before == 0:
+        return
+    after = np.int64(0)
+    largest = 0
+    for i in range(size):
+        weight = np.int64(weights[i])
+        if weight > 0:
+            weights[i] = max(np.int64(1), weight * total // before)
+            after += weights[i]
+            if weights[i] > weights[largest]:
+                largest = i
+    if after < total:
+        weights[largest] += total - after
+    while after > total:
+        for i in range(size):
+            if weights[i] > weights[largest]:
+                largest = i
+        # An eighth at a time, so that no single frequency bears all of it.
+        less = min(after - total, np.int64(weights[largest]) // 8 + 1)
+        weights[largest] -= less
+        after -= less
+
+
+@kernel(int64(int64), inline=True)
+def _code(frequency: int) -> int:
+    """Four significant bits of a frequency, in order: 0..15 as they are, then eight an octave."""
+    if frequency < 16:
+        return frequency
+    octave = 0
+    while frequency >> octave >= 16:
+        octave += 1
+    return 8 + octave * 8 + (frequency >> octave) - 8
+
+
+@kernel(int64(int64), inline=True)
+def _value(code: int) -> int:
+    """The middle of what a code stands for."""
+    if code < 16:
+        return code
+    octave = (code - 8) >> 3
+    return ((8 + (code & 7)) << octave) + (1 << octave >> 1)
+
+
+@kernel(int64(_U32_ROWS, _U8))
+def describe(rows: Any, nibbles: Any) -> int:
+    """Replace counts by the frequencies their description stands for; returns nibbles written.
+
+    rows     uint32[rows, symbols]: counts, then frequencies of 2^EXACT_BITS
+    nibbles  uint8, one to an element, at least rows * (3 * symbols + 1) of them
+    """
+    at = 0
+    total = 1 << EXACT_BITS
+    for r in range(rows.shape[0]):
+        row = rows[r]
+        normalise(row, total)
+        last = -1
+        for s in range(row.size):
+            if row[s] > 0:
+                last = s
+        previous = 0
+        for s in range(last + 1):
+            code = _code(np.int64(row[s]))
+            row[s] = _value(code)
+            step = code - previous
+            if -7 <= step <= 6:
+                nibbles[at] = step + 7
+                at += 1
+            else:
+                nibbles[at] = _NEXT_BYTE
+                nibbles[at + 1] = code >> 4
+                nibbles[at + 2] = code & 15
+                at += 3
+            previous = code
+        nibbles[at] = _END
+        at += 1
+        normalise(row, total)
+    return at
+
+
+@kernel(boolean(_READ_U8, _U32_ROWS))
+def read_description(nibbles: Any, rows: Any) -> bool:
+    """Frequencies that `describe` left in `rows` (zeros on entry). False if the nibbles do not fit."""
+    at = 0
+    for r in range(rows.shape[0]):
+        row = rows[r]
+        previous = 0
+        symbol = 0
+        while True:
+            if at >= nibbles.size:
+                return False
+            nibble = np.int64(nibbles[at])
+            at += 1
+            if nibble == _END:
+                break
+            if symbol >= row.size:
+                return False
+            code = previous + nibble - 7
+            if nibble == _NEXT_BYTE:
+                if at + 2 > nibbles.size:
+                    return False
+                code = (np.int64(nibbles[at]) << 4) | np.int64(nibbles[at + 1])
+                at += 2
+            if code < 0 or code > _LAST_CODE:
+                return False
+            row[symbol] = _value(code)
+            previous = code
+            symbol += 1
+        normalise(row, 1 << EXACT_BITS)
+    return at == nibbles.size
+
+
+@kernel(void(_U32, int64, _U32))
+def fill_encoder(frequencies: Any, bits: int, entries: Any) -> None:
+    """One row for `push_*`: frequency << 16 | start."""
+    start = np.uint32(0)
+    for s in range(frequencies.size):
+        entries[s] = (np.uint32(frequencies[s]) << np.uint32(16)) | start
+        start = np.uint32(start + frequencies[s])
+
+
+@kernel(void(_U32, int64, _U32))
+def fill_decoder(frequencies: Any, bits: int, entries: Any) -> None:
+    """One row for `pull_*`, 2^bits entries. A row without symbols gives symbol 0 at no cost."""
+    at = 0
+    for s in range(frequencies.size):
+        count = np.int64(frequencies[s])
+        head = ((count - 1) << (8 + bits)) | s
+        for k in range(count):
+            entries[at + k] = np.uint32(head | (k << 8))
+        at += count
+    if at == 0:
+        head = ((np.int64(1) << bits) - 1) << (8 + bits)
+        for k in range(1 << bits):
+            entries[k] = np.uint32(head | (k << 8))
+
+
+@kernel(void(_U32_ROWS, int64, _U32))
+def fill_encoder_rows(rows: Any, bits: int, entries: Any) -> None:
+    """`fill_encoder` for every row."""
+    width = rows.shape[1]
+    for r in range(rows.shape[0]):
+        fill_encoder(rows[r], bits, entries[r * width : (r + 1) * width])
+
+
+@kernel(void(_U32_ROWS, int64, _U32))
+def fill_decoder_rows(rows: Any, bits: int, entries: Any) -> None:
+    """`fill_decoder` for every row."""
+    for r in range(rows.shape[0]):
+        fill_decoder(rows[r], bits, entries[r << bits : (r + 1) << bits])
+
+
+@kernel(int64(_U32_ROWS, _U32_ROWS, _U32))
+def _cost(counts: Any, frequencies: Any, bits_of: Any) -> int:
+    total = np.int64(0)
+    for r in range(counts.shape[0]):
+        for s in range(counts.shape[1]):
+            total += np.int64(counts[r, s]) * np.int64(bits_of[frequencies[r, s]])
+    return total >> 10
+
+
+def cost_of(counts: npt.NDArray[np.uint32], frequencies: npt.NDArray[np.uint32]) -> int:
+    """Bits that coding the counts takes with these frequencies."""
+    return int(_cost(counts, frequencies, _BITS_OF))
+
+
+@kernel(void(_U16, _U32))
+def coarse_row(shares: Any, frequencies: Any) -> None:
+    """Frequencies of the 243 packed bytes from the shares of bytes with 0..5 non-zero trits.
+
+    Within a chunk trits are exchangeable and their signs even, to within 1% of the coarse layer, so
+    six numbers say what 243 would.
+    """
+    ways = (1, 10, 40, 80, 80, 32)
+    for byte in range(243):
+        left = byte
+        moved = 0
+        for _ in range(5):
+            moved += 1 if left % 3 else 0
+            left //= 3
+        share = np.int64(shares[moved])
+        if share > 0:
+            # 64 keeps the division from rounding small shares away before `normalise`.
+            frequencies[byte] = max(np.int64(1), share * 64 // ways[moved])
+    normalise(frequencies, 1 << COARSE_BITS)
