@@ -5,11 +5,11 @@ below this module reads the environment or the clock.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.checkpoints.assembly import plan_file, plan_selection
@@ -34,11 +34,14 @@ from mergepipe.repository.refs import ANY, RefStore
 
 _TENSOR_FILE = "tensors.safetensors"
 
+Identity: TypeAlias = Signature | Callable[[str], Signature]
+"""Who acts: always the same, or as a function of the configured author says at each moment."""
+
 
 class Repository:
     """A repository of models. Use as a context manager, or call `close`."""
 
-    def __init__(self, directory: Path, *, who: Signature | None = None) -> None:
+    def __init__(self, directory: Path, *, who: Identity | None = None) -> None:
         self.directory = directory
         self.config = _load_config(directory / layout.CONFIG)
         self._who = who
@@ -55,7 +58,7 @@ class Repository:
         self.worktree = Worktree(directory, self.store)
 
     @classmethod
-    def open(cls, path: str | Path = ".", *, who: Signature | None = None) -> Self:
+    def open(cls, path: str | Path = ".", *, who: Identity | None = None) -> Self:
         """The repository of `path` or of its nearest parent that has one. Raises NoRepository."""
         return cls(layout.find(Path(path)), who=who)
 
@@ -66,7 +69,7 @@ class Repository:
         *,
         template: Path | None = None,
         block_size: int | None = None,
-        who: Signature | None = None,
+        who: Identity | None = None,
     ) -> Self:
         """Make a repository in `path`. `block_size` in bytes. Raises UsageError, ConfigError."""
         return cls(layout.initialise(Path(path), template, block_size), who=who)
@@ -93,11 +96,29 @@ class Repository:
 
     def signature(self) -> Signature:
         """Who acts now: as given to `open`, else the configured author, at this moment."""
-        if self._who is not None:
+        if isinstance(self._who, Signature):
             return self._who
+        if self._who is not None:
+            return self._who(self.config.user.author)
         now = time.time()
         offset = time.localtime(now).tm_gmtoff // 60
         return Signature(self.config.user.author or "unknown", int(now), offset)
+
+    def configure(self, key: str, value: str | None) -> None:
+        """Set `key` in `config.toml` as `value` says, or with None back to its default.
+
+        Raises ConfigError, Locked.
+        """
+        path = self.directory / layout.CONFIG
+        with self.refs.locked():
+            text = path.read_text(encoding="utf-8") if path.exists() else ""
+            text = configuration.with_format(text)
+            if value is None:
+                text = configuration.without_value(text, key)
+            else:
+                text = configuration.with_value(text, key, value)
+            self.store.put(layout.CONFIG, text.encode())
+            self.config = _load_config(path)
 
     # Revisions and history
 

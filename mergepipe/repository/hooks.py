@@ -10,6 +10,7 @@ from mergepipe.repository.layout import HOOKS
 
 PRE_COMMIT = "pre-commit"
 POST_MERGE = "post-merge"
+_STDERR = 2
 
 
 def run_hook(
@@ -17,8 +18,8 @@ def run_hook(
 ) -> bool:
     """Run the hook `name` of the repository `directory` (its `.mergepipe`), if there is one.
 
-    It inherits `environment`, plus `variables`, MP_DIR and MP_HOOK, runs where `.mergepipe` is,
-    and shares this process's output. Returns whether there was one.
+    It inherits `environment`, plus `variables`, MP_DIR and MP_HOOK, and runs where `.mergepipe`
+    is. What it prints goes to this process's stderr. Returns whether there was one.
     Raises HookFailed if it cannot run, is another user's, or exits with an error.
     """
     program = directory / HOOKS / name
@@ -39,8 +40,14 @@ def run_hook(
         )
     told = {**environment, **variables, "MP_DIR": str(directory), "MP_HOOK": name}
     try:
+        # stdout is for the result of the command that the hook is part of.
         status = subprocess.run(
-            [program], cwd=directory.parent, env=told, stdin=subprocess.DEVNULL, check=False
+            [program],
+            cwd=directory.parent,
+            env=told,
+            stdin=subprocess.DEVNULL,
+            stdout=_STDERR,
+            check=False,
         ).returncode
     except OSError as error:
         raise HookFailed(

@@ -1,0 +1,131 @@
+"""`mp commit`: store a model and name it."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from mergepipe.cli import completion
+from mergepipe.cli.command import command
+from mergepipe.cli.panels import MODEL
+from mergepipe.cli.session import Session
+from mergepipe.cli.text import count, duration, short, title
+from mergepipe.sizes import format_size
+
+if TYPE_CHECKING:
+    from mergepipe.api import Repository
+    from mergepipe.checkpoints.commits import CommitResult
+
+
+class CommitDocument(msgspec.Struct, frozen=True):
+    """`mp commit --json`. Sizes in bytes; `stored_bytes` is what this commit added to the store."""
+
+    commit: str
+    snapshot: str
+    branch: str | None
+    base: str | None
+    raw_bytes: int
+    stored_bytes: int
+    blocks: int
+    new_blocks: int
+    unchanged: bool
+    seconds: float
+
+
+def add(app: typer.Typer) -> None:
+    """Register the command."""
+    examples = """
+        mp commit -m "First try"                        the files beside .mergepipe
+        mp commit ../llama-code -b code --base llama    another model, onto a branch of its own
+    """
+    command(app, "commit", MODEL, examples=examples)(commit)
+
+
+def commit(
+    session: Session,
+    path: Annotated[
+        Path | None,
+        typer.Argument(metavar="PATH", help="A directory or file instead of the worktree."),
+    ] = None,
+    message: Annotated[
+        str, typer.Option("--message", "-m", metavar="MSG", help="What this is.")
+    ] = "",
+    branch: Annotated[
+        str | None,
+        typer.Option(
+            "--branch",
+            "-b",
+            metavar="BRANCH",
+            help="Onto this branch, made if it is not there, instead of the current one.",
+            autocompletion=completion.branches,
+        ),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REV",
+            help="The model that this one was trained from.",
+            autocompletion=completion.revisions,
+        ),
+    ] = None,
+    no_verify: Annotated[
+        bool, typer.Option("--no-verify", help="Skip the pre-commit hook.", show_default=False)
+    ] = False,
+) -> None:
+    """Store the model at hand, or the one at PATH, on a branch.
+
+    Only blocks that the store does not have are stored. Content that is there already makes no new
+    commit, and is no error.
+    """
+    with session.repository() as repository:
+        if not no_verify:
+            _run_hook(session, repository, path, branch, message)
+        began = time.monotonic()
+        with session.progress() as progress:
+            made = repository.commit(
+                path, message=message, branch=branch, base=base, progress=progress
+            )
+        seconds = time.monotonic() - began
+    document = CommitDocument(
+        commit=made.commit.hex(),
+        snapshot=made.snapshot.hex(),
+        branch=made.branch,
+        base=None if made.base is None else made.base.hex(),
+        raw_bytes=made.raw_bytes,
+        stored_bytes=made.stored_bytes,
+        blocks=made.blocks,
+        new_blocks=made.new_blocks,
+        unchanged=made.unchanged,
+        seconds=round(seconds, 3),
+    )
+    session.emit(document, "" if session.quiet else _summary(session, made, message, seconds))
+    session.note(f"snapshot {document.snapshot}\nbase     {document.base or 'none'}")
+
+
+def _run_hook(
+    session: Session, repository: "Repository", path: Path | None, branch: str | None, message: str
+) -> None:
+    from mergepipe.repository.hooks import PRE_COMMIT, run_hook
+
+    if not repository.config.hooks.enabled:
+        return
+    what = repository.worktree.root if path is None else path.absolute()
+    onto = branch if branch is not None else repository.refs.head().short_branch
+    variables = {"MP_PATH": str(what), "MP_BRANCH": onto or "", "MP_MESSAGE": message}
+    ran = run_hook(repository.directory, PRE_COMMIT, variables, session.environment)
+    session.trace(f"hook {PRE_COMMIT}: {'ran' if ran else 'none'}")
+
+
+def _summary(session: Session, made: "CommitResult", message: str, seconds: float) -> str:
+    where = made.branch or "detached HEAD"
+    at = session.paint("yellow", short(made.commit))
+    if made.unchanged:
+        return f"Nothing changed: {where} is at {at} and holds exactly this"
+    ratio = f" ({made.stored_bytes / made.raw_bytes:.1%})" if made.raw_bytes else ""
+    return (
+        f"[{session.paint('green', where)} {at}] {title(message)}\n"
+        f" {format_size(made.raw_bytes)} as {format_size(made.stored_bytes)} stored{ratio}, "
+        f"{made.new_blocks:,} of {count(made.blocks, 'block')} new, {duration(seconds)}"
+    )

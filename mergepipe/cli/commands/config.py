@@ -1,0 +1,61 @@
+"""`mp config`: read and change settings."""
+
+from typing import Annotated
+
+import typer
+
+from mergepipe.cli import completion
+from mergepipe.cli.command import command
+from mergepipe.cli.panels import UPKEEP
+from mergepipe.cli.session import Session
+from mergepipe.cli.text import table
+from mergepipe.errors import UsageError
+from mergepipe.names import escape_for_terminal
+
+
+def add(app: typer.Typer) -> None:
+    """Register the command."""
+    examples = """
+        mp config                                  all settings
+        mp config user.author "Ada <ada@example.org>"
+        mp config --unset user.author              back to the default
+    """
+    command(app, "config", UPKEEP, examples=examples)(config)
+
+
+def config(
+    session: Session,
+    key: Annotated[
+        str | None, typer.Argument(metavar="KEY", autocompletion=completion.config_keys)
+    ] = None,
+    value: Annotated[str | None, typer.Argument(metavar="VALUE")] = None,
+    unset: Annotated[
+        bool, typer.Option("--unset", help="Back to the default.", show_default=False)
+    ] = False,
+) -> None:
+    """List settings, print one, or change one.
+
+    With --json: an object of keys and values.
+    """
+    if unset and (key is None or value is not None):
+        raise UsageError("--unset takes one key, and no value", "mp config --unset KEY")
+    with session.repository() as repository:
+        if key is not None and (unset or value is not None):
+            repository.configure(key, value)
+            changed = {name: found for name, found in repository.config.items() if name == key}
+            session.emit(changed, "")
+            session.note(f"{key} = {changed.get(key, '(not set)')}")
+            return
+        if key is not None:
+            only = repository.config.get(key)
+            session.emit({key: only}, _shown(only))
+            return
+        settings = dict(repository.config.items())
+    rows = [(name, _shown(setting)) for name, setting in settings.items()]
+    session.emit(settings, table(rows))
+
+
+def _shown(value: str | int | float | bool) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return escape_for_terminal(str(value))

@@ -1,0 +1,122 @@
+"""`mp log`: history, newest first, as git shows it."""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from mergepipe.cli.command import command
+from mergepipe.cli.history_text import CommitText, decorations
+from mergepipe.cli.panels import HISTORY
+from mergepipe.cli.parameters import RevisionOrHead
+from mergepipe.cli.session import Session
+
+if TYPE_CHECKING:
+    from mergepipe.ids import ObjectId
+    from mergepipe.objects.records import Commit
+
+
+class LogEntry(msgspec.Struct, frozen=True):
+    """One commit of `mp log --json`. `time` in Unix seconds, `utc_offset` in minutes."""
+
+    commit: str
+    parents: tuple[str, ...]
+    author: str
+    time: int
+    message: str
+    snapshot: str
+    manifest: str | None
+    utc_offset: int
+    base: str | None
+    profile: str | None
+
+
+def add(app: typer.Typer) -> None:
+    """Register the command."""
+    examples = "mp log --oneline -n 10\nmp log --graph code\nmp log --json | jq '.[].message'"
+    command(app, "log", HISTORY, examples=examples)(log)
+
+
+def log(
+    session: Session,
+    revision: RevisionOrHead = "HEAD",
+    number: Annotated[
+        int | None,
+        typer.Option("--number", "-n", metavar="N", min=0, help="At most N commits."),
+    ] = None,
+    oneline: Annotated[
+        bool, typer.Option("--oneline", help="A line for each commit.", show_default=False)
+    ] = False,
+    graph: Annotated[
+        bool, typer.Option("--graph", help="Draw how they descend.", show_default=False)
+    ] = False,
+) -> None:
+    """List commits, newest first, back from a revision."""
+    with session.repository() as repository:
+        commits = itertools.islice(repository.log(revision, topological=graph), number)
+        if session.as_json:
+            session.emit([log_entry(*each) for each in commits], "")
+            return
+        text = CommitText(session.paint, decorations(repository.refs), session.verbose)
+        lines = _drawn(commits, text, oneline) if graph else _listed(commits, text, oneline)
+        for line in lines:
+            print(line)
+
+
+def log_entry(identity: "ObjectId", commit: "Commit") -> LogEntry:
+    """A commit as JSON."""
+    return LogEntry(
+        commit=identity.hex(),
+        parents=tuple(parent.hex() for parent in commit.parents),
+        author=commit.author,
+        time=commit.time,
+        message=commit.message,
+        snapshot=commit.snapshot.hex(),
+        manifest=None if commit.manifest is None else commit.manifest.hex(),
+        utc_offset=commit.utc_offset,
+        base=None if commit.base is None else commit.base.hex(),
+        profile=None if commit.profile is None else commit.profile.hex(),
+    )
+
+
+def _listed(
+    commits: Iterable[tuple["ObjectId", "Commit"]], text: CommitText, oneline: bool
+) -> Iterator[str]:
+    for number, (identity, commit) in enumerate(commits):
+        if oneline:
+            yield text.line(identity, commit)
+            continue
+        if number:
+            yield ""
+        yield from text.paragraph(identity, commit)
+
+
+def _drawn(
+    commits: Iterable[tuple["ObjectId", "Commit"]], text: CommitText, oneline: bool
+) -> Iterator[str]:
+    from mergepipe.repository.graph import draw
+
+    kept: dict[ObjectId, Commit] = {}
+
+    def edges() -> Iterator[tuple["ObjectId", tuple["ObjectId", ...]]]:
+        for identity, commit in commits:
+            kept[identity] = commit
+            yield identity, commit.parents
+
+    for drawing in draw(edges()):
+        commit = kept.pop(drawing.commit)
+        words = (
+            [text.line(drawing.commit, commit)]
+            if oneline
+            else [*text.paragraph(drawing.commit, commit), ""]
+        )
+        yield from drawing.before
+        edges_below = [drawing.node, *drawing.after]
+        height = max(len(edges_below), len(words))
+        edges_below += [drawing.padding] * (height - len(edges_below))
+        words += [""] * (height - len(words))
+        width = max(len(row) for row in edges_below)
+        for row, word in zip(edges_below, words, strict=True):
+            yield f"{row.ljust(width)} {word}".rstrip()

@@ -1,0 +1,61 @@
+"""`mp reflog`: where a branch or HEAD was, move by move."""
+
+from typing import Annotated
+
+import msgspec
+import typer
+
+from mergepipe.cli import completion
+from mergepipe.cli.command import command
+from mergepipe.cli.panels import HISTORY
+from mergepipe.cli.session import Session
+from mergepipe.cli.text import date, short
+from mergepipe.names import escape_for_terminal
+
+
+class ReflogDocument(msgspec.Struct, frozen=True):
+    """One move of a ref. `old` is null where it was made, `new` where it was removed."""
+
+    old: str | None
+    new: str | None
+    author: str
+    time: int
+    utc_offset: int
+    why: str
+
+
+def add(app: typer.Typer) -> None:
+    """Register the command."""
+    command(app, "reflog", HISTORY, examples="mp reflog\nmp reflog code")(reflog)
+
+
+def reflog(
+    session: Session,
+    ref: Annotated[
+        str, typer.Argument(metavar="REF", autocompletion=completion.revisions)
+    ] = "HEAD",
+) -> None:
+    """Show where a branch, a tag or HEAD was, newest first.
+
+    Each line begins with a revision that brings it back: `mp reset main@{1}`.
+    """
+    with session.repository() as repository:
+        entries = repository.reflog(ref)
+    documents = [
+        ReflogDocument(
+            old=None if entry.old is None else entry.old.hex(),
+            new=None if entry.new is None else entry.new.hex(),
+            author=entry.who.author,
+            time=entry.who.time,
+            utc_offset=entry.who.utc_offset,
+            why=entry.why,
+        )
+        for entry in entries
+    ]
+    lines = []
+    for number, entry in enumerate(entries):
+        at = "(removed)".ljust(12) if entry.new is None else short(entry.new)
+        when = f"  {date(entry.who.time, entry.who.utc_offset)}" if session.verbose else ""
+        why = escape_for_terminal(entry.why)
+        lines.append(f"{session.paint('yellow', at)} {ref}@{{{number}}}:{when} {why}")
+    session.emit(documents, "\n".join(lines))

@@ -1,0 +1,146 @@
+"""`mp show`: one commit, its files and its tensors."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from mergepipe.cli.command import command
+from mergepipe.cli.commands.log import LogEntry, log_entry
+from mergepipe.cli.history_text import CommitText, decorations
+from mergepipe.cli.panels import HISTORY
+from mergepipe.cli.parameters import RevisionOrHead
+from mergepipe.cli.session import Session
+from mergepipe.cli.text import count, table
+from mergepipe.names import escape_for_terminal
+from mergepipe.sizes import format_size
+
+if TYPE_CHECKING:
+    from mergepipe.objects.records import FileEntry
+    from mergepipe.objects.store import ObjectStore
+
+
+class FileDocument(msgspec.Struct, frozen=True):
+    """A file of a snapshot: `kind` is safetensors or blob, `size` is in bytes."""
+
+    path: str
+    size: int
+    kind: str
+    executable: bool
+    tensors: int
+
+
+class TensorDocument(msgspec.Struct, frozen=True):
+    """A tensor: `bytes` is its raw size, `block_bytes` the size it is cut at."""
+
+    name: str
+    file: str
+    dtype: str
+    shape: tuple[int, ...]
+    bytes: int
+    blocks: int
+    block_bytes: int
+    tensor: str
+
+
+class ShowDocument(LogEntry, frozen=True):
+    """`mp show --json`: what `mp log` says, and what is in it. `tensors` only with --tensors."""
+
+    raw_bytes: int
+    files: tuple[FileDocument, ...]
+    tensors: tuple[TensorDocument, ...] | None = None
+
+
+def add(app: typer.Typer) -> None:
+    """Register the command."""
+    command(app, "show", HISTORY, examples="mp show\nmp show code~1 --tensors")(show)
+
+
+def show(
+    session: Session,
+    revision: RevisionOrHead = "HEAD",
+    tensors: Annotated[
+        bool, typer.Option("--tensors", help="List every tensor.", show_default=False)
+    ] = False,
+) -> None:
+    """Show a commit, its files and its tensors."""
+    with session.repository() as repository:
+        identity, commit = repository.commit_of(revision)
+        entries = repository.objects.snapshot(commit.snapshot).files
+        files = tuple(_file(entry) for entry in entries)
+        listed = _tensors(entries, repository.objects) if tensors else None
+        text = CommitText(session.paint, decorations(repository.refs), verbose=True)
+        lines = list(text.paragraph(identity, commit))
+    document = ShowDocument(
+        **msgspec.structs.asdict(log_entry(identity, commit)),
+        raw_bytes=sum(file.size for file in files),
+        files=files,
+        tensors=listed,
+    )
+    lines += ["", *_file_lines(document)]
+    if listed:
+        lines += ["", _tensor_table(listed, many=len({each.file for each in listed}) > 1)]
+    session.emit(document, "\n".join(lines))
+
+
+def _file(entry: "FileEntry") -> FileDocument:
+    from mergepipe.objects.records import Safetensors
+
+    number = len(entry.content.tensors) if isinstance(entry.content, Safetensors) else 0
+    kind = "safetensors" if isinstance(entry.content, Safetensors) else "blob"
+    return FileDocument(entry.path, entry.size, kind, entry.executable, number)
+
+
+def _tensors(entries: Sequence["FileEntry"], objects: "ObjectStore") -> tuple[TensorDocument, ...]:
+    from mergepipe.checkpoints.assembly import tensor_bytes
+    from mergepipe.ids import ID_BYTES
+    from mergepipe.objects.records import Safetensors
+
+    found = []
+    for entry in entries:
+        for named in entry.content.tensors if isinstance(entry.content, Safetensors) else ():
+            tensor = objects.tensor(named.tensor)
+            found.append(
+                TensorDocument(
+                    name=named.name,
+                    file=entry.path,
+                    dtype=tensor.dtype,
+                    shape=tensor.shape,
+                    bytes=tensor_bytes(tensor),
+                    blocks=len(tensor.blocks) // ID_BYTES,
+                    block_bytes=tensor.block_bytes,
+                    tensor=named.tensor.hex(),
+                )
+            )
+    return tuple(found)
+
+
+def _file_lines(document: ShowDocument) -> list[str]:
+    rows = [
+        (
+            f"  {escape_for_terminal(file.path)}{'*' if file.executable else ''}",
+            format_size(file.size),
+            count(file.tensors, "tensor") if file.kind == "safetensors" else "",
+        )
+        for file in document.files
+    ]
+    heading = f"{count(len(rows), 'file')}, {format_size(document.raw_bytes)}"
+    return [heading, table(rows, right=(1, 2))] if rows else [heading]
+
+
+def _tensor_table(tensors: Sequence[TensorDocument], *, many: bool) -> str:
+    """The tensors; their files only if there are several."""
+    heading = ("tensor", "dtype", "shape", "blocks", "size", *(("file",) if many else ()))
+    rows = [
+        (
+            escape_for_terminal(tensor.name),
+            tensor.dtype,
+            "x".join(str(size) for size in tensor.shape) or "scalar",
+            f"{tensor.blocks:,}",
+            format_size(tensor.bytes),
+            *((escape_for_terminal(tensor.file),) if many else ()),
+        )
+        for tensor in tensors
+    ]
+    return table([heading, *rows], right=(3, 4))

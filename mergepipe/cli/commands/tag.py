@@ -1,0 +1,68 @@
+"""`mp tag`: names for commits that do not move."""
+
+from typing import Annotated
+
+import msgspec
+import typer
+
+from mergepipe.cli import completion
+from mergepipe.cli.command import command
+from mergepipe.cli.panels import HISTORY
+from mergepipe.cli.parameters import Delete, RevisionOrHead
+from mergepipe.cli.session import Session
+from mergepipe.cli.text import short, table, title
+from mergepipe.errors import UsageError
+
+
+class TagDocument(msgspec.Struct, frozen=True):
+    """A tag; `mp tag --json` lists them."""
+
+    name: str
+    commit: str
+
+
+def add(app: typer.Typer) -> None:
+    """Register the command."""
+    command(app, "tag", HISTORY, examples="mp tag v1\nmp tag v0 main~3\nmp tag -d v0")(tag)
+
+
+def tag(
+    session: Session,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", autocompletion=completion.tags)
+    ] = None,
+    revision: RevisionOrHead = "HEAD",
+    delete: Delete = False,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Move one that is there.", show_default=False)
+    ] = False,
+) -> None:
+    """List the tags, make one at REV, or remove one."""
+    if name is None:
+        if delete:
+            raise UsageError("which tag?", "mp tag -d NAME")
+        _list(session)
+        return
+    with session.repository() as repository:
+        if delete:
+            identity = repository.delete_tag(name)
+            text = f"Removed tag {name}, which was at {short(identity)}"
+        else:
+            identity = repository.tag(name, revision, force=force)
+            text = f"Tag {session.paint('green', name)} is at {short(identity)}"
+    session.emit(TagDocument(name, identity.hex()), "" if session.quiet else text)
+
+
+def _list(session: Session) -> None:
+    from mergepipe.repository.refnames import TAGS
+
+    with session.repository() as repository:
+        found = repository.refs.list(TAGS)
+        rows = [
+            (name.removeprefix(TAGS), short(at), title(repository.objects.commit(at).message))
+            for name, at in found.items()
+        ]
+    documents = [TagDocument(name.removeprefix(TAGS), at.hex()) for name, at in found.items()]
+    session.emit(documents, table(rows) if rows else "")
+    if not rows:
+        session.say("no tags yet: `mp tag NAME` makes one at HEAD")

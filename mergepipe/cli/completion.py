@@ -1,0 +1,55 @@
+"""Names that a shell offers when Tab is pressed: branches and tags, from their files alone."""
+
+import os
+from pathlib import Path
+
+from mergepipe.errors import MergepipeError
+
+_MOST = 1000
+
+
+def revisions(incomplete: str) -> list[str]:
+    """Branches, tags and what a remote had, and HEAD."""
+    return ["HEAD", *_names("refs/heads", "refs/tags", "refs/remotes")]
+
+
+def branches(incomplete: str) -> list[str]:
+    """Branches."""
+    return _names("refs/heads")
+
+
+def tags(incomplete: str) -> list[str]:
+    """Tags."""
+    return _names("refs/tags")
+
+
+def config_keys(incomplete: str) -> list[str]:
+    """Every setting."""
+    from mergepipe.repository.config import Config
+
+    return [key for key, _ in Config().items()]
+
+
+def _names(*folders: str) -> list[str]:
+    directory = _directory()
+    found: list[str] = []
+    if directory is None:
+        return found
+    for folder in folders:
+        root = directory / folder
+        for here, _, files in os.walk(root):
+            found += [(Path(here) / name).relative_to(root).as_posix() for name in files]
+            if len(found) > _MOST:
+                break
+    return sorted(found)[:_MOST]
+
+
+def _directory() -> Path | None:
+    from mergepipe.repository.layout import find
+
+    if named := os.environ.get("MP_DIR"):
+        return Path(named)
+    try:
+        return find(Path())
+    except MergepipeError:
+        return None  # a shell that completes must not show errors

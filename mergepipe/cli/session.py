@@ -1,0 +1,104 @@
+"""One run of `mp`: what was asked of every command, and where its words go."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mergepipe.cli.text import Paint, paint_for
+from mergepipe.cli.trace import NoTrace, Trace
+from mergepipe.errors import NoRepository
+from mergepipe.names import quoted
+
+if TYPE_CHECKING:
+    from mergepipe.api import Repository
+    from mergepipe.cli.progress import ClosableProgress
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The global options, the environment, and the way out to the terminal.
+
+    `located` says that -C named a place, which then wins over MP_DIR.
+    """
+
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    located: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    as_json: bool = False
+    trace: Trace = field(default_factory=NoTrace)
+
+    @property
+    def paint(self) -> Paint:
+        """Colours for stdout."""
+        return paint_for(sys.stdout, self.environment)
+
+    @contextmanager
+    def repository(self) -> Iterator["Repository"]:
+        """The repository that this run is about, open. Raises NoRepository."""
+        from mergepipe.api import Repository
+        from mergepipe.cli.identity import identity
+
+        who = identity(self.environment)
+        directory = self.repository_directory()
+        opened = (
+            Repository.open(".", who=who) if directory is None else Repository(directory, who=who)
+        )
+        self.trace(f"opened {opened.directory}")
+        with opened:
+            yield opened
+
+    def repository_directory(self) -> Path | None:
+        """The `.mergepipe` that MP_DIR names, or None: look for one upwards from here."""
+        named = self.environment.get("MP_DIR", "")
+        if not named or self.located:
+            return None
+        directory = Path(named).absolute()
+        if not directory.is_dir():
+            raise NoRepository(
+                f"MP_DIR names {quoted(named)}, which is no directory", "unset it, or correct it"
+            )
+        if (directory / ".mergepipe").is_dir():
+            return directory / ".mergepipe"
+        if not (directory / "packs").is_dir():
+            raise NoRepository(f"MP_DIR names {quoted(named)}, which is no repository")
+        return directory
+
+    def emit(self, document: object, text: str) -> None:
+        """The result: the document as JSON, or the text; both on stdout."""
+        if not self.as_json:
+            if text:
+                print(text)
+            return
+        encoded = msgspec.json.encode(document)
+        if sys.stdout.isatty():
+            encoded = msgspec.json.format(encoded, indent=2)
+        print(encoded.decode())
+
+    def say(self, text: str) -> None:
+        """A message beside the result, on stderr; nothing with --quiet or --json."""
+        if not (self.quiet or self.as_json):
+            print(text, file=sys.stderr)
+
+    def note(self, text: str) -> None:
+        """A message that only --verbose shows."""
+        if self.verbose:
+            print(text, file=sys.stderr)
+
+    @contextmanager
+    def progress(self) -> Iterator["ClosableProgress"]:
+        """What long work reports to: a bar, if a person is there to see it."""
+        from mergepipe.cli.progress import TerminalProgress, TracedProgress
+
+        drawn = sys.stderr.isatty() and not self.quiet and self.environment.get("TERM") != "dumb"
+        progress = TerminalProgress(self.trace) if drawn else TracedProgress(self.trace)
+        try:
+            yield progress
+        finally:
+            progress.close()
