@@ -54,11 +54,20 @@ class Profile(Record, frozen=True, array_like=True, forbid_unknown_fields=True):
     tensors: tuple[TensorProfile, ...]
 
 
+class TermKind(IntEnum):
+    """What an expert's tensors hold: weights, differences from the base, or factors of them."""
+
+    FULL = 0
+    DELTA = 1
+    LOW_RANK = 2
+
+
 class PlanExpert(Part, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One input of a plan."""
+    """One input of a plan. `profile` is named where one of its blocks is not read exactly."""
 
     snapshot: ObjectId
     profile: ObjectId | None
+    kind: TermKind = TermKind.FULL
 
 
 class PlanScalars(Part, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -71,8 +80,16 @@ class PlanScalars(Part, frozen=True, array_like=True, forbid_unknown_fields=True
     rescale: float
 
 
+class LowRank(Part, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A low-rank difference: `scale` times the product of two stored tensors, up @ down."""
+
+    up: ObjectId
+    down: ObjectId
+    scale: float
+
+
 class TensorPlan(Part, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """How one output tensor is made. `depths` is empty where the base's tensor is kept."""
+    """How one output tensor is made. Without `depths` it is the tensor `base`, as it stands."""
 
     file: str
     name: str
@@ -84,6 +101,7 @@ class TensorPlan(Part, frozen=True, array_like=True, forbid_unknown_fields=True)
     normalize: bool
     scale: float
     scalars: tuple[PlanScalars, ...]
+    factors: tuple[LowRank | None, ...] = ()
 
 
 class Plan(Record, frozen=True, array_like=True, forbid_unknown_fields=True):
