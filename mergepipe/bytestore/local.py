@@ -5,127 +5,25 @@ fsync of a file makes its bytes durable; only fsync of the directory makes its *
 """
 
 import contextlib
-import errno
 import fcntl
 import os
 import secrets
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from mergepipe.bytestore.local_writer import LocalWriter, raise_if_full, sync_directory
 from mergepipe.bytestore.protocol import Buffer, ByteWriter
-from mergepipe.errors import MergepipeError, NoSpace
+from mergepipe.errors import MergepipeError
 
 _OPEN_FILES = 64
-# A writer is pushed to disk as it grows, so that the final fsync has little left to do.
-_WRITEBACK_BYTES = 32 << 20
 
-
-def raise_if_full(error: OSError, what: str) -> None:
-    """Turn "no space" into NoSpace naming `what`; return for every other error."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        raise NoSpace(
-            f"no space left while writing {what}",
-            "free some disk space (mp gc drops what no branch or tag needs) and try again",
-        ) from error
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable: rename alone may not survive a crash."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove_empty_folders(root: Path) -> None:
-    for folder, _, _ in os.walk(root, topdown=False):
-        Path(folder).rmdir()
-
-
-class LocalWriter:
-    """A file in `tmp/` that becomes a value when it is published."""
-
-    def __init__(self, path: Path, flusher: ThreadPoolExecutor) -> None:
-        self.path = path
-        self._size = 0
-        self._synced = False
-        self._flusher = flusher
-        self._flushed = 0
-        self._flush: Future[None] | None = None
-        self._descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
-
-    @property
-    def size(self) -> int:
-        """Bytes written so far."""
-        return self._size
-
-    def write(self, *chunks: Buffer) -> None:
-        """Append all of each chunk. Raises NoSpace."""
-        pending = [memoryview(chunk).cast("B") for chunk in chunks if len(chunk)]
-        self._synced = False
-        try:
-            while pending:
-                written = os.writev(self._descriptor, pending[:64])
-                self._size += written
-                while pending and written >= len(pending[0]):
-                    written -= len(pending.pop(0))
-                if written:
-                    pending[0] = pending[0][written:]
-            self._flush_behind()
-        except OSError as error:
-            raise_if_full(error, str(self.path))
-            raise
-
-    def sync(self) -> None:
-        """Make the bytes durable and close the file."""
-        if self._descriptor < 0:
-            return
-        try:
-            self._wait_for_flush()
-            os.fsync(self._descriptor)
-        except OSError as error:
-            raise_if_full(error, str(self.path))
-            raise
-        self._close()
-        self._synced = True
-
-    def abort(self) -> None:
-        """Remove the file, if it was not published."""
-        self._close()
-        with contextlib.suppress(FileNotFoundError):
-            self.path.unlink()
-
-    def _flush_behind(self) -> None:
-        if self._size - self._flushed >= _WRITEBACK_BYTES and (
-            self._flush is None or self._flush.done()
-        ):
-            self._wait_for_flush()
-            self._flushed = self._size
-            self._flush = self._flusher.submit(os.fdatasync, self._descriptor)
-
-    def _wait_for_flush(self) -> None:
-        if self._flush is not None:
-            flush, self._flush = self._flush, None
-            flush.result()
-
-    def _close(self) -> None:
-        if self._flush is not None:
-            self._flush.exception()
-            self._flush = None
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    @property
-    def synced(self) -> bool:
-        """Whether every byte written is durable."""
-        return self._synced
+__all__ = ["LocalByteStore", "LocalWriter", "raise_if_full", "sync_directory"]
 
 
 class LocalByteStore:
@@ -140,6 +38,7 @@ class LocalByteStore:
         self._session_lock = -1
         self._counter = 0
         self._flusher = ThreadPoolExecutor(1, thread_name_prefix="fsync")
+        _open_stores.add(self)
 
     def __enter__(self) -> Self:
         return self
@@ -156,9 +55,12 @@ class LocalByteStore:
         """Close every descriptor and remove this process's session directory."""
         with self._lock:
             while self._files:
-                os.close(self._files.popitem()[1])
+                descriptor = self._files.popitem()[1]
+                if descriptor not in self._busy:  # else its reader closes it
+                    os.close(descriptor)
             self._end_session()
         self._flusher.shutdown()
+        _open_stores.discard(self)
 
     def get(self, key: str) -> bytes | None:
         """The whole value, or None."""
@@ -189,20 +91,39 @@ class LocalByteStore:
             return None
 
     def list(self, prefix: str) -> Iterator[str]:
-        """Keys under the folder `prefix`, sorted."""
-        root = self.root / prefix
-        for folder, folders, files in os.walk(root):
-            folders.sort()
-            here = Path(folder).relative_to(self.root).as_posix()
-            for name in sorted(files):
-                yield name if here == "." else f"{here}/{name}"
+        """Keys under the folder `prefix`, sorted. Raises OSError if a folder cannot be listed.
+
+        An error must not look like an empty folder: an index would drop packs that are there.
+        """
+        pending = [prefix]
+        while pending:
+            key = pending.pop()
+            if key and not key.endswith("/"):
+                yield key
+                continue
+            try:
+                with os.scandir(self.root / key) as found:
+                    entries = [
+                        f"{key}{entry.name}/"
+                        if entry.is_dir(follow_symlinks=False)
+                        else f"{key}{entry.name}"
+                        for entry in found
+                    ]
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            # "a.b" comes before "a/b": a folder is sorted with its slash, as its keys are.
+            pending += sorted(entries, reverse=True)
 
     def create(self) -> LocalWriter:
         """Begin a value in this process's session directory."""
         with self._lock:
-            session = self._begin_session()
-            self._counter += 1
-            return LocalWriter(session / f"{self._counter:06d}", self._flusher)
+            try:
+                session = self._begin_session()
+                self._counter += 1
+                return LocalWriter(session / f"{self._counter:06d}", self._flusher)
+            except OSError as error:
+                raise_if_full(error, str(self.root))
+                raise
 
     def publish(self, values: Sequence[tuple[ByteWriter, str]]) -> None:
         """Rename synced values into place, then make the names durable."""
@@ -212,13 +133,18 @@ class LocalByteStore:
             if not writer.synced:
                 writer.sync()
             target = self._path(key)
-            folders.update(dict.fromkeys(self._make_folder(target.parent)))
             try:
-                writer.path.rename(target)
-            except IsADirectoryError:
-                # Keys have no folders: empty ones, left by keys below this one, give way.
-                _remove_empty_folders(target)
-                writer.path.rename(target)
+                folders.update(dict.fromkeys(self._make_folder(target.parent)))
+                try:
+                    writer.path.rename(target)
+                except IsADirectoryError:
+                    # Keys have no folders: empty ones, left by keys below this one, give way.
+                    _remove_empty_folders(target)
+                    writer.path.rename(target)
+            except OSError as error:
+                raise_if_full(error, str(target))
+                raise
+            self._forget(key)  # an open descriptor would go on reading what was there before
             folders[target.parent] = None
         for folder in folders:
             sync_directory(folder)
@@ -238,20 +164,17 @@ class LocalByteStore:
         with self._swap_lock():
             if self.get(key) != old:
                 return False
-            if new is None:
-                self.delete(key)
-                sync_directory(self._path(key).parent) if old is not None else None
-            else:
+            if new is not None:
                 self.put(key, new)
+            elif old is not None:
+                self.delete(key)
+                sync_directory(self._path(key).parent)
             return True
 
     def delete(self, key: str) -> None:
         """Remove the key and what it left open."""
-        with self._lock:
-            descriptor = self._files.pop(key, None)
-            if descriptor is not None and descriptor not in self._busy:
-                os.close(descriptor)
-        with contextlib.suppress(FileNotFoundError):
+        self._forget(key)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             self._path(key).unlink()
 
     def remove_dead_sessions(self) -> None:
@@ -275,6 +198,21 @@ class LocalByteStore:
                 continue  # alive, or being removed by someone else
             finally:
                 os.close(descriptor)
+
+    def _forget(self, key: str) -> None:
+        with self._lock:
+            descriptor = self._files.pop(key, None)
+            if descriptor is not None and descriptor not in self._busy:
+                os.close(descriptor)
+
+    def _after_fork(self) -> None:
+        """In the child: the session, its lock and the flushing thread are the parent's."""
+        self._lock = threading.Lock()
+        self._busy.clear()
+        self._flusher = ThreadPoolExecutor(1, thread_name_prefix="fsync")
+        if self._session is not None:
+            os.close(self._session_lock)  # closing one copy leaves the parent's lock held
+            self._session = None
 
     def _path(self, key: str) -> Path:
         parts = key.split("/")
@@ -348,3 +286,19 @@ class LocalByteStore:
             _, descriptor = self._files.popitem(last=False)
             if descriptor not in self._busy:
                 os.close(descriptor)
+
+
+def _remove_empty_folders(root: Path) -> None:
+    for folder, _, _ in os.walk(root, topdown=False):
+        Path(folder).rmdir()
+
+
+_open_stores: "weakref.WeakSet[LocalByteStore]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for store in list(_open_stores):
+        store._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -73,18 +73,19 @@ class MemoryByteStore:
 
     def list(self, prefix: str) -> Iterator[str]:
         """Keys under the folder `prefix`, sorted."""
-        return iter(sorted(key for key in self._values if key.startswith(prefix)))
+        with self._lock:
+            return iter(sorted(key for key in self._values if key.startswith(prefix)))
 
     def create(self) -> MemoryWriter:
         """Begin a value."""
         return MemoryWriter()
 
     def publish(self, values: Sequence[tuple[ByteWriter, str]]) -> None:
-        """Make values visible; a key that is there keeps its value."""
+        """Make values visible."""
         with self._lock:
             for writer, key in values:
                 assert isinstance(writer, MemoryWriter)
-                self._values.setdefault(key, bytes(writer._data))
+                self._values[key] = bytes(writer._data)
 
     def put(self, key: str, value: Buffer) -> None:
         """Write or replace a value."""

@@ -63,7 +63,10 @@ class ByteStore(Protocol):
         ...
 
     def list(self, prefix: str) -> Iterator[str]:
-        """Keys that begin with `prefix` (a folder, ending in `/`, or empty), sorted."""
+        """Keys that begin with `prefix` (a folder, ending in `/`, or empty), sorted.
+
+        Never silently incomplete: raises OSError where a part cannot be listed.
+        """
         ...
 
     def create(self) -> ByteWriter:
@@ -73,7 +76,8 @@ class ByteStore(Protocol):
     def publish(self, values: Sequence[tuple[ByteWriter, str]]) -> None:
         """Make synced values visible under their keys, in order, and durable before returning.
 
-        A key that is already there keeps its value (keys of this kind name their content).
+        A key that is already there keeps its value or takes the new one: such keys name their
+        content, so the two differ only where the old value is damaged.
         """
         ...
 

@@ -3,11 +3,16 @@
 Fields are encoded by position: never reorder or remove one, add only with a new version.
 """
 
-from typing import ClassVar, TypeAlias
+from typing import Annotated, ClassVar, TypeAlias
 
 import msgspec
 
+from mergepipe.errors import Corruption
 from mergepipe.ids import ID_BYTES, BlockId, ObjectId
+
+# What a decoder lets through: a wrong length would surface much later, as an index error.
+Id: TypeAlias = Annotated[ObjectId, msgspec.Meta(min_length=ID_BYTES, max_length=ID_BYTES)]
+Size: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -24,12 +29,14 @@ class Tensor(Record, frozen=True, array_like=True, forbid_unknown_fields=True):
     VERSION: ClassVar[int] = 1
 
     dtype: str
-    shape: tuple[int, ...]
-    block_bytes: int
+    shape: tuple[Size, ...]
+    block_bytes: Annotated[int, msgspec.Meta(ge=1, le=1 << 62)]
     blocks: bytes
 
     def block_ids(self) -> list[BlockId]:
-        """The ids of its blocks, in order."""
+        """The ids of its blocks, in order. Raises Corruption if they are cut short."""
+        if len(self.blocks) % ID_BYTES:
+            raise Corruption(f"a tensor's list of blocks has {len(self.blocks)} bytes")
         return [
             BlockId(self.blocks[at : at + ID_BYTES]) for at in range(0, len(self.blocks), ID_BYTES)
         ]
@@ -38,14 +45,14 @@ class Tensor(Record, frozen=True, array_like=True, forbid_unknown_fields=True):
 class Blob(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="blob"):
     """A file of opaque bytes, stored as a U8 tensor."""
 
-    data: ObjectId
+    data: Id
 
 
 class TensorEntry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A named tensor of a safetensors file."""
 
     name: str
-    tensor: ObjectId
+    tensor: Id
 
 
 class Safetensors(
@@ -53,7 +60,7 @@ class Safetensors(
 ):
     """A safetensors file: its header verbatim (a U8 tensor), its tensors in the order of data."""
 
-    header: ObjectId
+    header: Id
     tensors: tuple[TensorEntry, ...]
 
 
@@ -65,7 +72,7 @@ class FileEntry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
 
     path: str
     executable: bool
-    size: int
+    size: Size
     content: Content
 
 
@@ -84,12 +91,12 @@ class Commit(Record, frozen=True, array_like=True, forbid_unknown_fields=True):
     KIND: ClassVar[str] = "commit"
     VERSION: ClassVar[int] = 1
 
-    snapshot: ObjectId
-    parents: tuple[ObjectId, ...]
-    base: ObjectId | None
+    snapshot: Id
+    parents: tuple[Id, ...]
+    base: Id | None
     author: str
     time: int
     utc_offset: int
     message: str
-    profile: ObjectId | None = None
-    manifest: ObjectId | None = None
+    profile: Id | None = None
+    manifest: Id | None = None

@@ -3,20 +3,17 @@
 from typing import TypeVar
 
 from mergepipe.codecs.registry import codec_tagged
-from mergepipe.errors import Corruption, MissingObject
+from mergepipe.errors import CodecError, Corruption, MissingObject
 from mergepipe.ids import ObjectId, object_id
 from mergepipe.objects.encoding import decode, encode, kind_of
 from mergepipe.objects.records import Commit, Record, Snapshot, Tensor
-from mergepipe.packs.format import RECORD_HEADER_BYTES
+from mergepipe.packs.format import RECORD_HEADER_BYTES, RecordKind, plausible_lengths
 from mergepipe.packs.index import Location, View
 from mergepipe.packs.reader import pack_key, read_exactly
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.transaction import Transaction
 
 Kind = TypeVar("Kind", bound=Record)
-
-# No object comes near this; it bounds what a hostile record makes us allocate.
-_LARGEST_OBJECT = 1 << 30
 
 
 class ObjectStore:
@@ -47,17 +44,36 @@ class ObjectStore:
 
     def has(self, identity: ObjectId) -> bool:
         """Whether the object is in a pack."""
-        return self._locate(identity) is not None
+        return bool(self._copies(identity))
 
     def canonical(self, identity: ObjectId) -> bytes:
         """The object's bytes, verified. Raises MissingObject, Corruption."""
-        at = self._locate(identity)
-        if at is None:
-            raise MissingObject(
-                f"object {identity.hex()} is in no pack", "mp fsck tells what else is missing"
-            )
-        if at.raw_length > _LARGEST_OBJECT or at.encoded_length > _LARGEST_OBJECT:
-            raise Corruption(f"object {identity.hex()[:12]} claims {at.raw_length} bytes")
+        copies = self._copies(identity)
+        damage: Corruption | None = None
+        for refreshed in (False, True):
+            for at in copies:
+                try:
+                    return self._read(identity, at)
+                except FileNotFoundError:
+                    continue  # gc replaced the pack since the look-up
+                except Corruption as error:
+                    if not self._storage.holds(at):
+                        continue  # the index is wrong, not the pack
+                    damage = damage or error
+            if refreshed:
+                break
+            if damage is None and copies:
+                if not self._storage.refresh():
+                    self._storage.rebuild()
+                copies = self._copies(identity)
+        raise damage or MissingObject(
+            f"object {identity.hex()} is in no pack", "mp fsck tells what else is missing"
+        )
+
+    def _read(self, identity: ObjectId, at: Location) -> bytes:
+        what = f"object {identity.hex()} in {pack_key(at.pack)}"
+        if not plausible_lengths(RecordKind.OBJECT, at.raw_length, at.encoded_length):
+            raise Corruption(f"{what} claims {at.raw_length} bytes")
         payload = read_exactly(
             self._storage.store,
             pack_key(at.pack),
@@ -65,14 +81,18 @@ class ObjectStore:
             at.encoded_length,
         )
         raw = bytearray(at.raw_length)
-        codec_tagged(at.codec, at.version).decode_into([payload], None, memoryview(raw))
-        canonical = bytes(raw)
-        if object_id(canonical) != identity:
+        try:
+            codec_tagged(at.codec, at.version).decode_into([payload], None, memoryview(raw))
+        except CodecError as error:
+            raise CodecError(f"{what}: {error.message}", error.hint) from error
+        if object_id(raw) != identity:
             raise Corruption(
-                f"object {identity.hex()} in {pack_key(at.pack)} is damaged",
-                "mp fsck tells what else is; mp fetch may bring it back",
+                f"{what} is damaged", "mp fsck tells what else is; mp fetch may bring it back"
             )
-        return canonical
+        return bytes(raw)
+
+    def _copies(self, identity: ObjectId) -> list[Location]:
+        return self._storage.look_up(lambda view: view.object_copies(identity) or None) or []
 
     def find_prefix(self, hex_prefix: str, limit: int = 16) -> list[ObjectId]:
         """Ids that begin with these hex digits, at most `limit`."""
@@ -95,6 +115,3 @@ class ObjectStore:
     def put(self, record: Record, transaction: Transaction) -> ObjectId:
         """Add an object to a transaction, unless it is stored; returns its id."""
         return transaction.add_object(encode(record))
-
-    def _locate(self, identity: ObjectId) -> Location | None:
-        return self._storage.look_up(lambda view: view.object(identity))

@@ -1,55 +1,38 @@
 """Reading blocks: resolve, sort, join neighbours, decode through bases, compare the hash."""
 
+import errno
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import partial
 
 from mergepipe.codecs.registry import codec_tagged
 from mergepipe.errors import CodecError, Corruption, MissingObject
-from mergepipe.ids import NO_ID, BlockId, block_id
-from mergepipe.packs.format import RECORD_HEADER_BYTES, RecordHeader, parse_record
-from mergepipe.packs.index import Location, View
+from mergepipe.ids import BlockId, block_id
+from mergepipe.packs.encodings import Encoding, Place, choose, encodings
+from mergepipe.packs.format import (
+    RECORD_HEADER_BYTES,
+    RecordHeader,
+    RecordKind,
+    parse_record,
+    plausible_lengths,
+    verify_payload,
+)
+from mergepipe.packs.index import Location
 from mergepipe.packs.reader import pack_key
 from mergepipe.packs.storage import Storage
 
-# Chains are short by rule (store.max_chain); this only stops a hostile cycle.
-_DEEPEST_CHAIN = 16
+__all__ = ["BlockReader", "Encoding", "encodings"]
+
 _LARGEST_READ = 16 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """One complete way a block is stored: a record for each layer, in order."""
-
-    base: BlockId | None
-    layers: tuple[Location, ...]
-
-    @property
-    def stored_bytes(self) -> int:
-        """What reading all layers costs, without the base."""
-        return sum(location.stored_bytes for location in self.layers)
-
-    @property
-    def raw_length(self) -> int:
-        """Length of the block in bytes."""
-        return self.layers[0].raw_length
-
-
-def encodings(locations: Iterable[Location]) -> list[Encoding]:
-    """The complete encodings among the records of one block; ones without a base first."""
-    groups: dict[tuple[bytes, int, int], list[Location]] = {}
-    for location in locations:
-        groups.setdefault((location.base, location.codec, location.version), []).append(location)
-    found = [
-        Encoding(None if base == NO_ID else BlockId(base), tuple(layers))
-        for (base, _, _), layers in groups.items()
-        if [location.layer for location in layers] == list(range(layers[0].layers))
-    ]
-    return sorted(found, key=lambda encoding: (encoding.base is not None, encoding.stored_bytes))
+_RAW_TAG = 0
+# gc may replace packs under a reader; more often than this within one read is no coincidence.
+_MOST_REFRESHES = 4
 
 
 class BlockReader:
-    """Reads whole blocks, verified. May be used from any thread."""
+    """Reads whole blocks, verified. May be used from any thread.
+
+    A record that turns out damaged is avoided where the store has another copy or encoding of the
+    block; an index that turns out wrong is rebuilt; packs that gc replaced are found again.
+    """
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -59,19 +42,7 @@ class BlockReader:
 
         Raises MissingObject naming the first block that is in no pack.
         """
-        chosen: dict[BlockId, Encoding] = {}
-        wanted = list(dict.fromkeys(blocks))
-        for _ in range(_DEEPEST_CHAIN):
-            found = self._choose(wanted)
-            chosen.update(found)
-            wanted = [
-                encoding.base
-                for encoding in found.values()
-                if encoding.base is not None and encoding.base not in chosen
-            ]
-            if not wanted:
-                return chosen
-        raise Corruption(f"block {wanted[0].hex()[:12]}: its bases never end")
+        return choose(self._storage, blocks)
 
     def read(self, blocks: Sequence[BlockId]) -> list[memoryview]:
         """The raw bytes of each block, in order, each compared with its id.
@@ -79,38 +50,73 @@ class BlockReader:
         Memory: the encoded and raw bytes of all of them and of their bases; callers read a few
         MiB at a time. Raises MissingObject and Corruption naming the block.
         """
-        chosen = self.resolve(blocks)
-        payloads = self._fetch(chosen.values())
-        raws: dict[BlockId, memoryview] = {}
-        for block in blocks:
-            if block not in raws:
-                raw = self._decode(block, chosen, payloads, raws, 0)
-                if block_id(raw) != block:
-                    raise self._blame(block, chosen, raws)
-                raws[block] = raw
-        return [raws[block] for block in blocks]
+        avoid: set[Place] = set()
+        damage: Corruption | None = None
+        refreshes, rebuilt = 0, False
+        while True:
+            try:
+                chosen = choose(self._storage, blocks, avoid)
+            except Corruption as error:
+                raise damage or error from None
+            try:
+                return _Reading(self._storage, chosen).run(blocks)
+            except _PackGone as gone:
+                refreshes += 1
+                if refreshes > _MOST_REFRESHES:
+                    raise gone.error from None
+                self._storage.refresh()
+            except _BadRecord as bad:
+                if not rebuilt and not self._storage.holds(bad.at):
+                    # The index led here, not the pack: it is the index that is damaged.
+                    rebuilt = True
+                    self._storage.rebuild()
+                    continue
+                damage = damage or bad.error
+                avoid.add((bad.at.pack, bad.at.offset))
 
-    def _choose(self, blocks: Iterable[BlockId]) -> dict[BlockId, Encoding]:
-        with self._storage.view() as view:
-            found = {block: encodings(view.block(block)) for block in blocks}
-        for block, options in found.items():
-            if not options:
-                options = self._storage.look_up(partial(_complete, block)) or []
-                found[block] = options
-            if not options:
-                raise MissingObject(
-                    f"block {block.hex()} is in no pack",
-                    "mp fsck tells what else is missing; mp fetch may bring it back",
-                )
-        return {block: options[0] for block, options in found.items()}
 
-    def _fetch(self, chosen: Iterable[Encoding]) -> dict[tuple[bytes, int], memoryview]:
-        """Payloads by (pack, offset), read with few large calls."""
+class _BadRecord(Exception):
+    """A record cannot be used; `error` says why, for the case that there is no other."""
+
+    def __init__(self, at: Location, error: Corruption) -> None:
+        self.at = at
+        self.error = error
+
+
+class _PackGone(Exception):
+    def __init__(self, error: MissingObject) -> None:
+        self.error = error
+
+
+class _Reading:
+    """One attempt to read blocks by their chosen encodings."""
+
+    def __init__(self, storage: Storage, chosen: dict[BlockId, Encoding]) -> None:
+        self._storage = storage
+        self._chosen = chosen
+        self._records: dict[Place, tuple[RecordHeader, memoryview]] = {}
+        self._raws: dict[BlockId, memoryview] = {}
+
+    def run(self, blocks: Sequence[BlockId]) -> list[memoryview]:
+        self._fetch()
+        for block in dict.fromkeys(blocks):
+            if block_id(self._raw(block)) != block:
+                raise self._blame(block)
+        return [self._raws[block] for block in blocks]
+
+    def _fetch(self) -> None:
+        """Every record that is needed, read with few large calls."""
         locations = sorted(
-            {(at.pack, at.offset): at for encoding in chosen for at in encoding.layers}.values(),
+            {
+                (at.pack, at.offset): at
+                for encoding in self._chosen.values()
+                for at in encoding.layers
+            }.values(),
             key=lambda at: (at.pack, at.offset),
         )
-        payloads: dict[tuple[bytes, int], memoryview] = {}
+        for at in locations:
+            if not plausible_lengths(RecordKind.BLOCK, at.raw_length, at.encoded_length):
+                raise _BadRecord(at, Corruption(f"block {at.id.hex()}: a record of absurd length"))
         first = 0
         while first < len(locations):
             last = first
@@ -124,86 +130,107 @@ class BlockReader:
             ):
                 last += 1
                 end += locations[last].stored_bytes
-            span = self._read_span(locations[first], start, end - start)
-            for at in locations[first : last + 1]:
-                payloads[at.pack, at.offset] = _payload(span, at, at.offset - start)
+            self._read_span(locations[first : last + 1], end - start)
             first = last + 1
-        return payloads
 
-    def _read_span(self, at: Location, offset: int, length: int) -> memoryview:
-        key = pack_key(at.pack)
+    def _read_span(self, neighbours: Sequence[Location], length: int) -> None:
+        start = neighbours[0].offset
+        key = pack_key(neighbours[0].pack)
         span = memoryview(bytearray(length))
         try:
-            count = self._storage.store.read_into(key, offset, span)
+            count = self._storage.store.read_into(key, start, span)
         except FileNotFoundError:
-            raise MissingObject(
-                f"{key} is gone", "mp fsck tells which models need it; mp fetch may bring it back"
+            raise _PackGone(
+                MissingObject(
+                    f"{key} is gone",
+                    "mp fsck tells which models need it; mp fetch may bring it back",
+                )
             ) from None
-        if count != length:
-            raise Corruption(f"{key} is cut short: wanted {length} bytes at {offset}")
-        return span
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            raise _BadRecord(neighbours[0], Corruption(f"{key} cannot be read: {error}")) from error
+        for at in neighbours:
+            begin = at.offset - start
+            if begin + at.stored_bytes > count:
+                raise _BadRecord(at, Corruption(f"{key} is cut short: {start + count} bytes"))
+            try:
+                header = parse_record(span, key, begin)
+            except Corruption as error:
+                raise _BadRecord(at, error) from error
+            if not at.describes(header):
+                raise _BadRecord(
+                    at, Corruption(f"{key}: the record at {at.offset} is not the one indexed")
+                )
+            begin += RECORD_HEADER_BYTES
+            self._records[at.pack, at.offset] = (header, span[begin : begin + at.encoded_length])
 
-    def _decode(
-        self,
-        block: BlockId,
-        chosen: dict[BlockId, Encoding],
-        payloads: dict[tuple[bytes, int], memoryview],
-        raws: dict[BlockId, memoryview],
-        depth: int,
-    ) -> memoryview:
-        known = raws.get(block)
-        if known is not None:
-            return known
-        if depth > _DEEPEST_CHAIN:
-            raise Corruption(f"block {block.hex()[:12]}: its bases never end")
-        encoding = chosen[block]
-        base = None
-        if encoding.base is not None:
-            base = self._decode(encoding.base, chosen, payloads, raws, depth + 1)
-            raws[encoding.base] = base
-            if len(base) != encoding.raw_length:
-                raise Corruption(f"block {block.hex()[:12]} and its base differ in length")
-        layers = [payloads[at.pack, at.offset] for at in encoding.layers]
+    def _raw(self, block: BlockId) -> memoryview:
+        """The decoded bytes of a block, its bases first; none of them verified yet."""
+        chain = [block]
+        while self._chosen[chain[-1]].base is not None and chain[-1] not in self._raws:
+            base = self._chosen[chain[-1]].base
+            assert base is not None
+            chain.append(base)
+        for link in reversed(chain):
+            if link not in self._raws:
+                base = self._chosen[link].base
+                self._raws[link] = self._decode(link, None if base is None else self._raws[base])
+        return self._raws[block]
+
+    def _decode(self, block: BlockId, base: memoryview | None) -> memoryview:
+        encoding = self._chosen[block]
         first = encoding.layers[0]
+        if base is not None and len(base) != encoding.raw_length:
+            raise _BadRecord(
+                first, Corruption(f"block {block.hex()} and its base differ in length")
+            )
+        layers = [self._records[at.pack, at.offset][1] for at in encoding.layers]
         if first.codec == _RAW_TAG:
-            if len(layers[0]) != encoding.raw_length:
-                raise Corruption(f"block {block.hex()[:12]}: a raw record of the wrong length")
+            if len(layers) != 1 or len(layers[0]) != encoding.raw_length:
+                raise _BadRecord(
+                    first, Corruption(f"block {block.hex()}: a raw record of the wrong length")
+                )
             return layers[0]
         out = memoryview(bytearray(encoding.raw_length))
         try:
             codec_tagged(first.codec, first.version).decode_into(layers, base, out)
         except CodecError as error:
-            raise CodecError(f"block {block.hex()}: {error.message}", error.hint) from error
+            guilty, _ = self._damaged_record(block)
+            raise _BadRecord(
+                guilty or first, CodecError(f"block {block.hex()}: {error.message}", error.hint)
+            ) from error
         return out
 
-    def _blame(
-        self, block: BlockId, chosen: dict[BlockId, Encoding], raws: dict[BlockId, memoryview]
-    ) -> Corruption:
-        """The error for a block that came out wrong: its deepest base that is wrong is to blame."""
-        guilty = block
-        base = chosen[block].base
-        while base is not None:
-            if base in raws and block_id(raws[base]) != base:
-                guilty = base
-            base = chosen[base].base
-        at = chosen[guilty].layers[0]
-        return Corruption(
-            f"block {guilty.hex()} in {pack_key(at.pack)} is damaged: its bytes hash differently",
-            "mp fsck --read-data tells which models need it; mp fetch may bring it back",
+    def _blame(self, block: BlockId) -> _BadRecord:
+        """What to avoid after a block came out wrong: of its chain, the record that is damaged."""
+        at, guilty = self._damaged_record(block)
+        if at is None:  # every checksum holds: the encoding itself says something else
+            at = self._chosen[guilty].layers[0]
+        return _BadRecord(
+            at,
+            Corruption(
+                f"block {guilty.hex()} in {pack_key(at.pack)} is damaged: "
+                "its bytes hash differently",
+                "mp fsck --read-data tells which models need it; mp fetch may bring it back",
+            ),
         )
 
+    def _damaged_record(self, block: BlockId) -> tuple[Location | None, BlockId]:
+        """The first record along a block's chain that fails its checksum, and whose it is.
 
-def _complete(block: BlockId, view: View) -> list[Encoding] | None:
-    return encodings(view.block(block)) or None
-
-
-def _payload(span: memoryview, at: Location, start: int) -> memoryview:
-    """The payload of the record at byte `start` of `span`, if it is the one the index meant."""
-    header: RecordHeader = parse_record(span, pack_key(at.pack), start)
-    if header.encoded_length != at.encoded_length or header.raw_length != at.raw_length:
-        raise Corruption(f"{pack_key(at.pack)}: a record at {at.offset} is not the one indexed")
-    begin = start + RECORD_HEADER_BYTES
-    return span[begin : begin + at.encoded_length]
-
-
-_RAW_TAG = 0
+        Without one: None, and the deepest block of the chain that hashes differently.
+        """
+        wrong = block
+        link: BlockId | None = block
+        while link is not None:
+            for at in self._chosen[link].layers:
+                header, payload = self._records[at.pack, at.offset]
+                try:
+                    verify_payload(header, payload, pack_key(at.pack))
+                except Corruption:
+                    return at, link
+            if link in self._raws and block_id(self._raws[link]) != link:
+                wrong = link
+            link = self._chosen[link].base
+        return None, wrong

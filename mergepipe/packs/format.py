@@ -26,6 +26,12 @@ RECORD_HEADER_BYTES = _RECORD.size + _CHECKSUM_BYTES
 FOOTER_ENTRY_BYTES = RECORD_HEADER_BYTES + _OFFSET.size
 TRAILER_BYTES = _TRAILER.size
 MAX_LAYERS = 8
+# What a record may claim, so that a hostile one cannot make a reader allocate at will: blocks are
+# at most 64 MiB (the largest store.block_size), objects come nowhere near 1 GiB, and a payload
+# never expands what it encodes by more than a codec's own headers.
+MAX_BLOCK_BYTES = 64 << 20
+MAX_OBJECT_BYTES = 1 << 30
+_MAX_EXPANSION_BYTES = 1 << 16
 
 
 class Content(IntEnum):
@@ -111,12 +117,24 @@ def parse_record(data: Buffer, what: str, at: int = 0) -> RecordHeader:
     )
     if magic != RECORD_MAGIC or kind > RecordKind.OBJECT:
         raise Corruption(f"{what}: no record where one should begin")
-    if not 1 <= layers <= MAX_LAYERS or layer >= layers or identity == base or raw >> 48:
+    if (
+        not 1 <= layers <= MAX_LAYERS
+        or layer >= layers
+        or identity == base
+        or not plausible_lengths(RecordKind(kind), raw, encoded)
+        or (kind == RecordKind.OBJECT and (layers != 1 or base != NO_ID))
+    ):
         raise Corruption(f"{what}: a record header makes no sense")
     checksum = bytes(data[at + _RECORD.size : at + RECORD_HEADER_BYTES])
     return RecordHeader(
         RecordKind(kind), codec, version, layer, layers, raw, encoded, identity, base, checksum
     )
+
+
+def plausible_lengths(kind: RecordKind, raw_length: int, encoded_length: int) -> bool:
+    """Whether a record of these lengths may be read; asked before anything is allocated."""
+    largest = MAX_BLOCK_BYTES if kind is RecordKind.BLOCK else MAX_OBJECT_BYTES
+    return raw_length <= largest and encoded_length <= raw_length + _MAX_EXPANSION_BYTES
 
 
 def verify_payload(header: RecordHeader, payload: Buffer, what: str) -> None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from blake3 import blake3
+
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import Corruption
 from mergepipe.ids import PackId, digest
@@ -9,13 +11,17 @@ from mergepipe.packs import format as pack_format
 from mergepipe.packs.format import (
     PACK_HEADER_BYTES,
     RECORD_HEADER_BYTES,
+    RECORD_MAGIC,
     TRAILER_BYTES,
     Content,
     RecordHeader,
+    RecordKind,
 )
 
 PREFIX = "packs/"
 SUFFIX = ".pack"
+_CHUNK_BYTES = 1 << 20
+_RECORD_KIND = {Content.BLOCKS: RecordKind.BLOCK, Content.OBJECTS: RecordKind.OBJECT}
 
 
 def pack_key(pack: PackId) -> str:
@@ -30,14 +36,19 @@ def pack_ids(store: ByteStore) -> list[PackId]:
         name = key[len(PREFIX) : -len(SUFFIX)]
         if key.endswith(SUFFIX) and len(name) == 64:
             try:
-                found.append(PackId(bytes.fromhex(name)))
+                pack = PackId(bytes.fromhex(name))
             except ValueError:
                 continue  # not ours: a stray file in packs/
+            if pack_key(pack) == key:
+                found.append(pack)
     return found
 
 
 def read_exactly(store: ByteStore, key: str, offset: int, length: int) -> bytearray:
     """`length` bytes at `offset`. Raises Corruption if the value ends before."""
+    if length > _CHUNK_BYTES and offset + length > (store.size(key) or 0):
+        # Before allocating: a damaged length may be anything.
+        raise Corruption(f"{key} is cut short: wanted {length} bytes at {offset}")
     data = bytearray(length)
     if store.read_into(key, offset, memoryview(data)) != length:
         raise Corruption(f"{key} is cut short: wanted {length} bytes at {offset}")
@@ -70,25 +81,57 @@ def read_footer(store: ByteStore, pack: PackId) -> tuple[Content, list[tuple[Rec
     for header, offset in records:
         if offset != end:
             raise Corruption(f"{key}: records do not follow each other")
+        # The name vouches for the records, and they for the one header field it does not cover.
+        if header.kind is not _RECORD_KIND[content]:
+            raise Corruption(f"{key}: its header says {content.name.lower()}, its records do not")
         end += header.stored_bytes
     if end != size - TRAILER_BYTES - length:
         raise Corruption(f"{key}: its records do not end where its footer begins")
     return content, records
 
 
-def walk_records(store: ByteStore, pack: PackId) -> Iterator[tuple[RecordHeader, int]]:
-    """Records as they stand in the file, up to the first that is not whole: for rescue and fsck."""
+def salvage_records(store: ByteStore, pack: PackId) -> Iterator[tuple[RecordHeader, int]]:
+    """Every whole record of a damaged pack, in file order: those whose checksum holds.
+
+    Reads the whole pack. Where no record begins, the next one is looked for: damage to one record
+    costs that record. A footer repeats record headers, which is why nothing counts unchecked.
+    """
     key = pack_key(pack)
     size = store.size(key) or 0
     offset = PACK_HEADER_BYTES
     while offset + RECORD_HEADER_BYTES <= size:
-        try:
-            header = pack_format.parse_record(
-                read_exactly(store, key, offset, RECORD_HEADER_BYTES), key
-            )
-        except Corruption:
-            return
-        if offset + header.stored_bytes > size:
-            return
-        yield header, offset
-        offset += header.stored_bytes
+        header = _whole_record(store, key, offset, size)
+        if header is not None:
+            yield header, offset
+            offset += header.stored_bytes
+        else:
+            offset = _next_magic(store, key, offset + 1, size)
+
+
+def _whole_record(store: ByteStore, key: str, offset: int, size: int) -> RecordHeader | None:
+    try:
+        header = pack_format.parse_record(
+            read_exactly(store, key, offset, RECORD_HEADER_BYTES), key
+        )
+    except Corruption:
+        return None
+    end = offset + header.stored_bytes
+    if end > size:
+        return None
+    payload = blake3()
+    for start in range(offset + RECORD_HEADER_BYTES, end, _CHUNK_BYTES):
+        payload.update(read_exactly(store, key, start, min(_CHUNK_BYTES, end - start)))
+    sealed = header.sealed(payload.digest())
+    return header if sealed.endswith(header.checksum) else None
+
+
+def _next_magic(store: ByteStore, key: str, offset: int, size: int) -> int:
+    """Where the next record may begin, from `offset` on; `size` if nowhere."""
+    while offset < size:
+        window = read_exactly(store, key, offset, min(_CHUNK_BYTES, size - offset))
+        found = window.find(RECORD_MAGIC)
+        if found >= 0:
+            return offset + found
+        # A magic may lie across two windows.
+        offset += max(1, len(window) - len(RECORD_MAGIC) + 1)
+    return size

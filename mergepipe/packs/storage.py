@@ -4,16 +4,18 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-import lmdb
-
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import Corruption
 from mergepipe.ids import PackId
-from mergepipe.packs.format import PACK_HEADER_BYTES, Content, parse_pack_header
-from mergepipe.packs.index import Index, PackEntry, View
-from mergepipe.packs.reader import pack_ids, pack_key, read_footer, walk_records
+from mergepipe.packs.environment import IndexDamaged
+from mergepipe.packs.format import Content, RecordKind
+from mergepipe.packs.index import Index, Location, PackEntry, View
+from mergepipe.packs.reader import pack_ids, pack_key, read_footer, salvage_records
 
 Answer = TypeVar("Answer")
+
+# Packs indexed in one transaction: bounds its size, and so the room it needs in the map.
+_PACKS_AT_ONCE = 256
 
 
 class Storage:
@@ -30,55 +32,72 @@ class Storage:
 
     @contextlib.contextmanager
     def view(self) -> Iterator[View]:
-        """A consistent read of the index."""
+        """A consistent read of the index. Raises IndexDamaged; `ask` repairs instead."""
         with self.index.view() as view:
             yield view
 
-    def look_up(self, question: Callable[[View], Answer | None]) -> Answer | None:
-        """Ask the index; before "not there" is believed, confirm it against the packs."""
+    def ask(self, question: Callable[[View], Answer]) -> Answer:
+        """Ask the index; a damaged one is rebuilt first."""
         try:
             with self.view() as view:
-                answer = question(view)
-        except lmdb.Error:
+                return question(view)
+        except IndexDamaged:
             self.rebuild()
-            answer = None
+        with self.view() as view:
+            return question(view)
+
+    def look_up(self, question: Callable[[View], Answer | None]) -> Answer | None:
+        """Ask the index; before "not there" is believed, confirm it against the packs."""
+        answer = self.ask(question)
         if answer is None and self.refresh():
-            with self.view() as view:
-                answer = question(view)
+            answer = self.ask(question)
         return answer
 
     def refresh(self) -> bool:
         """Bring the index in step with the packs that are there; True if anything changed."""
         present = set(pack_ids(self.store))
-        with self.view() as view:
-            indexed = set(view.packs())
-        gone, new = indexed - present, present - indexed
+        indexed = set(self.ask(View.packs))
+        # A listing made while packs come and go may be incomplete, so each loss is looked at.
+        gone = {pack for pack in indexed - present if self.store.size(pack_key(pack)) is None}
+        new = sorted(present - indexed)
         if gone:
             self.index.drop_packs(gone)
-        entries = [entry for pack in sorted(new) if (entry := self._entry(pack)) is not None]
-        if entries:
-            self.index.add_packs(entries)
-        return bool(gone or entries)
+        for first in range(0, len(new), _PACKS_AT_ONCE):
+            batch = (self._entry(pack) for pack in new[first : first + _PACKS_AT_ONCE])
+            self.index.add_packs([entry for entry in batch if entry is not None])
+        return bool(gone or new)
 
     def rebuild(self) -> None:
         """Make the index again from the packs."""
         self.index.reset()
         self.refresh()
 
-    def _entry(self, pack: PackId) -> PackEntry | None:
-        """What to index of a pack; of a damaged one, the records that can still be found."""
-        key = pack_key(pack)
-        size = self.store.size(key)
-        if size is None:
-            return None  # gc removed it since the listing
+    def holds(self, at: Location) -> bool:
+        """Whether the pack's own footer agrees that this record is there.
+
+        False if the pack is gone; a footer that cannot be read leaves the index believed.
+        """
         try:
-            content, records = read_footer(self.store, pack)
+            _, records = read_footer(self.store, at.pack)
+        except FileNotFoundError:
+            return False
         except Corruption:
-            head = bytearray(PACK_HEADER_BYTES)
-            self.store.read_into(key, 0, memoryview(head))
+            return True
+        return any(offset == at.offset and at.describes(header) for header, offset in records)
+
+    def _entry(self, pack: PackId) -> PackEntry | None:
+        """What to index of a pack; of a damaged one, the records that are whole."""
+        key = pack_key(pack)
+        try:
+            size = self.store.size(key)
+            if size is None:
+                return None  # gc removed it since the listing
             try:
-                content = parse_pack_header(head, key)
+                content, records = read_footer(self.store, pack)
             except Corruption:
-                content = Content.BLOCKS
-            records = list(walk_records(self.store, pack))
+                records = list(salvage_records(self.store, pack))
+                objects = bool(records) and records[0][0].kind is RecordKind.OBJECT
+                content = Content.OBJECTS if objects else Content.BLOCKS
+        except FileNotFoundError:
+            return None
         return PackEntry(pack, size, content, records)

@@ -31,7 +31,8 @@ class Lane(IntEnum):
 class Transaction:
     """Collects blocks and objects; `publish` makes them durable and visible, in that order.
 
-    Used from one thread. Leaving the context without `publish` drops everything.
+    Make it once `store.lock` is held: what the store has is then safe from gc. Used from one
+    thread. Leaving the context without `publish` drops everything.
     """
 
     def __init__(self, storage: Storage, pack_bytes: int = PACK_BYTES) -> None:
@@ -60,10 +61,7 @@ class Transaction:
 
     def has_block(self, block: BlockId) -> bool:
         """Whether the block is in the store or in this transaction."""
-        if block in self._blocks:
-            return True
-        with self._storage.view() as view:
-            return view.has_block(block)
+        return block in self._blocks or self._storage.ask(lambda view: view.has_block(block))
 
     def pending_blocks(self) -> set[BlockId]:
         """The blocks added so far. Do not change it."""
@@ -87,9 +85,8 @@ class Transaction:
         identity = object_id(canonical)
         if identity in self._objects:
             return identity
-        with self._storage.view() as view:
-            if view.object(identity) is not None:
-                return identity
+        if self._storage.ask(lambda view: view.object(identity)) is not None:
+            return identity
         codec, payload = codec_named("raw"), canonical
         if len(canonical) > _WORTH_COMPRESSING:
             zstd = codec_named("zstd")
@@ -148,8 +145,9 @@ class Transaction:
             self._finish(lane)
 
     def _finish(self, lane: Lane) -> None:
-        writer = self._open.pop(lane)
+        writer = self._open[lane]
         pack, value = writer.finish()
+        del self._open[lane]  # only now: a writer that failed to finish is still ours to drop
         self._finished.append(
             (pack, value, PackEntry(pack, value.size, writer.content, writer.records))
         )

@@ -1,0 +1,347 @@
+"""The LMDB environment of an index: opened once per process, shared, reopened after fork.
+
+LMDB facts that decide things here (http://www.lmdb.tech/doc/ "Caveats"): one environment per file
+and process, even across `fork`, or its locks break (py-lmdb refuses a second one); the map may be
+resized only while no transaction of this process is open; pages have no checksums, so damage shows
+as an error, or as nonsense that readers find by hash; never `sync=False` or `writemap`.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import lmdb
+
+from mergepipe.bytestore.local import raise_if_full
+from mergepipe.errors import Corruption, MergepipeError, NoSpace
+from mergepipe.ids import PackId
+
+INDEX_VERSION = b"2"
+_FIRST_MAP_BYTES = 16 << 30
+_SMALLEST_MAP_BYTES = 256 << 20  # under `ulimit -v` the first size may not be had
+_LEAST_FREE_BYTES = 1 << 20
+# What says "these bytes are no index" - and not "you may not", "too many readers" and the like.
+_DAMAGE = (
+    lmdb.BadDbiError,
+    lmdb.BadTxnError,
+    lmdb.BadValsizeError,
+    lmdb.CorruptedError,
+    lmdb.IncompatibleError,
+    lmdb.InvalidError,
+    lmdb.PageNotFoundError,
+    lmdb.PanicError,
+    lmdb.VersionMismatchError,
+)
+
+
+class IndexDamaged(Corruption):
+    """The index is not usable as it is; packs are not touched by that, and it can be rebuilt."""
+
+    kind = "index_damaged"
+
+    def __init__(self, path: Path, why: object) -> None:
+        super().__init__(
+            f"the index at {path} is damaged: {why}", "mp fsck --repair rebuilds it from the packs"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """Handles of the tables. `blocks` and `objects` hold every copy of a record (dupsort)."""
+
+    blocks: "lmdb._Database"
+    objects: "lmdb._Database"
+    packs: "lmdb._Database"
+    cache: "lmdb._Database"
+    meta: "lmdb._Database"
+
+
+class Environment:
+    """One open environment. Get it with `shared`, give it back with `close`."""
+
+    _registry: ClassVar[dict[str, "Environment"]] = {}
+    _registry_lock: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._users = 0
+        self._lmdb: lmdb.Environment | None = None
+        self._readers = 0
+        self._exclusive = False
+        self._reset_locks()
+        self._open()
+
+    @classmethod
+    def shared(cls, path: Path) -> "Environment":
+        """The environment of this process for a directory, opened if need be. Raises NoSpace."""
+        key = os.path.realpath(path)
+        with cls._registry_lock:
+            environment = cls._registry.get(key)
+            if environment is None:
+                environment = cls._registry[key] = cls(Path(key))
+            elif environment._replaced():
+                environment._reopen(remove=False)
+            environment._users += 1
+            return environment
+
+    def close(self) -> None:
+        """Give it back; the last user closes it."""
+        with self._registry_lock:
+            self._users -= 1
+            if self._users <= 0 and self._registry.get(str(self.path)) is self:
+                del self._registry[str(self.path)]
+                with self._writing, self._alone():
+                    self._close_lmdb()
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[lmdb.Transaction]:
+        """A read transaction; inside another of the same thread, that one. Raises IndexDamaged."""
+        outer: lmdb.Transaction | None = getattr(self._mine, "transaction", None)
+        if outer is not None:
+            yield outer
+            return
+        transaction = self._begin_read()
+        self._mine.transaction = transaction
+        try:
+            with transaction:
+                yield transaction
+        except _DAMAGE as error:
+            raise IndexDamaged(self.path, error) from error
+        finally:
+            self._mine.transaction = None
+            self._leave()
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[lmdb.Transaction]:
+        """A write transaction, committed at the end. Raises NoSpace, IndexDamaged."""
+        with self._writing:
+            if self._replaced():
+                self._reopen(remove=False)
+            try:
+                self._grow_if_needed()
+                with self._begin_write() as transaction:
+                    yield transaction
+            except (lmdb.DiskError, lmdb.MapFullError) as error:
+                raise _disk_error(self.path, error) from error
+            except _DAMAGE as error:
+                raise IndexDamaged(self.path, error) from error
+            except lmdb.Error as error:
+                if "No space" in str(error):
+                    raise _disk_error(self.path, error) from error
+                raise MergepipeError(f"the index at {self.path}: {error}") from error
+            except OSError as error:
+                raise_if_full(error, str(self.path))
+                raise
+
+    def reset(self) -> None:
+        """Start again with an empty index. Not inside a read of this thread."""
+        with self._writing:
+            self._reopen(remove=True)
+
+    def _begin_read(self) -> lmdb.Transaction:
+        while True:
+            self._enter()
+            try:
+                assert self._lmdb is not None
+                return self._lmdb.begin(write=False)
+            except lmdb.MapResizedError:  # another process grew it
+                self._leave()
+            except _DAMAGE as error:
+                self._leave()
+                raise IndexDamaged(self.path, error) from error
+            except BaseException:
+                self._leave()
+                raise
+            with self._writing:
+                self._adopt_size(0)
+
+    def _begin_write(self) -> lmdb.Transaction:
+        assert self._lmdb is not None
+        try:
+            return self._lmdb.begin(write=True)
+        except lmdb.MapResizedError:
+            self._adopt_size(0)
+            return self._lmdb.begin(write=True)
+
+    def _grow_if_needed(self) -> None:
+        """Double the map while half of it is used, so that no transaction ever fills it."""
+        assert self._lmdb is not None
+        self._lmdb.reader_check()
+        info = self._lmdb.info()
+        used = (info["last_pgno"] + 1) * self._lmdb.stat()["psize"]
+        if used * 2 >= info["map_size"]:
+            self._adopt_size(info["map_size"] * 2)
+
+    def _adopt_size(self, map_bytes: int) -> None:
+        """Set the map size (0: what another process made it); `_writing` is held."""
+        with self._alone():
+            if self._lmdb is not None:
+                self._lmdb.set_mapsize(map_bytes)
+
+    def _enter(self) -> None:
+        with self._gate:
+            while self._exclusive:
+                self._gate.wait()
+            if self._lmdb is None:
+                self._open()  # the first use after fork
+            self._readers += 1
+
+    def _leave(self) -> None:
+        with self._gate:
+            self._readers -= 1
+            self._gate.notify_all()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No transaction of this process is open inside."""
+        if getattr(self._mine, "transaction", None) is not None:
+            raise RuntimeError("the index cannot change shape inside a view of the same thread")
+        with self._gate:
+            while self._exclusive:
+                self._gate.wait()
+            self._exclusive = True
+            while self._readers:
+                self._gate.wait()
+        try:
+            yield
+        finally:
+            with self._gate:
+                self._exclusive = False
+                self._gate.notify_all()
+
+    def _replaced(self) -> bool:
+        """Whether the file we have open is not the one on disk: removed, or rebuilt by another."""
+        if self._lmdb is None:
+            return True
+        try:
+            found = (self.path / "data.mdb").stat()
+        except FileNotFoundError:
+            return True
+        return (found.st_dev, found.st_ino) != self._identity
+
+    def _reopen(self, remove: bool) -> None:
+        with self._alone():
+            self._close_lmdb()
+            self._open(remove)
+
+    def _close_lmdb(self) -> None:
+        if self._lmdb is not None:
+            self._lmdb.close()
+            self._lmdb = None
+
+    def _open(self, remove: bool = False) -> None:
+        """Open the environment; start an empty one where what is there cannot be used."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock_path = self.path.parent / "index.lock"
+            lock = os.open(lock_path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise_if_full(error, str(self.path))
+            raise
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if remove:
+                _empty(self.path)
+            try:
+                self._open_files()
+            except (*_DAMAGE, _Unusable):
+                _empty(self.path)
+                self._open_files()
+        except lmdb.Error as error:
+            if isinstance(error, lmdb.DiskError) or "No space" in str(error):
+                raise _disk_error(self.path, error) from error
+            raise MergepipeError(f"the index at {self.path} cannot be opened: {error}") from error
+        finally:
+            os.close(lock)
+
+    def _open_files(self) -> None:
+        environment = _map(self.path)
+        try:
+            # A file shorter than its pages would end in SIGBUS, not in an error.
+            pages = environment.info()["last_pgno"] + 1
+            found = (self.path / "data.mdb").stat()
+            if 0 < found.st_size < pages * environment.stat()["psize"]:
+                raise _Unusable(str(self.path))
+            environment.reader_check()
+            meta = environment.open_db(b"meta")
+            with environment.begin(write=False) as transaction:
+                version = transaction.get(b"version", db=meta)
+            if version is None:
+                with environment.begin(write=True) as transaction:
+                    transaction.put(b"version", INDEX_VERSION, db=meta)
+            elif version != INDEX_VERSION:
+                raise _Unusable(str(self.path))
+            self.tables = Tables(
+                environment.open_db(b"blocks", dupsort=True),
+                environment.open_db(b"objects", dupsort=True),
+                environment.open_db(b"packs"),
+                environment.open_db(b"cache"),
+                meta,
+            )
+        except BaseException:
+            environment.close()
+            raise
+        self.numbers: dict[int, PackId] = {}
+        self._identity = (found.st_dev, found.st_ino)
+        self._lmdb = environment
+
+    def _reset_locks(self) -> None:
+        self._gate = threading.Condition()
+        self._writing = threading.RLock()
+        self._mine = threading.local()
+        self._readers, self._exclusive = 0, False
+
+    def _after_fork(self) -> None:
+        """In the child: drop what belongs to the parent; the next use opens it again."""
+        self._reset_locks()
+        self._close_lmdb()  # ours only: LMDB leaves the parent's slots and locks alone
+
+
+class _Unusable(lmdb.Error):
+    """The index has to be made again."""
+
+
+def _map(path: Path) -> lmdb.Environment:
+    map_bytes = _FIRST_MAP_BYTES
+    while True:
+        try:
+            return lmdb.open(
+                str(path), map_size=map_bytes, max_dbs=8, max_readers=512, metasync=True
+            )
+        except (lmdb.MemoryError, MemoryError) as error:
+            map_bytes //= 4
+            if map_bytes < _SMALLEST_MAP_BYTES:
+                raise MergepipeError(
+                    f"the index at {path} cannot be mapped",
+                    "raise the address space limit (ulimit -v)",
+                ) from error
+
+
+def _empty(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(exist_ok=True)
+
+
+def _disk_error(path: Path, error: lmdb.Error) -> MergepipeError:
+    """A full disk surfaces as an I/O error of the commit, so look which of the two it was."""
+    if isinstance(error, lmdb.DiskError) and shutil.disk_usage(path).free >= _LEAST_FREE_BYTES:
+        return MergepipeError(f"the index at {path} cannot be written: {error}")
+    return NoSpace(
+        f"no space left for the index at {path}",
+        "free some disk space (mp gc drops what no branch or tag needs) and try again",
+    )
+
+
+def _after_fork_in_child() -> None:
+    Environment._registry_lock = threading.Lock()
+    for environment in Environment._registry.values():
+        environment._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
