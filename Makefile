@@ -1,0 +1,53 @@
+# Everything runs in .venv, which the first target that needs it makes: a machine with Python and
+# nothing else will do. PYTHON chooses another interpreter: make test PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+READY := $(VENV)/.installed
+CODE := mergepipe tests benchmarks examples
+
+.PHONY: help install check test format lint types layers bench clean
+
+help:
+	@echo "make test     run the tests"
+	@echo "make check    formatting, lint, types, layers and tests: what .ci/run runs"
+	@echo "make bench    benchmarks against peers; prints ratios"
+	@echo "make format   format the code"
+	@echo "make clean    remove .venv and caches"
+
+install: $(READY)
+
+# torch first and alone: the pinned version decides which build the rest is resolved against.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "mergepipe needs Python 3.11 or newer: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)/python -m pip install --quiet -c constraints.txt torch==2.13.0
+	$(RUN)/python -m pip install --quiet -c constraints.txt -e '.[test,check]'
+	@touch $@
+
+check: lint types layers test
+
+test: $(READY)
+	$(RUN)/python -m pytest
+
+format: $(READY)
+	$(RUN)/ruff format $(CODE)
+	$(RUN)/ruff check --fix $(CODE)
+
+lint: $(READY)
+	$(RUN)/ruff format --check $(CODE)
+	$(RUN)/ruff check $(CODE)
+
+types: $(READY)
+	$(RUN)/mypy
+
+layers: $(READY)
+	$(RUN)/lint-imports
+
+bench: $(READY)
+	@for script in $$(grep -l "^if __name__" benchmarks/*.py); do echo "== $$script"; $(RUN)/python $$script || exit 1; done
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
