@@ -2,22 +2,29 @@
 
 python benchmarks/methods.py [ELEMENTS]   bfloat16 in and out; the median of seven runs each
 
-Both give the same bytes (checked). `exact` terms are full bfloat16 weights, `coarse` ones packed
-trits, `mixed` half of each. The torch column is the same arithmetic, one operation at a time.
+`exact` terms are full bfloat16 weights, `coarse` ones packed trits, `mixed` half of each. `torch`
+is our own torch path, which gives the same bytes (checked); `eager` is what one would write in
+torch without that aim, over ranges of 256 Ki elements.
 """
 
 import statistics
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
+from itertools import product
 
 import numpy as np
 import torch
 
 from mergepipe.dtypes import BF16
 from mergepipe.methods import Coarse, ExpertScalars, Full, Scalars, Unit, find, merge
+from mergepipe.methods.terms import SIGNS as SIGN_TABLE
 
 RUNS = 7
 SPREAD = 2e-4
+METHODS = ("linear", "task_arithmetic", "ties", "dare_ties")
+TERMS = ("exact", "coarse", "mixed")
 
 
 def bfloat16(values: np.ndarray) -> np.ndarray:
@@ -34,11 +41,50 @@ def scalars(name: str, count: int) -> Scalars:
     return Scalars((own,) * count, elect=elect, normalize=elect or name == "linear")
 
 
-def seconds(method: object, unit: Unit, backend: str) -> float:
+SIGNS = torch.from_numpy(SIGN_TABLE.copy()).float()
+
+
+def delta(term: Full | Coarse, base: torch.Tensor, lo: int, hi: int) -> torch.Tensor:
+    if isinstance(term, Coarse):
+        packed = torch.from_numpy(term.trits[lo // 5 : -(-hi // 5)])
+        return SIGNS[packed.int()].reshape(-1)[lo % 5 :][: hi - lo] * term.magnitude
+    return torch.from_numpy(term.data[lo:hi]).view(torch.bfloat16).float() - base
+
+
+def eager(name: str, unit: Unit) -> torch.Tensor:
+    """The method as one would write it: a range's deltas in float32, then one operation a time."""
+    out = torch.empty(unit.length, dtype=torch.bfloat16)
+    whole = torch.from_numpy(unit.base.data).view(torch.bfloat16)
+    for lo in range(0, unit.length, 1 << 18):
+        hi = min(unit.length, lo + (1 << 18))
+        base = whole[lo:hi].float()
+        weight, ds = unit.scalars.experts[0].weight, []
+        for term, own in zip(unit.terms, unit.scalars.experts, strict=True):
+            d = delta(term, base, lo, hi)
+            if name == "linear":
+                d += base
+            if name == "ties" and isinstance(term, Full):
+                d *= d.abs() >= own.threshold
+            if name == "dare_ties":
+                d *= torch.bernoulli(torch.full_like(d, own.density)) / own.density
+            ds.append(d.mul_(weight))
+        if name.endswith("ties"):
+            sign = (sum(ds) >= 0).float() * 2 - 1
+            agree = [(d.sign() == sign).float() for d in ds]
+            divisor = sum(agree) * weight
+            divisor[divisor < 1e-8] = 1
+            merged = base + sum(d * a for d, a in zip(ds, agree, strict=True)) / divisor
+        else:
+            merged = sum(ds) if name == "linear" else base + sum(ds)
+        out[lo:hi] = merged.bfloat16()
+    return out
+
+
+def seconds(work: Callable[[], object]) -> float:
     taken = []
     for _ in range(RUNS):
         begin = time.process_time()
-        merge(method, unit, backend=backend)
+        work()
         taken.append(time.process_time() - begin)
     return statistics.median(taken)
 
@@ -54,25 +100,25 @@ def main(elements: int) -> None:
     coarse = [
         Coarse(rng.integers(0, 243, elements // 5 + 1).astype(np.uint8), SPREAD) for _ in range(20)
     ]
-    print("| method | terms | K | fused M/s | torch M/s | ratio |\n|---|---|---|---|---|---|")
-    for name in ("linear", "task_arithmetic", "ties", "dare_ties"):
-        for label in ("exact", "coarse", "mixed"):
-            for count in (2, 8, 20):
-                terms = {
-                    "exact": full[:count],
-                    "coarse": coarse[:count],
-                    "mixed": full[: count // 2] + coarse[: count - count // 2],
-                }[label]
-                method = find(name)
-                own_base = Full(bfloat16(base), BF16)
-                unit = Unit(0, elements, own_base, tuple(terms), scalars(name, count), BF16)
-                results = [merge(method, unit, backend=b).tobytes() for b in ("fused", "torch")]
-                assert results[0] == results[1]
-                fused, eager = (
-                    elements * count / seconds(method, unit, b) / 1e6 for b in ("fused", "torch")
-                )
-                row = f"{fused:.0f} | {eager:.0f} | {fused / eager:.1f}"
-                print(f"| {name} | {label} | {count} | {row} |", flush=True)
+    print("| method | terms | K | fused M/s | eager M/s | ratio | torch M/s |")
+    print("|---|---|---|---|---|---|---|")
+    for name, label, count in product(METHODS, TERMS, (2, 8, 20)):
+        terms = {
+            "exact": full[:count],
+            "coarse": coarse[:count],
+            "mixed": full[: count // 2] + coarse[: count - count // 2],
+        }[label]
+        method, own_base = find(name), Full(bfloat16(base), BF16)
+        unit = Unit(0, elements, own_base, tuple(terms), scalars(name, count), BF16)
+        works: list[Callable[[], object]] = [
+            partial(merge, method, unit, backend="fused"),
+            partial(eager, name, unit),
+            partial(merge, method, unit, backend="torch"),
+        ]
+        assert bytes(works[0]()) == bytes(works[2]())
+        fused, plain, same = (elements * count / seconds(work) / 1e6 for work in works)
+        row = f"{fused:.0f} | {plain:.0f} | {fused / plain:.1f} | {same:.0f}"
+        print(f"| {name} | {label} | {count} | {row} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,14 @@
 """The one way kernels are compiled: numba, without the GIL, cached on disk, deterministic.
 
-Importing this module imports numba, so only kernel modules import it, and those are imported lazily.
-`fastmath` stays off: it lets the compiler reorder sums, and results would differ between CPUs.
+Importing this module imports numba, so only kernel modules import it, and those are imported
+lazily. `fastmath` stays off: it lets the compiler reorder sums, and results would differ between
+CPUs.
 """
 
 from collections.abc import Callable
+from functools import cache
+from hashlib import blake2b
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
@@ -18,8 +22,41 @@ def kernel(*signatures: str | Any, inline: bool = False) -> Callable[[Function],
     With signatures (numba types or their string form) the kernel is compiled for exactly those;
     without, for whatever types it is first called with.
     """
-    options: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     if inline:
         options["inline"] = "always"
-    decorator = numba.njit(list(signatures), **options) if signatures else numba.njit(**options)
-    return cast(Callable[[Function], Function], decorator)
+
+    def compiled(function: Function) -> Function:
+        dispatcher: Any = numba.njit(**options)(function)
+        if dispatcher is function:  # NUMBA_DISABLE_JIT
+            return function
+        dispatcher.enable_caching()
+        # numba takes a cached kernel for fresh while its own file is unchanged. A kernel has the
+        # code of those it calls, and values of constants, compiled in: all sources beside it count.
+        dispatcher._cache._cache_file._source_stamp = _sources(_package_of(function))
+        for signature in signatures:
+            dispatcher.compile(signature)
+        if signatures:
+            dispatcher.disable_compile()
+        return cast(Function, dispatcher)
+
+    return compiled
+
+
+def _package_of(function: Callable[..., Any]) -> Path:
+    """The folder right below ours that the function's file is in; its own one elsewhere."""
+    file, ours = Path(function.__code__.co_filename).resolve(), Path(__file__).resolve().parent
+    if not file.is_relative_to(ours):
+        return file.parent
+    return ours / file.relative_to(ours).parts[0]
+
+
+@cache
+def _sources(folder: Path) -> str:
+    """A digest of every Python source under a folder, and of this one."""
+    digest = blake2b(digest_size=16)
+    for path in [Path(__file__), *sorted(folder.rglob("*.py"))]:
+        source = path.read_bytes()
+        digest.update(f"{path.name} {len(source)} ".encode())
+        digest.update(source)
+    return digest.hexdigest()

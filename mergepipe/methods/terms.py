@@ -3,7 +3,7 @@
 Values only: buffers the caller owns, floats and ints. Nothing here reads, stores or computes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -120,6 +120,14 @@ class Unit:
     tensor_key: int = 0
     row_length: int = 0
 
+    def part(self, begin: int, end: int) -> Self:
+        """Elements [begin, end) of the unit's own, as a unit over the same buffers."""
+        base = None if self.base is None else _part(self.base, begin, end)
+        assert base is None or isinstance(base, Full)
+        terms = tuple(_part(term, begin, end) for term in self.terms)
+        start, length = self.start + begin, end - begin
+        return replace(self, start=start, length=length, base=base, terms=terms)
+
     def check(self) -> None:
         """Raise MergeInputError where buffers, counts and lengths do not fit each other."""
         if self.start < 0 or self.length < 0:
@@ -140,6 +148,21 @@ class Unit:
                     f"expert {index} is given as {type(term).__name__.lower()}, without a base",
                     "only full weights can do without one",
                 )
+
+
+def _part(term: Term, begin: int, end: int) -> Term:
+    if isinstance(term, Full | Delta):
+        # Packed dtypes can be cut where their elements fill whole bytes, and are never computed.
+        if begin * term.dtype.bits % 8 or end * term.dtype.bits % 8:
+            raise MergeInputError(f"{term.dtype} cannot be cut at elements {begin} to {end}")
+        first, last = begin * term.dtype.bits // 8, end * term.dtype.bits // 8
+        return replace(term, data=view_bytes(term.data)[first:last])
+    if isinstance(term, Coarse):
+        place = term.skip + begin
+        first, last = place // TRITS_PER_BYTE, -(-(term.skip + end) // TRITS_PER_BYTE)
+        trits = view_bytes(term.trits)[first:last]
+        return replace(term, trits=trits, skip=place % TRITS_PER_BYTE)
+    return term
 
 
 def view_bytes(data: Buffer) -> npt.NDArray[np.uint8]:

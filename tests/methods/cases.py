@@ -90,26 +90,7 @@ class Case:
     def split(self, cuts):
         """The unit cut at the given places, in order."""
         edges = [0, *sorted(cuts), self.unit.length]
-        return [cut(self.unit, a, b) for a, b in pairwise(edges)]
-
-
-def cut(unit, a, b):
-    def part(data, dtype):
-        width = dtype.bits // 8
-        return memoryview(bytes(data))[a * width : b * width]
-
-    terms = []
-    for term in unit.terms:
-        match term:
-            case Full() | Delta():
-                terms.append(replace(term, data=part(term.data, term.dtype)))
-            case Coarse():
-                place = term.skip + a
-                terms.append(replace(term, trits=bytes(term.trits)[place // 5 :], skip=place % 5))
-            case _:
-                terms.append(term)
-    base = unit.base and replace(unit.base, data=part(unit.base.data, unit.base.dtype))
-    return replace(unit, start=unit.start + a, length=b - a, base=base, terms=tuple(terms))
+        return [self.unit.part(a, b) for a, b in pairwise(edges)]
 
 
 def settings_of(method, rng, count):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from merge_reference import SMALL, half_unit
 
-from mergepipe.dtypes import DTYPES, F32
+from mergepipe.dtypes import DTYPES, F32, F64
 from mergepipe.methods import METHODS, SAME, Full, Scalars, Unit, find, merge
 from mergepipe.methods.protocol import FUSED
 
@@ -159,6 +159,18 @@ def test_sixteen_bit_conversions_are_exact_for_every_pattern():
         unit = Unit(0, near.size, None, (Full(near, F32),), Scalars.plain(1), DTYPES[name])
         results = [merge(find("linear"), unit, backend=b).tobytes() for b in ("fused", "torch")]
         assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(("name", "half"), [("BF16", 2.0**-8), ("F16", 2.0**-11)])
+def test_float64_is_rounded_once_to_sixteen_bits(name, half):
+    # Just above, at and just below the middle: by way of float32 all three would be the middle.
+    values = 1 + half + np.array([2.0**-40, 0, -(2.0**-40)])
+    values = np.concatenate([values, -values, values * 2 * half, [65504.0, np.inf, 0.0]])
+    unit = Unit(0, 12, None, (Full(values, F64),), Scalars.plain(1), DTYPES[name])
+    got = cases.decode(merge(find("linear"), unit), name)
+    up = np.array([1 + 2 * half, 1, 1])
+    assert got[:9].tolist() == np.concatenate([up, -up, up * 2 * half]).tolist()
+    assert got[10:].tolist() == [np.inf, 0]
 
 
 def test_fused_dtypes_are_tested():

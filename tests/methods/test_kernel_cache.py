@@ -1,0 +1,29 @@
+"""A kernel on disk is stale as soon as any source beside it changes: it has their code inside."""
+
+import os
+import subprocess
+import sys
+
+INNER = "from mergepipe.jit import kernel\n@kernel()\ndef inner(x):\n    return x + {}\n"
+OUTER = (
+    "from mergepipe.jit import kernel\nfrom inner import inner\n"
+    "@kernel('int64(int64)')\ndef outer(x):\n    return inner(x)\nprint(outer(1))\n"
+)
+
+
+def run(folder):
+    command = [sys.executable, "-B", "outer.py"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, check=True, capture_output=True, text=True
+    )
+    return int(done.stdout)
+
+
+def test_changing_a_called_kernel_changes_its_callers(tmp_path):
+    (tmp_path / "outer.py").write_text(OUTER)
+    (tmp_path / "inner.py").write_text(INNER.format(1))
+    assert run(tmp_path) == 2
+    assert list((tmp_path / "__pycache__").glob("*.nbc"))
+    (tmp_path / "inner.py").write_text(INNER.format(2))
+    assert run(tmp_path) == 3
