@@ -9,7 +9,7 @@ A block's packed trits are a whole number of pairs of chunks; weights past its e
 from typing import Any
 
 import numpy as np
-from numba import float32, int64, types, uint8, void
+from numba import float32, types, uint8, uint16, uint32, void
 
 from mergepipe.jit import kernel
 
@@ -24,6 +24,8 @@ _CLASS_STARTS = (1, 14, 41, 81)
 
 _U8 = types.Array(uint8, 1, "C")
 _READ_U8 = types.Array(uint8, 1, "C", readonly=True)
+_U16 = types.Array(uint16, 1, "C")
+_U32_ROWS = types.Array(uint32, 2, "C")
 _F32 = types.Array(float32, 1, "C")
 
 
@@ -127,3 +129,36 @@ def estimate_into(packed: Any, magnitude: float, out: Any) -> None:
         chunk = np.empty(CHUNK, np.float32)
         _estimate_chunk(packed[whole * STRIPE : (whole + 1) * STRIPE], magnitude, chunk)
         out[whole * CHUNK :] = chunk[:rest]
+
+
+@kernel(void(_READ_U8, _READ_U8, _U16, _U32_ROWS))
+def index_into(packed: Any, classes: Any, index: Any, counts: Any) -> None:
+    """Where each packed byte stands in 256-wide rows of its class, and how many trits are non-zero.
+
+    counts  uint32[CLASSES, 6], added to: bytes with 0..5 non-zero trits, by class
+    """
+    bytes_of = np.zeros((CLASSES, 256), np.uint32)
+    for c in range(classes.size):
+        row = np.uint16(np.uint16(classes[c]) << np.uint16(8))
+        source = packed[c * STRIPE : (c + 1) * STRIPE]
+        out = index[c * STRIPE : (c + 1) * STRIPE]
+        for j in range(STRIPE):
+            out[j] = np.uint16(row | np.uint16(source[j]))
+        own = bytes_of[classes[c]]
+        for j in range(STRIPE):
+            own[source[j]] += np.uint32(1)
+    for byte in range(256):
+        left = byte
+        moved = 0
+        for _ in range(5):
+            moved += left % 3 > 0
+            left //= 3
+        for c in range(CLASSES):
+            counts[c, moved] += bytes_of[c, byte]
+
+
+def trits_at(packed: Any, positions: Any) -> Any:
+    """The trits (uint8) of the weights at int64 `positions`, rising or not."""
+    chunk, inside = np.divmod(positions, CHUNK)
+    place, byte = np.divmod(inside, STRIPE)
+    return (packed[chunk * STRIPE + byte] // 3**place % 3).astype(np.uint8)
