@@ -1,0 +1,286 @@
+"""What differs between two snapshots: which tensors and files, and by how much."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mergepipe.ids import ObjectId
+from mergepipe.objects.records import Blob, FileEntry, Safetensors, Snapshot, Tensor
+from mergepipe.objects.store import ObjectStore
+from mergepipe.packs.blocks import BlockReader
+from mergepipe.parallel import ordered_map
+from mergepipe.progress import SILENT, Progress
+from mergepipe.repository.differences import (
+    Differences,
+    Part,
+    comparable,
+    compare_part,
+    count_blocks_changed,
+    parts,
+    raw_bytes,
+)
+
+
+class Change(StrEnum):
+    """What became of a tensor or file. `reshaped`: a tensor of that name has another shape."""
+
+    SAME = "same"
+    CHANGED = "changed"
+    ADDED = "added"
+    REMOVED = "removed"
+    RESHAPED = "reshaped"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorDiff:
+    """One tensor, from `a` to `b`. `path` is its file in `b` (in `a` if it was removed).
+
+    blocks, blocks_changed  of `b` (of `a` if removed), and how many of them `a` has not at the
+        same place
+    changed_share  share of the elements whose bits differ (whose values, between two dtypes)
+    l2             norm of b - a;   relative_l2  that over the norm of a
+    cosine         of the angle between a and b;   max_abs  largest magnitude in b - a
+    nonfinite      elements that are infinite or NaN on either side: they count in
+        `changed_share`, and are left out of the numbers above
+
+    Numbers are None where there is nothing to compare (added, removed, reshaped), where `a` (for
+    relative_l2; either, for cosine) is all zeros and they differ, and beyond float64's range.
+    """
+
+    name: str
+    path: str
+    change: Change
+    dtype_a: str | None
+    dtype_b: str | None
+    shape_a: tuple[int, ...] | None
+    shape_b: tuple[int, ...] | None
+    blocks: int
+    blocks_changed: int
+    changed_share: float | None
+    l2: float | None
+    relative_l2: float | None
+    cosine: float | None
+    max_abs: float | None
+    nonfinite: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileDiff:
+    """One file, from `a` to `b`; sizes in bytes, None where it is not there.
+
+    `changed` also covers the executable bit, and a tensor file's header alone.
+    """
+
+    path: str
+    change: Change
+    size_a: int | None
+    size_b: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """Tensors in the order of `b`, then those removed; files sorted by path."""
+
+    tensors: tuple[TensorDiff, ...]
+    files: tuple[FileDiff, ...]
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing differs at all."""
+        changes = [tensor.change for tensor in self.tensors] + [file.change for file in self.files]
+        return all(change is Change.SAME for change in changes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """A tensor of a snapshot, by the file and name it has there."""
+
+    path: str
+    name: str
+    tensor: ObjectId
+
+
+def diff_snapshots(
+    a: Snapshot,
+    b: Snapshot,
+    objects: ObjectStore,
+    reader: BlockReader,
+    *,
+    threads: int = 1,
+    progress: Progress = SILENT,
+) -> Diff:
+    """Compare two snapshots, reading only what differs, and that once.
+
+    Tensors are matched by file and name, then by name alone, so that other shards are no change.
+    Numbers are float64, sums of blocks in a fixed order: the same on any machine and for any
+    `threads`. Memory: a few blocks for each thread. Raises MissingObject, Corruption.
+    """
+    pairs = list(_match(list(_tensors(a)), list(_tensors(b))))
+
+    def load(named: _Named | None) -> Tensor | None:
+        return None if named is None else objects.tensor(named.tensor)
+
+    loaded = [(load(one), load(other)) for one, other in pairs]
+    differing: list[tuple[int, Tensor, Tensor]] = []
+    for number, ((one, other), (left, right)) in enumerate(zip(pairs, loaded, strict=True)):
+        if one is None or other is None or left is None or right is None:
+            continue
+        if one.tensor != other.tensor and comparable(left, right):
+            differing.append((number, left, right))
+    progress.start("diff", sum(raw_bytes(left) for _, left, _ in differing))
+    found = _measure(differing, reader, threads, progress)
+    tensors = [
+        _tensor_diff(one, other, left, right, found.get(number))
+        for number, ((one, other), (left, right)) in enumerate(zip(pairs, loaded, strict=True))
+    ]
+    return Diff(tuple(tensors), tuple(_files(a, b, objects, reader)))
+
+
+def _tensors(snapshot: Snapshot) -> Iterator[_Named]:
+    for file in snapshot.files:
+        if isinstance(file.content, Safetensors):
+            for entry in file.content.tensors:
+                yield _Named(file.path, entry.name, entry.tensor)
+
+
+def _match(
+    before: Sequence[_Named], after: Sequence[_Named]
+) -> Iterator[tuple[_Named | None, _Named | None]]:
+    """Pairs in the order of `after`; then what is left of `before`."""
+    exact = {(tensor.path, tensor.name): tensor for tensor in before}
+    taken = {(tensor.path, tensor.name) for tensor in after} & exact.keys()
+    moved: dict[str, list[_Named]] = {}
+    for tensor in before:
+        if (tensor.path, tensor.name) not in taken:
+            moved.setdefault(tensor.name, []).append(tensor)
+    for tensor in after:
+        if (tensor.path, tensor.name) in taken:
+            yield exact[tensor.path, tensor.name], tensor
+        else:
+            candidates = moved.get(tensor.name)
+            yield candidates.pop(0) if candidates else None, tensor
+    left_over = {id(tensor) for candidates in moved.values() for tensor in candidates}
+    for tensor in before:
+        if id(tensor) in left_over:
+            yield tensor, None
+
+
+def _measure(
+    differing: Sequence[tuple[int, Tensor, Tensor]],
+    reader: BlockReader,
+    threads: int,
+    progress: Progress,
+) -> dict[int, Differences]:
+    """The sums of every pair that differs, on all threads, added up in order."""
+
+    def tasks() -> Iterator[tuple[int, Part]]:
+        for number, left, right in differing:
+            for part in parts(left, right):
+                yield number, part
+
+    def work(task: tuple[int, Part]) -> tuple[int, Differences]:
+        return task[0], compare_part(task[1], reader)
+
+    found = {number: Differences() for number, _, _ in differing}
+    with ThreadPoolExecutor(threads, thread_name_prefix="diff") as workers:
+        for number, differences in ordered_map(workers, work, tasks(), window=2 * threads + 1):
+            found[number].add(differences)
+            progress.advance(differences.raw_bytes)
+    return found
+
+
+def _tensor_diff(
+    one: _Named | None,
+    other: _Named | None,
+    left: Tensor | None,
+    right: Tensor | None,
+    found: Differences | None,
+) -> TensorDiff:
+    named = other or one
+    shown = right or left
+    assert named is not None
+    assert shown is not None
+    if left is None or right is None:
+        change = Change.ADDED if left is None else Change.REMOVED
+    elif one and other and one.tensor == other.tensor:
+        change, found = Change.SAME, Differences()
+    elif found is None:
+        change = Change.RESHAPED
+    else:
+        equal = left.dtype == right.dtype and not found.bytes_differ
+        change = Change.SAME if equal else Change.CHANGED
+    blocks = len(shown.block_ids())
+    if change is Change.SAME:
+        changed = 0
+    else:
+        changed = blocks if left is None or right is None else count_blocks_changed(left, right)
+    share = l2 = relative = cosine = largest = None
+    if found is not None:
+        share, l2, largest = found.changed_share, found.l2, found.max_abs
+        relative, cosine = found.relative_l2, found.cosine
+    return TensorDiff(
+        named.name,
+        named.path,
+        change,
+        None if left is None else left.dtype,
+        None if right is None else right.dtype,
+        None if left is None else left.shape,
+        None if right is None else right.shape,
+        blocks,
+        changed,
+        share,
+        l2,
+        relative,
+        cosine,
+        largest,
+        0 if found is None else found.nonfinite,
+    )
+
+
+def _files(
+    a: Snapshot, b: Snapshot, objects: ObjectStore, reader: BlockReader
+) -> Iterator[FileDiff]:
+    before = {file.path: file for file in a.files}
+    after = {file.path: file for file in b.files}
+    for path in sorted({*before, *after}, key=str.encode):
+        one, other = before.get(path), after.get(path)
+        if one is None or other is None:
+            change = Change.ADDED if one is None else Change.REMOVED
+        elif one.executable == other.executable and _same_content(one, other, objects, reader):
+            change = Change.SAME
+        else:
+            change = Change.CHANGED
+        sizes = (None if file is None else file.size for file in (one, other))
+        yield FileDiff(path, change, *sizes)
+
+
+def _same_content(
+    one: FileEntry, other: FileEntry, objects: ObjectStore, reader: BlockReader
+) -> bool:
+    """Whether two files hold the same bytes; read only where they were cut differently."""
+    if one.content == other.content:
+        return True
+    if one.size != other.size:
+        return False
+    pairs = list(zip(_parts_of(one), _parts_of(other), strict=False))
+    if len(_parts_of(one)) != len(_parts_of(other)):
+        return False
+    for left_id, right_id in pairs:
+        if left_id == right_id:
+            continue
+        left, right = objects.tensor(left_id), objects.tensor(right_id)
+        if not comparable(left, right) or left.dtype != right.dtype:
+            return False
+        if left.block_bytes == right.block_bytes:
+            return False
+        if any(compare_part(part, reader).bytes_differ for part in parts(left, right)):
+            return False
+    return True
+
+
+def _parts_of(file: FileEntry) -> list[ObjectId]:
+    content = file.content
+    if isinstance(content, Blob):
+        return [content.data]
+    return [content.header, *(entry.tensor for entry in content.tensors)]
