@@ -16,7 +16,7 @@ from mergepipe.checkpoints.assembly import plan_file, plan_selection
 from mergepipe.checkpoints.checkout import WorktreeCheckout, export_files
 from mergepipe.checkpoints.commits import CommitRequest, CommitResult, commit_files
 from mergepipe.checkpoints.worktree import FileChange, Worktree, compare
-from mergepipe.errors import NothingToCommit, RevisionNotFound, UsageError
+from mergepipe.errors import NothingToCommit, RefExists, RevisionNotFound, UsageError
 from mergepipe.formats.tree import scan
 from mergepipe.ids import ObjectId
 from mergepipe.objects.records import Commit, Snapshot
@@ -27,7 +27,7 @@ from mergepipe.packs.storage import Storage
 from mergepipe.parallel import core_count
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository import config as configuration
-from mergepipe.repository import history, layout, locks, revisions
+from mergepipe.repository import diff, history, layout, locks, revisions
 from mergepipe.repository.reflog import Reflog, ReflogEntry, Signature
 from mergepipe.repository.refnames import HEADS, TAGS, branch_ref, tag_ref
 from mergepipe.repository.refs import ANY, RefStore
@@ -141,12 +141,25 @@ class Repository:
         """Commits from a revision back, newest first, read as they are asked for."""
         return history.walk(self.objects, [self.resolve(revision)], topological=topological)
 
+    def diff(self, a: str, b: str = "HEAD", *, progress: Progress = SILENT) -> diff.Diff:
+        """How the model of revision `b` differs from that of `a`, tensor by tensor."""
+        return diff.diff_snapshots(
+            self.snapshot_of(a),
+            self.snapshot_of(b),
+            self.objects,
+            self.blocks,
+            threads=self.threads,
+            progress=progress,
+        )
+
     def reflog(self, ref: str = "HEAD") -> list[ReflogEntry]:
         """Where a ref was, newest first; `ref` may be a short branch name."""
         assert self.refs.reflog is not None
         for name in (ref, HEADS + ref, TAGS + ref, f"refs/{ref}"):
             if entries := self.refs.reflog.read(name):
                 return entries
+        if revisions.find_ref(ref, self.refs) is not None:
+            return []  # HEAD before the first commit, or a ref whose log was removed
         raise RevisionNotFound(f"no log of {ref!r}", "mp branch and mp tag list what there is")
 
     # Committing
@@ -258,6 +271,8 @@ class Repository:
         ref = branch_ref(branch)
         here = self.refs.head()
         if create:
+            if here.commit is None and self.refs.read(ref) is not None:
+                raise RefExists(f"there is a branch {branch!r} already", f"mp switch {branch}")
             if here.commit is not None:
                 self.refs.update(
                     ref, here.commit, expected=None, who=self.signature(), why="branch: made here"
