@@ -20,14 +20,13 @@ from mergepipe.codecs import frames, lanes
 from mergepipe.codecs.protocol import Buffer
 from mergepipe.codecs.scratch import octets, scratch
 from mergepipe.codecs.tables import COARSE_ROW, coarse_row, fill_decoder, fill_encoder
-from mergepipe.codecs.trits import CHUNK, CLASSES, STRIPE, packed_length
+from mergepipe.codecs.trits import CLASSES, STRIPE, index_into, packed_length
 from mergepipe.errors import CodecError
 
 LAYOUT = 1
 _HEAD = struct.Struct("<BBff")
 _TABLES = np.dtype(("<u2", (CLASSES - 1, 6)))
 _STATES_BYTES = 4 * lanes.LANES
-_NON_ZERO = np.array([sum(b // 3**k % 3 > 0 for k in range(5)) for b in range(256)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +52,12 @@ def encode_coarse(
     """The payload. packed: as in trits.py. classes: one to a chunk of packed trits."""
     if not classes.any():
         return _HEAD.pack(LAYOUT, 0, head.magnitude, head.threshold)
-    rows = np.repeat(classes, STRIPE)
-    index = rows.astype(np.uint16) * np.uint16(COARSE_ROW) + packed
-    counts = np.bincount(index, minlength=CLASSES * COARSE_ROW).reshape(CLASSES, COARSE_ROW)
+    index = scratch("index", packed.size, np.uint16)
+    counts = np.zeros((CLASSES, 6), np.uint32)
+    index_into(packed, classes, index, counts)
     shares = np.zeros((CLASSES - 1, 6), np.uint16)
     for klass in range(1, CLASSES):
-        moved = np.bincount(_NON_ZERO, counts[klass], 6).astype(np.int64)
+        moved = counts[klass].astype(np.int64)
         if moved.any():
             scaled = np.maximum(moved * 65535 // moved.sum(), 1)
             shares[klass - 1] = np.where(moved > 0, scaled, 0)

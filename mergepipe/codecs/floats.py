@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import float32, int64, types, uint16, uint32, void
 
+from mergepipe.codecs.lanes import bits_float
 from mergepipe.dtypes import BF16, F16, F32, DType
 from mergepipe.jit import kernel
 
@@ -44,26 +44,18 @@ def float_format(dtype: DType) -> FloatFormat:
     return FORMATS[dtype]
 
 
-_U16 = types.Array(uint16, 1, "C", readonly=True)
-_U32 = types.Array(uint32, 1, "C", readonly=True)
-_U32_OUT = types.Array(uint32, 1, "C")
-_F32_OUT = types.Array(float32, 1, "C")
+@kernel(inline=True)
+def bf16_value(half: Any) -> Any:
+    """float32 of the 16 bits of a bf16, inside a kernel."""
+    return bits_float(np.uint32(np.uint32(half) << np.uint32(16)))
 
 
-@kernel(void(_U16, int64, _U32_OUT))
-def widen(values: Any, mantissa_bits: int, out: Any) -> None:
-    """16-bit floats to the bits of float32."""
-    if mantissa_bits == 7:
-        for i in range(values.size):
-            out[i] = np.uint32(values[i]) << np.uint32(16)
-        return
-    real = out.view(np.float32)
-    for i in range(values.size):
-        out[i] = np.uint32(values[i] & 0x7FFF) << np.uint32(13)
-    for i in range(values.size):
-        # Moves the exponent's bias from 15 to 127; exact, denormals included.
-        real[i] = real[i] * np.float32(2.0**112)
-    for i in range(values.size):
-        special = np.uint32(0x7F800000) if (values[i] & 0x7C00) == 0x7C00 else np.uint32(0)
-        sign = np.uint32(values[i] & 0x8000) << np.uint32(16)
-        out[i] = out[i] | special | sign
+@kernel(inline=True)
+def f16_value(half: Any) -> Any:
+    """float32 of the 16 bits of an fp16, inside a kernel; NaN for an infinity."""
+    bits = np.uint32(half)
+    size = np.uint32(np.uint32(bits & np.uint32(0x7FFF)) << np.uint32(13))
+    # Moves the exponent's bias from 15 to 127; exact, denormals included.
+    value = np.float32(bits_float(size) * np.float32(2.0**112))
+    value = value if size < np.uint32(0x7C00 << 13) else np.float32(np.nan)
+    return -value if bits >= np.uint32(0x8000) else value

@@ -197,6 +197,26 @@ def _broadcast(builder: Any, scalar: Any) -> Any:
     return builder.shuffle_vector(first, ir.Constant(first.type, ir.Undefined), zeros)
 
 
+@intrinsic
+def float_bits(typing: Any, value: Any) -> Any:
+    """The 32 bits of a float32, inside a kernel."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], _I32)
+
+    return types.uint32(types.float32), codegen
+
+
+@intrinsic
+def bits_float(typing: Any, value: Any) -> Any:
+    """The float32 of 32 bits, inside a kernel."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], _F32)
+
+    return types.float32(types.uint32), codegen
+
+
 def _bits_of(argument: Any) -> int:
     """The value of a literal int argument: how many bits frequencies have in this call."""
     return int(argument.literal_value)

@@ -52,6 +52,8 @@ class BlockStatistics:
     large       non-zero trits              threshold   least |d| of a large change
     magnitude   mean |d| of large changes   largest     greatest |d|
     energy      sum of d squared            captured    energy less that of d minus its estimate
+    (sums are float64 over `keys`, rising sizes last, an inexact |d| as the middle of its key: within
+    1e-4 of the sum over weights, and the same on every machine)
     keys, exact, inexact  the |d| that occur, by their upper 16 bits as float32 (rising): how many
                 have no further bits, and how many do
     packed      trits, as in trits.py
@@ -101,26 +103,34 @@ def _open(raw: Buffer, base: Buffer, dtype: DType) -> _Block:
 
 @dataclass(frozen=True, slots=True)
 class _Survey:
+    """What the first pass found; `found` as in survey.choose_threshold."""
+
     counts: Any
-    squares: Any
-    totals: Any
+    uppers: Any
+    largest: int
     key: int
-    mean: float
+    found: Any
+
+    @property
+    def magnitude(self) -> float:
+        """Mean size of a large change, a float32 value."""
+        large, total, _ = self.found
+        return float(np.float32(total / large)) if large else 0.0
 
 
 def _survey(block: _Block, share: float) -> _Survey:
-    counts = scratch("keys", 2 * survey.KEYS, np.uint32)
+    counts = scratch("keys", survey.COUNTS, np.uint32)
     counts[:] = 0
-    squares, totals, mean = np.zeros(survey.SUMS), np.zeros(2, np.uint32), np.zeros(1)
+    uppers = scratch("uppers", block.tuned.size, np.uint16)
     if block.tuned_wide is not None:
-        survey.survey_singles(block.tuned_wide, block.base_wide, counts, squares, totals)
+        largest = survey.survey_singles(block.tuned_wide, block.base_wide, uppers, counts)
     else:
-        survey.survey_halves(
-            block.tuned, block.base, block.format.mantissa_bits, counts, squares, totals
-        )
+        width = block.format.mantissa_bits
+        largest = survey.survey_halves(block.tuned, block.base, width, uppers, counts)
+    found = np.zeros(3)
     wanted = int(share * block.tuned.size)
-    key = survey.choose_threshold(counts, int(totals[0]), wanted, mean)
-    return _Survey(counts, squares, totals, key, float(np.float32(mean[0])))
+    key = survey.choose_threshold(counts, largest, wanted, found)
+    return _Survey(counts, uppers, largest, key, found)
 
 
 def _real(bits: int) -> float:
@@ -134,22 +144,17 @@ def _pivot(magnitude: float, format_: FloatFormat) -> int:
     return min(max(exponent + format_.bias + format_.mantissa_bits, 1), format_.largest_exponent)
 
 
-def _trits(block: _Block, surveyed: _Survey, sums: Any) -> tuple[Any, Any, Any, int]:
-    """Trits, packed trits and classes of a block; how many trits are non-zero."""
-    size = block.tuned.size
+def _trits(surveyed: _Survey) -> tuple[Any, Any, Any]:
+    """Trits, packed trits and classes of a block."""
+    size = surveyed.uppers.size
     packed = np.empty(packed_length(size), np.uint8)
     trits = scratch("trits", packed.size * 5, np.uint8)
-    if block.tuned_wide is not None:
-        large = survey.mark_singles(block.tuned_wide, block.base_wide, surveyed.key, trits, sums)
-    else:
-        large = survey.mark_halves(
-            block.tuned, block.base, block.format.mantissa_bits, surveyed.key, trits, sums
-        )
+    survey.trits_into(surveyed.uppers, surveyed.key, trits)
     trits[size:] = 0
     pack_into(trits, packed)
     classes = np.empty(trits.size // CHUNK, np.uint8)
     classify_into(trits, classes)
-    return trits, packed, classes, large
+    return trits, packed, classes
 
 
 def _best_tables(counts: Any) -> tuple[int, Any, Any]:
@@ -182,7 +187,7 @@ def _encode_exact(block: _Block, trits: Any, classes: Any, magnitude: float) -> 
     size = trits.size
     index, bits, cut_bits = (scratch(n, size, np.uint16) for n in ("index", "bits", "cut bits"))
     bit_counts, cut_counts = (scratch(n, size, np.uint8) for n in ("bit counts", "cut counts"))
-    counts = np.zeros((_ROWS, tables.EXACT_ROW), np.uint32)
+    counts = np.zeros((2, _ROWS, tables.EXACT_ROW), np.uint32)
     exact.model(
         block.tuned,
         block.base,
@@ -197,7 +202,7 @@ def _encode_exact(block: _Block, trits: Any, classes: Any, magnitude: float) -> 
         cut_counts,
         counts.ravel(),
     )
-    flags, nibbles, rows = _best_tables(counts)
+    flags, nibbles, rows = _best_tables(counts.sum(0, dtype=np.uint32))
     table = np.empty(_ROWS * tables.EXACT_ROW, np.uint32)
     tables.fill_encoder_rows(_all_rows(rows), lanes.EXACT_BITS, table)
     states = np.full(lanes.LANES, lanes.INITIAL_STATE, np.uint32)
@@ -255,22 +260,23 @@ class Residual:
         self, raw: Buffer, base: Buffer, dtype: DType
     ) -> tuple[tuple[Buffer, ...], BlockStatistics]:
         """What `encode` returns, and the statistics that the same passes give."""
-        layers, block, surveyed, marked = self._encode(raw, base, dtype)
-        return layers, _statistics(block, surveyed, *marked)
+        layers, block, surveyed, packed = self._encode(raw, base, dtype)
+        return layers, _statistics(block, surveyed, packed)
 
-    def _encode(self, raw: Buffer, base: Buffer | None, dtype: DType) -> Any:
+    def _encode(
+        self, raw: Buffer, base: Buffer | None, dtype: DType
+    ) -> tuple[tuple[Buffer, ...], _Block, _Survey, Any]:
         if base is None:
             raise CodecError("residual needs the base block")
         block = _open(raw, base, dtype)
         surveyed = _survey(block, self.large_share)
-        sums = np.zeros(survey.SUMS)
-        trits, packed, classes, large = _trits(block, surveyed, sums)
-        head = CoarseHead(surveyed.mean, _real(surveyed.key << 16))
+        trits, packed, classes = _trits(surveyed)
+        head = CoarseHead(surveyed.magnitude, _real(surveyed.key << 16))
         coarse = encode_coarse(head, packed, classes)
-        payload = _encode_exact(block, trits, classes, surveyed.mean)
+        payload = _encode_exact(block, trits, classes, surveyed.magnitude)
         if len(payload) >= len(octets(raw)) + _FIXED.size:
             payload = _FIXED.pack(block.format.code, _STORED, 0, 0) + octets(raw).tobytes()
-        return (coarse, payload), block, surveyed, (packed, large, sums)
+        return (coarse, payload), block, surveyed, packed
 
     def decode_into(self, layers: Sequence[Buffer], base: Buffer | None, out: memoryview) -> None:
         """Raises CodecError for payloads that are not a block of `len(out)` bytes."""
@@ -285,34 +291,29 @@ def analyse(
     """The statistics of a block against a base without encoding it."""
     block = _open(raw, base, dtype)
     surveyed = _survey(block, large_share)
-    sums = np.zeros(survey.SUMS)
-    _, packed, _, large = _trits(block, surveyed, sums)
-    return _statistics(block, surveyed, packed, large, sums)
+    _, packed, _ = _trits(surveyed)
+    return _statistics(block, surveyed, packed)
 
 
-def _statistics(
-    block: _Block, surveyed: _Survey, packed: Any, large: int, sums: Any
-) -> BlockStatistics:
-    keys = np.flatnonzero(surveyed.counts[: survey.KEYS] | surveyed.counts[survey.KEYS :])
-    magnitude = surveyed.mean
-    total = 0.0
-    for part in sums:
-        total += float(part)
-    energy = 0.0
-    for part in surveyed.squares:
-        energy += float(part)
+def _statistics(block: _Block, surveyed: _Survey, packed: Any) -> BlockStatistics:
+    counts = surveyed.counts
+    keys = np.flatnonzero(counts[: survey.KEYS] | counts[survey.KEYS : 2 * survey.KEYS])
+    large, _, energy = surveyed.found
+    magnitude = surveyed.magnitude
     return BlockStatistics(
         count=block.tuned.size,
-        changed=int(surveyed.totals[1]),
-        large=large,
+        changed=int(np.count_nonzero(block.tuned != block.base))
+        if block.tuned_wide is None
+        else int(np.count_nonzero(block.tuned_wide != block.base_wide)),
+        large=int(large),
         threshold=_real(surveyed.key << 16),
         magnitude=magnitude,
-        largest=_real(int(surveyed.totals[0])),
-        energy=energy,
-        captured=2.0 * magnitude * total - large * magnitude * magnitude,
+        largest=_real(surveyed.largest),
+        energy=float(energy),
+        captured=float(large) * magnitude * magnitude,
         keys=keys.astype(np.uint16),
-        exact=surveyed.counts[keys].copy(),
-        inexact=surveyed.counts[keys + survey.KEYS].copy(),
+        exact=counts[keys].copy(),
+        inexact=counts[keys + survey.KEYS].copy(),
         packed=packed,
     )
 
