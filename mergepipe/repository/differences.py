@@ -250,9 +250,8 @@ def _numbers(dtype: DType, raw: memoryview, elements: int, complex_: bool) -> "N
 
 
 def _lacking(finite: "NDArray[np.bool_]", complex_: bool) -> int:
-    if complex_:
-        finite = finite.reshape(-1, 2).all(axis=1)
-    return int(finite.size - finite.sum())
+    whole: Any = finite.reshape(-1, 2).all(axis=1) if complex_ else finite
+    return int(whole.size - whole.sum())
 
 
 def _changed(
