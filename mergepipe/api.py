@@ -16,7 +16,7 @@ from mergepipe.checkpoints.assembly import plan_file, plan_selection
 from mergepipe.checkpoints.checkout import WorktreeCheckout, export_files
 from mergepipe.checkpoints.commits import CommitRequest, CommitResult, commit_files
 from mergepipe.checkpoints.worktree import FileChange, Worktree, compare
-from mergepipe.errors import NothingToCommit, RefExists, RevisionNotFound, UsageError
+from mergepipe.errors import NothingToCommit, RefExists, RevisionNotFound
 from mergepipe.formats.tree import scan
 from mergepipe.ids import ObjectId
 from mergepipe.objects.records import Commit, Snapshot
@@ -26,11 +26,11 @@ from mergepipe.packs.index import Index
 from mergepipe.packs.storage import Storage
 from mergepipe.parallel import core_count
 from mergepipe.progress import SILENT, Progress
+from mergepipe.repository import branches, diff, history, layout, locks, revisions
 from mergepipe.repository import config as configuration
-from mergepipe.repository import diff, history, layout, locks, revisions
 from mergepipe.repository.reflog import Reflog, ReflogEntry, Signature
 from mergepipe.repository.refnames import HEADS, TAGS, branch_ref, tag_ref
-from mergepipe.repository.refs import ANY, RefStore
+from mergepipe.repository.refs import RefStore
 
 _TENSOR_FILE = "tensors.safetensors"
 
@@ -310,54 +310,24 @@ class Repository:
 
     def branch(self, name: str, revision: str = "HEAD", *, force: bool = False) -> ObjectId:
         """Make a branch at a revision; `force` moves one that is there. Raises RefExists."""
-        return self._make_ref(branch_ref(name), revision, force, "branch")
+        return self._make_ref(branch_ref(name), revision, force)
 
     def tag(self, name: str, revision: str = "HEAD", *, force: bool = False) -> ObjectId:
         """Make a tag at a revision; `force` moves one that is there. Raises RefExists."""
-        return self._make_ref(tag_ref(name), revision, force, "tag")
+        return self._make_ref(tag_ref(name), revision, force)
 
     def delete_branch(self, name: str, *, force: bool = False) -> ObjectId:
         """Remove a branch; without `force`, only one whose commits another ref still reaches."""
-        ref = branch_ref(name)
-        tip = self._existing(ref, name, "branch")
-        head = self.refs.head()
-        if head.branch == ref:
-            raise UsageError(f"{name!r} is the current branch", "switch to another one first")
-        if not force:
-            others = [at for other, at in self.refs.list().items() if other != ref]
-            if head.commit is not None:
-                others.append(head.commit)
-            if not any(history.is_ancestor(self.objects, tip, other) for other in others):
-                raise UsageError(
-                    f"no other branch or tag holds the commits of {name!r}",
-                    "add --force to delete it all the same; mp reflog keeps its tip for a while",
-                )
-        self.refs.delete(ref, expected=tip, who=self.signature(), why=f"branch: deleted {name}")
-        return tip
+        ref, who = branch_ref(name), self.signature()
+        return branches.delete_branch(self.refs, self.objects, ref, force=force, who=who)
 
     def delete_tag(self, name: str) -> ObjectId:
         """Remove a tag."""
-        ref = tag_ref(name)
-        tip = self._existing(ref, name, "tag")
-        self.refs.delete(ref, expected=tip, who=self.signature(), why=f"tag: deleted {name}")
-        return tip
+        return branches.delete_tag(self.refs, tag_ref(name), who=self.signature())
 
-    def _existing(self, ref: str, name: str, what: str) -> ObjectId:
-        tip = self.refs.read(ref)
-        if tip is None:
-            raise RevisionNotFound(f"there is no {what} {name!r}", f"mp {what} lists them")
-        return tip
-
-    def _make_ref(self, ref: str, revision: str, force: bool, what: str) -> ObjectId:
-        identity = self.resolve(revision)
-        self.refs.update(
-            ref,
-            identity,
-            expected=ANY if force else None,
-            who=self.signature(),
-            why=f"{what}: made at {revision}",
-        )
-        return identity
+    def _make_ref(self, ref: str, revision: str, force: bool) -> ObjectId:
+        at, who = self.resolve(revision), self.signature()
+        return branches.make_ref(self.refs, ref, at, force=force, who=who, revision=revision)
 
     def _move_head(self, revision: str, identity: ObjectId) -> None:
         why = f"checkout: moving to {revision}"

@@ -50,7 +50,9 @@ def command(
                 verbose=session.verbose or verbose,
             )
             # Parameters can be of any type: what Typer parsed is what the signature says.
-            return guarded(session, lambda: function(session, **rest))  # type: ignore[call-arg]
+            code = guarded(session, lambda: function(session, **rest))  # type: ignore[call-arg]
+            session.trace(f"exit {code}")
+            return code
 
         # Typer reads the signature: ours without the session, with the shared options behind.
         own = list(inspect.signature(function).parameters.values())[1:]
@@ -81,25 +83,22 @@ def guarded(session: Session, work: Callable[[], int | None]) -> int:
         code = work() or 0
         sys.stdout.flush()
     except BrokenPipeError:
-        return pipe_closed()
+        _abandon_stdout()
+        return BROKEN_PIPE
     except (Exception, KeyboardInterrupt) as error:  # the last place that can turn it into words
         session.trace.error(error)
         understandable = understood(error)
-        try:
-            report(
-                understandable,
-                as_json=session.as_json,
-                paint=paint_for(sys.stderr, session.environment),
-            )
-        except BrokenPipeError:
-            return pipe_closed()
         code = understandable.exit_code
-    session.trace(f"exit {code}")
+        paint = paint_for(sys.stderr, session.environment)
+        try:
+            report(understandable, as_json=session.as_json, paint=paint)
+            sys.stdout.flush()
+        except OSError:
+            _abandon_stdout()  # stdout may be what failed, as on a full disk
     return code
 
 
-def pipe_closed() -> int:
-    """Whoever read our output has enough: stop without a word, as git does."""
-    # Python flushes stdout once more when it exits, and would complain about the pipe then.
+def _abandon_stdout() -> None:
+    """Send what is left in the buffer nowhere: Python would fail on it again when it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return BROKEN_PIPE
+    sys.stdout.flush()

@@ -10,9 +10,9 @@ import typer
 from typer.core import TyperGroup
 
 import mergepipe
-from mergepipe.cli.command import guarded, pipe_closed
+from mergepipe.cli.command import guarded
 from mergepipe.cli.commands import register
-from mergepipe.cli.failures import report, understood, usage_error
+from mergepipe.cli.failures import Interrupted, report, understood, usage_error
 from mergepipe.cli.panels import PANELS
 from mergepipe.cli.session import Session
 from mergepipe.cli.text import paint_for
@@ -133,15 +133,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     session = Session(as_json=as_json)
     try:
         code = app(args=given, prog_name="mp", standalone_mode=False)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        return pipe_closed()
     except _PARSER_ERROR as error:
-        return _usage(error, session)
+        code = _usage(error, session)
     except KeyboardInterrupt as error:
         report(understood(error), as_json=as_json, paint=paint_for(sys.stderr, os.environ))
-        return 130
-    return code if isinstance(code, int) else 0
+        code = Interrupted.exit_code
+    # Help and --version print outside of `guarded`; what they print can fail to arrive too.
+    told = guarded(session, lambda: None)
+    return told or (code if isinstance(code, int) else 0)
 
 
 def _usage(error: Exception, session: Session) -> int:

@@ -1,0 +1,205 @@
+"""`mp diff`: how two models differ, tensor by tensor."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from mergepipe.cli.command import command
+from mergepipe.cli.panels import HISTORY
+from mergepipe.cli.parameters import Revision, RevisionOrHead
+from mergepipe.cli.session import Session
+from mergepipe.cli.text import count, table
+from mergepipe.names import escape_for_terminal
+from mergepipe.sizes import format_size
+
+if TYPE_CHECKING:
+    from mergepipe.repository.diff import Diff, FileDiff, TensorDiff
+
+
+class TensorDocument(msgspec.Struct, frozen=True):
+    """One tensor from A to B. `change`: same, changed, added, removed or reshaped.
+
+    Numbers are null where there is nothing to compare them with. `nonfinite` elements are left out
+    of `l2`, `relative_l2`, `cosine` and `max_abs`.
+    """
+
+    name: str
+    change: str
+    blocks_changed: int
+    changed_share: float | None
+    l2: float | None
+    relative_l2: float | None
+    cosine: float | None
+    max_abs: float | None
+    file: str
+    blocks: int
+    dtype_a: str | None
+    dtype_b: str | None
+    shape_a: tuple[int, ...] | None
+    shape_b: tuple[int, ...] | None
+    nonfinite: int
+
+
+class FileDocument(msgspec.Struct, frozen=True):
+    """One file from A to B. `change`: same, changed, added or removed; sizes in bytes."""
+
+    path: str
+    change: str
+    size_a: int | None
+    size_b: int | None
+
+
+class DiffDocument(msgspec.Struct, frozen=True):
+    """`mp diff --json`. `same`: nothing differs, files included."""
+
+    tensors: tuple[TensorDocument, ...]
+    files: tuple[FileDocument, ...]
+    same: bool
+
+
+def add(app: typer.Typer) -> None:
+    """Register the command."""
+    examples = "mp diff main python\nmp diff HEAD~1\nmp diff v1 v2 --exit-code"
+    command(app, "diff", HISTORY, examples=examples)(diff)
+
+
+def diff(
+    session: Session,
+    a: Revision,
+    b: RevisionOrHead = "HEAD",
+    exit_code: Annotated[
+        bool,
+        typer.Option("--exit-code", help="Exit with 1 if they differ.", show_default=False),
+    ] = False,
+) -> int:
+    """Compare two models, tensor by tensor, the largest change first.
+
+    Per tensor: blocks and share of weights that changed, the L2 norm of the change, that over the
+    norm of A, the cosine between both, and the largest change of one weight. Only blocks that
+    differ are read.
+    """
+    with session.repository() as repository, session.progress() as progress:
+        found = repository.diff(a, b, progress=progress)
+    session.emit(_document(found), _text(session, found, a, b))
+    return 1 if exit_code and not found.same else 0
+
+
+def _document(found: "Diff") -> DiffDocument:
+    tensors = tuple(
+        TensorDocument(
+            name=tensor.name,
+            change=tensor.change.value,
+            blocks_changed=tensor.blocks_changed,
+            changed_share=tensor.changed_share,
+            l2=tensor.l2,
+            relative_l2=tensor.relative_l2,
+            cosine=tensor.cosine,
+            max_abs=tensor.max_abs,
+            file=tensor.path,
+            blocks=tensor.blocks,
+            dtype_a=tensor.dtype_a,
+            dtype_b=tensor.dtype_b,
+            shape_a=tensor.shape_a,
+            shape_b=tensor.shape_b,
+            nonfinite=tensor.nonfinite,
+        )
+        for tensor in found.tensors
+    )
+    files = tuple(
+        FileDocument(file.path, file.change.value, file.size_a, file.size_b) for file in found.files
+    )
+    return DiffDocument(tensors, files, found.same)
+
+
+def _text(session: Session, found: "Diff", a: str, b: str) -> str:
+    if found.same:
+        return f"{a} and {b} hold the same files"
+    parts = []
+    if differing := [tensor for tensor in found.tensors if tensor.change != "same"]:
+        parts.append(_tensor_table(differing))
+    if files := [file for file in found.files if file.change != "same" and _is_news(file, found)]:
+        parts.append("\n".join(_file_line(file) for file in files))
+    parts.append(session.paint("bold", _summary(found, differing)))
+    return "\n\n".join(parts)
+
+
+def _is_news(file: "FileDiff", found: "Diff") -> bool:
+    """Whether the table of tensors does not tell already that this file changed."""
+    return file.change != "changed" or all(
+        tensor.path != file.path or tensor.change == "same" for tensor in found.tensors
+    )
+
+
+def _tensor_table(tensors: Sequence["TensorDiff"]) -> str:
+    heading = ("tensor", "blocks", "weights", "L2", "relative", "cosine", "largest")
+    rows = [_row(tensor) for tensor in sorted(tensors, key=_size_of_change)]
+    return table([heading, *rows], right=(1, 2, 3, 4, 5, 6))
+
+
+def _size_of_change(tensor: "TensorDiff") -> float:
+    """What cannot be compared comes first, then the largest relative change."""
+    return -math.inf if tensor.relative_l2 is None else -tensor.relative_l2
+
+
+def _row(tensor: "TensorDiff") -> tuple[str, ...]:
+    name = escape_for_terminal(tensor.name)
+    if tensor.change in ("added", "removed"):
+        shape = tensor.shape_b if tensor.change == "added" else tensor.shape_a
+        return (f"{name} ({tensor.change}: {_shape(shape)})", str(tensor.blocks), *[""] * 5)
+    if tensor.change == "reshaped":
+        shapes = f"{_shape(tensor.shape_a)} to {_shape(tensor.shape_b)}"
+        return (f"{name} ({shapes})", f"{tensor.blocks_changed}/{tensor.blocks}", *[""] * 5)
+    if tensor.dtype_a != tensor.dtype_b:
+        name = f"{name} ({tensor.dtype_a} to {tensor.dtype_b})"
+    return (
+        name,
+        f"{tensor.blocks_changed}/{tensor.blocks}",
+        "" if tensor.changed_share is None else _share(tensor.changed_share),
+        _number(tensor.l2),
+        _number(tensor.relative_l2),
+        "" if tensor.cosine is None else f"{tensor.cosine:.6f}",
+        _number(tensor.max_abs),
+    )
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "x".join(str(size) for size in shape or ()) or "scalar"
+
+
+def _share(share: float) -> str:
+    """A percentage that says 0% and 100% only where it is so."""
+    if 0 < share < 0.001:
+        return "<0.1%"
+    if 0.999 < share < 1:
+        return ">99.9%"
+    return f"{share:.1%}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _file_line(file: "FileDiff") -> str:
+    sizes = [format_size(size) for size in (file.size_a, file.size_b) if size is not None]
+    return f"{file.change + ':':<10}{escape_for_terminal(file.path)} ({' to '.join(sizes)})"
+
+
+def _summary(found: "Diff", differing: Sequence["TensorDiff"]) -> str:
+    kinds = Counter(str(tensor.change) for tensor in found.tensors)
+    told = [
+        f"{kinds[kind]:,} {kind}"
+        for kind in ("changed", "reshaped", "added", "removed", "same")
+        if kinds[kind]
+    ]
+    blocks = sum(tensor.blocks for tensor in found.tensors if tensor.change != "removed")
+    changed = sum(tensor.blocks_changed for tensor in differing if tensor.change != "removed")
+    norm = math.sqrt(math.fsum(tensor.l2**2 for tensor in differing if tensor.l2 is not None))
+    parts = [f"{count(len(found.tensors), 'tensor')}: {', '.join(told) or 'none'}"]
+    parts.append(f"{changed:,} of {count(blocks, 'block')} differ")
+    if norm:
+        parts.append(f"L2 of all changes {norm:.4g}")
+    return "; ".join(parts)

@@ -1,0 +1,66 @@
+"""Making and removing branches and tags, as users may."""
+
+from mergepipe.errors import RevisionNotFound, UsageError
+from mergepipe.ids import ObjectId
+from mergepipe.repository.history import Commits, is_ancestor
+from mergepipe.repository.reflog import Signature
+from mergepipe.repository.refnames import TAGS, short_name
+from mergepipe.repository.refs import ANY, RefStore
+
+
+def make_ref(
+    refs: RefStore, ref: str, at: ObjectId, *, force: bool, who: Signature, revision: str
+) -> ObjectId:
+    """Make the branch or tag `ref` (full name) at a commit, which users called `revision`.
+
+    Returns the commit. Raises RefExists, unless `force` moves it.
+    """
+    expected = ANY if force else None
+    refs.update(ref, at, expected=expected, who=who, why=f"{_kind(ref)}: made at {revision}")
+    return at
+
+
+def delete_branch(
+    refs: RefStore, objects: Commits, ref: str, *, force: bool, who: Signature
+) -> ObjectId:
+    """Remove a branch and return its tip. Raises RevisionNotFound.
+
+    Raises UsageError for the current branch, and without `force` for one whose commits no other ref
+    reaches.
+    """
+    tip = _existing(refs, ref)
+    head = refs.head()
+    if head.branch == ref:
+        raise UsageError(
+            f"{short_name(ref)!r} is the current branch", "switch to another one first"
+        )
+    if not force:
+        others = [at for other, at in refs.list().items() if other != ref]
+        if head.commit is not None:
+            others.append(head.commit)
+        if not any(is_ancestor(objects, tip, other) for other in others):
+            raise UsageError(
+                f"no other branch or tag holds the commits of {short_name(ref)!r}",
+                f"add --force to remove it; until gc, `mp branch NAME {tip.hex()[:12]}` undoes it",
+            )
+    refs.delete(ref, expected=tip, who=who, why=f"branch: deleted {short_name(ref)}")
+    return tip
+
+
+def delete_tag(refs: RefStore, ref: str, *, who: Signature) -> ObjectId:
+    """Remove a tag and return the commit it was at. Raises RevisionNotFound."""
+    at = _existing(refs, ref)
+    refs.delete(ref, expected=at, who=who, why=f"tag: deleted {short_name(ref)}")
+    return at
+
+
+def _existing(refs: RefStore, ref: str) -> ObjectId:
+    found = refs.read(ref)
+    if found is None:
+        kind = _kind(ref)
+        raise RevisionNotFound(f"there is no {kind} {short_name(ref)!r}", f"mp {kind} lists them")
+    return found
+
+
+def _kind(ref: str) -> str:
+    return "tag" if ref.startswith(TAGS) else "branch"
