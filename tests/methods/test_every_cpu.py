@@ -1,0 +1,44 @@
+"""The same bytes from kernels compiled for other processors: with and without AVX2, FMA, AVX-512."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cases
+import numpy as np
+import pytest
+
+from mergepipe.methods import METHODS, merge
+
+
+def digest():
+    total = hashlib.sha256()
+    for name in METHODS:
+        for seed in range(6):
+            out = ("BF16", "F16", "F32")[seed % 3]
+            case = cases.make(name, np.random.default_rng(seed), 1 + seed, "any", "mixed", out=out)
+            total.update(merge(case.method, case.unit, backend="fused"))
+            total.update(repr(case.unit.scalars).encode())
+    return total.hexdigest()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="names x86 processors")
+@pytest.mark.parametrize(
+    ("name", "features"), [("generic", "+sse2"), ("haswell", "+avx2,+fma"), ("x86-64-v3", "+avx2")]
+)
+def test_kernels_for_other_processors(name, features, tmp_path):
+    environment = {
+        **os.environ,
+        "NUMBA_CPU_NAME": name,
+        "NUMBA_CPU_FEATURES": features,
+        "NUMBA_CACHE_DIR": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
+    }
+    code = "import test_every_cpu; print(test_every_cpu.digest())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == digest()
