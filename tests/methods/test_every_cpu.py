@@ -1,4 +1,4 @@
-"""The same bytes from kernels compiled for other processors: with and without AVX2, FMA, AVX-512."""
+"""The same bytes from kernels compiled for other processors: without AVX2, without AVX-512."""
 
 import hashlib
 import os
