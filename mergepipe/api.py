@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.checkpoints.assembly import plan_file, plan_selection
 from mergepipe.checkpoints.checkout import WorktreeCheckout, export_files
-from mergepipe.checkpoints.commits import CommitRequest, CommitResult, commit_files
+from mergepipe.checkpoints.requests import CommitRequest, CommitResult
 from mergepipe.checkpoints.worktree import FileChange, Worktree, compare
 from mergepipe.errors import NothingToCommit, RefExists, RevisionNotFound
 from mergepipe.formats.tree import scan
@@ -31,6 +31,10 @@ from mergepipe.repository import config as configuration
 from mergepipe.repository.reflog import Reflog, ReflogEntry, Signature
 from mergepipe.repository.refnames import HEADS, TAGS, branch_ref, tag_ref
 from mergepipe.repository.refs import RefStore
+
+if TYPE_CHECKING:
+    # Committing brings in compiled kernels; whoever only reads history must not wait for them.
+    from mergepipe.checkpoints.commits import Committer
 
 _TENSOR_FILE = "tensors.safetensors"
 
@@ -190,15 +194,7 @@ class Repository:
             message, self.signature(), target, None if base is None else self.resolve(base)
         )
         with self._writing():
-            result = commit_files(
-                sources,
-                request,
-                storage=self.storage,
-                objects=self.objects,
-                refs=self.refs,
-                config=self.config,
-                progress=progress,
-            )
+            result = self._committer().commit(sources, request, progress)
         if own and (target is None or target == self.refs.head().branch):
             self.worktree.record(result.snapshot, sources)
         return result
@@ -349,6 +345,19 @@ class Repository:
     def _recorded(self) -> Snapshot | None:
         recorded = self.worktree.snapshot()
         return None if recorded is None else self.objects.snapshot(recorded)
+
+    def _committer(self) -> "Committer":
+        from mergepipe.catalog.profiles import Profiles
+        from mergepipe.checkpoints.commits import Committer
+
+        return Committer(
+            storage=self.storage,
+            objects=self.objects,
+            reader=self.blocks,
+            refs=self.refs,
+            profiles=Profiles(self.storage, self.objects, self.blocks, self.threads),
+            config=self.config,
+        )
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -1,125 +1,173 @@
 """Committing files: sources to blocks, blocks to a snapshot, a snapshot to history."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from mergepipe.checkpoints.encoders import BlockEncoder
-from mergepipe.checkpoints.ingest import ingest
+from mergepipe.catalog.builder import Pair
+from mergepipe.catalog.pairing import BaseTensors
+from mergepipe.catalog.profiles import Profiles
+from mergepipe.checkpoints.bases import best_match, pair_all
+from mergepipe.checkpoints.deltas import DeltaEncoder
+from mergepipe.checkpoints.ingest import Ingested, ingest
+from mergepipe.checkpoints.layout import Layout
 from mergepipe.checkpoints.publication import publish_commit
-from mergepipe.codecs.registry import codec_named
+from mergepipe.checkpoints.requests import CommitRequest, CommitResult
 from mergepipe.errors import NothingToCommit
 from mergepipe.formats.tree import SourceFile
 from mergepipe.ids import ObjectId
+from mergepipe.objects.encoding import encode
 from mergepipe.objects.records import Commit
 from mergepipe.objects.store import ObjectStore
+from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.transaction import Transaction
 from mergepipe.parallel import core_count
 from mergepipe.progress import Progress
 from mergepipe.repository.config import Config
-from mergepipe.repository.reflog import Signature
 from mergepipe.repository.refs import RefStore
 
 
-@dataclass(frozen=True, slots=True)
-class CommitRequest:
-    """What a user asks of a commit. `branch`: a full ref name, None for where HEAD is."""
+class Committer:
+    """Stores files as commits of one repository. The caller holds the store's lock, shared."""
 
-    message: str
-    who: Signature
-    branch: str | None = None
-    base: ObjectId | None = None
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        objects: ObjectStore,
+        reader: BlockReader,
+        refs: RefStore,
+        profiles: Profiles,
+        config: Config,
+    ) -> None:
+        self._storage = storage
+        self._objects = objects
+        self._reader = reader
+        self._refs = refs
+        self._profiles = profiles
+        self._config = config
 
+    def commit(
+        self, sources: Sequence[SourceFile], request: CommitRequest, progress: Progress
+    ) -> CommitResult:
+        """Store files as a commit on a branch.
 
-@dataclass(frozen=True, slots=True)
-class CommitResult:
-    """What a commit made. Sizes in bytes; `stored_bytes` is what it added to the store.
-
-    `unchanged`: the branch held this very snapshot already, and `commit` is its tip.
-    """
-
-    commit: ObjectId
-    snapshot: ObjectId
-    branch: str | None
-    base: ObjectId | None
-    raw_bytes: int
-    stored_bytes: int
-    blocks: int
-    new_blocks: int
-    unchanged: bool = False
-
-
-def commit_files(
-    sources: Sequence[SourceFile],
-    request: CommitRequest,
-    *,
-    storage: Storage,
-    objects: ObjectStore,
-    refs: RefStore,
-    config: Config,
-    progress: Progress,
-) -> CommitResult:
-    """Store files as a commit on a branch. The caller holds the store's lock, shared.
-
-    Raises NothingToCommit without files, and what `ingest` and `publish_commit` raise; the
-    repository is then as it was.
-    """
-    if not sources:
-        raise NothingToCommit("there are no files to commit")
-    codec = codec_named("raw" if config.store.codec == "raw" else "zstd")
-    with Transaction(storage) as transaction:
-        made = ingest(
-            sources,
-            transaction,
-            BlockEncoder(storage, codec),
-            block_size=config.store.block_size,
-            threads=core_count(config.core.threads),
-            progress=progress,
+        Raises NothingToCommit without files, and what `ingest` and `publish_commit` raise; the
+        repository is then as it was.
+        """
+        if not sources:
+            raise NothingToCommit("there are no files to commit")
+        choice = _BaseChoice(self._objects, self._reader, self._refs, request)
+        store = self._config.store
+        encoder = DeltaEncoder(
+            self._storage,
+            self._reader,
+            effort=store.codec,
+            max_chain=store.max_chain,
+            pair_up=choice.pair_up,
         )
-        tips: list[ObjectId | None] = []
-
-        def make(tip: ObjectId | None) -> Commit | None:
-            tips.append(tip)
-            if tip is not None and objects.commit(tip).snapshot == made.snapshot:
-                return None
-            return Commit(
-                made.snapshot,
-                () if tip is None else (tip,),
-                request.base,
-                request.who.author,
-                request.who.time,
-                request.who.utc_offset,
-                request.message,
+        with Transaction(self._storage) as transaction:
+            made = ingest(
+                sources,
+                transaction,
+                encoder,
+                block_size=store.block_size,
+                threads=core_count(self._config.core.threads),
+                progress=progress,
             )
+            base, profile = self._lean(choice.base, made, encoder, transaction)
 
-        why = "commit" if request.message == "" else f"commit: {request.message.splitlines()[0]}"
-        published = publish_commit(
-            transaction, refs, request.branch, make, who=request.who, why=why
-        )
-        stored, new = transaction.stored_bytes, transaction.new_blocks
-    if published is None:
-        tip = tips[-1]
-        assert tip is not None
-        head = refs.head()
-        branch = request.branch or head.branch
+            def make(tip: ObjectId | None) -> Commit | None:
+                if tip is not None and self._objects.commit(tip).snapshot == made.snapshot:
+                    return None
+                return Commit(
+                    made.snapshot,
+                    () if tip is None else (tip,),
+                    base,
+                    request.who.author,
+                    request.who.time,
+                    request.who.utc_offset,
+                    request.message,
+                    profile,
+                )
+
+            why = "commit" if not request.message else f"commit: {request.message.splitlines()[0]}"
+            published = publish_commit(
+                transaction, self._refs, request.branch, make, who=request.who, why=why
+            )
+            stored, new = transaction.stored_bytes, transaction.new_blocks
+        if published.unchanged:
+            kept = self._objects.commit(published.commit)
+            base, stored, new = kept.base, 0, 0
+        elif profile is not None and base is not None:
+            snapshot = self._objects.commit(base).snapshot
+            self._profiles.remember(profile, made.snapshot, snapshot)
         return CommitResult(
-            tip,
+            published.commit,
             made.snapshot,
-            branch and branch.removeprefix("refs/heads/"),
-            objects.commit(tip).base,
+            published.branch,
+            base,
             made.raw_bytes,
-            0,
+            stored,
             made.blocks,
-            0,
-            unchanged=True,
+            new,
+            published.unchanged,
         )
-    return CommitResult(
-        published.commit,
-        made.snapshot,
-        published.branch,
-        request.base,
-        made.raw_bytes,
-        stored,
-        made.blocks,
-        new,
-    )
+
+    def _lean(
+        self,
+        base: ObjectId | None,
+        made: Ingested,
+        encoder: DeltaEncoder,
+        transaction: Transaction,
+    ) -> tuple[ObjectId | None, ObjectId | None]:
+        """The base to record, and the profile against it, completed from stored blocks."""
+        if base is None:
+            return None, None
+        commit = self._objects.commit(base)
+        if commit.snapshot == made.snapshot:
+            return commit.base, commit.profile  # a copy leans on what the original leans on
+        if self._config.store.codec == "raw":
+            return base, None  # speed was asked for: the profile is made when it is first needed
+        missing = list(encoder.profile.missing())
+        if missing:
+            known = self._profiles.find(made.snapshot, commit.snapshot)
+            if known is not None:
+                return base, known
+            places = [(tensor, index, made.block_ids[tensor][index]) for tensor, index in missing]
+            self._profiles.fill(encoder.profile, places)
+        profile = encoder.profile.finish(made.snapshot, commit.snapshot, made.tensors)
+        return base, transaction.add_object(encode(profile))
+
+
+class _BaseChoice:
+    """Which commit the new model leans on: as asked, else the parent, else the best match."""
+
+    def __init__(
+        self, objects: ObjectStore, reader: BlockReader, refs: RefStore, request: CommitRequest
+    ) -> None:
+        self._objects = objects
+        self._reader = reader
+        self._refs = refs
+        self._request = request
+        self.base: ObjectId | None = None
+
+    def pair_up(self, layout: Layout) -> Sequence[Pair | None]:
+        """The pairs of a layout's tensors with the base's, once the base is chosen."""
+        base = self._request.base or self._parent() or self._best(layout)
+        if base is None:
+            return [None] * len(layout.tensors)
+        snapshot = self._objects.snapshot(self._objects.commit(base).snapshot)
+        pairs = pair_all(layout, BaseTensors(snapshot, self._objects))
+        if self._request.base is not None or any(pairs):
+            self.base = base
+        return pairs
+
+    def _parent(self) -> ObjectId | None:
+        head = self._refs.head()
+        branch = self._request.branch or head.branch
+        return head.commit if branch is None else self._refs.read(branch)
+
+    def _best(self, layout: Layout) -> ObjectId | None:
+        tips = dict.fromkeys(self._refs.list("refs/").values())
+        candidates = [(tip, self._objects.commit(tip).snapshot) for tip in tips]
+        return best_match(layout, candidates, self._objects, self._reader)

@@ -26,11 +26,17 @@ from mergepipe.progress import Progress
 
 @dataclass(frozen=True, slots=True)
 class Ingested:
-    """What an ingest made: the snapshot, and sizes in bytes."""
+    """What an ingest made: the snapshot, and its tensors and blocks in the order of the layout."""
 
     snapshot: ObjectId
     raw_bytes: int
-    blocks: int
+    tensors: tuple[ObjectId, ...]
+    block_ids: tuple[tuple[BlockId, ...], ...]
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks the files fall into."""
+        return sum(len(ids) for ids in self.block_ids)
 
 
 @dataclass(slots=True)
@@ -136,7 +142,10 @@ def ingest(
     ]
     snapshot = Snapshot(tuple(_entry(file, layout, tensors) for file in layout.files))
     return Ingested(
-        sink.add_object(encode(snapshot)), layout.raw_bytes, sum(len(ids) for ids in blocks)
+        sink.add_object(encode(snapshot)),
+        layout.raw_bytes,
+        tuple(tensors),
+        tuple(tuple(ids) for ids in blocks),
     )
 
 

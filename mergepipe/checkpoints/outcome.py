@@ -8,7 +8,12 @@ from mergepipe.packs.encoding import EncodedBlock
 
 @dataclass(frozen=True, slots=True)
 class BlockOutcome:
-    """A block's id and, where the store did not have it, its encoding."""
+    """A block's id and, where the store did not have it, its encoding.
+
+    `facts` (catalog.facts.BlockFacts) are its statistics against the base block, where the encoder
+    made them on the way.
+    """
 
     id: BlockId
     encoded: EncodedBlock | None
+    facts: object | None = None

@@ -14,10 +14,14 @@ from mergepipe.repository.refs import RefStore
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A commit and the ref it went to (None: HEAD was detached and moved itself)."""
+    """A commit and the branch it went to (None: HEAD was detached and moved itself).
+
+    `unchanged`: nothing was published, `commit` is the tip that was there.
+    """
 
     commit: ObjectId
     branch: str | None
+    unchanged: bool = False
 
 
 def publish_commit(
@@ -28,12 +32,12 @@ def publish_commit(
     *,
     who: Signature,
     why: str,
-) -> Published | None:
+) -> Published:
     """Publish a transaction together with the commit that `make` returns for the branch's tip.
 
     `branch` is a full ref name; None means where HEAD is. The tip is read under the lock, so that
     of several processes committing to one branch each builds on the one before. If `make` returns
-    None there is nothing to say: nothing is published. Raises Locked, RefMoved, NoSpace.
+    None (only where there is a tip) nothing is published. Raises Locked, RefMoved, NoSpace.
     """
     transaction.settle()  # the long fsyncs happen before the lock
     with refs.locked():
@@ -41,12 +45,14 @@ def publish_commit(
         target = branch or head.branch
         tip = head.commit if target is None else refs.read(target)
         commit = make(tip)
+        branch_name = None if target is None else short_name(target)
         if commit is None:
-            return None
+            assert tip is not None
+            return Published(tip, branch_name, unchanged=True)
         identity = transaction.add_object(encode(commit))
         transaction.publish()
         if target is None:
             refs.set_head(identity, who=who, why=why)
         else:
             refs.update(target, identity, expected=tip, who=who, why=why)
-    return Published(identity, None if target is None else short_name(target))
+    return Published(identity, branch_name)

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from mergepipe.bytestore.protocol import ByteStore
-from mergepipe.checkpoints.encoders import Fingerprint
+from mergepipe.checkpoints.fingerprint import Fingerprint
 from mergepipe.checkpoints.ingest import ingest
 from mergepipe.formats.tree import SourceFile, scan
 from mergepipe.ids import ObjectId

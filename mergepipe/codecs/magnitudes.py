@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import int64, types, uint16, uint32
 
-from mergepipe.codecs.floats import float_format, widen
+from mergepipe.codecs.floats import bf16_value, f16_value, float_format
 from mergepipe.codecs.protocol import Buffer
 from mergepipe.codecs.scratch import elements, octets, scratch
 from mergepipe.dtypes import DType
@@ -24,23 +24,20 @@ _READ_U16 = types.Array(uint16, 1, "C", readonly=True)
 
 
 @kernel(int64(_READ_U16, _READ_U16, int64, _U32))
-def _gather(tuned: Any, base: Any, mantissa_bits: int, out: Any) -> int:
+def _gather(tuned: Any, base: Any, mantissa_bits: Any, out: Any) -> Any:
     """Bits of every |change| that its upper 16 bits do not hold; returns how many."""
-    wide_tuned = np.empty(_TILE, np.uint32)
-    wide_base = np.empty(_TILE, np.uint32)
     changes = np.empty(_TILE, np.uint32)
+    real = changes.view(np.float32)
     found = 0
     for start in range(0, tuned.size, _TILE):
         size = min(_TILE, tuned.size - start)
-        widen(tuned[start : start + size], mantissa_bits, wide_tuned[:size])
-        widen(base[start : start + size], mantissa_bits, wide_base[:size])
-        x, b, change = (
-            wide_tuned.view(np.float32),
-            wide_base.view(np.float32),
-            changes.view(np.float32),
-        )
-        for i in range(size):
-            change[i] = x[i] - b[i]
+        x, b = tuned[start : start + size], base[start : start + size]
+        if mantissa_bits == 7:
+            for i in range(size):
+                real[i] = bf16_value(x[i]) - bf16_value(b[i])
+        else:
+            for i in range(size):
+                real[i] = f16_value(x[i]) - f16_value(b[i])
         for i in range(size):
             bits = changes[i] & np.uint32(0x7FFFFFFF)
             if bits & np.uint32(0xFFFF) and bits < np.uint32(_FINITE):

@@ -44,6 +44,14 @@ class BlockReader:
         """
         return choose(self._storage, blocks)
 
+    def chain(self, block: BlockId) -> list[BlockId]:
+        """The blocks that decoding `block` needs: itself, its base, its base's base..."""
+        chosen = self.resolve([block])
+        links = [block]
+        while (base := chosen[links[-1]].base) is not None:
+            links.append(base)
+        return links
+
     def read(self, blocks: Sequence[BlockId]) -> list[memoryview]:
         """The raw bytes of each block, in order, each compared with its id.
 

@@ -1,0 +1,191 @@
+"""Making a profile from the facts of blocks, in whatever order they come."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mergepipe.catalog.facts import COARSE_DTYPES, BlockFacts, merge_counts
+from mergepipe.catalog.view import SAMPLES, sample_positions
+from mergepipe.dtypes import DType
+from mergepipe.ids import ID_BYTES, BlockId, ObjectId
+from mergepipe.objects.merging import Profile, TensorProfile
+from mergepipe.objects.records import Tensor
+
+_MANY_PARTS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A tensor and the base's tensor that it pairs with; `blocks` are ids, in order."""
+
+    name: str
+    dtype: DType
+    shape: tuple[int, ...]
+    block_bytes: int
+    size_bytes: int
+    base_id: ObjectId
+    base: Tensor
+    base_bytes: int
+    base_blocks: tuple[BlockId, ...]
+
+    def span(self, index: int) -> tuple[int, int]:
+        """Begin and end of a block, in bytes of the tensor."""
+        begin = index * self.block_bytes
+        return begin, min(self.size_bytes, begin + self.block_bytes)
+
+    def base_block(self, index: int) -> BlockId | None:
+        """The base block under a block, if it has the same length."""
+        begin, end = self.span(index)
+        if index >= len(self.base_blocks):
+            return None
+        if min(self.base_bytes, begin + self.block_bytes) != end:
+            return None
+        return self.base_blocks[index]
+
+    @property
+    def block_count(self) -> int:
+        """Blocks of the tensor."""
+        return -(-self.size_bytes // self.block_bytes)
+
+    def has_profile(self) -> bool:
+        """Whether statistics of the pair make sense: floats that are read element by element."""
+        return self.dtype.name in COARSE_DTYPES
+
+    def samples(self, index: int) -> npt.NDArray[np.int64]:
+        """Sample positions inside a block, counted from its first element."""
+        width = self.dtype.bits // 8
+        begin, end = self.span(index)
+        positions = sample_positions(self.size_bytes // width)
+        first, last = np.searchsorted(positions, (begin // width, end // width))
+        return positions[first:last] - begin // width
+
+
+@dataclass(slots=True)
+class _Column:
+    """A tensor's facts so far."""
+
+    pair: Pair
+    energies: Any
+    changed: Any
+    largest: Any
+    thresholds: Any
+    magnitudes: Any
+    kept: Any
+    coarse: bytearray
+    signs: Any
+    parts: list[tuple[Any, Any]] = field(default_factory=list)
+    zeros: int = 0
+    complete_counts: bool = True
+
+
+class ProfileBuilder:
+    """Collects the facts of one model's blocks. Used from one thread."""
+
+    def __init__(self) -> None:
+        self._columns: dict[int, _Column] = {}
+        self._done: dict[int, set[int]] = {}
+
+    def begin(self, tensor: int, pair: Pair) -> None:
+        """Announce a tensor that pairs, under a number of the caller's."""
+        blocks = pair.block_count
+        elements = pair.size_bytes * 8 // pair.dtype.bits
+        self._columns[tensor] = _Column(
+            pair,
+            np.zeros(blocks, "<f8"),
+            np.zeros(blocks, "<u4"),
+            np.zeros(blocks, "<f4"),
+            np.zeros(blocks, "<f4"),
+            np.zeros(blocks, "<f4"),
+            np.zeros(blocks, "<u4"),
+            bytearray(ID_BYTES * blocks),
+            np.zeros(min(SAMPLES, elements), np.uint8),
+            complete_counts=pair.dtype.bits == 16,
+        )
+        self._done[tensor] = set()
+
+    def add(self, tensor: int, index: int, facts: BlockFacts | None) -> None:
+        """Take a block's facts; None for a block equal to its base's."""
+        column = self._columns.get(tensor)
+        if column is None:
+            return
+        self._done[tensor].add(index)
+        begin, end = column.pair.span(index)
+        if facts is None:
+            column.zeros += (end - begin) * 8 // column.pair.dtype.bits
+            return
+        column.energies[index] = facts.energy
+        column.changed[index] = facts.changed
+        column.largest[index] = facts.largest
+        column.thresholds[index] = facts.threshold
+        column.magnitudes[index] = facts.magnitude
+        column.kept[index] = facts.kept
+        column.coarse[index * ID_BYTES : (index + 1) * ID_BYTES] = facts.coarse
+        width = column.pair.dtype.bits // 8
+        positions = sample_positions(column.pair.size_bytes // width)
+        first = int(np.searchsorted(positions, begin // width))
+        column.signs[first : first + len(facts.signs)] = facts.signs
+        if facts.sizes is not None:
+            column.parts.append((facts.sizes, facts.counts))
+            if len(column.parts) >= _MANY_PARTS:
+                column.parts = [merge_counts(column.parts)]
+
+    def add_unpaired(self, tensor: int, index: int) -> None:
+        """Take note of a block that has no base block."""
+        column = self._columns.get(tensor)
+        if column is not None:
+            self._done[tensor].add(index)
+            column.energies[index] = np.nan
+            column.complete_counts = False
+
+    def missing(self) -> Iterator[tuple[int, int]]:
+        """(tensor, block) whose facts have not come."""
+        for tensor, column in self._columns.items():
+            for index in range(column.pair.block_count):
+                if index not in self._done[tensor]:
+                    yield tensor, index
+
+    def pair(self, tensor: int) -> Pair:
+        """The pair announced under a number."""
+        return self._columns[tensor].pair
+
+    def finish(self, snapshot: ObjectId, base: ObjectId, tensors: Sequence[ObjectId]) -> Profile:
+        """The profile; `tensors` are the ids of the tensors by the numbers used here."""
+        found = [
+            _finish(column, tensors[number])
+            for number, column in self._columns.items()
+            if tensors[number] != column.pair.base_id
+        ]
+        found.sort(key=lambda tensor: tensor.name.encode())
+        return Profile(snapshot, base, tuple(found))
+
+
+def _finish(column: _Column, tensor: ObjectId) -> TensorProfile:
+    values = counts = b""
+    if column.complete_counts:
+        parts = list(column.parts)
+        if column.zeros:
+            parts.append((np.zeros(1, np.uint32), np.array([column.zeros], np.uint64)))
+        sizes, numbers = merge_counts(parts)
+        values = np.diff(sizes, prepend=np.uint32(0)).astype("<u4").tobytes()
+        counts = numbers.astype("<u8").tobytes()
+    padded = np.zeros(-(-len(column.signs) // 5) * 5, np.int64)
+    padded[: len(column.signs)] = column.signs
+    signs = (padded.reshape(-1, 5) * 3 ** np.arange(5)).sum(1).astype(np.uint8)
+    return TensorProfile(
+        column.pair.name,
+        tensor,
+        column.pair.base_id,
+        column.energies.tobytes(),
+        column.changed.tobytes(),
+        column.largest.tobytes(),
+        column.thresholds.tobytes(),
+        column.magnitudes.tobytes(),
+        column.kept.tobytes(),
+        bytes(column.coarse),
+        values,
+        counts,
+        signs.tobytes(),
+    )

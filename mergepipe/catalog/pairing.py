@@ -1,0 +1,82 @@
+"""Which tensors of two snapshots pair up: the same name, dtype, row shape and grid."""
+
+from collections.abc import Mapping
+
+from mergepipe.catalog.builder import Pair
+from mergepipe.dtypes import byte_length, dtype_of
+from mergepipe.ids import ObjectId
+from mergepipe.objects.records import Safetensors, Snapshot, Tensor
+from mergepipe.objects.store import ObjectStore
+
+
+class BaseTensors:
+    """The named tensors of a base snapshot, read when they are asked for."""
+
+    def __init__(self, snapshot: Snapshot, objects: ObjectStore) -> None:
+        self._objects = objects
+        self._by_place: dict[tuple[str, str], ObjectId] = {}
+        self._by_name: dict[str, ObjectId] = {}
+        for file in snapshot.files:
+            if isinstance(file.content, Safetensors):
+                for entry in file.content.tensors:
+                    self._by_place[file.path, entry.name] = entry.tensor
+                    self._by_name.setdefault(entry.name, entry.tensor)
+
+    def pair(
+        self, path: str, name: str, dtype: str, shape: tuple[int, ...], block_bytes: int
+    ) -> Pair | None:
+        """The pair of a tensor `name` of file `path`, or None if the base has no fitting one."""
+        identity = self._by_place.get((path, name)) or self._by_name.get(name)
+        if identity is None:
+            return None
+        found = self._objects.tensor(identity)
+        if (
+            found.dtype != dtype
+            or len(found.shape) != len(shape)
+            or found.shape[1:] != shape[1:]
+            or found.block_bytes != block_bytes
+        ):
+            return None
+        kind = dtype_of(dtype)
+        return Pair(
+            name,
+            kind,
+            shape,
+            block_bytes,
+            byte_length(kind, shape),
+            identity,
+            found,
+            byte_length(kind, found.shape),
+            tuple(found.block_ids()),
+        )
+
+
+def pair_snapshots(
+    snapshot: Snapshot, base: Snapshot, objects: ObjectStore
+) -> dict[ObjectId, tuple[Pair, Tensor]]:
+    """Every tensor of `snapshot` that pairs and differs, by its id, with its object."""
+    tensors = BaseTensors(base, objects)
+    found: dict[ObjectId, tuple[Pair, Tensor]] = {}
+    for path, name, identity in _named(snapshot):
+        tensor = objects.tensor(identity)
+        pair = tensors.pair(path, name, tensor.dtype, tensor.shape, tensor.block_bytes)
+        if pair is not None and pair.base_id != identity:
+            found.setdefault(identity, (pair, tensor))
+    return found
+
+
+def _named(snapshot: Snapshot) -> list[tuple[str, str, ObjectId]]:
+    return [
+        (file.path, entry.name, entry.tensor)
+        for file in snapshot.files
+        if isinstance(file.content, Safetensors)
+        for entry in file.content.tensors
+    ]
+
+
+def by_name(snapshot: Snapshot) -> Mapping[str, ObjectId]:
+    """Tensor ids by name; of two files with one name, the first."""
+    names: dict[str, ObjectId] = {}
+    for _, name, identity in _named(snapshot):
+        names.setdefault(name, identity)
+    return names
