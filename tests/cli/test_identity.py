@@ -1,0 +1,59 @@
+"""Who commits and when, from the environment."""
+
+import pytest
+
+from mergepipe.cli.identity import identity, parse_date
+from mergepipe.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("1700000000", (1_700_000_000, 0)),
+        ("@1700000000", (1_700_000_000, 0)),
+        ("1700000000 +0230", (1_700_000_000, 150)),
+        ("1700000000 -0100", (1_700_000_000, -60)),
+        ("2023-11-14T22:13:20+00:00", (1_700_000_000, 0)),
+        ("2023-11-14T23:13:20+01:00", (1_700_000_000, 60)),
+        ("2023-11-14T22:13:20Z", (1_700_000_000, 0)),
+        ("-1", (-1, 0)),
+    ],
+)
+def test_dates(text: str, moment: tuple[int, int]) -> None:
+    assert parse_date(text) == moment
+
+
+@pytest.mark.parametrize("text", ["yesterday", "2023-13-40", "99999999999999999", "1 2 3", "+"])
+def test_what_is_no_date(text: str) -> None:
+    with pytest.raises(UsageError, match="not a date"):
+        parse_date(text)
+
+
+@pytest.mark.parametrize(
+    ("environment", "configured", "author"),
+    [
+        ({"MP_AUTHOR": "Ada"}, "Bob", "Ada"),
+        ({}, "Bob <bob@example.org>", "Bob <bob@example.org>"),
+        ({"MP_AUTHOR": " \n"}, "Bob", "Bob"),
+        ({"MP_AUTHOR": "A\x1bd\na  <a@b>"}, "", "A d a <a@b>"),
+    ],
+)
+def test_authors(environment: dict[str, str], configured: str, author: str) -> None:
+    assert identity(environment)(configured).author == author
+
+
+def test_the_login_name_is_better_than_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "grace")
+    assert identity({})("").author == "grace"
+
+
+def test_the_commit_date_beats_the_source_date() -> None:
+    environment = {"MP_AUTHOR_DATE": "5 +0100", "SOURCE_DATE_EPOCH": "7"}
+    assert identity(environment)("x").time == 5
+    del environment["MP_AUTHOR_DATE"]
+    assert identity(environment)("x").time == 7
+
+
+def test_a_source_date_that_is_none() -> None:
+    with pytest.raises(UsageError, match="SOURCE_DATE_EPOCH"):
+        identity({"SOURCE_DATE_EPOCH": "today"})("x")

@@ -1,0 +1,204 @@
+"""What only a process of its own shows: what it loads, signals, pipes, the environment."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import ROOT, Mp, command_line
+from tests.cli.models import tensors, write_model
+
+HEAVY = ["torch", "numba", "numpy", "rich", "transformers", "pydantic"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--version"],
+        ["--help"],
+        ["log", "-n", "10"],
+        ["log", "--graph", "--json"],
+        ["status"],
+        ["show", "--tensors"],
+        ["branch"],
+        ["tag"],
+        ["reflog"],
+        ["config"],
+        ["log", "nosuch"],
+        ["commit", "../model"],
+        ["checkout", "main", "--to", "out"],
+    ],
+)
+def test_light_commands_load_nothing_heavy(committed: Path, arguments: list[str]) -> None:
+    code = (
+        "import sys, json; from mergepipe.cli.main import main; main(sys.argv[1:]);"
+        f"print(json.dumps([name for name in {HEAVY} if name in sys.modules]), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(done.stderr.splitlines()[-1]) == []
+
+
+def test_version_and_help(process: Mp) -> None:
+    assert process("--version").out.startswith("mp 0.")
+    overview = process().out
+    for panel in ("Start:", "The model at hand:", "History:", "Upkeep:"):
+        assert panel in overview
+    assert process("--help").out == overview
+    assert "--oneline" in process("log", "--help").out
+
+
+def test_a_reader_that_has_enough(committed: Path, process: Mp) -> None:
+    with subprocess.Popen(
+        command_line("log"),
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as running:
+        assert running.stdout is not None
+        running.stdout.close()
+        assert running.stderr is not None
+        assert running.stderr.read() == b""
+    assert running.returncode == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only")
+def test_a_full_disk_under_the_output(committed: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command_line("log"),
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 15
+    assert done.stderr.startswith("error: no space left")
+    assert os.strerror(errno.ENOSPC) not in done.stderr
+
+
+def test_ctrl_c_is_no_traceback_and_no_commit(
+    committed: Path, tmp_path: Path, process: Mp, mp: Mp
+) -> None:
+    _hook(committed, "kill -INT $PPID; sleep 5")
+    other = write_model(tmp_path / "other", tensors(1))
+    stopped = process("commit", other, expect=130)
+    assert stopped.err == "\ninterrupted\n"
+    error = process("commit", other, "--json", expect=130).document["error"]
+    assert (error["code"], error["kind"]) == (130, "interrupted")
+    assert len(mp("log", "--json").document) == 1
+
+
+def test_terminated_by_a_signal_mid_commit(committed: Path, tmp_path: Path, mp: Mp) -> None:
+    _hook(committed, "kill -KILL $PPID")
+    other = write_model(tmp_path / "other", tensors(1))
+    killed = subprocess.run(
+        command_line("commit", other),
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+        capture_output=True,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert len(mp("log", "--json").document) == 1
+    mp("commit", other, "--no-verify")
+
+
+def test_a_hook_that_refuses(committed: Path, tmp_path: Path, process: Mp) -> None:
+    _hook(committed, 'echo "not $MP_BRANCH: $MP_MESSAGE at $MP_PATH in $MP_DIR"; exit 3')
+    other = write_model(tmp_path / "other", tensors(1))
+    refused = process("commit", other, "-m", "mine", expect=1)
+    assert f"not main: mine at {other} in {committed / '.mergepipe'}" in refused.err
+    assert "the hook pre-commit failed (exit code 3)" in refused.err
+    assert refused.out == ""
+    error = process("commit", other, "--json", expect=1).document["error"]
+    assert error["kind"] == "hook_failed"
+    process("config", "hooks.enabled", "false")
+    process("commit", other, "--json")
+
+
+def test_a_hook_that_agrees_can_use_mp(committed: Path, tmp_path: Path, process: Mp) -> None:
+    log = " ".join(command_line("log", "--oneline"))
+    _hook(committed, f"cd / && {log} > {tmp_path}/seen")
+    process("commit", write_model(tmp_path / "other", tensors(1)), "-m", "Second")
+    assert "First try" in (tmp_path / "seen").read_text()
+
+
+def test_no_verify_skips_the_hook(committed: Path, tmp_path: Path, process: Mp) -> None:
+    _hook(committed, "exit 1")
+    process("commit", write_model(tmp_path / "other", tensors(1)), "--no-verify")
+
+
+def test_trace_on_stderr_and_in_a_file(
+    committed: Path, tmp_path: Path, process: Mp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MP_TRACE", "1")
+    traced = process("log", "nosuch", expect=1)
+    assert "Traceback" in traced.err
+    assert "RevisionNotFound" in traced.err
+    monkeypatch.setenv("MP_TRACE", str(tmp_path / "trace"))
+    assert "Traceback" not in process("log", "nosuch", expect=1).err
+    process("log")
+    lines = (tmp_path / "trace").read_text()
+    assert lines.count("exit ") == 2
+    assert "opened" in lines
+
+
+def test_the_same_inputs_make_the_same_commit(
+    tmp_path: Path, model: Path, process: Mp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    made = []
+    for name in ("one", "two"):
+        process("init", tmp_path / name)
+        made.append(process("-C", tmp_path / name, "commit", model, "-m", "x", "--json").document)
+    assert made[0]["commit"] == made[1]["commit"]
+    [entry] = process("-C", tmp_path / "one", "log", "--json").document
+    assert (entry["time"], entry["utc_offset"]) == (1_700_000_000, 0)
+
+
+def test_mp_dir_names_the_repository_and_dash_c_wins(
+    committed: Path, tmp_path: Path, process: Mp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process("init", tmp_path / "empty")
+    monkeypatch.setenv("MP_DIR", str(committed / ".mergepipe"))
+    monkeypatch.chdir("/")
+    assert "First try" in process("log").out
+    assert "no commits yet" in process("-C", tmp_path / "empty", "status").out
+
+
+def test_no_colours_but_on_a_terminal(committed: Path, process: Mp) -> None:
+    assert "\x1b" not in process("log").out
+
+
+def test_completion_offers_branches(committed: Path) -> None:
+    done = subprocess.run(
+        command_line(),
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "_MP_COMPLETE": "complete_bash",
+            "COMP_WORDS": "mp log ma",
+            "COMP_CWORD": "2",
+        },
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["main"]
+
+
+def _hook(repository: Path, script: str) -> None:
+    hook = repository / ".mergepipe/hooks/pre-commit"
+    hook.write_text(f"#!/bin/sh\n{script}\n")
+    hook.chmod(0o755)
