@@ -92,7 +92,7 @@ def _closure(
     found: dict[BlockId, list[Encoding]] = {}
     todo = wanted
     for _ in range(DEEPEST_CHAIN + 1):
-        bases = set()
+        bases: set[BlockId] = set()
         for block in todo:
             ways = found[block] = encodings(look_up(block))
             bases.update(way.base for way in ways if way.base is not None)

@@ -1,0 +1,123 @@
+"""What each depth of an expert's block is worth: the delta energy of it that survives the method.
+
+An estimate of what a read does for the result, from the profile alone; see docs/design/planning.md.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mergepipe.catalog.view import TensorView
+from mergepipe.methods.terms import Scalars
+from mergepipe.methods.trim import coarse_share, sum_in_order
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertGains:
+    """Per block: what its coarse layer and what its exact bytes are worth (the same unit)."""
+
+    coarse: Floats
+    exact: Floats
+
+
+def share_above_trim(view: TensorView, threshold: float) -> float:
+    """The share of the coarse reading's L1 norm that lies above a trim's threshold."""
+    magnitudes, counts = view.distinct
+    if threshold <= 0 or not view.has_coarse or not len(counts):
+        return 1.0
+    return coarse_share(magnitudes, counts, _coarse_threshold(view), threshold)
+
+
+def tensor_gains(
+    views: Sequence[TensorView | None], scalars: Scalars, elements: Sequence[int]
+) -> list[ExpertGains | None]:
+    """The gains of each expert that has a profile.
+
+    scalars   resolved; the coarse scale is left aside (a coarse layer is worth what its best scale
+              captures: methods choose theirs for other reasons, docs/design/coarse-layer.md)
+    elements  of each block
+    """
+    agreeing = _agreement(views, scalars) if scalars.elect else [1.0] * len(views)
+    divisor = 1.0
+    if scalars.normalize:
+        divisor = abs(sum(own.weight for own in scalars.experts)) or 1.0
+    found: list[ExpertGains | None] = []
+    for view, own, agrees in zip(views, scalars.experts, agreeing, strict=True):
+        if view is None:
+            found.append(None)
+            continue
+        weight = (own.weight * scalars.scale / divisor) ** 2 * agrees
+        kept = weight * view.energies * _surviving(view, own.threshold, elements)
+        coarse = np.zeros_like(kept)
+        if view.has_coarse:
+            above = share_above_trim(view, own.threshold)
+            coarse = np.minimum(weight * view.estimate_energies * above**2, kept)
+        found.append(ExpertGains(coarse, kept))
+    return found
+
+
+def _surviving(view: TensorView, threshold: float, elements: Sequence[int]) -> Floats:
+    """Share of each block's energy that a trim of the whole tensor leaves.
+
+    The counts are the tensor's: a block's are taken to be of the same form, stretched to its
+    energy.
+    """
+    magnitudes, counts = view.distinct
+    if threshold <= 0 or not len(counts):
+        return np.ones(view.blocks)
+    values = magnitudes.astype(np.float64)
+    energies = values * values * counts
+    above = np.append(np.cumsum(energies[::-1])[::-1], 0.0)
+    sizes = np.asarray(elements, np.float64)
+    known = np.nan_to_num(view.energies)
+    mean_square = sum_in_order(known) / max(sum_in_order(sizes), 1.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        stretched = threshold * np.sqrt(mean_square * sizes / known)
+    stretched = np.nan_to_num(stretched, nan=np.inf, posinf=np.inf)
+    shares: Floats = above[np.searchsorted(values, stretched)] / (above[0] or 1.0)
+    return shares
+
+
+def _agreement(views: Sequence[TensorView | None], scalars: Scalars) -> list[float]:
+    """Per expert, the share of its sampled large changes that agree with the elected sign."""
+    signs: list[npt.NDArray[np.int8] | None] = []
+    votes: Floats | None = None
+    for view, own in zip(views, scalars.experts, strict=True):
+        if view is None or not view.has_coarse or not view.source.signs:
+            signs.append(None)
+            continue
+        mine = np.sign(own.weight).astype(np.int8) * _sampled(view)
+        signs.append(mine)
+        vote = abs(own.weight) * _mean_magnitude(view) * mine
+        votes = vote if votes is None else votes + vote
+    elected = None if votes is None else np.where(votes < 0, -1, 1)
+    shares = []
+    for one in signs:
+        large = 0 if one is None else int(np.count_nonzero(one))
+        if one is None or elected is None or large == 0:
+            shares.append(1.0)
+        else:
+            shares.append(int(np.count_nonzero(one == elected)) / large)
+    return shares
+
+
+def _sampled(view: TensorView) -> npt.NDArray[np.int8]:
+    """All the signs that are packed: as many for every expert of a tensor."""
+    return view.signs(5 * len(view.source.signs))
+
+
+def _mean_magnitude(view: TensorView) -> float:
+    kept = sum_in_order(view.kept.astype(np.float64))
+    return sum_in_order(view.magnitudes.astype(np.float64) * view.kept) / kept if kept else 0.0
+
+
+def _coarse_threshold(view: TensorView) -> float:
+    """One threshold for all blocks: their mean, weighed by what each keeps."""
+    kept = sum_in_order(view.kept.astype(np.float64))
+    if not kept:
+        return 0.0
+    return sum_in_order(view.thresholds.astype(np.float64) * view.kept) / kept

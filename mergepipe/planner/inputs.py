@@ -1,0 +1,225 @@
+"""The tensors of a merge, lined up by name and checked: all that can be wrong is said here.
+
+No weight is read. Every error names a model and a tensor.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mergepipe.dtypes import DType, dtype_of
+from mergepipe.errors import MergeInputError
+from mergepipe.ids import ObjectId
+from mergepipe.methods.protocol import Method
+from mergepipe.names import quoted
+from mergepipe.objects.merging import TermKind
+from mergepipe.objects.records import Safetensors, Snapshot, Tensor
+from mergepipe.planner.recipe import Expert, Recipe
+
+_MOST_NAMED = 3
+
+
+class ObjectSource(Protocol):
+    """Where snapshots and tensors come from (objects.store.ObjectStore)."""
+
+    def snapshot(self, identity: ObjectId, /) -> Snapshot:
+        """The snapshot of this id."""
+        ...
+
+    def tensor(self, identity: ObjectId, /) -> Tensor:
+        """The tensor of this id."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInputs:
+    """One output tensor and what it is made from.
+
+    base     the base's tensor, None without a base
+    experts  per expert; None where it lacks the tensor and that is allowed
+    dtype    of the output
+    verbatim the output is `layout` as it stands: no arithmetic in its dtype, and all models agree
+    """
+
+    file: str
+    name: str
+    layout: ObjectId
+    base: ObjectId | None
+    experts: tuple[ObjectId | None, ...]
+    dtype: DType
+    verbatim: bool
+
+
+class Tensors:
+    """Tensor objects by id, each read once."""
+
+    def __init__(self, objects: ObjectSource) -> None:
+        self._objects = objects
+        self._known: dict[ObjectId, Tensor] = {}
+
+    def __getitem__(self, identity: ObjectId) -> Tensor:
+        found = self._known.get(identity)
+        if found is None:
+            found = self._known[identity] = self._objects.tensor(identity)
+        return found
+
+
+class _Names:
+    """A snapshot's tensors by file and name; by name alone where that says enough."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.by_place: dict[tuple[str, str], ObjectId] = {}
+        self._by_name: dict[str, list[tuple[str, ObjectId]]] = {}
+        for path, name, identity in _listed(snapshot):
+            self.by_place[path, name] = identity
+            self._by_name.setdefault(name, []).append((path, identity))
+
+    def find(self, path: str, name: str) -> ObjectId | None:
+        """The tensor called `name`: in the file `path`, or wherever its shards put it."""
+        here = self.by_place.get((path, name))
+        if here is not None:
+            return here
+        there = self._by_name.get(name, [])
+        return there[0][1] if len(there) == 1 else None
+
+    def unused(self, layout: "_Names") -> list[str]:
+        """Names that the layout has nowhere."""
+        return sorted(name for name in self._by_name if name not in layout._by_name)
+
+
+def _listed(snapshot: Snapshot) -> Iterator[tuple[str, str, ObjectId]]:
+    for file in snapshot.files:
+        if isinstance(file.content, Safetensors):
+            for entry in file.content.tensors:
+                yield file.path, entry.name, entry.tensor
+
+
+def read_inputs(
+    recipe: Recipe, method: Method, tensors: Tensors, objects: ObjectSource
+) -> list[TensorInputs]:
+    """Every output tensor, in the order of the layout's files.
+
+    Raises MergeInputError: wrong number of models, a base that is needed, names that do not match,
+    shapes or dtypes that differ, a dtype that the method cannot compute with.
+    """
+    method.check_models(len(recipe.experts), base=recipe.base is not None)
+    for expert in recipe.experts:
+        _check_kind(recipe, expert)
+    layout = _Names(objects.snapshot(recipe.layout.snapshot))
+    if not layout.by_place:
+        raise MergeInputError(
+            f"{quoted(recipe.layout.label)} has no tensors", "only safetensors files are merged"
+        )
+    experts = [_Names(objects.snapshot(expert.snapshot)) for expert in recipe.experts]
+    if not recipe.allow_missing:
+        for expert, names in zip(recipe.experts, experts, strict=True):
+            _check_names(recipe, expert, layout, names)
+    return [
+        _line_up(
+            recipe,
+            method,
+            tensors,
+            place,
+            identity,
+            tuple(names.find(*place) for names in experts),
+        )
+        for place, identity in layout.by_place.items()
+    ]
+
+
+def _check_kind(recipe: Recipe, expert: Expert) -> None:
+    if expert.kind is TermKind.LOW_RANK:
+        raise MergeInputError(
+            f"{quoted(expert.label)} is an adapter of low rank",
+            "only full weights and deltas can be merged so far: merge it into its base first",
+        )
+    if expert.kind is TermKind.DELTA and recipe.base is None:
+        raise MergeInputError(
+            f"{quoted(expert.label)} holds deltas, and there is no base", "name one with --base"
+        )
+
+
+def _check_names(recipe: Recipe, expert: Expert, layout: _Names, names: _Names) -> None:
+    label, reference = quoted(expert.label), quoted(recipe.layout.label)
+    if expert.kind is not TermKind.DELTA:
+        missing = [name for path, name in layout.by_place if names.find(path, name) is None]
+        if missing:
+            raise MergeInputError(
+                f"{label} lacks {_some(missing)}, which {reference} has",
+                "merge models of one architecture, or let missing tensors count as the base's",
+            )
+    extra = names.unused(layout)
+    if extra:
+        raise MergeInputError(
+            f"{label} has {_some(extra)}, which {reference} lacks",
+            "merge models of one architecture, or let such tensors be left out",
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(quoted(name) for name in names[:_MOST_NAMED])
+    more = len(names) - _MOST_NAMED
+    return f"tensor {shown}" + (f" and {more} more" if more > 0 else "")
+
+
+def _line_up(
+    recipe: Recipe,
+    method: Method,
+    tensors: Tensors,
+    place: tuple[str, str],
+    identity: ObjectId,
+    experts: tuple[ObjectId | None, ...],
+) -> TensorInputs:
+    file, name = place
+    layout = tensors[identity]
+    dtype = dtype_of(layout.dtype)
+    arithmetic = method.accepts(dtype)
+    for expert, tensor in zip(recipe.experts, experts, strict=True):
+        if tensor is None:
+            if recipe.base is None:
+                raise MergeInputError(
+                    f"{quoted(expert.label)} lacks tensor {quoted(name)}, and there is no base "
+                    "that could stand in",
+                    "name one with --base",
+                )
+            continue
+        _check_pair(recipe, expert, name, layout, tensors[tensor])
+        if method.accepts(dtype_of(tensors[tensor].dtype)) != arithmetic:
+            raise _cannot_compute(method, expert, name, tensors[tensor])
+    if not arithmetic:
+        for expert, tensor in zip(recipe.experts, experts, strict=True):
+            if tensor is not None and tensor != identity:
+                raise _cannot_compute(method, expert, name, tensors[tensor])
+    return TensorInputs(
+        file,
+        name,
+        identity,
+        None if recipe.base is None else identity,
+        experts,
+        (recipe.dtype or dtype) if arithmetic else dtype,
+        not arithmetic,
+    )
+
+
+def _cannot_compute(method: Method, expert: Expert, name: str, tensor: Tensor) -> MergeInputError:
+    return MergeInputError(
+        f"{quoted(expert.label)}: tensor {quoted(name)} is {tensor.dtype} and differs from the "
+        f"others'; method {method.name} cannot compute with that",
+        "such tensors are taken over only where all models agree",
+    )
+
+
+def _check_pair(recipe: Recipe, expert: Expert, name: str, layout: Tensor, tensor: Tensor) -> None:
+    label, reference = quoted(expert.label), quoted(recipe.layout.label)
+    if tensor.shape != layout.shape:
+        raise MergeInputError(
+            f"{label}: tensor {quoted(name)} has shape {list(tensor.shape)}, "
+            f"in {reference} {list(layout.shape)}",
+            "merge models of one architecture and vocabulary",
+        )
+    free = recipe.dtype is not None or expert.kind is TermKind.DELTA
+    if tensor.dtype != layout.dtype and not free:
+        raise MergeInputError(
+            f"{label}: tensor {quoted(name)} is {tensor.dtype}, in {reference} {layout.dtype}",
+            "say what the output shall be, as in --dtype BF16, to merge across dtypes",
+        )

@@ -1,0 +1,188 @@
+"""`Planner`: revisions in, a plan out. What it knows of a repository is a `Catalog`."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mergepipe.dtypes import DType
+from mergepipe.errors import MergeInputError, UsageError
+from mergepipe.ids import BlockId, ObjectId
+from mergepipe.methods import registry
+from mergepipe.objects.merging import TermKind
+from mergepipe.planner.budget import Budget
+from mergepipe.planner.build import PlannedMerge, build_plan
+from mergepipe.planner.inputs import ObjectSource
+from mergepipe.planner.profiles import Cited
+from mergepipe.planner.reads import Options
+from mergepipe.planner.recipe import Expert, Model, Recipe, Setting
+from mergepipe.planner.resolution import Measure
+from mergepipe.sizes import MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A revision that was resolved: the snapshots of its commit and of the commit it leans on."""
+
+    label: str
+    commit: ObjectId
+    snapshot: ObjectId
+    base_commit: ObjectId | None
+    base_snapshot: ObjectId | None
+    kind: TermKind = TermKind.FULL
+
+
+class Catalog(Protocol):
+    """What planning needs to know of a repository."""
+
+    @property
+    def objects(self) -> ObjectSource:
+        """Snapshots and tensors by id."""
+        ...
+
+    @property
+    def measure(self) -> Measure | None:
+        """For statistics that no profile holds; None where nothing can be measured."""
+        ...
+
+    def revision(self, text: str, /) -> Revision:
+        """What a revision names. Raises RevisionNotFound, AmbiguousRevision."""
+        ...
+
+    def profile(self, snapshot: ObjectId, base: ObjectId, /) -> Cited:
+        """The profile of a pair of snapshots, made if need be; None where that is not possible."""
+        ...
+
+    def encodings(self, blocks: Iterable[BlockId], /) -> Options:
+        """Every encoding of blocks and of what they lean on (`reads.stored_encodings`)."""
+        ...
+
+
+class Planner:
+    """Plans merges of revisions of one repository."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def plan(
+        self,
+        base_model: str | None = None,
+        experts: Sequence[str] = (),
+        operator: str = "ties",
+        budget_mb: float | None = None,
+        *,
+        budget: str | Budget | None = None,
+        weights: Sequence[float] | None = None,
+        densities: Sequence[float] | None = None,
+        dtype: DType | None = None,
+        seed: int = 0,
+        allow_missing: bool = False,
+        **parameters: Setting,
+    ) -> PlannedMerge:
+        """The plan of merging revisions.
+
+        base_model  a revision; without one, the commit that all experts lean on, if they do
+        operator    a merge method, in any case
+        budget_mb   expert bytes to read at most, in MiB; or `budget`, as text (`Budget.parse`)
+        weights, densities  one per expert; one for all: among `parameters`
+
+        Raises RevisionNotFound, UsageError, MergeInputError, OverBudget.
+        """
+        if budget_mb is not None and budget is not None:
+            raise UsageError("both budget_mb and budget are given", "give one of them")
+        limit = budget if isinstance(budget, Budget) else Budget.parse(budget)
+        if budget_mb is not None:
+            limit = Budget(size_bytes=int(budget_mb * MIB))
+        recipe = self.recipe(
+            base_model,
+            experts,
+            operator,
+            own=_own_parameters(len(experts), {"weight": weights, "density": densities}),
+            parameters=parameters,
+            dtype=dtype,
+            seed=seed,
+            allow_missing=allow_missing,
+        )
+        return self.build(recipe, limit)
+
+    def recipe(
+        self,
+        base: str | None,
+        experts: Sequence[str],
+        method: str,
+        *,
+        own: Sequence[Mapping[str, Setting]] | None = None,
+        parameters: Mapping[str, Setting] | None = None,
+        dtype: DType | None = None,
+        seed: int = 0,
+        allow_missing: bool = False,
+    ) -> Recipe:
+        """The recipe that revisions and parameters make. own: parameters per expert."""
+        if not experts:
+            raise UsageError("no expert is named", "name at least one revision to merge")
+        found = [self._catalog.revision(text) for text in experts]
+        root = self._base(base, found, registry.find(method).needs_base)
+        return Recipe(
+            registry.find(method).name,
+            tuple(
+                Expert(one.label, one.snapshot, settings, one.kind)
+                for one, settings in zip(found, own or [{}] * len(found), strict=True)
+            ),
+            root,
+            parameters or {},
+            dtype,
+            seed,
+            allow_missing,
+        )
+
+    def build(self, recipe: Recipe, budget: Budget | None = None) -> PlannedMerge:
+        """The plan of a recipe."""
+        base = recipe.base
+        profiles = [
+            None
+            if base is None or expert.kind is not TermKind.FULL or expert.snapshot == base.snapshot
+            else self._catalog.profile(expert.snapshot, base.snapshot)
+            for expert in recipe.experts
+        ]
+        return build_plan(
+            recipe,
+            budget or Budget(),
+            self._catalog.objects,
+            self._catalog.encodings,
+            profiles,
+            self._catalog.measure,
+        )
+
+    def _base(self, base: str | None, experts: Sequence[Revision], needed: bool) -> Model | None:
+        if base is not None:
+            found = self._catalog.revision(base)
+            return Model(found.label, found.snapshot)
+        leaning = {(one.base_commit, one.base_snapshot) for one in experts}
+        commit, snapshot = next(iter(leaning))
+        if len(leaning) == 1 and commit is not None and snapshot is not None:
+            return Model(commit.hex()[:12], snapshot)
+        if not needed:
+            return None
+        named = ", ".join(
+            f"{one.label} on {one.base_commit.hex()[:12] if one.base_commit else 'nothing'}"
+            for one in experts
+        )
+        raise MergeInputError(
+            f"the experts have no base in common: {named}", "name one with --base"
+        )
+
+
+def _own_parameters(
+    experts: int, columns: Mapping[str, Sequence[float] | None]
+) -> list[dict[str, Setting]]:
+    own: list[dict[str, Setting]] = [{} for _ in range(experts)]
+    for name, values in columns.items():
+        if values is None:
+            continue
+        if len(values) != experts:
+            raise UsageError(
+                f"{len(values)} values of {name} for {experts} experts",
+                f"give one {name} per expert, or a single one for all",
+            )
+        for settings, value in zip(own, values, strict=True):
+            settings[name] = value
+    return own

@@ -1,0 +1,159 @@
+"""A method's numbers for one tensor: parameters, then statistics, then plain scalars."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from mergepipe.catalog.view import TensorView
+from mergepipe.methods.parameters import Settings
+from mergepipe.methods.protocol import Method, Need, NeedKind
+from mergepipe.methods.statistics import of as statistic_of
+from mergepipe.methods.terms import Scalars
+from mergepipe.methods.trim import Trim, from_counts
+from mergepipe.objects.merging import PlanExpert, PlanScalars, TensorPlan
+from mergepipe.planner.gains import share_above_trim
+from mergepipe.planner.profiles import trim_of
+from mergepipe.planner.recipe import Recipe, settings_for
+
+_NONE = np.zeros(0, np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Statistics that were measured from blocks, and what reading those took."""
+
+    values: Mapping[Need, Sequence[float]]
+    expert_bytes: int = 0
+    base_bytes: int = 0
+
+
+class Measure(Protocol):
+    """Measures statistics of one tensor before its plan is frozen (the engine does).
+
+    `draft` names the inputs, the depth to read each block to, and scalars of which only coarse
+    scales matter. The layout is that of the plan to be. Reads are metered: every block of the
+    experts that `needs` are about, to its depth, once per pass.
+    """
+
+    def __call__(
+        self,
+        draft: TensorPlan,
+        experts: Sequence[PlanExpert],
+        needs: Sequence[Need],
+        seed: int,
+        /,
+    ) -> Measured:
+        """The value of every need."""
+        ...
+
+
+class SettingsReader:
+    """A recipe's parameters, tensor by tensor; equal ones are checked once."""
+
+    def __init__(self, recipe: Recipe, method: Method) -> None:
+        self._recipe = recipe
+        self._method = method
+        self._known: dict[object, Settings] = {}
+
+    def read(self, tensor: str) -> Settings:
+        """The settings of one tensor. Raises MergeInputError."""
+        shared = settings_for(self._recipe.parameters, tensor)
+        own = [settings_for(expert.parameters, tensor) for expert in self._recipe.experts]
+        key = repr((sorted(shared.items()), [sorted(one.items()) for one in own]))
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._method.settings(shared, own)
+        return found
+
+
+def known_needs(
+    needs: Sequence[Need],
+    views: Sequence[TensorView | None],
+    unchanged: Sequence[bool],
+    elements: int,
+) -> dict[Need, Sequence[float]]:
+    """The needs that profiles answer, at no read.
+
+    unchanged  per expert: no block of it differs from the base's
+    """
+    found: dict[Need, Sequence[float]] = {}
+    for need in needs:
+        if need.kind is not NeedKind.TRIM or need.expert is None:
+            continue
+        view = views[need.expert]
+        trim: Trim | None = None
+        if unchanged[need.expert]:
+            trim = from_counts(_NONE, _NONE, need.density, elements)
+        elif view is not None:
+            trim = trim_of(view, need.density, elements)
+        if trim is not None:
+            found[need] = trim
+    return found
+
+
+def supposed(
+    needs: Sequence[Need], known: Mapping[Need, Sequence[float]], experts: int
+) -> dict[Need, Sequence[float]]:
+    """Values also for needs that are not measured yet, good enough to choose depths by.
+
+    A trim that is not known keeps everything; a random mask leaves its density of the L1 norm;
+    models of one family point the same way.
+    """
+    found = dict(known)
+    for need in needs:
+        if need not in found:
+            found[need] = {
+                NeedKind.TRIM: (0.0, 1.0, 1.0, 1.0),
+                NeedKind.MASK_L1: (1.0, need.density),
+                NeedKind.GRAM: (1.0,) * experts**2,
+            }[need.kind]
+    return found
+
+
+def resolve(
+    method: Method,
+    settings: Settings,
+    values: Mapping[Need, Sequence[float]],
+    views: Sequence[TensorView | None],
+    coarse: Sequence[bool],
+) -> Scalars:
+    """The scalars of one tensor.
+
+    coarse  per expert: whether any block of it is read coarsely. Where none is, its scale is 1, so
+            that an exact plan does not depend on profiles
+
+    A coarse reading is scaled by the share that a trim leaves of it; and, unless signs are elected,
+    to the energy of the change (docs/design/coarse-layer.md).
+    """
+    plain = method.resolve(settings, values)
+    shares = [
+        share_above_trim(view, own.threshold) if view is not None and used else 1.0
+        for view, own, used in zip(views, plain.experts, coarse, strict=True)
+    ]
+    scalars = method.resolve(settings, values, shares)
+    experts = []
+    for own, view, used in zip(scalars.experts, views, coarse, strict=True):
+        scale = own.coarse_scale if used else 1.0
+        if used and view is not None and not scalars.elect:
+            scale *= view.coarse_scale
+        experts.append(replace(own, coarse_scale=scale))
+    return replace(scalars, experts=tuple(experts))
+
+
+def passes_of(needs: Sequence[Need], experts: int) -> list[int]:
+    """Per expert, the passes that measuring these needs takes over its blocks."""
+    passes = [0] * experts
+    for need in needs:
+        for row in range(experts) if need.expert is None else (need.expert,):
+            passes[row] = max(passes[row], statistic_of(need).passes)
+    return passes
+
+
+def stored_scalars(scalars: Scalars) -> tuple[PlanScalars, ...]:
+    """As a plan keeps them."""
+    return tuple(
+        PlanScalars(own.weight, own.threshold, own.coarse_scale, own.density, own.rescale)
+        for own in scalars.experts
+    )

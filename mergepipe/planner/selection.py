@@ -1,0 +1,114 @@
+"""Which depths to buy: the best gain per byte until the budget is spent.
+
+Each item (an expert's block) has up to two depths beyond "not at all". The points (cost, gain) of
+its depths have an upper hull; its edges are what can be bought, each only after the one before it.
+Edges are taken in the order of their slope, as rate-distortion optimisation does (Shoham and
+Gersho, IEEE ASSP 36(9), 1988); one that no longer fits is passed over, with those after it on its
+hull. So the gain is at most one edge short of the best there is, and never falls as the budget
+grows.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mergepipe.objects.merging import Depth
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """depths: uint8 per item. spent_bytes, gain: of all of them. least_bytes: the cheapest edge."""
+
+    depths: npt.NDArray[np.uint8]
+    spent_bytes: int
+    gain: float
+    least_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Edges:
+    """Steps on the hulls, steepest first. `second`: a step from coarse to exact."""
+
+    item: Integers
+    cost: Integers
+    gain: Floats
+    depth: npt.NDArray[np.uint8]
+    second: npt.NDArray[np.bool_]
+
+
+def select(
+    coarse_costs: Integers,
+    coarse_gains: Floats,
+    exact_costs: Integers,
+    exact_gains: Floats,
+    budget_bytes: int,
+) -> Selection:
+    """Depths for items; all arrays of one length.
+
+    coarse_costs  bytes of the coarse depth, negative where there is none
+    exact_costs   bytes of the exact depth in all, negative where the item is not for sale
+
+    Ties go to the earlier item: same arrays, same selection.
+    """
+    edges = _hulls(coarse_costs, coarse_gains, exact_costs, exact_gains)
+    taken = _take(edges, len(exact_costs), budget_bytes)
+    depths = np.zeros(len(exact_costs), np.uint8)
+    np.maximum.at(depths, edges.item[taken], edges.depth[taken])
+    least = int(edges.cost[~edges.second].min()) if len(edges.cost) else 0
+    gain = float(np.cumsum(edges.gain[taken])[-1]) if taken.any() else 0.0
+    return Selection(depths, int(edges.cost[taken].sum()), gain, least)
+
+
+def _hulls(
+    coarse_costs: Integers, coarse_gains: Floats, exact_costs: Integers, exact_gains: Floats
+) -> _Edges:
+    sold = (exact_costs >= 0) & (exact_gains > 0)
+    # On the hull: cheaper than exact, and steeper from nothing than from there to exact.
+    with np.errstate(invalid="ignore"):
+        rise = exact_gains - coarse_gains
+        coarse = (
+            sold
+            & (coarse_costs >= 0)
+            & (coarse_gains > 0)
+            & (coarse_costs < exact_costs)
+            & (coarse_gains * (exact_costs - coarse_costs) >= rise * coarse_costs)
+        )
+    onward = coarse & (rise > 0)
+    whole = sold & ~coarse
+    first, second, only = (np.flatnonzero(mask) for mask in (coarse, onward, whole))
+    item = np.concatenate((first, second, only))
+    cost = np.concatenate(
+        (coarse_costs[first], exact_costs[second] - coarse_costs[second], exact_costs[only])
+    )
+    gain = np.concatenate((coarse_gains[first], rise[second], exact_gains[only]))
+    sizes = (len(first), len(second), len(only))
+    depth = np.repeat(np.array((Depth.COARSE, Depth.EXACT, Depth.EXACT), np.uint8), sizes)
+    is_second = np.repeat(np.array((False, True, False)), sizes)
+    slope = gain / np.maximum(cost, 1)  # what costs nothing comes early, and always fits
+    # Never before the edge it follows, however the divisions were rounded.
+    before = np.searchsorted(first, second)
+    slope[is_second] = np.minimum(slope[is_second], slope[before])
+    order = np.lexsort((is_second, item, -slope))
+    return _Edges(item[order], cost[order], gain[order], depth[order], is_second[order])
+
+
+def _take(edges: _Edges, items: int, budget_bytes: int) -> npt.NDArray[np.bool_]:
+    """First fit in order, in runs: which edges are bought."""
+    taken = np.zeros(len(edges.item), np.bool_)
+    passed_over = np.zeros(items, np.bool_)
+    left = budget_bytes
+    rest = np.arange(len(edges.item))
+    while len(rest):
+        # What does not fit now never will, nor what lies beyond it on its hull.
+        fits = edges.cost[rest] <= left
+        passed_over[edges.item[rest[~fits]]] = True
+        rest = rest[fits & ~(edges.second[rest] & passed_over[edges.item[rest]])]
+        run = int(np.searchsorted(np.cumsum(edges.cost[rest]), left, side="right"))
+        taken[rest[:run]] = True
+        left -= int(edges.cost[rest[:run]].sum())
+        rest = rest[run:]
+    return taken

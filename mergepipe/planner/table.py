@@ -1,0 +1,235 @@
+"""What a plan reads, keeps and leaves out: per tensor, per expert and in all."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mergepipe.catalog.view import TensorView
+from mergepipe.methods.trim import sum_in_order
+from mergepipe.objects.merging import Depth, TensorPlan
+from mergepipe.planner.costs import Depths, TensorCosts
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertCost:
+    """One expert in one tensor.
+
+    bytes_full, bytes_planned   as stored, over all passes
+    energy, energy_kept         sum of (w d)^2, and what the planned depths capture of it; None
+                                where there is no profile (then everything is read)
+    """
+
+    blocks_exact: int
+    blocks_coarse: int
+    blocks_omitted: int
+    blocks_equal: int
+    bytes_raw: int
+    bytes_full: int
+    bytes_planned: int
+    energy: float | None
+    energy_kept: float | None
+
+    @property
+    def share_kept(self) -> float:
+        """The share of its delta energy that the plan keeps."""
+        return _share(self.energy, self.energy_kept)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorCost:
+    """One output tensor.
+
+    kept          it is a tensor that is there already: nothing is read or written
+    saved_*       bytes that experts share, and which therefore count once
+    omitted_norm  at most the L2 norm of what additive methods miss
+    """
+
+    name: str
+    kept: bool
+    experts: tuple[ExpertCost, ...]
+    base_bytes: int = 0
+    saved_full: int = 0
+    saved_planned: int = 0
+    omitted_norm: float = 0.0
+
+    @property
+    def bytes_full(self) -> int:
+        """Expert bytes of the exact merge."""
+        return sum(own.bytes_full for own in self.experts) - self.saved_full
+
+    @property
+    def bytes_planned(self) -> int:
+        """Expert bytes of the plan."""
+        return sum(own.bytes_planned for own in self.experts) - self.saved_planned
+
+
+@dataclass(frozen=True, slots=True)
+class CostTable:
+    """A plan's costs; `budget_bytes` is None without a limit."""
+
+    tensors: tuple[TensorCost, ...]
+    budget_bytes: int | None
+
+    @property
+    def expert_bytes_raw(self) -> int:
+        """Size of the experts' tensors, as raw weights."""
+        return sum(own.bytes_raw for own in self._experts())
+
+    @property
+    def expert_bytes_full(self) -> int:
+        """Stored expert bytes that the exact merge reads."""
+        return sum(tensor.bytes_full for tensor in self.tensors)
+
+    @property
+    def expert_bytes_planned(self) -> int:
+        """Stored expert bytes that the plan reads, at most."""
+        return sum(tensor.bytes_planned for tensor in self.tensors)
+
+    @property
+    def base_bytes(self) -> int:
+        """Stored bytes of the base that the plan reads."""
+        return sum(tensor.base_bytes for tensor in self.tensors)
+
+    @property
+    def blocks_exact(self) -> int:
+        """Expert blocks read exactly."""
+        return sum(own.blocks_exact for own in self._experts())
+
+    @property
+    def blocks_coarse(self) -> int:
+        """Expert blocks of which the coarse layer is read."""
+        return sum(own.blocks_coarse for own in self._experts())
+
+    @property
+    def blocks_omitted(self) -> int:
+        """Expert blocks that are left out."""
+        return sum(own.blocks_omitted for own in self._experts())
+
+    @property
+    def blocks_equal(self) -> int:
+        """Expert blocks that are the base's."""
+        return sum(own.blocks_equal for own in self._experts())
+
+    @property
+    def blocks_full(self) -> int:
+        """Expert blocks that the exact merge reads."""
+        return self.blocks_exact + self.blocks_coarse + self.blocks_omitted
+
+    @property
+    def energy_kept(self) -> float:
+        """Share of the weighted delta energy that the plan keeps, as far as it is known."""
+        known = [own for own in self._experts() if own.energy is not None]
+        energy = sum(own.energy or 0.0 for own in known)
+        return _share(energy, sum(own.energy_kept or 0.0 for own in known))
+
+    @property
+    def omitted_norm(self) -> float:
+        """At most the L2 norm of what additive methods miss, over all tensors."""
+        return float(np.sqrt(sum(tensor.omitted_norm**2 for tensor in self.tensors)))
+
+    def _experts(self) -> Iterable[ExpertCost]:
+        return (own for tensor in self.tensors for own in tensor.experts)
+
+
+def tensor_cost(
+    plan: TensorPlan,
+    costs: TensorCosts,
+    views: Sequence[TensorView | None],
+    *,
+    raw_bytes: Sequence[int],
+    passes: Sequence[int],
+    trim_passes: Sequence[int],
+    every_step: bool,
+) -> TensorCost:
+    """The costs of one planned tensor.
+
+    raw_bytes    of each expert's tensor
+    passes       per expert, further passes over what is planned (statistics at planned depths)
+    trim_passes  per expert, passes over all of its blocks before anything is planned
+    every_step   whether the base is read also where no expert adds anything to it
+    """
+    depths = depths_of(plan)
+    full, planned = costs.bytes_by_expert(costs.full), costs.bytes_by_expert(depths)
+    weights = _weights(plan)
+    missing = np.zeros(depths.shape[1])
+    experts = []
+    for row, view in enumerate(views):
+        energy = kept = None
+        if view is not None:
+            scale = plan.scalars[row].coarse_scale
+            energies, left = np.nan_to_num(view.energies), leftover(view, depths[row], scale)
+            square = plan.scalars[row].weight ** 2
+            energy = square * sum_in_order(energies)
+            kept = energy - square * sum_in_order(left)
+            missing += abs(weights[row]) * np.sqrt(np.maximum(left, 0.0))
+        counts = np.bincount(depths[row], minlength=4)
+        measured = trim_passes[row] * int(full[row])
+        experts.append(
+            ExpertCost(
+                int(counts[Depth.EXACT]),
+                int(counts[Depth.COARSE]),
+                int(counts[Depth.OMITTED]),
+                int(counts[Depth.EQUAL]),
+                raw_bytes[row],
+                int(full[row]) * (1 + passes[row]) + measured,
+                int(planned[row]) * (1 + passes[row]) + measured,
+                energy,
+                kept,
+            )
+        )
+    further = 1 + max(passes, default=0)
+    idle = np.isin(depths, (Depth.OMITTED, Depth.EQUAL)).all(axis=0) & (not every_step)
+    return TensorCost(
+        plan.name,
+        False,
+        tuple(experts),
+        int(costs.base[~idle].sum()) * (further + max(trim_passes, default=0)),
+        costs.saved_bytes(costs.full),
+        costs.saved_bytes(depths),
+        float(np.sqrt(sum_in_order(missing**2))),
+    )
+
+
+def kept_cost(plan: TensorPlan, raw_bytes: Sequence[int], blocks: Sequence[int]) -> TensorCost:
+    """The costs of a tensor that is taken over as it is: none. blocks: of each expert's tensor."""
+    experts = tuple(
+        ExpertCost(0, 0, 0, count, raw, 0, 0, 0.0, 0.0)
+        for count, raw in zip(blocks, raw_bytes, strict=True)
+    )
+    return TensorCost(plan.name, True, experts)
+
+
+def depths_of(plan: TensorPlan) -> Depths:
+    """A planned tensor's depths as an array, a row per expert."""
+    return np.array([np.frombuffer(own, np.uint8) for own in plan.depths], np.uint8)
+
+
+def leftover(view: TensorView, depths: Depths, scale: float) -> Floats:
+    """Per block, the energy of what a depth does not tell of the change.
+
+    An estimate of energy C, scaled by s, leaves E - 2 s C + s^2 C (docs/format-merge.md).
+    """
+    energies = np.nan_to_num(view.energies)
+    left = np.where(depths == Depth.OMITTED, energies, 0.0)
+    if view.has_coarse:
+        captured = view.estimate_energies * (2.0 * scale - scale * scale)
+        left = np.where(depths == Depth.COARSE, energies - captured, left)
+    return left
+
+
+def _weights(plan: TensorPlan) -> list[float]:
+    """What each expert's delta is multiplied by in the result, where no signs are elected."""
+    divisor = 1.0
+    if plan.normalize:
+        divisor = abs(sum(own.weight for own in plan.scalars)) or 1.0
+    return [own.weight * plan.scale / divisor for own in plan.scalars]
+
+
+def _share(energy: float | None, kept: float | None) -> float:
+    if not energy or kept is None:
+        return 1.0
+    return min(1.0, max(0.0, kept / energy))
