@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from mergepipe.codecs import frames, lanes
 from mergepipe.codecs.protocol import Buffer
-from mergepipe.codecs.scratch import octets, scratch
+from mergepipe.codecs.pieces import Pieces
+from mergepipe.codecs.scratch import scratch
 from mergepipe.codecs.tables import COARSE_ROW, coarse_row, fill_decoder, fill_encoder
 from mergepipe.codecs.trits import CLASSES, STRIPE, index_into, packed_length
 from mergepipe.errors import CodecError
@@ -80,31 +81,13 @@ def encode_coarse(
     )
 
 
-class _Reader:
-    """Takes pieces off a payload; raises CodecError where it is too short."""
-
-    def __init__(self, payload: Buffer) -> None:
-        self.data = octets(payload)
-        self.at = 0
-
-    def take(self, size: int) -> npt.NDArray[np.uint8]:
-        if size > self.data.size - self.at:
-            raise CodecError("a residual payload ends early")
-        piece = self.data[self.at : self.at + size]
-        self.at += size
-        return piece
-
-    def rest(self) -> npt.NDArray[np.uint8]:
-        return self.take(self.data.size - self.at)
-
-
 def coarse_head(payload: Buffer) -> CoarseHead:
     """Magnitude and threshold, without decoding. Raises CodecError."""
-    return _head(_Reader(payload))[0]
+    return _head(Pieces(payload))[0]
 
 
-def _head(reader: _Reader) -> tuple[CoarseHead, int]:
-    layout, coded, magnitude, threshold = _HEAD.unpack(reader.take(_HEAD.size).tobytes())
+def _head(pieces: Pieces) -> tuple[CoarseHead, int]:
+    layout, coded, magnitude, threshold = _HEAD.unpack(pieces.take(_HEAD.size).tobytes())
     if layout != LAYOUT or coded > 1:
         raise CodecError(f"unknown coarse layout {layout}.{coded}")
     return CoarseHead(magnitude, threshold), coded
@@ -112,28 +95,24 @@ def _head(reader: _Reader) -> tuple[CoarseHead, int]:
 
 def coarse_symbols(payload: Buffer, count: int) -> npt.NDArray[np.uint8]:
     """The packed trits (trits.py) of a block of `count` weights. Raises CodecError."""
-    return _decode(payload, count)[0]
+    return decode_coarse(payload, count)[0]
 
 
 def decode_coarse(
     payload: Buffer, count: int
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Packed trits and the class of every chunk. Raises CodecError."""
-    return _decode(payload, count)
-
-
-def _decode(payload: Buffer, count: int) -> tuple[Any, Any]:
-    reader = _Reader(payload)
-    _, coded = _head(reader)
+    pieces = Pieces(payload)
+    _, coded = _head(pieces)
     size = packed_length(count)
     chunks = size // STRIPE
     if not coded:
-        if reader.rest().size:
+        if pieces.rest().size:
             raise CodecError("a coarse payload without trits has bytes left over")
         return np.zeros(size, np.uint8), np.zeros(chunks, np.uint8)
-    shares = np.frombuffer(reader.take(_TABLES.itemsize).tobytes(), "<u2").reshape(CLASSES - 1, 6)
-    length = int.from_bytes(reader.take(4).tobytes(), "little")
-    pairs = np.frombuffer(frames.decompress(reader.take(length), chunks // 2), np.uint8)
+    shares = np.frombuffer(pieces.take(_TABLES.itemsize).tobytes(), "<u2").reshape(CLASSES - 1, 6)
+    length = pieces.number()
+    pairs = np.frombuffer(frames.decompress(pieces.take(length).data, chunks // 2), np.uint8)
     if pairs.max(initial=0) >= CLASSES**2:
         raise CodecError("a coarse payload names an unknown density class")
     classes = np.empty(chunks, np.uint8)
@@ -143,8 +122,8 @@ def _decode(payload: Buffer, count: int) -> tuple[Any, Any]:
     for klass, row in enumerate(_frequencies(np.array(shares, np.uint16))):
         begin = klass << lanes.COARSE_BITS
         fill_decoder(row, lanes.COARSE_BITS, table[begin : begin + (1 << lanes.COARSE_BITS)])
-    states = reader.take(_STATES_BYTES).copy().view(np.uint32)
-    words, at = stream(reader.rest())
+    states = pieces.take(_STATES_BYTES).copy().view(np.uint32)
+    words, at = stream(pieces.rest())
     packed = np.empty(size, np.uint8)
     left = lanes.pull_coarse(
         states, np.repeat(classes, STRIPE), table, words, at, size // lanes.LANES, packed

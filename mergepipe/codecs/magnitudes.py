@@ -18,6 +18,7 @@ from mergepipe.dtypes import DType
 from mergepipe.jit import kernel
 
 _TILE = 4096
+_GROUP = 64
 _FINITE = 0x7F800000
 _U32 = types.Array(uint32, 1, "C")
 _READ_U16 = types.Array(uint16, 1, "C", readonly=True)
@@ -38,11 +39,19 @@ def _gather(tuned: Any, base: Any, mantissa_bits: Any, out: Any) -> Any:
         else:
             for i in range(size):
                 real[i] = f16_value(x[i]) - f16_value(b[i])
-        for i in range(size):
-            bits = changes[i] & np.uint32(0x7FFFFFFF)
-            if bits & np.uint32(0xFFFF) and bits < np.uint32(_FINITE):
-                out[found] = bits
-                found += 1
+        if size < _TILE:
+            changes[size:] = 0
+        for group in range(0, size, _GROUP):
+            piece = changes[group : group + _GROUP]
+            any_long = np.uint32(0)  # most groups have none, and this loop is a few vector ORs
+            for i in range(_GROUP):
+                any_long |= piece[i]
+            if any_long & np.uint32(0xFFFF):
+                for i in range(_GROUP):
+                    bits = piece[i] & np.uint32(0x7FFFFFFF)
+                    if bits & np.uint32(0xFFFF) and bits < np.uint32(_FINITE):
+                        out[found] = bits
+                        found += 1
     return found
 
 

@@ -13,7 +13,11 @@ from mergepipe.errors import CodecError, UsageError
 _CODECS = {
     "raw": (0, "raw", "Raw"),
     "zstd": (1, "zstd", "Zstd"),
+    "bitx": (2, "bitx", "BitX"),
     "residual": (3, "residual", "Residual"),
+    "split": (4, "split", "Split"),
+    "planes": (5, "planes", "Planes"),
+    "delta": (6, "planes", "Delta"),
 }
 NAMES = tuple(_CODECS)
 TAGS = {name: tag for name, (tag, _, _) in _CODECS.items()}

@@ -28,6 +28,7 @@ from mergepipe.codecs.coarse import (
     stream,
 )
 from mergepipe.codecs.floats import BY_CODE, FORMATS, FloatFormat, float_format
+from mergepipe.codecs.pieces import Pieces
 from mergepipe.codecs.protocol import Buffer
 from mergepipe.codecs.scratch import elements, octets, scratch
 from mergepipe.codecs.trits import CHUNK, classify_into, pack_into, packed_length, unpack_into
@@ -165,7 +166,7 @@ def _best_tables(counts: Any) -> tuple[int, Any, Any]:
         wanted = counts[: exact.ROWS] if flags else per_class.sum(0)
         rows = wanted.astype(np.uint32)
         nibbles = np.empty(rows.shape[0] * (3 * tables.EXACT_ROW + 1), np.uint8)
-        used = tables.describe(rows, nibbles)
+        used = tables.describe(rows, lanes.EXACT_BITS, nibbles)
         cost = tables.cost_of(wanted.astype(np.uint32), rows) + 4 * used
         if best is None or cost < best[0]:
             best = cost, flags, nibbles[:used], rows
@@ -209,12 +210,11 @@ def _encode_exact(block: _Block, trits: Any, classes: Any, magnitude: float) -> 
     words = scratch("words", 3 * size + lanes.LANES, np.uint16)
     used = exact.push(states, index, bits, bit_counts, cut_bits, cut_counts, table, words)
     planes = _encode_low(block)
-    even = np.append(nibbles, np.uint8(0)) if nibbles.size % 2 else nibbles
     return b"".join(
         (
             _FIXED.pack(format_.code, flags, pivot, len(block.tail)),
             _LENGTHS.pack(nibbles.size, *(len(plane) for plane in planes)),
-            (even[0::2] | even[1::2] << 4).astype(np.uint8).tobytes(),
+            tables.pack_nibbles(nibbles),
             states.tobytes(),
             words[:used].tobytes(),
             *planes,
@@ -319,38 +319,30 @@ def _statistics(block: _Block, surveyed: _Survey, packed: Any) -> BlockStatistic
 
 
 def _decode_exact(layers: Sequence[Buffer], base: Any, out: Any) -> None:
-    payload = octets(layers[1])
-    if payload.size < _FIXED.size:
-        raise CodecError("an exact payload ends early")
-    code, flags, pivot, tail = _FIXED.unpack(payload[: _FIXED.size].tobytes())
-    body = payload[_FIXED.size :]
+    pieces = Pieces(layers[1])
+    code, flags, pivot, tail = _FIXED.unpack(pieces.take(_FIXED.size).tobytes())
     format_ = BY_CODE.get(code)
     if format_ is None or flags > _STORED or base.size != out.size:
         raise CodecError(f"unknown exact layout {code}.{flags}")
     if flags == _STORED:
+        body = pieces.rest()
         if body.size != out.size:
             raise CodecError(f"a stored block of {body.size} bytes, {out.size} wanted")
         out[:] = body
         return
     count, rest = divmod(out.size, format_.width_bytes)
-    if tail != rest or body.size < _LENGTHS.size + tail:
-        raise CodecError("an exact payload of another length than its block")
-    if not 1 <= pivot <= format_.largest_exponent:
-        raise CodecError(f"a pivot exponent of {pivot}")
-    nibble_count, *low_lengths = _LENGTHS.unpack(body[: _LENGTHS.size].tobytes())
-    if (format_.width_bytes == 2) != (low_lengths == [0, 0]) and count:
-        raise CodecError("low planes and float format do not agree")
-    described = (nibble_count + 1) // 2
-    begin = _LENGTHS.size + described + 4 * lanes.LANES
-    end = body.size - tail - sum(low_lengths)
-    if begin > end:
-        raise CodecError("an exact payload ends early")
-    nibbles = np.empty(2 * described, np.uint8)
-    packed_nibbles = body[_LENGTHS.size : _LENGTHS.size + described]
-    np.bitwise_and(packed_nibbles, 15, out=nibbles[0::2])
-    np.right_shift(packed_nibbles, 4, out=nibbles[1::2])
+    if tail != rest or not 1 <= pivot <= format_.largest_exponent:
+        raise CodecError(f"{tail} bytes after whole weights, a pivot of {pivot}")
+    last = pieces.take_last(tail)
+    nibble_count, *low_lengths = _LENGTHS.unpack(pieces.take(_LENGTHS.size).tobytes())
+    if format_.width_bytes == 2 and any(low_lengths):
+        raise CodecError("a 16-bit float has no low planes")
+    lows = [pieces.take_last(length) for length in reversed(low_lengths)][::-1]
+    nibbles = tables.unpack_nibbles(pieces.take((nibble_count + 1) // 2), nibble_count)
+    states = pieces.take(4 * lanes.LANES).copy().view(np.uint32)
+    data = pieces.rest()
     rows = np.zeros((exact.ROWS if flags else exact.KINDS, tables.EXACT_ROW), np.uint32)
-    if not tables.read_description(nibbles[:nibble_count], rows):
+    if not tables.read_description(nibbles, lanes.EXACT_BITS, rows):
         raise CodecError("damaged tables in an exact payload")
     packed, classes = decode_coarse(layers[0], count)
     trits = scratch("trits", packed.size * 5, np.uint8)
@@ -359,8 +351,7 @@ def _decode_exact(layers: Sequence[Buffer], base: Any, out: Any) -> None:
     tables.fill_decoder_rows(rows, lanes.EXACT_BITS, table)
     null = exact.NULL_ROW << lanes.EXACT_BITS
     tables.fill_decoder(np.zeros(1, np.uint32), lanes.EXACT_BITS, table[null:])
-    states = body[begin - 4 * lanes.LANES : begin].copy().view(np.uint32)
-    words, at = stream(body[begin:end])
+    words, at = stream(data)
     upper_base, upper_out = _upper_halves(base, out, format_, count)
     left = exact.pull(
         states,
@@ -376,13 +367,9 @@ def _decode_exact(layers: Sequence[Buffer], base: Any, out: Any) -> None:
         upper_out,
     )
     check_end(states, left)
-    lows = [
-        body[end : end + low_lengths[0]],
-        body[end + low_lengths[0] : end + low_lengths[0] + low_lengths[1]],
-    ]
     _finish(upper_out, lows, base, out, format_, count)
     if tail:
-        out[-tail:] = body[-tail:]
+        out[-tail:] = last
 
 
 def _upper_halves(base: Any, out: Any, format_: FloatFormat, count: int) -> tuple[Any, Any]:
@@ -408,7 +395,7 @@ def _finish(
             out[:whole] = upper.view(np.uint8)
         return
     for k, low in enumerate(lows):
-        plane = low if low.size == count else octets(frames.decompress(low, count))
+        plane = low if low.size == count else octets(frames.decompress(low.data, count))
         np.bitwise_xor(plane, base[k:whole:4], out=out[k:whole:4])
     halves = upper.view(np.uint8)
     out[2:whole:4] = halves[0::2]

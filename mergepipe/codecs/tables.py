@@ -20,7 +20,6 @@ EXACT_ROW = 128
 COARSE_ROW = 256
 _NEXT_BYTE = 14  # nibble: the code does not follow closely, the next two nibbles are it
 _END = 15  # nibble: the other symbols of this row do not occur
-_LAST_CODE = 72  # of frequency 2048
 
 # Bits that a symbol of each frequency costs, in 1024ths.
 _BITS_OF = np.array(
@@ -84,15 +83,15 @@ def _value(code: int) -> int:
     return ((8 + (code & 7)) << octave) + (1 << octave >> 1)
 
 
-@kernel(int64(_U32_ROWS, _U8))
-def describe(rows: Any, nibbles: Any) -> int:
+@kernel(int64(_U32_ROWS, int64, _U8))
+def describe(rows: Any, bits: Any, nibbles: Any) -> int:
     """Replace counts by the frequencies their description stands for; returns nibbles written.
 
-    rows     uint32[rows, symbols]: counts, then frequencies of 2^EXACT_BITS
+    rows     uint32[rows, symbols]: counts, then frequencies of 2^bits
     nibbles  uint8, one to an element, at least rows * (3 * symbols + 1) of them
     """
     at = 0
-    total = 1 << EXACT_BITS
+    total = 1 << bits
     for r in range(rows.shape[0]):
         row = rows[r]
         normalise(row, total)
@@ -120,10 +119,11 @@ def describe(rows: Any, nibbles: Any) -> int:
     return at
 
 
-@kernel(boolean(_READ_U8, _U32_ROWS))
-def read_description(nibbles: Any, rows: Any) -> bool:
+@kernel(boolean(_READ_U8, int64, _U32_ROWS))
+def read_description(nibbles: Any, bits: Any, rows: Any) -> bool:
     """Frequencies that `describe` left in `rows` (zeros on entry). False if the nibbles do not fit."""
     at = 0
+    last_code = 8 * (bits - 2)  # of frequency 2^bits
     for r in range(rows.shape[0]):
         row = rows[r]
         previous = 0
@@ -143,12 +143,12 @@ def read_description(nibbles: Any, rows: Any) -> bool:
                     return False
                 code = (np.int64(nibbles[at]) << 4) | np.int64(nibbles[at + 1])
                 at += 2
-            if code < 0 or code > _LAST_CODE:
+            if code < 0 or code > last_code:
                 return False
             row[symbol] = _value(code)
             previous = code
             symbol += 1
-        normalise(row, 1 << EXACT_BITS)
+        normalise(row, 1 << bits)
     return at == nibbles.size
 
 
@@ -225,3 +225,17 @@ def coarse_row(shares: Any, frequencies: Any) -> None:
             # 64 keeps the division from rounding small shares away before `normalise`.
             frequencies[byte] = max(np.int64(1), share * 64 // ways[moved])
     normalise(frequencies, 1 << COARSE_BITS)
+
+
+def pack_nibbles(nibbles: npt.NDArray[np.uint8]) -> bytes:
+    """Two to a byte, the first in the low half."""
+    even = np.append(nibbles, np.uint8(0)) if nibbles.size % 2 else nibbles
+    return (even[0::2] | even[1::2] << 4).astype(np.uint8).tobytes()
+
+
+def unpack_nibbles(data: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint8]:
+    """Undo `pack_nibbles`."""
+    nibbles = np.empty(2 * data.size, np.uint8)
+    np.bitwise_and(data, 15, out=nibbles[0::2])
+    np.right_shift(data, 4, out=nibbles[1::2])
+    return nibbles[:count]
