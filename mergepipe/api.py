@@ -26,7 +26,7 @@ from mergepipe.packs.index import Index
 from mergepipe.packs.storage import Storage
 from mergepipe.parallel import core_count
 from mergepipe.progress import SILENT, Progress
-from mergepipe.repository import branches, diff, history, layout, locks, revisions
+from mergepipe.repository import branches, diff, history, layout, locks, revisions, usage
 from mergepipe.repository import config as configuration
 from mergepipe.repository.reflog import Reflog, ReflogEntry, Signature
 from mergepipe.repository.refnames import HEADS, TAGS, branch_ref, tag_ref
@@ -154,6 +154,13 @@ class Repository:
             self.blocks,
             threads=self.threads,
             progress=progress,
+        )
+
+    def usage(self, named: Sequence[str] = ()) -> usage.Usage:
+        """The room that these revisions take; every branch, tag and import if none is named."""
+        chosen = [(name, self.resolve(name)) for name in named]
+        return usage.measure(
+            chosen or usage.default_revisions(self.refs), self.objects, self.storage
         )
 
     def reflog(self, ref: str = "HEAD") -> list[ReflogEntry]:

@@ -123,7 +123,7 @@ register(app)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `mp` with these arguments (those of the process by default); returns the exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = _counted(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             # A name that the terminal's encoding lacks is no reason to fail.
@@ -141,6 +141,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Help and --version print outside of `guarded`; what they print can fail to arrive too.
     told = guarded(session, lambda: None)
     return told or (code if isinstance(code, int) else 0)
+
+
+def _counted(arguments: Sequence[str]) -> list[str]:
+    """The arguments with `mp log -3`, which every user of git types, as `mp log -n 3`."""
+    given = list(arguments)
+    if "log" not in given:
+        return given
+    after = given.index("log") + 1
+    options = given[after:]
+    for at, option in enumerate(options):
+        if option[:1] == "-" and option[1:].isdecimal() and options[at - 1 : at] != ["-n"]:
+            options[at : at + 1] = ["-n", option[1:]]
+            break
+    return [*given[:after], *options]
 
 
 def _usage(error: Exception, session: Session) -> int:

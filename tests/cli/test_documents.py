@@ -12,6 +12,7 @@ from mergepipe.cli.commands.branch import BranchDocument
 from mergepipe.cli.commands.checkout import CheckoutDocument
 from mergepipe.cli.commands.commit import CommitDocument
 from mergepipe.cli.commands.diff import DiffDocument
+from mergepipe.cli.commands.du import UsageDocument
 from mergepipe.cli.commands.init import InitDocument
 from mergepipe.cli.commands.log import LogEntry
 from mergepipe.cli.commands.reflog import ReflogDocument
@@ -59,6 +60,8 @@ ID = re.compile("[0-9a-f]{64}")
         (["tag"], list[TagDocument]),
         (["tag", "v2"], TagDocument),
         (["reflog"], list[ReflogDocument]),
+        (["du"], UsageDocument),
+        (["du", "two"], UsageDocument),
         (["config"], dict[str, str | int | float | bool]),
         (["log", "nosuch"], ErrorDocument),
         (["log", "--nosuch"], ErrorDocument),

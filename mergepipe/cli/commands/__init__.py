@@ -11,6 +11,7 @@ from mergepipe.cli.commands import (
     commit,
     config,
     diff,
+    du,
     init,
     log,
     reflog,
@@ -35,6 +36,7 @@ _COMMANDS = (
     branch,
     tag,
     reflog,
+    du,
     config,
 )
 

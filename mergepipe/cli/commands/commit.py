@@ -16,7 +16,7 @@ from mergepipe.sizes import format_size
 
 if TYPE_CHECKING:
     from mergepipe.api import Repository
-    from mergepipe.checkpoints.commits import CommitResult
+    from mergepipe.checkpoints.requests import CommitResult
 
 
 class CommitDocument(msgspec.Struct, frozen=True):
