@@ -1,6 +1,30 @@
 """mergepipe: model weights as data, with git-like history and budget-aware merging.
 
+    repo = mergepipe.Repository.open(".")
+    plan = repo.plan(base="base", experts=["math", "code"], method="ties", density=0.5, budget="25%")
+    result = repo.merge(plan, branch="merged")
+
 The public API is small and lazy: importing this package loads neither torch nor numba.
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mergepipe.api import Repository
+    from mergepipe.errors import MergepipeError
+
 __version__ = "0.1.0"
+__all__ = ["MergepipeError", "Repository", "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    # Imported when asked for: `mp --version` and `import mergepipe` stay instant.
+    if name == "Repository":
+        from mergepipe.api import Repository
+
+        return Repository
+    if name == "MergepipeError":
+        from mergepipe.errors import MergepipeError
+
+        return MergepipeError
+    raise AttributeError(f"module 'mergepipe' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The repository as users hold it, from Python or behind `mp`.
+"""A repository: open, commit, look at history, check out.
 
 Every operation takes its author, time and progress as arguments or from `Repository.open`; nothing
 below this module reads the environment or the clock.
