@@ -93,13 +93,13 @@ class TensorView:
 
     @property
     def coarse_scale(self) -> float:
-        """sqrt(E / C) over the tensor: the factor that gives the estimate the change's energy.
+        """E / C over the tensor: the factor that makes the estimate unbiased, <d, estimate> = E.
 
-        Why additive methods want it: docs/design/coarse-layer.md.
+        Why methods that add want it, and those that elect do not: docs/design/coarse-layer.md.
         """
         total = float(np.nansum(self.energies))
         estimated = float(self.estimate_energies.sum())
-        return float(np.sqrt(total / estimated)) if estimated > 0 else 1.0
+        return total / estimated if estimated > 0 else 1.0
 
     def coarse_hash(self, block: int) -> bytes:
         """BLAKE3 of the block's packed trits."""
