@@ -1,0 +1,1 @@
+"""Streaming execution of a plan, and its publication."""

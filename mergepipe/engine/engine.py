@@ -1,0 +1,180 @@
+"""Executing plans: stream, name, publish."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from mergepipe.engine.batches import Batcher
+from mergepipe.engine.computing import Worker
+from mergepipe.engine.encoding import OutputEncoder
+from mergepipe.engine.executors import Executor, ThreadExecutor
+from mergepipe.engine.manifest import write_manifest
+from mergepipe.engine.memo import Memo, Memory, NoMemo
+from mergepipe.engine.meter import CountingStore, Meter, Source
+from mergepipe.engine.output import OutputFiles
+from mergepipe.engine.result import Costs, MergeResult, describe_run, with_trailer
+from mergepipe.engine.streaming import BlockSink, Streamed, Streaming, layout_tensors
+from mergepipe.engine.transactions import MergeRequest, Transactions
+from mergepipe.ids import ObjectId, object_id
+from mergepipe.objects.encoding import encode
+from mergepipe.objects.merging import Manifest, Plan
+from mergepipe.objects.records import Commit
+from mergepipe.objects.store import ObjectStore
+from mergepipe.packs.blocks import BlockReader
+from mergepipe.packs.storage import Storage
+from mergepipe.progress import SILENT, Progress
+from mergepipe.repository.reflog import Signature
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """What a plan's execution made, in a sink that is not published yet."""
+
+    snapshot: ObjectId
+    manifest: Manifest
+    streamed: Streamed
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Executes plans over one store.
+
+    transaction_manager  where merges are written and published; not needed to replay
+    encoder   how output blocks are stored
+    device    where the arithmetic runs: `cpu`, or a torch device such as `cuda`
+    clock     seconds from any moment on; host: what runs/ says of the machine
+    """
+
+    storage: Storage
+    transaction_manager: Transactions | None = None
+    executor: Executor = field(default_factory=ThreadExecutor)
+    encoder: OutputEncoder = field(default_factory=OutputEncoder)
+    device: str = "cpu"
+    clock: Callable[[], float] = time.perf_counter
+    host: str = ""
+
+    def execute(
+        self,
+        plan: Plan,
+        request: MergeRequest | None = None,
+        *,
+        reuse: bool = True,
+        progress: Progress = SILENT,
+    ) -> MergeResult:
+        """Merge, and publish the result on the branch asked for.
+
+        `reuse` takes blocks that earlier merges made of the same inputs. Raises MergeInputError,
+        Corruption, MissingObject, NoSpace, Locked; the repository is then as it was.
+        """
+        transactions = self.transaction_manager
+        if transactions is None:
+            raise ValueError("an engine without a transaction manager cannot publish")
+        asked = request or MergeRequest()
+        begun = self.clock()
+        meter = Meter()
+        memo: Memory = Memo(self.storage) if reuse else NoMemo()
+        with transactions.begin() as transaction:
+            plan_id = transaction.add_object(encode(plan))
+            made = self.run(plan, transaction, meter, memo=memo, progress=progress)
+            manifest_id = transaction.add_object(encode(made.manifest))
+            transaction.settle()  # so that the time it takes is in the commit
+
+            def costs() -> Costs:
+                return Costs.of(
+                    meter.readings(),
+                    made.streamed,
+                    import_bytes=asked.import_bytes,
+                    written_bytes=transaction.stored_bytes,
+                    seconds=self.clock() - begun,
+                )
+
+            def make(tip: ObjectId | None, who: Signature) -> Commit:
+                base, experts = _input_commits(plan, asked, transactions)
+                parents = [one for one in (tip, base, *experts) if one is not None]
+                return Commit(
+                    made.snapshot,
+                    tuple(dict.fromkeys(parents)),
+                    base,
+                    who.author,
+                    who.time,
+                    who.utc_offset,
+                    with_trailer(asked.message or f"Merge by {plan.method}", costs()),
+                    manifest=manifest_id,
+                )
+
+            published = transactions.publish(
+                transaction, asked, make, why=f"merge: {plan.method} of {len(plan.experts)}"
+            )
+            memo.save()
+            result = MergeResult(
+                published.commit,
+                made.snapshot,
+                made.manifest,
+                manifest_id,
+                plan_id,
+                published.branch,
+                costs(),
+            )
+            text = describe_run(result, host=self.host, device=self.device)
+            transactions.keep_run(published.commit, text)
+        return result
+
+    def run(
+        self,
+        plan: Plan,
+        sink: BlockSink,
+        meter: Meter,
+        *,
+        memo: Memory,
+        progress: Progress = SILENT,
+        derive: bool = False,
+        encode_blocks: bool = True,
+    ) -> Executed:
+        """Make a plan's output in a sink: blocks, tensors and the snapshot.
+
+        derive         a coarse reading may come from exact bytes (engine.batches.Batcher)
+        encode_blocks  False: blocks are named, not stored
+        """
+        metadata = Storage(
+            CountingStore(self.storage.store, meter, Source.METADATA), self.storage.index
+        )
+        objects = ObjectStore(metadata)
+        streaming = Streaming(
+            plan,
+            objects,
+            Batcher(metadata, object_id(encode(plan)), derive, encode_blocks),
+            Worker(self.storage, meter, self.encoder, self.device),
+            self.executor,
+            memo,
+            sink,
+            progress,
+        )
+        layout = layout_tensors(plan, objects)
+        progress.start("merge", _output_bytes(plan, objects))
+        streamed = streaming.run(layout)
+        files = OutputFiles(objects, BlockReader(metadata), sink, self.encoder)
+        places = [(tensor.file, tensor.name) for tensor in plan.tensors]
+        snapshot = sink.add_object(
+            encode(files.snapshot(plan.layout, dict(zip(places, streamed.tensors, strict=True))))
+        )
+        manifest = write_manifest(plan, snapshot, layout, streamed.tensors, objects)
+        return Executed(snapshot, manifest, streamed)
+
+
+def _output_bytes(plan: Plan, objects: ObjectStore) -> int:
+    """What will pass, near enough for a progress bar: the layout's tensor files."""
+    tensor_files = {tensor.file for tensor in plan.tensors}
+    files = objects.snapshot(plan.layout).files
+    return sum(file.size for file in files if file.path in tensor_files)
+
+
+def _input_commits(
+    plan: Plan, request: MergeRequest, transactions: Transactions
+) -> tuple[ObjectId | None, Sequence[ObjectId]]:
+    """The commits of the inputs: as asked for, else tips that hold the plan's snapshots."""
+    if request.base is not None or request.experts:
+        return request.base, request.experts
+    holders = transactions.holders()
+    base = None if plan.base is None else holders.get(plan.base)
+    experts = [holders[one.snapshot] for one in plan.experts if one.snapshot in holders]
+    return base, experts

@@ -1,0 +1,118 @@
+"""What the coarse depth takes from profiles, and how packed trits are read and checked.
+
+A coarse reading is a pure function of block, base block and profile: from the stored coarse layer,
+or, where a block is not stored with one, from its exact bytes. Either way its packed trits must
+have the BLAKE3 that the profile names.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mergepipe.catalog.view import TensorView
+from mergepipe.codecs.protocol import Buffer
+from mergepipe.dtypes import DType
+from mergepipe.engine.work import Estimate
+from mergepipe.errors import Corruption, MergeInputError
+from mergepipe.ids import ID_BYTES, BlockId, ObjectId, digest
+from mergepipe.names import quoted
+from mergepipe.objects.merging import Profile, TensorProfile
+from mergepipe.objects.store import ObjectStore
+from mergepipe.values import decode
+
+
+@dataclass(frozen=True, slots=True)
+class CoarseColumns:
+    """Of one tensor's profile, the columns that coarse reading needs: 40 bytes per block."""
+
+    tensor: ObjectId
+    base: ObjectId
+    magnitudes: npt.NDArray[np.float32]
+    thresholds: npt.NDArray[np.float32]
+    digests: bytes
+
+    def estimate(self, index: int, block: BlockId, base: BlockId) -> Estimate:
+        """The coarse reading of block `index`."""
+        return Estimate(
+            block,
+            base,
+            float(self.magnitudes[index]),
+            float(self.thresholds[index]),
+            self.digests[index * ID_BYTES : (index + 1) * ID_BYTES],
+        )
+
+
+def coarse_columns(
+    profile: ObjectId, tensors: Iterable[str], objects: ObjectStore
+) -> dict[str, CoarseColumns]:
+    """The columns of the named tensors. The profile itself, with its counts, is let go of.
+
+    Raises MergeInputError for a tensor that the profile does not have a coarse reading of.
+    """
+    wanted = set(tensors)
+    found = {
+        tensor.name: _columns(tensor)
+        for tensor in objects.load(profile, Profile).tensors
+        if tensor.name in wanted and tensor.thresholds
+    }
+    for name in sorted(wanted - found.keys()):
+        raise MergeInputError(
+            f"profile {profile.hex()[:12]} has no coarse reading of {quoted(name)}",
+            "this plan does not fit its profiles; make it again",
+        )
+    return found
+
+
+def _columns(tensor: TensorProfile) -> CoarseColumns:
+    view = TensorView(tensor)
+    return CoarseColumns(
+        tensor.tensor, tensor.base, view.magnitudes, view.thresholds, tensor.coarse
+    )
+
+
+def trits_from_layer(estimate: Estimate, payload: Buffer, count: int) -> npt.NDArray[np.uint8]:
+    """The trits of a stored coarse layer, in order. Raises Corruption, CodecError."""
+    from mergepipe.codecs.coarse import coarse_symbols
+
+    return in_order(_checked(estimate, coarse_symbols(payload, count)), count)
+
+
+def trits_from_weights(
+    estimate: Estimate, raw: Buffer, base: Buffer, dtype: DType
+) -> npt.NDArray[np.uint8]:
+    """The same from the weights themselves. Raises Corruption."""
+    from mergepipe.codecs.trits import CHUNK, pack_into, packed_length
+
+    with np.errstate(invalid="ignore", over="ignore"):
+        d = decode(dtype, raw).astype(np.float32) - decode(dtype, base).astype(np.float32)
+    large = (np.abs(d) >= np.float32(estimate.threshold)) & np.isfinite(d) & (d != 0)
+    packed = np.empty(packed_length(len(d)), np.uint8)
+    trits = np.zeros(-(-len(packed) // (CHUNK // 5)) * CHUNK, np.uint8)
+    trits[: len(d)] = np.where(large, np.where(d < 0, 1, 2), 0)
+    pack_into(trits, packed)
+    return in_order(_checked(estimate, packed), len(d))
+
+
+def in_order(packed: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint8]:
+    """Packed trits as merge methods take them: five neighbouring weights to a byte."""
+    from mergepipe.codecs.trits import unpack_into
+
+    trits = np.empty(packed.size * 5, np.uint8)
+    unpack_into(packed, trits)
+    fives = trits[: -(-count // 5) * 5].reshape(-1, 5)
+    out = fives[:, 4].copy()
+    for place in (3, 2, 1, 0):
+        out *= np.uint8(3)
+        out += fives[:, place]
+    return out
+
+
+def _checked(estimate: Estimate, packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    if digest(packed.tobytes()) != estimate.digest:
+        raise Corruption(
+            f"block {estimate.block.hex()}: its coarse layer is not the one in the profile",
+            "mp fsck --read-data tells what else is damaged",
+        )
+    return packed

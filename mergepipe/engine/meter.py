@@ -1,0 +1,157 @@
+"""The physical byte counter. It sits at the read call, and refuses what the plan did not name."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from types import TracebackType
+from typing import Self
+
+from mergepipe.bytestore.protocol import Buffer, ByteStore, ByteWriter
+from mergepipe.engine.work import Permit
+from mergepipe.ids import BlockId
+from mergepipe.packs.index import Location
+from mergepipe.packs.reader import pack_key
+
+
+class UnplannedRead(RuntimeError):
+    """A record was asked for that the plan does not read at that depth: a bug in the engine."""
+
+
+class Source(Enum):
+    """Whose bytes a read counts as."""
+
+    EXPERT = "expert"
+    BASE = "base"
+    METADATA = "metadata"
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """Bytes read from the byte store so far, as stored: whole records, and objects and footers."""
+
+    expert_bytes: int = 0
+    base_bytes: int = 0
+    metadata_bytes: int = 0
+    reads: int = 0
+
+
+class Meter:
+    """Counts bytes by source. May be used from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._bytes = dict.fromkeys(Source, 0)
+        self._reads = 0
+
+    def count(self, source: Source, length: int) -> None:
+        """Note one read of `length` bytes."""
+        with self._lock:
+            self._bytes[source] += length
+            self._reads += 1
+
+    def readings(self) -> Readings:
+        """What was read so far."""
+        with self._lock:
+            return Readings(
+                self._bytes[Source.EXPERT],
+                self._bytes[Source.BASE],
+                self._bytes[Source.METADATA],
+                self._reads,
+            )
+
+    def read_records(self, store: ByteStore, records: Sequence[Location], permit: Permit) -> Buffer:
+        """Records that lie side by side in one pack, in one read of exactly their bytes.
+
+        Raises UnplannedRead before anything is read; FileNotFoundError if the pack is gone. The
+        result is shorter than the records where the pack is.
+        """
+        first = records[0]
+        end = first.offset
+        lengths = dict.fromkeys(Source, 0)
+        for at in records:
+            if at.pack != first.pack or at.offset != end:
+                raise UnplannedRead(f"bytes {end} to {at.offset} of {pack_key(at.pack)}")
+            lengths[_source(at, permit)] += at.stored_bytes
+            end += at.stored_bytes
+        span = memoryview(bytearray(end - first.offset))
+        read = store.read_into(pack_key(first.pack), first.offset, span)
+        with self._lock:
+            for source, length in lengths.items():
+                self._bytes[source] += length
+            self._reads += 1
+        return span[:read]
+
+
+def _source(at: Location, permit: Permit) -> Source:
+    block = BlockId(at.id)
+    if block in permit.base:
+        return Source.BASE
+    if block in permit.exact or (block in permit.coarse and at.layer == 0):
+        return Source.EXPERT
+    raise UnplannedRead(
+        f"layer {at.layer} of block {block.hex()[:12]} is not in the plan at that depth"
+    )
+
+
+class CountingStore:
+    """A byte store whose every read counts as one source's."""
+
+    def __init__(self, store: ByteStore, meter: Meter, source: Source) -> None:
+        self._store = store
+        self._meter = meter
+        self._source = source
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """The store below stays open: it is another's."""
+
+    def close(self) -> None:
+        """The store below stays open: it is another's."""
+
+    def get(self, key: str) -> bytes | None:
+        """As the store below, counted."""
+        value = self._store.get(key)
+        self._meter.count(self._source, len(value or b""))
+        return value
+
+    def read_into(self, key: str, offset: int, out: memoryview) -> int:
+        """As the store below, counted."""
+        read = self._store.read_into(key, offset, out)
+        self._meter.count(self._source, read)
+        return read
+
+    def size(self, key: str) -> int | None:
+        """As the store below."""
+        return self._store.size(key)
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """As the store below."""
+        return self._store.list(prefix)
+
+    def create(self) -> ByteWriter:
+        """As the store below."""
+        return self._store.create()
+
+    def publish(self, values: Sequence[tuple[ByteWriter, str]]) -> None:
+        """As the store below."""
+        self._store.publish(values)
+
+    def put(self, key: str, value: Buffer) -> None:
+        """As the store below."""
+        self._store.put(key, value)
+
+    def compare_and_swap(self, key: str, old: bytes | None, new: bytes | None) -> bool:
+        """As the store below."""
+        return self._store.compare_and_swap(key, old, new)
+
+    def delete(self, key: str) -> None:
+        """As the store below."""
+        self._store.delete(key)

@@ -1,0 +1,225 @@
+"""Blocks of one work in memory: fetched in few large reads, decoded once, let go of early."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mergepipe.bytestore.protocol import Buffer, ByteStore
+from mergepipe.codecs.registry import codec_tagged
+from mergepipe.dtypes import DType
+from mergepipe.engine.estimates import trits_from_layer, trits_from_weights
+from mergepipe.engine.meter import CountingStore, Meter, Source
+from mergepipe.engine.work import Estimate, Group, Step, Weights, Work
+from mergepipe.errors import Corruption
+from mergepipe.ids import BlockId, block_id
+from mergepipe.packs.blocks import BlockReader
+from mergepipe.packs.encodings import Place
+from mergepipe.packs.format import (
+    RECORD_HEADER_BYTES,
+    RecordKind,
+    parse_record,
+    plausible_lengths,
+)
+from mergepipe.packs.index import Location
+from mergepipe.packs.reader import pack_key
+from mergepipe.packs.storage import Storage
+
+LARGEST_READ = 16 << 20
+_RAW_TAG = 0
+
+
+class BlockSource(Protocol):
+    """Where the steps of one work get their blocks. Everything given is verified."""
+
+    def fetch(self, group: Group) -> None:
+        """Read what a group needs."""
+        ...
+
+    def raw(self, block: BlockId) -> Buffer:
+        """A block's bytes."""
+        ...
+
+    def trits(self, estimate: Estimate, dtype: DType, count: int) -> Buffer:
+        """Packed trits of `count` weights."""
+        ...
+
+    def done(self, step: Step) -> None:
+        """A step has been made: what only it needed can go."""
+        ...
+
+
+class FetchedBlocks:
+    """Blocks by the encodings that the work names; every record is read once, by the meter."""
+
+    def __init__(self, work: Work, store: ByteStore, meter: Meter) -> None:
+        self._work = work
+        self._store = store
+        self._meter = meter
+        self._payloads: dict[Place, memoryview] = {}
+        self._raws: dict[BlockId, Buffer] = {}
+        self._verified: set[BlockId] = set()
+        self._uses: Counter[BlockId] = Counter()
+        for step in work.steps:
+            self._uses.update(self._needed(step))
+
+    def fetch(self, group: Group) -> None:
+        """Read the group's records: neighbours together, nothing between."""
+        for records in _neighbours(group.records):
+            span = memoryview(self._meter.read_records(self._store, records, self._work.permit))
+            start = records[0].offset
+            for at in records:
+                self._payloads[at.pack, at.offset] = _payload(span, at, at.offset - start)
+
+    def raw(self, block: BlockId) -> Buffer:
+        """A block's bytes, compared with its id. Raises Corruption, CodecError."""
+        raw = self._decoded(block)
+        if block not in self._verified:
+            if block_id(raw) != block:
+                raise Corruption(f"block {block.hex()} is damaged: its bytes hash differently")
+            self._verified.add(block)
+        return raw
+
+    def trits(self, estimate: Estimate, dtype: DType, count: int) -> Buffer:
+        """Packed trits, compared with the profile's hash. Raises Corruption, CodecError."""
+        layer = self._work.coarse.get((estimate.block, estimate.base))
+        if layer is None:
+            raw, base = self.raw(estimate.block), self.raw(estimate.base)
+            return trits_from_weights(estimate, raw, base, dtype).data
+        payload = self._payloads[layer.pack, layer.offset]
+        return trits_from_layer(estimate, payload, count).data
+
+    def done(self, step: Step) -> None:
+        """Forget blocks that no later step of the work needs."""
+        for block in self._needed(step):
+            self._uses[block] -= 1
+            if not self._uses[block]:
+                self._raws.pop(block, None)
+                for at in self._records(block):
+                    self._payloads.pop((at.pack, at.offset), None)
+
+    def _decoded(self, block: BlockId) -> Buffer:
+        found = self._raws.get(block)
+        if found is not None:
+            return found
+        encoding = self._work.encodings[block]
+        base = None if encoding.base is None else self._decoded(encoding.base)
+        first = encoding.layers[0]
+        layers = [self._payloads[at.pack, at.offset] for at in encoding.layers]
+        if base is not None and len(base) != encoding.raw_length:
+            raise Corruption(f"block {block.hex()} and its base differ in length")
+        raw: Buffer
+        if first.codec == _RAW_TAG and len(layers) == 1:
+            if len(layers[0]) != encoding.raw_length:
+                raise Corruption(f"block {block.hex()}: a raw record of the wrong length")
+            raw = layers[0]
+        else:
+            out = np.empty(encoding.raw_length, np.uint8).data
+            codec_tagged(first.codec, first.version).decode_into(layers, base, out)
+            raw = out
+        self._raws[block] = raw
+        return raw
+
+    def _records(self, block: BlockId) -> Iterator[Location]:
+        encoding = self._work.encodings.get(block)
+        if encoding is not None:
+            yield from encoding.layers
+
+    def _needed(self, step: Step) -> Iterator[BlockId]:
+        """Every block that a step makes use of, once each, the bases they lean on included."""
+        seen: set[BlockId] = set()
+        stack = [piece.block for piece in step.base.pieces] if step.base is not None else []
+        for one in step.inputs:
+            if isinstance(one, Weights):
+                stack += [piece.block for piece in one.pieces]
+            elif isinstance(one, Estimate):
+                stack.append(one.block)
+        while stack:
+            block = stack.pop()
+            if block in seen:
+                continue
+            seen.add(block)
+            yield block
+            encoding = self._work.encodings.get(block)
+            if encoding is not None and encoding.base is not None:
+                stack.append(encoding.base)
+
+
+class RepairedBlocks:
+    """Blocks by whatever intact copy or encoding the store has: slower, when the first one failed.
+
+    What is read counts as expert bytes, or as base bytes where the block is one of the base's.
+    """
+
+    def __init__(self, work: Work, storage: Storage, meter: Meter) -> None:
+        self._permit = work.permit
+        self._readers = {
+            source: BlockReader(Storage(CountingStore(storage.store, meter, source), storage.index))
+            for source in (Source.BASE, Source.EXPERT)
+        }
+        self._raws: dict[BlockId, Buffer] = {}
+
+    def fetch(self, group: Group) -> None:
+        """Nothing ahead of need."""
+
+    def raw(self, block: BlockId) -> Buffer:
+        """A block's bytes. Raises MissingObject, Corruption: there is no intact copy."""
+        if block not in self._raws:
+            source = Source.BASE if block in self._permit.base else Source.EXPERT
+            self._raws[block] = self._readers[source].read([block])[0]
+        return self._raws[block]
+
+    def trits(self, estimate: Estimate, dtype: DType, count: int) -> Buffer:
+        """Packed trits from the block's exact bytes."""
+        raw, base = self.raw(estimate.block), self.raw(estimate.base)
+        return trits_from_weights(estimate, raw, base, dtype).data
+
+    def done(self, step: Step) -> None:
+        """Keep nothing."""
+        self._raws.clear()
+
+
+def _neighbours(records: Sequence[Location]) -> Iterator[list[Location]]:
+    """Runs of records that lie side by side, LARGEST_READ at most unless one alone is longer."""
+    run: list[Location] = []
+    for at in records:
+        if not plausible_lengths(RecordKind.BLOCK, at.raw_length, at.encoded_length):
+            raise Corruption(f"block {at.id.hex()}: a record of absurd length")
+        if run:
+            end = run[-1].offset + run[-1].stored_bytes
+            length = end + at.stored_bytes - run[0].offset
+            if run[-1].pack != at.pack or end != at.offset or length > LARGEST_READ:
+                yield run
+                run = []
+        run.append(at)
+    if run:
+        yield run
+
+
+def _payload(span: memoryview, at: Location, begin: int) -> memoryview:
+    """The payload of the record that begins at byte `begin` of what was read."""
+    what = pack_key(at.pack)
+    if begin + at.stored_bytes > len(span):
+        raise Corruption(f"{what} is cut short")
+    if not at.describes(parse_record(span, what, begin)):
+        raise Corruption(f"{what}: the record at {at.offset} is not the one indexed")
+    begin += RECORD_HEADER_BYTES
+    return span[begin : begin + at.encoded_length]
+
+
+def joined(source: BlockSource, weights: Weights) -> Buffer:
+    """The bytes of an input's range: a view of its block, or a copy where there are several."""
+    if len(weights.pieces) == 1:
+        piece = weights.pieces[0]
+        raw = source.raw(piece.block)
+        return raw if piece.whole else memoryview(raw)[piece.begin : piece.end]
+    out: npt.NDArray[Any] = np.empty(sum(p.end - p.begin for p in weights.pieces), np.uint8)
+    at = 0
+    for piece in weights.pieces:
+        size = piece.end - piece.begin
+        block = np.frombuffer(source.raw(piece.block), np.uint8)
+        out[at : at + size] = block[piece.begin : piece.end]
+        at += size
+    return out.data

@@ -1,0 +1,78 @@
+"""Running a merge again from its plan, publishing nothing, to compare every id."""
+
+from dataclasses import dataclass, field
+
+from mergepipe.engine.engine import Engine
+from mergepipe.engine.memo import NoMemo
+from mergepipe.engine.meter import Meter, Readings
+from mergepipe.ids import BlockId, ObjectId, object_id
+from mergepipe.objects.encoding import encode
+from mergepipe.objects.merging import Manifest, Plan
+from mergepipe.objects.store import ObjectStore
+from mergepipe.packs.encoding import EncodedBlock
+from mergepipe.progress import SILENT, Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What a replay found. `tensors` are the names of those that came out otherwise."""
+
+    snapshot: ObjectId
+    manifest: ObjectId
+    same: bool
+    tensors: tuple[str, ...]
+    readings: Readings
+
+
+@dataclass(slots=True)
+class _Nowhere:
+    """A sink that keeps objects for the length of a run, and no blocks."""
+
+    stored_bytes: int = 0
+    _objects: dict[ObjectId, bytes] = field(default_factory=dict)
+
+    def has_block(self, block: BlockId) -> bool:
+        """As if everything were stored."""
+        return True
+
+    def add_block(self, block: EncodedBlock) -> bool:
+        """Nothing to keep."""
+        return False
+
+    def add_object(self, canonical: bytes) -> ObjectId:
+        """Its id; the bytes are kept for who asks before the run is over."""
+        identity = object_id(canonical)
+        self._objects[identity] = canonical
+        return identity
+
+    def pending_object(self, identity: ObjectId) -> bytes | None:
+        """An object of this run."""
+        return self._objects.get(identity)
+
+
+def replay(engine: Engine, manifest: ObjectId, *, progress: Progress = SILENT) -> Replay:
+    """Execute the plan of a manifest from its inputs, taking no remembered result.
+
+    Raises MissingObject if plan, inputs or their blocks are not in the store any more, and what
+    executing raises.
+    """
+    objects = ObjectStore(engine.storage)
+    recorded = objects.load(manifest, Manifest)
+    meter = Meter()
+    made = engine.run(
+        objects.load(recorded.plan, Plan),
+        _Nowhere(),
+        meter,
+        memo=NoMemo(),
+        progress=progress,
+        derive=True,
+        encode_blocks=False,
+    )
+    identity = object_id(encode(made.manifest))
+    differing = tuple(
+        before.name
+        for before, after in zip(recorded.tensors, made.manifest.tensors, strict=False)
+        if before != after
+    )
+    same = identity == manifest and made.snapshot == recorded.output
+    return Replay(made.snapshot, identity, same, differing, meter.readings())

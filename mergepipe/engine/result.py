@@ -1,0 +1,146 @@
+"""What a merge made, and what it really cost: for the caller, the commit's message and runs/."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from mergepipe.engine.meter import Readings
+from mergepipe.engine.streaming import Streamed
+from mergepipe.ids import ObjectId
+from mergepipe.objects.merging import Manifest
+from mergepipe.sizes import format_size
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What a run took. Sizes in bytes, as stored; blocks are the output's."""
+
+    readings: Readings
+    import_bytes: int
+    written_bytes: int
+    seconds: float
+    blocks_computed: int
+    blocks_remembered: int
+    blocks_kept: int
+
+    @classmethod
+    def of(
+        cls,
+        readings: Readings,
+        streamed: Streamed,
+        *,
+        import_bytes: int,
+        written_bytes: int,
+        seconds: float,
+    ) -> "Costs":
+        """The costs of a run so far."""
+        return cls(
+            readings,
+            import_bytes,
+            written_bytes,
+            seconds,
+            streamed.computed,
+            streamed.remembered,
+            streamed.kept,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MergeResult:
+    """A published merge. `snapshot, manifest = result` works too."""
+
+    commit: ObjectId
+    snapshot: ObjectId
+    manifest: Manifest
+    manifest_id: ObjectId
+    plan_id: ObjectId
+    branch: str | None
+    costs: Costs
+
+    def __iter__(self) -> Iterator[ObjectId | Manifest]:
+        yield self.snapshot
+        yield self.manifest
+
+    @property
+    def expert_bytes_read(self) -> int:
+        """Bytes read from storage for expert blocks."""
+        return self.costs.readings.expert_bytes
+
+    @property
+    def base_bytes_read(self) -> int:
+        """Bytes read from storage for the base's blocks."""
+        return self.costs.readings.base_bytes
+
+    @property
+    def import_bytes(self) -> int:
+        """Bytes read to import experts given as paths."""
+        return self.costs.import_bytes
+
+    @property
+    def written_bytes(self) -> int:
+        """Bytes added to the store."""
+        return self.costs.written_bytes
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return self.costs.seconds
+
+
+class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`runs/<commit>.json`: what one merge really took. Ids in hex; keys are only ever added."""
+
+    version: int
+    commit: str
+    plan: str
+    manifest: str
+    snapshot: str
+    host: str
+    device: str
+    seconds: float
+    expert_bytes_read: int
+    base_bytes_read: int
+    metadata_bytes_read: int
+    reads: int
+    import_bytes: int
+    written_bytes: int
+    blocks_computed: int
+    blocks_remembered: int
+    blocks_kept: int
+
+
+def describe_run(result: MergeResult, *, host: str, device: str) -> str:
+    """The text of a run's file."""
+    costs, readings = result.costs, result.costs.readings
+    run = Run(
+        1,
+        result.commit.hex(),
+        result.plan_id.hex(),
+        result.manifest_id.hex(),
+        result.snapshot.hex(),
+        host,
+        device,
+        round(costs.seconds, 6),
+        readings.expert_bytes,
+        readings.base_bytes,
+        readings.metadata_bytes,
+        readings.reads,
+        costs.import_bytes,
+        costs.written_bytes,
+        costs.blocks_computed,
+        costs.blocks_remembered,
+        costs.blocks_kept,
+    )
+    return msgspec.json.format(msgspec.json.encode(run), indent=2).decode() + "\n"
+
+
+def with_trailer(message: str, costs: Costs) -> str:
+    """A commit message with what the run cost at its end, as git's trailers stand."""
+    readings = costs.readings
+    trailer = (
+        f"Expert-Bytes-Read: {readings.expert_bytes} ({format_size(readings.expert_bytes)})\n"
+        f"Base-Bytes-Read: {readings.base_bytes} ({format_size(readings.base_bytes)})\n"
+        f"Seconds: {costs.seconds:.2f}\n"
+    )
+    return f"{message.rstrip()}\n\n{trailer}"

@@ -1,0 +1,225 @@
+"""Streaming a plan: from its tensors to the ids of the output's, a few works at a time.
+
+Memory, whatever the size of the model: threads x (BATCH_BYTES fetched, or one step's records if
+they are more, + one decoded block per input + OUTPUT_BYTES made) + (threads + 2) x OUTPUT_BYTES of
+results that wait to be written, with the encoded form of each. Only ids (32 bytes per block) are
+kept longer.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from mergepipe.engine.batches import Batcher
+from mergepipe.engine.computing import Worker
+from mergepipe.engine.estimates import CoarseColumns, coarse_columns
+from mergepipe.engine.executors import Executor
+from mergepipe.engine.memo import Memory
+from mergepipe.engine.steps import KeptTensor, Known, MergedTensor, lay_steps
+from mergepipe.engine.work import Step, Work
+from mergepipe.errors import MergeInputError
+from mergepipe.ids import BlockId, ObjectId
+from mergepipe.names import quoted
+from mergepipe.objects.encoding import encode
+from mergepipe.objects.merging import Depth, Plan
+from mergepipe.objects.records import Safetensors, Snapshot, Tensor
+from mergepipe.objects.store import ObjectStore
+from mergepipe.packs.encoding import EncodedBlock
+from mergepipe.progress import Progress
+
+# Steps whose records are looked up at once: enough to make the look-up cheap, few enough that
+# workers need not wait for the first.
+_LOOK_AHEAD = 32
+
+
+class BlockSink(Protocol):
+    """Where results go: a transaction, or nowhere."""
+
+    @property
+    def stored_bytes(self) -> int:
+        """What was added to the store so far."""
+        ...
+
+    def has_block(self, block: BlockId) -> bool:
+        """Whether the block is stored already."""
+        ...
+
+    def add_block(self, block: EncodedBlock) -> bool:
+        """Take an encoded block."""
+        ...
+
+    def add_object(self, canonical: bytes) -> ObjectId:
+        """Take an object; returns its id."""
+        ...
+
+    def pending_object(self, identity: ObjectId) -> bytes | None:
+        """The canonical bytes of an object that was added here."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """What a plan's tensors became, in the plan's order, and how: counts are of blocks.
+
+    computed: made here; remembered: a result known before; kept: the base's, not even looked at.
+    """
+
+    tensors: tuple[ObjectId, ...]
+    computed: int
+    remembered: int
+    kept: int
+
+
+@dataclass(slots=True)
+class _Output:
+    """An output tensor being filled."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    block_bytes: int
+    blocks: list[BlockId]
+
+
+@dataclass(slots=True)
+class _Tally:
+    computed: int = 0
+    remembered: int = 0
+    kept: int = 0
+
+
+@dataclass(slots=True)
+class Streaming:
+    """One run of one plan. Use once."""
+
+    plan: Plan
+    objects: ObjectStore
+    batcher: Batcher
+    worker: Worker
+    executor: Executor
+    memo: Memory
+    sink: BlockSink
+    progress: Progress
+    _outputs: dict[int, _Output | ObjectId] = field(default_factory=dict)
+    _tally: _Tally = field(default_factory=_Tally)
+
+    def run(self, layout: Sequence[ObjectId]) -> Streamed:
+        """Make every tensor of the plan; blocks and tensor objects are in the sink then.
+
+        `layout` is from `layout_tensors`. Raises MergeInputError where plan and inputs do not fit,
+        Corruption, MissingObject, NoSpace.
+        """
+        for results in self.executor.results(self._works(layout), self.worker):
+            made = 0
+            for result in results:
+                self._put(result.step, result.block)
+                self.memo.remember(result.step, result.block)
+                if result.encoded is not None and not self.sink.has_block(result.block):
+                    self.sink.add_block(result.encoded)
+                made += result.step.output_bytes
+            self._tally.computed += len(results)
+            self.progress.advance(made, self.sink.stored_bytes)
+        ids = tuple(self._finished(number) for number in range(len(layout)))
+        return Streamed(ids, self._tally.computed, self._tally.remembered, self._tally.kept)
+
+    def _works(self, layout: Sequence[ObjectId]) -> Iterator[Work]:
+        columns = self._columns()
+        waiting: list[Step] = []
+        for number, like in enumerate(layout):
+            tensor = lay_steps(self.plan, number, like, columns, self.objects)
+            if isinstance(tensor, KeptTensor):
+                self._outputs[number] = tensor.tensor
+                continue
+            self._outputs[number] = _Output(
+                tensor.task.dtype.name,
+                tensor.shape,
+                tensor.block_bytes,
+                [BlockId(b"")] * tensor.grid.blocks,
+            )
+            if tensor.streamed:
+                yield from self._batched(list(self._unknown(number, tensor)), streamed=True)
+                continue
+            for step in self._unknown(number, tensor):
+                waiting.append(step)
+                if len(waiting) >= _LOOK_AHEAD:
+                    yield from self._batched(waiting, streamed=False)
+                    waiting = []
+        yield from self._batched(waiting, streamed=False)
+
+    def _unknown(self, number: int, tensor: MergedTensor) -> Iterator[Step]:
+        """The tensor's steps; blocks that are the base's are put down at once."""
+        output = self._outputs[number]
+        assert isinstance(output, _Output)
+        for step in tensor.steps():
+            if isinstance(step, Known):
+                output.blocks[step.index] = step.block
+                self._tally.kept += 1
+            else:
+                yield step
+
+    def _batched(self, steps: Sequence[Step], *, streamed: bool) -> Iterator[Work]:
+        """The work that is left of these steps once what was remembered is put down."""
+        new: list[Step] = []
+        for step, known in zip(steps, self.memo.find(steps), strict=True):
+            if known is None:
+                new.append(step)
+            else:
+                self._put(step, known)
+                self._tally.remembered += 1
+                self.progress.advance(step.output_bytes)
+        return self.batcher.works(new, streamed=streamed) if new else iter(())
+
+    def _put(self, step: Step, block: BlockId) -> None:
+        output = self._outputs[step.task.number]
+        assert isinstance(output, _Output)
+        output.blocks[step.index] = block
+
+    def _finished(self, number: int) -> ObjectId:
+        output = self._outputs.pop(number)
+        if not isinstance(output, _Output):
+            return output
+        return self.sink.add_object(
+            encode(Tensor(output.dtype, output.shape, output.block_bytes, b"".join(output.blocks)))
+        )
+
+    def _columns(self) -> Mapping[tuple[int, str], CoarseColumns]:
+        """What coarse readings need, for every expert and tensor that is read so."""
+        found: dict[tuple[int, str], CoarseColumns] = {}
+        for index, expert in enumerate(self.plan.experts):
+            names = [
+                tensor.name
+                for tensor in self.plan.tensors
+                if len(tensor.depths) > index and Depth.COARSE in tensor.depths[index]
+            ]
+            if not names:
+                continue
+            if expert.profile is None:
+                raise MergeInputError(
+                    f"the plan reads expert {index} coarsely but names no profile of it",
+                    "make the plan again",
+                )
+            columns = coarse_columns(expert.profile, names, self.objects)
+            found |= {(index, name): own for name, own in columns.items()}
+        return found
+
+
+def layout_tensors(plan: Plan, objects: ObjectStore) -> list[ObjectId]:
+    """The layout's tensor at each place of the plan.
+
+    Raises MergeInputError unless the plan names every tensor of the layout, in its order.
+    """
+    snapshot = objects.load(plan.layout, Snapshot)
+    entries = [
+        (file.path, entry.name, entry.tensor)
+        for file in snapshot.files
+        if isinstance(file.content, Safetensors)
+        for entry in file.content.tensors
+    ]
+    if [entry[:2] for entry in entries] != [(one.file, one.name) for one in plan.tensors]:
+        planned = {(one.file, one.name) for one in plan.tensors}
+        missing = [name for path, name, _ in entries if (path, name) not in planned]
+        raise MergeInputError(
+            "the plan does not name the tensors of its layout in their order"
+            + (f": {quoted(missing[0])} is missing" if missing else ""),
+            "make the plan again",
+        )
+    return [tensor for _, _, tensor in entries]
