@@ -13,7 +13,6 @@ from mergepipe.codecs.trits import trits_at
 from mergepipe.dtypes import DType
 from mergepipe.ids import digest
 
-COARSE_DTYPES = frozenset({"BF16", "F16", "F32"})
 _COUNTED_BITS = 16
 
 

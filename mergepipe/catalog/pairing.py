@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from mergepipe.catalog.builder import Pair
+from mergepipe.catalog.pairs import Pair
 from mergepipe.dtypes import byte_length, dtype_of
 from mergepipe.ids import ObjectId
 from mergepipe.objects.records import Safetensors, Snapshot, Tensor

@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
-from mergepipe.catalog.builder import ProfileBuilder
-from mergepipe.catalog.facts import BlockFacts, measure
 from mergepipe.catalog.pairing import pair_snapshots
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.objects.encoding import encode
@@ -16,6 +15,10 @@ from mergepipe.packs.storage import Storage
 from mergepipe.packs.transaction import Transaction
 from mergepipe.parallel import ordered_map
 from mergepipe.progress import SILENT, Progress
+
+if TYPE_CHECKING:  # numpy and numba: loaded only where a profile is made
+    from mergepipe.catalog.builder import ProfileBuilder
+    from mergepipe.catalog.facts import BlockFacts
 
 _BATCH_BLOCKS = 4
 
@@ -61,6 +64,8 @@ class Profiles:
 
     def make(self, snapshot: ObjectId, base: ObjectId, progress: Progress) -> Profile:
         """The profile of a pair, by reading every block that differs."""
+        from mergepipe.catalog.builder import ProfileBuilder
+
         pairs = pair_snapshots(
             self._objects.snapshot(snapshot), self._objects.snapshot(base), self._objects
         )
@@ -78,7 +83,7 @@ class Profiles:
 
     def fill(
         self,
-        builder: ProfileBuilder,
+        builder: "ProfileBuilder",
         places: Iterable[tuple[int, int, BlockId]],
         progress: Progress = SILENT,
     ) -> None:
@@ -87,10 +92,10 @@ class Profiles:
         with ThreadPoolExecutor(self._threads, thread_name_prefix="analyze") as pool:
             for batch in ordered_map(pool, work, _batches(places), window=2 * self._threads + 2):
                 for tensor, index, facts in batch:
-                    if isinstance(facts, BlockFacts) or facts is None:
-                        builder.add(tensor, index, facts)
-                    else:
+                    if isinstance(facts, _Unpaired):
                         builder.add_unpaired(tensor, index)
+                    else:
+                        builder.add(tensor, index, facts)
                     progress.advance(_length(builder, tensor, index))
 
 
@@ -99,12 +104,14 @@ class _Unpaired:
 
 
 _UNPAIRED = _Unpaired()
-_Found = list[tuple[int, int, BlockFacts | _Unpaired | None]]
+_Found: TypeAlias = "list[tuple[int, int, BlockFacts | _Unpaired | None]]"
 
 
 def _measure(
-    builder: ProfileBuilder, reader: BlockReader, batch: list[tuple[int, int, BlockId]]
+    builder: "ProfileBuilder", reader: BlockReader, batch: list[tuple[int, int, BlockId]]
 ) -> _Found:
+    from mergepipe.catalog.facts import measure
+
     wanted: list[BlockId] = []
     for tensor, index, block in batch:
         base = builder.pair(tensor).base_block(index)
@@ -138,7 +145,7 @@ def _batches(
         yield batch
 
 
-def _length(builder: ProfileBuilder, tensor: int, index: int) -> int:
+def _length(builder: "ProfileBuilder", tensor: int, index: int) -> int:
     begin, end = builder.pair(tensor).span(index)
     return end - begin
 

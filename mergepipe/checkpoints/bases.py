@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from mergepipe.catalog.builder import Pair
 from mergepipe.catalog.pairing import BaseTensors
+from mergepipe.catalog.pairs import Pair
 from mergepipe.checkpoints.layout import Layout
 from mergepipe.formats.tree import open_stable
 from mergepipe.ids import ObjectId

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from mergepipe.catalog.builder import Pair
 from mergepipe.catalog.pairing import BaseTensors
+from mergepipe.catalog.pairs import Pair
 from mergepipe.catalog.profiles import Profiles
 from mergepipe.checkpoints.bases import best_match, pair_all
 from mergepipe.checkpoints.deltas import DeltaEncoder
@@ -168,6 +168,8 @@ class _BaseChoice:
         return head.commit if branch is None else self._refs.read(branch)
 
     def _best(self, layout: Layout) -> ObjectId | None:
-        tips = dict.fromkeys(self._refs.list("refs/").values())
-        candidates = [(tip, self._objects.commit(tip).snapshot) for tip in tips]
+        commits: dict[ObjectId, ObjectId] = {}  # one for each snapshot, however many refs it has
+        for tip in dict.fromkeys(self._refs.list("refs/").values()):
+            commits.setdefault(self._objects.commit(tip).snapshot, tip)
+        candidates = [(tip, snapshot) for snapshot, tip in commits.items()]
         return best_match(layout, candidates, self._objects, self._reader)

@@ -3,9 +3,9 @@
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from mergepipe.catalog.builder import Pair, ProfileBuilder
-from mergepipe.catalog.facts import BlockFacts, facts_of, measure
+from mergepipe.catalog.pairs import Pair
 from mergepipe.checkpoints.layout import Layout, Span
 from mergepipe.checkpoints.outcome import BlockOutcome
 from mergepipe.codecs.chooser import choose, samples_of
@@ -15,6 +15,10 @@ from mergepipe.ids import BlockId
 from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.encoding import EncodedBlock, encode_block, seal_payloads
 from mergepipe.packs.storage import Storage
+
+if TYPE_CHECKING:  # numpy and numba: loaded only where a block is new and has a base
+    from mergepipe.catalog.builder import ProfileBuilder
+    from mergepipe.catalog.facts import BlockFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +55,32 @@ class DeltaEncoder:
         self._pairs: Sequence[Pair | None] = ()
         self._codecs: dict[tuple[int, bool], Codec] = {}
         self._choosing = threading.Lock()
-        self.profile = ProfileBuilder()
+        self._profile: ProfileBuilder | None = None
+        # Blocks without facts: whether they have a base block. Kept until a profile is wanted.
+        self._noted: list[tuple[int, int, bool]] = []
 
     def begin(self, layout: Layout) -> None:
         """Learn which tensors will come, and pair them with the base's."""
         self._layout = layout
         self._pairs = self._pair_up(layout)
-        for number, pair in enumerate(self._pairs):
-            if pair is not None and pair.has_profile():
-                self.profile.begin(number, pair)
+
+    @property
+    def profile(self) -> "ProfileBuilder":
+        """What is known of the pairs so far. The first use loads what computes with arrays."""
+        if self._profile is None:
+            from mergepipe.catalog.builder import ProfileBuilder
+
+            self._profile = ProfileBuilder()
+            for number, pair in enumerate(self._pairs):
+                if pair is not None and pair.has_profile():
+                    self._profile.begin(number, pair)
+        for tensor, index, has_base in self._noted:
+            if has_base:
+                self._profile.add(tensor, index, None)
+            else:
+                self._profile.add_unpaired(tensor, index)
+        self._noted.clear()
+        return self._profile
 
     def encode(
         self, spans: Sequence[Span], identities: Sequence[BlockId], raws: Sequence[memoryview]
@@ -88,16 +109,16 @@ class DeltaEncoder:
             if pair is None:
                 continue
             base = pair.base_block(span.index)
-            if base is None:
-                self.profile.add_unpaired(span.tensor, span.index)
-            elif base == outcome.id:
-                self.profile.add(span.tensor, span.index, None)
-            elif isinstance(outcome.facts, BlockFacts):
+            if base is None or base == outcome.id:
+                self._noted.append((span.tensor, span.index, base is not None))
+            elif outcome.facts is not None:
                 self.profile.add(span.tensor, span.index, outcome.facts)
 
     def _base_block(self, span: Span, identity: BlockId) -> BlockId | None:
         pair = self._pairs[span.tensor]
-        base = None if pair is None else pair.base_block(span.index)
+        if pair is None or self._effort == "raw":
+            return None
+        base = pair.base_block(span.index)
         return None if base == identity else base
 
     def _read_bases(self, wanted: Sequence[BlockId]) -> dict[BlockId, _Base]:
@@ -123,6 +144,7 @@ class DeltaEncoder:
         pair = self._pairs[span.tensor]
         wants_facts = base is not None and pair is not None and pair.has_profile()
         if base is not None and codec.name == _RESIDUAL:
+            from mergepipe.catalog.facts import facts_of
             from mergepipe.codecs.residual import Residual
 
             assert isinstance(codec, Residual)
@@ -137,6 +159,8 @@ class DeltaEncoder:
             leaning = (base.stored, base.raw) if base is not None and codec.needs_base else None
             encoded = encode_block(identity, raw, dtype, codec, leaning)
         if wants_facts and pair is not None and base is not None:
+            from mergepipe.catalog.facts import measure
+
             facts = measure(raw, base.declared, dtype, pair.samples(span.index))
         return BlockOutcome(identity, encoded, facts)
 

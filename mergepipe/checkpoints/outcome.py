@@ -1,19 +1,23 @@
 """What became of one block of an ingest."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mergepipe.ids import BlockId
 from mergepipe.packs.encoding import EncodedBlock
+
+if TYPE_CHECKING:
+    from mergepipe.catalog.facts import BlockFacts
 
 
 @dataclass(frozen=True, slots=True)
 class BlockOutcome:
     """A block's id and, where the store did not have it, its encoding.
 
-    `facts` (catalog.facts.BlockFacts) are its statistics against the base block, where the encoder
+    `facts` are its statistics against the base block, where the encoder
     made them on the way.
     """
 
     id: BlockId
     encoded: EncodedBlock | None
-    facts: object | None = None
+    facts: "BlockFacts | None" = None

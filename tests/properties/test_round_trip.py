@@ -5,13 +5,13 @@ from pathlib import Path
 import safetensors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from properties.trees import BLOCK_BYTES, Tree, read_tree, scratch, trees, write_tree
 
 from mergepipe.api import Repository
 from mergepipe.errors import MergepipeError
 from mergepipe.objects.records import Safetensors
 from mergepipe.repository import config
 from mergepipe.repository.reflog import Signature
+from properties.trees import BLOCK_BYTES, Tree, read_tree, scratch, trees, write_tree
 
 WHO = Signature("A U Thor <a@example.org>", 1_700_000_000, 60)
 CODECS = ("auto", "raw", "zstd")

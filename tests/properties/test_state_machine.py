@@ -13,16 +13,6 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from properties.trees import (
-    BLOCK_BYTES,
-    Tree,
-    blobs,
-    read_tree,
-    replace_tree,
-    scratch,
-    tensor_files,
-    write_tree,
-)
 
 from mergepipe.api import Repository
 from mergepipe.checkpoints.layout import is_tensor_file
@@ -34,6 +24,16 @@ from mergepipe.errors import (
     WorktreeDirty,
 )
 from mergepipe.repository.reflog import Signature
+from properties.trees import (
+    BLOCK_BYTES,
+    Tree,
+    blobs,
+    read_tree,
+    replace_tree,
+    scratch,
+    tensor_files,
+    write_tree,
+)
 
 WHO = Signature("A U Thor <a@example.org>", 1_700_000_000, 60)
 NAMES = ("main", "dev", "fix/one", "old")
