@@ -26,7 +26,7 @@ from mergepipe.packs.index import Index
 from mergepipe.packs.storage import Storage
 from mergepipe.parallel import core_count
 from mergepipe.progress import SILENT, Progress
-from mergepipe.repository import branches, diff, history, layout, locks, revisions, usage
+from mergepipe.repository import branches, diff, history, layout, locks, revisions
 from mergepipe.repository import config as configuration
 from mergepipe.repository.reflog import Reflog, ReflogEntry, Signature
 from mergepipe.repository.refnames import HEADS, TAGS, branch_ref, tag_ref
@@ -35,6 +35,8 @@ from mergepipe.repository.refs import RefStore
 if TYPE_CHECKING:
     # Committing brings in compiled kernels; whoever only reads history must not wait for them.
     from mergepipe.checkpoints.commits import Committer
+    from mergepipe.repository.gc import Collected
+    from mergepipe.repository.usage import Usage
 
 _TENSOR_FILE = "tensors.safetensors"
 
@@ -156,12 +158,19 @@ class Repository:
             progress=progress,
         )
 
-    def usage(self, named: Sequence[str] = ()) -> usage.Usage:
+    def usage(self, named: Sequence[str] = ()) -> "Usage":
         """The room that these revisions take; every branch, tag and import if none is named."""
-        chosen = [(name, self.resolve(name)) for name in named]
-        return usage.measure(
-            chosen or usage.default_revisions(self.refs), self.objects, self.storage
-        )
+        from mergepipe.api import upkeep
+
+        return upkeep.usage(self, named)
+
+    def gc(
+        self, *, dry_run: bool = False, keep_reflog: bool = True, progress: Progress = SILENT
+    ) -> "Collected":
+        """Free what no ref, reflog or worktree needs. Raises Locked, Corruption."""
+        from mergepipe.api import upkeep
+
+        return upkeep.gc(self, dry_run=dry_run, keep_reflog=keep_reflog, progress=progress)
 
     def reflog(self, ref: str = "HEAD") -> list[ReflogEntry]:
         """Where a ref was, newest first; `ref` may be a short branch name."""

@@ -12,6 +12,7 @@ from mergepipe.cli.commands import (
     config,
     diff,
     du,
+    gc,
     init,
     log,
     reflog,
@@ -37,6 +38,7 @@ _COMMANDS = (
     tag,
     reflog,
     du,
+    gc,
     config,
 )
 

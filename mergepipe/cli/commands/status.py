@@ -87,8 +87,8 @@ def _text(paint: Paint, head: "Head", document: StatusDocument, behind: bool) ->
         if behind:
             lines.append("The files here were checked out, or committed, before HEAD moved.")
         lines.append("`mp commit` stores them as they are now")
-        if head.commit is not None:
-            lines.append("`mp checkout HEAD --force` throws the changes away")
+        if any(change.change != "new" for change in document.changes):
+            lines.append("`mp checkout HEAD --force` brings back what was modified or deleted")
     return "\n".join(lines)
 
 

@@ -1,0 +1,75 @@
+"""`mp gc`: free what nothing needs."""
+
+from typing import Annotated
+
+import msgspec
+import typer
+
+from mergepipe.cli.command import command
+from mergepipe.cli.panels import UPKEEP
+from mergepipe.cli.session import Session
+from mergepipe.cli.text import count
+from mergepipe.sizes import format_size
+
+
+class GcDocument(msgspec.Struct, frozen=True):
+    """`mp gc --json`. `freed_bytes`: packs removed less packs written.
+
+    `incomplete`: the disk was too full to rewrite all; run it again. `unreadable`: packs that were
+    left alone because they are damaged.
+    """
+
+    freed_bytes: int
+    packs_removed: int
+    packs_rewritten: int
+    dry_run: bool
+    incomplete: bool
+    unreadable: tuple[str, ...]
+
+
+def add(app: typer.Typer) -> None:
+    """Register the command."""
+    command(app, "gc", UPKEEP, examples="mp gc --dry-run\nmp gc")(gc)
+
+
+def gc(
+    session: Session,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", "-n", help="Only say what it would do.", show_default=False),
+    ] = False,
+    no_reflog: Annotated[
+        bool,
+        typer.Option(
+            "--no-reflog",
+            help="Also free what only reflogs name, such as commits before a reset.",
+            show_default=False,
+        ),
+    ] = False,
+) -> None:
+    """Free what no branch, tag, reflog or worktree needs.
+
+    Waits until nobody commits. What a crash left behind is removed too.
+    """
+    with session.repository() as repository, session.progress() as progress:
+        done = repository.gc(dry_run=dry_run, keep_reflog=not no_reflog, progress=progress)
+    document = GcDocument(
+        freed_bytes=done.freed_bytes,
+        packs_removed=done.packs_removed,
+        packs_rewritten=done.packs_rewritten,
+        dry_run=done.dry_run,
+        incomplete=done.incomplete,
+        unreadable=tuple(pack.hex() for pack in done.unreadable),
+    )
+    would = "Would free" if dry_run else "Freed"
+    text = (
+        f"{would} {format_size(done.freed_bytes)}: {count(done.packs_removed, 'pack')} removed, "
+        f"{done.packs_rewritten:,} rewritten"
+    )
+    if not done.packs_removed and not done.packs_rewritten:
+        text = "Nothing to free"
+    session.emit(document, "" if session.quiet else text)
+    if done.incomplete:
+        session.say("the disk was too full to rewrite all packs: run `mp gc` again")
+    if done.unreadable:
+        session.say(f"{count(len(done.unreadable), 'damaged pack')} left alone: see `mp fsck`")
