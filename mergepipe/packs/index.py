@@ -22,6 +22,7 @@ _OBJECT = struct.Struct("<IQQQBB")
 _PACK = struct.Struct("<32sQI")
 _NUMBER = struct.Struct(">I")
 _NEXT_NUMBER = b"next pack"
+_DEEPEST_CHAIN = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,14 @@ class View:
         return found
 
     def has_block(self, block: BlockId) -> bool:
-        """Whether all layers of some encoding of the block are indexed (its base may not be)."""
+        """Whether the block can be made from what is indexed: all layers, and its bases too.
+
+        The bases matter: gc leaves dead records in packs that are mostly alive, and what such a
+        delta leans on may be gone.
+        """
+        return self._has_block(block, _DEEPEST_CHAIN)
+
+    def _has_block(self, block: BlockId, depth: int) -> bool:
         seen: dict[bytes, set[int]] = {}
         with self._transaction.cursor(self._tables.blocks) as cursor:
             if cursor.set_range(block):
@@ -104,7 +112,10 @@ class View:
                         break
                     layers = seen.setdefault(key[:-1], set())
                     layers.add(key[-1])
-                    if len(layers) == self._unpack(_BLOCK, value)[4]:
+                    if len(layers) != self._unpack(_BLOCK, value)[4]:
+                        continue
+                    base = key[ID_BYTES : 2 * ID_BYTES]
+                    if base == NO_ID or (depth and self._has_block(BlockId(base), depth - 1)):
                         return True
         return False
 

@@ -129,6 +129,15 @@ def test_half_an_encoding_is_none(storage: Storage) -> None:
     assert read(storage, whole.id) == [tuned(RAWS[0])]
 
 
+def test_a_delta_without_its_base_is_no_block(storage: Storage) -> None:
+    store_blocks(storage, delta_block(tuned(RAWS[0]), RAWS[0]))
+    with storage.view() as view:
+        assert not view.has_block(block_id(tuned(RAWS[0])))
+    store_blocks(storage, raw_block(RAWS[0]))
+    with storage.view() as view:
+        assert view.has_block(block_id(tuned(RAWS[0])))
+
+
 def test_bases_that_lean_on_each_other_are_refused(storage: Storage) -> None:
     a, b = RAWS[0], tuned(RAWS[0])
     store_blocks(storage, delta_block(a, b), delta_block(b, a))

@@ -10,6 +10,7 @@ from mergepipe.api import Repository
 from mergepipe.dtypes import dtype_of
 from mergepipe.formats.safetensors import build_header
 from mergepipe.ids import ObjectId
+from mergepipe.repository.layout import initialise
 from mergepipe.repository.reflog import Signature
 
 WHO = Signature("Ada <ada@example.org>", 1_700_000_000, 0)
@@ -49,9 +50,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Array | Raw]) -> None:
     path.write_bytes(header + b"".join(raw for _, _, raw in raws.values()))
 
 
-def new_repository(folder: Path, block_size: int = 4096) -> Repository:
-    folder.mkdir(parents=True, exist_ok=True)
-    return Repository.init(folder, block_size=block_size, who=WHO)
+def new_repository(folder: Path, block_size: int = 4096, codec: str = "raw") -> Repository:
+    """A repository with small blocks; raw ones unless told otherwise, so that sizes are known."""
+    directory = initialise(folder)
+    settings = f'format = 1\n[store]\nblock_size = {block_size}\ncodec = "{codec}"\n'
+    (directory / "config.toml").write_text(settings)
+    return Repository.open(folder, who=WHO)
 
 
 def commit(repo: Repository, path: Path, branch: str, base: str | None = None) -> ObjectId:

@@ -1,0 +1,175 @@
+"""Which records of which packs are alive: what gc keeps, by the packs' own footers."""
+
+import contextlib
+import itertools
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from mergepipe.errors import Corruption
+from mergepipe.ids import NO_ID, BlockId, PackId
+from mergepipe.packs.encodings import choose
+from mergepipe.packs.format import (
+    RECORD_HEADER_BYTES,
+    Content,
+    RecordHeader,
+    RecordKind,
+    verify_payload,
+)
+from mergepipe.packs.reader import pack_ids, pack_key, read_exactly, read_footer
+from mergepipe.packs.storage import Storage
+from mergepipe.repository.references import Alive
+
+_BATCH = 4096
+# A record without its place: equal for two copies.
+_Identity = tuple[RecordKind, bytes, bytes, int, int, int, int, int]
+# An encoding: the records of all its layers have it in common.
+_Whole = tuple[bytes, bytes, int, int, int, int]
+
+
+@dataclass(slots=True)
+class PackState:
+    """A pack and its live records, in file order. Sizes in bytes."""
+
+    id: PackId
+    content: Content
+    size: int
+    records: list[tuple[RecordHeader, int]]
+    live: list[tuple[RecordHeader, int]] = field(default_factory=list)
+
+    @property
+    def live_bytes(self) -> int:
+        """Bytes of the live records."""
+        return sum(header.stored_bytes for header, _ in self.live)
+
+    @property
+    def record_bytes(self) -> int:
+        """Bytes of all records."""
+        return sum(header.stored_bytes for header, _ in self.records)
+
+
+def needed_blocks(blocks: Iterable[BlockId], storage: Storage) -> set[BlockId]:
+    """These blocks, and every base that reading them takes.
+
+    Raises MissingObject where one cannot be read: gc is then not to touch anything.
+    """
+    needed: set[BlockId] = set()
+    for batch in _batches(blocks):
+        needed.update(choose(storage, batch))
+    return needed
+
+
+def readable_blocks(blocks: Iterable[BlockId], storage: Storage) -> set[BlockId]:
+    """The same for those of the blocks that can be read at all."""
+    needed: set[BlockId] = set()
+    for batch in _batches(blocks):
+        try:
+            needed.update(choose(storage, batch))
+        except Corruption:
+            for block in batch:
+                with contextlib.suppress(Corruption):
+                    needed.update(choose(storage, [block]))
+    return needed
+
+
+def _batches(blocks: Iterable[BlockId]) -> Iterator[list[BlockId]]:
+    """Resolving a model at a time keeps memory apart from the size of the store."""
+    remaining = iter(blocks)
+    while batch := list(itertools.islice(remaining, _BATCH)):
+        yield batch
+
+
+def survey(
+    storage: Storage, alive: Alive, blocks: Collection[BlockId]
+) -> tuple[list[PackState], list[PackId]]:
+    """Every pack with its live records, and the packs whose footers cannot be read.
+
+    A record is alive if it is of a live object, or of a complete encoding of a needed block that
+    leans on nothing or on a needed block. All such encodings are kept: a coarse reading needs the
+    one over a certain base. Of several copies one is alive, whose checksum holds.
+    """
+    packs: list[PackState] = []
+    unreadable: list[PackId] = []
+    for pack in pack_ids(storage.store):
+        try:
+            content, records = read_footer(storage.store, pack)
+        except FileNotFoundError:
+            continue
+        except Corruption:
+            unreadable.append(pack)
+            continue
+        size = storage.store.size(pack_key(pack)) or 0
+        packs.append(PackState(pack, content, size, records))
+    complete = _complete_encodings(packs, blocks)
+    copies: dict[_Identity, list[tuple[PackState, RecordHeader, int]]] = {}
+    for state in packs:
+        for header, offset in state.records:
+            if header.kind is RecordKind.OBJECT:
+                wanted = header.id in alive.objects
+            else:
+                wanted = _whole(header) in complete
+            if wanted:
+                copies.setdefault(_identity(header), []).append((state, header, offset))
+    for found in copies.values():
+        state, header, offset = found[0] if len(found) == 1 else _best_copy(storage, found)
+        state.live.append((header, offset))
+    for state in packs:
+        state.live.sort(key=lambda record: record[1])
+    return packs, unreadable
+
+
+def check_record(storage: Storage, pack: PackId, header: RecordHeader, offset: int) -> bytearray:
+    """A record as it stands in its pack, header included. Raises Corruption if it is damaged."""
+    key = pack_key(pack)
+    data = read_exactly(storage.store, key, offset, header.stored_bytes)
+    payload = memoryview(data)[RECORD_HEADER_BYTES:]
+    verify_payload(header, payload, key)
+    return data
+
+
+def _complete_encodings(packs: Iterable[PackState], blocks: Collection[BlockId]) -> set[_Whole]:
+    layers: dict[_Whole, set[int]] = {}
+    for state in packs:
+        for header, _ in state.records:
+            if header.kind is not RecordKind.BLOCK or header.id not in blocks:
+                continue
+            if header.base == NO_ID or header.base in blocks:
+                layers.setdefault(_whole(header), set()).add(header.layer)
+    return {whole for whole, found in layers.items() if len(found) == whole[4]}
+
+
+def _best_copy(
+    storage: Storage, found: list[tuple[PackState, RecordHeader, int]]
+) -> tuple[PackState, RecordHeader, int]:
+    """The copy to keep: whole, and in the fullest pack, so that others can go."""
+    ordered = sorted(found, key=lambda copy: (-len(copy[0].live), copy[0].id, copy[2]))
+    for state, header, offset in ordered:
+        try:
+            check_record(storage, state.id, header, offset)
+        except Corruption:
+            continue
+        return state, header, offset
+    return ordered[0]  # all damaged alike: fsck's business, nothing is lost by keeping one
+
+
+def _identity(header: RecordHeader) -> _Identity:
+    return (
+        header.kind,
+        header.id,
+        header.base,
+        header.codec,
+        header.version,
+        header.layer,
+        header.layers,
+        header.raw_length,
+    )
+
+
+def _whole(header: RecordHeader) -> _Whole:
+    return (
+        header.id,
+        header.base,
+        header.codec,
+        header.version,
+        header.layers,
+        header.raw_length,
+    )

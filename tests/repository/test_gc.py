@@ -1,0 +1,428 @@
+"""gc: what is needed stays readable whatever happens, what is not goes."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from packs.delta_codec import delta_block, raw_block, store_blocks
+
+from mergepipe.api import Repository
+from mergepipe.bytestore.local import LocalByteStore
+from mergepipe.errors import Corruption, Locked, MissingObject, NoSpace
+from mergepipe.ids import ObjectId, block_id
+from mergepipe.objects.encoding import encode
+from mergepipe.objects.merging import Manifest
+from mergepipe.objects.records import Commit
+from mergepipe.packs.index import Index
+from mergepipe.packs.reader import pack_ids, pack_key, read_footer
+from mergepipe.packs.transaction import Transaction
+from mergepipe.packs.writer import PackWriter
+from mergepipe.repository import gc, locks
+from mergepipe.repository.gc import Collected, collect
+from mergepipe.repository.refs import ANY
+
+from .checkpoints import WHO, commit, new_repository, write_model
+
+CHANCE = np.random.default_rng(5)
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Iterator[Repository]:
+    with new_repository(tmp_path / "repo") as opened:
+        yield opened
+
+
+def run(repo: Repository, **options: Any) -> Collected:
+    return collect(
+        repo.storage,
+        repo.objects,
+        repo.refs,
+        repo.directory / "store.lock",
+        lock_timeout_s=0.2,
+        **options,
+    )
+
+
+def weights(count: int = 20_000) -> np.ndarray:
+    return CHANCE.normal(size=count).astype(np.float32)
+
+
+def model(tmp_path: Path, name: str, w: np.ndarray | None = None) -> Path:
+    # Tensors of other names: none of these models leans on another.
+    return write_model(tmp_path / name, {name: weights() if w is None else w}, config_json=name)
+
+
+def content(repo: Repository, revision: str, tmp_path: Path) -> dict[str, bytes]:
+    out = tmp_path / f"out-{os.urandom(4).hex()}"
+    repo.checkout(revision, to=out)
+    return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
+
+
+def on_disk(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def packs_bytes(repo: Repository) -> int:
+    return sum(path.stat().st_size for path in (repo.directory / "packs").iterdir())
+
+
+def forget(repo: Repository, branch: str) -> None:
+    repo.delete_branch(branch, force=True)
+
+
+def test_nothing_goes_that_is_needed(repo: Repository, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        commit(repo, model(tmp_path, name), name)
+    before = sorted((repo.directory / "packs").iterdir())
+    assert run(repo) == Collected(0, 0, 0, False)
+    assert sorted((repo.directory / "packs").iterdir()) == before
+
+
+def test_a_forgotten_model_goes(repo: Repository, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        commit(repo, model(tmp_path, name), name)
+    forget(repo, "b")
+    size = packs_bytes(repo)
+    told = run(repo, dry_run=True)
+    assert packs_bytes(repo) == size
+    done = run(repo)
+    assert told == Collected(done.freed_bytes, done.packs_removed, 0, True)
+    assert done.packs_removed >= 2
+    assert packs_bytes(repo) == size - done.freed_bytes
+    assert done.freed_bytes > 70_000
+    assert content(repo, "a", tmp_path) == on_disk(tmp_path / "a")
+    with repo.storage.view() as view:
+        assert set(view.packs()) == set(pack_ids(repo.store))
+    commit(repo, tmp_path / "b", "b")
+    assert content(repo, "b", tmp_path) == on_disk(tmp_path / "b")
+
+
+def test_sparse_packs_are_rewritten_in_order(repo: Repository, tmp_path: Path) -> None:
+    shared = weights(6000)
+    commit(repo, write_model(tmp_path / "a", {"w": shared, "x": weights(50_000)}), "a")
+    commit(repo, write_model(tmp_path / "b", {"v": shared}), "b")
+    forget(repo, "a")
+    places = {at.id: at.offset for at in _locations(repo)}
+    told = run(repo, dry_run=True)
+    done = run(repo)
+    assert done.packs_rewritten >= 1
+    assert abs(told.freed_bytes - done.freed_bytes) < 20_000
+    assert packs_bytes(repo) < 60_000
+    assert content(repo, "b", tmp_path) == on_disk(tmp_path / "b")
+    kept = sorted(_locations(repo), key=lambda at: at.offset)
+    assert [at.id for at in kept] == sorted((at.id for at in kept), key=lambda one: places[one])
+    assert run(repo).freed_bytes == 0
+
+
+def _locations(repo: Repository) -> list[Any]:
+    with repo.storage.view() as view:
+        return list(view.blocks())
+
+
+def test_mostly_live_packs_stay_and_their_dead_are_no_base(
+    repo: Repository, tmp_path: Path
+) -> None:
+    base, target = os.urandom(5000), os.urandom(5000)
+    keep = weights(20_000)
+    commit(repo, model(tmp_path, "a", keep), "a")
+    # A dead delta beside live blocks, its base in a pack that goes.
+    store_blocks(repo.storage, raw_block(base))
+    live = [block.tobytes() for block in np.split(weights(8192), 8)]
+    with Transaction(repo.storage) as transaction:
+        transaction.add_block(delta_block(target, base))
+        for raw in live:
+            transaction.add_block(raw_block(raw))
+        transaction.publish()
+    assert repo.storage.ask(lambda view: view.has_block(block_id(target)))
+    write_model(tmp_path / "b", {"v": np.frombuffer(b"".join(live), np.float32)})
+    commit(repo, tmp_path / "b", "b")
+    run(repo)
+    assert not repo.storage.ask(lambda view: view.has_block(block_id(target)))
+    write_model(tmp_path / "c", {"c": np.frombuffer(target[:4096], np.uint8)})
+    commit(repo, tmp_path / "c", "c")
+    for name in "abc":
+        assert content(repo, name, tmp_path) == on_disk(tmp_path / name)
+
+
+def test_bases_and_other_encodings_of_live_blocks_stay(repo: Repository, tmp_path: Path) -> None:
+    base = weights(1024).tobytes()
+    tuned = bytes(byte ^ (number % 7 == 0) for number, byte in enumerate(base))
+    # Only a delta is stored: committing finds the block and stores nothing for it.
+    store_blocks(repo.storage, raw_block(base))
+    store_blocks(repo.storage, delta_block(tuned, base))
+    write_model(tmp_path / "t", {"w": np.frombuffer(tuned, np.float32)})
+    commit(repo, tmp_path / "t", "t")
+    run(repo)
+    assert content(repo, "t", tmp_path) == on_disk(tmp_path / "t")
+    [read] = repo.blocks.read([block_id(base)])
+    assert read == base
+    # Once the base is a model too, both ways to store the expert stay (one is read coarsely).
+    write_model(tmp_path / "b", {"v": np.frombuffer(base, np.float32)})
+    commit(repo, tmp_path / "b", "b")
+    store_blocks(repo.storage, raw_block(tuned))
+    run(repo)
+    assert len(repo.storage.ask(lambda view: view.block(block_id(tuned)))) == 3
+
+
+def test_copies_of_a_record_go_but_for_a_whole_one(repo: Repository, tmp_path: Path) -> None:
+    commit(repo, model(tmp_path, "a"), "a")
+    [first] = [
+        pack for pack in pack_ids(repo.store) if read_footer(repo.store, pack)[0].name == "BLOCKS"
+    ]
+    # The same records again, in another pack, and the first copy of one damaged.
+    with repo.storage.view() as view:
+        records = sorted(view.blocks(), key=lambda at: at.offset)
+    writer = PackWriter(repo.store, read_footer(repo.store, first)[0])
+    for header, offset in read_footer(repo.store, first)[1][::-1]:
+        data = bytearray(header.stored_bytes)
+        repo.store.read_into(pack_key(first), offset, memoryview(data))
+        writer.add_sealed(header, bytes(data[:128]), data[128:])
+    pack, value = writer.finish()
+    value.sync()
+    repo.store.publish([(value, pack_key(pack))])
+    path = repo.directory / pack_key(first)
+    damaged = bytearray(path.read_bytes())
+    damaged[records[3].offset + 200] ^= 1
+    path.write_bytes(damaged)
+    repo.storage.refresh()
+    run(repo)
+    assert content(repo, "a", tmp_path) == on_disk(tmp_path / "a")
+    # One record of the first pack is replaced; the rest of its copies are gone.
+    assert len(_locations(repo)) == len(records) + 1
+
+
+def test_many_small_object_packs_become_one(repo: Repository, tmp_path: Path) -> None:
+    w = weights(1000)
+    for number in range(gc.MANY_SMALL_PACKS + 3):
+        w[number] += 1
+        commit(repo, model(tmp_path, "a", w), "a")
+    ids = [identity for identity, _ in repo.log("a")]
+    done = run(repo)
+    assert done.packs_rewritten >= gc.MANY_SMALL_PACKS
+    contents = [read_footer(repo.store, pack)[0].name for pack in pack_ids(repo.store)]
+    assert contents.count("OBJECTS") == 1
+    assert [identity for identity, _ in repo.log("a")] == ids
+    assert content(repo, "a", tmp_path) == on_disk(tmp_path / "a")
+    assert run(repo) == Collected(0, 0, 0, False)
+
+
+def test_one_small_pack_is_not_joined_to_itself(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(repo, model(tmp_path, "a"), "a")
+    monkeypatch.setattr(gc, "MANY_SMALL_PACKS", 1)
+    run(repo)
+    assert run(repo) == Collected(0, 0, 0, False)
+    assert content(repo, "a", tmp_path) == on_disk(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    "holder", ["reflog", "worktree", "runs", "extra", "manifest", "base", "detached"]
+)
+def test_everything_that_holds_on(repo: Repository, tmp_path: Path, holder: str) -> None:
+    held = commit(repo, model(tmp_path, "held"), "held")
+    snapshot = repo.objects.commit(held).snapshot
+    commit(repo, model(tmp_path, "a"), "main")
+    options: dict[str, Any] = {"reflog": False}
+    if holder == "reflog":
+        repo.refs.update("refs/heads/main", held, expected=ANY, who=WHO, why="there")
+        repo.reset("main@{1}")
+        options = {}
+    elif holder == "worktree":
+        repo.store.put("worktree", b'{"version":1,"snapshot":"%s"}' % snapshot.hex().encode())
+    elif holder == "runs":
+        repo.store.put("runs/x.json", b'{"experts": ["%s"]}' % held.hex().encode())
+    elif holder == "extra":
+        options["extra_roots"] = [held]
+    elif holder == "detached":
+        repo.refs.set_head(held, who=WHO, why="detached")
+    else:
+        tip = repo.resolve("main")
+        now = repo.objects.commit(tip)
+        with Transaction(repo.storage) as transaction:
+            manifest = Manifest(snapshot, "ties", 0, snapshot, None, (snapshot,), snapshot, ())
+            identity = transaction.add_object(encode(manifest))
+            base = held if holder == "base" else None
+            note = None if holder == "base" else identity
+            record = Commit(now.snapshot, (tip,), base, "a", 0, 0, "", None, note)
+            new = transaction.add_object(encode(record))
+            transaction.publish()
+        repo.refs.update("refs/heads/main", new, expected=tip, who=WHO, why="merge")
+    forget(repo, "held")
+    run(repo, **options)
+    assert repo.objects.has(snapshot)
+    repo.refs.update("refs/heads/back", _commit_of(repo, snapshot), expected=None, who=WHO, why="")
+    assert content(repo, "back", tmp_path) == on_disk(tmp_path / "held")
+    if holder == "reflog":
+        forget(repo, "back")
+        run(repo, reflog=False)
+        assert not repo.objects.has(snapshot)
+        run(repo)  # the log still names what is gone
+
+
+def _commit_of(repo: Repository, snapshot: ObjectId) -> ObjectId:
+    with Transaction(repo.storage) as transaction:
+        identity = transaction.add_object(encode(Commit(snapshot, (), None, "a", 0, 0, "")))
+        transaction.publish()
+    return identity
+
+
+def test_it_waits_for_writers(repo: Repository) -> None:
+    with (
+        locks.acquire(repo.directory / "store.lock", shared=True, timeout_s=0),
+        pytest.raises(Locked),
+    ):
+        run(repo)
+
+
+def test_a_damaged_history_is_left_alone(repo: Repository, tmp_path: Path) -> None:
+    commit(repo, model(tmp_path, "a"), "a")
+    commit(repo, model(tmp_path, "b"), "b")
+    [pack] = {repo.storage.ask(lambda v: v.object(repo.resolve("b"))).pack}
+    forget(repo, "a")
+    repo.store.delete(pack_key(pack))
+    before = sorted((repo.directory / "packs").iterdir())
+    with pytest.raises(MissingObject):
+        run(repo)
+    assert sorted((repo.directory / "packs").iterdir()) == before
+    (repo.directory / "refs" / "heads" / "b").write_bytes(b"nonsense")
+    with pytest.raises(Corruption):
+        run(repo)
+    assert sorted((repo.directory / "packs").iterdir()) == before
+
+
+def test_a_pack_it_cannot_read_stays(repo: Repository, tmp_path: Path) -> None:
+    commit(repo, model(tmp_path, "a"), "a")
+    commit(repo, model(tmp_path, "b"), "b")
+    pack = max(pack_ids(repo.store), key=lambda one: repo.store.size(pack_key(one)) or 0)
+    os.truncate(repo.directory / pack_key(pack), (repo.store.size(pack_key(pack)) or 0) - 10)
+    repo.storage.rebuild()
+    assert run(repo).unreadable == (pack,)
+    for name in "ab":
+        assert content(repo, name, tmp_path) == on_disk(tmp_path / name)
+
+
+def sparse(repo: Repository, tmp_path: Path) -> None:
+    """A dead pack, and one that is mostly dead."""
+    shared = weights(6000)
+    commit(repo, write_model(tmp_path / "a", {"w": shared, "x": weights(30_000)}), "a")
+    commit(repo, write_model(tmp_path / "b", {"v": shared}), "b")
+    commit(repo, model(tmp_path, "c"), "c")
+    forget(repo, "a")
+    forget(repo, "c")
+
+
+def test_a_full_disk_frees_the_dead_first(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sparse(repo, tmp_path)
+
+    def full(store: LocalByteStore) -> None:
+        raise NoSpace("full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalByteStore, "create", full)
+        done = run(repo)
+    assert done.incomplete
+    assert done.packs_removed >= 1
+    assert done.freed_bytes > 70_000
+    assert content(repo, "b", tmp_path) == on_disk(tmp_path / "b")
+    assert not run(repo).incomplete
+    assert content(repo, "b", tmp_path) == on_disk(tmp_path / "b")
+
+
+STEPS: list[tuple[type, str]] = [
+    (LocalByteStore, "delete"),
+    (LocalByteStore, "publish"),
+    (Index, "add_packs"),
+    (Index, "drop_packs"),
+]
+
+
+@pytest.mark.parametrize("owner, name", STEPS)
+@pytest.mark.parametrize("after", [False, True])
+def test_killed_at_any_step_it_can_be_run_again(
+    tmp_path: Path, owner: type, name: str, after: bool
+) -> None:
+    with new_repository(tmp_path / "repo") as repo:
+        sparse(repo, tmp_path)
+    for call in range(1, 4):
+        child = os.fork()
+        if child == 0:
+            _die_at(owner, name, call, after)
+            with Repository.open(tmp_path / "repo") as repo:
+                run(repo)
+            os._exit(0)
+        os.waitpid(child, 0)
+        with Repository.open(tmp_path / "repo") as repo:
+            assert content(repo, "b", tmp_path) == on_disk(tmp_path / "b")
+    with Repository.open(tmp_path / "repo") as repo:
+        run(repo)
+        assert content(repo, "b", tmp_path) == on_disk(tmp_path / "b")
+        assert packs_bytes(repo) < 60_000
+        assert run(repo) == Collected(0, 0, 0, False)
+
+
+def _die_at(owner: type, name: str, call: int, after: bool) -> None:
+    real: Callable[..., Any] = getattr(owner, name)
+    calls = 0
+
+    def dying(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call and not after:
+            os._exit(9)
+        result = real(*arguments)
+        if calls == call:
+            os._exit(9)
+        return result
+
+    setattr(owner, name, dying)
+
+
+def test_a_ref_made_meanwhile_saves_its_model(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = commit(repo, model(tmp_path, "b"), "b")
+    commit(repo, model(tmp_path, "a"), "a")
+    forget(repo, "b")
+    planned = gc._Collection.plan
+
+    def plan_then_tag(self: gc._Collection) -> None:
+        planned(self)
+        if repo.refs.read("refs/tags/v1") is None:
+            repo.refs.update("refs/tags/v1", lost, expected=None, who=WHO, why="")
+
+    monkeypatch.setattr(gc._Collection, "plan", plan_then_tag)
+    assert run(repo).freed_bytes == 0
+    assert content(repo, "v1", tmp_path) == on_disk(tmp_path / "b")
+
+
+def test_readers_go_on_beside_it(repo: Repository, tmp_path: Path) -> None:
+    sparse(repo, tmp_path)
+    failures: list[BaseException] = []
+    stop = threading.Event()
+
+    def reading() -> None:
+        try:
+            with Repository.open(tmp_path / "repo") as other:
+                while not stop.is_set():
+                    assert content(other, "b", tmp_path) == on_disk(tmp_path / "b")
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=reading) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for number in range(4):
+        commit(repo, model(tmp_path, f"n{number}"), "n")
+        forget(repo, "n")
+        run(repo)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
