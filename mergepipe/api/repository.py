@@ -4,127 +4,37 @@ Every operation takes its author, time and progress as arguments or from `Reposi
 below this module reads the environment or the clock.
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING
 
-from mergepipe.bytestore.local import LocalByteStore
+from mergepipe.api.opened import OpenRepository
 from mergepipe.checkpoints.assembly import plan_file, plan_selection
 from mergepipe.checkpoints.checkout import WorktreeCheckout, export_files
 from mergepipe.checkpoints.requests import CommitRequest, CommitResult
-from mergepipe.checkpoints.worktree import FileChange, Worktree, compare
+from mergepipe.checkpoints.worktree import FileChange, compare
 from mergepipe.errors import NothingToCommit, RefExists, RevisionNotFound
 from mergepipe.formats.tree import scan
 from mergepipe.ids import ObjectId
 from mergepipe.objects.records import Commit, Snapshot
-from mergepipe.objects.store import ObjectStore
-from mergepipe.packs.blocks import BlockReader
-from mergepipe.packs.index import Index
-from mergepipe.packs.storage import Storage
-from mergepipe.parallel import core_count
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository import branches, diff, history, layout, locks, revisions
-from mergepipe.repository import config as configuration
-from mergepipe.repository.reflog import Reflog, ReflogEntry, Signature
+from mergepipe.repository.reflog import ReflogEntry
 from mergepipe.repository.refnames import HEADS, TAGS, branch_ref, tag_ref
-from mergepipe.repository.refs import RefStore
 
 if TYPE_CHECKING:
     # Committing brings in compiled kernels; whoever only reads history must not wait for them.
     from mergepipe.checkpoints.commits import Committer
     from mergepipe.repository.gc import Collected
+    from mergepipe.repository.problems import Report
     from mergepipe.repository.usage import Usage
 
 _TENSOR_FILE = "tensors.safetensors"
 
-Identity: TypeAlias = Signature | Callable[[str], Signature]
-"""Who acts: always the same, or as a function of the configured author says at each moment."""
 
-
-class Repository:
+class Repository(OpenRepository):
     """A repository of models. Use as a context manager, or call `close`."""
-
-    def __init__(self, directory: Path, *, who: Identity | None = None) -> None:
-        self.directory = directory
-        self.config = _load_config(directory / layout.CONFIG)
-        self._who = who
-        self.store = LocalByteStore(directory)
-        self.storage = Storage(self.store, Index(directory / layout.INDEX))
-        self.objects = ObjectStore(self.storage)
-        self.blocks = BlockReader(self.storage)
-        self.refs = RefStore(
-            self.store,
-            lock=directory / layout.LOCK,
-            lock_timeout_s=self.config.core.lock_timeout,
-            reflog=Reflog(directory / layout.LOGS),
-        )
-        self.worktree = Worktree(directory, self.store)
-
-    @classmethod
-    def open(cls, path: str | Path = ".", *, who: Identity | None = None) -> Self:
-        """The repository of `path` or of its nearest parent that has one. Raises NoRepository."""
-        return cls(layout.find(Path(path)), who=who)
-
-    @classmethod
-    def init(
-        cls,
-        path: str | Path = ".",
-        *,
-        template: Path | None = None,
-        block_size: int | None = None,
-        who: Identity | None = None,
-    ) -> Self:
-        """Make a repository in `path`. `block_size` in bytes. Raises UsageError, ConfigError."""
-        return cls(layout.initialise(Path(path), template, block_size), who=who)
-
-    def close(self) -> None:
-        """Release files, and what unfinished work left behind."""
-        self.storage.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    @property
-    def threads(self) -> int:
-        """Threads that work on blocks."""
-        return core_count(self.config.core.threads)
-
-    def signature(self) -> Signature:
-        """Who acts now: as given to `open`, else the configured author, at this moment."""
-        if isinstance(self._who, Signature):
-            return self._who
-        if self._who is not None:
-            return self._who(self.config.user.author)
-        now = time.time()
-        offset = time.localtime(now).tm_gmtoff // 60
-        return Signature(self.config.user.author or "unknown", int(now), offset)
-
-    def configure(self, key: str, value: str | None) -> None:
-        """Set `key` in `config.toml` as `value` says, or with None back to its default.
-
-        Raises ConfigError, Locked.
-        """
-        path = self.directory / layout.CONFIG
-        with self.refs.locked():
-            text = path.read_text(encoding="utf-8") if path.exists() else ""
-            text = configuration.with_format(text)
-            if value is None:
-                text = configuration.without_value(text, key)
-            else:
-                text = configuration.with_value(text, key, value)
-            self.store.put(layout.CONFIG, text.encode())
-            self.config = _load_config(path)
 
     # Revisions and history
 
@@ -171,6 +81,14 @@ class Repository:
         from mergepipe.api import upkeep
 
         return upkeep.gc(self, dry_run=dry_run, keep_reflog=keep_reflog, progress=progress)
+
+    def fsck(
+        self, *, read_data: bool = False, repair: bool = False, progress: Progress = SILENT
+    ) -> "Report":
+        """Check everything; with `repair`, put right what can be. Problems are no error."""
+        from mergepipe.api import upkeep
+
+        return upkeep.fsck(self, read_data=read_data, repair=repair, progress=progress)
 
     def reflog(self, ref: str = "HEAD") -> list[ReflogEntry]:
         """Where a ref was, newest first; `ref` may be a short branch name."""
@@ -386,11 +304,3 @@ class Repository:
 
 def _may_be_branch(revision: str) -> bool:
     return not any(sign in revision for sign in "~^@: ")
-
-
-def _load_config(path: Path) -> configuration.Config:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        text = ""  # every setting has a default
-    return configuration.parse(text, str(path))

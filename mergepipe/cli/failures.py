@@ -85,7 +85,8 @@ def report(error: MergepipeError, *, as_json: bool, paint: Paint) -> None:
         print(msgspec.json.encode(document(error)).decode(), flush=True)
         return
     if isinstance(error, Interrupted):
-        print("\ninterrupted", file=sys.stderr)
+        # A terminal shows ^C where the cursor was.
+        print("\ninterrupted" if sys.stderr.isatty() else "interrupted", file=sys.stderr)
         return
     print(f"{paint('red', 'error:')} {error.message}", file=sys.stderr)
     if error.hint:

@@ -13,6 +13,8 @@ from mergepipe.cli.commands.checkout import CheckoutDocument
 from mergepipe.cli.commands.commit import CommitDocument
 from mergepipe.cli.commands.diff import DiffDocument
 from mergepipe.cli.commands.du import UsageDocument
+from mergepipe.cli.commands.fsck import FsckDocument
+from mergepipe.cli.commands.gc import GcDocument
 from mergepipe.cli.commands.init import InitDocument
 from mergepipe.cli.commands.log import LogEntry
 from mergepipe.cli.commands.reflog import ReflogDocument
@@ -62,6 +64,10 @@ ID = re.compile("[0-9a-f]{64}")
         (["reflog"], list[ReflogDocument]),
         (["du"], UsageDocument),
         (["du", "two"], UsageDocument),
+        (["gc"], GcDocument),
+        (["gc", "--dry-run"], GcDocument),
+        (["fsck"], FsckDocument),
+        (["fsck", "--read-data", "--repair"], FsckDocument),
         (["config"], dict[str, str | int | float | bool]),
         (["log", "nosuch"], ErrorDocument),
         (["log", "--nosuch"], ErrorDocument),

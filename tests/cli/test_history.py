@@ -143,20 +143,3 @@ def test_log_takes_a_number_as_git_does(committed: Path, tmp_path: Path, mp: Mp)
     mp("commit", write_model(tmp_path / "two", tensors(1)), "-m", "Second")
     assert len(mp("log", "-1", "--json").document) == 1
     assert len(mp("log", "--oneline", "-2").out.splitlines()) == 2
-
-
-def test_du_adds_up(committed: Path, model: Path, tmp_path: Path, mp: Mp) -> None:
-    mp("commit", write_model(tmp_path / "two", tensors(changed=0.5)), "-b", "two", "--base", "main")
-    found = mp("du", "--json").document
-    assert [each["rev"] for each in found["models"]] == ["main", "two"]
-    saved = found["dedup_saved_bytes"] + found["coding_saved_bytes"]
-    assert found["raw_bytes"] == found["stored_bytes"] + saved
-    assert found["models"][0]["raw_bytes"] == sum(path.stat().st_size for path in model.iterdir())
-    assert found["models"][1]["base"] == found["models"][0]["commit"]
-    assert "2 models: " in mp("du").out
-    assert [each["rev"] for each in mp("du", "HEAD", "--json").document["models"]] == ["HEAD"]
-
-
-def test_du_of_nothing(repository: Path, mp: Mp) -> None:
-    assert "no models yet" in mp("du").err
-    assert mp("du", "--json").document["models"] == []

@@ -94,7 +94,7 @@ def test_ctrl_c_is_no_traceback_and_no_commit(
     _hook(committed, "kill -INT $PPID; sleep 5")
     other = write_model(tmp_path / "other", tensors(1))
     stopped = process("commit", other, expect=130)
-    assert stopped.err == "\ninterrupted\n"
+    assert stopped.err == "interrupted\n"
     error = process("commit", other, "--json", expect=130).document["error"]
     assert (error["code"], error["kind"]) == (130, "interrupted")
     assert len(mp("log", "--json").document) == 1

@@ -12,6 +12,7 @@ from mergepipe.cli.commands import (
     config,
     diff,
     du,
+    fsck,
     gc,
     init,
     log,
@@ -39,6 +40,7 @@ _COMMANDS = (
     reflog,
     du,
     gc,
+    fsck,
     config,
 )
 

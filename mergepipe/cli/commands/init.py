@@ -54,7 +54,9 @@ def init(
         cut = repository.config.store.block_size
     session.emit(
         InitDocument(str(at), cut),
-        f"Made an empty model repository in {escape_for_terminal(str(at))}",
+        ""
+        if session.quiet
+        else f"Made an empty model repository in {escape_for_terminal(str(at))}",
     )
     session.note(f"tensors are cut into blocks of up to {format_size(cut)}")
     session.say("next: put a model there and `mp commit`, or `mp commit PATH` for one elsewhere")

@@ -1,0 +1,113 @@
+"""An open repository: its parts, its settings, and who acts in it."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeAlias
+
+from mergepipe.bytestore.local import LocalByteStore
+from mergepipe.checkpoints.worktree import Worktree
+from mergepipe.objects.store import ObjectStore
+from mergepipe.packs.blocks import BlockReader
+from mergepipe.packs.index import Index
+from mergepipe.packs.storage import Storage
+from mergepipe.parallel import core_count
+from mergepipe.repository import config as configuration
+from mergepipe.repository import layout
+from mergepipe.repository.reflog import Reflog, Signature
+from mergepipe.repository.refs import RefStore
+
+Identity: TypeAlias = Signature | Callable[[str], Signature]
+"""Who acts: always the same, or as a function of the configured author says at each moment."""
+
+
+class OpenRepository:
+    """What every operation on a repository needs; `Repository` adds the operations."""
+
+    def __init__(self, directory: Path, *, who: Identity | None = None) -> None:
+        self.directory = directory
+        self.config = _load_config(directory / layout.CONFIG)
+        self._who = who
+        self.store = LocalByteStore(directory)
+        self.storage = Storage(self.store, Index(directory / layout.INDEX))
+        self.objects = ObjectStore(self.storage)
+        self.blocks = BlockReader(self.storage)
+        self.refs = RefStore(
+            self.store,
+            lock=directory / layout.LOCK,
+            lock_timeout_s=self.config.core.lock_timeout,
+            reflog=Reflog(directory / layout.LOGS),
+        )
+        self.worktree = Worktree(directory, self.store)
+
+    @classmethod
+    def open(cls, path: str | Path = ".", *, who: Identity | None = None) -> Self:
+        """The repository of `path` or of its nearest parent that has one. Raises NoRepository."""
+        return cls(layout.find(Path(path)), who=who)
+
+    @classmethod
+    def init(
+        cls,
+        path: str | Path = ".",
+        *,
+        template: Path | None = None,
+        block_size: int | None = None,
+        who: Identity | None = None,
+    ) -> Self:
+        """Make a repository in `path`. `block_size` in bytes. Raises UsageError, ConfigError."""
+        return cls(layout.initialise(Path(path), template, block_size), who=who)
+
+    def close(self) -> None:
+        """Release files, and what unfinished work left behind."""
+        self.storage.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def threads(self) -> int:
+        """Threads that work on blocks."""
+        return core_count(self.config.core.threads)
+
+    def signature(self) -> Signature:
+        """Who acts now: as given to `open`, else the configured author, at this moment."""
+        if isinstance(self._who, Signature):
+            return self._who
+        if self._who is not None:
+            return self._who(self.config.user.author)
+        now = time.time()
+        offset = time.localtime(now).tm_gmtoff // 60
+        return Signature(self.config.user.author or "unknown", int(now), offset)
+
+    def configure(self, key: str, value: str | None) -> None:
+        """Set `key` in `config.toml` as `value` says, or with None back to its default.
+
+        Raises ConfigError, Locked.
+        """
+        path = self.directory / layout.CONFIG
+        with self.refs.locked():
+            text = path.read_text(encoding="utf-8") if path.exists() else ""
+            text = configuration.with_format(text)
+            if value is None:
+                text = configuration.without_value(text, key)
+            else:
+                text = configuration.with_value(text, key, value)
+            self.store.put(layout.CONFIG, text.encode())
+            self.config = _load_config(path)
+
+
+def _load_config(path: Path) -> configuration.Config:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        text = ""  # every setting has a default
+    return configuration.parse(text, str(path))

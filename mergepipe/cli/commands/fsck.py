@@ -1,0 +1,105 @@
+"""`mp fsck`: check a repository, and repair what can be repaired."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from mergepipe.cli.command import command
+from mergepipe.cli.panels import UPKEEP
+from mergepipe.cli.session import Session
+from mergepipe.cli.text import ABBREVIATED, count
+from mergepipe.errors import Corruption
+from mergepipe.names import escape_for_terminal
+
+if TYPE_CHECKING:
+    from mergepipe.repository.problems import Report
+
+
+class ProblemDocument(msgspec.Struct, frozen=True):
+    """Something wrong, or worth knowing. `id`: of a pack, block or object, or the name of a ref."""
+
+    kind: str
+    id: str
+    detail: str
+
+
+class FsckDocument(msgspec.Struct, frozen=True):
+    """`mp fsck --json`. `notes` are no problems; `repaired` says what --repair did."""
+
+    ok: bool
+    problems: tuple[ProblemDocument, ...]
+    notes: tuple[ProblemDocument, ...]
+    repaired: tuple[str, ...]
+
+
+def add(app: typer.Typer) -> None:
+    """Register the command."""
+    examples = "mp fsck\nmp fsck --read-data\nmp fsck --repair"
+    command(app, "fsck", UPKEEP, examples=examples)(fsck)
+
+
+def fsck(
+    session: Session,
+    read_data: Annotated[
+        bool,
+        typer.Option(
+            "--read-data",
+            help="Also read every byte: each record's checksum, each block's id.",
+            show_default=False,
+        ),
+    ] = False,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            help="Rebuild the index, save what is whole in damaged packs, restore damaged refs. "
+            "Nothing is deleted.",
+            show_default=False,
+        ),
+    ] = False,
+) -> int:
+    """Check refs, history, packs and index. Exits with 12 if something is wrong."""
+    with session.repository() as repository, session.progress() as progress:
+        report = repository.fsck(read_data=read_data, repair=repair, progress=progress)
+    document = FsckDocument(
+        ok=report.ok,
+        problems=tuple(
+            ProblemDocument(problem.kind.value, problem.id, problem.detail)
+            for problem in report.problems
+        ),
+        notes=tuple(
+            ProblemDocument(note.kind.value, note.id, note.detail) for note in report.notes
+        ),
+        repaired=tuple(report.repaired),
+    )
+    session.emit(document, _text(session, report, read_data=read_data))
+    if not report.ok and not repair:
+        session.say("`mp fsck --repair` puts right what can be put right without guessing")
+    return 0 if report.ok else Corruption.exit_code
+
+
+def _text(session: Session, report: "Report", *, read_data: bool) -> str:
+    lines = [f"repaired: {escape_for_terminal(done)}" for done in report.repaired]
+    for problem in report.problems:
+        what = session.paint("red", f"{problem.kind.value} {_name(problem.id)}")
+        detail = problem.detail.removeprefix(f"{problem.id}: ")  # told in `what` already
+        lines.append(f"{what}: {escape_for_terminal(detail)}")
+    if session.verbose:
+        lines += [
+            f"{note.kind.value} {_name(note.id)}: {escape_for_terminal(note.detail)}"
+            for note in report.notes
+        ]
+    if report.problems:
+        lines.append(f"{count(len(report.problems), 'problem')} found")
+    elif not session.quiet:
+        depth = "all data read" if read_data else "`mp fsck --read-data` also reads all data"
+        notes = f"; {count(len(report.notes), 'note')}, -v lists them" if report.notes else ""
+        lines.append(f"{session.paint('green', 'ok')}: no problems ({depth}){notes}")
+    return "\n".join(lines)
+
+
+def _name(identity: str) -> str:
+    """An id, shortened as everywhere; a ref's name as it is."""
+    is_id = len(identity) == 64 and set(identity) <= set("0123456789abcdef")
+    return identity[:ABBREVIATED] if is_id else escape_for_terminal(identity)
