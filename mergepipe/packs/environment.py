@@ -127,14 +127,10 @@ class Environment:
                 self._grow_if_needed()
                 with self._begin_write() as transaction:
                     yield transaction
-            except (lmdb.DiskError, lmdb.MapFullError) as error:
-                raise _disk_error(self.path, error) from error
             except _DAMAGE as error:
                 raise IndexDamaged(self.path, error) from error
             except lmdb.Error as error:
-                if "No space" in str(error):
-                    raise _disk_error(self.path, error) from error
-                raise MergepipeError(f"the index at {self.path}: {error}") from error
+                raise _write_error(self.path, error) from error
             except OSError as error:
                 raise_if_full(error, str(self.path))
                 raise
@@ -254,9 +250,7 @@ class Environment:
                 _empty(self.path)
                 self._open_files()
         except lmdb.Error as error:
-            if isinstance(error, lmdb.DiskError) or "No space" in str(error):
-                raise _disk_error(self.path, error) from error
-            raise MergepipeError(f"the index at {self.path} cannot be opened: {error}") from error
+            raise _write_error(self.path, error) from error
         finally:
             os.close(lock)
 
@@ -328,14 +322,15 @@ def _empty(path: Path) -> None:
     path.mkdir(exist_ok=True)
 
 
-def _disk_error(path: Path, error: lmdb.Error) -> MergepipeError:
-    """A full disk surfaces as an I/O error of the commit, so look which of the two it was."""
-    if isinstance(error, lmdb.DiskError) and shutil.disk_usage(path).free >= _LEAST_FREE_BYTES:
-        return MergepipeError(f"the index at {path} cannot be written: {error}")
-    return NoSpace(
-        f"no space left for the index at {path}",
-        "free some disk space (mp gc drops what no branch or tag needs) and try again",
-    )
+def _write_error(path: Path, error: lmdb.Error) -> MergepipeError:
+    """NoSpace, where the disk is full: LMDB says so, or reports a short write as an I/O error."""
+    full = shutil.disk_usage(path).free < _LEAST_FREE_BYTES
+    if isinstance(error, lmdb.MapFullError) or "No space" in str(error) or full:
+        return NoSpace(
+            f"no space left for the index at {path}",
+            "free some disk space (mp gc drops what no branch or tag needs) and try again",
+        )
+    return MergepipeError(f"the index at {path} cannot be used: {error}")
 
 
 def _after_fork_in_child() -> None:

@@ -1,5 +1,6 @@
 """What one commit, merge or fetch adds to the store: nothing is visible before `publish`."""
 
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from enum import IntEnum
 from types import TracebackType
@@ -105,16 +106,15 @@ class Transaction:
         return self._objects.get(identity)
 
     def settle(self) -> None:
-        """Make all blocks added so far durable, while no lock is held."""
-        for lane in list(self._open):
-            self._finish(lane)
-        for future in self._syncing:
-            future.result()
-        self._syncing.clear()
+        """Make all blocks added so far durable, while no lock is held.
+
+        Objects stay in one open pack: the commit, made under the lock, joins what it names.
+        """
+        self._finish_all(lane for lane in list(self._open) if lane is not Lane.OBJECTS)
 
     def publish(self) -> None:
         """Make everything visible: blocks before the objects that name them, then the index."""
-        self.settle()
+        self._finish_all(list(self._open))
         ordered = sorted(self._finished, key=lambda pack: pack[2].content)
         self._storage.store.publish([(writer, pack_key(pack)) for pack, writer, _ in ordered])
         entries = [entry for _, _, entry in ordered]
@@ -143,6 +143,13 @@ class Transaction:
     def _close_if_full(self, lane: Lane) -> None:
         if self._open[lane].size >= self._pack_bytes:
             self._finish(lane)
+
+    def _finish_all(self, lanes: Iterable[Lane]) -> None:
+        for lane in lanes:
+            self._finish(lane)
+        for future in self._syncing:
+            future.result()
+        self._syncing.clear()
 
     def _finish(self, lane: Lane) -> None:
         writer = self._open[lane]
