@@ -6,14 +6,13 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from mergepipe.errors import Corruption
-from mergepipe.ids import NO_ID, BlockId, PackId
+from mergepipe.ids import NO_ID, BlockId, PackId, digest
 from mergepipe.packs.encodings import choose
 from mergepipe.packs.format import (
     RECORD_HEADER_BYTES,
     Content,
     RecordHeader,
     RecordKind,
-    verify_payload,
 )
 from mergepipe.packs.reader import pack_ids, pack_key, read_exactly, read_footer
 from mergepipe.packs.storage import Storage
@@ -122,7 +121,9 @@ def check_record(storage: Storage, pack: PackId, header: RecordHeader, offset: i
     key = pack_key(pack)
     data = read_exactly(storage.store, key, offset, header.stored_bytes)
     payload = memoryview(data)[RECORD_HEADER_BYTES:]
-    verify_payload(header, payload, key)
+    sealed = header.sealed(digest(payload))
+    if not sealed.endswith(header.checksum) or data[:RECORD_HEADER_BYTES] != sealed:
+        raise Corruption(f"{key}: the record of {header.id.hex()[:12]} at {offset} is damaged")
     return data
 
 

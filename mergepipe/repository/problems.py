@@ -1,0 +1,75 @@
+"""What fsck finds: one problem a line, each with a kind that scripts can rely on."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mergepipe.ids import ObjectId
+
+
+class ProblemKind(StrEnum):
+    """What is wrong. The `id` of a problem is what stands behind each."""
+
+    HEAD = "head"  # `HEAD`
+    REF = "ref"  # ref name
+    REFLOG = "reflog"  # ref name
+    OBJECT = "object"  # object id: not readable, or not what it should be
+    MISSING_OBJECT = "missing_object"  # object id
+    TENSOR = "tensor"  # tensor id: its blocks cannot be what its shape needs
+    MISSING_BLOCK = "missing_block"  # block id: no complete encoding, or a base is missing
+    BLOCK = "block"  # block id: decodes to something else, or has the wrong length
+    PACK = "pack"  # pack id: header, footer or trailer
+    RECORD = "record"  # id of block or object: a record that fails its checksum
+    INDEX = "index"  # pack id, or `index`
+
+
+class NoteKind(StrEnum):
+    """What is worth knowing and no problem."""
+
+    CHAIN = "chain"  # block id: stored as a longer chain of deltas than the settings allow
+    ORPHAN = "orphan"  # pack id: nothing reachable is in it; mp gc removes it
+    STRAY = "stray"  # key: a file in packs/ that is no pack
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is wrong: `id` is hex for ids, else a name."""
+
+    kind: ProblemKind
+    id: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that is not wrong."""
+
+    kind: NoteKind
+    id: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that fsck found; with repair, what is still wrong after it, and what it did."""
+
+    problems: tuple[Problem, ...]
+    notes: tuple[Note, ...] = ()
+    repaired: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose a tensor is, for messages: the first place that names it."""
+
+    commit: ObjectId | None
+    where: str
+
+    def __str__(self) -> str:
+        return (
+            self.where if self.commit is None else f"{self.where}, commit {self.commit.hex()[:12]}"
+        )
