@@ -1,6 +1,8 @@
 """Doing one unit of work: blocks in, merged and named blocks out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,6 +27,53 @@ class Result:
     encoded: EncodedBlock | None
 
 
+Made = TypeVar("Made")
+
+
+def over_units(
+    work: Work, storage: Storage, meter: Meter, make: Callable[[Step, Unit], Made]
+) -> list[Made]:
+    """What `make` makes of every step's unit, in order.
+
+    If a record turns out damaged or gone, all of it is done again from whatever other copies and
+    encodings the store has. Raises Corruption, MissingObject when there are none.
+    """
+    try:
+        return _over(work, FetchedBlocks(work, storage.store, meter), make)
+    except (Corruption, FileNotFoundError):
+        return _over(work, RepairedBlocks(work, storage, meter), make)
+
+
+def _over(work: Work, source: BlockSource, make: Callable[[Step, Unit], Made]) -> list[Made]:
+    results = []
+    for group in work.groups:
+        source.fetch(group)
+        for step in group.steps:
+            results.append(make(step, _unit(step, source)))
+            source.done(step)
+    return results
+
+
+def _unit(step: Step, source: BlockSource) -> Unit:
+    """A step with its bytes in hand."""
+    task = step.task
+    base = None
+    if step.base is not None:
+        assert task.base is not None
+        base = Full(joined(source, step.base), task.base)
+    return Unit(
+        step.start,
+        step.length,
+        base,
+        tuple(_term(step, place, one, source) for place, one in enumerate(step.inputs)),
+        task.scalars,
+        task.dtype,
+        task.seed,
+        task.tensor_key,
+        task.row_length,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Worker:
     """Does work, on any thread. `device` is where the arithmetic runs: `cpu`, `cuda`..."""
@@ -35,43 +84,13 @@ class Worker:
     device: str = "cpu"
 
     def __call__(self, work: Work) -> list[Result]:
-        """The results of a work's steps, in order.
-
-        If a record turns out damaged or gone, all of it is done again from whatever other copies
-        and encodings the store has. Raises Corruption, MissingObject when there are none.
-        """
-        try:
-            return self._do(work, FetchedBlocks(work, self.storage.store, self.meter))
-        except (Corruption, FileNotFoundError):
-            return self._do(work, RepairedBlocks(work, self.storage, self.meter))
-
-    def _do(self, work: Work, source: BlockSource) -> list[Result]:
-        results = []
-        for group in work.groups:
-            source.fetch(group)
-            for step in group.steps:
-                results.append(self._make(work, step, source))
-                source.done(step)
-        return results
-
-    def _make(self, work: Work, step: Step, source: BlockSource) -> Result:
-        task = step.task
-        base = None
-        if step.base is not None:
-            assert task.base is not None
-            base = Full(joined(source, step.base), task.base)
-        terms = tuple(_term(step, place, one, source) for place, one in enumerate(step.inputs))
-        unit = Unit(
-            step.start,
-            step.length,
-            base,
-            terms,
-            task.scalars,
-            task.dtype,
-            task.seed,
-            task.tensor_key,
-            task.row_length,
+        """The results of a work's steps, in order. Raises as `over_units` does."""
+        return over_units(
+            work, self.storage, self.meter, lambda step, unit: self._make(work, step, unit)
         )
+
+    def _make(self, work: Work, step: Step, unit: Unit) -> Result:
+        task, base = step.task, unit.base
         out = np.empty(step.output_bytes, np.uint8).data
         merge(find(task.method), unit, out, device=self.device)
         identity = block_id(out)

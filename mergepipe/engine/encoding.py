@@ -1,4 +1,8 @@
-"""How an output block is stored: as commits store blocks. The one place to change that."""
+"""How an output block is stored: as commits store blocks, against the base's block under it.
+
+Which codec a block gets depends on the block alone, never on which thread came first, so that packs
+are the same for any number of threads.
+"""
 
 from dataclasses import dataclass
 
@@ -7,6 +11,8 @@ from mergepipe.codecs.registry import codec_named
 from mergepipe.dtypes import DType
 from mergepipe.ids import BlockId
 from mergepipe.packs.encoding import EncodedBlock, encode_block
+
+_DELTA_DTYPES = frozenset({"BF16", "F16", "F32"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +26,23 @@ class BaseBlock:
 
 @dataclass(frozen=True, slots=True)
 class OutputEncoder:
-    """Encodes output blocks, on worker threads. `codec` as in `store.codec`."""
+    """Encodes output blocks, on worker threads. Settings as in `store.codec`, `store.max_chain`.
 
-    codec: str = "raw"
+    There is no choosing among codecs as at commit: a merge is made of its base and near it, and the
+    codec for that is known. `raw` stores raw.
+    """
+
+    codec: str = "auto"
     max_chain: int = 2
 
     def encode(
         self, identity: BlockId, raw: Buffer, dtype: DType, base: BaseBlock | None
     ) -> EncodedBlock:
         """The block's records; `raw` may be part of them."""
-        codec = codec_named("raw" if self.codec == "raw" else "zstd")
-        return encode_block(identity, raw, dtype, codec)
+        if self.codec == "raw":
+            return encode_block(identity, raw, dtype, codec_named("raw"))
+        if dtype.name not in _DELTA_DTYPES:
+            return encode_block(identity, raw, dtype, codec_named("zstd"))
+        if base is None or base.links + 1 > self.max_chain or base.id == identity:
+            return encode_block(identity, raw, dtype, codec_named("split"))
+        return encode_block(identity, raw, dtype, codec_named("residual"), (base.id, base.raw))

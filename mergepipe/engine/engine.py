@@ -22,6 +22,7 @@ from mergepipe.objects.records import Commit
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.storage import Storage
+from mergepipe.planner.build import PlannedMerge
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository.reflog import Signature
 
@@ -55,7 +56,7 @@ class Engine:
 
     def execute(
         self,
-        plan: Plan,
+        plan: Plan | PlannedMerge,
         request: MergeRequest | None = None,
         *,
         reuse: bool = True,
@@ -70,6 +71,7 @@ class Engine:
         if transactions is None:
             raise ValueError("an engine without a transaction manager cannot publish")
         asked = request or MergeRequest()
+        plan = plan.plan if isinstance(plan, PlannedMerge) else plan
         begun = self.clock()
         meter = Meter()
         memo: Memory = Memo(self.storage) if reuse else NoMemo()

@@ -5,7 +5,7 @@ or, where a block is not stored with one, from its exact bytes. Either way its p
 have the BLAKE3 that the profile names.
 """
 
-from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,6 @@ from mergepipe.dtypes import DType
 from mergepipe.engine.work import Estimate
 from mergepipe.errors import Corruption, MergeInputError
 from mergepipe.ids import ID_BYTES, BlockId, ObjectId, digest
-from mergepipe.names import quoted
 from mergepipe.objects.merging import Profile, TensorProfile
 from mergepipe.objects.store import ObjectStore
 from mergepipe.values import decode
@@ -27,8 +26,6 @@ from mergepipe.values import decode
 class CoarseColumns:
     """Of one tensor's profile, the columns that coarse reading needs: 40 bytes per block."""
 
-    tensor: ObjectId
-    base: ObjectId
     magnitudes: npt.NDArray[np.float32]
     thresholds: npt.NDArray[np.float32]
     digests: bytes
@@ -45,21 +42,20 @@ class CoarseColumns:
 
 
 def coarse_columns(
-    profile: ObjectId, tensors: Iterable[str], objects: ObjectStore
-) -> dict[str, CoarseColumns]:
-    """The columns of the named tensors. The profile itself, with its counts, is let go of.
+    profile: ObjectId, pairs: AbstractSet[tuple[ObjectId, ObjectId]], objects: ObjectStore
+) -> dict[tuple[ObjectId, ObjectId], CoarseColumns]:
+    """The columns of pairs of a tensor and its base's. The profile, with its counts, is let go of.
 
-    Raises MergeInputError for a tensor that the profile does not have a coarse reading of.
+    Raises MergeInputError for a pair that the profile does not have a coarse reading of.
     """
-    wanted = set(tensors)
     found = {
-        tensor.name: _columns(tensor)
+        (tensor.tensor, tensor.base): _columns(tensor)
         for tensor in objects.load(profile, Profile).tensors
-        if tensor.name in wanted and tensor.thresholds
+        if (tensor.tensor, tensor.base) in pairs and tensor.thresholds
     }
-    for name in sorted(wanted - found.keys()):
+    for tensor, _ in pairs - found.keys():
         raise MergeInputError(
-            f"profile {profile.hex()[:12]} has no coarse reading of {quoted(name)}",
+            f"profile {profile.hex()[:12]} has no coarse reading of tensor {tensor.hex()[:12]}",
             "this plan does not fit its profiles; make it again",
         )
     return found
@@ -67,9 +63,7 @@ def coarse_columns(
 
 def _columns(tensor: TensorProfile) -> CoarseColumns:
     view = TensorView(tensor)
-    return CoarseColumns(
-        tensor.tensor, tensor.base, view.magnitudes, view.thresholds, tensor.coarse
-    )
+    return CoarseColumns(view.magnitudes, view.thresholds, tensor.coarse)
 
 
 def trits_from_layer(estimate: Estimate, payload: Buffer, count: int) -> npt.NDArray[np.uint8]:

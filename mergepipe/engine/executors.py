@@ -8,19 +8,18 @@ elsewhere, or run it twice.
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from mergepipe.engine.computing import Result
 from mergepipe.engine.work import Work
 from mergepipe.parallel import core_count, ordered_map
 
-Run = Callable[[Work], list[Result]]
+Made = TypeVar("Made")
 
 
 class Executor(Protocol):
     """Runs work somewhere."""
 
-    def results(self, works: Iterable[Work], run: Run) -> Iterator[list[Result]]:
+    def results(self, works: Iterable[Work], run: Callable[[Work], Made]) -> Iterator[Made]:
         """`run` of every work, in the order of `works`, which is taken from as room appears."""
         ...
 
@@ -31,7 +30,7 @@ class ThreadExecutor:
 
     threads: int = 0
 
-    def results(self, works: Iterable[Work], run: Run) -> Iterator[list[Result]]:
+    def results(self, works: Iterable[Work], run: Callable[[Work], Made]) -> Iterator[Made]:
         """`run` of every work, on the pool."""
         threads = core_count(self.threads)
         with ThreadPoolExecutor(threads, thread_name_prefix="merge") as pool:

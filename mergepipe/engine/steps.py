@@ -1,7 +1,8 @@
 """From a plan's tensor to steps: one output block each, or a block that is known without work."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from mergepipe.dtypes import dtype_of
 from mergepipe.engine.estimates import CoarseColumns
@@ -12,14 +13,14 @@ from mergepipe.errors import MergeInputError
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.methods import ExpertScalars, Method, Scalars, find, tensor_key
 from mergepipe.names import quoted
-from mergepipe.objects.merging import Depth, Plan, TensorPlan, TermKind
+from mergepipe.objects.merging import Depth, Plan, PlanExpert, TensorPlan, TermKind
 from mergepipe.objects.records import Tensor
 from mergepipe.objects.store import ObjectStore
-from mergepipe.planner.steps import Grid, keeps_base, output_block_bytes
+from mergepipe.planner.steps import Grid, output_block_bytes
 
 _AGAIN = "make the plan again"
-# Per expert and tensor name, what coarse readings take from profiles.
-Columns = Mapping[tuple[int, str], CoarseColumns]
+# What coarse readings take from profiles, by expert, its tensor and the base's.
+Columns: TypeAlias = Mapping[tuple[int, ObjectId, ObjectId], CoarseColumns]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +67,37 @@ class MergedTensor:
         """What makes block `index`."""
         start, end = self.grid.span(index)
         base = () if self.base is None else self.base.pieces(start, end)
-        depths = tuple(own[index] for own in self.depths)
-        cast = self.task.base != self.task.dtype
-        noop = self.method.omitted_is_noop
-        kept = len(base) == 1 and base[0].whole
-        if kept and keeps_base(depths, omitted_is_noop=noop, cast=cast):
-            return Known(index, base[0].block)
+        noop = self.method.omitted_is_noop and self.task.base == self.task.dtype
+        kept = noop and len(base) == 1 and base[0].whole
         inputs = tuple(
-            self._input(expert, index, (start, end), base) for expert in range(len(depths))
+            self._input(expert, index, (start, end), base) for expert in range(len(self.experts))
         )
-        changed = any(one is not UNCHANGED for one in inputs)
-        if kept and noop and not cast and not changed:
-            return Known(index, base[0].block)  # planned exactly, and equal to the base
-        alone = not self.method.needs_base and all(isinstance(one, Weights) for one in inputs)
-        alone = alone and TermKind.FULL in self.task.kinds and len(set(self.task.kinds)) == 1
+        # Left out, equal by the plan, or planned exactly and equal all the same.
+        if kept and all(one is UNCHANGED for one in inputs):
+            return Known(index, base[0].block)
+        return self._step(index, base, inputs, needs_base=self.method.needs_base)
+
+    def reading(self, index: int, experts: Collection[int]) -> Step:
+        """What it takes to look at block `index` of these experts, the others left out."""
+        start, end = self.grid.span(index)
+        base = () if self.base is None else self.base.pieces(start, end)
+        inputs = tuple(
+            self._input(expert, index, (start, end), base) if expert in experts else UNCHANGED
+            for expert in range(len(self.experts))
+        )
+        return self._step(index, base, inputs, needs_base=False)
+
+    def _step(
+        self,
+        index: int,
+        base: tuple[Piece, ...],
+        inputs: tuple[Input, ...],
+        *,
+        needs_base: bool,
+    ) -> Step:
+        start, end = self.grid.span(index)
+        full = all(isinstance(one, Weights) for one in inputs)
+        alone = full and not needs_base and set(self.task.kinds) == {TermKind.FULL}
         if not base and not alone:
             raise MergeInputError(
                 f"tensor {quoted(self.task.name)}: something is left out, and there is no base"
@@ -109,17 +127,8 @@ class MergedTensor:
         return UNCHANGED if same else Weights(pieces)
 
 
-def lay_steps(
-    plan: Plan,
-    number: int,
-    layout: ObjectId,
-    columns: Columns,
-    objects: ObjectStore,
-) -> MergedTensor | KeptTensor:
-    """How tensor `number` of a plan is made. `layout` is the layout's tensor of that place.
-
-    Raises MergeInputError naming tensor and expert where plan and inputs do not fit.
-    """
+def method_of(plan: Plan) -> Method:
+    """The method of a plan. Raises MergeInputError if this release's has other bytes."""
     method = find(plan.method)
     if method.version != plan.version:
         raise MergeInputError(
@@ -127,23 +136,30 @@ def lay_steps(
             f"this is version {method.version}",
             _AGAIN,
         )
-    return _Laying(plan, plan.tensors[number], method, objects).lay(number, layout, columns)
+    return method
 
 
 @dataclass(frozen=True, slots=True)
-class _Laying:
-    plan: Plan
+class TensorLaying:
+    """How one tensor of a plan is made. `inputs`, `method` and `seed` are the plan's."""
+
     tensor: TensorPlan
+    inputs: Sequence[PlanExpert]
     method: Method
+    seed: int
     objects: ObjectStore
 
     def lay(self, number: int, layout: ObjectId, columns: Columns) -> MergedTensor | KeptTensor:
+        """Tensor `number` of the plan; `layout` is the layout's tensor of that place.
+
+        Raises MergeInputError naming tensor and expert where plan and inputs do not fit.
+        """
         like = self.objects.tensor(layout)
         if not self.tensor.depths:
             kept = self.tensor.base or layout
             self._stored(kept, like, "the base")
             return KeptTensor(kept)
-        kinds = tuple(expert.kind for expert in self.plan.experts)
+        kinds = tuple(expert.kind for expert in self.inputs)
         if TermKind.LOW_RANK in kinds or any(self.tensor.factors):
             raise MergeInputError(f"{self._what()}: low-rank inputs cannot be merged yet")
         grid = Grid.of(like)
@@ -153,8 +169,11 @@ class _Laying:
             for index, identity in enumerate(self.tensor.experts)
         )
         self._check_depths(grid, experts)
-        found = tuple(columns.get((one, self.tensor.name)) for one in range(len(experts)))
-        self._check_columns(found)
+        base_id = self.tensor.base
+        found = tuple(
+            None if own is None or base_id is None else columns.get((expert, own, base_id))
+            for expert, own in enumerate(self.tensor.experts)
+        )
         dtype = dtype_of(self.tensor.dtype)
         task = TensorTask(
             number,
@@ -165,7 +184,7 @@ class _Laying:
             None if base is None else base.dtype,
             tuple(None if expert is None else expert.dtype for expert in experts),
             kinds,
-            self.plan.seed,
+            self.seed,
             tensor_key(self.tensor.name),
             like.shape[-1] if like.shape else 1,
         )
@@ -194,7 +213,7 @@ class _Laying:
         return found
 
     def _check_depths(self, grid: Grid, experts: tuple[InputTensor | None, ...]) -> None:
-        count = len(self.plan.experts)
+        count = len(self.inputs)
         if not len(experts) == len(self.tensor.scalars) == len(self.tensor.depths) == count:
             raise MergeInputError(f"{self._what()}: the plan does not name every expert", _AGAIN)
         for index, (expert, own) in enumerate(zip(experts, self.tensor.depths, strict=True)):
@@ -213,14 +232,6 @@ class _Laying:
                 raise MergeInputError(
                     f"{self._what()}: expert {index} is cut into other blocks than the output",
                     "such a tensor is read exactly as a whole or not at all",
-                )
-
-    def _check_columns(self, columns: tuple[CoarseColumns | None, ...]) -> None:
-        for index, own in enumerate(columns):
-            pair = (self.tensor.experts[index], self.tensor.base)
-            if own is not None and (own.tensor, own.base) != pair:
-                raise MergeInputError(
-                    f"{self._what()}: the profile of expert {index} is about other tensors", _AGAIN
                 )
 
     def _scalars(self) -> Scalars:

@@ -6,7 +6,7 @@ results that wait to be written, with the encoded form of each. Only ids (32 byt
 kept longer.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,13 +15,13 @@ from mergepipe.engine.computing import Worker
 from mergepipe.engine.estimates import CoarseColumns, coarse_columns
 from mergepipe.engine.executors import Executor
 from mergepipe.engine.memo import Memory
-from mergepipe.engine.steps import KeptTensor, Known, MergedTensor, lay_steps
+from mergepipe.engine.steps import Columns, KeptTensor, Known, MergedTensor, TensorLaying, method_of
 from mergepipe.engine.work import Step, Work
 from mergepipe.errors import MergeInputError
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.names import quoted
 from mergepipe.objects.encoding import encode
-from mergepipe.objects.merging import Depth, Plan
+from mergepipe.objects.merging import Depth, Plan, PlanExpert, TensorPlan
 from mergepipe.objects.records import Safetensors, Snapshot, Tensor
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.encoding import EncodedBlock
@@ -122,10 +122,13 @@ class Streaming:
         return Streamed(ids, self._tally.computed, self._tally.remembered, self._tally.kept)
 
     def _works(self, layout: Sequence[ObjectId]) -> Iterator[Work]:
-        columns = self._columns()
+        method = method_of(self.plan)
+        columns = columns_of(self.plan.experts, self.plan.tensors, self.objects)
         waiting: list[Step] = []
         for number, like in enumerate(layout):
-            tensor = lay_steps(self.plan, number, like, columns, self.objects)
+            tensor = TensorLaying(
+                self.plan.tensors[number], self.plan.experts, method, self.plan.seed, self.objects
+            ).lay(number, like, columns)
             if isinstance(tensor, KeptTensor):
                 self._outputs[number] = tensor.tensor
                 continue
@@ -181,25 +184,30 @@ class Streaming:
             encode(Tensor(output.dtype, output.shape, output.block_bytes, b"".join(output.blocks)))
         )
 
-    def _columns(self) -> Mapping[tuple[int, str], CoarseColumns]:
-        """What coarse readings need, for every expert and tensor that is read so."""
-        found: dict[tuple[int, str], CoarseColumns] = {}
-        for index, expert in enumerate(self.plan.experts):
-            names = [
-                tensor.name
-                for tensor in self.plan.tensors
-                if len(tensor.depths) > index and Depth.COARSE in tensor.depths[index]
-            ]
-            if not names:
-                continue
-            if expert.profile is None:
-                raise MergeInputError(
-                    f"the plan reads expert {index} coarsely but names no profile of it",
-                    "make the plan again",
-                )
-            columns = coarse_columns(expert.profile, names, self.objects)
-            found |= {(index, name): own for name, own in columns.items()}
-        return found
+
+def columns_of(
+    experts: Sequence[PlanExpert], tensors: Sequence[TensorPlan], objects: ObjectStore
+) -> Columns:
+    """What coarse readings need, of every expert and tensor; one profile in memory at a time."""
+    found: dict[tuple[int, ObjectId, ObjectId], CoarseColumns] = {}
+    for index, expert in enumerate(experts):
+        pairs = {
+            (own, tensor.base)
+            for tensor in tensors
+            if tensor.depths
+            and Depth.COARSE in tensor.depths[index]
+            and (own := tensor.experts[index]) is not None
+            and tensor.base is not None
+        }
+        if pairs and expert.profile is None:
+            raise MergeInputError(
+                f"the plan reads expert {index} coarsely but names no profile of it",
+                "make the plan again",
+            )
+        if pairs and expert.profile is not None:
+            columns = coarse_columns(expert.profile, pairs, objects)
+            found |= {(index, *pair): own for pair, own in columns.items()}
+    return found
 
 
 def layout_tensors(plan: Plan, objects: ObjectStore) -> list[ObjectId]:

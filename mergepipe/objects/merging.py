@@ -8,7 +8,8 @@ from typing import ClassVar
 
 import msgspec
 
-from mergepipe.ids import ObjectId
+from mergepipe.ids import ObjectId, object_id
+from mergepipe.objects.encoding import encode
 from mergepipe.objects.records import Record
 
 
@@ -151,3 +152,8 @@ class Manifest(Record, frozen=True, array_like=True, forbid_unknown_fields=True)
     experts: tuple[ObjectId, ...]
     output: ObjectId
     tensors: tuple[TensorManifest, ...]
+
+    @property
+    def manifest_hash(self) -> str:
+        """The manifest's id, in hex."""
+        return object_id(encode(self)).hex()

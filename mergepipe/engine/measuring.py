@@ -1,0 +1,133 @@
+"""Measuring what no profile knows, before a plan is frozen: thresholds, norms, dot products.
+
+The planner says which blocks to read and how deep (planner.resolution.Measure); reading, metering
+and spreading over threads are those of a merge. Partial results are added in the tensor's order.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mergepipe.engine.batches import Batcher
+from mergepipe.engine.computing import over_units
+from mergepipe.engine.executors import Executor, ThreadExecutor
+from mergepipe.engine.meter import CountingStore, Meter, Source
+from mergepipe.engine.steps import MergedTensor, TensorLaying
+from mergepipe.engine.streaming import columns_of
+from mergepipe.engine.work import UNCHANGED, Step, Work
+from mergepipe.ids import NO_ID, ObjectId
+from mergepipe.methods import SAME, Full, Need, Unit, find
+from mergepipe.methods import statistics as stats
+from mergepipe.methods.statistics import Partial
+from mergepipe.objects.merging import PlanExpert, TensorPlan
+from mergepipe.objects.store import ObjectStore
+from mergepipe.packs.storage import Storage
+from mergepipe.planner.resolution import Measured
+
+_LOOK_AHEAD = 32
+# Statistics have no method; a method that takes any input, and leaves all to its terms.
+_ANY_METHOD = "task_arithmetic"
+
+
+@dataclass(frozen=True, slots=True)
+class Measuring:
+    """Measures statistics of tensors of one store: what the planner calls `Measure`."""
+
+    storage: Storage
+    executor: Executor = field(default_factory=ThreadExecutor)
+
+    def __call__(
+        self,
+        draft: TensorPlan,
+        experts: Sequence[PlanExpert],
+        needs: Sequence[Need],
+        seed: int,
+        /,
+    ) -> Measured:
+        """The value of every need, and the bytes that reading for it took."""
+        meter = Meter()
+        metadata = Storage(
+            CountingStore(self.storage.store, meter, Source.METADATA), self.storage.index
+        )
+        tensor = _laid(draft, experts, seed, ObjectStore(metadata))
+        batcher = Batcher(metadata, ObjectId(NO_ID), encode=False)
+        known: dict[Need, list[Partial]] = {need: [] for need in needs}
+        for passed in range(max((stats.of(need).passes for need in needs), default=0)):
+            due = [need for need in needs if stats.of(need).passes > passed]
+            totals = self._pass(tensor, batcher, meter, {need: known[need] for need in due})
+            for need, total in totals.items():
+                known[need].append(total)
+        read = meter.readings()
+        values = {need: stats.value(need, known[need]) for need in needs}
+        return Measured(values, read.expert_bytes, read.base_bytes)
+
+    def _pass(
+        self,
+        tensor: MergedTensor,
+        batcher: Batcher,
+        meter: Meter,
+        known: dict[Need, list[Partial]],
+    ) -> dict[Need, Partial]:
+        """One pass over the tensor: the sum of every need's partials."""
+        every = any(need.expert is None for need in known)
+        about = range(len(tensor.experts)) if every else {need.expert or 0 for need in known}
+        steps = [tensor.reading(index, about) for index in range(tensor.grid.blocks)]
+
+        def partials(step: Step, unit: Unit) -> list[Partial]:
+            return [stats.partial(need, unit, known[need]) for need in known]
+
+        def run(work: Work) -> list[list[Partial]]:
+            return over_units(work, self.storage, meter, partials)
+
+        # A block in which nothing changed tells all it has to tell without being read.
+        idle = [not every and all(one is UNCHANGED for one in step.inputs) for step in steps]
+        works = _works(
+            batcher,
+            [step for step, still in zip(steps, idle, strict=True) if not still],
+            streamed=tensor.streamed,
+        )
+        read = (own for results in self.executor.results(works, run) for own in results)
+        totals: dict[Need, Partial] = {}
+        for step, still in zip(steps, idle, strict=True):
+            found = partials(step, _still(step)) if still else next(read)
+            for need, one in zip(known, found, strict=True):
+                before = totals.get(need)
+                totals[need] = one if before is None else stats.combine((before, one))
+        assert next(read, None) is None  # and its threads are done
+        return totals
+
+
+def _works(batcher: Batcher, steps: list[Step], *, streamed: bool) -> Iterator[Work]:
+    ahead = len(steps) if streamed else _LOOK_AHEAD
+    for first in range(0, len(steps), max(ahead, 1)):
+        yield from batcher.works(steps[first : first + ahead], streamed=streamed)
+
+
+def _still(step: Step) -> Unit:
+    """The unit of a step whose deltas are all zero; what its base holds is no matter."""
+    task = step.task
+    assert task.base is not None
+    base = Full(np.zeros(step.length * task.base.bits // 8, np.uint8), task.base)
+    same = (SAME,) * len(step.inputs)
+    return Unit(
+        step.start,
+        step.length,
+        base,
+        same,
+        task.scalars,
+        task.dtype,
+        task.seed,
+        task.tensor_key,
+        task.row_length,
+    )
+
+
+def _laid(
+    draft: TensorPlan, experts: Sequence[PlanExpert], seed: int, objects: ObjectStore
+) -> MergedTensor:
+    layout = draft.base or next(one for one in draft.experts if one is not None)
+    columns = columns_of(experts, [draft], objects)
+    laid = TensorLaying(draft, experts, find(_ANY_METHOD), seed, objects).lay(0, layout, columns)
+    assert isinstance(laid, MergedTensor)
+    return laid

@@ -1,0 +1,30 @@
+"""A catalog over one repository, as the API has one, so that tests can plan."""
+
+from mergepipe.catalog.profiles import Profiles
+from mergepipe.engine.measuring import Measuring
+from mergepipe.objects.merging import Profile
+from mergepipe.planner import Planner, Revision, stored_encodings
+
+
+class RepositoryCatalog:
+    """What `Planner` asks of a repository."""
+
+    def __init__(self, repo):
+        self._repo = repo
+        self._profiles = Profiles(repo.storage, repo.objects, repo.blocks, repo.threads)
+        self.objects = repo.objects
+        self.measure = Measuring(repo.storage)
+        self.encodings = stored_encodings(repo.storage)
+
+    def revision(self, text):
+        identity, commit = self._repo.commit_of(text)
+        base = None if commit.base is None else self._repo.objects.commit(commit.base).snapshot
+        return Revision(text, identity, commit.snapshot, commit.base, base)
+
+    def profile(self, snapshot, base):
+        found = self._profiles.ensure(snapshot, base)
+        return (found, self._repo.objects.load(found, Profile))
+
+
+def planner_of(repo):
+    return Planner(RepositoryCatalog(repo))
