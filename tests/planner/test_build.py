@@ -1,0 +1,410 @@
+"""Plans of small families of models whose profiles are computed the obvious way."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from mergepipe.dtypes import DTYPES
+from mergepipe.errors import MergeInputError, OverBudget
+from mergepipe.methods.protocol import Need, NeedKind
+from mergepipe.objects.encoding import decode, encode
+from mergepipe.objects.merging import Depth, Plan, PlanExpert, TensorPlan
+from mergepipe.planner import (
+    Budget,
+    Expert,
+    Measured,
+    Model,
+    PerTensor,
+    PlannedMerge,
+    Recipe,
+    build_plan,
+    costs_of,
+    explain,
+)
+from mergepipe.planner.recipe import Setting
+from mergepipe.planner.table import depths_of
+from tests.planner.stored_models import (
+    Family,
+    add_model,
+    add_snapshot,
+    add_tensor,
+    family,
+    float_bytes,
+    named,
+)
+
+METHODS: list[tuple[str, dict[str, Setting]]] = [
+    ("task_arithmetic", {"weight": 0.3}),
+    ("ties", {"density": 0.5}),
+    ("ties", {"density": 0.2}),
+    ("dare_ties", {"density": 0.5}),
+    ("linear", {}),
+]
+BUDGETS = ["3%", "10%", "25%", "50%", "80%", "raw:5%", "raw:10%", "20000"]
+
+
+def recipe(models: Family, method: str, **parameters: Setting) -> Recipe:
+    experts = tuple(
+        Expert(f"expert-{number}", snapshot) for number, snapshot in enumerate(models.experts)
+    )
+    return Recipe(method, experts, Model("base", models.base), parameters)
+
+
+def planned(
+    models: Family, method: str, budget: str | None = None, **parameters: Setting
+) -> PlannedMerge:
+    return build_plan(
+        recipe(models, method, **parameters),
+        Budget.parse(budget),
+        models.shelf,
+        models.shelf.find,
+        models.profiles,
+    )
+
+
+@pytest.fixture(scope="module")
+def models() -> Family:
+    return family()
+
+
+@pytest.mark.parametrize(("method", "parameters"), METHODS)
+def test_a_full_budget_is_the_exact_plan(
+    models: Family, method: str, parameters: dict[str, Setting]
+) -> None:
+    exact = planned(models, method, **parameters)
+    full = exact.costs.expert_bytes_full
+    assert exact.costs.expert_bytes_planned == full
+    assert exact.costs.energy_kept == 1.0
+    assert exact.costs.omitted_norm == 0.0
+    for budget in ("100%", str(full), str(10 * full), "raw:100%"):
+        assert planned(models, method, budget, **parameters).id == exact.id
+    assert all(expert.profile is None for expert in exact.plan.experts)
+    assert planned(models, method, str(full - 1), **parameters).id != exact.id
+
+
+@pytest.mark.parametrize(("method", "parameters"), METHODS)
+def test_plans_stay_within_budget_and_are_the_same_every_time(
+    models: Family, method: str, parameters: dict[str, Setting]
+) -> None:
+    for budget in BUDGETS:
+        one = planned(models, method, budget, **parameters)
+        two = planned(models, method, budget, **parameters)
+        assert one.plan == two.plan
+        assert one.id == two.id
+        assert one.costs.budget_bytes is not None
+        assert 0 < one.costs.expert_bytes_planned <= one.costs.budget_bytes
+        assert decode(encode(one.plan), Plan, "plan") == one.plan
+
+
+@pytest.mark.parametrize(("method", "parameters"), METHODS[:1] + METHODS[3:])
+def test_energy_kept_grows_with_the_budget(
+    models: Family, method: str, parameters: dict[str, Setting]
+) -> None:
+    costs = [planned(models, method, f"{share}%", **parameters).costs for share in range(3, 100, 4)]
+    kept = [cost.energy_kept for cost in costs]
+    # A change's best-scaled coarse layer is what is compared, an additive method's keeps less.
+    assert all(later >= earlier - 0.02 for earlier, later in pairwise(kept))
+    assert kept[-1] > 0.95 > 0.9 > kept[0]
+
+
+def test_depths_say_which_blocks_are_the_bases(models: Family) -> None:
+    plan = planned(models, "task_arithmetic", weight=1.0).plan
+    depths = {line.name: depths_of(line) for line in plan.tensors}
+    assert list(depths["embed"][0]) == [Depth.EQUAL] + [Depth.EXACT] * 3
+    assert all((depths[name] >= Depth.EXACT).all() for name in depths)
+
+
+def test_planned_bytes_are_those_of_the_records(models: Family) -> None:
+    result = planned(models, "ties", "25%", density=0.5)
+    total = base = 0
+    for line in result.plan.tensors:
+        assert line.base is not None
+        under = models.shelf.tensor(line.base).block_ids()
+        depths = depths_of(line)
+        for row, identity in enumerate(line.experts):
+            assert identity is not None
+            for step, block in enumerate(models.shelf.tensor(identity).block_ids()):
+                records = models.shelf.locations[block]
+                total += {
+                    Depth.EXACT: sum(at.stored_bytes for at in records),
+                    Depth.COARSE: records[0].stored_bytes,
+                }.get(Depth(depths[row, step]), 0)
+        for step, block in enumerate(under):
+            if np.isin(depths[:, step], (Depth.COARSE, Depth.EXACT)).any():
+                base += models.shelf.locations[block][0].stored_bytes
+    assert total == result.costs.expert_bytes_planned
+    assert base == result.costs.base_bytes
+
+
+def test_costs_are_the_same_from_the_stored_plan(models: Family) -> None:
+    for method, parameters in METHODS:
+        result = planned(models, method, "20%", **parameters)
+        again = costs_of(result.plan, models.shelf, models.shelf.find, models.profiles)
+        assert again.tensors == result.costs.tensors
+
+
+def test_energy_and_norm_are_those_of_what_is_left_out(models: Family) -> None:
+    result = planned(models, "task_arithmetic", "10%", weight=0.5)
+    total = left = norm = 0.0
+    for line in result.plan.tensors:
+        missed = np.zeros(models.base_weights[line.name].size)
+        for row, own in enumerate(depths_of(line)):
+            d = 0.5 * (models.weights[row][line.name] - models.base_weights[line.name])
+            d = d.reshape(-1).astype(np.float64)
+            total += float((d * d).sum())
+            profile = models.profiles[row]
+            assert profile is not None
+            per_block = 4096 // 2
+            for step, depth in enumerate(own):
+                piece = d[step * per_block : (step + 1) * per_block]
+                if depth == Depth.OMITTED:
+                    error = piece
+                elif depth == Depth.COARSE:
+                    large = np.abs(piece) >= sorted(np.abs(piece))[-int(0.35 * len(piece))]
+                    size = np.abs(piece[large]).mean() * line.scalars[row].coarse_scale
+                    error = piece - np.where(large, np.sign(piece) * size, 0)
+                else:
+                    continue
+                left += float((error * error).sum())
+                missed[step * per_block : (step + 1) * per_block] += error
+        norm += float((missed * missed).sum())
+    assert result.costs.energy_kept == pytest.approx(1 - left / total, rel=1e-4)
+    assert norm**0.5 <= result.costs.omitted_norm * (1 + 1e-6)
+
+
+def test_ties_thresholds_come_from_counts(models: Family) -> None:
+    line = planned(models, "ties", density=0.3).plan.tensors[0]
+    for row in range(3):
+        d = np.abs(models.weights[row][line.name] - models.base_weights[line.name]).reshape(-1)
+        assert line.scalars[row].threshold == np.sort(d)[::-1][int(0.3 * len(d)) - 1]
+
+
+def test_coarse_scale_follows_the_method(models: Family) -> None:
+    additive = planned(models, "task_arithmetic", "10%", weight=1.0).plan
+    elected = planned(models, "dare_ties", "10%", density=0.9).plan
+    trimmed = planned(models, "ties", "10%", density=0.1).plan
+    for plan, low, high in ((additive, 1.001, 3.0), (elected, 1.0, 1.0), (trimmed, 0.0, 0.999)):
+        scales = {
+            scalars.coarse_scale
+            for line in plan.tensors
+            for scalars, own in zip(line.scalars, line.depths, strict=True)
+            if Depth.COARSE in own
+        }
+        assert scales
+        assert all(low <= scale <= high for scale in scales)
+    assert any(expert.profile is not None for expert in additive.experts)
+
+
+def test_a_conflict_of_signs_makes_an_expert_worth_less() -> None:
+    models = family(1)
+    twice = Family(
+        models.shelf,
+        models.base,
+        [models.experts[0]] * 3,
+        [models.profiles[0]] * 3,
+        models.base_weights,
+        models.weights * 3,
+    )
+    experts = tuple(
+        Expert(str(row), snapshot, {"weight": weight})
+        for row, (snapshot, weight) in enumerate(zip(twice.experts, (1.0, 1.0, -1.0), strict=True))
+    )
+    elected = Recipe("ties", experts, Model("base", twice.base))
+    plan = build_plan(
+        elected, Budget.parse("raw:4%"), twice.shelf, twice.shelf.find, twice.profiles
+    ).plan
+    read = [
+        sum(int(np.isin(depths_of(line)[row], (1, 2)).sum()) for line in plan.tensors)
+        for row in range(3)
+    ]
+    assert read[2] == 0 < read[0]
+
+
+def test_a_budget_too_small_names_the_least_useful_one(models: Family) -> None:
+    with pytest.raises(OverBudget, match="the least that does is") as caught:
+        planned(models, "ties", "100", density=0.5)
+    assert caught.value.exit_code == 17
+    least = int(caught.value.hint.rsplit(" ", 1)[1])
+    assert planned(models, "ties", str(least), density=0.5).costs.expert_bytes_planned == least
+    with pytest.raises(OverBudget):
+        planned(models, "ties", str(least - 1), density=0.5)
+
+
+def test_without_profiles_everything_is_read_exactly_or_refused(models: Family) -> None:
+    blind = Family(
+        models.shelf, models.base, models.experts, [None] * 3, models.base_weights, models.weights
+    )
+    result = planned(blind, "task_arithmetic", weight=1.0)
+    assert result.id == planned(models, "task_arithmetic", weight=1.0).id
+    assert result.costs.energy_kept == 1.0
+    with pytest.raises(OverBudget, match="have to be read whatever is chosen") as caught:
+        planned(blind, "task_arithmetic", "50%", weight=1.0)
+    assert str(result.costs.expert_bytes_full) in caught.value.hint
+    mixed = Family(
+        models.shelf, models.base, models.experts, [None, *models.profiles[1:]],
+        models.base_weights, models.weights,
+    )  # fmt: skip
+    part = planned(mixed, "task_arithmetic", "60%", weight=1.0)
+    for line in part.plan.tensors:
+        assert set(line.depths[0]) <= {Depth.EXACT, Depth.EQUAL}
+    assert part.plan.experts[0].profile is None
+
+
+def test_a_budget_needs_a_base(models: Family) -> None:
+    experts = tuple(Expert(str(row), snapshot) for row, snapshot in enumerate(models.experts))
+    free = Recipe("linear", experts)
+    exact = build_plan(free, Budget(), models.shelf, models.shelf.find, [None] * 3)
+    assert exact.plan.base is None
+    assert exact.plan.layout == models.experts[0]
+    with pytest.raises(MergeInputError, match="needs a base"):
+        build_plan(free, Budget.parse("50%"), models.shelf, models.shelf.find, [None] * 3)
+
+
+class Measuring:
+    """Answers with the truth, and remembers what it was asked."""
+
+    def __init__(self, models: Family, answers: dict[NeedKind, tuple[float, ...]]) -> None:
+        self.models = models
+        self.answers = answers
+        self.asked: list[tuple[str, tuple[Need, ...], TensorPlan]] = []
+
+    def __call__(
+        self,
+        draft: TensorPlan,
+        experts: tuple[PlanExpert, ...],
+        needs: tuple[Need, ...],
+        seed: int,
+        /,
+    ) -> Measured:
+        self.asked.append((draft.name, tuple(needs), draft))
+        assert len(experts) == len(draft.experts)
+        return Measured({need: self.answers[need.kind] for need in needs}, 1000, 10)
+
+
+def test_thresholds_that_no_profile_knows_are_measured_first() -> None:
+    models = family(2, dtype="F32")
+    measure = Measuring(models, {NeedKind.TRIM: (0.004, 0.5, 2.0, 1.0)})
+    want = recipe(models, "ties", density=0.5)
+
+    def build(budget: str | None) -> PlannedMerge:
+        return build_plan(
+            want, Budget.parse(budget), models.shelf, models.shelf.find, models.profiles, measure
+        )
+
+    exact = build(None)
+    assert [name for name, _, _ in measure.asked] == list(models.base_weights)
+    for _, needs, draft in measure.asked:
+        assert {need.expert for need in needs} == {0, 1}
+        assert Depth.COARSE not in set(draft.depths[0])
+    assert exact.plan.tensors[0].scalars[0].threshold == 0.004
+    assert exact.measured_expert_bytes == 4000
+    # Two passes for the thresholds, one for the merge.
+    per_pass = planned(models, "task_arithmetic").costs.expert_bytes_full
+    assert exact.costs.expert_bytes_full == 3 * per_pass
+    cut = build("75%")
+    assert 2 * per_pass < cut.costs.expert_bytes_planned <= int(0.75 * 3 * per_pass)
+    with pytest.raises(OverBudget):
+        build("50%")
+    with pytest.raises(MergeInputError, match="statistics"):
+        planned(models, "ties", density=0.5)
+
+
+def test_statistics_of_what_is_read_are_measured_at_the_depths_chosen() -> None:
+    models = family(2)
+    measure = Measuring(models, {NeedKind.GRAM: (4.0, 0.0, 0.0, 4.0)})
+    want = recipe(models, "slerp", t=0.5)
+    cut = build_plan(
+        want, Budget.parse("40%"), models.shelf, models.shelf.find, models.profiles, measure
+    )
+    single = planned(models, "task_arithmetic").costs.expert_bytes_full
+    assert cut.costs.expert_bytes_full == 2 * single
+    assert 0 < cut.costs.expert_bytes_planned <= 0.8 * single
+    for (_, _, draft), line in zip(measure.asked, cut.plan.tensors, strict=True):
+        assert draft.depths == line.depths
+        # Orthogonal by the answer: not the straight line that was supposed while choosing.
+        assert line.scalars[0].weight == pytest.approx(0.5**0.5)
+
+
+def test_parameters_vary_by_tensor_and_expert(models: Family) -> None:
+    shared = {"weight": PerTensor((("layer.0", 0.5), ("*", 0.25)))}
+    experts = tuple(
+        Expert(str(row), snapshot, {"weight": PerTensor((("embed", 2.0),))} if row == 1 else {})
+        for row, snapshot in enumerate(models.experts)
+    )
+    plan = build_plan(
+        Recipe("task_arithmetic", experts, Model("base", models.base), shared),
+        Budget(), models.shelf, models.shelf.find, models.profiles,
+    ).plan  # fmt: skip
+    weights = {line.name: [own.weight for own in line.scalars] for line in plan.tensors}
+    assert weights["embed"] == [0.25, 2.0, 0.25]
+    assert weights["layer.0.w"] == [0.5, 0.5, 0.5]
+    assert weights["norm"] == [0.25, 0.25, 0.25]
+
+
+def test_tensors_that_nobody_changed_are_the_bases(models: Family) -> None:
+    weights = dict(models.base_weights)
+    weights["norm"] = models.weights[0]["norm"]
+    shelf = models.shelf
+    expert = add_model(shelf, weights, models.base)
+    want = Recipe("linear", (Expert("e", expert),) * 2, Model("base", models.base))
+    result = build_plan(want, Budget(), shelf, shelf.find, [None, None])
+    kept = {line.name: not line.depths for line in result.plan.tensors}
+    assert kept == {"embed": True, "layer.0.w": True, "layer.1.w": True, "norm": False}
+    assert result.plan.tensors[0].base == named(shelf, models.base)["embed"]
+    # Twice the same expert: its record is read once.
+    at = shelf.locations[shelf.tensor(named(shelf, expert)["norm"]).block_ids()[0]]
+    assert result.costs.expert_bytes_full == sum(one.stored_bytes for one in at)
+    summed = build_plan(
+        Recipe("linear", want.experts, want.base, {"normalize": False}),
+        Budget(), shelf, shelf.find, [None, None],
+    )  # fmt: skip
+    assert all(line.depths for line in summed.plan.tensors)
+
+
+def test_passing_one_model_through_reads_nothing(models: Family) -> None:
+    shelf = models.shelf
+    one = Recipe("passthrough", (Expert("e", models.experts[0]),))
+    copied = build_plan(one, Budget.parse("1"), shelf, shelf.find, [None])
+    assert copied.costs.expert_bytes_full == 0
+    assert [line.base for line in copied.plan.tensors] == list(
+        named(shelf, models.experts[0]).values()
+    )
+    cast = build_plan(
+        Recipe("passthrough", one.experts, None, {}, DTYPES["F16"]),
+        Budget(), shelf, shelf.find, [None],
+    )  # fmt: skip
+    assert cast.costs.expert_bytes_full > 0
+    assert {line.dtype for line in cast.plan.tensors} == {"F16"}
+
+
+def test_other_grids_are_read_wholly_or_not_at_all(models: Family) -> None:
+    shelf = models.shelf
+    tensors = {
+        name: add_tensor(shelf, float_bytes(values, "BF16"), "BF16", values.shape, limit=2048)
+        for name, values in models.weights[0].items()
+    }
+    want = Recipe(
+        "task_arithmetic",
+        (Expert("e", add_snapshot(shelf, tensors)),),
+        Model("base", models.base),
+    )
+    result = build_plan(want, Budget(), shelf, shelf.find, [None])
+    blocks = [block for tensor in tensors.values() for block in shelf.tensor(tensor).block_ids()]
+    records = [at for block in dict.fromkeys(blocks) for at in shelf.locations[block]]
+    assert result.costs.expert_bytes_full == sum(at.stored_bytes for at in records)
+    assert all(set(line.depths[0]) == {Depth.EXACT} for line in result.plan.tensors)
+
+
+def test_explain_says_who_gave_what(models: Family) -> None:
+    result = planned(models, "ties", "25%", density=0.5)
+    told = explain(result.plan, models.shelf, models.shelf.find, models.profiles, "layer.0.w")
+    (tensor,) = told.tensors
+    assert tensor.name == "layer.0.w"
+    influences = [part.influence for part in tensor.experts]
+    assert sum(one for one in influences if one is not None) == pytest.approx(1.0)
+    line = next(line for line in result.plan.tensors if line.name == "layer.0.w")
+    for row, part in enumerate(tensor.experts):
+        assert part.scalars == line.scalars[row]
+        assert part.cost.blocks_coarse == line.depths[row].count(Depth.COARSE)
+        assert part.cost.blocks_equal == line.depths[row].count(Depth.EQUAL)
