@@ -94,9 +94,11 @@ class BitX:
         last = pieces.take_last(tail)
         exponents = frames.decompress(pieces.take(pieces.number()).data, count)
         rest = frames.decompress(pieces.rest().data, count)
-        aligned = target.ctypes.data % 2 == 0
-        halves = target[: 2 * count].view(np.uint16) if aligned else scratch("o", count, np.uint16)
-        join_xor(octets(exponents), octets(rest), elements("base", b[: 2 * count], np.uint16), halves)
-        if not aligned:
-            target[: 2 * count] = halves.view(np.uint8)
+        view = target[: 2 * count].view(np.uint16)
+        halves = view if view.flags.aligned else scratch("out", count, np.uint16)
+        join_xor(
+            octets(exponents), octets(rest), elements("base", b[: 2 * count], np.uint16), halves
+        )
+        if not view.flags.aligned:
+            view[:] = halves
         target[2 * count :] = last

@@ -11,40 +11,30 @@ Payload, little-endian (docs/format-codecs.md says why):
 
 import struct
 from dataclasses import dataclass
-from typing import Any
+from math import inf
 
 import numpy as np
 import numpy.typing as npt
 
 from mergepipe.codecs import frames, lanes
-from mergepipe.codecs.protocol import Buffer
+from mergepipe.codecs.coarse_tables import ROW, SHARES, coarse_decoder, model_coarse
 from mergepipe.codecs.pieces import Pieces
-from mergepipe.codecs.scratch import scratch
-from mergepipe.codecs.tables import COARSE_ROW, coarse_row, fill_decoder, fill_encoder
-from mergepipe.codecs.trits import CLASSES, STRIPE, index_into, packed_length
+from mergepipe.codecs.protocol import Buffer
+from mergepipe.codecs.scratch import octets, scratch
+from mergepipe.codecs.stream import STATES_BYTES, check_end, new_states, states_of, words_of
+from mergepipe.codecs.trits import CLASSES, STRIPE, packed_length, pair_classes, part_classes
 from mergepipe.errors import CodecError
 
 LAYOUT = 1
 _HEAD = struct.Struct("<BBff")
-_TABLES = np.dtype(("<u2", (CLASSES - 1, 6)))
-_STATES_BYTES = 4 * lanes.LANES
 
 
 @dataclass(frozen=True, slots=True)
 class CoarseHead:
-    """magnitude: the estimate of a large change. threshold: the least large change. Float32 values."""
+    """magnitude: the estimate of a large change. threshold: the least one. Float32 values."""
 
     magnitude: float
     threshold: float
-
-
-def _frequencies(shares: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint32]:
-    """uint32[CLASSES, 256] of every class's bytes; class 0 has one byte, which costs nothing."""
-    rows = np.zeros((CLASSES, COARSE_ROW), np.uint32)
-    rows[0, 0] = 1 << lanes.COARSE_BITS
-    for klass in range(1, CLASSES):
-        coarse_row(shares[klass - 1], rows[klass])
-    return rows
 
 
 def encode_coarse(
@@ -54,21 +44,15 @@ def encode_coarse(
     if not classes.any():
         return _HEAD.pack(LAYOUT, 0, head.magnitude, head.threshold)
     index = scratch("index", packed.size, np.uint16)
-    counts = np.zeros((CLASSES, 6), np.uint32)
-    index_into(packed, classes, index, counts)
-    shares = np.zeros((CLASSES - 1, 6), np.uint16)
-    for klass in range(1, CLASSES):
-        moved = counts[klass].astype(np.int64)
-        if moved.any():
-            scaled = np.maximum(moved * 65535 // moved.sum(), 1)
-            shares[klass - 1] = np.where(moved > 0, scaled, 0)
-    table = np.zeros(CLASSES * COARSE_ROW, np.uint32)
-    for klass, row in enumerate(_frequencies(shares)):
-        fill_encoder(row, lanes.COARSE_BITS, table[klass * COARSE_ROW : (klass + 1) * COARSE_ROW])
-    states = np.full(lanes.LANES, lanes.INITIAL_STATE, np.uint32)
+    shares = np.empty(SHARES, np.uint16)
+    entries = np.empty(CLASSES * ROW, np.uint32)
+    model_coarse(packed, classes, index, shares, entries)
+    states = new_states()
     words = scratch("words", packed.size + lanes.LANES, np.uint16)
-    used = lanes.push_coarse(states, index, table, words, 0, packed.size // lanes.LANES)
-    frame = frames.compress((classes[0::2] * np.uint8(CLASSES) + classes[1::2]).tobytes(), 1)
+    used = lanes.push_coarse(states, index, entries, words, 0, packed.size // lanes.LANES)
+    pairs = np.empty(classes.size // 2, np.uint8)
+    pair_classes(classes, pairs)
+    frame = frames.compress(pairs.data, 1)
     return b"".join(
         (
             _HEAD.pack(LAYOUT, 1, head.magnitude, head.threshold),
@@ -76,7 +60,7 @@ def encode_coarse(
             len(frame).to_bytes(4, "little"),
             frame,
             states.tobytes(),
-            words[:used].tobytes(),
+            words[:used].data,
         )
     )
 
@@ -90,6 +74,8 @@ def _head(pieces: Pieces) -> tuple[CoarseHead, int]:
     layout, coded, magnitude, threshold = _HEAD.unpack(pieces.take(_HEAD.size).tobytes())
     if layout != LAYOUT or coded > 1:
         raise CodecError(f"unknown coarse layout {layout}.{coded}")
+    if not (0 <= magnitude < inf and 0 <= threshold < inf):
+        raise CodecError(f"a coarse magnitude of {magnitude}, threshold {threshold}")
     return CoarseHead(magnitude, threshold), coded
 
 
@@ -110,38 +96,17 @@ def decode_coarse(
         if pieces.rest().size:
             raise CodecError("a coarse payload without trits has bytes left over")
         return np.zeros(size, np.uint8), np.zeros(chunks, np.uint8)
-    shares = np.frombuffer(pieces.take(_TABLES.itemsize).tobytes(), "<u2").reshape(CLASSES - 1, 6)
-    length = pieces.number()
-    pairs = np.frombuffer(frames.decompress(pieces.take(length).data, chunks // 2), np.uint8)
-    if pairs.max(initial=0) >= CLASSES**2:
-        raise CodecError("a coarse payload names an unknown density class")
+    shares = pieces.take(2 * SHARES).copy().view(np.uint16)
+    pairs = octets(frames.decompress(pieces.take(pieces.number()).data, chunks // 2))
     classes = np.empty(chunks, np.uint8)
-    np.floor_divide(pairs, CLASSES, out=classes[0::2])
-    np.remainder(pairs, CLASSES, out=classes[1::2])
+    rows = scratch("rows", size, np.uint8)
+    if not part_classes(pairs, classes, rows):
+        raise CodecError("a coarse payload names an unknown density class")
     table = scratch("coarse table", CLASSES << lanes.COARSE_BITS, np.uint32)
-    for klass, row in enumerate(_frequencies(np.array(shares, np.uint16))):
-        begin = klass << lanes.COARSE_BITS
-        fill_decoder(row, lanes.COARSE_BITS, table[begin : begin + (1 << lanes.COARSE_BITS)])
-    states = pieces.take(_STATES_BYTES).copy().view(np.uint32)
-    words, at = stream(pieces.rest())
+    coarse_decoder(shares, table)
+    states = states_of(pieces.take(STATES_BYTES))
+    words, at = words_of(pieces.rest())
     packed = np.empty(size, np.uint8)
-    left = lanes.pull_coarse(
-        states, np.repeat(classes, STRIPE), table, words, at, size // lanes.LANES, packed
-    )
+    left = lanes.pull_coarse(states, rows, table, words, at, size // lanes.LANES, packed)
     check_end(states, left)
     return packed, classes
-
-
-def stream(data: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint16], int]:
-    """Words with the slack that `pull_*` needs before them, and the position after the last."""
-    if data.size % 2:
-        raise CodecError("a residual payload has half a word")
-    words = scratch("words", lanes.STEP_WORDS + data.size // 2, np.uint16)
-    words[lanes.STEP_WORDS :].view(np.uint8)[:] = data
-    return words, words.size
-
-
-def check_end(states: npt.NDArray[np.uint32], position: int) -> None:
-    """A stream that was decoded rightly ends where it began, with the states it began with."""
-    if position != lanes.STEP_WORDS or (states != lanes.INITIAL_STATE).any():
-        raise CodecError("a residual payload is damaged")

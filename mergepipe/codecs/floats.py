@@ -1,4 +1,4 @@
-"""What kernels need to know of the float formats: how wide a mantissa is, and each value as float32."""
+"""What kernels need to know of float formats: the mantissa's width, and values as float32."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +28,7 @@ class FloatFormat:
 
     @property
     def bias(self) -> int:
+        """What is added to an exponent before it is stored."""
         return self.largest_exponent // 2
 
 

@@ -1,23 +1,23 @@
 """64 interleaved rANS states as vectors: symbols and raw bits pushed to and pulled from one stream.
 
-rANS (Duda, arXiv:1311.2540) with 32-bit states and 16-bit words. Weight i belongs to lane i % 64, so
-one step moves 64 neighbouring weights at once: four vectors of 16 lanes. LLVM's loop vectoriser
-cannot compact the words that some lanes emit, so these loops are written as LLVM vector code
-directly. It is generic vector code: LLVM lowers it to AVX-512, AVX2, NEON or plain instructions, and
-every one of them gives the same bytes, since all arithmetic is exact.
+rANS (Duda, arXiv:1311.2540) with 32-bit states and 16-bit words. Weight i belongs to lane i % 64,
+so one step moves 64 neighbouring weights at once: four vectors of 16 lanes. LLVM's loop
+vectoriser cannot compact the words that some lanes emit, so these loops are written as LLVM
+vector code directly. It is generic vector code: LLVM lowers it to AVX-512, AVX2, NEON or plain
+instructions, and every one of them gives the same bytes, since all arithmetic is exact.
 
-Encoding goes backwards (last step first) and writes words forwards; decoding goes forwards and reads
-words backwards. A step of decoding pulls at most 64 words, so `STEP_WORDS` words of slack before the
-first word make it safe to check the position once a step.
+Encoding goes backwards (last step first) and writes words forwards; decoding goes forwards and
+reads words backwards. A step of decoding pulls at most 64 words, so `STEP_WORDS` words of slack
+before the first word make it safe to check the position once a step.
 
-The kernels trust their callers for array lengths (a multiple of 64 elements) and contexts; nothing
-that comes from a payload is used as an index except through tables the caller built.
+The kernels trust their callers for array lengths (a multiple of 64 elements) and contexts;
+nothing that comes from a payload is used as an index except through tables the caller built.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -34,13 +34,16 @@ COARSE_BITS = 12
 
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _F32 = ir.FloatType()
+# numba does not type its decorators and builders.
+_intrinsic = cast(Callable[..., Callable[[Any], Any]], intrinsic)
+_cgutils: Any = cgutils
 
 
-def _vector(element: ir.Type) -> ir.VectorType:
+def _vector(element: Any) -> Any:
     return ir.VectorType(element, WIDTH)
 
 
-def _splat(element: ir.Type, value: int) -> ir.Constant:
+def _splat(element: Any, value: int) -> Any:
     return ir.Constant(_vector(element), [value] * WIDTH)
 
 
@@ -58,27 +61,27 @@ class _Lanes:
             else:
                 self.pointers.append(value)
 
-    def call(self, name: str, result: ir.Type, args: list[Any]) -> Any:
-        function = cgutils.get_or_insert_function(
+    def call(self, name: str, result: Any, args: list[Any]) -> Any:
+        function = _cgutils.get_or_insert_function(
             self.builder.module, ir.FunctionType(result, [a.type for a in args]), name
         )
         return self.builder.call(function, args)
 
-    def address(self, base: Any, index: Any, element: ir.Type) -> Any:
+    def address(self, base: Any, index: Any, element: Any) -> Any:
         return self.builder.gep(base, [index], source_etype=element)
 
-    def vector_at(self, base: Any, index: Any, element: ir.Type) -> Any:
+    def vector_at(self, base: Any, index: Any, element: Any) -> Any:
         return self.builder.bitcast(
             self.address(base, index, element), _vector(element).as_pointer()
         )
 
-    def load(self, base: Any, index: Any, element: ir.Type) -> Any:
+    def load(self, base: Any, index: Any, element: Any) -> Any:
         """16 elements from `base[index]`, at any alignment, widened to 32 bits."""
         builder = self.builder
         value = builder.load(self.vector_at(base, index, element), align=1)
         return value if element == _I32 else builder.zext(value, _vector(_I32))
 
-    def store(self, value: Any, base: Any, index: Any, element: ir.Type) -> None:
+    def store(self, value: Any, base: Any, index: Any, element: Any) -> None:
         builder = self.builder
         if element != _I32:
             value = builder.trunc(value, _vector(element))
@@ -162,11 +165,11 @@ class _Lanes:
         builder = self.builder
         held = []
         for v in range(VECTORS):
-            slot = cgutils.alloca_once(builder, _vector(_I32))
+            slot = _cgutils.alloca_once(builder, _vector(_I32))
             builder.store(self.load(states, ir.Constant(_I64, v * WIDTH), _I32), slot)
             held.append(slot)
-        at = cgutils.alloca_once_value(builder, position)
-        with cgutils.for_range(builder, steps, intp=_I64) as body:
+        at = _cgutils.alloca_once_value(builder, position)
+        with _cgutils.for_range(builder, steps, intp=_I64) as body:
             number = body.index
             if backwards:
                 number = builder.sub(builder.sub(steps, ir.Constant(_I64, 1)), number)
@@ -197,7 +200,7 @@ def _broadcast(builder: Any, scalar: Any) -> Any:
     return builder.shuffle_vector(first, ir.Constant(first.type, ir.Undefined), zeros)
 
 
-@intrinsic
+@_intrinsic(prefer_literal=False)
 def float_bits(typing: Any, value: Any) -> Any:
     """The 32 bits of a float32, inside a kernel."""
 
@@ -207,7 +210,7 @@ def float_bits(typing: Any, value: Any) -> Any:
     return types.uint32(types.float32), codegen
 
 
-@intrinsic
+@_intrinsic(prefer_literal=False)
 def bits_float(typing: Any, value: Any) -> Any:
     """The float32 of 32 bits, inside a kernel."""
 
@@ -222,7 +225,7 @@ def _bits_of(argument: Any) -> int:
     return int(argument.literal_value)
 
 
-@intrinsic(prefer_literal=True)
+@_intrinsic(prefer_literal=True)
 def _push_symbols(
     typing: Any,
     bits: Any,
@@ -269,7 +272,7 @@ def _push_symbols(
     return types.int64(bits, states, index, table, words, at, steps), codegen
 
 
-@intrinsic(prefer_literal=True)
+@_intrinsic(prefer_literal=True)
 def _pull_symbols(
     typing: Any,
     bits: Any,
@@ -303,7 +306,7 @@ def _pull_symbols(
     return types.int64(bits, states, rows, table, words, at, steps, out), codegen
 
 
-@intrinsic
+@_intrinsic(prefer_literal=False)
 def push_bits(
     typing: Any, states: Any, values: Any, counts: Any, words: Any, at: Any, steps: Any
 ) -> Any:
@@ -329,7 +332,7 @@ def push_bits(
     return types.int64(states, values, counts, words, at, steps), codegen
 
 
-@intrinsic
+@_intrinsic(prefer_literal=False)
 def pull_bits(
     typing: Any, states: Any, counts: Any, words: Any, at: Any, steps: Any, out: Any
 ) -> Any:
@@ -351,7 +354,7 @@ def pull_bits(
 
 
 @kernel()
-def push_exact(states: Any, index: Any, table: Any, words: Any, at: int, steps: int) -> int:
+def push_exact(states: Any, index: Any, table: Any, words: Any, at: Any, steps: Any) -> Any:
     """Encode `steps * 64` symbols, last first; returns the position after the words written.
 
     states  uint32[64], changed       index  uint16: entry of `table` for each symbol
@@ -362,15 +365,15 @@ def push_exact(states: Any, index: Any, table: Any, words: Any, at: int, steps: 
 
 
 @kernel()
-def push_coarse(states: Any, index: Any, table: Any, words: Any, at: int, steps: int) -> int:
+def push_coarse(states: Any, index: Any, table: Any, words: Any, at: Any, steps: Any) -> Any:
     """`push_exact` with frequencies of 2^COARSE_BITS."""
     return _push_symbols(COARSE_BITS, states, index, table, words, at, steps)
 
 
 @kernel()
 def pull_exact(
-    states: Any, rows: Any, table: Any, words: Any, at: int, steps: int, out: Any
-) -> int:
+    states: Any, rows: Any, table: Any, words: Any, at: Any, steps: Any, out: Any
+) -> Any:
     """Decode `steps * 64` symbols; returns the new position, or -1 if the words run out.
 
     rows    uint8: row of `table` for each symbol
@@ -382,7 +385,7 @@ def pull_exact(
 
 @kernel()
 def pull_coarse(
-    states: Any, rows: Any, table: Any, words: Any, at: int, steps: int, out: Any
-) -> int:
+    states: Any, rows: Any, table: Any, words: Any, at: Any, steps: Any, out: Any
+) -> Any:
     """`pull_exact` with frequencies of 2^COARSE_BITS."""
     return _pull_symbols(COARSE_BITS, states, rows, table, words, at, steps, out)

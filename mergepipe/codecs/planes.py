@@ -2,14 +2,14 @@
 
 `delta` first takes the base block away, element by element: floats as integers that grow with the
 value, integers as they are, the difference zigzagged so that small ones of either sign are small;
-what is neither (booleans, packed elements below a byte) is XORed. Payload, after one u8 (0: no base,
-1: difference, 2: XOR; the element's bytes in the upper four bits, minus one) and a u32 for each
-plane's length: the planes, each a frame, or as it is where that is not longer; then the bytes after
-the last whole element.
+what is neither (booleans, packed elements below a byte) is XORed. Payload, after one u8 (0: no
+base, 1: difference, 2: XOR; the element's bytes in the upper four bits, minus one) and a u32 for
+each plane's length: the planes, each a frame, or as it is where that is not longer; then the
+bytes after the last whole element.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from mergepipe.dtypes import DType, Kind
 from mergepipe.errors import CodecError
 
 _NONE, _DIFFERENCE, _INTEGER_DIFFERENCE, _XOR = 0, 1, 2, 3
+Elements: TypeAlias = npt.NDArray[Any]
 _INTEGERS: dict[int, Any] = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
@@ -37,7 +38,7 @@ def _mode(dtype: DType) -> int:
     return _DIFFERENCE if dtype.kind in (Kind.FLOAT, Kind.COMPLEX) else _INTEGER_DIFFERENCE
 
 
-def _monotone(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _monotone(values: Elements) -> Elements:
     """Sign and magnitude to two's complement, and back: then differences are distances.
 
     -0 is the most negative integer, which no other float maps to.
@@ -46,16 +47,18 @@ def _monotone(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.where(values > top, top - values, values)
 
 
-def _zigzag(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _zigzag(values: Elements) -> Elements:
     """0, -1, 1, -2... to 0, 1, 2, 3..."""
-    return (values << 1) ^ (-(values >> (8 * values.itemsize - 1)))
+    signs: Elements = -(values >> (8 * values.itemsize - 1))
+    return (values << 1) ^ signs
 
 
-def _unzigzag(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return (values >> 1) ^ (-(values & 1))
+def _unzigzag(values: Elements) -> Elements:
+    signs: Elements = -(values & 1)
+    return (values >> 1) ^ signs
 
 
-def _remove(values: npt.NDArray[Any], base: npt.NDArray[Any], mode: int) -> npt.NDArray[Any]:
+def _remove(values: Elements, base: Elements, mode: int) -> Elements:
     if mode == _XOR:
         return values ^ base
     if mode == _DIFFERENCE:
@@ -63,7 +66,7 @@ def _remove(values: npt.NDArray[Any], base: npt.NDArray[Any], mode: int) -> npt.
     return _zigzag(values - base)
 
 
-def _restore(values: npt.NDArray[Any], base: npt.NDArray[Any], mode: int) -> npt.NDArray[Any]:
+def _restore(values: Elements, base: Elements, mode: int) -> Elements:
     if mode == _XOR:
         return values ^ base
     if mode == _INTEGER_DIFFERENCE:
@@ -71,9 +74,10 @@ def _restore(values: npt.NDArray[Any], base: npt.NDArray[Any], mode: int) -> npt
     return _monotone(_unzigzag(values) + _monotone(base))
 
 
-def _integers(data: npt.NDArray[np.uint8], width: int) -> npt.NDArray[Any]:
+def _integers(data: npt.NDArray[np.uint8], width: int) -> Elements:
     """Whole elements as little-endian integers; numpy reads misaligned ones too."""
-    return data[: data.size // width * width].view(_INTEGERS[width])
+    whole: Elements = data[: data.size // width * width].view(_INTEGERS[width])
+    return whole
 
 
 class Planes:

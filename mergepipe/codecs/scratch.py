@@ -31,10 +31,10 @@ def octets(buffer: Buffer) -> npt.NDArray[np.uint8]:
 
 
 def elements(name: str, data: npt.NDArray[np.uint8], dtype: Any) -> Any:
-    """Bytes as little-endian elements; copied to scratch memory `name` where they are misaligned."""
-    width = np.dtype(dtype).itemsize
-    if data.ctypes.data % width == 0:
-        return data.view(dtype)
-    copy = scratch(name, data.size // width, dtype)
+    """Bytes as little-endian elements; copied to scratch memory `name` if they are misaligned."""
+    view = data.view(dtype)
+    if view.flags.aligned:
+        return view
+    copy = scratch(name, view.size, dtype)
     copy.view(np.uint8)[:] = data
     return copy

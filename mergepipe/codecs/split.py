@@ -1,4 +1,4 @@
-"""`split`: a block without a base. The byte that holds the exponents is entropy-coded, the rest is noise.
+"""`split`: a block without a base. Exponents are entropy-coded; the rest is noise.
 
 Symbols: bf16 and float32, the exponent; fp16, the upper byte; 8-bit types, the byte. The rest: bf16
 and float32, sign and upper mantissa as one byte plane; then the lower bytes as planes. A plane is
@@ -7,7 +7,8 @@ Payload, little-endian:
 
     u8   kind: 1 bytes, 2 bf16, 3 fp16, 4 float32       u8   bit k: plane k is a frame
     u16  nibbles of the frequency table                 u32  length of each plane
-    the nibbles, two to a byte; 64 u32 rANS states; the planes; u16 words; bytes after the last element
+    the nibbles, two to a byte; 64 u32 rANS states; the planes; u16 words;
+    the bytes after the last element
 
 One table serves a block; rANS and lanes are those of `residual` (lanes.py).
 """
@@ -20,10 +21,10 @@ import numpy as np
 from numba import int64, types, uint8, uint16, uint32, void
 
 from mergepipe.codecs import frames, lanes, tables
-from mergepipe.codecs.coarse import check_end, stream
 from mergepipe.codecs.pieces import Pieces
 from mergepipe.codecs.protocol import Buffer
 from mergepipe.codecs.scratch import elements, octets, scratch
+from mergepipe.codecs.stream import STATES_BYTES, check_end, new_states, states_of, words_of
 from mergepipe.dtypes import BF16, F16, F32, DType
 from mergepipe.errors import CodecError
 from mergepipe.jit import kernel
@@ -166,17 +167,19 @@ class Split:
         table = np.zeros(_NULL + 1, np.uint32)
         tables.fill_encoder(rows[0], lanes.COARSE_BITS, table)
         table[_NULL] = 1 << lanes.COARSE_BITS << 16
-        states = np.full(lanes.LANES, lanes.INITIAL_STATE, np.uint32)
+        described = np.empty((used_nibbles + 1) // 2, np.uint8)
+        tables.pack_nibbles(nibbles[:used_nibbles], described)
+        states = new_states()
         words = scratch("words", index.size + lanes.LANES, np.uint16)
         used = lanes.push_coarse(states, index, table, words, 0, index.size // lanes.LANES)
         squeezed = [_squeeze(plane, self.level) for plane in planes]
         parts = (
             _HEAD.pack(kind, sum(f << k for k, (_, f) in enumerate(squeezed)), used_nibbles),
             *(len(plane).to_bytes(4, "little") for plane, _ in squeezed),
-            tables.pack_nibbles(nibbles[:used_nibbles]),
-            states.tobytes(),
+            described.data,
+            states.data,
             *(plane for plane, _ in squeezed),
-            words[:used].tobytes(),
+            words[:used].data,
             data[body.size :].tobytes(),
         )
         return (b"".join(parts),)
@@ -194,7 +197,7 @@ class Split:
         last = pieces.take_last(tail)
         lengths = [pieces.number() for _ in range(width - 1)]
         described = pieces.take((nibble_count + 1) // 2)
-        states = pieces.take(4 * lanes.LANES).copy().view(np.uint32)
+        states = states_of(pieces.take(STATES_BYTES))
         planes = []
         for k, length in enumerate(lengths):
             plane = pieces.take(length)
@@ -203,21 +206,23 @@ class Split:
             elif length != count:
                 raise CodecError(f"a plane of {length} bytes, {count} wanted")
             planes.append(plane)
-        nibbles = tables.unpack_nibbles(described, nibble_count)
+        nibbles = np.empty(nibble_count, np.uint8)
+        tables.unpack_nibbles(described, nibbles)
         symbols = _pull(nibbles, states, pieces.rest(), count)
         body = target[: count * width]
         if kind == _BYTES:
             body[:] = symbols
         else:
             element = np.uint32 if kind == _F32 else np.uint16
-            aligned = body.ctypes.data % width == 0
-            values = body.view(element) if aligned else scratch("out", count, element)
+            view = body.view(element)
+            aligned = view.flags.aligned
+            values = view if aligned else scratch("out", count, element)
             if kind == _F32:
-                _join_singles(symbols, *planes, values)
+                _join_singles(symbols, planes[0], planes[1], planes[2], values)
             else:
                 _join_halves(symbols, planes[0], kind, values)
             if not aligned:
-                body[:] = values.view(np.uint8)
+                view[:] = values
         target[body.size :] = last
 
 
@@ -234,7 +239,7 @@ def _pull(nibbles: Any, states: Any, data: Any, count: int) -> Any:
     which = scratch("rows", size, np.uint8)
     which[:count] = 0
     which[count:] = 1
-    words, at = stream(data)
+    words, at = words_of(data)
     symbols = scratch("symbols", size, np.uint8)
     left = lanes.pull_coarse(states, which, table, words, at, size // lanes.LANES, symbols)
     check_end(states, left)

@@ -32,7 +32,7 @@ _SIZE = np.uint32(0x7FFFFFFF)
 @kernel(inline=True)
 def _finite_bits(change: Any) -> Any:
     """The bits of a change, 0 of one that is infinite or NaN."""
-    bits = float_bits(change)
+    bits: Any = float_bits(change)
     return bits if np.uint32(bits & _SIZE) < _FINITE else np.uint32(0)
 
 

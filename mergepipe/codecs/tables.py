@@ -1,31 +1,20 @@
-"""Frequency tables: from counts to frequencies of 2^bits, to a few nibbles, to what kernels look up.
+"""Frequency tables: from counts to frequencies of 2^bits, to nibbles, to what kernels look up.
 
-Encoder and decoder build every table from its description, in integers, so that they agree on every
-machine. Descriptions keep four significant bits of a frequency: being 3% off costs 0.0007 bit a
-symbol, writing the rest would cost more.
+Encoder and decoder build every table from its description, in integers, so that they agree on
+every machine. Descriptions keep four significant bits of a frequency: being 3% off costs 0.0007
+bit a symbol, writing the rest would cost more.
 """
 
-from math import log2
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from numba import boolean, int64, types, uint8, uint16, uint32, void
 
-from mergepipe.codecs.lanes import COARSE_BITS, EXACT_BITS
 from mergepipe.jit import kernel
 
-# Symbols a row has room for. 113 are used by the exact layer, 243 by the coarse one.
-EXACT_ROW = 128
-COARSE_ROW = 256
 _NEXT_BYTE = 14  # nibble: the code does not follow closely, the next two nibbles are it
 _END = 15  # nibble: the other symbols of this row do not occur
 
-# Bits that a symbol of each frequency costs, in 1024ths.
-_BITS_OF = np.array(
-    [0] + [round(1024 * (EXACT_BITS - log2(f))) for f in range(1, (1 << EXACT_BITS) + 1)],
-    np.uint32,
-)
 _U8 = types.Array(uint8, 1, "C")
 _U16 = types.Array(uint16, 1, "C")
 _U32 = types.Array(uint32, 1, "C")
@@ -34,7 +23,7 @@ _READ_U8 = types.Array(uint8, 1, "C", readonly=True)
 
 
 @kernel(void(_U32, int64))
-def normalise(weights: Any, total: int) -> None:
+def normalise(weights: Any, total: Any) -> None:
     """Scale weights in place to sum to `total`; what is not 0 stays at least 1; all 0 stays."""
     size = weights.size
     before = np.int64(0)
@@ -64,7 +53,7 @@ def normalise(weights: Any, total: int) -> None:
 
 
 @kernel(int64(int64), inline=True)
-def _code(frequency: int) -> int:
+def _code(frequency: Any) -> Any:
     """Four significant bits of a frequency, in order: 0..15 as they are, then eight an octave."""
     if frequency < 16:
         return frequency
@@ -75,7 +64,7 @@ def _code(frequency: int) -> int:
 
 
 @kernel(int64(int64), inline=True)
-def _value(code: int) -> int:
+def _value(code: Any) -> Any:
     """The middle of what a code stands for."""
     if code < 16:
         return code
@@ -84,7 +73,7 @@ def _value(code: int) -> int:
 
 
 @kernel(int64(_U32_ROWS, int64, _U8))
-def describe(rows: Any, bits: Any, nibbles: Any) -> int:
+def describe(rows: Any, bits: Any, nibbles: Any) -> Any:
     """Replace counts by the frequencies their description stands for; returns nibbles written.
 
     rows     uint32[rows, symbols]: counts, then frequencies of 2^bits
@@ -99,7 +88,7 @@ def describe(rows: Any, bits: Any, nibbles: Any) -> int:
         for s in range(row.size):
             if row[s] > 0:
                 last = s
-        previous = 0
+        previous: Any = 0
         for s in range(last + 1):
             code = _code(np.int64(row[s]))
             row[s] = _value(code)
@@ -120,14 +109,14 @@ def describe(rows: Any, bits: Any, nibbles: Any) -> int:
 
 
 @kernel(boolean(_READ_U8, int64, _U32_ROWS))
-def read_description(nibbles: Any, bits: Any, rows: Any) -> bool:
-    """Frequencies that `describe` left in `rows` (zeros on entry). False if the nibbles do not fit."""
+def read_description(nibbles: Any, bits: Any, rows: Any) -> Any:
+    """Frequencies that `describe` left, into `rows` of zeros. False if the nibbles do not fit."""
     at = 0
     last_code = 8 * (bits - 2)  # of frequency 2^bits
     for r in range(rows.shape[0]):
         row = rows[r]
-        previous = 0
-        symbol = 0
+        previous: Any = 0
+        symbol: Any = 0
         while True:
             if at >= nibbles.size:
                 return False
@@ -137,7 +126,7 @@ def read_description(nibbles: Any, bits: Any, rows: Any) -> bool:
                 break
             if symbol >= row.size:
                 return False
-            code = previous + nibble - 7
+            code: Any = previous + nibble - 7
             if nibble == _NEXT_BYTE:
                 if at + 2 > nibbles.size:
                     return False
@@ -153,7 +142,7 @@ def read_description(nibbles: Any, bits: Any, rows: Any) -> bool:
 
 
 @kernel(void(_U32, int64, _U32))
-def fill_encoder(frequencies: Any, bits: int, entries: Any) -> None:
+def fill_encoder(frequencies: Any, bits: Any, entries: Any) -> None:
     """One row for `push_*`: frequency << 16 | start."""
     start = np.uint32(0)
     for s in range(frequencies.size):
@@ -162,9 +151,9 @@ def fill_encoder(frequencies: Any, bits: int, entries: Any) -> None:
 
 
 @kernel(void(_U32, int64, _U32))
-def fill_decoder(frequencies: Any, bits: int, entries: Any) -> None:
+def fill_decoder(frequencies: Any, bits: Any, entries: Any) -> None:
     """One row for `pull_*`, 2^bits entries. A row without symbols gives symbol 0 at no cost."""
-    at = 0
+    at: Any = 0
     for s in range(frequencies.size):
         count = np.int64(frequencies[s])
         head = ((count - 1) << (8 + bits)) | s
@@ -177,65 +166,16 @@ def fill_decoder(frequencies: Any, bits: int, entries: Any) -> None:
             entries[k] = np.uint32(head | (k << 8))
 
 
-@kernel(void(_U32_ROWS, int64, _U32))
-def fill_encoder_rows(rows: Any, bits: int, entries: Any) -> None:
-    """`fill_encoder` for every row."""
-    width = rows.shape[1]
-    for r in range(rows.shape[0]):
-        fill_encoder(rows[r], bits, entries[r * width : (r + 1) * width])
+@kernel(void(_READ_U8, _U8))
+def pack_nibbles(nibbles: Any, packed: Any) -> None:
+    """Two to a byte, the first in the low half; an odd one out leaves the upper half 0."""
+    for i in range(packed.size):
+        high = nibbles[2 * i + 1] if 2 * i + 1 < nibbles.size else np.uint8(0)
+        packed[i] = nibbles[2 * i] | (high << np.uint8(4))
 
 
-@kernel(void(_U32_ROWS, int64, _U32))
-def fill_decoder_rows(rows: Any, bits: int, entries: Any) -> None:
-    """`fill_decoder` for every row."""
-    for r in range(rows.shape[0]):
-        fill_decoder(rows[r], bits, entries[r << bits : (r + 1) << bits])
-
-
-@kernel(int64(_U32_ROWS, _U32_ROWS, _U32))
-def _cost(counts: Any, frequencies: Any, bits_of: Any) -> int:
-    total = np.int64(0)
-    for r in range(counts.shape[0]):
-        for s in range(counts.shape[1]):
-            total += np.int64(counts[r, s]) * np.int64(bits_of[frequencies[r, s]])
-    return total >> 10
-
-
-def cost_of(counts: npt.NDArray[np.uint32], frequencies: npt.NDArray[np.uint32]) -> int:
-    """Bits that coding the counts takes with these frequencies."""
-    return int(_cost(counts, frequencies, _BITS_OF))
-
-
-@kernel(void(_U16, _U32))
-def coarse_row(shares: Any, frequencies: Any) -> None:
-    """Frequencies of the 243 packed bytes from the shares of bytes with 0..5 non-zero trits.
-
-    Within a chunk trits are exchangeable and their signs even, to within 1% of the coarse layer, so
-    six numbers say what 243 would.
-    """
-    ways = (1, 10, 40, 80, 80, 32)
-    for byte in range(243):
-        left = byte
-        moved = 0
-        for _ in range(5):
-            moved += 1 if left % 3 else 0
-            left //= 3
-        share = np.int64(shares[moved])
-        if share > 0:
-            # 64 keeps the division from rounding small shares away before `normalise`.
-            frequencies[byte] = max(np.int64(1), share * 64 // ways[moved])
-    normalise(frequencies, 1 << COARSE_BITS)
-
-
-def pack_nibbles(nibbles: npt.NDArray[np.uint8]) -> bytes:
-    """Two to a byte, the first in the low half."""
-    even = np.append(nibbles, np.uint8(0)) if nibbles.size % 2 else nibbles
-    return (even[0::2] | even[1::2] << 4).astype(np.uint8).tobytes()
-
-
-def unpack_nibbles(data: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint8]:
-    """Undo `pack_nibbles`."""
-    nibbles = np.empty(2 * data.size, np.uint8)
-    np.bitwise_and(data, 15, out=nibbles[0::2])
-    np.right_shift(data, 4, out=nibbles[1::2])
-    return nibbles[:count]
+@kernel(void(_READ_U8, _U8))
+def unpack_nibbles(packed: Any, nibbles: Any) -> None:
+    """Undo `pack_nibbles`; `nibbles` has one or no element less than `packed` has nibbles."""
+    for i in range(nibbles.size):
+        nibbles[i] = (packed[i >> 1] >> np.uint8(4 * (i & 1))) & np.uint8(15)

@@ -1,15 +1,16 @@
 """The coarse layer's symbols: five trits to a byte, their density classes, and what they estimate.
 
-A weight's trit is 0, 1 (-) or 2 (+). 160 weights make a chunk of 32 bytes: byte j of a chunk holds the
-trits of its weights j, 32 + j, 64 + j, 96 + j and 128 + j, the first one in the lowest place. (Five
-neighbours to a byte would be as small, and would need a shuffle where this needs plain vector code.)
-A block's packed trits are a whole number of pairs of chunks; weights past its end are 0.
+A weight's trit is 0, 1 (-) or 2 (+). 160 weights make a chunk of 32 bytes: byte j of a chunk
+holds the trits of its weights j, 32 + j, 64 + j, 96 + j and 128 + j, the first one in the lowest
+place. (Five neighbours to a byte would be as small, and would need a shuffle where this needs
+plain vector code.) A block's packed trits are a whole number of pairs of chunks; weights past its
+end are 0.
 """
 
 from typing import Any
 
 import numpy as np
-from numba import float32, types, uint8, uint16, uint32, void
+from numba import boolean, float32, types, uint8, void
 
 from mergepipe.jit import kernel
 
@@ -24,8 +25,6 @@ _CLASS_STARTS = (1, 14, 41, 81)
 
 _U8 = types.Array(uint8, 1, "C")
 _READ_U8 = types.Array(uint8, 1, "C", readonly=True)
-_U16 = types.Array(uint16, 1, "C")
-_U32_ROWS = types.Array(uint32, 2, "C")
 _F32 = types.Array(float32, 1, "C")
 
 
@@ -88,7 +87,7 @@ def classify_into(trits: Any, classes: Any) -> None:
         moved = np.int64(0)
         for j in range(CHUNK):
             moved += np.int64(chunk[j] != 0)
-        klass = 0
+        klass: Any = 0
         for start in _CLASS_STARTS:
             klass += moved >= start
         classes[c] = klass
@@ -101,7 +100,7 @@ def _signed(trit: Any) -> Any:
 
 
 @kernel(void(_READ_U8, float32, _F32))
-def _estimate_chunk(source: Any, magnitude: float, out: Any) -> None:
+def _estimate_chunk(source: Any, magnitude: Any, out: Any) -> None:
     for j in range(STRIPE):
         first = _third(source[j])
         second = _third(first)
@@ -115,7 +114,7 @@ def _estimate_chunk(source: Any, magnitude: float, out: Any) -> None:
 
 
 @kernel(void(_READ_U8, float32, _F32))
-def estimate_into(packed: Any, magnitude: float, out: Any) -> None:
+def estimate_into(packed: Any, magnitude: Any, out: Any) -> None:
     """float32 estimates of `x - base` from packed trits: -magnitude, 0 or +magnitude.
 
     `out` has one element to a weight of the block; `packed` is `packed_length(out.size)` long.
@@ -131,30 +130,24 @@ def estimate_into(packed: Any, magnitude: float, out: Any) -> None:
         out[whole * CHUNK :] = chunk[:rest]
 
 
-@kernel(void(_READ_U8, _READ_U8, _U16, _U32_ROWS))
-def index_into(packed: Any, classes: Any, index: Any, counts: Any) -> None:
-    """Where each packed byte stands in 256-wide rows of its class, and how many trits are non-zero.
+@kernel(void(_READ_U8, _U8))
+def pair_classes(classes: Any, pairs: Any) -> None:
+    """Two chunks' classes to a byte: 5 * first + second."""
+    for i in range(pairs.size):
+        pairs[i] = CLASSES * classes[2 * i] + classes[2 * i + 1]
 
-    counts  uint32[CLASSES, 6], added to: bytes with 0..5 non-zero trits, by class
-    """
-    bytes_of = np.zeros((CLASSES, 256), np.uint32)
+
+@kernel(boolean(_READ_U8, _U8, _U8))
+def part_classes(pairs: Any, classes: Any, rows: Any) -> Any:
+    """Undo `pair_classes`; rows: the class of every packed byte. False if a byte is no pair."""
+    for i in range(pairs.size):
+        if pairs[i] >= CLASSES * CLASSES:
+            return False
+        classes[2 * i] = pairs[i] // CLASSES
+        classes[2 * i + 1] = pairs[i] % CLASSES
     for c in range(classes.size):
-        row = np.uint16(np.uint16(classes[c]) << np.uint16(8))
-        source = packed[c * STRIPE : (c + 1) * STRIPE]
-        out = index[c * STRIPE : (c + 1) * STRIPE]
-        for j in range(STRIPE):
-            out[j] = np.uint16(row | np.uint16(source[j]))
-        own = bytes_of[classes[c]]
-        for j in range(STRIPE):
-            own[source[j]] += np.uint32(1)
-    for byte in range(256):
-        left = byte
-        moved = 0
-        for _ in range(5):
-            moved += left % 3 > 0
-            left //= 3
-        for c in range(CLASSES):
-            counts[c, moved] += bytes_of[c, byte]
+        rows[c * STRIPE : (c + 1) * STRIPE] = classes[c]
+    return True
 
 
 def trits_at(packed: Any, positions: Any) -> Any:

@@ -1,4 +1,4 @@
-"""`zstd`: one frame over the block's bytes as they are. For data that repeats: tables, masks, text."""
+"""`zstd`: one frame over the block as it is. For data that repeats: tables, masks, text."""
 
 from collections.abc import Sequence
 

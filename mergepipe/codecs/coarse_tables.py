@@ -1,0 +1,94 @@
+"""The coarse layer's tables: for every density class, how likely each packed byte is.
+
+Within a chunk trits are exchangeable and their signs even, to within 1% of the coarse layer, so six
+numbers a class (how many bytes have 0 to 5 non-zero trits) say what 243 would.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import types, uint8, uint16, uint32, void
+
+from mergepipe.codecs.lanes import COARSE_BITS
+from mergepipe.codecs.tables import fill_decoder, fill_encoder, normalise
+from mergepipe.codecs.trits import CLASSES, STRIPE
+from mergepipe.jit import kernel
+
+ROW = 256
+SHARES = 6 * (CLASSES - 1)
+_TOTAL = 1 << COARSE_BITS
+# Bytes with that many non-zero trits: 5 over k, times 2^k.
+_WAYS = (1, 10, 40, 80, 80, 32)
+
+_U16 = types.Array(uint16, 1, "C")
+_U32 = types.Array(uint32, 1, "C")
+_READ_U8 = types.Array(uint8, 1, "C", readonly=True)
+_READ_U16 = types.Array(uint16, 1, "C", readonly=True)
+
+
+@kernel(inline=True)
+def _moved(byte: Any) -> Any:
+    """How many of a packed byte's trits are not 0."""
+    left = byte
+    moved = 0
+    for _ in range(5):
+        moved += left % 3 > 0
+        left //= 3
+    return moved
+
+
+@kernel(void(_READ_U16, _U32))
+def _frequencies(shares: Any, frequencies: Any) -> None:
+    """One class's frequencies of 2^COARSE_BITS from its six shares."""
+    frequencies[:] = 0
+    for byte in range(243):
+        moved = _moved(byte)
+        share = np.int64(shares[moved])
+        if share > 0:
+            # 64 keeps the division from rounding small shares away before `normalise`.
+            frequencies[byte] = max(np.int64(1), share * 64 // _WAYS[moved])
+    normalise(frequencies, _TOTAL)
+
+
+@kernel(void(_READ_U8, _READ_U8, _U16, _U16, _U32))
+def model_coarse(packed: Any, classes: Any, index: Any, shares: Any, entries: Any) -> None:
+    """Places of the packed bytes in a table for `push_coarse`, and that table.
+
+    index    uint16, one to a packed byte, written
+    shares   uint16[SHARES], written: of 65535, bytes with 0..5 non-zero trits in classes 1..4
+    entries  uint32[CLASSES * ROW], written
+    """
+    counts = np.zeros((CLASSES, ROW), np.uint32)
+    for c in range(classes.size):
+        row = np.uint16(np.uint16(classes[c]) << np.uint16(8))
+        source = packed[c * STRIPE : (c + 1) * STRIPE]
+        out = index[c * STRIPE : (c + 1) * STRIPE]
+        for j in range(STRIPE):
+            out[j] = np.uint16(row | np.uint16(source[j]))
+        own = counts[classes[c]]
+        for j in range(STRIPE):
+            own[source[j]] += np.uint32(1)
+    frequencies = np.zeros(ROW, np.uint32)
+    frequencies[0] = _TOTAL  # class 0 has one byte, which costs nothing
+    fill_encoder(frequencies, COARSE_BITS, entries[:ROW])
+    sums = np.empty(6, np.int64)
+    for c in range(1, CLASSES):
+        sums[:] = 0
+        for byte in range(243):
+            sums[_moved(byte)] += counts[c, byte]
+        total = max(sums.sum(), 1)
+        own_shares = shares[6 * (c - 1) : 6 * c]
+        for k in range(6):
+            own_shares[k] = max(sums[k] * 65535 // total, np.int64(sums[k] > 0))
+        _frequencies(own_shares, frequencies)
+        fill_encoder(frequencies, COARSE_BITS, entries[c * ROW : (c + 1) * ROW])
+
+
+@kernel(void(_READ_U16, _U32))
+def coarse_decoder(shares: Any, entries: Any) -> None:
+    """The table for `pull_coarse`, uint32[CLASSES << COARSE_BITS]."""
+    frequencies = np.zeros(ROW, np.uint32)
+    fill_decoder(frequencies, COARSE_BITS, entries[:_TOTAL])
+    for c in range(1, CLASSES):
+        _frequencies(shares[6 * (c - 1) : 6 * c], frequencies)
+        fill_decoder(frequencies, COARSE_BITS, entries[c * _TOTAL : (c + 1) * _TOTAL])

@@ -1,0 +1,121 @@
+"""What one pass over a block and its base tells of the change, for profiles and for encoding."""
+
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mergepipe.codecs import survey
+from mergepipe.codecs.scratch import scratch
+from mergepipe.codecs.trits import CHUNK, classify_into, pack_into, packed_length
+from mergepipe.codecs.weights import Weights
+
+
+@dataclass(frozen=True, slots=True)
+class BlockStatistics:
+    """Figures of `d = x - base` in float32; infinite and NaN changes count as zero ones.
+
+    count       weights                     changed     of them, with other bits than the base's
+    large       non-zero trits              threshold   least |d| of a large change
+    magnitude   mean |d| of large changes   largest     greatest |d|
+    energy      sum of d squared            captured    energy less that of d minus its estimate
+    keys, exact, inexact  the |d| that occur, by their upper 16 bits as float32 (rising): how many
+                have no further bits, and how many do
+    packed      trits, as in trits.py
+
+    Sums are float64 over `keys`, the largest first, an inexact |d| as the middle of its key: within
+    1e-4 of the sum over weights, and the same on every machine.
+    """
+
+    count: int
+    changed: int
+    large: int
+    threshold: float
+    magnitude: float
+    largest: float
+    energy: float
+    captured: float
+    keys: npt.NDArray[np.uint16]
+    exact: npt.NDArray[np.uint32]
+    inexact: npt.NDArray[np.uint32]
+    packed: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What the first pass over a block found; arrays in scratch memory, good until the next one.
+
+    counts, uppers  as in survey.survey_halves     trits    uint8, padded to pairs of chunks
+    packed, classes as in trits.py                 key      least key of a large change
+    """
+
+    weights: Weights
+    counts: Any
+    trits: Any
+    packed: npt.NDArray[np.uint8]
+    classes: npt.NDArray[np.uint8]
+    key: int
+    largest_bits: int
+    large: int
+    energy: float
+    magnitude: float
+
+    @property
+    def threshold(self) -> float:
+        """The least size of a large change."""
+        return _real(self.key << 16)
+
+    def statistics(self) -> BlockStatistics:
+        """The figures, in memory of their own."""
+        counts, weights = self.counts, self.weights
+        keys = np.flatnonzero(counts[: survey.KEYS] | counts[survey.KEYS : 2 * survey.KEYS])
+        narrow = weights.tuned_wide is None
+        x, b = (weights.tuned, weights.base) if narrow else (weights.tuned_wide, weights.base_wide)
+        return BlockStatistics(
+            count=weights.count,
+            changed=int(np.count_nonzero(x != b)),
+            large=self.large,
+            threshold=self.threshold,
+            magnitude=self.magnitude,
+            largest=_real(self.largest_bits),
+            energy=self.energy,
+            captured=self.large * self.magnitude * self.magnitude,
+            keys=keys.astype(np.uint16),
+            exact=counts[keys].copy(),
+            inexact=counts[keys + survey.KEYS].copy(),
+            packed=self.packed,
+        )
+
+
+def _real(bits: int) -> float:
+    value: float = struct.unpack("<f", struct.pack("<I", bits))[0]
+    return value
+
+
+def survey_block(weights: Weights, large_share: float) -> Survey:
+    """Measure a block's changes and mark the `large_share` of them that are largest."""
+    size = weights.count
+    counts = scratch("keys", survey.COUNTS, np.uint32)
+    counts[:] = 0
+    uppers = scratch("uppers", size, np.uint16)
+    if weights.tuned_wide is None:
+        width = weights.format.mantissa_bits
+        largest = survey.survey_halves(weights.tuned, weights.base, width, uppers, counts)
+    else:
+        largest = survey.survey_singles(weights.tuned_wide, weights.base_wide, uppers, counts)
+    found = np.zeros(3)
+    key = survey.choose_threshold(counts, largest, int(large_share * size), found)
+    large, total, energy = found.tolist()
+    packed = np.empty(packed_length(size), np.uint8)
+    trits = scratch("trits", packed.size * 5, np.uint8)
+    survey.trits_into(uppers, key, trits)
+    trits[size:] = 0
+    pack_into(trits, packed)
+    classes = np.empty(trits.size // CHUNK, np.uint8)
+    classify_into(trits, classes)
+    magnitude = float(np.float32(total / large)) if large else 0.0
+    return Survey(
+        weights, counts, trits, packed, classes, key, largest, int(large), energy, magnitude
+    )
