@@ -14,6 +14,7 @@ from tests.cli.conftest import ROOT, Mp, command_line
 from tests.cli.models import tensors, write_model
 
 HEAVY = ["torch", "numba", "numpy", "rich", "transformers", "pydantic"]
+HEAVIEST = ["torch", "transformers", "rich", "pydantic"]
 
 
 @pytest.mark.parametrize(
@@ -30,14 +31,28 @@ HEAVY = ["torch", "numba", "numpy", "rich", "transformers", "pydantic"]
         ["reflog"],
         ["config"],
         ["log", "nosuch"],
-        ["commit", "../model"],
-        ["checkout", "main", "--to", "out"],
+        ["du"],
+        ["switch", "main"],
+        ["tag", "v1"],
     ],
 )
 def test_light_commands_load_nothing_heavy(committed: Path, arguments: list[str]) -> None:
+    assert _loaded(arguments) & set(HEAVY) == set()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["commit", "../model", "-b", "new"], ["checkout", "main", "--to", "out"], ["diff", "main"]],
+)
+def test_models_come_in_and_out_without_torch(committed: Path, arguments: list[str]) -> None:
+    assert _loaded(arguments) & set(HEAVIEST) == set()
+
+
+def _loaded(arguments: list[str]) -> set[str]:
+    """The modules that a process has loaded once it has run a command."""
     code = (
         "import sys, json; from mergepipe.cli.main import main; main(sys.argv[1:]);"
-        f"print(json.dumps([name for name in {HEAVY} if name in sys.modules]), file=sys.stderr)"
+        "print(json.dumps(list(sys.modules)), file=sys.stderr)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
@@ -46,7 +61,7 @@ def test_light_commands_load_nothing_heavy(committed: Path, arguments: list[str]
         capture_output=True,
         check=True,
     )
-    assert json.loads(done.stderr.splitlines()[-1]) == []
+    return set(json.loads(done.stderr.splitlines()[-1]))
 
 
 def test_version_and_help(process: Mp) -> None:
