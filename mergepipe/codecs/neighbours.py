@@ -1,7 +1,7 @@
 """Packed trits in the order that merge methods take them: five neighbouring weights to a byte.
 
-The coarse layer packs weights that lie a stripe apart (trits.py), because that is what vector code is
-fast at; `methods.terms.Coarse` has them in order, because a range may begin anywhere.
+The coarse layer packs weights that lie a stripe apart (trits.py), because that is what vector code
+is fast at; `methods.terms.Coarse` has them in order, because a range may begin anywhere.
 """
 
 from typing import Any

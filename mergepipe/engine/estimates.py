@@ -69,6 +69,7 @@ def _columns(tensor: TensorProfile) -> CoarseColumns:
 def trits_from_layer(estimate: Estimate, payload: Buffer, count: int) -> npt.NDArray[np.uint8]:
     """The trits of a stored coarse layer, in order. Raises Corruption, CodecError."""
     from mergepipe.codecs.coarse import coarse_symbols
+    from mergepipe.codecs.neighbours import in_order
 
     return in_order(_checked(estimate, coarse_symbols(payload, count)), count)
 
@@ -77,6 +78,7 @@ def trits_from_weights(
     estimate: Estimate, raw: Buffer, base: Buffer, dtype: DType
 ) -> npt.NDArray[np.uint8]:
     """The same from the weights themselves. Raises Corruption."""
+    from mergepipe.codecs.neighbours import in_order
     from mergepipe.codecs.trits import CHUNK, pack_into, packed_length
 
     with np.errstate(invalid="ignore", over="ignore"):
@@ -87,20 +89,6 @@ def trits_from_weights(
     trits[: len(d)] = np.where(large, np.where(d < 0, 1, 2), 0)
     pack_into(trits, packed)
     return in_order(_checked(estimate, packed), len(d))
-
-
-def in_order(packed: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint8]:
-    """Packed trits as merge methods take them: five neighbouring weights to a byte."""
-    from mergepipe.codecs.trits import unpack_into
-
-    trits = np.empty(packed.size * 5, np.uint8)
-    unpack_into(packed, trits)
-    fives = trits[: -(-count // 5) * 5].reshape(-1, 5)
-    out = fives[:, 4].copy()
-    for place in (3, 2, 1, 0):
-        out *= np.uint8(3)
-        out += fives[:, place]
-    return out
 
 
 def _checked(estimate: Estimate, packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
