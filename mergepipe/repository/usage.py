@@ -18,10 +18,9 @@ class ModelUsage:
 
     raw_bytes        its files
     unique_bytes     its distinct blocks
-    stored_bytes     every record that checking it out reads, those of bases included: what the
-                     store would hold if it held this model alone
-    base_bytes       of these, the records of blocks that are not the model's own, only leant on
-    exclusive_bytes  of stored_bytes, the records that no other model listed reads
+    stored_bytes     the records of its own blocks, shared ones too
+    base_bytes       the records of other blocks that these lean on, needed to read them
+    exclusive_bytes  of both, the records that no other model listed reads: what removing it frees
     """
 
     rev: str
@@ -35,9 +34,14 @@ class ModelUsage:
     exclusive_bytes: int
 
     @property
+    def alone_bytes(self) -> int:
+        """What the store would hold if it held this model alone: its records and its bases'."""
+        return self.stored_bytes + self.base_bytes
+
+    @property
     def shared_bytes(self) -> int:
-        """Of stored_bytes, what some other model listed reads too."""
-        return self.stored_bytes - self.exclusive_bytes
+        """Of alone_bytes, what some other model listed reads too."""
+        return self.alone_bytes - self.exclusive_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,7 @@ def measure(
                 None if base is None else names.get(base),
                 need.raw_bytes,
                 sum(need.blocks.values()),
-                sum(need.records.values()),
+                sum(size for place, size in need.records.items() if place in need.own),
                 sum(size for place, size in need.records.items() if place not in need.own),
                 sum(size for place, size in need.records.items() if readers[place] == 1),
             )

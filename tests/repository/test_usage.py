@@ -80,13 +80,14 @@ def test_what_a_model_leans_on(repo: Repository, tmp_path: Path) -> None:
     model = {one.rev: one for one in found.models}["tuned"]
     assert (model.base, model.base_rev) == (first, "base")
     assert model.base_bytes == 4096 + HEADER
-    assert (
-        model.stored_bytes
-        == model.base_bytes + delta.stored_bytes + model.raw_bytes - 4096 + HEADER
-    )
+    header = 72 + HEADER  # the file's header, shared by both models
+    assert model.raw_bytes == 4096 + 72
+    assert model.stored_bytes == delta.stored_bytes + header
+    assert model.exclusive_bytes == delta.stored_bytes
+    assert model.alone_bytes == model.stored_bytes + 4096 + HEADER
     assert adds_up(found)
     assert found.coding_saved_bytes > 0
     alone = usage(repo, "tuned")
-    assert alone.stored_bytes == model.stored_bytes
+    assert alone.stored_bytes == alone.models[0].exclusive_bytes == model.alone_bytes
     assert alone.models[0].base_rev is None
     assert adds_up(alone)

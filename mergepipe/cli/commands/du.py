@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 class ModelDocument(msgspec.Struct, frozen=True):
     """One model. Sizes in bytes; a record is an encoded block with its header.
 
-    `stored_bytes`: every record that reading it needs, those of its base included. `base_bytes`: of
-    these, records of blocks it only leans on. `exclusive_bytes`: of these, what no other model
-    listed needs.
+    `stored_bytes`: the records of its own blocks. `base_bytes`: the records of other blocks that
+    these lean on. `exclusive_bytes`: of both, what no other model listed needs.
     """
 
     rev: str
@@ -69,8 +68,7 @@ def du(
 ) -> None:
     """Show the room that models take: as files, and in the store.
 
-    `alone` is what the store would hold with this model and its base only; `own` what removing it
-    would free.
+    `stored` is what its own blocks take, shared ones too; `own` what removing it would free.
     """
     with session.repository() as repository:
         usage = repository.usage(revisions or ())
@@ -103,7 +101,7 @@ def du(
 
 
 def _text(session: Session, usage: "Usage") -> str:
-    rows = [("model", "raw", "alone", "own", "own/raw", "base")]
+    rows = [("model", "raw", "stored", "stored/raw", "own", "base")]
     for model in usage.models:
         base = model.base_rev or (short(model.base) if model.base is not None else "")
         rows.append(
@@ -111,8 +109,8 @@ def _text(session: Session, usage: "Usage") -> str:
                 model.rev,
                 format_size(model.raw_bytes),
                 format_size(model.stored_bytes),
+                _share(model.stored_bytes, model.raw_bytes),
                 format_size(model.exclusive_bytes),
-                _share(model.exclusive_bytes, model.raw_bytes),
                 base,
             )
         )
