@@ -1,22 +1,30 @@
 """An open repository: its parts, its settings, and who acts in it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.checkpoints.worktree import Worktree
+from mergepipe.ids import ObjectId
+from mergepipe.objects.records import Commit
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.index import Index
 from mergepipe.packs.storage import Storage
 from mergepipe.parallel import core_count
 from mergepipe.repository import config as configuration
-from mergepipe.repository import layout
+from mergepipe.repository import layout, locks, revisions
 from mergepipe.repository.reflog import Reflog, Signature
 from mergepipe.repository.refs import RefStore
+
+if TYPE_CHECKING:
+    # These bring in compiled kernels; whoever only reads history must not wait for them.
+    from mergepipe.catalog.profiles import Profiles
+    from mergepipe.checkpoints.commits import Committer
 
 Identity: TypeAlias = Signature | Callable[[str], Signature]
 """Who acts: always the same, or as a function of the configured author says at each moment."""
@@ -40,6 +48,8 @@ class OpenRepository:
             reflog=Reflog(directory / layout.LOGS),
         )
         self.worktree = Worktree(directory, self.store)
+        self.imported_bytes = 0
+        """Read to import experts given as paths, since the repository was opened."""
 
     @classmethod
     def open(cls, path: str | Path = ".", *, who: Identity | None = None) -> Self:
@@ -103,6 +113,42 @@ class OpenRepository:
                 text = configuration.with_value(text, key, value)
             self.store.put(layout.CONFIG, text.encode())
             self.config = _load_config(path)
+
+    def resolve(self, revision: str) -> ObjectId:
+        """The commit a revision names. Raises RevisionNotFound, AmbiguousRevision."""
+        return revisions.resolve(revision, self.refs, self.objects)
+
+    def commit_of(self, revision: str) -> tuple[ObjectId, Commit]:
+        """The commit a revision names, with its id."""
+        identity = self.resolve(revision)
+        return identity, self.objects.commit(identity)
+
+    def profiles(self) -> "Profiles":
+        """The statistics of pairs of snapshots."""
+        from mergepipe.catalog.profiles import Profiles
+
+        return Profiles(self.storage, self.objects, self.blocks, self.threads)
+
+    def committer(self) -> "Committer":
+        """What stores files as commits; `writing` must be held meanwhile."""
+        from mergepipe.checkpoints.commits import Committer
+
+        return Committer(
+            storage=self.storage,
+            objects=self.objects,
+            reader=self.blocks,
+            refs=self.refs,
+            profiles=self.profiles(),
+            config=self.config,
+        )
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold off gc while blocks are written that nothing names yet."""
+        self.store.remove_dead_sessions()
+        lock = self.directory / layout.STORE_LOCK
+        with locks.acquire(lock, shared=True, timeout_s=self.config.core.lock_timeout):
+            yield
 
 
 def _load_config(path: Path) -> configuration.Config:

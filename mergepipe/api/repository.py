@@ -5,11 +5,10 @@ below this module reads the environment or the clock.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mergepipe.api.opened import OpenRepository
+from mergepipe.api.merging import Merging
 from mergepipe.checkpoints.assembly import plan_file, plan_selection
 from mergepipe.checkpoints.checkout import WorktreeCheckout, export_files
 from mergepipe.checkpoints.requests import CommitRequest, CommitResult
@@ -19,13 +18,13 @@ from mergepipe.formats.tree import scan
 from mergepipe.ids import ObjectId
 from mergepipe.objects.records import Commit, Snapshot
 from mergepipe.progress import SILENT, Progress
-from mergepipe.repository import branches, diff, history, layout, locks, revisions
+from mergepipe.repository import branches, history, revisions
 from mergepipe.repository.reflog import ReflogEntry
 from mergepipe.repository.refnames import HEADS, TAGS, branch_ref, tag_ref
 
 if TYPE_CHECKING:
     # Committing brings in compiled kernels; whoever only reads history must not wait for them.
-    from mergepipe.checkpoints.commits import Committer
+    from mergepipe.repository.diff import Diff
     from mergepipe.repository.gc import Collected
     from mergepipe.repository.problems import Report
     from mergepipe.repository.usage import Usage
@@ -33,19 +32,10 @@ if TYPE_CHECKING:
 _TENSOR_FILE = "tensors.safetensors"
 
 
-class Repository(OpenRepository):
+class Repository(Merging):
     """A repository of models. Use as a context manager, or call `close`."""
 
     # Revisions and history
-
-    def resolve(self, revision: str) -> ObjectId:
-        """The commit a revision names. Raises RevisionNotFound, AmbiguousRevision."""
-        return revisions.resolve(revision, self.refs, self.objects)
-
-    def commit_of(self, revision: str) -> tuple[ObjectId, Commit]:
-        """The commit a revision names, with its id."""
-        identity = self.resolve(revision)
-        return identity, self.objects.commit(identity)
 
     def snapshot_of(self, revision: str) -> Snapshot:
         """The snapshot of the commit a revision names."""
@@ -57,9 +47,11 @@ class Repository(OpenRepository):
         """Commits from a revision back, newest first, read as they are asked for."""
         return history.walk(self.objects, [self.resolve(revision)], topological=topological)
 
-    def diff(self, a: str, b: str = "HEAD", *, progress: Progress = SILENT) -> diff.Diff:
+    def diff(self, a: str, b: str = "HEAD", *, progress: Progress = SILENT) -> "Diff":
         """How the model of revision `b` differs from that of `a`, tensor by tensor."""
-        return diff.diff_snapshots(
+        from mergepipe.repository.diff import diff_snapshots
+
+        return diff_snapshots(
             self.snapshot_of(a),
             self.snapshot_of(b),
             self.objects,
@@ -127,8 +119,8 @@ class Repository(OpenRepository):
         request = CommitRequest(
             message, self.signature(), target, None if base is None else self.resolve(base)
         )
-        with self._writing():
-            result = self._committer().commit(sources, request, progress)
+        with self.writing():
+            result = self.committer().commit(sources, request, progress)
         if own and (target is None or target == self.refs.head().branch):
             self.worktree.record(result.snapshot, sources)
         return result
@@ -279,27 +271,6 @@ class Repository(OpenRepository):
     def _recorded(self) -> Snapshot | None:
         recorded = self.worktree.snapshot()
         return None if recorded is None else self.objects.snapshot(recorded)
-
-    def _committer(self) -> "Committer":
-        from mergepipe.catalog.profiles import Profiles
-        from mergepipe.checkpoints.commits import Committer
-
-        return Committer(
-            storage=self.storage,
-            objects=self.objects,
-            reader=self.blocks,
-            refs=self.refs,
-            profiles=Profiles(self.storage, self.objects, self.blocks, self.threads),
-            config=self.config,
-        )
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Hold off gc while blocks are written that nothing names yet."""
-        self.store.remove_dead_sessions()
-        lock = self.directory / layout.STORE_LOCK
-        with locks.acquire(lock, shared=True, timeout_s=self.config.core.lock_timeout):
-            yield
 
 
 def _may_be_branch(revision: str) -> bool:
