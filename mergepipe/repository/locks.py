@@ -96,6 +96,15 @@ def acquire(path: Path, *, shared: bool = False, timeout_s: float) -> HeldLock:
         wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 
 
+def _sign(descriptor: int) -> None:
+    """Write our process id for others' messages; on a full disk the lock holds without it."""
+    try:
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+
+
 def _try(path: Path, shared: bool) -> int | None:
     """A descriptor that holds the lock, or None if somebody else's does."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -108,7 +117,7 @@ def _try(path: Path, shared: bool) -> int | None:
         # Shared holders clear it: whatever stands there is from a holder that was killed.
         os.ftruncate(descriptor, 0)
         if not shared:
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            _sign(descriptor)
     except BlockingIOError:
         os.close(descriptor)
         return None
