@@ -1,6 +1,6 @@
 """The Python API in a minute: two tiny models, a branch for each, and what differs.
 
-    python examples/python_api.py [DIRECTORY]     (a throw-away one by default)
+python examples/python_api.py [DIRECTORY]     (a throw-away one by default)
 """
 
 import sys

@@ -10,7 +10,6 @@ import shutil
 import stat
 from pathlib import Path
 
-import mergepipe
 from mergepipe.bytestore.local import sync_directory
 from mergepipe.errors import ConfigError, MergepipeError, NoRepository, UsageError
 from mergepipe.repository import config
@@ -57,7 +56,7 @@ def find(start: Path) -> Path:
 
 def default_template() -> Path:
     """The template that came with this release: in the wheel, or at the root of a checkout."""
-    package = Path(mergepipe.__file__).parent
+    package = Path(__file__).parents[1]  # mergepipe/
     for folder in (package / "_template", package.parent / ".mergepipe-template"):
         if folder.is_dir():
             return folder
