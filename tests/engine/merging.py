@@ -6,11 +6,12 @@ import numpy as np
 
 from mergepipe.api import Repository
 from mergepipe.dtypes import DTYPES, dtype_of
+from mergepipe.engine.encoding import OutputEncoder
 from mergepipe.engine.engine import Engine
 from mergepipe.engine.executors import ThreadExecutor
 from mergepipe.engine.transactions import Transactions
 from mergepipe.formats.safetensors import build_header
-from mergepipe.methods import Full, Scalars, Unit, find, merge, tensor_key
+from mergepipe.methods import ExpertScalars, Full, Scalars, Unit, find, merge, tensor_key
 from mergepipe.methods import statistics as stats
 from mergepipe.objects.merging import Depth, Plan, PlanExpert, PlanScalars, TensorPlan
 from mergepipe.objects.records import Safetensors
@@ -95,6 +96,7 @@ def engine_of(repo, threads=2, **options):
             repo.signature,
         ),
         ThreadExecutor(threads),
+        OutputEncoder(repo.config.store.codec, repo.config.store.max_chain),
         **options,
     )
 
@@ -197,7 +199,9 @@ def plan_by_hand(repo, recipe):
                 scalars.normalize,
                 scalars.scale,
                 tuple(
-                    PlanScalars(one.weight, one.threshold, recipe.coarse_scale, one.density, one.rescale)
+                    PlanScalars(
+                        one.weight, one.threshold, recipe.coarse_scale, one.density, one.rescale
+                    )
                     for one in scalars.experts
                 ),
             )
@@ -221,19 +225,16 @@ def merged_whole(repo, recipe, name):
     plan = plan_by_hand(repo, recipe)
     line = next(one for one in plan.tensors if one.name == name)
     scalars = Scalars(
-        tuple(find_scalars(one) for one in line.scalars), line.elect, line.normalize, line.scale
+        tuple(
+            ExpertScalars(one.weight, one.threshold, one.coarse_scale, one.density, one.rescale)
+            for one in line.scalars
+        ),
+        line.elect,
+        line.normalize,
+        line.scale,
     )
     unit = whole_unit(repo, line.base, line.experts, scalars, line.dtype, name, recipe.seed)
     return merge(find(recipe.method), unit).tobytes()
-
-
-def find_scalars(stored):
-    """A plan's scalars as a method's."""
-    from mergepipe.methods import ExpertScalars
-
-    return ExpertScalars(
-        stored.weight, stored.threshold, stored.coarse_scale, stored.density, stored.rescale
-    )
 
 
 def tensor_bytes_of(repo, revision, name):
