@@ -190,24 +190,6 @@ def coarse_read(block: BlockId, base: BlockId, options: Options) -> Chain | None
     return None if best is None else Chain(block, Depth.COARSE, ((block, best[1]),))
 
 
-def chosen_encodings(
-    options: Options, base_blocks: Iterable[BlockId], expert_blocks: Iterable[BlockId]
-) -> dict[BlockId, Encoding]:
-    """The encoding to read for each block that several steps need whole, and for what it leans on.
-
-    What `step_reads` decides step by step, for a batch of steps at once; what the bases of all of
-    them lean on is in hand. Raises MissingObject.
-    """
-    chosen: dict[BlockId, Encoding] = {}
-    for chain in base_reads(base_blocks, options):
-        chosen.update(chain.links)
-    in_hand = frozenset(chosen)
-    for block in expert_blocks:
-        for link, encoding in exact_read(block, options, in_hand).links:
-            chosen.setdefault(link, encoding)
-    return chosen
-
-
 def base_reads(blocks: Iterable[BlockId], options: Options) -> tuple[Chain, ...]:
     """How to read the base's blocks of a step."""
     chains: list[Chain] = []

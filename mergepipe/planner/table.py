@@ -44,6 +44,7 @@ class TensorCost:
     """One output tensor.
 
     kept          it is a tensor that is there already: nothing is read or written
+    base_bytes    at most: a method that does without a base reads it only where experts lean on it
     saved_*       bytes that experts share, and which therefore count once
     omitted_norm  at most the L2 norm of what additive methods miss
     """
