@@ -86,8 +86,9 @@ class DeltaEncoder:
         self, spans: Sequence[Span], identities: Sequence[BlockId], raws: Sequence[memoryview]
     ) -> list[BlockOutcome]:
         """The outcomes of neighbouring blocks; `raws` may be reused once they are in a pack."""
-        with self._storage.view() as view:
-            known = [view.has_block(identity) for identity in identities]
+        known = self._storage.ask(
+            lambda view: [view.has_block(identity) for identity in identities]
+        )
         unders = [
             None if have else self._base_block(span, identity)
             for span, identity, have in zip(spans, identities, known, strict=True)

@@ -48,6 +48,7 @@ class ObjectStore:
 
     def canonical(self, identity: ObjectId) -> bytes:
         """The object's bytes, verified. Raises MissingObject, Corruption."""
+        rebuilds = self._storage.rebuilds
         copies = self._copies(identity)
         damage: Corruption | None = None
         for refreshed in (False, True):
@@ -60,20 +61,23 @@ class ObjectStore:
                     if not self._storage.holds(at):
                         continue  # the index is wrong, not the pack
                     damage = damage or error
-            if refreshed:
+            if refreshed or damage is not None:
                 break
-            if damage is None and copies:
-                if not self._storage.refresh():
-                    self._storage.rebuild()
-                copies = self._copies(identity)
+            if not copies:
+                if not self._storage.recover({identity}, rebuilds):
+                    break
+            elif not self._storage.refresh():
+                self._storage.rebuild()
+            copies = self._copies(identity)
         raise damage or MissingObject(
             f"object {identity.hex()} is in no pack", "mp fsck tells what else is missing"
         )
 
     def _read(self, identity: ObjectId, at: Location) -> bytes:
         what = f"object {identity.hex()} in {pack_key(at.pack)}"
-        if not plausible_lengths(RecordKind.OBJECT, at.raw_length, at.encoded_length):
-            raise Corruption(f"{what} claims {at.raw_length} bytes")
+        sane = plausible_lengths(RecordKind.OBJECT, at.raw_length, at.encoded_length)
+        if not sane or at.offset > 1 << 62:
+            raise Corruption(f"{what} claims {at.raw_length} bytes at {at.offset}")
         payload = read_exactly(
             self._storage.store,
             pack_key(at.pack),

@@ -23,6 +23,7 @@ __all__ = ["BlockReader", "Encoding", "encodings"]
 
 _LARGEST_READ = 16 << 20
 _RAW_TAG = 0
+_FARTHEST = 1 << 62  # past it, an offset is damage, and no file system takes it
 # gc may replace packs under a reader; more often than this within one read is no coincidence.
 _MOST_REFRESHES = 4
 
@@ -123,7 +124,8 @@ class _Reading:
             key=lambda at: (at.pack, at.offset),
         )
         for at in locations:
-            if not plausible_lengths(RecordKind.BLOCK, at.raw_length, at.encoded_length):
+            sane = plausible_lengths(RecordKind.BLOCK, at.raw_length, at.encoded_length)
+            if not sane or at.offset > _FARTHEST:
                 raise _BadRecord(at, Corruption(f"block {at.id.hex()}: a record of absurd length"))
         first = 0
         while first < len(locations):

@@ -10,6 +10,7 @@ from mergepipe.packs.storage import Storage
 
 # Chains are short by rule (store.max_chain); this only stops a hostile one.
 DEEPEST_CHAIN = 16
+_MOST_LOOKS = 3
 
 Place = tuple[PackId, int]
 
@@ -64,8 +65,14 @@ def choose(
     first block that cannot be read and what is missing, Corruption for bases without an end.
     """
     wanted = list(dict.fromkeys(blocks))
-    options = _options(storage, wanted, avoid)
-    best = _cheapest(options)
+    for _ in range(_MOST_LOOKS):
+        rebuilds = storage.rebuilds
+        options = _options(storage, wanted, avoid)
+        best = _cheapest(options)
+        lost = {block for block in options if block not in best}
+        # Damage that is to be avoided explains a loss; else the index may be what is damaged.
+        if not lost or avoid or not storage.recover(lost, rebuilds):
+            break
     for block in wanted:
         if block not in best:
             raise _unreadable(block, options)
@@ -93,8 +100,8 @@ def _options(
         if not refreshed and any(not ways for ways in found.values()):
             # "Not there" is confirmed against the packs before it is believed.
             refreshed = True
-            if storage.refresh():
-                found = _look(storage, todo, avoid)
+            storage.refresh()
+            found = _look(storage, todo, avoid)
         options.update(found)
         todo = list(
             dict.fromkeys(

@@ -1,7 +1,8 @@
 """One repository's packs and their index, kept in step."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeVar
 
 from mergepipe.bytestore.protocol import ByteStore
@@ -24,6 +25,9 @@ class Storage:
     def __init__(self, store: ByteStore, index: Index) -> None:
         self.store = store
         self.index = index
+        # Held while the index is brought in step: who waited for it finds it whole.
+        self._repairing = threading.RLock()
+        self._rebuilds = 0
 
     def close(self) -> None:
         """Close the index and the byte store."""
@@ -49,12 +53,21 @@ class Storage:
     def look_up(self, question: Callable[[View], Answer | None]) -> Answer | None:
         """Ask the index; before "not there" is believed, confirm it against the packs."""
         answer = self.ask(question)
-        if answer is None and self.refresh():
+        if answer is None:
+            self.refresh()
             answer = self.ask(question)
         return answer
 
     def refresh(self) -> bool:
         """Bring the index in step with the packs that are there; True if anything changed."""
+        with self._repairing:
+            try:
+                return self._refresh()
+            except IndexDamaged:
+                self.rebuild()
+                return True
+
+    def _refresh(self) -> bool:
         present = set(pack_ids(self.store))
         indexed = set(self.ask(View.packs))
         # A listing made while packs come and go may be incomplete, so each loss is looked at.
@@ -67,10 +80,40 @@ class Storage:
             self.index.add_packs([entry for entry in batch if entry is not None])
         return bool(gone or new)
 
+    def add_packs(self, packs: Sequence[PackEntry]) -> None:
+        """Index packs that are in place; a damaged index is rebuilt, with them. Raises NoSpace."""
+        try:
+            self.index.add_packs(packs)
+        except IndexDamaged:
+            self.rebuild()
+
+    @property
+    def rebuilds(self) -> int:
+        """How often the index was made again: take it before a look-up, for `recover`."""
+        return self._rebuilds
+
+    def recover(self, missing: Collection[bytes], rebuilds: int) -> bool:
+        """Before ids are reported as being in no pack: look into every footer for them.
+
+        Where one has them the index is wrong, and is rebuilt: True, look again. LMDB's pages have
+        no checksums, so a record whose key is damaged seems not to be there.
+        """
+        with self._repairing:
+            if self._rebuilds != rebuilds:
+                return True  # another thread did, since the look-up
+            for pack in pack_ids(self.store):
+                entry = self._entry(pack)
+                if entry is not None and any(header.id in missing for header, _ in entry.records):
+                    self.rebuild()
+                    return True
+        return False
+
     def rebuild(self) -> None:
         """Make the index again from the packs."""
-        self.index.reset()
-        self.refresh()
+        with self._repairing:
+            self.index.reset()
+            self._refresh()
+            self._rebuilds += 1
 
     def holds(self, at: Location) -> bool:
         """Whether the pack's own footer agrees that this record is there.

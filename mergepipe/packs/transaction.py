@@ -120,7 +120,7 @@ class Transaction:
         entries = [entry for _, _, entry in ordered]
         self._finished.clear()
         if entries:
-            self._storage.index.add_packs(entries)
+            self._storage.add_packs(entries)
         self._syncer.shutdown()
 
     def abort(self) -> None:

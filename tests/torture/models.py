@@ -84,11 +84,12 @@ def verify(root: Path, scratch: Path) -> dict[str, list[int]]:
     return found
 
 
-def problems(root: Path) -> list[str]:
-    """What `fsck --read-data` says."""
+def problems(root: Path, repair: bool = False) -> list[str]:
+    """What `fsck --read-data` says, or what is left after `--repair`."""
     with opened(root) as repo:
         lock = repo.directory / layout.STORE_LOCK
-        report = fsck(repo.storage, repo.objects, repo.refs, lock, read_data=True)
+        who = WHO if repair else None
+        report = fsck(repo.storage, repo.objects, repo.refs, lock, read_data=True, repair=who)
         return [f"{problem.kind} {problem.id}: {problem.detail}" for problem in report.problems]
 
 
