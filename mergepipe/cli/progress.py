@@ -1,6 +1,7 @@
 """The progress bar of long work: on a terminal, after a second, with rate and stored ratio."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
@@ -40,10 +41,15 @@ class TracedProgress:
 
 
 class TerminalProgress(TracedProgress):
-    """A bar on stderr. `stored_bytes` is taken as the phase's total so far, as ingest gives it."""
+    """A bar on stderr. `stored_bytes` is taken as the phase's total so far, as ingest gives it.
+
+    A timer draws it, so that work that reports nothing for long is seen to run all the same.
+    """
 
     def __init__(self, trace: Callable[[str], None]) -> None:
         super().__init__(trace)
+        self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
         self._bars: Bars | None = None
         self._what = ""
         self._total = 0
@@ -58,15 +64,16 @@ class TerminalProgress(TracedProgress):
         self._what, self._total = what, total_bytes
         self._done = self._stored = 0
         self._began = time.monotonic()
+        self._timer = threading.Timer(_QUIET_S, self._show, [self._began])
+        self._timer.daemon = True
+        self._timer.start()
 
     def advance(self, raw_bytes: int, stored_bytes: int = 0) -> None:
         """Move the bar, once there is one."""
         self._done += raw_bytes
         self._stored = max(self._stored, stored_bytes)
         if self._bars is None:
-            if time.monotonic() - self._began < _QUIET_S:
-                return
-            self._bars = _bars(self._what, self._total)
+            return
         elapsed_s = max(time.monotonic() - self._began, 1e-9)
         self._bars.update(
             self._bars.task_ids[0],
@@ -78,9 +85,18 @@ class TerminalProgress(TracedProgress):
 
     def close(self) -> None:
         """Take the bar away."""
-        if self._bars is not None:
-            self._bars.stop()
-            self._bars = None
+        if self._timer is not None:
+            self._timer.cancel()
+        with self._lock:
+            self._began = time.monotonic()  # a timer that is just going off is too late now
+            if self._bars is not None:
+                self._bars.stop()
+                self._bars = None
+
+    def _show(self, began: float) -> None:
+        with self._lock:
+            if began == self._began and self._bars is None:
+                self._bars = _bars(self._what, self._total)
 
 
 def _bars(what: str, total_bytes: int) -> "Bars":

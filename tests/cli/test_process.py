@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mergepipe.cli import progress
 from tests.cli.conftest import ROOT, Mp, command_line
 from tests.cli.models import tensors, write_model
 
@@ -106,7 +107,7 @@ def test_a_full_disk_under_the_output(committed: Path) -> None:
 def test_ctrl_c_is_no_traceback_and_no_commit(
     committed: Path, tmp_path: Path, process: Mp, mp: Mp
 ) -> None:
-    _hook(committed, "kill -INT $PPID; sleep 5")
+    _hook(committed, "kill -INT $PPID; sleep 1")
     other = write_model(tmp_path / "other", tensors(1))
     stopped = process("commit", other, expect=130)
     assert stopped.err == "interrupted\n"
@@ -194,6 +195,24 @@ def test_mp_dir_names_the_repository_and_dash_c_wins(
 
 def test_no_colours_but_on_a_terminal(committed: Path, process: Mp) -> None:
     assert "\x1b" not in process("log").out
+
+
+def test_a_bar_is_drawn_only_for_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = os.openpty()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(progress, "_QUIET_S", 0.05)
+    with open(theirs, "w") as terminal, open(ours, "rb", buffering=0) as screen:  # noqa: PTH123
+        monkeypatch.setattr(sys, "stderr", terminal)
+        bar = progress.TerminalProgress(lambda event: None)
+        bar.start("short", 1000)
+        bar.advance(10, 5)
+        bar.close()
+        bar.start("long", 1000)
+        drawn = b""
+        while b"long" not in drawn:
+            drawn += screen.read(4096)  # waits for the timer, not for `advance`
+        bar.close()
+    assert b"short" not in drawn
 
 
 def test_completion_offers_branches(committed: Path) -> None:
