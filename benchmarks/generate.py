@@ -1,18 +1,25 @@
 """A model as large as asked for, in shards, quickly: its size and layout are a checkpoint's.
 
+python benchmarks/generate.py DIRECTORY SIZE [SEED]
+
 Weights are bfloat16 with the exponents of a normal distribution and low bits drawn anew for every
 tensor: no block repeats, and codecs find what they find in real weights.
 """
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from mergepipe.sizes import parse_size
+
 SHARD_BYTES = 256 << 20
 HIDDEN = 2048
 INNER = 5632
+VOCABULARY = 8192
+HEAD = 128
 _POOL = 1 << 23  # elements; one draw of normal numbers serves all tensors
 _LAYER = (
     ("self_attn.q_proj.weight", (HIDDEN, HIDDEN)),
@@ -23,16 +30,45 @@ _LAYER = (
     ("mlp.up_proj.weight", (INNER, HIDDEN)),
     ("mlp.down_proj.weight", (HIDDEN, INNER)),
     ("input_layernorm.weight", (HIDDEN,)),
+    ("post_attention_layernorm.weight", (HIDDEN,)),
+)
+_ENDS = (
+    ("model.embed_tokens.weight", (VOCABULARY, HIDDEN)),
+    ("model.norm.weight", (HIDDEN,)),
+    ("lm_head.weight", (VOCABULARY, HIDDEN)),
 )
 
 
-def tensor_shapes(size_bytes: int) -> list[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of layers until they fill about `size_bytes` as bfloat16."""
-    layer_bytes = 2 * sum(int(np.prod(shape)) for _, shape in _LAYER)
-    layers = max(1, round(size_bytes / layer_bytes))
-    return [
+def layer_count(size_bytes: int) -> int:
+    """Layers until the model takes about `size_bytes` as bfloat16."""
+    ends, layer = (2 * sum(int(np.prod(shape)) for _, shape in part) for part in (_ENDS, _LAYER))
+    return max(1, round((size_bytes - ends) / layer))
+
+
+def tensor_shapes(layers: int) -> list[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of a Llama's tensors."""
+    inner = [
         (f"model.layers.{layer}.{name}", shape) for layer in range(layers) for name, shape in _LAYER
     ]
+    return [_ENDS[0], *inner, *_ENDS[1:]]
+
+
+def config(layers: int) -> str:
+    """config.json, as transformers and merge tools read it."""
+    return json.dumps(
+        {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "hidden_size": HIDDEN,
+            "intermediate_size": INNER,
+            "num_attention_heads": HIDDEN // HEAD,
+            "num_key_value_heads": HIDDEN // 4 // HEAD,
+            "num_hidden_layers": layers,
+            "vocab_size": VOCABULARY,
+            "torch_dtype": "bfloat16",
+        },
+        indent=2,
+    )
 
 
 def write_model(directory: Path, size_bytes: int, seed: int = 0) -> int:
@@ -44,7 +80,8 @@ def write_model(directory: Path, size_bytes: int, seed: int = 0) -> int:
     bits = (pool.view(np.uint32) >> 16).astype(np.uint16)
     shards: list[list[tuple[str, tuple[int, ...]]]] = [[]]
     held = 0
-    for name, shape in tensor_shapes(size_bytes):
+    layers = layer_count(size_bytes)
+    for name, shape in tensor_shapes(layers):
         length = 2 * int(np.prod(shape))
         if shards[-1] and held + length > SHARD_BYTES:
             shards.append([])
@@ -58,7 +95,7 @@ def write_model(directory: Path, size_bytes: int, seed: int = 0) -> int:
         weight_map |= {name: file for name, _ in shard}
     index = {"metadata": {"total_size": size_bytes}, "weight_map": weight_map}
     (directory / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
-    (directory / "config.json").write_text(json.dumps({"hidden_size": HIDDEN}))
+    (directory / "config.json").write_text(config(layers))
     return sum(path.stat().st_size for path in directory.iterdir())
 
 
@@ -86,3 +123,8 @@ def _write_shard(
                 noise = np.frombuffer(random.bytes(2 * count), np.uint16) & 0x7F
                 file.write((pool[start : start + count] ^ noise).data)
                 left -= count
+
+
+if __name__ == "__main__":
+    seed = int(sys.argv[3]) if len(sys.argv) > 3 else 0
+    print(write_model(Path(sys.argv[1]), parse_size(sys.argv[2]), seed))
