@@ -1,7 +1,7 @@
 """mergepipe: model weights as data, with git-like history and budget-aware merging.
 
     repo = mergepipe.Repository.open(".")
-    plan = repo.plan(base="base", experts=["math", "code"], method="ties", density=0.5, budget="25%")
+    plan = repo.plan(base="base", experts=["math", "code"], method="ties", budget="25%")
     result = repo.merge(plan, branch="merged")
 
 The public API is small and lazy: importing this package loads neither torch nor numba.

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 
 class MergepipeError(Exception):
-    """Base of every error raised on purpose. `exit_code` and `kind` are part of the CLI contract."""
+    """Base of every error raised on purpose; `exit_code` and `kind` are what scripts rely on."""
 
     exit_code: ClassVar[int] = 1
     kind: ClassVar[str] = "error"

@@ -1,0 +1,1 @@
+"""Remotes: negotiation, push, fetch, clone, serve."""
