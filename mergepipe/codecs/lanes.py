@@ -28,6 +28,7 @@ WIDTH = 16
 VECTORS = 4
 LANES = WIDTH * VECTORS
 STEP_WORDS = LANES
+SLACK_WORDS = 32  # after the last word: reads of 16 lanes may reach that far
 INITIAL_STATE = 1 << 16
 EXACT_BITS = 11
 COARSE_BITS = 12
@@ -87,17 +88,17 @@ class _Lanes:
             value = builder.trunc(value, _vector(element))
         builder.store(value, self.vector_at(base, index, element), align=1)
 
-    def gather(self, base: Any, index: Any) -> Any:
-        """32-bit elements at 16 indices."""
+    def gather(self, base: Any, index: Any, stride: Any = _I32) -> Any:
+        """32 bits from each of 16 places, counted in elements of `stride`."""
         builder = self.builder
-        pointers = builder.gep(base, [index], source_etype=_I32)
-        pointers.type = _vector(base.type)
+        pointers = builder.gep(base, [index], source_etype=stride)
+        pointers.type = _vector(_I32.as_pointer())
         return self.call(
             "llvm.masked.gather.v16i32.v16p0",
             _vector(_I32),
             [
                 pointers,
-                ir.Constant(_I32, 4),
+                ir.Constant(_I32, stride.width // 8),
                 ir.Constant(_vector(ir.IntType(1)), [1] * WIDTH),
                 _splat(_I32, 0),
             ],
@@ -133,19 +134,14 @@ class _Lanes:
             )
             fresh = builder.zext(read, _vector(_I32))
         else:
-            # Lane l reads the word numbered by how many lower lanes read one.
+            # Lane l reads the word numbered by how many lower lanes read one. All lanes read, and
+            # 32 bits each: such a gather needs no branches, on machines without any gather too.
             bits = builder.zext(builder.bitcast(mask, _I16), _I32)
             spread = _broadcast(builder, bits)
             below = ir.Constant(_vector(_I32), [(1 << lane) - 1 for lane in range(WIDTH)])
             rank = self.call("llvm.ctpop.v16i32", _vector(_I32), [builder.and_(spread, below)])
-            pointers = builder.gep(self.address(words, position, _I16), [rank], source_etype=_I16)
-            pointers.type = _vector(words.type)
-            read = self.call(
-                "llvm.masked.gather.v16i16.v16p0",
-                _vector(_I16),
-                [pointers, ir.Constant(_I32, 2), mask, _splat(_I16, 0)],
-            )
-            fresh = builder.zext(read, _vector(_I32))
+            pair = self.gather(self.address(words, position, _I16), rank, _I16)
+            fresh = builder.and_(pair, _splat(_I32, 0xFFFF))
         joined = builder.or_(builder.shl(state, _splat(_I32, 16)), fresh)
         return builder.select(mask, joined, state), position
 
@@ -378,7 +374,8 @@ def pull_exact(
 
     rows    uint8: row of `table` for each symbol
     table   uint32[rows << EXACT_BITS]: frequency - 1, slot - start, symbol (high to low; 8 bits)
-    words   uint16, read backwards from `at`      out  uint8
+    words   uint16, read backwards from `at`, STEP_WORDS before the first and SLACK_WORDS after
+    out     uint8
     """
     return _pull_symbols(EXACT_BITS, states, rows, table, words, at, steps, out)
 

@@ -30,9 +30,10 @@ def words_of(data: npt.NDArray[np.uint8]) -> tuple[Any, int]:
     """
     if data.size % 2:
         raise CodecError("a stream ends with half a word")
-    words = scratch("words", lanes.STEP_WORDS + data.size // 2, np.uint16)
-    words[lanes.STEP_WORDS :].view(np.uint8)[:] = data
-    return words, words.size
+    end = lanes.STEP_WORDS + data.size // 2
+    words = scratch("words", end + lanes.SLACK_WORDS, np.uint16)
+    words[lanes.STEP_WORDS : end].view(np.uint8)[:] = data
+    return words, end
 
 
 def check_end(states: npt.NDArray[np.uint32], position: int) -> None:
