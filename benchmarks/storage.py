@@ -16,7 +16,6 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from generate import write_model
 from measure import Row, Sample, interleaved, print_table, ratio, run, spread
 
 from mergepipe.api import Repository
@@ -36,6 +35,12 @@ PEAK_MIB = 600
 ANSWER_S = 0.3
 COMMITS = 10_000
 _COMMITS_A_PACK = 100
+
+
+def generate(directory: Path, size_bytes: int, seed: int = 0) -> int:
+    """Make a model; its size. By a process of its own: peak memory is inherited from a parent."""
+    command = [sys.executable, HERE / "generate.py", directory, str(size_bytes), str(seed)]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def new_repository(root: Path, codec: str) -> Path:
@@ -234,12 +239,13 @@ def heavy_imports(root: Path) -> list[str]:
         "from mergepipe.cli.main import main\n"
         "try:\n    main()\n"
         "except SystemExit:\n    pass\n"
-        "print()\nprint(*[name for name in ('torch', 'numba', 'ray') if name in sys.modules])\n"
+        "heavy = ('torch', 'numba', 'ray')\n"
+        "print()\nprint('loaded', *[name for name in heavy if name in sys.modules])\n"
     )
     output = subprocess.run(
         [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True
     ).stdout
-    return output.rstrip("\n").rpartition("\n")[2].split()
+    return output.rstrip("\n").rpartition("\n")[2].split()[1:]
 
 
 def main() -> None:
@@ -262,7 +268,7 @@ def main() -> None:
         if "answers" in wanted:
             rows += answers(work, arguments.runs)
         if set(wanted) - {"answers"}:
-            size = write_model(work / "model", arguments.size)
+            size = generate(work / "model", arguments.size)
             print(
                 f"model of {format_size(size)}, {os.cpu_count()} cores, {arguments.runs} runs each"
             )
@@ -271,7 +277,7 @@ def main() -> None:
             if "new" in wanted:
                 rows += new_model(work / "model", work, arguments.runs)
         if "memory" in wanted:
-            write_model(work / "twice", 2 * arguments.size, seed=1)
+            generate(work / "twice", 2 * arguments.size, seed=1)
             models = [
                 (format_size(size * by), work / at) for by, at in ((1, "model"), (2, "twice"))
             ]

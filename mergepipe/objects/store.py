@@ -48,10 +48,10 @@ class ObjectStore:
 
     def canonical(self, identity: ObjectId) -> bytes:
         """The object's bytes, verified. Raises MissingObject, Corruption."""
-        rebuilds = self._storage.rebuilds
-        copies = self._copies(identity)
         damage: Corruption | None = None
-        for refreshed in (False, True):
+        for refreshed in (False, True, True):
+            rebuilds = self._storage.rebuilds
+            copies = self._copies(identity)
             for at in copies:
                 try:
                     return self._read(identity, at)
@@ -61,14 +61,12 @@ class ObjectStore:
                     if not self._storage.holds(at):
                         continue  # the index is wrong, not the pack
                     damage = damage or error
-            if refreshed or damage is not None:
+            if damage is not None:
                 break
-            if not copies:
-                if not self._storage.recover({identity}, rebuilds):
-                    break
-            elif not self._storage.refresh():
-                self._storage.rebuild()
-            copies = self._copies(identity)
+            if copies and not refreshed and self._storage.refresh():
+                continue
+            if not self._storage.recover({identity}, rebuilds):
+                break
         raise damage or MissingObject(
             f"object {identity.hex()} is in no pack", "mp fsck tells what else is missing"
         )
