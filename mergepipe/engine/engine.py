@@ -10,7 +10,7 @@ from mergepipe.engine.encoding import OutputEncoder
 from mergepipe.engine.executors import Executor, ThreadExecutor
 from mergepipe.engine.manifest import write_manifest
 from mergepipe.engine.memo import Memo, Memory, NoMemo
-from mergepipe.engine.meter import CountingStore, Meter, Source
+from mergepipe.engine.meter import Meter, metered
 from mergepipe.engine.output import OutputFiles
 from mergepipe.engine.result import Costs, MergeResult, describe_run, with_trailer
 from mergepipe.engine.streaming import BlockSink, Streamed, Streaming, layout_tensors
@@ -137,9 +137,7 @@ class Engine:
         derive         a coarse reading may come from exact bytes (engine.batches.Batcher)
         encode_blocks  False: blocks are named, not stored
         """
-        metadata = Storage(
-            CountingStore(self.storage.store, meter, Source.METADATA), self.storage.index
-        )
+        metadata = metered(self.storage, meter)
         objects = ObjectStore(metadata)
         streaming = Streaming(
             plan,

@@ -12,7 +12,7 @@ import numpy as np
 from mergepipe.engine.batches import Batcher
 from mergepipe.engine.computing import over_units
 from mergepipe.engine.executors import Executor, ThreadExecutor
-from mergepipe.engine.meter import CountingStore, Meter, Source
+from mergepipe.engine.meter import Meter, metered
 from mergepipe.engine.steps import MergedTensor, TensorLaying
 from mergepipe.engine.streaming import columns_of
 from mergepipe.engine.work import UNCHANGED, Step, Work
@@ -47,9 +47,7 @@ class Measuring:
     ) -> Measured:
         """The value of every need, and the bytes that reading for it took."""
         meter = Meter()
-        metadata = Storage(
-            CountingStore(self.storage.store, meter, Source.METADATA), self.storage.index
-        )
+        metadata = metered(self.storage, meter)
         tensor = _laid(draft, experts, seed, ObjectStore(metadata))
         batcher = Batcher(metadata, ObjectId(NO_ID), encode=False)
         known: dict[Need, list[Partial]] = {need: [] for need in needs}

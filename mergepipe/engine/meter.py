@@ -12,6 +12,7 @@ from mergepipe.engine.work import Permit
 from mergepipe.ids import BlockId
 from mergepipe.packs.index import Location
 from mergepipe.packs.reader import pack_key
+from mergepipe.packs.storage import Storage
 
 
 class UnplannedRead(RuntimeError):
@@ -155,3 +156,8 @@ class CountingStore:
     def delete(self, key: str) -> None:
         """As the store below."""
         self._store.delete(key)
+
+
+def metered(storage: Storage, meter: Meter, source: Source = Source.METADATA) -> Storage:
+    """The same packs and index; what is read through it counts as one source's."""
+    return Storage(CountingStore(storage.store, meter, source), storage.index)

@@ -11,7 +11,7 @@ from mergepipe.bytestore.protocol import Buffer, ByteStore
 from mergepipe.codecs.registry import codec_tagged
 from mergepipe.dtypes import DType
 from mergepipe.engine.estimates import trits_from_layer, trits_from_weights
-from mergepipe.engine.meter import CountingStore, Meter, Source
+from mergepipe.engine.meter import Meter, Source, metered
 from mergepipe.engine.work import Estimate, Group, Step, Weights, Work
 from mergepipe.errors import Corruption
 from mergepipe.ids import BlockId, block_id
@@ -156,7 +156,7 @@ class RepairedBlocks:
     def __init__(self, work: Work, storage: Storage, meter: Meter) -> None:
         self._permit = work.permit
         self._readers = {
-            source: BlockReader(Storage(CountingStore(storage.store, meter, source), storage.index))
+            source: BlockReader(metered(storage, meter, source))
             for source in (Source.BASE, Source.EXPERT)
         }
         self._raws: dict[BlockId, Buffer] = {}

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from mergepipe.engine.engine import Engine
 from mergepipe.engine.memo import NoMemo
-from mergepipe.engine.meter import Meter, Readings
+from mergepipe.engine.meter import Meter, Readings, metered
 from mergepipe.ids import BlockId, ObjectId, object_id
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.merging import Manifest, Plan
@@ -56,9 +56,9 @@ def replay(engine: Engine, manifest: ObjectId, *, progress: Progress = SILENT) -
     Raises MissingObject if plan, inputs or their blocks are not in the store any more, and what
     executing raises.
     """
-    objects = ObjectStore(engine.storage)
-    recorded = objects.load(manifest, Manifest)
     meter = Meter()
+    objects = ObjectStore(metered(engine.storage, meter))
+    recorded = objects.load(manifest, Manifest)
     made = engine.run(
         objects.load(recorded.plan, Plan),
         _Nowhere(),
