@@ -7,7 +7,6 @@ fsync of a file makes its bytes durable; only fsync of the directory makes its *
 import contextlib
 import fcntl
 import os
-import secrets
 import threading
 import weakref
 from collections import OrderedDict
@@ -232,7 +231,7 @@ class LocalByteStore:
 
     def _begin_session(self) -> Path:
         while self._session is None:
-            session = self.root / "tmp" / f"{os.getpid()}-{secrets.token_hex(4)}"
+            session = self.root / "tmp" / f"{os.getpid()}-{os.urandom(4).hex()}"
             session.mkdir(parents=True)
             with contextlib.suppress(FileNotFoundError):
                 held = os.open(session, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -8,7 +8,6 @@ import errno
 import fcntl
 import os
 import re
-import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -232,7 +231,7 @@ def _split(path: str) -> tuple[str, str]:
 def _new_file(directory: int, mode: int) -> tuple[str, int]:
     """A new file in `directory`, locked for as long as it is open; the kernel applies the umask."""
     while True:
-        name = f".mp-export-{secrets.token_hex(8)}"
+        name = f".mp-export-{os.urandom(8).hex()}"
         descriptor = os.open(name, _NEW_FILE, mode, dir_fd=directory)
         # A file system without locks: nobody can sweep there either.
         with suppress(OSError):

@@ -5,7 +5,6 @@ These names are written here and nowhere else; docs/format.md lists what each ho
 
 import contextlib
 import os
-import secrets
 import shutil
 import stat
 from pathlib import Path
@@ -83,7 +82,7 @@ def initialise(
     if not source.is_dir():
         raise UsageError(f"no template directory {source}")
     directory.mkdir(parents=True, exist_ok=True)
-    building = directory / f"{DIRECTORY}.init-{secrets.token_hex(8)}"
+    building = directory / f"{DIRECTORY}.init-{os.urandom(8).hex()}"
     try:
         building.mkdir()
         _copy_template(source, building)
