@@ -67,7 +67,7 @@ def _differing_bits(
     sizes = {
         number: tensor.end - tensor.start
         for number, tensor in enumerate(layout.tensors)
-        if tensor.name is not None
+        if tensor.name is not None and tensor.end > tensor.start
     }
     paired = {number: size for number, size in sizes.items() if pairs[number] is not None}
     if not paired or sum(paired.values()) < _SAME_TENSORS * sum(sizes.values()):

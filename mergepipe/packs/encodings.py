@@ -57,21 +57,27 @@ def encodings(
 
 
 def choose(
-    storage: Storage, blocks: Iterable[BlockId], avoid: Collection[Place] = frozenset()
+    storage: Storage,
+    blocks: Iterable[BlockId],
+    avoid: Collection[Place] = frozenset(),
+    *,
+    confirm: bool = True,
 ) -> dict[BlockId, Encoding]:
     """The encoding to read for each block and for every base that it needs.
 
     The shortest chain of bases, then the fewest bytes along it. Raises MissingObject naming the
     first block that cannot be read and what is missing, Corruption for bases without an end.
+    A loss is confirmed against the packs before it is reported; without `confirm` the index is
+    believed, for those who ask block by block after they asked for all.
     """
     wanted = list(dict.fromkeys(blocks))
     for _ in range(_MOST_LOOKS):
         rebuilds = storage.rebuilds
-        options = _options(storage, wanted, avoid)
+        options = _options(storage, wanted, avoid, confirm)
         best = _cheapest(options)
         lost = {block for block in options if block not in best}
         # Damage that is to be avoided explains a loss; else the index may be what is damaged.
-        if not lost or avoid or not storage.recover(lost, rebuilds):
+        if not (lost and confirm) or avoid or not storage.recover(lost, rebuilds):
             break
     for block in wanted:
         if block not in best:
@@ -89,12 +95,12 @@ def choose(
 
 
 def _options(
-    storage: Storage, wanted: Iterable[BlockId], avoid: Collection[Place]
+    storage: Storage, wanted: Iterable[BlockId], avoid: Collection[Place], confirm: bool
 ) -> dict[BlockId, list[Encoding]]:
     """Every complete encoding of the blocks and of all bases they might need."""
     options: dict[BlockId, list[Encoding]] = {}
     todo = list(wanted)
-    refreshed = False
+    refreshed = not confirm
     for _ in range(DEEPEST_CHAIN + 1):
         found = _look(storage, todo, avoid)
         if not refreshed and any(not ways for ways in found.values()):

@@ -152,7 +152,7 @@ def _resolve(
             yield block, together
             continue
         try:
-            chosen = choose(storage, [block])
+            chosen = choose(storage, [block], confirm=False)
         except Corruption as error:
             missing = isinstance(error, MissingObject)
             kind = ProblemKind.MISSING_BLOCK if missing else ProblemKind.BLOCK

@@ -66,7 +66,7 @@ def readable_blocks(blocks: Iterable[BlockId], storage: Storage) -> set[BlockId]
         except Corruption:
             for block in batch:
                 with contextlib.suppress(Corruption):
-                    needed.update(choose(storage, [block]))
+                    needed.update(choose(storage, [block], confirm=False))
     return needed
 
 

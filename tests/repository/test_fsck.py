@@ -217,8 +217,8 @@ def test_a_wrong_index_is_found_and_rebuilt(repo: Repository, tmp_path: Path) ->
         transaction.put(key, value[:4] + b"\1" + value[5:], db=tables.blocks)
 
     with_index(repo, shift)
-    report = check(repo)
-    assert "index" in kinds(report)
+    assert "index" in kinds(check(repo))
+    with_index(repo, shift)  # again: whoever misses a record has the index rebuilt
     repaired = check(repo, repair=WHO, read_data=True)
     assert repaired.ok
     assert repaired.repaired == ("rebuilt the index from the packs",)
