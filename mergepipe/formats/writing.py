@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
+from mergepipe.bytestore.local_writer import sync_directory
 from mergepipe.errors import MergepipeError, NoSpace, UnsafePath
 from mergepipe.formats.paths import check_path
 from mergepipe.ids import Buffer
@@ -40,7 +41,7 @@ class ExportDirectory:
     def __init__(self, root: Path) -> None:
         self.root = root
         with _errors(root):
-            root.mkdir(parents=True, exist_ok=True)
+            _make(root)
             self._descriptor = os.open(root, _DIRECTORY)
         self._swept: set[str] = set()
 
@@ -221,6 +222,15 @@ class ExportFile:
         self._open = False
         os.close(self._descriptor)
         os.close(self._directory)
+
+
+def _make(folder: Path) -> None:
+    """Make a folder and its parents; the names of those that were not there are durable."""
+    if not folder.is_dir():
+        parent = folder.absolute().parent
+        _make(parent)
+        folder.mkdir(exist_ok=True)
+        sync_directory(parent)
 
 
 def _split(path: str) -> tuple[str, str]:

@@ -157,13 +157,17 @@ def expect_violation_without(before: Path, calls: list[Call], check: Check, numb
     assert finish(in_child(missing)) == 0, f"nobody misses {calls[number].shown()}"
 
 
-def syncs(calls: list[Call]) -> list[int]:
-    """Calls that make something durable; not the index's, which may be lost at any time."""
-    return [
-        number
-        for number, call in enumerate(calls)
-        if call.sync_of("/disk/") and not call.sync_of("/index/")
-    ]
+def syncs(before: Path, calls: list[Call]) -> list[int]:
+    """Calls that make something durable that was not; not the index's, which may be lost."""
+    replay = Replay(Disk(before))
+    found = []
+    for number, call in enumerate(calls):
+        if call.name in ("fsync", "fdatasync") and not call.sync_of("/index/"):
+            held = replay.open.get(call.descriptor())
+            if held is not None and held.entry.pending:
+                found.append(number)
+        replay.apply(call)
+    return found
 
 
 @pytest.fixture
@@ -193,7 +197,7 @@ def test_a_commit_survives_a_power_cut(disk: Path) -> None:
     before, calls = traced(disk, COMMIT, disk / "repo", disk.with_name("source"), "main")
     check = partial(committed, "main", [0])
     expect_no_violation(before, calls, check, seeds=1)
-    needed = syncs(calls)
+    needed = syncs(before, calls)
     assert len(needed) >= 6  # two packs, their folder, two logs, the ref and its folder
     for number in needed:
         expect_violation_without(before, calls, check, number)
@@ -205,7 +209,7 @@ def test_a_commit_survives_many_power_cuts(disk: Path, branch: str) -> None:
     before, calls = traced(disk, COMMIT, disk / "repo", disk.with_name("source"), branch)
     check = partial(committed, branch, [0] if branch == "main" else [])
     expect_no_violation(before, calls, check, seeds=8)
-    for number in syncs(calls):
+    for number in syncs(before, calls):
         expect_violation_without(before, calls, check, number)
 
 
@@ -213,8 +217,10 @@ def test_a_commit_survives_many_power_cuts(disk: Path, branch: str) -> None:
 def test_a_checkout_survives_a_power_cut(disk: Path) -> None:
     before, calls = traced(disk, CHECKOUT, disk / "repo", disk / "out")
     expect_no_violation(before, calls, checked_out, seeds=4)
-    for number in syncs(calls):
-        expect_violation_without(before, calls, checked_out, number)
+    for number in syncs(before, calls):
+        # A folder is synced after each of its files, so a later one makes up for it.
+        if calls[number].sync_of("/.mp-export-"):
+            expect_violation_without(before, calls, checked_out, number)
 
 
 @pytest.mark.slow
