@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mergepipe.api import Repository
+    from mergepipe.engine.engine import Engine
     from mergepipe.errors import MergepipeError
+    from mergepipe.planner.planner import Planner
 
 __version__ = "0.1.0"
-__all__ = ["MergepipeError", "Repository", "__version__"]
+__all__ = ["Engine", "MergepipeError", "Planner", "Repository", "__version__"]
 
 
 def __getattr__(name: str) -> object:
@@ -27,4 +29,12 @@ def __getattr__(name: str) -> object:
         from mergepipe.errors import MergepipeError
 
         return MergepipeError
+    if name == "Planner":
+        from mergepipe.planner.planner import Planner
+
+        return Planner
+    if name == "Engine":
+        from mergepipe.engine.engine import Engine
+
+        return Engine
     raise AttributeError(f"module 'mergepipe' has no attribute {name!r}")

@@ -7,27 +7,27 @@ from pathlib import Path
 from mergepipe.catalog.profiles import Profiles
 from mergepipe.engine.measuring import Measuring
 from mergepipe.ids import BlockId, ObjectId
+from mergepipe.objects.merging import Profile
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.storage import Storage
 from mergepipe.planner.planner import Revision
 from mergepipe.planner.profiles import Cited
 from mergepipe.planner.reads import Options, stored_encodings
-from mergepipe.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
 class RepositoryCatalog:
-    """A `planner.Catalog` over one repository. `commit_for` resolves a revision, or imports a path.
+    """A `planner.Catalog` over one repository.
 
-    `made` is told of every profile that had to be made, before it is (snapshot, base).
+    commit_for    resolves a revision, or imports a path
+    make_profile  makes the profile of (snapshot, base) that is not known yet
     """
 
     storage: Storage
     objects: ObjectStore
     profiles: Profiles
     commit_for: Callable[[str], ObjectId]
-    progress: Progress
-    made: Callable[[ObjectId, ObjectId], None]
+    make_profile: Callable[[ObjectId, ObjectId], tuple[ObjectId, Profile]]
 
     @property
     def measure(self) -> Measuring:
@@ -43,11 +43,12 @@ class RepositoryCatalog:
 
     def profile(self, snapshot: ObjectId, base: ObjectId, /) -> Cited:
         """The profile of a pair; made by reading both where none is known."""
+        return self.known_profile(snapshot, base) or self.make_profile(snapshot, base)
+
+    def known_profile(self, snapshot: ObjectId, base: ObjectId) -> Cited:
+        """The profile of a pair, if it was made before."""
         known = self.profiles.find(snapshot, base)
-        if known is None:
-            self.made(snapshot, base)
-            known = self.profiles.ensure(snapshot, base, self.progress)
-        return known, self.profiles.load(known)
+        return None if known is None else (known, self.profiles.load(known))
 
     def encodings(self, blocks: Iterable[BlockId], /) -> Options:
         """Every encoding of blocks and of what they lean on."""

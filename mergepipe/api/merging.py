@@ -1,10 +1,8 @@
-"""Merging in a repository: plan, merge, explain, replay; experts by revision or by path."""
+"""Merging in a repository: execute plans, explain and replay merges, read single tensors."""
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-from mergepipe.api.opened import OpenRepository
+from mergepipe.api.planning import Planning
 from mergepipe.errors import (
     MergeInputError,
     MissingObject,
@@ -12,81 +10,24 @@ from mergepipe.errors import (
     UsageError,
 )
 from mergepipe.ids import ObjectId
-from mergepipe.objects.encoding import encode
 from mergepipe.progress import SILENT, Progress
-from mergepipe.repository import history, layout, revisions
 from mergepipe.repository.refnames import branch_ref
 
 if TYPE_CHECKING:
     # Merging brings in numpy and compiled kernels; `mp log` must not wait for them.
     import torch
 
-    from mergepipe.api.catalog import RepositoryCatalog
+    from mergepipe.api.planning import Planned
     from mergepipe.engine.engine import Engine
     from mergepipe.engine.replay import Replay
     from mergepipe.engine.result import MergeResult
-    from mergepipe.engine.transactions import Transactions
     from mergepipe.objects.merging import Plan
-    from mergepipe.planner.build import PlannedMerge
     from mergepipe.planner.explain import Explanation
-    from mergepipe.planner.recipe import Setting
-
-    Planned = PlannedMerge | Plan | ObjectId | str
-
-Told = Callable[[str], None]
-"""Takes a message for the user about something that is done on the way."""
+    from mergepipe.planner.profiles import Cited
 
 
-def _say_nothing(message: str) -> None:
-    """The default for messages."""
-
-
-class Merging(OpenRepository):
+class Merging(Planning):
     """The merging side of a repository."""
-
-    def import_path(
-        self, path: Path, *, base: str | None = None, progress: Progress = SILENT
-    ) -> tuple[ObjectId, int]:
-        """The commit that holds a checkpoint that is not on a branch, and the bytes read for it.
-
-        It lies under refs/imports/, and is reused (0 bytes) while the files' sizes, mtimes and
-        inodes stay the same. Raises what committing raises.
-        """
-        from mergepipe.checkpoints.imports import Fingerprints, import_ref
-        from mergepipe.checkpoints.requests import CommitRequest
-        from mergepipe.formats.tree import scan
-
-        sources = scan(path)
-        fingerprints = Fingerprints(self.storage)
-        known = fingerprints.find(path, sources)
-        if known is not None and self.objects.has(known):
-            return known, 0
-        leaning = None if base is None else self.resolve(base)
-        request = CommitRequest(f"Import {path.name}", self.signature(), import_ref(path), leaning)
-        with self.writing():
-            result = self.committer().commit(sources, request, progress)
-        fingerprints.remember(path, sources, result.commit)
-        return result.commit, result.raw_bytes
-
-    @property
-    def catalog(self) -> "RepositoryCatalog":
-        """What a `Planner` needs to know of this repository."""
-        return self.catalog_with()
-
-    @property
-    def transactions(self) -> "Transactions":
-        """How an `Engine` writes and publishes here."""
-        from mergepipe.engine.transactions import Transactions
-
-        return Transactions(
-            self.store,
-            self.storage,
-            self.objects,
-            self.refs,
-            self.directory / layout.STORE_LOCK,
-            self.config.core.lock_timeout,
-            self.signature,
-        )
 
     def engine(self, *, device: str = "cpu", host: str = "") -> "Engine":
         """An engine with this repository's settings."""
@@ -102,71 +43,6 @@ class Merging(OpenRepository):
             device,
             host=host,
         )
-
-    def plan(
-        self,
-        *,
-        base: str | None = None,
-        experts: Sequence[str],
-        method: str = "ties",
-        budget: str | None = None,
-        weights: Sequence[float] | None = None,
-        densities: Sequence[float] | None = None,
-        out_dtype: str | None = None,
-        seed: int = 0,
-        allow_missing: bool = False,
-        progress: Progress = SILENT,
-        told: Told = _say_nothing,
-        import_paths: bool = True,
-        **parameters: "Setting",
-    ) -> "PlannedMerge":
-        """How deep to read each block of each expert, under a budget.
-
-        base, experts  revisions, or paths (imported, if `import_paths`); without a base, the
-                       experts' common one
-        budget         `2GiB`, `25%` of the exact merge's expert bytes, `raw:10%` of the experts'
-                       size; None: the exact merge
-        parameters     of the method, for all experts (`weight`, `density`, `normalize`, ...)
-
-        Nothing is stored but imports and missing profiles. Raises MergeInputError, OverBudget,
-        UsageError, RevisionNotFound.
-        """
-        from mergepipe.dtypes import dtype_of
-        from mergepipe.planner.planner import Planner
-
-        catalog = self.catalog_with(base, progress, told, import_paths)
-        return Planner(catalog).plan(
-            base,
-            experts,
-            method,
-            budget=budget,
-            weights=weights,
-            densities=densities,
-            dtype=None if out_dtype is None else dtype_of(out_dtype),
-            seed=seed,
-            allow_missing=allow_missing,
-            **cast(dict[str, Any], parameters),
-        )
-
-    def store_plan(self, planned: "PlannedMerge") -> ObjectId:
-        """Keep a plan, so that its id names it from now on."""
-        with self.transactions.begin() as transaction:
-            identity = transaction.add_object(encode(planned.plan))
-            transaction.publish()
-        return identity
-
-    def load_plan(self, planned: "Planned") -> "Plan":
-        """A plan given as such, as the result of `plan`, or by id (or a prefix of it)."""
-        from mergepipe.objects.merging import Plan
-        from mergepipe.planner.build import PlannedMerge
-
-        if isinstance(planned, Plan):
-            return planned
-        if isinstance(planned, PlannedMerge):
-            return planned.plan
-        if isinstance(planned, str):
-            planned = revisions.resolve(planned, self.refs, self.objects, kinds=("plan",))
-        return self.objects.load(planned, Plan)
 
     def merge(
         self,
@@ -207,7 +83,6 @@ class Merging(OpenRepository):
         Returns the explanation, the plan, and the manifest's id where there is one.
         """
         from mergepipe.objects.merging import Manifest
-        from mergepipe.planner.explain import explain
 
         manifest, plan = None, None
         try:
@@ -215,15 +90,23 @@ class Merging(OpenRepository):
             plan = self.load_plan(self.objects.load(manifest, Manifest).plan)
         except RevisionNotFound:
             plan = self.load_plan(what)
+        return self.explain_plan(plan, tensor), plan, manifest
+
+    def explain_plan(self, plan: "Plan", tensor: str | None = None) -> "Explanation":
+        """What a plan reads and keeps, from the profiles that it names or that are known."""
+        from mergepipe.planner.explain import explain
+
         catalog = self.catalog
-        profiles = [
-            None
-            if expert.profile is None
-            else (expert.profile, catalog.profiles.load(expert.profile))
-            for expert in plan.experts
-        ]
-        found = explain(plan, self.objects, catalog.encodings, profiles, tensor)
-        return found, plan, manifest
+        profiles: list[Cited] = []
+        for expert in plan.experts:
+            if expert.profile is not None:
+                profiles.append((expert.profile, catalog.profiles.load(expert.profile)))
+            elif plan.base is not None:
+                # An exact plan needs no profile; who is asked what it does is glad of one.
+                profiles.append(catalog.known_profile(expert.snapshot, plan.base))
+            else:
+                profiles.append(None)
+        return explain(plan, self.objects, catalog.encodings, profiles, tensor)
 
     def replay(self, revision: str, progress: Progress = SILENT) -> "Replay":
         """Run the merge behind a commit again and compare every id; nothing is written."""
@@ -239,57 +122,17 @@ class Merging(OpenRepository):
         under = commit.base if base is None else self.resolve(base)
         if under is None:
             raise UsageError(f"{revision} leans on no base", "name one with --base")
-        return self.profiles().ensure(
-            commit.snapshot, self.objects.commit(under).snapshot, progress
-        )
+        lower = self.objects.commit(under).snapshot
+        known = self.profiles().find(commit.snapshot, lower)
+        if known is not None:
+            return known
+        return self._make_profile(commit.snapshot, lower, progress, store=True)[0]
 
     def tensor(self, revision: str, name: str) -> "torch.Tensor":
         """One tensor of a revision, as a torch tensor on the CPU; reads only its blocks."""
         from mergepipe.engine.tensor import read_tensor
 
         return read_tensor(self.commit_of(revision)[1].snapshot, name, self.objects, self.blocks)
-
-    def catalog_with(
-        self,
-        base: str | None = None,
-        progress: Progress = SILENT,
-        told: Told = _say_nothing,
-        import_paths: bool = True,
-    ) -> "RepositoryCatalog":
-        """A catalog whose imports lean on `base`, and which tells what it does on the way."""
-        from mergepipe.api.catalog import RepositoryCatalog, as_path, looks_like_path
-
-        def commit_for(text: str) -> ObjectId:
-            if not looks_like_path(text):
-                try:
-                    return self.resolve(text)
-                except RevisionNotFound:
-                    if not as_path(text).exists():
-                        raise
-            path = as_path(text)
-            if not path.exists():
-                raise RevisionNotFound(f"there is no file or directory {text!r}")
-            if not import_paths:
-                raise UsageError(
-                    f"{text} is not in the repository, and a dry run imports nothing",
-                    f"import it first: mp commit -b NAME {text}",
-                )
-            leaning = None if text == base or base is None else base
-            commit, read = self.import_path(path, base=leaning, progress=progress)
-            if read:
-                self.imported_bytes += read
-                told(f"imported {text}")
-            return commit
-
-        def made(snapshot: ObjectId, under: ObjectId) -> None:
-            told(
-                f"making the profile of {snapshot.hex()[:12]} against {under.hex()[:12]}: "
-                "both are read once, later plans reuse it"
-            )
-
-        return RepositoryCatalog(
-            self.storage, self.objects, self.profiles(), commit_for, progress, made
-        )
 
     def _manifest_of(self, revision: str) -> ObjectId:
         _, commit = self.commit_of(revision)
@@ -306,18 +149,12 @@ class Merging(OpenRepository):
         """
         wanted = [expert.snapshot for expert in plan.experts]
         wanted += [] if plan.base is None else [plan.base]
-        held: dict[ObjectId, ObjectId] = {}
-        tips = list(dict.fromkeys(self.refs.list().values()))
-        for tip in tips:
-            held.setdefault(self.objects.commit(tip).snapshot, tip)
-        if any(snapshot not in held for snapshot in wanted):
-            for identity, commit in history.reachable_commits(self.objects, tips):
-                held.setdefault(commit.snapshot, identity)
+        held = self.holders(wanted)
         for snapshot in wanted:
             if snapshot not in held:
                 raise MissingObject(
                     f"no branch, tag or import reaches the input {snapshot.hex()[:12]}",
                     "commit or fetch that model again; its snapshot id will be the same",
                 )
-        experts = tuple(held[expert.snapshot] for expert in plan.experts)
-        return None if plan.base is None else held[plan.base], experts
+        experts = tuple(held[expert.snapshot].commit for expert in plan.experts)
+        return None if plan.base is None else held[plan.base].commit, experts

@@ -50,6 +50,8 @@ class OpenRepository:
         self.worktree = Worktree(directory, self.store)
         self.imported_bytes = 0
         """Read to import experts given as paths, since the repository was opened."""
+        self.profile_bytes = 0
+        """Read to make profiles that were missing, since the repository was opened."""
 
     @classmethod
     def open(cls, path: str | Path = ".", *, who: Identity | None = None) -> Self:

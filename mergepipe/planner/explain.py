@@ -6,6 +6,7 @@ experts for statistics are not part of it: their results stand in the plan.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from mergepipe.dtypes import byte_length, dtype_of
 from mergepipe.errors import MergepipeError
@@ -93,9 +94,11 @@ def explain(
     if tensor is not None:
         chosen = tuple(line for line in plan.tensors if line.name == tensor)
         if not chosen:
-            raise MergepipeError(
-                f"no tensor is called {quoted(tensor)}", "mp show REV --tensors lists them"
+            near = get_close_matches(tensor, [line.name for line in plan.tensors], 1)
+            hint = (
+                f"did you mean {quoted(near[0])}?" if near else "mp show REV --tensors lists them"
             )
+            raise MergepipeError(f"no tensor is called {quoted(tensor)}", hint)
         plan = Plan(
             plan.method, plan.version, plan.seed, plan.layout, plan.base, plan.experts, chosen
         )

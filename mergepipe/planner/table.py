@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from mergepipe.catalog.view import TensorView
 from mergepipe.methods.trim import sum_in_order
-from mergepipe.objects.merging import Depth, TensorPlan
+from mergepipe.objects.merging import Depth, PlanScalars, TensorPlan
 from mergepipe.planner.costs import Depths, TensorCosts
 
 Floats = npt.NDArray[np.float64]
@@ -21,6 +21,8 @@ class ExpertCost:
     bytes_full, bytes_planned   as stored, over all passes
     energy, energy_kept         sum of (w d)^2, and what the planned depths capture of it; None
                                 where there is no profile (then everything is read)
+    density                     share of its weights that a trim or a random mask leaves, ties
+                                included; None where no profile tells
     """
 
     blocks_exact: int
@@ -32,6 +34,7 @@ class ExpertCost:
     bytes_planned: int
     energy: float | None
     energy_kept: float | None
+    density: float | None = 1.0
 
     @property
     def share_kept(self) -> float:
@@ -180,6 +183,7 @@ def tensor_cost(
                 int(planned[row]) * (1 + passes[row]) + measured,
                 energy,
                 kept,
+                _density(view, plan.scalars[row], raw_bytes[row]),
             )
         )
     further = 1 + max(passes, default=0)
@@ -228,6 +232,16 @@ def _weights(plan: TensorPlan) -> list[float]:
     if plan.normalize:
         divisor = abs(sum(own.weight for own in plan.scalars)) or 1.0
     return [own.weight * plan.scale / divisor for own in plan.scalars]
+
+
+def _density(view: TensorView | None, scalars: PlanScalars, raw_bytes: int) -> float | None:
+    if scalars.threshold <= 0:
+        return scalars.density
+    if view is None or not len(view.distinct[1]):
+        return None
+    magnitudes, counts = view.distinct
+    kept = int(counts[np.searchsorted(magnitudes, np.float32(scalars.threshold)) :].sum())
+    return kept / (raw_bytes // 2)  # only 16-bit dtypes have counts
 
 
 def _share(energy: float | None, kept: float | None) -> float:

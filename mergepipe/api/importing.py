@@ -1,0 +1,133 @@
+"""Bringing in checkpoints that lie elsewhere: one as an expert, or a whole family from a list."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mergepipe.api.opened import OpenRepository
+from mergepipe.checkpoints.requests import CommitRequest, CommitResult
+from mergepipe.errors import MergepipeError
+from mergepipe.ids import ObjectId
+from mergepipe.names import quoted
+from mergepipe.progress import SILENT, Progress
+from mergepipe.repository.refnames import branch_ref
+
+if TYPE_CHECKING:
+    from mergepipe.checkpoints.imports import Fingerprints, ImportEntry
+    from mergepipe.formats.tree import SourceFile
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """One model of an import list.
+
+    read  whether its files were read at all; not if they are those that the branch already holds
+    """
+
+    path: Path
+    branch: str
+    result: CommitResult
+    read: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """An entry of a list whose files were found and whose names were checked."""
+
+    entry: "ImportEntry"
+    root: Path
+    ref: str
+    sources: "Sequence[SourceFile]"
+
+
+class Importing(OpenRepository):
+    """The part of a repository that takes in models from elsewhere."""
+
+    def import_path(
+        self, path: Path, *, base: str | None = None, progress: Progress = SILENT
+    ) -> tuple[ObjectId, int]:
+        """The commit that holds a checkpoint that is not on a branch, and the bytes read for it.
+
+        It lies under refs/imports/, and is reused (0 bytes) while the files' sizes, mtimes and
+        inodes stay the same. Raises what committing raises.
+        """
+        from mergepipe.checkpoints.imports import import_ref
+        from mergepipe.formats.tree import scan
+
+        sources = scan(path)
+        fingerprints = self._fingerprints()
+        known = fingerprints.find(path, sources)
+        if known is not None and self.objects.has(known):
+            return known, 0
+        leaning = None if base is None else self.resolve(base)
+        request = CommitRequest(f"Import {path.name}", self.signature(), import_ref(path), leaning)
+        with self.writing():
+            result = self.committer().commit(sources, request, progress)
+        fingerprints.remember(path, sources, result.commit)
+        return result.commit, result.raw_bytes
+
+    def import_list(self, path: Path, progress: Progress = SILENT) -> Iterator[Imported]:
+        """Commit every model of a list (docs/cli.md, "Import lists"), bases first, one at a time.
+
+        A model whose branch holds these very files already is not read again, so that a list that
+        was interrupted goes on where it stopped. Every path, branch and base is checked before the
+        first model is read. Raises ConfigError for the list, and what committing raises.
+        """
+        from mergepipe.checkpoints.imports import read_list
+
+        entries = self._checked(read_list(path), path.parent)
+        for found in entries:
+            try:
+                yield self._import_entry(found, progress)
+            except MergepipeError as error:
+                raise _about(found.entry, error) from error
+
+    def _checked(self, entries: "Sequence[ImportEntry]", directory: Path) -> list[_Entry]:
+        from mergepipe.formats.tree import scan
+
+        branches = {entry.branch for entry in entries}
+        found = []
+        for entry in entries:
+            try:
+                root = directory / Path(entry.path).expanduser()
+                checked = _Entry(entry, root, branch_ref(entry.branch), scan(root))
+                if entry.base is not None and entry.base not in branches:
+                    self.resolve(entry.base)
+            except MergepipeError as error:
+                raise _about(entry, error) from error
+            found.append(checked)
+        return found
+
+    def _import_entry(self, found: _Entry, progress: Progress) -> Imported:
+        entry, fingerprints = found.entry, self._fingerprints()
+        known = fingerprints.find(found.root, found.sources)
+        tip = self.refs.read(found.ref)
+        if known is not None and tip is not None and self.objects.has(known):
+            held = self.objects.commit(tip)
+            if held.snapshot == self.objects.commit(known).snapshot:
+                raw_bytes = sum(file.size for file in found.sources)
+                result = CommitResult(
+                    tip, held.snapshot, entry.branch, held.base, raw_bytes, 0, 0, 0, True
+                )
+                return Imported(found.root, entry.branch, result, read=False)
+        request = CommitRequest(
+            entry.message or f"Import {found.root.name}",
+            self.signature(),
+            found.ref,
+            None if entry.base is None else self.resolve(entry.base),
+        )
+        with self.writing():
+            made = self.committer().commit(found.sources, request, progress)
+        fingerprints.remember(found.root, found.sources, made.commit)
+        return Imported(found.root, entry.branch, made, read=True)
+
+    def _fingerprints(self) -> "Fingerprints":
+        from mergepipe.checkpoints.imports import Fingerprints
+
+        return Fingerprints(self.storage)
+
+
+def _about(entry: "ImportEntry", error: MergepipeError) -> MergepipeError:
+    """The same error, saying which entry of the list it is about."""
+    return type(error)(f"{quoted(entry.branch)}: {error.message}", error.hint)

@@ -1,0 +1,110 @@
+"""What is asked of a plan, as a value, and all that can be refused before a model is looked at."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mergepipe.dtypes import DTYPES, DType
+from mergepipe.errors import MergeInputError, UsageError
+
+if TYPE_CHECKING:
+    from mergepipe.methods.protocol import Method
+    from mergepipe.planner.recipe import Setting
+
+# What torch, transformers and mergekit call the dtypes that safetensors names otherwise.
+_TORCH_NAMES = {
+    "bfloat16": "BF16",
+    "float16": "F16",
+    "half": "F16",
+    "float32": "F32",
+    "float": "F32",
+    "float64": "F64",
+    "double": "F64",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRequest:
+    """A merge as a user asks for it; see `Repository.plan` for the meaning of each."""
+
+    experts: Sequence[str]
+    base: str | None = None
+    method: str = "ties"
+    budget: str | None = None
+    weights: Sequence[float] | None = None
+    densities: Sequence[float] | None = None
+    out_dtype: str | None = None
+    seed: int = 0
+    allow_missing: bool = False
+    parameters: "Mapping[str, Setting]" = field(default_factory=dict)
+
+    def own(self) -> "list[dict[str, Setting]]":
+        """Parameters per expert. Raises UsageError for too few or too many."""
+        found: list[dict[str, Setting]] = [{} for _ in self.experts]
+        for name, values in (("weight", self.weights), ("density", self.densities)):
+            if values is None:
+                continue
+            if len(values) != len(self.experts):
+                raise UsageError(
+                    f"{len(values)} values of {name} for "
+                    f"{len(self.experts)} expert{'s' if len(self.experts) != 1 else ''}",
+                    f"give one {name} for each expert, in their order, or a single one for all",
+                )
+            for settings, value in zip(found, values, strict=True):
+                settings[name] = value
+        return found
+
+    def check(self) -> None:
+        """Raise UsageError or MergeInputError for what is wrong whatever the models are."""
+        from mergepipe.methods import registry
+        from mergepipe.planner.budget import Budget
+        from mergepipe.planner.recipe import PerTensor
+
+        if not self.experts:
+            raise UsageError("no expert is named", "name at least one revision to merge")
+        method = registry.find(self.method)
+        own = self.own()
+        Budget.parse(self.budget)
+        self.dtype(method)
+        if not any(isinstance(setting, PerTensor) for setting in self.parameters.values()):
+            method.settings(self.parameters, own)
+        # A base may still turn out to be known: experts can have one in common.
+        method.check_models(len(self.experts), base=True)
+
+    def dtype(self, method: "Method") -> DType | None:
+        """The output's dtype, None for each tensor's own. Raises UsageError, MergeInputError."""
+        if self.out_dtype is None:
+            return None
+        found = dtype_called(self.out_dtype)
+        if not method.accepts(found):
+            raise MergeInputError(
+                f"method {method.name} cannot compute {found}",
+                "choose a float dtype, such as BF16, F16 or F32",
+            )
+        return found
+
+
+def dtype_called(name: str) -> DType:
+    """The dtype that safetensors or torch call `name`, in any case. Raises UsageError."""
+    plain = name.strip().removeprefix("torch.")
+    found = DTYPES.get(_TORCH_NAMES.get(plain.lower(), plain.upper()))
+    if found is None:
+        raise UsageError(f"no dtype is called {name!r}", "try bfloat16, float16 or float32")
+    return found
+
+
+def check_device(device: str) -> None:
+    """Raise UsageError for a device that this machine does not have."""
+    if device == "cpu":
+        return
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(
+            f"there is no device {device!r} here: {reason}", "leave --device out to use the CPU"
+        ) from error

@@ -1,0 +1,273 @@
+"""Planning in a repository: experts by revision or by path, missing profiles made on the way."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from mergepipe.api.importing import Importing
+from mergepipe.api.naming import Holder, holders
+from mergepipe.errors import RevisionNotFound, UsageError
+from mergepipe.ids import ObjectId, object_id
+from mergepipe.names import escape_for_terminal, quoted
+from mergepipe.objects.encoding import encode
+from mergepipe.progress import SILENT, Progress
+from mergepipe.repository import layout, revisions
+from mergepipe.sizes import format_size
+
+if TYPE_CHECKING:
+    # Planning brings in numpy; `mp log` must not wait for it.
+    from mergepipe.api.catalog import RepositoryCatalog
+    from mergepipe.api.plan_request import PlanRequest
+    from mergepipe.engine.transactions import Transactions
+    from mergepipe.objects.merging import Plan, Profile
+    from mergepipe.planner.build import PlannedMerge
+    from mergepipe.planner.recipe import Setting
+
+    Planned = PlannedMerge | Plan | ObjectId | str
+
+Told = Callable[[str], None]
+"""Takes a message for the user about something that is done on the way."""
+
+
+def _say_nothing(message: str) -> None:
+    """The default for messages."""
+
+
+class Planning(Importing):
+    """The part of a repository that plans merges."""
+
+    @property
+    def catalog(self) -> "RepositoryCatalog":
+        """What a `Planner` needs to know of this repository."""
+        return self.catalog_with()
+
+    @property
+    def transactions(self) -> "Transactions":
+        """How an `Engine` writes and publishes here."""
+        from mergepipe.engine.transactions import Transactions
+
+        return Transactions(
+            self.store,
+            self.storage,
+            self.objects,
+            self.refs,
+            self.directory / layout.STORE_LOCK,
+            self.config.core.lock_timeout,
+            self.signature,
+        )
+
+    def plan(
+        self,
+        *,
+        base: str | None = None,
+        experts: Sequence[str],
+        method: str = "ties",
+        budget: str | None = None,
+        weights: Sequence[float] | None = None,
+        densities: Sequence[float] | None = None,
+        out_dtype: str | None = None,
+        seed: int = 0,
+        allow_missing: bool = False,
+        progress: Progress = SILENT,
+        told: Told = _say_nothing,
+        import_paths: bool = True,
+        **parameters: "Setting",
+    ) -> "PlannedMerge":
+        """How deep to read each block of each expert, under a budget.
+
+        base, experts  revisions, or paths (imported, if `import_paths`); without a base, the
+                       experts' common one
+        budget         `2GiB`, `25%` of the exact merge's expert bytes, `raw:10%` of the experts'
+                       size; None: the exact merge
+        parameters     of the method, for all experts (`weight`, `density`, `normalize`, ...)
+
+        Nothing is stored but imports and missing profiles; see `plan_request` for what is not even
+        read. Raises MergeInputError, OverBudget, UsageError, RevisionNotFound.
+        """
+        from mergepipe.api.plan_request import PlanRequest
+
+        request = PlanRequest(
+            experts,
+            base,
+            method,
+            budget,
+            weights,
+            densities,
+            out_dtype,
+            seed,
+            allow_missing,
+            parameters,
+        )
+        return self.plan_request(request, progress=progress, told=told, store=import_paths)
+
+    def plan_request(
+        self,
+        request: "PlanRequest",
+        *,
+        progress: Progress = SILENT,
+        told: Told = _say_nothing,
+        store: bool = True,
+    ) -> "PlannedMerge":
+        """As `plan`. With `store` False nothing is written.
+
+        Paths are then refused, and profiles that have to be made are not kept.
+
+        What is wrong whatever the models are is refused first, then names that do not resolve, then
+        inputs that do not fit; only then is a weight read.
+        """
+        from mergepipe.methods import registry
+        from mergepipe.planner.budget import Budget
+        from mergepipe.planner.inputs import Tensors, read_inputs
+        from mergepipe.planner.planner import Planner
+
+        request.check()
+        catalog = self.catalog_with(request.base, progress, told, store)
+        named = [*request.experts, *([] if request.base is None else [request.base])]
+        self._check_names(named, store)
+        method = registry.find(request.method)
+        planner = Planner(catalog)
+        recipe = planner.recipe(
+            request.base,
+            request.experts,
+            request.method,
+            own=request.own(),
+            parameters=request.parameters,
+            dtype=request.dtype(method),
+            seed=request.seed,
+            allow_missing=request.allow_missing,
+        )
+        base = recipe.base
+        if base is not None and any(
+            catalog.profiles.find(expert.snapshot, base.snapshot) is None
+            for expert in recipe.experts
+        ):
+            # Making a profile reads both models: see first that they fit.
+            read_inputs(recipe, method, Tensors(self.objects), self.objects)
+        return planner.build(recipe, Budget.parse(request.budget))
+
+    def store_plan(self, planned: "PlannedMerge") -> ObjectId:
+        """Keep a plan, so that its id names it from now on."""
+        with self.transactions.begin() as transaction:
+            identity = transaction.add_object(encode(planned.plan))
+            transaction.publish()
+        return identity
+
+    def load_plan(self, planned: "Planned") -> "Plan":
+        """A plan given as such, as the result of `plan`, or by id (or a prefix of it)."""
+        from mergepipe.objects.merging import Plan
+        from mergepipe.planner.build import PlannedMerge
+
+        if isinstance(planned, Plan):
+            return planned
+        if isinstance(planned, PlannedMerge):
+            return planned.plan
+        if isinstance(planned, str):
+            text = planned
+            planned = revisions.resolve(text, self.refs, self.objects, kinds=("plan",))
+            if (kind := self.objects.kind(planned)) != "plan":
+                raise RevisionNotFound(
+                    f"{quoted(text)} is a {kind}, not a plan", "mp plan prints the id of a plan"
+                )
+        return self.objects.load(planned, Plan)
+
+    def catalog_with(
+        self,
+        base: str | None = None,
+        progress: Progress = SILENT,
+        told: Told = _say_nothing,
+        store: bool = True,
+    ) -> "RepositoryCatalog":
+        """A catalog whose imports lean on `base`, and which tells what it does on the way.
+
+        Without `store`, paths are refused and profiles are made for the moment only.
+        """
+        from mergepipe.api.catalog import RepositoryCatalog, as_path
+
+        def commit_for(text: str) -> ObjectId:
+            if not self._is_path(text):
+                return self.resolve(text)
+            if not store:
+                raise _not_imported(text)
+            leaning = None if text == base or base is None else base
+            if leaning is not None and self._is_path(leaning):
+                leaning = commit_for(leaning).hex()
+            commit, read = self.import_path(as_path(text), base=leaning, progress=progress)
+            if read:
+                self.imported_bytes += read
+                told(f"imported {escape_for_terminal(text)}: {format_size(read)} read")
+            return commit
+
+        def make_profile(snapshot: ObjectId, under: ObjectId) -> tuple[ObjectId, "Profile"]:
+            names = {
+                key: holder.name[:12] for key, holder in self.holders([snapshot, under]).items()
+            }
+            one, other = (names.get(key, key.hex()[:12]) for key in (snapshot, under))
+            told(
+                f"no profile of {one} against {other} yet: both are read once to make it"
+                + (", later plans reuse it" if store else " (a dry run does not keep it)")
+            )
+            return self._make_profile(snapshot, under, progress, store=store)
+
+        return RepositoryCatalog(
+            self.storage, self.objects, self.profiles(), commit_for, make_profile
+        )
+
+    def holders(self, snapshots: Iterable[ObjectId]) -> dict[ObjectId, Holder]:
+        """Which commits hold snapshots, and what they are called."""
+        return holders(self.refs, self.objects, snapshots)
+
+    def _make_profile(
+        self, snapshot: ObjectId, base: ObjectId, progress: Progress, *, store: bool
+    ) -> tuple[ObjectId, "Profile"]:
+        """A profile that is not known yet; what that reads is counted in `profile_bytes`."""
+        from mergepipe.catalog.profiles import Profiles
+        from mergepipe.engine.meter import CountingStore, Meter, Source
+        from mergepipe.objects.store import ObjectStore
+        from mergepipe.packs.blocks import BlockReader
+        from mergepipe.packs.storage import Storage
+
+        meter = Meter()
+        counted = Storage(
+            CountingStore(self.storage.store, meter, Source.METADATA), self.storage.index
+        )
+        maker = Profiles(counted, ObjectStore(counted), BlockReader(counted), self.threads)
+        profile = maker.make(snapshot, base, progress)
+        self.profile_bytes += meter.readings().metadata_bytes
+        canonical = encode(profile)
+        if store:
+            with self.transactions.begin() as transaction:
+                transaction.add_object(canonical)
+                transaction.publish()
+            maker.remember(object_id(canonical), snapshot, base)
+        return object_id(canonical), profile
+
+    def _is_path(self, text: str) -> bool:
+        """Whether an expert is a file or directory: no revision is called that, but a path is.
+
+        Raises RevisionNotFound if it is neither.
+        """
+        from mergepipe.api.catalog import as_path, looks_like_path
+
+        if not looks_like_path(text):
+            try:
+                self.resolve(text)
+            except RevisionNotFound:
+                if not as_path(text).exists():
+                    raise
+            else:
+                return False
+        if not as_path(text).exists():
+            raise RevisionNotFound(f"there is no file or directory {quoted(text)}")
+        return True
+
+    def _check_names(self, named: Sequence[str], store: bool) -> None:
+        """Every name, before the first import reads anything."""
+        paths = [text for text in named if self._is_path(text)]
+        if paths and not store:
+            raise _not_imported(paths[0])
+
+
+def _not_imported(text: str) -> UsageError:
+    return UsageError(
+        f"{quoted(text)} is not in the repository, and a dry run imports nothing",
+        f"commit it first: mp commit -b NAME {text}",
+    )
