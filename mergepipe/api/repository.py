@@ -5,6 +5,7 @@ below this module reads the environment or the clock.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -140,7 +141,10 @@ class Repository(Merging):
         target = None if tip is None else self.objects.commit(tip).snapshot
         changes = compare(entries, None if target is None else self.objects.snapshot(target))
         if not changes and target is not None:
-            self.worktree.record(target, files)  # so that the next status need not read them
+            # So that the next status need not read them; in a repository that this user may only
+            # read, it has to.
+            with suppress(PermissionError):
+                self.worktree.record(target, files)
         return changes
 
     # Checking out

@@ -7,6 +7,7 @@ as an error, or as nonsense that readers find by hash; never `sync=False` or `wr
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -26,6 +27,7 @@ INDEX_VERSION = b"2"
 _FIRST_MAP_BYTES = 16 << 30
 _SMALLEST_MAP_BYTES = 256 << 20  # under `ulimit -v` the first size may not be had
 _LEAST_FREE_BYTES = 1 << 20
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 # What says "these bytes are no index" - and not "you may not", "too many readers" and the like.
 _DAMAGE = (
     lmdb.BadDbiError,
@@ -239,6 +241,9 @@ class Environment:
             lock = os.open(lock_path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise_if_full(error, str(self.path))
+            if error.errno in _READ_ONLY and not remove and (self.path / "data.mdb").exists():
+                self._open_read_only()
+                return
             raise
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -254,33 +259,54 @@ class Environment:
         finally:
             os.close(lock)
 
+    def _open_read_only(self) -> None:
+        """A repository of somebody else's, or on a read-only disk: use the index as it stands.
+
+        Without locks, as its directory cannot be written: a writer elsewhere could pull pages from
+        under a reader, which then finds nonsense by hash, and is asked to try again.
+        """
+        environment = lmdb.open(str(self.path), max_dbs=8, readonly=True, lock=False)
+        try:
+            self._adopt(environment, create=False)
+        except lmdb.Error as error:
+            environment.close()
+            raise MergepipeError(
+                f"the index at {self.path} is not usable, and may not be written",
+                "run any mp command there once as its owner",
+            ) from error
+
     def _open_files(self) -> None:
         environment = _map(self.path)
         try:
-            # A file shorter than its pages would end in SIGBUS, not in an error.
-            pages = environment.info()["last_pgno"] + 1
-            found = (self.path / "data.mdb").stat()
-            if 0 < found.st_size < pages * environment.stat()["psize"]:
-                raise _Unusable(str(self.path))
-            environment.reader_check()
-            meta = environment.open_db(b"meta")
-            with environment.begin(write=False) as transaction:
-                version = transaction.get(b"version", db=meta)
-            if version is None:
-                with environment.begin(write=True) as transaction:
-                    transaction.put(b"version", INDEX_VERSION, db=meta)
-            elif version != INDEX_VERSION:
-                raise _Unusable(str(self.path))
-            self.tables = Tables(
-                environment.open_db(b"blocks", dupsort=True),
-                environment.open_db(b"objects", dupsort=True),
-                environment.open_db(b"packs"),
-                environment.open_db(b"cache"),
-                meta,
-            )
+            self._adopt(environment, create=True)
         except BaseException:
             environment.close()
             raise
+
+    def _adopt(self, environment: lmdb.Environment, *, create: bool) -> None:
+        """Check what is there, find the tables (or `create` them), and use it from now on."""
+        # A file shorter than its pages would end in SIGBUS, not in an error.
+        pages = environment.info()["last_pgno"] + 1
+        found = (self.path / "data.mdb").stat()
+        if 0 < found.st_size < pages * environment.stat()["psize"]:
+            raise _Unusable(str(self.path))
+        if create:
+            environment.reader_check()
+        meta = environment.open_db(b"meta", create=create)
+        with environment.begin(write=False) as transaction:
+            version = transaction.get(b"version", db=meta)
+        if version is None and create:
+            with environment.begin(write=True) as transaction:
+                transaction.put(b"version", INDEX_VERSION, db=meta)
+        elif version != INDEX_VERSION:
+            raise _Unusable(str(self.path))
+        self.tables = Tables(
+            environment.open_db(b"blocks", dupsort=True, create=create),
+            environment.open_db(b"objects", dupsort=True, create=create),
+            environment.open_db(b"packs", create=create),
+            environment.open_db(b"cache", create=create),
+            meta,
+        )
         self.numbers: dict[int, PackId] = {}
         self._identity = (found.st_dev, found.st_ino)
         self._lmdb = environment
