@@ -65,9 +65,12 @@ def _candidates(effort: str, dtype: DType, has_base: bool) -> list[str]:
     names: list[str] = []
     if dtype.name in _FLOATS:
         names += ["residual"] if has_base else []
+        # What became fp16 from bf16 has empty low bits, which byte planes find.
+        names += ["delta"] if has_base and (dtype.name == "F16" or effort == "small") else []
         names += ["split"]
-    elif dtype.bits >= 8 and (has_base or dtype.bits > 8):
-        names += ["planes"]
+    else:
+        names += ["delta"] if has_base else []
+        names += ["planes"] if dtype.bits > 8 else []
     if dtype.name not in _FLOATS or effort == "small":
         names += ["zstd"]
     return names
