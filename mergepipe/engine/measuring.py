@@ -70,7 +70,10 @@ class Measuring:
         """One pass over the tensor: the sum of every need's partials."""
         every = any(need.expert is None for need in known)
         about = range(len(tensor.experts)) if every else {need.expert or 0 for need in known}
-        steps = [tensor.reading(index, about) for index in range(tensor.grid.blocks)]
+        deltas = any(need.expert is not None for need in known)
+        steps = [
+            tensor.reading(index, about, deltas=deltas) for index in range(tensor.grid.blocks)
+        ]
 
         def partials(step: Step, unit: Unit) -> list[Partial]:
             return [stats.partial(need, unit, known[need]) for need in known]

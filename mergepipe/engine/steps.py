@@ -77,15 +77,18 @@ class MergedTensor:
             return Known(index, base[0].block)
         return self._step(index, base, inputs, needs_base=self.method.needs_base)
 
-    def reading(self, index: int, experts: Collection[int]) -> Step:
-        """What it takes to look at block `index` of these experts, the others left out."""
+    def reading(self, index: int, experts: Collection[int], *, deltas: bool) -> Step:
+        """What it takes to look at block `index` of these experts (the others are left out).
+
+        `deltas`: at their differences from the base, which is then read too.
+        """
         start, end = self.grid.span(index)
         base = () if self.base is None else self.base.pieces(start, end)
         inputs = tuple(
             self._input(expert, index, (start, end), base) if expert in experts else UNCHANGED
             for expert in range(len(self.experts))
         )
-        return self._step(index, base, inputs, needs_base=False)
+        return self._step(index, base, inputs, needs_base=deltas)
 
     def _step(
         self,

@@ -20,6 +20,7 @@ from mergepipe.repository.config import with_value
 from mergepipe.repository.reflog import Signature
 
 WHO = Signature("Tester <t@example.org>", 1_700_000_000, 60)
+EXPERTS = ("e0", "e1", "e2")
 SHAPES = {"embed": (300, 64), "layer.w": (128, 96), "norm": (64,), "layer.v": (96, 200)}
 
 
@@ -79,6 +80,16 @@ def repository(path, *, block_size=16384, codec="raw"):
     config.write_text(with_value(config.read_text(), "store.codec", codec))
     repo = Repository.open(path, who=WHO)
     assert repo.config.store.codec == codec
+    return repo
+
+
+def three_experts(path, *, dtype="BF16", block_size=16384, codec="raw"):
+    repo = repository(path / "repo", block_size=block_size, codec=codec)
+    base = random_model(0)
+    repo.commit(write_model(path / "base", base, dtype), branch="base", message="base")
+    for index, name in enumerate(EXPERTS):
+        values = random_model(index + 1, near=base, share=0.6)
+        repo.commit(write_model(path / name, values, dtype), branch=name, base="base")
     return repo
 
 

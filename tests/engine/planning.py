@@ -9,7 +9,8 @@ from mergepipe.planner import Planner, Revision, stored_encodings
 class RepositoryCatalog:
     """What `Planner` asks of a repository."""
 
-    def __init__(self, repo):
+    def __init__(self, repo, profiles=True):
+        self._known = profiles
         self._repo = repo
         self._profiles = Profiles(repo.storage, repo.objects, repo.blocks, repo.threads)
         self.objects = repo.objects
@@ -22,9 +23,12 @@ class RepositoryCatalog:
         return Revision(text, identity, commit.snapshot, commit.base, base)
 
     def profile(self, snapshot, base):
+        if not self._known:
+            return None
         found = self._profiles.ensure(snapshot, base)
         return (found, self._repo.objects.load(found, Profile))
 
 
-def planner_of(repo):
-    return Planner(RepositoryCatalog(repo))
+def planner_of(repo, *, profiles=True):
+    """A planner over a repository; without `profiles`, one that knows of none."""
+    return Planner(RepositoryCatalog(repo, profiles))

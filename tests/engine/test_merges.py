@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from engine.merging import (
+    EXPERTS,
     SHAPES,
     Recipe,
     engine_of,
@@ -12,22 +13,11 @@ from engine.merging import (
     random_model,
     repository,
     tensor_bytes_of,
+    three_experts,
     write_model,
 )
 from mergepipe.dtypes import dtype_of
 from mergepipe.values import decode
-
-EXPERTS = ("e0", "e1", "e2")
-
-
-def three_experts(path, *, dtype="BF16", block_size=16384, codec="raw"):
-    repo = repository(path / "repo", block_size=block_size, codec=codec)
-    base = random_model(0)
-    repo.commit(write_model(path / "base", base, dtype), branch="base", message="base")
-    for index, name in enumerate(EXPERTS):
-        values = random_model(index + 1, near=base, share=0.6)
-        repo.commit(write_model(path / name, values, dtype), branch=name, base="base")
-    return repo
 
 
 def deltas(repo, name, dtype):
