@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mergepipe.codecs.magnitudes import long_magnitudes
 from mergepipe.codecs.protocol import Buffer
 from mergepipe.codecs.residual import BlockStatistics, analyse
 from mergepipe.codecs.trits import trits_at
@@ -41,20 +40,16 @@ def measure(
     raw: Buffer, base: Buffer, dtype: DType, positions: npt.NDArray[np.int64]
 ) -> BlockFacts:
     """The facts of a block; `positions`: elements of the block whose signs are sampled."""
-    return facts_of(analyse(raw, base, dtype), raw, base, dtype, positions)
+    return facts_of(analyse(raw, base, dtype), dtype, positions)
 
 
 def facts_of(
-    statistics: BlockStatistics,
-    raw: Buffer,
-    base: Buffer,
-    dtype: DType,
-    positions: npt.NDArray[np.int64],
+    statistics: BlockStatistics, dtype: DType, positions: npt.NDArray[np.int64]
 ) -> BlockFacts:
     """The facts of a block whose statistics an encoder made on the way."""
     sizes, counts = None, None
     if dtype.bits == _COUNTED_BITS:
-        sizes, counts = _counts(statistics, raw, base, dtype)
+        sizes, counts = _counts(statistics)
     return BlockFacts(
         statistics.energy,
         statistics.changed,
@@ -77,17 +72,18 @@ def merge_counts(parts: list[tuple[Any, Any]]) -> tuple[Any, Any]:
     counts = np.concatenate([part[1] for part in parts])
     order = np.argsort(sizes, kind="stable")
     sizes, counts = sizes[order], counts[order]
+    if not len(sizes):
+        return sizes, counts
     starts = np.flatnonzero(np.concatenate([[True], sizes[1:] != sizes[:-1]]))
     return sizes[starts], np.add.reduceat(counts, starts)
 
 
-def _counts(
-    statistics: BlockStatistics, raw: Buffer, base: Buffer, dtype: DType
-) -> tuple[Any, Any]:
+def _counts(statistics: BlockStatistics) -> tuple[Any, Any]:
     short = statistics.keys.astype(np.uint32) << 16
     held = statistics.exact > 0
-    parts: list[tuple[Any, Any]] = [(short[held], statistics.exact[held].astype(np.uint64))]
-    if statistics.inexact.any():
-        sizes, counts = long_magnitudes(raw, base, dtype)
-        parts.append((sizes, counts.astype(np.uint64)))
-    return merge_counts(parts)
+    return merge_counts(
+        [
+            (short[held], statistics.exact[held].astype(np.uint64)),
+            (statistics.longs, statistics.long_counts.astype(np.uint64)),
+        ]
+    )

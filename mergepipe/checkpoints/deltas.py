@@ -154,7 +154,7 @@ class DeltaEncoder:
             if encoded.stored_bytes >= len(raw):
                 encoded = encode_block(identity, raw, dtype, codec_named("raw"))
             if wants_facts and pair is not None and base.declared is base.raw:
-                facts = facts_of(statistics, raw, base.raw, dtype, pair.samples(span.index))
+                facts = facts_of(statistics, dtype, pair.samples(span.index))
                 wants_facts = False
         else:
             leaning = (base.stored, base.raw) if base is not None and codec.needs_base else None

@@ -26,14 +26,16 @@ def analyse(
     raw: Buffer, base: Buffer, dtype: DType, large_share: float = LARGE_SHARE
 ) -> BlockStatistics:
     """The statistics of a block against a base without encoding it; bf16, fp16 and float32."""
-    return _survey(raw, base, dtype, large_share).statistics()
+    return _survey(raw, base, dtype, large_share, exactly=True).statistics()
 
 
-def _survey(raw: Buffer, base: Buffer, dtype: DType, large_share: float) -> Survey:
+def _survey(
+    raw: Buffer, base: Buffer, dtype: DType, large_share: float, *, exactly: bool
+) -> Survey:
     x, b = octets(raw), octets(base)
     if x.size != b.size:
         raise CodecError(f"a block of {x.size} bytes and a base of {b.size}")
-    return survey_block(weights_of(x, b, float_format(dtype)), large_share)
+    return survey_block(weights_of(x, b, float_format(dtype)), large_share, exactly)
 
 
 class Residual:
@@ -54,21 +56,21 @@ class Residual:
 
     def encode(self, raw: Buffer, base: Buffer | None, dtype: DType) -> tuple[Buffer, ...]:
         """Coarse and exact payload."""
-        return self._encode(raw, base, dtype)[0]
+        return self._encode(raw, base, dtype, exactly=False)[0]
 
     def encode_with_statistics(
         self, raw: Buffer, base: Buffer, dtype: DType
     ) -> tuple[tuple[Buffer, ...], BlockStatistics]:
         """What `encode` returns, and the statistics that the same passes give."""
-        layers, surveyed = self._encode(raw, base, dtype)
+        layers, surveyed = self._encode(raw, base, dtype, exactly=True)
         return layers, surveyed.statistics()
 
     def _encode(
-        self, raw: Buffer, base: Buffer | None, dtype: DType
+        self, raw: Buffer, base: Buffer | None, dtype: DType, *, exactly: bool
     ) -> tuple[tuple[Buffer, ...], Survey]:
         if base is None:
             raise CodecError("residual needs the base block")
-        surveyed = _survey(raw, base, dtype, self.large_share)
+        surveyed = _survey(raw, base, dtype, self.large_share, exactly=exactly)
         head = CoarseHead(surveyed.magnitude, surveyed.threshold)
         coarse = encode_coarse(head, surveyed.packed, surveyed.classes)
         return (coarse, encode_exact(surveyed)), surveyed

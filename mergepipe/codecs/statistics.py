@@ -23,6 +23,8 @@ class BlockStatistics:
     energy      sum of d squared            captured    energy less that of d minus its estimate
     keys, exact, inexact  the |d| that occur, by their upper 16 bits as float32 (rising): how many
                 have no further bits, and how many do
+    longs, long_counts    the |d| with further bits, as float32 bits (rising), and how often each
+                occurs: with `keys` and `exact` all sizes, exactly; none for float32
     packed      trits, as in trits.py
 
     Sums are float64 over `keys`, the largest first, an inexact |d| as the middle of its key: within
@@ -40,6 +42,8 @@ class BlockStatistics:
     keys: npt.NDArray[np.uint16]
     exact: npt.NDArray[np.uint32]
     inexact: npt.NDArray[np.uint32]
+    longs: npt.NDArray[np.uint32]
+    long_counts: npt.NDArray[np.int64]
     packed: npt.NDArray[np.uint8]
 
 
@@ -53,6 +57,7 @@ class Survey:
 
     weights: Weights
     counts: Any
+    longs: Any
     trits: Any
     packed: npt.NDArray[np.uint8]
     classes: npt.NDArray[np.uint8]
@@ -73,6 +78,8 @@ class Survey:
         keys = np.flatnonzero(counts[: survey.KEYS] | counts[survey.KEYS : 2 * survey.KEYS])
         narrow = weights.tuned_wide is None
         x, b = (weights.tuned, weights.base) if narrow else (weights.tuned_wide, weights.base_wide)
+        longs = np.sort(self.longs)
+        starts = np.flatnonzero(np.diff(longs, prepend=np.uint32(0)))
         return BlockStatistics(
             count=weights.count,
             changed=int(np.count_nonzero(x != b)),
@@ -85,6 +92,8 @@ class Survey:
             keys=keys.astype(np.uint16),
             exact=counts[keys].copy(),
             inexact=counts[keys + survey.KEYS].copy(),
+            longs=longs[starts],
+            long_counts=np.diff(starts, append=longs.size),
             packed=self.packed,
         )
 
@@ -94,15 +103,22 @@ def _real(bits: int) -> float:
     return value
 
 
-def survey_block(weights: Weights, large_share: float) -> Survey:
-    """Measure a block's changes and mark the `large_share` of them that are largest."""
+def survey_block(weights: Weights, large_share: float, exactly: bool) -> Survey:
+    """Measure a block's changes and mark the `large_share` of them that are largest.
+
+    exactly  gather `longs` too, for `statistics`
+    """
     size = weights.count
     counts = scratch("keys", survey.COUNTS, np.uint32)
     counts[:] = 0
     uppers = scratch("uppers", size, np.uint16)
+    long_count = np.zeros(1, np.uint32)
+    longs = scratch("longs", size if exactly and weights.tuned_wide is None else 0, np.uint32)
     if weights.tuned_wide is None:
         width = weights.format.mantissa_bits
-        largest = survey.survey_halves(weights.tuned, weights.base, width, uppers, counts)
+        largest = survey.survey_halves(
+            weights.tuned, weights.base, width, uppers, counts, longs, long_count
+        )
     else:
         largest = survey.survey_singles(weights.tuned_wide, weights.base_wide, uppers, counts)
     found = np.zeros(3)
@@ -117,5 +133,15 @@ def survey_block(weights: Weights, large_share: float) -> Survey:
     classify_into(trits, classes)
     magnitude = float(np.float32(total / large)) if large else 0.0
     return Survey(
-        weights, counts, trits, packed, classes, key, largest, int(large), energy, magnitude
+        weights,
+        counts,
+        longs[: int(long_count[0])],
+        trits,
+        packed,
+        classes,
+        key,
+        largest,
+        int(large),
+        energy,
+        magnitude,
     )

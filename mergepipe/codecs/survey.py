@@ -18,6 +18,7 @@ from mergepipe.jit import kernel
 KEYS = 1 << 15
 COUNTS = 2 * KEYS + 16
 TILE = 5120
+_GROUP = 64
 
 _U8 = types.Array(uint8, 1, "C")
 _U16 = types.Array(uint16, 1, "C")
@@ -70,21 +71,51 @@ def _count(changes: Any, uppers: Any, counts: Any) -> Any:
     return largest
 
 
-@kernel(int64(_READ_U16, _READ_U16, int64, _U16, _U32))
-def survey_halves(tuned: Any, base: Any, mantissa_bits: Any, uppers: Any, counts: Any) -> Any:
+@kernel(int64(_U32, _U32, int64))
+def _gather(changes: Any, longs: Any, found: Any) -> Any:
+    """Append the sizes of inexact changes to the `found` that are there; returns how many now."""
+    for start in range(0, changes.size, _GROUP):
+        group = changes[start : start + _GROUP]
+        merged = np.uint32(0)  # most groups have none, which a few vector ORs say
+        for i in range(group.size):
+            merged |= group[i]
+        if merged & np.uint32(0xFFFF):
+            for i in range(group.size):
+                if group[i] & np.uint32(0xFFFF):
+                    longs[found] = group[i] & _SIZE
+                    found += 1
+    return found
+
+
+@kernel(int64(_READ_U16, _READ_U16, int64, _U16, _U32, _U32, _U32))
+def survey_halves(
+    tuned: Any,
+    base: Any,
+    mantissa_bits: Any,
+    uppers: Any,
+    counts: Any,
+    longs: Any,
+    long_count: Any,
+) -> Any:
     """Survey a block of 16-bit floats; returns the bits of its largest absolute change.
 
     uppers  uint16, one to a weight, written: the upper 16 bits of every change
     counts  uint32[COUNTS], added to: changes by key, the inexact ones in the second half; the last
             16 take turns with zeros, since counting one place again and again is slow
+    longs   uint32, room for one to a weight, written: the sizes (float32 bits) of inexact changes,
+            `long_count[0]` of them; not gathered if it has no room at all
     """
     tile = np.empty(TILE, np.uint32)
     largest = np.int64(0)
+    found = np.int64(0)
     for start in range(0, tuned.size, TILE):
         stop = min(start + TILE, tuned.size)
         changes = tile[: stop - start]
         _changes_of_halves(tuned[start:stop], base[start:stop], mantissa_bits, changes)
+        if longs.size:
+            found = _gather(changes, longs, found)
         largest = max(largest, _count(changes, uppers[start:stop], counts))
+    long_count[0] = np.uint32(found)
     return largest
 
 
