@@ -71,9 +71,7 @@ class Measuring:
         every = any(need.expert is None for need in known)
         about = range(len(tensor.experts)) if every else {need.expert or 0 for need in known}
         deltas = any(need.expert is not None for need in known)
-        steps = [
-            tensor.reading(index, about, deltas=deltas) for index in range(tensor.grid.blocks)
-        ]
+        steps = [tensor.reading(index, about, deltas=deltas) for index in range(tensor.grid.blocks)]
 
         def partials(step: Step, unit: Unit) -> list[Partial]:
             return [stats.partial(need, unit, known[need]) for need in known]
