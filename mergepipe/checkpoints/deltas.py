@@ -124,11 +124,11 @@ class DeltaEncoder:
 
     def _read_bases(self, wanted: Sequence[BlockId]) -> dict[BlockId, _Base]:
         """Base blocks, and for those at the end of a long chain the ancestor to lean on."""
-        stored: dict[BlockId, BlockId] = {}
-        for block in wanted:
-            chain = self._reader.chain(block)
-            # A chain of n blocks is n - 1 deltas deep; ours adds one.
-            stored[block] = chain[max(0, len(chain) - self._max_chain)]
+        # A chain of n blocks is n - 1 deltas deep; ours adds one.
+        stored = {
+            block: chain[max(0, len(chain) - self._max_chain)]
+            for block, chain in zip(wanted, self._reader.chains(wanted), strict=True)
+        }
         blocks = list(dict.fromkeys([*wanted, *stored.values()]))
         raws = dict(zip(blocks, self._reader.read(blocks), strict=True))
         return {block: _Base(raws[block], stored[block], raws[stored[block]]) for block in wanted}

@@ -47,11 +47,18 @@ class BlockReader:
 
     def chain(self, block: BlockId) -> list[BlockId]:
         """The blocks that decoding `block` needs: itself, its base, its base's base..."""
-        chosen = self.resolve([block])
-        links = [block]
-        while (base := chosen[links[-1]].base) is not None:
-            links.append(base)
-        return links
+        return self.chains([block])[0]
+
+    def chains(self, blocks: Sequence[BlockId]) -> list[list[BlockId]]:
+        """`chain` of every block, looked up together."""
+        chosen = self.resolve(blocks)
+        found = []
+        for block in blocks:
+            links = [block]
+            while (base := chosen[links[-1]].base) is not None:
+                links.append(base)
+            found.append(links)
+        return found
 
     def read(self, blocks: Sequence[BlockId]) -> list[memoryview]:
         """The raw bytes of each block, in order, each compared with its id.
