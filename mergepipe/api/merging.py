@@ -88,8 +88,11 @@ class Merging(Planning):
         try:
             manifest = self._manifest_of(what)
             plan = self.load_plan(self.objects.load(manifest, Manifest).plan)
-        except RevisionNotFound:
-            plan = self.load_plan(what)
+        except RevisionNotFound as error:
+            try:
+                plan = self.load_plan(what)
+            except RevisionNotFound:
+                raise error from None  # it says more about names
         return self.explain_plan(plan, tensor), plan, manifest
 
     def explain_plan(self, plan: "Plan", tensor: str | None = None) -> "Explanation":

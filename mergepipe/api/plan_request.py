@@ -99,6 +99,8 @@ def check_device(device: str) -> None:
     """Raise UsageError for a device that this machine does not have."""
     if device == "cpu":
         return
+    if device.partition(":")[0] != "cuda":
+        raise UsageError(f"no device is called {device!r}", "cpu, cuda, or cuda:1 for the second")
     import torch
 
     try:

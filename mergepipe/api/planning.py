@@ -144,10 +144,10 @@ class Planning(Importing):
             read_inputs(recipe, method, Tensors(self.objects), self.objects)
         return planner.build(recipe, Budget.parse(request.budget))
 
-    def store_plan(self, planned: "PlannedMerge") -> ObjectId:
-        """Keep a plan, so that its id names it from now on."""
+    def store_plan(self, planned: "Planned") -> ObjectId:
+        """Keep a plan: its id names it until a gc finds that no merge used it."""
         with self.transactions.begin() as transaction:
-            identity = transaction.add_object(encode(planned.plan))
+            identity = transaction.add_object(encode(self.load_plan(planned)))
             transaction.publish()
         return identity
 
@@ -161,13 +161,28 @@ class Planning(Importing):
         if isinstance(planned, PlannedMerge):
             return planned.plan
         if isinstance(planned, str):
-            text = planned
-            planned = revisions.resolve(text, self.refs, self.objects, kinds=("plan",))
-            if (kind := self.objects.kind(planned)) != "plan":
-                raise RevisionNotFound(
-                    f"{quoted(text)} is a {kind}, not a plan", "mp plan prints the id of a plan"
-                )
+            return self.find_plan(planned)[1]
         return self.objects.load(planned, Plan)
+
+    def find_plan(self, text: str) -> tuple[ObjectId, "Plan"]:
+        """The stored plan that an id, or the beginning of one, names.
+
+        Raises RevisionNotFound, AmbiguousRevision.
+        """
+        from mergepipe.objects.merging import Plan
+
+        try:
+            identity = revisions.resolve(text, self.refs, self.objects, kinds=("plan",))
+        except RevisionNotFound as error:
+            raise RevisionNotFound(
+                f"no stored plan has the id {quoted(text)}",
+                "mp plan prints the id of what it stores; gc removes plans that no merge used",
+            ) from error
+        if (kind := self.objects.kind(identity)) != "plan":
+            raise RevisionNotFound(
+                f"{quoted(text)} is a {kind}, not a plan", "mp plan prints the id of a plan"
+            )
+        return identity, self.objects.load(identity, Plan)
 
     def catalog_with(
         self,

@@ -63,8 +63,10 @@ def read_list(path: Path) -> list[ImportEntry]:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
         entries = msgspec.convert(document, _ImportList).model
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"cannot read the import list {path}: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"cannot read the import list {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"the import list {path} is no TOML: {error}") from error
     except msgspec.ValidationError as error:
         raise ConfigError(
             f"{path} is no import list: {error}",

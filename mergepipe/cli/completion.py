@@ -30,6 +30,13 @@ def config_keys(incomplete: str) -> list[str]:
     return [key for key, _ in Config().items()]
 
 
+def methods(incomplete: str) -> list[str]:
+    """Every merge method."""
+    from mergepipe.methods.registry import METHODS
+
+    return list(METHODS)
+
+
 def _names(*folders: str) -> list[str]:
     directory = _directory()
     found: list[str] = []

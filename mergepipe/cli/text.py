@@ -79,6 +79,27 @@ def count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
+def share(part: float) -> str:
+    """A percentage that says 0% and 100% only where it is so."""
+    if part == 0:
+        return "0%"
+    if part == 1:
+        return "100%"
+    if 0 < part < 0.001:
+        return "<0.1%"
+    if 0.999 < part < 1:
+        return ">99.9%"
+    return f"{part:.1%}"
+
+
+def listed(names: Sequence[str], most: int = 4) -> str:
+    """`a, b and c`; beyond `most` only how many there are."""
+    if len(names) > most:
+        return f"{len(names)} experts"
+    shown = [escape_for_terminal(name) for name in names]
+    return " and ".join([*([", ".join(shown[:-1])] if shown[1:] else []), *shown[-1:]])
+
+
 def duration(seconds: float) -> str:
     """`0.42 s`, `12.3 s`, `3 min 20 s`."""
     if seconds < 10:

@@ -12,7 +12,7 @@ from mergepipe.cli.command import command
 from mergepipe.cli.panels import HISTORY
 from mergepipe.cli.parameters import Revision, RevisionOrHead
 from mergepipe.cli.session import Session
-from mergepipe.cli.text import count, table
+from mergepipe.cli.text import count, share, table
 from mergepipe.names import escape_for_terminal
 from mergepipe.sizes import format_size
 
@@ -158,7 +158,7 @@ def _row(tensor: "TensorDiff") -> tuple[str, ...]:
     return (
         name,
         f"{tensor.blocks_changed}/{tensor.blocks}",
-        "" if tensor.changed_share is None else _share(tensor.changed_share),
+        "" if tensor.changed_share is None else share(tensor.changed_share),
         _number(tensor.l2),
         _number(tensor.relative_l2),
         "" if tensor.cosine is None else f"{tensor.cosine:.6f}",
@@ -168,15 +168,6 @@ def _row(tensor: "TensorDiff") -> tuple[str, ...]:
 
 def _shape(shape: tuple[int, ...] | None) -> str:
     return "x".join(str(size) for size in shape or ()) or "scalar"
-
-
-def _share(share: float) -> str:
-    """A percentage that says 0% and 100% only where it is so."""
-    if 0 < share < 0.001:
-        return "<0.1%"
-    if 0.999 < share < 1:
-        return ">99.9%"
-    return f"{share:.1%}"
 
 
 def _number(value: float | None) -> str:

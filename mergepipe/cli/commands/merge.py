@@ -1,0 +1,298 @@
+"""`mp merge`: merge experts into a base, within a budget, and commit the result."""
+
+import platform
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mergepipe.cli import completion, merge_options
+from mergepipe.cli.command import command
+from mergepipe.cli.commands.plan import make_plan
+from mergepipe.cli.merge_options import MergeOptions
+from mergepipe.cli.panels import MERGING
+from mergepipe.cli.plan_costs import PlanDocument, PricedPlan, priced_again
+from mergepipe.cli.session import Session
+from mergepipe.cli.text import count, duration, listed, share, short, title
+from mergepipe.errors import HookFailed, MergepipeError, UsageError, WorktreeDirty
+from mergepipe.names import escape_for_terminal, quoted
+from mergepipe.sizes import format_size
+
+if TYPE_CHECKING:
+    from mergepipe.api import Repository
+    from mergepipe.engine.result import MergeResult
+
+
+class MergeDocument(PlanDocument, frozen=True, kw_only=True):
+    """`mp merge --json`: the plan's, and what the merge made and really read, in bytes.
+
+    `expert_bytes_read` and `base_bytes_read` include what planning measured. `blocks_remembered`:
+    output blocks that an earlier merge made of the same inputs, for which nothing was read. `out`:
+    where --out put the files. `hook`: null if there is no post-merge hook, `ran`, or why it failed.
+    """
+
+    commit: str
+    snapshot: str
+    manifest: str
+    branch: str | None
+    expert_bytes_read: int
+    base_bytes_read: int
+    written_bytes: int
+    seconds: float
+    blocks_computed: int
+    blocks_remembered: int
+    blocks_kept: int
+    out: str | None
+    hook: str | None
+
+
+def add(app: typer.Typer) -> None:
+    """Register the command."""
+    examples = """
+        mp merge code math --base llama --density 0.5 -b merged
+        mp merge code math --budget raw:10% --dry-run     what would that read?
+        mp merge ./code-v2 math --weight 0.7,0.3 --out /tmp/merged
+        mp merge --plan 3fa9c2 -b merged                  what `mp plan` printed
+    """
+    command(app, "merge", MERGING, examples=examples)(merge)
+
+
+def merge(
+    session: Session,
+    experts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="EXPERT...",
+            help="A revision, or a path (./x is surely one), which is imported.",
+            autocompletion=completion.revisions,
+            show_default=False,
+        ),
+    ] = None,
+    plan: Annotated[
+        str | None,
+        typer.Option("--plan", metavar="PLAN", help="Carry out this stored plan instead."),
+    ] = None,
+    base: merge_options.Base = None,
+    method: merge_options.Method = None,
+    weight: merge_options.Weight = None,
+    density: merge_options.Density = None,
+    parameters: merge_options.Parameters = None,
+    budget: merge_options.Budget = None,
+    seed: merge_options.Seed = None,
+    dtype: merge_options.DType = None,
+    out_dtype: merge_options.OutDType = None,
+    device: merge_options.Device = None,
+    allow_missing: merge_options.AllowMissing = False,
+    message: Annotated[
+        str, typer.Option("--message", "-m", metavar="MSG", help="What this is.")
+    ] = "",
+    branch: Annotated[
+        str | None,
+        typer.Option(
+            "--branch",
+            "-b",
+            metavar="BRANCH",
+            help="Commit there, made if it is not there, instead of on the current branch.",
+            autocompletion=completion.branches,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Write the result's files there too."),
+    ] = None,
+    dry_run: merge_options.DryRun = False,
+) -> None:
+    """Merge models, and commit the result.
+
+    Reads the expert blocks that a plan chose under --budget, and no others. The worktree is not
+    touched; `mp checkout`, or --out, writes the files.
+    """
+    options = MergeOptions(
+        base,
+        method,
+        weight,
+        density,
+        parameters,
+        budget,
+        seed,
+        dtype,
+        out_dtype,
+        device,
+        allow_missing,
+    )
+    _check_usage(experts, plan, options)
+    request = None if plan is not None else options.request(experts or ())
+    device = options.checked_device()
+    with session.repository() as repository:
+        _check_target(repository, branch, out)
+        if request is not None:
+            made = make_plan(session, repository, request, store=not dry_run)
+        else:
+            identity, stored = repository.find_plan(plan or "")
+            made = priced_again(repository, identity, stored)
+        costs = made.document(stored=not dry_run or plan is not None)
+        _show(session, costs, budget)
+        if dry_run:
+            session.emit(costs, made.id.hex() if session.quiet else "")
+            session.say("a dry run: nothing was written")
+            return
+        with session.progress() as progress:
+            result = repository.merge(
+                made.plan,
+                branch=branch,
+                message=message or _message(made, budget),
+                device=device,
+                host=platform.node(),
+                import_bytes=made.import_bytes,
+                progress=progress,
+            )
+        hook = _run_hook(session, repository, result)
+        if out is not None:
+            with session.progress() as progress:
+                repository.checkout(result.commit.hex(), to=out, progress=progress)
+        written = repository.objects.commit(result.commit).message
+        here = repository.worktree.snapshot() is not None and branch is None
+    document = _document(costs, made, result, out, hook)
+    session.emit(document, _summary(session, document, result, written))
+    _next_steps(session, document, here)
+
+
+def _check_usage(experts: list[str] | None, plan: str | None, options: MergeOptions) -> None:
+    if plan is None:
+        if not experts:
+            raise UsageError(
+                "what shall be merged?", "mp merge EXPERT... --base REV, or mp merge --plan PLAN"
+            )
+        return
+    if experts:
+        raise UsageError("a stored plan has its experts in it", "leave out --plan, or the experts")
+    if given := options.given():
+        raise UsageError(
+            f"a stored plan has all of this in it: {', '.join(given)}",
+            "with --plan go -m, -b, --out, --device and --dry-run",
+        )
+
+
+def _check_target(repository: "Repository", branch: str | None, out: Path | None) -> None:
+    """What would stop the merge after its work, before it begins."""
+    from mergepipe.repository.refnames import branch_ref
+
+    if branch is not None:
+        branch_ref(branch)
+    if out is None or not out.exists():
+        return
+    if not out.is_dir():
+        raise UsageError(f"{quoted(str(out))} is a file, not a directory", "name a new directory")
+    if any(out.iterdir()):
+        raise WorktreeDirty(
+            f"{quoted(str(out))} is not empty",
+            "name a new directory; or merge, then mp checkout REV --to DIR --force",
+        )
+
+
+def _message(made: PricedPlan, budget: str | None) -> str:
+    from mergepipe.cli.plan_text import called
+
+    names = listed([called(name) for name in made.experts])
+    limit = f", budget {budget}" if budget else ""
+    return f"Merge {names} by {made.plan.method}{limit}"
+
+
+def _show(session: Session, costs: PlanDocument, budget: str | None) -> None:
+    """The plan's table, before the merge takes its time."""
+    if session.quiet or session.as_json:
+        return
+    from mergepipe.cli.plan_text import plan_text
+
+    print(plan_text(costs, session.paint, budget))
+    sys.stdout.flush()
+
+
+def _run_hook(session: Session, repository: "Repository", result: "MergeResult") -> str | None:
+    """Tell the hook. The merge stands whatever it says, so a failure is only reported."""
+    from mergepipe.repository.hooks import POST_MERGE, run_hook
+
+    if not repository.config.hooks.enabled:
+        return None
+    variables = {
+        "MP_COMMIT": result.commit.hex(),
+        "MP_SNAPSHOT": result.snapshot.hex(),
+        "MP_BRANCH": result.branch or "",
+    }
+    try:
+        ran = run_hook(repository.directory, POST_MERGE, variables, session.environment)
+    except HookFailed as error:
+        _warn(session, error)
+        return error.message
+    session.trace(f"hook {POST_MERGE}: {'ran' if ran else 'none'}")
+    return "ran" if ran else None
+
+
+def _warn(session: Session, error: MergepipeError) -> None:
+    """Also with --quiet: nobody else says it."""
+    if session.as_json:
+        return
+    print(f"warning: {error.message}; the merge stands", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
+
+
+def _document(
+    costs: PlanDocument,
+    made: PricedPlan,
+    result: "MergeResult",
+    out: Path | None,
+    hook: str | None,
+) -> MergeDocument:
+    run = result.costs
+    return MergeDocument(
+        **{name: getattr(costs, name) for name in costs.__struct_fields__},
+        commit=result.commit.hex(),
+        snapshot=result.snapshot.hex(),
+        manifest=result.manifest_id.hex(),
+        branch=result.branch,
+        expert_bytes_read=result.expert_bytes_read + made.measured_expert_bytes,
+        base_bytes_read=result.base_bytes_read + made.measured_base_bytes,
+        written_bytes=result.written_bytes,
+        seconds=round(result.seconds, 3),
+        blocks_computed=run.blocks_computed,
+        blocks_remembered=run.blocks_remembered,
+        blocks_kept=run.blocks_kept,
+        out=None if out is None else str(out),
+        hook=hook,
+    )
+
+
+def _summary(session: Session, found: MergeDocument, result: "MergeResult", message: str) -> str:
+    where = found.branch or "detached HEAD"
+    at = session.paint("yellow", short(result.commit))
+    if session.quiet:
+        return ""
+    raw = found.expert_bytes_raw
+    part = f" ({share(found.expert_bytes_read / raw)} of raw)" if raw else ""
+    lines = [
+        "",
+        f"[{session.paint('green', escape_for_terminal(where))} {at}] {title(message)}",
+        f" read {format_size(found.expert_bytes_read)} of the experts{part} and "
+        f"{format_size(found.base_bytes_read)} of the base, wrote "
+        f"{format_size(found.written_bytes)}, {duration(found.seconds)}",
+    ]
+    if found.blocks_remembered:
+        lines.append(
+            f" {count(found.blocks_remembered, 'block')} were known from earlier merges, "
+            f"{found.blocks_computed:,} computed"
+        )
+    if found.out is not None:
+        lines.append(f" files are in {escape_for_terminal(found.out)}")
+    return "\n".join(lines)
+
+
+def _next_steps(session: Session, found: MergeDocument, here: bool) -> None:
+    name = escape_for_terminal(found.branch or found.commit[:12])
+    steps = [f"mp explain {name}"]
+    if found.out is None:
+        steps.append(f"mp checkout {name} --to DIR")
+    session.say(f"next: {', '.join(steps)}")
+    if here:
+        session.say("the files here are as they were: `mp checkout HEAD` brings them up to date")

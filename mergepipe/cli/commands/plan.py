@@ -1,0 +1,105 @@
+"""`mp plan`: how deep a merge would read each expert, and what that costs."""
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mergepipe.cli import completion, merge_options
+from mergepipe.cli.command import command
+from mergepipe.cli.merge_options import MergeOptions
+from mergepipe.cli.panels import MERGING
+from mergepipe.cli.session import Session
+from mergepipe.cli.text import duration, short
+
+if TYPE_CHECKING:
+    from mergepipe.api import Repository
+    from mergepipe.api.plan_request import PlanRequest
+    from mergepipe.cli.plan_costs import PricedPlan
+
+
+def add(app: typer.Typer) -> None:
+    """Register the command."""
+    examples = """
+        mp plan code math --base llama --density 0.5 --budget raw:10%
+        mp plan code math --method linear --weight 0.7,0.3 --dry-run
+    """
+    command(app, "plan", MERGING, examples=examples)(plan)
+
+
+def plan(
+    session: Session,
+    experts: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="EXPERT...",
+            help="A revision, or a path (./x is surely one), which is imported.",
+            autocompletion=completion.revisions,
+            show_default=False,
+        ),
+    ],
+    base: merge_options.Base = None,
+    method: merge_options.Method = None,
+    weight: merge_options.Weight = None,
+    density: merge_options.Density = None,
+    parameters: merge_options.Parameters = None,
+    budget: merge_options.Budget = None,
+    seed: merge_options.Seed = None,
+    dtype: merge_options.DType = None,
+    out_dtype: merge_options.OutDType = None,
+    device: merge_options.Device = None,
+    allow_missing: merge_options.AllowMissing = False,
+    dry_run: merge_options.DryRun = False,
+) -> None:
+    """Plan a merge: which blocks of which expert to read, and how deep.
+
+    Works from the statistics that were kept when the models were committed, and reads no weights
+    but for a pair that has none yet. The plan is stored; `mp merge --plan ID` carries it out.
+    """
+    options = MergeOptions(
+        base,
+        method,
+        weight,
+        density,
+        parameters,
+        budget,
+        seed,
+        dtype,
+        out_dtype,
+        device,
+        allow_missing,
+    )
+    request = options.request(experts)
+    options.checked_device()
+    with session.repository() as repository:
+        made = make_plan(session, repository, request, store=not dry_run)
+        if not dry_run:
+            repository.store_plan(made.plan)
+    document = made.document(stored=not dry_run)
+    if session.as_json:
+        session.emit(document, "")
+        return
+    from mergepipe.cli.plan_text import plan_text
+
+    text = plan_text(document, session.paint, budget)
+    session.emit(document, document.plan if session.quiet else f"{text}\n{_name(session, made)}")
+    if dry_run:
+        session.say("a dry run: nothing was written")
+    else:
+        session.say(f"next: mp merge --plan {short(made.id)}")
+
+
+def make_plan(
+    session: Session, repository: "Repository", request: "PlanRequest", *, store: bool
+) -> "PricedPlan":
+    """Plan, telling what is done on the way; also what `mp merge` begins with."""
+    from mergepipe.cli.plan_costs import priced
+
+    began = time.monotonic()
+    with session.progress() as progress:
+        planned = repository.plan_request(request, progress=progress, told=session.say, store=store)
+    return priced(repository, planned, time.monotonic() - began)
+
+
+def _name(session: Session, made: "PricedPlan") -> str:
+    return f"plan {session.paint('yellow', made.id.hex())}, made in {duration(made.seconds)}"

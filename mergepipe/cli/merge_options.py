@@ -1,0 +1,193 @@
+"""The options that `mp plan` and `mp merge` share, and what they come to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mergepipe.cli import completion
+from mergepipe.errors import UsageError
+
+if TYPE_CHECKING:
+    from mergepipe.api.plan_request import PlanRequest
+
+Base = Annotated[
+    str | None,
+    typer.Option(
+        "--base",
+        metavar="REV",
+        help="What the experts were trained from; without it, the base they have in common.",
+        autocompletion=completion.revisions,
+    ),
+]
+Method = Annotated[
+    str | None,
+    typer.Option(
+        "--method",
+        metavar="NAME",
+        help="ties (the default), task_arithmetic, linear, dare_ties, dare_linear, slerp, "
+        "passthrough.",
+        autocompletion=completion.methods,
+    ),
+]
+Weight = Annotated[
+    str | None,
+    typer.Option("--weight", metavar="W,...", help="One for all experts, or one for each."),
+]
+Density = Annotated[
+    str | None,
+    typer.Option(
+        "--density",
+        metavar="D,...",
+        help="Share of its changes that an expert keeps: one for all, or one for each.",
+    ),
+]
+Parameters = Annotated[
+    list[str] | None,
+    typer.Option("-p", metavar="KEY=VALUE", help="Any other parameter of the method; repeat."),
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        metavar="SIZE",
+        help="Expert bytes to read at most: 2GiB, 25% of what the exact merge reads, or raw:10% "
+        "of the experts' own size. Without it, everything: the exact merge.",
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option("--seed", metavar="N", min=0, max=(1 << 63) - 1, help="Of random masks."),
+]
+DType = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype",
+        metavar="DTYPE",
+        help="Of the result, such as bfloat16; experts may then have other dtypes.",
+    ),
+]
+OutDType = Annotated[
+    str | None,
+    typer.Option("--out-dtype", metavar="DTYPE", help="The same; wins over --dtype."),
+]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", metavar="cpu|cuda", help="Where the arithmetic runs."),
+]
+AllowMissing = Annotated[
+    bool,
+    typer.Option(
+        "--allow-missing",
+        help="Tensors that an expert lacks count as the base's.",
+        show_default=False,
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Show what it would read and keep; write nothing.", show_default=False
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class MergeOptions:
+    """What was typed; None where an option was not given."""
+
+    base: str | None
+    method: str | None
+    weight: str | None
+    density: str | None
+    parameters: Sequence[str] | None
+    budget: str | None
+    seed: int | None
+    dtype: str | None
+    out_dtype: str | None
+    device: str | None
+    allow_missing: bool
+
+    def given(self) -> list[str]:
+        """The options about a plan that were given, as they are typed."""
+        values = {
+            "--base": self.base,
+            "--method": self.method,
+            "--weight": self.weight,
+            "--density": self.density,
+            "-p": self.parameters or None,
+            "--budget": self.budget,
+            "--seed": self.seed,
+            "--dtype": self.dtype,
+            "--out-dtype": self.out_dtype,
+            "--allow-missing": self.allow_missing or None,
+        }
+        return [name for name, value in values.items() if value is not None]
+
+    def request(self, experts: Sequence[str]) -> "PlanRequest":
+        """The plan that they ask for. Raises UsageError, MergeInputError."""
+        from mergepipe.api.plan_request import PlanRequest, dtype_called
+
+        parameters: dict[str, object] = dict(_parameter(text) for text in self.parameters or ())
+        if len(parameters) != len(self.parameters or ()):
+            raise UsageError("-p gives a parameter twice", "give each parameter once")
+        own: dict[str, list[float] | None] = {}
+        for name, text in (("weight", self.weight), ("density", self.density)):
+            own[name] = None
+            if text is None:
+                continue
+            if name in parameters:
+                raise UsageError(f"both --{name} and -p {name}=... are given", "give one of them")
+            values = _numbers(text, f"--{name}")
+            if len(values) == 1:
+                parameters[name] = values[0]
+            else:
+                own[name] = values
+        if self.dtype is not None:
+            dtype_called(self.dtype)  # wrong is wrong, also where --out-dtype wins
+        request = PlanRequest(
+            tuple(experts),
+            self.base,
+            self.method or "ties",
+            self.budget,
+            own["weight"],
+            own["density"],
+            self.out_dtype or self.dtype,
+            self.seed or 0,
+            self.allow_missing,
+            parameters,
+        )
+        request.check()
+        return request
+
+    def checked_device(self) -> str:
+        """The device to merge on. Raises UsageError if there is none such."""
+        from mergepipe.api.plan_request import check_device
+
+        device = self.device or "cpu"
+        check_device(device)
+        return device
+
+
+def _numbers(text: str, option: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(
+            f"{option} {text!r} is not a number, or numbers with commas between",
+            f"such as {option} 0.5 or {option} 0.5,0.3",
+        ) from None
+
+
+def _parameter(text: str) -> tuple[str, object]:
+    """`KEY=VALUE` with the value as a truth value, a number, or the text that it is."""
+    key, equals, value = text.partition("=")
+    if not (equals and key.strip()):
+        raise UsageError(f"-p {text!r} is not KEY=VALUE", "such as -p lambda=0.8")
+    truths = {"true": True, "false": False}
+    if value.lower() in truths:
+        return key.strip(), truths[value.lower()]
+    try:
+        return key.strip(), float(value)
+    except ValueError:
+        return key.strip(), value

@@ -1,0 +1,183 @@
+"""What a plan costs, added up by expert: the document that scripts get, and what tables show."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from mergepipe.api import Repository
+    from mergepipe.ids import ObjectId
+    from mergepipe.objects.merging import Plan
+    from mergepipe.planner.build import PlannedMerge
+    from mergepipe.planner.table import CostTable
+
+
+class ExpertDocument(msgspec.Struct, frozen=True):
+    """One expert of a plan. Bytes as stored, but for `bytes_raw`.
+
+    `weight`: null where tensors differ. `density`: the share of its weights that a trim or random
+    mask leaves, ties included, over all tensors; null where no profile tells.
+    """
+
+    rev: str
+    snapshot: str
+    weight: float | None
+    density: float | None
+    bytes_raw: int
+    bytes_full: int
+    bytes_planned: int
+    blocks_exact: int
+    blocks_coarse: int
+    blocks_omitted: int
+    blocks_equal_base: int
+    energy_kept: float
+
+
+class PlanDocument(msgspec.Struct, frozen=True):
+    """`mp plan --json`. Sizes in bytes; `budget_bytes` is null without a limit.
+
+    `import_bytes` and `profile_bytes` were read to import experts and to make missing profiles;
+    `measured_*`, part of what is planned, for statistics that no profile holds. `stored`: whether
+    the plan can be named from now on.
+    """
+
+    plan: str
+    budget_bytes: int | None
+    expert_bytes_raw: int
+    expert_bytes_full: int
+    expert_bytes_planned: int
+    blocks_full: int
+    blocks_exact: int
+    blocks_coarse: int
+    energy_kept: float
+    omitted_norm: float
+    method: str
+    seed: int
+    base: str | None
+    base_bytes_planned: int
+    blocks_omitted: int
+    blocks_equal_base: int
+    experts: tuple[ExpertDocument, ...]
+    import_bytes: int
+    profile_bytes: int
+    measured_expert_bytes: int
+    measured_base_bytes: int
+    plan_seconds: float
+    stored: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PricedPlan:
+    """A plan with its costs, and how its models were named. Seconds and bytes: of planning."""
+
+    id: "ObjectId"
+    plan: "Plan"
+    costs: "CostTable"
+    base: str | None
+    experts: tuple[str, ...]
+    import_bytes: int = 0
+    profile_bytes: int = 0
+    measured_expert_bytes: int = 0
+    measured_base_bytes: int = 0
+    seconds: float = 0.0
+
+    def document(self, *, stored: bool) -> PlanDocument:
+        """As JSON."""
+        costs = self.costs
+        return PlanDocument(
+            plan=self.id.hex(),
+            budget_bytes=costs.budget_bytes,
+            expert_bytes_raw=costs.expert_bytes_raw,
+            expert_bytes_full=costs.expert_bytes_full,
+            expert_bytes_planned=costs.expert_bytes_planned,
+            blocks_full=costs.blocks_full,
+            blocks_exact=costs.blocks_exact,
+            blocks_coarse=costs.blocks_coarse,
+            energy_kept=costs.energy_kept,
+            omitted_norm=costs.omitted_norm,
+            method=self.plan.method,
+            seed=self.plan.seed,
+            base=self.base,
+            base_bytes_planned=costs.base_bytes,
+            blocks_omitted=costs.blocks_omitted,
+            blocks_equal_base=costs.blocks_equal,
+            experts=tuple(self._expert(row, name) for row, name in enumerate(self.experts)),
+            import_bytes=self.import_bytes,
+            profile_bytes=self.profile_bytes,
+            measured_expert_bytes=self.measured_expert_bytes,
+            measured_base_bytes=self.measured_base_bytes,
+            plan_seconds=round(self.seconds, 3),
+            stored=stored,
+        )
+
+    def _expert(self, row: int, name: str) -> ExpertDocument:
+        own = [tensor.experts[row] for tensor in self.costs.tensors]
+        weights = {line.scalars[row].weight for line in self.plan.tensors if line.scalars}
+        known = [cost for cost in own if cost.energy is not None]
+        energy = sum(cost.energy or 0.0 for cost in known)
+        kept = sum(cost.energy_kept or 0.0 for cost in known)
+        return ExpertDocument(
+            rev=name,
+            snapshot=self.plan.experts[row].snapshot.hex(),
+            weight=next(iter(weights)) if len(weights) == 1 else None,
+            density=self._density(row),
+            bytes_raw=sum(cost.bytes_raw for cost in own),
+            bytes_full=sum(cost.bytes_full for cost in own),
+            bytes_planned=sum(cost.bytes_planned for cost in own),
+            blocks_exact=sum(cost.blocks_exact for cost in own),
+            blocks_coarse=sum(cost.blocks_coarse for cost in own),
+            blocks_omitted=sum(cost.blocks_omitted for cost in own),
+            blocks_equal_base=sum(cost.blocks_equal for cost in own),
+            energy_kept=min(1.0, max(0.0, kept / energy)) if energy else 1.0,
+        )
+
+    def _density(self, row: int) -> float | None:
+        """Over the tensors that are computed, weighted by their size."""
+        own = [tensor.experts[row] for tensor in self.costs.tensors if not tensor.kept]
+        if any(cost.density is None for cost in own):
+            return None
+        size = sum(cost.bytes_raw for cost in own)
+        return sum((cost.density or 0.0) * cost.bytes_raw for cost in own) / size if size else 1.0
+
+
+def priced(repository: "Repository", planned: "PlannedMerge", seconds: float) -> PricedPlan:
+    """A plan that was just made, with what making it read."""
+    recipe = planned.recipe
+    base = None if recipe.base is None else recipe.base.label
+    if base is not None and recipe.base is not None and planned.plan.base is not None:
+        # A base that nobody named is called by its id; say its branch where it has one.
+        holder = repository.holders([recipe.base.snapshot]).get(recipe.base.snapshot)
+        if holder is not None and holder.commit.hex().startswith(base):
+            base = holder.name
+    return PricedPlan(
+        planned.id,
+        planned.plan,
+        planned.costs,
+        base,
+        tuple(expert.label for expert in recipe.experts),
+        repository.imported_bytes,
+        repository.profile_bytes,
+        planned.measured_expert_bytes,
+        planned.measured_base_bytes,
+        seconds,
+    )
+
+
+def priced_again(repository: "Repository", identity: "ObjectId", plan: "Plan") -> PricedPlan:
+    """A stored plan: its costs are looked up anew, and its budget is not known any more."""
+    names = snapshot_names(repository, plan)
+    return PricedPlan(
+        identity,
+        plan,
+        repository.explain_plan(plan).costs,
+        None if plan.base is None else names[plan.base],
+        tuple(names[expert.snapshot] for expert in plan.experts),
+    )
+
+
+def snapshot_names(repository: "Repository", plan: "Plan") -> dict["ObjectId", str]:
+    """What a plan's inputs are called: a ref, a commit, or where no commit has it the snapshot."""
+    wanted = [*(expert.snapshot for expert in plan.experts), plan.layout]
+    found = repository.holders(wanted)
+    return {one: found[one].name if one in found else one.hex() for one in wanted}

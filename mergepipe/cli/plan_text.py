@@ -1,0 +1,138 @@
+"""What people read about a plan: a line for each expert, a total, and what the budget bought."""
+
+import re
+from collections.abc import Sequence
+
+from mergepipe.cli.plan_costs import ExpertDocument, PlanDocument
+from mergepipe.cli.rich_tables import Column, render
+from mergepipe.cli.text import ABBREVIATED, Paint, listed, share
+from mergepipe.names import escape_for_terminal
+from mergepipe.sizes import format_size
+
+_ID = re.compile("[0-9a-f]{64}")
+
+
+def called(name: str) -> str:
+    """A model's name; an id is abbreviated."""
+    return name[:ABBREVIATED] if _ID.fullmatch(name) else name
+
+
+def number(value: float | None) -> str:
+    """A few digits; empty for what is not known."""
+    return "" if value is None else f"{value:.4g}"
+
+
+def heading(document: PlanDocument) -> str:
+    """`ties of code and math on base`."""
+    names = listed([called(expert.rev) for expert in document.experts])
+    base = "" if document.base is None else f" on {escape_for_terminal(called(document.base))}"
+    return f"{document.method} of {names}{base}"
+
+
+def plan_text(document: PlanDocument, paint: Paint, budget: str | None = None) -> str:
+    """The whole of it. budget: as it was typed."""
+    parts = [paint("bold", heading(document)), "", expert_table(document, paint), ""]
+    parts += _conclusions(document, budget)
+    return "\n".join(parts)
+
+
+def expert_table(document: PlanDocument, paint: Paint) -> str:
+    """A line for each expert, and the total."""
+    experts = document.experts
+    densities = [expert.density for expert in experts]
+    trimmed = any(density != 1.0 for density in densities)
+    columns = [
+        Column("expert", [*(called(one.rev) for one in experts), "total"], right=False),
+        Column("weight", [*(_weight(one) for one in experts), ""], spare=2),
+    ]
+    if trimmed:
+        # "?" is what no profile tells: the threshold was measured.
+        shown = ["?" if density is None else f"{density:.3g}" for density in densities]
+        columns.append(Column("density", [*shown, ""], spare=3))
+    columns += [
+        Column(
+            "raw",
+            _sizes([one.bytes_raw for one in experts], document.expert_bytes_raw),
+            spare=4,
+        ),
+        Column(
+            "read",
+            _sizes([one.bytes_planned for one in experts], document.expert_bytes_planned),
+        ),
+        Column(
+            "of raw",
+            [
+                *(_part(one.bytes_planned, one.bytes_raw) for one in experts),
+                _part(document.expert_bytes_planned, document.expert_bytes_raw),
+            ],
+        ),
+    ]
+    columns += block_columns(
+        [
+            *(
+                (one.blocks_exact, one.blocks_coarse, one.blocks_omitted, one.blocks_equal_base)
+                for one in experts
+            ),
+            (
+                document.blocks_exact,
+                document.blocks_coarse,
+                document.blocks_omitted,
+                document.blocks_equal_base,
+            ),
+        ]
+    )
+    kept = [*(share(one.energy_kept) for one in experts), share(document.energy_kept)]
+    columns.append(Column("energy kept", kept))
+    return render(columns, paint, total=True)
+
+
+def block_columns(counts: Sequence[tuple[int, int, int, int]]) -> list[Column]:
+    """How many blocks at which depth."""
+    names = ("exact", "coarse", "omitted", "equal")
+    return [
+        Column(name, [f"{row[at]:,}" for row in counts], spare=5 if name == "equal" else 0)
+        for at, name in enumerate(names)
+    ]
+
+
+def _conclusions(document: PlanDocument, budget: str | None) -> list[str]:
+    planned, full = document.expert_bytes_planned, document.expert_bytes_full
+    lines = []
+    if document.budget_bytes is not None:
+        typed = f" ({escape_for_terminal(budget)})" if budget else ""
+        used = _part(planned, document.budget_bytes)
+        lines.append(f"budget {format_size(document.budget_bytes)}{typed}, {used} of it planned")
+    if planned == full and document.blocks_exact == document.blocks_full:
+        lines.append(
+            f"the exact merge: {format_size(full)} of expert blocks are read, all there is"
+        )
+    else:
+        lines.append(
+            f"the exact merge reads {format_size(full)} of the experts, this "
+            f"{_part(planned, full)} of that"
+        )
+        lines.append(
+            f"the L2 norm of what is omitted or estimated is {number(document.omitted_norm)}"
+        )
+    base = f"besides, {format_size(document.base_bytes_planned)} of the base"
+    lines.append(base if document.base_bytes_planned else "nothing of a base is read")
+    for read, what in (
+        (document.import_bytes, "to import experts"),
+        (document.profile_bytes, "to make missing profiles"),
+        (document.measured_expert_bytes, "of experts to measure thresholds (part of the above)"),
+    ):
+        if read:
+            lines.append(f"planning read {format_size(read)} {what}")
+    return lines
+
+
+def _weight(expert: ExpertDocument) -> str:
+    return "varies" if expert.weight is None else number(expert.weight)
+
+
+def _sizes(sizes: Sequence[int], total: int) -> list[str]:
+    return [*(format_size(size) for size in sizes), format_size(total)]
+
+
+def _part(part: int, whole: int) -> str:
+    return share(part / whole) if whole else ""

@@ -1,0 +1,84 @@
+"""Tables with a heading and a total, as wide as the terminal allows."""
+
+import io
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mergepipe.cli.text import Paint
+from mergepipe.names import escape_for_terminal
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+_UNBOUNDED = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column and its cells, which are escaped here; the last is the total's if there is one.
+
+    spare  where the terminal is narrow, columns with the highest value go first; 0 always stays
+    """
+
+    heading: str
+    cells: Sequence[str]
+    right: bool = True
+    spare: int = 0
+
+
+def render(columns: Sequence[Column], paint: Paint, *, total: bool = False) -> str:
+    """A table for stdout: framed and fitted on a terminal, plain columns in a file or pipe."""
+    from rich.console import Console
+
+    terminal = sys.stdout.isatty()
+    console = Console(
+        file=io.StringIO(),
+        width=shutil.get_terminal_size().columns if terminal else _UNBOUNDED,
+        force_terminal=paint.enabled,
+        color_system="standard" if paint.enabled else None,
+        highlight=False,
+        emoji=False,
+        markup=False,
+    )
+    kept = list(columns)
+    table = _table(kept, total, lined=terminal)
+    while not _fits(table, console) and any(column.spare for column in kept):
+        kept.remove(max(kept, key=lambda column: column.spare))
+        table = _table(kept, total, lined=terminal)
+    with console.capture() as capture:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in capture.get().strip("\n").splitlines())
+
+
+def _fits(table: "Table", console: "Console") -> bool:
+    from rich.measure import Measurement
+
+    unbounded = console.options.update(width=_UNBOUNDED)
+    return Measurement.get(console, unbounded, table).maximum <= console.width
+
+
+def _table(columns: Sequence[Column], total: bool, *, lined: bool) -> "Table":
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    lines = (box.SIMPLE_HEAD if unicode else box.ASCII2) if lined else None
+    table = Table(box=lines, pad_edge=False, padding=(0, 1), header_style="bold", show_edge=False)
+    for column in columns:
+        table.add_column(
+            column.heading,
+            justify="right" if column.right else "left",
+            no_wrap=column.right,
+            overflow="fold",
+        )
+    rows = list(zip(*(column.cells for column in columns), strict=True))
+    for number, row in enumerate(rows):
+        last = total and number == len(rows) - 1
+        cells = [Text(escape_for_terminal(cell)) for cell in row]
+        table.add_row(*cells, style="bold" if last else "")
+    return table
