@@ -14,6 +14,7 @@ from mergepipe.objects.encoding import encode
 from mergepipe.objects.merging import Depth, Plan, PlanExpert, TensorPlan
 from mergepipe.planner.budget import Budget, too_small
 from mergepipe.planner.costs import NOT_THERE, Bytes, Depths
+from mergepipe.planner.coverage import spread
 from mergepipe.planner.drafts import Copied, Draft, draft_tensor
 from mergepipe.planner.gains import Floats
 from mergepipe.planner.inputs import ObjectSource, Tensors, read_inputs
@@ -176,13 +177,17 @@ class _Planning:
         """The best depths within the limit. Raises OverBudget."""
         forced = sum(draft.forced_bytes() for draft in self.computed)
         offers = [_for_sale(draft) for draft in self.computed]
-        chosen = select(
-            np.concatenate([offer.coarse_costs.ravel() for offer in offers]),
+        coarse_costs = np.concatenate([offer.coarse_costs.ravel() for offer in offers])
+        exact_costs = np.concatenate([offer.exact_costs.ravel() for offer in offers])
+        coarse_gains, exact_gains = spread(
+            coarse_costs,
             np.concatenate([offer.coarse_gains.ravel() for offer in offers]),
-            np.concatenate([offer.exact_costs.ravel() for offer in offers]),
+            exact_costs,
             np.concatenate([offer.exact_gains.ravel() for offer in offers]),
+            [offer.exact_costs.size for offer in offers],
             limit - forced,
         )
+        chosen = select(coarse_costs, coarse_gains, exact_costs, exact_gains, limit - forced)
         if not chosen.spent_bytes and chosen.least_bytes > limit - forced and not forced:
             raise too_small(limit, chosen.least_bytes)
         found: list[Depths | None] = []

@@ -19,6 +19,11 @@ from mergepipe.planner.recipe import Recipe, settings_for
 
 _NONE = np.zeros(0, np.float32)
 
+# The most of its magnitude that a coarse reading counts for where signs are elected. Zeros of a
+# reading neither vote nor divide, so the mean of those that agree is of large changes only, and a
+# little too long. Measured on real fine-tunes (docs/design/planning.md).
+ELECTED = 0.95
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -124,8 +129,8 @@ def resolve(
     coarse  per expert: whether any block of it is read coarsely. Where none is, its scale is 1, so
             that an exact plan does not depend on profiles
 
-    A coarse reading is scaled by the share that a trim leaves of it; and, unless signs are elected,
-    to the energy of the change (docs/design/coarse-layer.md).
+    A coarse reading is scaled by the share that a trim leaves of it; and to the energy of the
+    change (docs/design/coarse-layer.md), unless signs are elected: then by at most `ELECTED`.
     """
     plain = method.resolve(settings, values)
     shares = [
@@ -136,8 +141,8 @@ def resolve(
     experts = []
     for own, view, used in zip(scalars.experts, views, coarse, strict=True):
         scale = own.coarse_scale if used else 1.0
-        if used and view is not None and not scalars.elect:
-            scale *= view.coarse_scale
+        if used and view is not None:
+            scale = min(scale, ELECTED) if scalars.elect else scale * view.coarse_scale
         experts.append(replace(own, coarse_scale=scale))
     return replace(scalars, experts=tuple(experts))
 

@@ -63,20 +63,33 @@ def select(
     return Selection(depths, int(edges.cost[taken].sum()), gain, least)
 
 
-def _hulls(
+def on_hull(
     coarse_costs: Integers, coarse_gains: Floats, exact_costs: Integers, exact_gains: Floats
-) -> _Edges:
-    sold = (exact_costs >= 0) & (exact_gains > 0)
-    # On the hull: cheaper than exact, and steeper from nothing than from there to exact.
+) -> npt.NDArray[np.bool_]:
+    """The items that are read coarsely before they are read exactly.
+
+    Where that is cheaper, and gains more per byte than going on from there to exact.
+    """
     with np.errstate(invalid="ignore"):
         rise = exact_gains - coarse_gains
-        coarse = (
-            sold
+        found: npt.NDArray[np.bool_] = (
+            (exact_costs >= 0)
+            & (exact_gains > 0)
             & (coarse_costs >= 0)
             & (coarse_gains > 0)
             & (coarse_costs < exact_costs)
             & (coarse_gains * (exact_costs - coarse_costs) >= rise * coarse_costs)
         )
+    return found
+
+
+def _hulls(
+    coarse_costs: Integers, coarse_gains: Floats, exact_costs: Integers, exact_gains: Floats
+) -> _Edges:
+    sold = (exact_costs >= 0) & (exact_gains > 0)
+    coarse = on_hull(coarse_costs, coarse_gains, exact_costs, exact_gains)
+    with np.errstate(invalid="ignore"):
+        rise = exact_gains - coarse_gains
     onward = coarse & (rise > 0)
     whole = sold & ~coarse
     first, second, only = (np.flatnonzero(mask) for mask in (coarse, onward, whole))

@@ -23,6 +23,7 @@ from mergepipe.planner import (
     explain,
 )
 from mergepipe.planner.recipe import Setting
+from mergepipe.planner.resolution import ELECTED
 from mergepipe.planner.table import depths_of
 from tests.planner.stored_models import (
     Family,
@@ -184,7 +185,8 @@ def test_coarse_scale_follows_the_method(models: Family) -> None:
     additive = planned(models, "task_arithmetic", "10%", weight=1.0).plan
     elected = planned(models, "dare_ties", "10%", density=0.9).plan
     trimmed = planned(models, "ties", "10%", density=0.1).plan
-    for plan, low, high in ((additive, 1.001, 3.0), (elected, 1.0, 1.0), (trimmed, 0.0, 0.999)):
+    cases = ((additive, 1.001, 3.0), (elected, ELECTED, ELECTED), (trimmed, 0.0, ELECTED))
+    for plan, low, high in cases:
         scales = {
             scalars.coarse_scale
             for line in plan.tensors
