@@ -10,6 +10,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from mergepipe.ids import Buffer
 from mergepipe.names import quoted
 from mergepipe.sizes import format_size
 
+_FLUSH_BYTES = 32 << 20
 _UNFINISHED = re.compile(r"\.mp-export-[0-9a-f]{16}")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -44,6 +46,7 @@ class ExportDirectory:
             _make(root)
             self._descriptor = os.open(root, _DIRECTORY)
         self._swept: set[str] = set()
+        self._flusher = ThreadPoolExecutor(1, thread_name_prefix="flush")
 
     def __enter__(self) -> Self:
         return self
@@ -58,6 +61,7 @@ class ExportDirectory:
 
     def close(self) -> None:
         """Release the descriptor; files that were created from here stay usable."""
+        self._flusher.shutdown()
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -90,7 +94,7 @@ class ExportDirectory:
             except BaseException:
                 os.close(directory)
                 raise
-        return ExportFile(location, name, size, directory, temporary, descriptor)
+        return ExportFile(location, name, size, directory, temporary, descriptor, self._flusher)
 
     def remove(self, path: str) -> None:
         """Remove a file (or the link in its place) and the directories that this leaves empty.
@@ -151,6 +155,7 @@ class ExportFile:
         directory: int,
         temporary: str,
         descriptor: int,
+        flusher: ThreadPoolExecutor,
     ) -> None:
         self.location = location
         self.size = size
@@ -159,6 +164,9 @@ class ExportFile:
         self._temporary = temporary
         self._descriptor = descriptor
         self._written = 0
+        self._flusher = flusher
+        self._flushed = 0
+        self._flush: Future[None] | None = None
         self._lock = threading.Lock()
         self._open = True
 
@@ -184,6 +192,23 @@ class ExportFile:
                 offset += count
         with self._lock:
             self._written += size
+            self._flush_behind()
+
+    def _flush_behind(self) -> None:
+        """Send what was written to the disk meanwhile, so that little is left for the end."""
+        idle = self._flush is None or self._flush.done()
+        if idle and self._written - self._flushed >= _FLUSH_BYTES:
+            self._flushed = self._written
+            try:
+                self._flush = self._flusher.submit(os.fdatasync, self._descriptor)
+            except RuntimeError:
+                return  # the directory was closed first: publishing will wait for all of it
+
+    def _settle(self) -> None:
+        """Wait for a flush that is under way."""
+        if self._flush is not None:
+            self._flush.exception()
+            self._flush = None
 
     def publish(self) -> None:
         """Make the file durable and put it in its place, whatever file or link was there.
@@ -197,6 +222,9 @@ class ExportFile:
                     f" to {quoted(str(self.location))}"
                 )
             with _errors(self.location):
+                if self._flush is not None:
+                    # An error is reported once, to whoever syncs first: it must not get lost.
+                    self._flush.result()
                 os.fsync(self._descriptor)
                 os.rename(
                     self._temporary,
@@ -219,6 +247,7 @@ class ExportFile:
             self._close()
 
     def _close(self) -> None:
+        self._settle()
         self._open = False
         os.close(self._descriptor)
         os.close(self._directory)
