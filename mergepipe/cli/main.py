@@ -1,5 +1,6 @@
 """`mp`: the entry point, the options of every command, and the table of commands."""
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -123,6 +124,9 @@ register(app)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `mp` with these arguments (those of the process by default); returns the exit code."""
+    # A process that ends soon, and allocates objects by the million that are in no cycle: at the
+    # default threshold the collector took 6% of a commit.
+    gc.set_threshold(50_000, 20, 20)
     given = _counted(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
