@@ -24,6 +24,8 @@ _TORCH_NAMES = {
     "float8_e5m2": "F8_E5M2",
 }
 
+_SEEDS = 1 << 63
+
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
@@ -64,6 +66,8 @@ class PlanRequest:
 
         if not self.experts:
             raise UsageError("no expert is named", "name at least one revision to merge")
+        if not 0 <= self.seed < _SEEDS:
+            raise UsageError(f"{self.seed} is no seed", "any number from 0 to 2^63 - 1 is one")
         method = registry.find(self.method)
         own = self.own()
         Budget.parse(self.budget)

@@ -67,8 +67,8 @@ def _tensor_table(tensors: Sequence["TensorDocument"], paint: Paint) -> str:
             ],
             spare=1,
         ),
-        *block_columns(blocks),
-        Column("most influence", [_leader(row) for row in experts], right=False, spare=3),
+        *block_columns(blocks, spare=2),
+        Column("most influence", [_leader(row) for row in experts], right=False, spare=4),
     ]
     return render(columns, paint)
 
@@ -91,7 +91,7 @@ def tensor_text(document: "ExplainDocument", paint: Paint) -> str:
     columns = [
         Column("expert", [called(one.rev) for one in experts], right=False),
         Column("influence", [_share(one.influence) for one in experts]),
-        Column("weight", [number(one.weight) for one in experts]),
+        Column("weight", [number(one.weight) for one in experts], spare=3),
     ]
     if any(one.density != 1.0 for one in experts):
         columns += [
@@ -107,10 +107,11 @@ def tensor_text(document: "ExplainDocument", paint: Paint) -> str:
         [
             (one.blocks_exact, one.blocks_coarse, one.blocks_omitted, one.blocks_equal_base)
             for one in experts
-        ]
+        ],
+        spare=1,
     )
     strips = [_strip(one.depths or "") for one in experts]
-    columns.append(Column("depth by block", strips, right=False, spare=6))
+    columns.append(Column("depth by block", strips, right=False, spare=8))
     lines = [
         f"{paint('bold', name)}, {tensor.dtype}, made by {tensor.method}",
         "",

@@ -58,7 +58,7 @@ Budget = Annotated[
 ]
 Seed = Annotated[
     int | None,
-    typer.Option("--seed", metavar="N", min=0, max=(1 << 63) - 1, help="Of random masks."),
+    typer.Option("--seed", metavar="N", min=0, help="Of random masks."),
 ]
 DType = Annotated[
     str | None,

@@ -43,17 +43,17 @@ def expert_table(document: PlanDocument, paint: Paint) -> str:
     trimmed = any(density != 1.0 for density in densities)
     columns = [
         Column("expert", [*(called(one.rev) for one in experts), "total"], right=False),
-        Column("weight", [*(_weight(one) for one in experts), ""], spare=2),
+        Column("weight", [*(_weight(one) for one in experts), ""], spare=4),
     ]
     if trimmed:
         # "?" is what no profile tells: the threshold was measured.
         shown = ["?" if density is None else f"{density:.3g}" for density in densities]
-        columns.append(Column("density", [*shown, ""], spare=3))
+        columns.append(Column("density", [*shown, ""], spare=5))
     columns += [
         Column(
             "raw",
             _sizes([one.bytes_raw for one in experts], document.expert_bytes_raw),
-            spare=4,
+            spare=6,
         ),
         Column(
             "read",
@@ -65,6 +65,7 @@ def expert_table(document: PlanDocument, paint: Paint) -> str:
                 *(_part(one.bytes_planned, one.bytes_raw) for one in experts),
                 _part(document.expert_bytes_planned, document.expert_bytes_raw),
             ],
+            spare=1,
         ),
     ]
     columns += block_columns(
@@ -79,18 +80,19 @@ def expert_table(document: PlanDocument, paint: Paint) -> str:
                 document.blocks_omitted,
                 document.blocks_equal_base,
             ),
-        ]
+        ],
+        spare=2,
     )
     kept = [*(share(one.energy_kept) for one in experts), share(document.energy_kept)]
     columns.append(Column("energy kept", kept))
     return render(columns, paint, total=True)
 
 
-def block_columns(counts: Sequence[tuple[int, int, int, int]]) -> list[Column]:
-    """How many blocks at which depth."""
+def block_columns(counts: Sequence[tuple[int, int, int, int]], *, spare: int = 0) -> list[Column]:
+    """How many blocks at which depth; `equal` goes before the others if there is no room."""
     names = ("exact", "coarse", "omitted", "equal")
     return [
-        Column(name, [f"{row[at]:,}" for row in counts], spare=5 if name == "equal" else 0)
+        Column(name, [f"{row[at]:,}" for row in counts], spare=7 if name == "equal" else spare)
         for at, name in enumerate(names)
     ]
 

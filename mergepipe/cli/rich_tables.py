@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _UNBOUNDED = 100_000
+_LEAST_WIDTH = 8  # of columns of text, whatever the numbers beside them need
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
     """A column and its cells, which are escaped here; the last is the total's if there is one.
 
-    spare  where the terminal is narrow, columns with the highest value go first; 0 always stays
+    spare  where the terminal is narrow, the columns with the highest go first, together; 0 stays
     """
 
     heading: str
@@ -46,8 +47,8 @@ def render(columns: Sequence[Column], paint: Paint, *, total: bool = False) -> s
     )
     kept = list(columns)
     table = _table(kept, total, lined=terminal)
-    while not _fits(table, console) and any(column.spare for column in kept):
-        kept.remove(max(kept, key=lambda column: column.spare))
+    while not _fits(table, console) and (most := max(column.spare for column in kept)):
+        kept = [column for column in kept if column.spare < most]
         table = _table(kept, total, lined=terminal)
     with console.capture() as capture:
         console.print(table)
@@ -74,6 +75,7 @@ def _table(columns: Sequence[Column], total: bool, *, lined: bool) -> "Table":
             column.heading,
             justify="right" if column.right else "left",
             no_wrap=column.right,
+            min_width=None if column.right else _LEAST_WIDTH,
             overflow="fold",
         )
     rows = list(zip(*(column.cells for column in columns), strict=True))

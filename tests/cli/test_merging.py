@@ -206,6 +206,7 @@ def test_paths_are_imported_once_and_refused_by_a_dry_run(
         (["merge", "math", "--dtype", "I8"], 13, "I8"),
         (["merge", "math", "--device", "abacus"], 2, "abacus"),
         (["merge", "math", "--seed", "-1"], 2, "--seed"),
+        (["merge", "math", "--seed", str(1 << 63)], 2, "is no seed"),
         (["merge", "math", "-b", "a b"], 2, "a b"),
         (["merge", "math", "--out", ".mergepipe"], 1, "not empty"),
         (["merge", "--plan", "0123456789"], 1, "no stored plan"),
@@ -342,6 +343,21 @@ def test_an_exact_merge_is_explained_by_profiles_that_are_known(merging: Path, m
     one, two = (own["influence"] for own in tensor["experts"])
     assert one == pytest.approx(0.8, abs=0.02)  # weights count by their squares
     assert one + two == pytest.approx(1)
+
+
+def test_a_narrow_terminal_drops_columns_not_names(
+    merging: Path, mp: Mp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mp("merge", *TIES, "-b", "merged")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("NO_COLOR", "1")
+    for columns in (60, 80, 120):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        for arguments in (["merged"], ["merged", "--tensor", "layer.w"]):
+            lines = mp("explain", *arguments).out.splitlines()
+            table = [line for line in lines if line.startswith(("math", "code", "total", "layer"))]
+            assert {"math", "code"} <= {line.split()[0] for line in table}
+            assert max(len(line) for line in table) <= columns
 
 
 def test_hostile_names_are_escaped(tmp_path: Path, mp: Mp, repository: Path) -> None:
