@@ -5,11 +5,14 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 READY := $(VENV)/.installed
+TORCH := $(VENV)/.torch
+DEMO_READY := $(VENV)/.demo
 CODE := mergepipe tests benchmarks examples
 
-.PHONY: help install check test format lint types layers bench clean
+.PHONY: help demo install check test format lint types layers bench clean
 
 help:
+	@echo "make demo     train, commit, merge and compare real models, in ./demo-output"
 	@echo "make test     run the tests"
 	@echo "make check    formatting, lint, types, layers and tests: what .ci/run runs"
 	@echo "make bench    benchmarks against peers; prints ratios"
@@ -18,13 +21,23 @@ help:
 
 install: $(READY)
 
+demo: $(DEMO_READY)
+	$(RUN)/python examples/demo/run.py demo-output
+
 # torch first and alone: the pinned version decides which build the rest is resolved against.
-$(READY): pyproject.toml constraints.txt
+$(TORCH): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "mergepipe needs Python 3.11 or newer: make PYTHON=python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(RUN)/python -m pip install --quiet -c constraints.txt torch==2.13.0
+	@touch $@
+
+$(READY): $(TORCH)
 	$(RUN)/python -m pip install --quiet -c constraints.txt -e '.[test,check]'
+	@touch $@
+
+$(DEMO_READY): $(TORCH)
+	$(RUN)/python -m pip install --quiet -c constraints.txt -e '.[demo]'
 	@touch $@
 
 check: lint types layers test
@@ -50,4 +63,4 @@ bench: $(READY)
 	@for script in $$(grep -l "^if __name__" benchmarks/*.py); do echo "== $$script"; $(RUN)/python $$script || exit 1; done
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(VENV) demo-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist

@@ -1,0 +1,168 @@
+"""The main job on real weights: train a model and three fine-tunes, merge them with `mp`, measure.
+
+python examples/demo/run.py [DIR]      (or `make demo`)
+
+Everything is made anew under DIR (default: ./demo-output) and stays there to be looked at.
+"""
+
+import os
+
+# Before torch: its threads must not spin where other programs want the cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import corpus
+import models
+import torch
+from kernels import Kernels
+
+BASE = models.Schedule(steps=300, most_s=60, rate=3e-3, seed=1)
+TUNING = models.Schedule(steps=100, most_s=20, rate=1e-3, seed=2)
+OWN_SHARE = 0.7
+METHOD = ("--method", "task_arithmetic", "--weight", "0.35")
+BUDGET = "raw:10%"
+MP = Path(sys.executable).with_name("mp")
+
+
+def main() -> None:
+    output = Path(sys.argv[1] if len(sys.argv) > 1 else "demo-output").resolve()
+    begin_s = time.monotonic()
+    if output.exists() and not (output / "models").is_dir():
+        raise SystemExit(f"{output} was not made by this demo: name another directory")
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    with Kernels(MP):  # compiled once per installation, beside the training
+        held_out = train(output / "models")
+    shell = Shell(output / "repository")
+    commit(shell, list(held_out))
+    # In this order, because what one merge made is not read for again by the next.
+    budgeted = merge(shell, "budgeted", list(held_out), ["--budget", BUDGET])
+    exact = merge(shell, "exact", list(held_out), [])
+    compare(shell, output / "checkouts", held_out, exact, budgeted)
+    shell.run("log", "exact", "--graph", "--oneline")
+    shell.run("log", "budgeted", "--graph", "--oneline")
+    shell.run("explain", "budgeted")
+    shell.run("explain", "budgeted", "--tensor", "model.layers.0.mlp.up_proj.weight")
+    print(f"\nDone in {time.monotonic() - begin_s:.0f} s. It is all in {output}; now try")
+    print(f"  cd {output}/repository; mp diff base exact; mp du; mp replay budgeted")
+
+
+def train(directory: Path) -> dict[str, torch.Tensor]:
+    """Make base and fine-tunes, a directory each; returns the held-out tokens by domain."""
+    print("Training a Llama of 1.9 million weights on text that Python itself ships")
+    domains = corpus.load()
+    tokenizer = models.train_tokenizer([domain.training for domain in domains])
+    texts = [models.encode(tokenizer, domain.training) for domain in domains]
+    held_out = {domain.name: models.encode(tokenizer, domain.held_out) for domain in domains}
+
+    begin_s = time.monotonic()
+    base = models.new_model(0)
+    steps = models.train(base, [models.Part(text, 1.0) for text in texts], BASE)
+    models.save(base, tokenizer, directory / "base")
+    print(f"  base    a mix of all, {steps} steps, {time.monotonic() - begin_s:.0f} s", flush=True)
+    for own, domain in enumerate(domains):
+        begin_s = time.monotonic()
+        rest = (1 - OWN_SHARE) / (len(domains) - 1)
+        parts = [
+            models.Part(text, OWN_SHARE if place == own else rest)
+            for place, text in enumerate(texts)
+        ]
+        expert, steps = models.tuned(base, parts, TUNING)
+        models.save(expert, tokenizer, directory / domain.name)
+        took_s = time.monotonic() - begin_s
+        print(f"  {domain.name:7} {domain.about}, {steps} steps, {took_s:.0f} s", flush=True)
+    return held_out
+
+
+def commit(shell: "Shell", experts: list[str]) -> None:
+    """Base and experts, each on a branch of its own."""
+    shell.run("init")
+    shell.run("commit", "../models/base", "-b", "base", "-m", "Base model")
+    for name in experts:
+        message = f"Fine-tuned on {name}"
+        shell.run("commit", f"../models/{name}", "-b", name, "--base", "base", "-m", message)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a merge read and took."""
+
+    expert_bytes: int
+    base_bytes: int
+    seconds: float
+
+
+def merge(shell: "Shell", branch: str, experts: list[str], budget: list[str]) -> Cost:
+    """Merge on a branch of its own; the cost is what `mp` wrote down of the run."""
+    message = f"Merged within {budget[-1]}" if budget else "Merged exactly"
+    words = ("merge", *experts, "--base", "base", *METHOD, *budget, "-b", branch, "-m", message)
+    shell.run(*words)
+    tip = json.loads(shell.output("log", branch, "-n", "1", "--json"))[0]["commit"]
+    run = json.loads((shell.directory / ".mergepipe" / "runs" / f"{tip}.json").read_text())
+    return Cost(run["expert_bytes_read"], run["base_bytes_read"], run["seconds"])
+
+
+def compare(
+    shell: "Shell", checkouts: Path, held_out: dict[str, torch.Tensor], exact: Cost, budgeted: Cost
+) -> None:
+    """Bytes, time and held-out loss of every model, side by side."""
+    costs = {"exact": exact, "budgeted": budgeted}
+    names = {"exact": "merged exactly", "budgeted": f"merged at {BUDGET}"}
+    losses: dict[str, list[float]] = {}
+    for branch in ("base", *held_out, *costs):
+        shell.output("checkout", branch, "--to", str(checkouts / branch))
+        model = models.load(checkouts / branch)
+        losses[branch] = [models.held_out_loss(model, tokens) for tokens in held_out.values()]
+    print("\nHeld-out loss (nats a token; checked out and loaded with transformers)\n")
+    head = "".join(f"{domain:>9}" for domain in held_out)
+    print(f"  {'':22}{head}{'sum':>9}   expert bytes   base bytes     time")
+    for branch, own in losses.items():
+        cells = "".join(f"{loss:9.3f}" for loss in (*own, sum(own)))
+        cost = costs.get(branch)
+        spent = (
+            ""
+            if cost is None
+            else f"{cost.expert_bytes:15,}{cost.base_bytes:13,}{cost.seconds:7.2f} s"
+        )
+        print(f"  {names.get(branch, branch):22}{cells}{spent}")
+    gains = [sum(losses["base"]) - sum(losses[branch]) for branch in costs]
+    share = budgeted.expert_bytes / exact.expert_bytes
+    print(
+        f"\n  {BUDGET} read {share:.0%} of the exact merge's expert bytes "
+        f"and kept {gains[1] / gains[0]:.0%} of its gain over the base.\n"
+    )
+
+
+class Shell:
+    """Runs `mp` in a directory, as a user would, and shows what is typed."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir()
+        self.directory = directory
+
+    def run(self, *words: str) -> None:
+        """Show a command and its output. Ends the demo where the command fails."""
+        print(f"\n$ {shlex.join(('mp', *words))}", flush=True)
+        if subprocess.run([MP, *words], cwd=self.directory, check=False).returncode:
+            raise SystemExit("the demo stops here: the command failed")
+
+    def output(self, *words: str) -> str:
+        """The output of a command that is not shown."""
+        done = subprocess.run(
+            [MP, *words], cwd=self.directory, stdout=subprocess.PIPE, text=True, check=True
+        )
+        return done.stdout
+
+
+if __name__ == "__main__":
+    main()
