@@ -3,12 +3,12 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 from mergepipe.bytestore.local import LocalByteStore
-from mergepipe.checkpoints.worktree import Worktree
 from mergepipe.ids import ObjectId
 from mergepipe.objects.records import Commit
 from mergepipe.objects.store import ObjectStore
@@ -22,9 +22,10 @@ from mergepipe.repository.reflog import Reflog, Signature
 from mergepipe.repository.refs import RefStore
 
 if TYPE_CHECKING:
-    # These bring in compiled kernels; whoever only reads history must not wait for them.
+    # What reads and writes checkpoints is loaded when it is needed: `mp log` answers at once.
     from mergepipe.catalog.profiles import Profiles
     from mergepipe.checkpoints.commits import Committer
+    from mergepipe.checkpoints.worktree import Worktree
 
 Identity: TypeAlias = Signature | Callable[[str], Signature]
 """Who acts: always the same, or as a function of the configured author says at each moment."""
@@ -47,7 +48,6 @@ class OpenRepository:
             lock_timeout_s=self.config.core.lock_timeout,
             reflog=Reflog(directory / layout.LOGS),
         )
-        self.worktree = Worktree(directory, self.store)
         self.imported_bytes = 0
         """Read to import experts given as paths, since the repository was opened."""
         self.profile_bytes = 0
@@ -84,6 +84,13 @@ class OpenRepository:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    @cached_property
+    def worktree(self) -> "Worktree":
+        """The model beside `.mergepipe`."""
+        from mergepipe.checkpoints.worktree import Worktree
+
+        return Worktree(self.directory, self.store)
 
     @property
     def threads(self) -> int:

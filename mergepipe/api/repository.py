@@ -10,12 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mergepipe.api.merging import Merging
-from mergepipe.checkpoints.assembly import plan_file, plan_selection
-from mergepipe.checkpoints.checkout import WorktreeCheckout, export_files
 from mergepipe.checkpoints.requests import CommitRequest, CommitResult
-from mergepipe.checkpoints.worktree import FileChange, compare
 from mergepipe.errors import NothingToCommit, RefExists, RevisionNotFound
-from mergepipe.formats.tree import scan
 from mergepipe.ids import ObjectId
 from mergepipe.objects.records import Commit, Snapshot
 from mergepipe.progress import SILENT, Progress
@@ -24,7 +20,8 @@ from mergepipe.repository.reflog import ReflogEntry
 from mergepipe.repository.refnames import HEADS, TAGS, branch_ref, tag_ref
 
 if TYPE_CHECKING:
-    # Committing brings in compiled kernels; whoever only reads history must not wait for them.
+    # What reads and writes checkpoints is loaded when it is needed: `mp log` answers at once.
+    from mergepipe.checkpoints.worktree import FileChange
     from mergepipe.repository.diff import Diff
     from mergepipe.repository.gc import Collected
     from mergepipe.repository.problems import Report
@@ -111,6 +108,8 @@ class Repository(Merging):
         """
         target = None if branch is None else branch_ref(branch)
         own = path is None or Path(path).resolve() == self.worktree.root.resolve()
+        from mergepipe.formats.tree import scan
+
         sources = self.worktree.scan() if own else scan(Path(path or "."))
         if own and not sources:
             raise NothingToCommit(
@@ -126,8 +125,10 @@ class Repository(Merging):
             self.worktree.record(result.snapshot, sources)
         return result
 
-    def status(self, progress: Progress = SILENT) -> tuple[FileChange, ...]:
+    def status(self, progress: Progress = SILENT) -> tuple["FileChange", ...]:
         """How the worktree differs from HEAD, sorted by path."""
+        from mergepipe.checkpoints.worktree import compare
+
         recorded = self._recorded()
         files = self.worktree.scan()
         entries = self.worktree.entries(
@@ -163,6 +164,9 @@ class Repository(Merging):
         With `tensors`, one safetensors file of just those: `to` if it ends in `.safetensors`, else
         `to/tensors.safetensors`. Returns where it wrote. Raises WorktreeDirty unless `force`.
         """
+        from mergepipe.checkpoints.assembly import plan_file, plan_selection
+        from mergepipe.checkpoints.checkout import export_files
+
         identity, commit = self.commit_of(revision)
         if to is None and not tensors:
             self._materialise(commit.snapshot, force=force, progress=progress)
@@ -264,6 +268,8 @@ class Repository(Merging):
             self.refs.set_head(identity, who=self.signature(), why=why)
 
     def _materialise(self, snapshot: ObjectId, *, force: bool, progress: Progress) -> None:
+        from mergepipe.checkpoints.checkout import WorktreeCheckout
+
         WorktreeCheckout(
             self.worktree,
             self.objects,
