@@ -27,7 +27,7 @@ import torch
 from kernels import Kernels
 
 BASE = models.Schedule(steps=300, most_s=60, rate=3e-3, seed=1)
-TUNING = models.Schedule(steps=100, most_s=20, rate=1e-3, seed=2)
+TUNING = models.Schedule(steps=100, most_s=20, rate=6e-4, seed=2)
 OWN_SHARE = 0.7
 METHOD = ("--method", "task_arithmetic", "--weight", "0.35")
 BUDGET = "raw:10%"

@@ -13,16 +13,12 @@ from mergepipe.methods.statistics import of as statistic_of
 from mergepipe.methods.terms import Scalars
 from mergepipe.methods.trim import Trim, from_counts
 from mergepipe.objects.merging import PlanExpert, PlanScalars, TensorPlan
+from mergepipe.planner.elections import ELECTED, shortening
 from mergepipe.planner.gains import share_above_trim
 from mergepipe.planner.profiles import trim_of
 from mergepipe.planner.recipe import Recipe, settings_for
 
 _NONE = np.zeros(0, np.float32)
-
-# The most of its magnitude that a coarse reading counts for where signs are elected. Zeros of a
-# reading neither vote nor divide, so the mean of those that agree is of large changes only, and a
-# little too long. Measured on real fine-tunes (docs/design/planning.md).
-ELECTED = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +126,7 @@ def resolve(
             that an exact plan does not depend on profiles
 
     A coarse reading is scaled by the share that a trim leaves of it; and to the energy of the
-    change (docs/design/coarse-layer.md), unless signs are elected: then by at most `ELECTED`.
+    change (docs/design/coarse-layer.md), unless signs are elected: then by what elections.py says.
     """
     plain = method.resolve(settings, values)
     shares = [
@@ -138,11 +134,14 @@ def resolve(
         for view, own, used in zip(views, plain.experts, coarse, strict=True)
     ]
     scalars = method.resolve(settings, values, shares)
+    elected = shortening(views, scalars, coarse) if scalars.elect and any(coarse) else 1.0
     experts = []
     for own, view, used in zip(scalars.experts, views, coarse, strict=True):
         scale = own.coarse_scale if used else 1.0
-        if used and view is not None:
-            scale = min(scale, ELECTED) if scalars.elect else scale * view.coarse_scale
+        if used and view is not None and scalars.elect:
+            scale = min(scale, ELECTED) * elected
+        elif used and view is not None:
+            scale *= view.coarse_scale
         experts.append(replace(own, coarse_scale=scale))
     return replace(scalars, experts=tuple(experts))
 

@@ -22,8 +22,8 @@ from mergepipe.planner import (
     costs_of,
     explain,
 )
+from mergepipe.planner.elections import ELECTED
 from mergepipe.planner.recipe import Setting
-from mergepipe.planner.resolution import ELECTED
 from mergepipe.planner.table import depths_of
 from tests.planner.stored_models import (
     Family,
@@ -185,7 +185,7 @@ def test_coarse_scale_follows_the_method(models: Family) -> None:
     additive = planned(models, "task_arithmetic", "10%", weight=1.0).plan
     elected = planned(models, "dare_ties", "10%", density=0.9).plan
     trimmed = planned(models, "ties", "10%", density=0.1).plan
-    cases = ((additive, 1.001, 3.0), (elected, ELECTED, ELECTED), (trimmed, 0.0, ELECTED))
+    cases = ((additive, 1.001, 3.0), (elected, 0.5, ELECTED), (trimmed, 0.0, ELECTED))
     for plan, low, high in cases:
         scales = {
             scalars.coarse_scale
