@@ -3,7 +3,8 @@
 python benchmarks/fine_tunes.py [--size 500MB] [--runs 5] [--directory DIR]
 
 Peers, in turns: `cp -r` then `sync -f` (durable, as ours is). Also: one core against two, and what
-the fine-tune takes. Two figures each, the whole process and the call alone.
+the fine-tune takes. Three figures each: the whole process, the call alone (which loads numba and the
+compiled kernels), and the call where those are loaded (warm).
 """
 
 import argparse
@@ -60,23 +61,29 @@ def figures(work: Path, base: Path, model: Path, runs: int, what: str) -> list[R
 
     commit: list[str | Path] = [*API, "commit", root, model, "tuned"]
 
-    def committing(cores: int) -> Callable[[], Sample]:
+    def committing(cores: int, *warm: str) -> Callable[[], Sample]:
         def case() -> Sample:
             fresh()
-            return pinned(cores, commit)()
+            return pinned(cores, [*commit, *warm])()
 
         return case
 
     committing(2)()  # compiles the kernels, once per machine
     samples = interleaved(
-        {"two": committing(2), "copy": lambda: copy(model, work / "copy"), "one": committing(1)},
+        {
+            "two": committing(2),
+            "copy": lambda: copy(model, work / "copy"),
+            "warm": committing(2, "warm"),
+            "one": committing(1, "warm"),
+        },
         runs,
     )
     rows = [
         compared(f"commit {what}", samples["two"], samples["copy"], alone=False, limit=None),
         compared(f"commit {what}", samples["two"], samples["copy"], alone=True, limit=LIMIT),
+        compared(f"commit {what}, warm", samples["warm"], samples["copy"], alone=True, limit=None),
         processor(f"commit {what}", samples["two"], samples["copy"]),
-        _speedup(f"commit {what}", samples["one"], samples["two"]),
+        _speedup(f"commit {what}, warm", samples["one"], samples["warm"]),
     ]
     with Repository.open(root) as repository:
         used = repository.commit(model, branch="tuned")
@@ -86,10 +93,10 @@ def figures(work: Path, base: Path, model: Path, runs: int, what: str) -> list[R
             stored / used.raw_bytes, None, " of raw")
     )  # fmt: skip
 
-    def checking_out(cores: int) -> Callable[[], Sample]:
+    def checking_out(cores: int, *warm: str) -> Callable[[], Sample]:
         def case() -> Sample:
             shutil.rmtree(work / "out", ignore_errors=True)
-            return pinned(cores, [*API, "checkout", root, work / "out", "tuned"])()
+            return pinned(cores, [*API, "checkout", root, work / "out", "tuned", *warm])()
 
         return case
 
@@ -104,8 +111,11 @@ def figures(work: Path, base: Path, model: Path, runs: int, what: str) -> list[R
     rows += [
         compared(f"checkout {what}", samples["two"], samples["copy"], alone=False, limit=None),
         compared(f"checkout {what}", samples["two"], samples["copy"], alone=True, limit=LIMIT),
+        compared(
+            f"checkout {what}, warm", samples["warm"], samples["copy"], alone=True, limit=None
+        ),
         processor(f"checkout {what}", samples["two"], samples["copy"]),
-        _speedup(f"checkout {what}", samples["one"], samples["two"]),
+        _speedup(f"checkout {what}, warm", samples["one"], samples["warm"]),
     ]
     for name in ("repository", "pristine", "out", "copy"):
         shutil.rmtree(work / name, ignore_errors=True)
