@@ -3,8 +3,8 @@
 python benchmarks/fine_tunes.py [--size 500MB] [--runs 5] [--directory DIR]
 
 Peers, in turns: `cp -r` then `sync -f` (durable, as ours is). Also: one core against two, and what
-the fine-tune takes. Three figures each: the whole process, the call alone (which loads numba and the
-compiled kernels), and the call where those are loaded (warm).
+the fine-tune takes. Three figures each: the whole process, the call alone (which loads numba and
+the compiled kernels), and the call where those are loaded (warm).
 """
 
 import argparse

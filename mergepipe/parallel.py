@@ -1,11 +1,14 @@
 """Work on all cores, in order, with a bounded number of pieces in flight."""
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+_CHUNK_BYTES = 8 << 20
+_ALIGNED = 64
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -30,6 +33,34 @@ class BufferPool:
         """Take a buffer back; nobody may read it any more."""
         if len(buffer) == self._size:
             self._free.append(buffer)
+
+
+class Scratch(threading.local):
+    """Each thread's own memory for one piece of work after the other.
+
+    What `take` returned is valid until the thread's next `reset`. Fresh memory has to be mapped,
+    cleared and faulted in page by page, which cost a sixth of a checkout.
+    """
+
+    def __init__(self) -> None:
+        self._chunks: list[bytearray] = []
+        self._chunk = 0
+        self._used = 0
+
+    def reset(self) -> None:
+        """Begin the next piece of work: all that was taken may be handed out again."""
+        self._chunk, self._used = 0, 0
+
+    def take(self, length: int) -> memoryview:
+        """Writable bytes, their content left over."""
+        while True:
+            if self._chunk == len(self._chunks):
+                self._chunks.append(bytearray(max(_CHUNK_BYTES, length)))
+            chunk = self._chunks[self._chunk]
+            if self._used + length <= len(chunk):
+                begin, self._used = self._used, -(-(self._used + length) // _ALIGNED) * _ALIGNED
+                return memoryview(chunk)[begin : begin + length]
+            self._chunk, self._used = self._chunk + 1, 0
 
 
 def core_count(configured: int = 0) -> int:

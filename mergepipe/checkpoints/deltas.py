@@ -15,6 +15,7 @@ from mergepipe.ids import BlockId
 from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.encoding import EncodedBlock, encode_block, seal_payloads
 from mergepipe.packs.storage import Storage
+from mergepipe.parallel import Scratch
 
 if TYPE_CHECKING:  # numpy and numba: loaded only where a block is new and has a base
     from mergepipe.catalog.builder import ProfileBuilder
@@ -55,6 +56,7 @@ class DeltaEncoder:
         self._pairs: Sequence[Pair | None] = ()
         self._codecs: dict[tuple[int, bool], Codec] = {}
         self._choosing = threading.Lock()
+        self._scratch = Scratch()
         self._profile: ProfileBuilder | None = None
         # Blocks without facts: whether they have a base block. Kept until a profile is wanted.
         self._noted: list[tuple[int, int, bool]] = []
@@ -130,7 +132,7 @@ class DeltaEncoder:
             for block, chain in zip(wanted, self._reader.chains(wanted), strict=True)
         }
         blocks = list(dict.fromkeys([*wanted, *stored.values()]))
-        raws = dict(zip(blocks, self._reader.read(blocks), strict=True))
+        raws = dict(zip(blocks, self._reader.read(blocks, self._scratch), strict=True))
         return {block: _Base(raws[block], stored[block], raws[stored[block]]) for block in wanted}
 
     def _encode(

@@ -11,7 +11,7 @@ from mergepipe.errors import Corruption
 from mergepipe.formats.writing import ExportDirectory, ExportFile
 from mergepipe.names import quoted
 from mergepipe.packs.blocks import BlockReader
-from mergepipe.parallel import ordered_map
+from mergepipe.parallel import Scratch, ordered_map
 from mergepipe.progress import Progress
 
 
@@ -27,6 +27,7 @@ def export(
 
     Raises Corruption and MissingObject naming the file, NoSpace, UnsafePath.
     """
+    scratch = Scratch()
     progress.start("checkout", sum(file.size for file in files))
     with (
         ExportDirectory(destination) as directory,
@@ -37,14 +38,20 @@ def export(
             with directory.create(file.path, file.size, file.executable) as target:
                 if file.head:
                     target.write_at(0, file.head)
-                work = partial(_write_piece, file, target, reader)
+                work = partial(_write_piece, file, target, reader, scratch)
                 for written in ordered_map(workers, work, _pieces(file), window=2 * threads + 2):
                     progress.advance(written)
                 target.publish()
 
 
-def _write_piece(file: FilePlan, target: ExportFile, reader: BlockReader, piece: list[Part]) -> int:
-    raws = reader.read([part.block for part in piece])
+def _write_piece(
+    file: FilePlan,
+    target: ExportFile,
+    reader: BlockReader,
+    scratch: Scratch,
+    piece: list[Part],
+) -> int:
+    raws = reader.read([part.block for part in piece], scratch)
     for part, raw in zip(piece, raws, strict=True):
         if len(raw) != part.length:
             raise Corruption(

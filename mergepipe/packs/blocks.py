@@ -18,6 +18,7 @@ from mergepipe.packs.format import (
 from mergepipe.packs.index import Location
 from mergepipe.packs.reader import pack_key
 from mergepipe.packs.storage import Storage
+from mergepipe.parallel import Scratch
 
 __all__ = ["BlockReader", "Encoding", "encodings"]
 
@@ -60,11 +61,12 @@ class BlockReader:
             found.append(links)
         return found
 
-    def read(self, blocks: Sequence[BlockId]) -> list[memoryview]:
+    def read(self, blocks: Sequence[BlockId], scratch: Scratch | None = None) -> list[memoryview]:
         """The raw bytes of each block, in order, each compared with its id.
 
         Memory: the encoded and raw bytes of all of them and of their bases; callers read a few
-        MiB at a time. Raises MissingObject and Corruption naming the block.
+        MiB at a time. In `scratch`, which is reset first, it is used again by the thread's next
+        read. Raises MissingObject and Corruption naming the block.
         """
         avoid: set[Place] = set()
         damage: Corruption | None = None
@@ -75,7 +77,7 @@ class BlockReader:
             except Corruption as error:
                 raise damage or error from None
             try:
-                return _Reading(self._storage, chosen).run(blocks)
+                return _Reading(self._storage, chosen, scratch).run(blocks)
             except _PackGone as gone:
                 refreshes += 1
                 if refreshes > _MOST_REFRESHES:
@@ -107,8 +109,13 @@ class _PackGone(Exception):
 class _Reading:
     """One attempt to read blocks by their chosen encodings."""
 
-    def __init__(self, storage: Storage, chosen: dict[BlockId, Encoding]) -> None:
+    def __init__(
+        self, storage: Storage, chosen: dict[BlockId, Encoding], scratch: Scratch | None
+    ) -> None:
         self._storage = storage
+        self._scratch = scratch
+        if scratch is not None:
+            scratch.reset()
         self._chosen = chosen
         self._records: dict[Place, tuple[RecordHeader, memoryview]] = {}
         self._raws: dict[BlockId, memoryview] = {}
@@ -119,6 +126,11 @@ class _Reading:
             if block_id(self._raw(block)) != block:
                 raise self._blame(block)
         return [self._raws[block] for block in blocks]
+
+    def _memory(self, length: int) -> memoryview:
+        return (
+            memoryview(bytearray(length)) if self._scratch is None else self._scratch.take(length)
+        )
 
     def _fetch(self) -> None:
         """Every record that is needed, read with few large calls."""
@@ -153,7 +165,7 @@ class _Reading:
     def _read_span(self, neighbours: Sequence[Location], length: int) -> None:
         start = neighbours[0].offset
         key = pack_key(neighbours[0].pack)
-        span = memoryview(bytearray(length))
+        span = self._memory(length)
         try:
             count = self._storage.store.read_into(key, start, span)
         except FileNotFoundError:
@@ -209,7 +221,7 @@ class _Reading:
                     first, Corruption(f"block {block.hex()}: a raw record of the wrong length")
                 )
             return layers[0]
-        out = memoryview(bytearray(encoding.raw_length))
+        out = self._memory(encoding.raw_length)
         try:
             codec_tagged(first.codec, first.version).decode_into(layers, base, out)
         except CodecError as error:
