@@ -26,8 +26,8 @@ import models
 import torch
 from kernels import Kernels
 
-BASE = models.Schedule(steps=300, most_s=60, rate=3e-3, seed=1)
-TUNING = models.Schedule(steps=100, most_s=20, rate=6e-4, seed=2)
+BASE = models.Schedule(steps=300, most_s=45, rate=3e-3, seed=1)
+TUNING = models.Schedule(steps=100, most_s=15, rate=6e-4, seed=2)
 OWN_SHARE = 0.7
 METHOD = ("--method", "task_arithmetic", "--weight", "0.35")
 BUDGET = "raw:10%"
