@@ -1,7 +1,5 @@
 """Which tensors of two snapshots pair up: the same name, dtype, row shape and grid."""
 
-from collections.abc import Mapping
-
 from mergepipe.catalog.pairs import Pair
 from mergepipe.dtypes import byte_length, dtype_of
 from mergepipe.ids import ObjectId
@@ -16,11 +14,9 @@ class BaseTensors:
         self._objects = objects
         self._by_place: dict[tuple[str, str], ObjectId] = {}
         self._by_name: dict[str, ObjectId] = {}
-        for file in snapshot.files:
-            if isinstance(file.content, Safetensors):
-                for entry in file.content.tensors:
-                    self._by_place[file.path, entry.name] = entry.tensor
-                    self._by_name.setdefault(entry.name, entry.tensor)
+        for path, name, identity in _named(snapshot):
+            self._by_place[path, name] = identity
+            self._by_name.setdefault(name, identity)
 
     def pair(
         self, path: str, name: str, dtype: str, shape: tuple[int, ...], block_bytes: int
@@ -72,11 +68,3 @@ def _named(snapshot: Snapshot) -> list[tuple[str, str, ObjectId]]:
         if isinstance(file.content, Safetensors)
         for entry in file.content.tensors
     ]
-
-
-def by_name(snapshot: Snapshot) -> Mapping[str, ObjectId]:
-    """Tensor ids by name; of two files with one name, the first."""
-    names: dict[str, ObjectId] = {}
-    for _, name, identity in _named(snapshot):
-        names.setdefault(name, identity)
-    return names

@@ -101,10 +101,6 @@ class TensorView:
         estimated = float(self.estimate_energies.sum())
         return total / estimated if estimated > 0 else 1.0
 
-    def coarse_hash(self, block: int) -> bytes:
-        """BLAKE3 of the block's packed trits."""
-        return self.source.coarse[block * ID_BYTES : (block + 1) * ID_BYTES]
-
     @cached_property
     def distinct(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint64]]:
         """Distinct |d| of the whole tensor, ascending, and how often each occurs; may be empty."""

@@ -11,6 +11,7 @@ from mergepipe.names import quoted
 from mergepipe.objects.grid import spans
 from mergepipe.objects.records import FileEntry, Safetensors, Snapshot, Tensor
 from mergepipe.objects.store import ObjectStore
+from mergepipe.repository.history import file_tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ def plan_file(entry: FileEntry, objects: ObjectStore) -> FilePlan:
     """The parts of a file of a snapshot. Raises Corruption if they do not add up to its size."""
     parts: list[Part] = []
     end = 0
-    for identity in _tensor_ids(entry):
+    for identity in file_tensors(entry):
         tensor = objects.tensor(identity)
         placed = list(_place(tensor, end, identity))
         parts += placed
@@ -84,13 +85,6 @@ def named_tensors(snapshot: Snapshot) -> Iterator[tuple[str, ObjectId]]:
 def tensor_bytes(tensor: Tensor) -> int:
     """Raw size of a tensor."""
     return byte_length(dtype_of(tensor.dtype), tensor.shape)
-
-
-def _tensor_ids(entry: FileEntry) -> list[ObjectId]:
-    content = entry.content
-    if isinstance(content, Safetensors):
-        return [content.header, *(tensor.tensor for tensor in content.tensors)]
-    return [content.data]
 
 
 def _place(tensor: Tensor, offset: int, identity: ObjectId) -> Iterator[Part]:

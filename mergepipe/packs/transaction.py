@@ -64,10 +64,6 @@ class Transaction:
         """Whether the block is in the store or in this transaction."""
         return block in self._blocks or self._storage.ask(lambda view: view.has_block(block))
 
-    def pending_blocks(self) -> set[BlockId]:
-        """The blocks added so far. Do not change it."""
-        return self._blocks
-
     def add_block(self, block: EncodedBlock) -> bool:
         """Append a block's records, unless this transaction has it; whether it was appended."""
         if block.id in self._blocks:

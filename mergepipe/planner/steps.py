@@ -10,12 +10,9 @@ from typing import Self
 
 from mergepipe.dtypes import DType, dtype_of
 from mergepipe.errors import Corruption, MergeInputError
-from mergepipe.ids import ID_BYTES, BlockId
-from mergepipe.objects.merging import Depth
+from mergepipe.ids import ID_BYTES
 from mergepipe.objects.records import Tensor
 from mergepipe.packs.format import MAX_BLOCK_BYTES
-
-_KEPT = frozenset((Depth.OMITTED, Depth.EQUAL))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +61,3 @@ def output_block_bytes(layout: Tensor, dtype: DType) -> int:
             "commit the models with a smaller store.block_size, or keep their dtype",
         )
     return length
-
-
-def blocks_under(tensor: Tensor, grid: Grid, span: tuple[int, int]) -> list[BlockId]:
-    """The ids of a tensor's blocks that a step's elements touch, in order."""
-    return [
-        BlockId(tensor.blocks[block * ID_BYTES : (block + 1) * ID_BYTES])
-        for block in grid.under(*span)
-    ]
-
-
-def keeps_base(depths: bytes | tuple[int, ...], *, omitted_is_noop: bool, cast: bool) -> bool:
-    """Whether a step's output is the base's block as it stands: then nothing is read for it.
-
-    depths  one per expert. omitted_is_noop: the method's. cast: the output has another dtype.
-    """
-    return omitted_is_noop and not cast and all(depth in _KEPT for depth in depths)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from mergepipe.ids import ObjectId
-from mergepipe.objects.records import Blob, Commit, Snapshot
+from mergepipe.objects.records import Blob, Commit, FileEntry, Snapshot
 
 # How far a walk looks beyond the next commit for a child with a wrong clock (git's SLOP is 5).
 _LOOK_AHEAD = 32
@@ -283,9 +283,14 @@ def reachable(
 def snapshot_tensors(snapshot: Snapshot) -> Iterator[ObjectId]:
     """The tensor objects of a snapshot's files, headers and opaque files included, in order."""
     for file in snapshot.files:
-        if isinstance(file.content, Blob):
-            yield file.content.data
-        else:
-            yield file.content.header
-            for entry in file.content.tensors:
-                yield entry.tensor
+        yield from file_tensors(file)
+
+
+def file_tensors(file: FileEntry) -> Iterator[ObjectId]:
+    """The tensor objects whose bytes, one after the other, are a file's."""
+    if isinstance(file.content, Blob):
+        yield file.content.data
+    else:
+        yield file.content.header
+        for entry in file.content.tensors:
+            yield entry.tensor
