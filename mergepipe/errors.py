@@ -158,6 +158,18 @@ class AuthenticationError(MergepipeError):
     kind = "auth"
 
 
+class RemoteUnreachable(MergepipeError):
+    """The other side did not answer, or the line broke and stayed broken."""
+
+    kind = "remote_unreachable"
+
+
+class RemoteRefused(MergepipeError):
+    """The other side said no, or what it sent breaks the rules and was not taken."""
+
+    kind = "remote_refused"
+
+
 class OverBudget(MergepipeError):
     """The budget is too small for anything useful."""
 

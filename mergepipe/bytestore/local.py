@@ -113,6 +113,11 @@ class LocalByteStore:
             # "a.b" comes before "a/b": a folder is sorted with its slash, as its keys are.
             pending += sorted(entries, reverse=True)
 
+    def values(self, prefix: str) -> dict[str, bytes]:
+        """All values of a folder of small ones, by key."""
+        found = ((key, self.get(key)) for key in self.list(prefix))
+        return {key: value for key, value in found if value is not None}
+
     def create(self) -> LocalWriter:
         """Begin a value in this process's session directory."""
         with self._lock:

@@ -76,6 +76,11 @@ class MemoryByteStore:
         with self._lock:
             return iter(sorted(key for key in self._values if key.startswith(prefix)))
 
+    def values(self, prefix: str) -> dict[str, bytes]:
+        """All values of a folder of small ones, by key."""
+        found = ((key, self.get(key)) for key in self.list(prefix))
+        return {key: value for key, value in found if value is not None}
+
     def create(self) -> MemoryWriter:
         """Begin a value."""
         return MemoryWriter()

@@ -6,7 +6,7 @@ Every implementation passes tests/bytestore/test_conformance.py.
 
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Protocol, Self, TypeAlias
+from typing import Protocol, Self, TypeAlias, runtime_checkable
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -69,6 +69,13 @@ class ByteStore(Protocol):
         """
         ...
 
+    def values(self, prefix: str) -> dict[str, bytes]:
+        """All values of a folder of small ones (`refs/`), in one exchange where there is a wire.
+
+        Sorted by key. Bounded: raises RemoteRefused where another side offers absurdly many.
+        """
+        ...
+
     def create(self) -> ByteWriter:
         """Begin an unpublished value."""
         ...
@@ -86,9 +93,21 @@ class ByteStore(Protocol):
         ...
 
     def compare_and_swap(self, key: str, old: bytes | None, new: bytes | None) -> bool:
-        """Replace `old` by `new` (None: absent) durably; False if the value is not `old`."""
+        """Replace `old` by `new` (None: absent) durably; False if the value is not `old`.
+
+        A reply that is lost is looked up, never reported as False (docs/format-remote.md).
+        """
         ...
 
     def delete(self, key: str) -> None:
         """Remove a key; nothing happens if it is not there."""
+        ...
+
+
+@runtime_checkable
+class Holding(Protocol):
+    """A byte store whose other side can tell what it holds."""
+
+    def holds(self, ids: Sequence[bytes]) -> list[bool]:
+        """Whether each block or object is there whole: all its layers, and the bases it needs."""
         ...

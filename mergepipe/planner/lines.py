@@ -1,0 +1,83 @@
+"""A merge spelled out tensor by tensor: what every front end comes to, and plans are made from.
+
+A simple recipe (`recipe.py`) has a line for each tensor of its layout. A mergekit config has whatever its
+slices, modules, filters and stages say; tensors of an earlier stage that a later one takes in are
+lines as well, which no file holds.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from mergepipe.dtypes import DType
+from mergepipe.ids import ObjectId
+from mergepipe.methods.parameters import Settings
+from mergepipe.methods.protocol import Method
+from mergepipe.objects.merging import LowRank, TermKind
+from mergepipe.planner.recipe import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The tensor that an earlier line makes, by its place among the lines."""
+
+    line: int
+
+
+Source: TypeAlias = ObjectId | Made
+
+
+@dataclass(frozen=True, slots=True)
+class LineInput:
+    """One term of a line, or its base.
+
+    model    place among the merge's models; -1 where it comes of a line that was made
+    source   None: the model lacks it, and that counts as no delta
+    factors  with FULL: added to the weights (model+lora); with LOW_RANK: all there is, and no source
+    """
+
+    model: int
+    source: Source | None
+    kind: TermKind = TermKind.FULL
+    factors: LowRank | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One tensor to make.
+
+    file      of the output that holds it; None for one that only later lines take in
+    name      its own: of the output, and what random masks are drawn by
+    like      a stored tensor with its shape and block grid (dtype may differ)
+    settings  of the method, for the inputs in their order
+    base      what differences are taken from; for methods without one None
+    copied    the output is the (stored) first input as it stands, bit for bit
+    """
+
+    file: str | None
+    name: str
+    like: ObjectId
+    dtype: DType
+    method: Method
+    settings: Settings
+    base: LineInput | None
+    inputs: tuple[LineInput, ...]
+    copied: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """All lines of a merge, each after those it takes in.
+
+    layout  a snapshot whose files the output has: its tensor files name the lines with a `file`, in
+            their order (its tensors need not be those of the output), the others are taken over
+    models  every model that a line reads, the base among them
+    base    the model that commits lean on (its place among the models), or None
+    """
+
+    layout: ObjectId
+    models: tuple[Model, ...]
+    lines: tuple[Line, ...]
+    base: int | None = None
+    seed: int = 0
+    notes: Mapping[str, str] = field(default_factory=dict)
