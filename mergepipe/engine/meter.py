@@ -137,6 +137,10 @@ class CountingStore:
         """As the store below."""
         return self._store.list(prefix)
 
+    def values(self, prefix: str) -> dict[str, bytes]:
+        """All values of a folder of small ones, by key."""
+        return self._store.values(prefix)
+
     def create(self) -> ByteWriter:
         """As the store below."""
         return self._store.create()

@@ -1,8 +1,8 @@
 """A merge spelled out tensor by tensor: what every front end comes to, and plans are made from.
 
-A simple recipe (`recipe.py`) has a line for each tensor of its layout. A mergekit config has whatever its
-slices, modules, filters and stages say; tensors of an earlier stage that a later one takes in are
-lines as well, which no file holds.
+A simple recipe (`recipe.py`) has a line for each tensor of its layout. A mergekit config has what
+its slices, modules, filters and stages say; tensors of an earlier stage that a later one takes in
+are lines as well, which no file holds.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ class LineInput:
 
     model    place among the merge's models; -1 where it comes of a line that was made
     source   None: the model lacks it, and that counts as no delta
-    factors  with FULL: added to the weights (model+lora); with LOW_RANK: all there is, and no source
+    factors  with FULL: added to the weights (model+lora); with LOW_RANK: all there is, no source
     """
 
     model: int
