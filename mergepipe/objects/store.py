@@ -1,5 +1,6 @@
 """Objects by id: read through the index, verified by hash, written through a transaction."""
 
+from collections.abc import Iterable
 from typing import TypeVar
 
 from mergepipe.codecs.registry import codec_tagged
@@ -45,6 +46,13 @@ class ObjectStore:
     def has(self, identity: ObjectId) -> bool:
         """Whether the object is in a pack."""
         return bool(self._copies(identity))
+
+    def present(self, candidates: Iterable[ObjectId]) -> list[ObjectId]:
+        """Those of some values that are ids of indexed objects, in their order."""
+        wanted = list(candidates)
+        return self._storage.ask(
+            lambda view: [one for one in wanted if view.object(one) is not None]
+        )
 
     def canonical(self, identity: ObjectId) -> bytes:
         """The object's bytes, verified. Raises MissingObject, Corruption."""
