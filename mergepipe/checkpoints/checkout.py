@@ -7,10 +7,10 @@ from mergepipe.checkpoints.assembly import FilePlan, plan_file
 from mergepipe.checkpoints.export import export
 from mergepipe.checkpoints.worktree import Worktree, compare
 from mergepipe.errors import WorktreeDirty
-from mergepipe.formats.paths import check_paths
 from mergepipe.formats.writing import ExportDirectory
 from mergepipe.ids import ObjectId
 from mergepipe.names import quoted
+from mergepipe.objects.paths import check_paths
 from mergepipe.objects.records import FileEntry, Snapshot
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader

@@ -14,10 +14,10 @@ from typing import Protocol, Self
 from mergepipe.checkpoints.layout import PIECE_BYTES, FileLayout, Layout, Span, lay_out, pieces
 from mergepipe.checkpoints.outcome import BlockOutcome
 from mergepipe.formats.huggingface import check_shards
-from mergepipe.formats.paths import check_paths
 from mergepipe.formats.tree import SourceFile, StableReader, open_stable
 from mergepipe.ids import BlockId, ObjectId, block_id
 from mergepipe.objects.encoding import encode
+from mergepipe.objects.paths import check_paths
 from mergepipe.objects.records import Blob, FileEntry, Safetensors, Snapshot, Tensor, TensorEntry
 from mergepipe.packs.encoding import EncodedBlock
 from mergepipe.parallel import BufferPool, ordered_map

@@ -20,9 +20,9 @@ from mergepipe.errors import (
     UnsafePath,
 )
 from mergepipe.formats.ignore import IGNORE_FILE, IgnoreRules
-from mergepipe.formats.paths import check_path, check_paths
 from mergepipe.formats.writing import is_unfinished_export
 from mergepipe.names import quoted
+from mergepipe.objects.paths import check_path, check_paths
 
 _SKIPPED = (".mergepipe", ".git")
 

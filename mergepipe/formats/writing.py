@@ -18,9 +18,9 @@ from typing import NoReturn, Self
 
 from mergepipe.bytestore.local_writer import sync_directory
 from mergepipe.errors import MergepipeError, NoSpace, UnsafePath
-from mergepipe.formats.paths import check_path
 from mergepipe.ids import Buffer
 from mergepipe.names import quoted
+from mergepipe.objects.paths import check_path
 from mergepipe.sizes import format_size
 
 _FLUSH_BYTES = 32 << 20

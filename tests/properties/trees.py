@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from mergepipe.dtypes import DTYPES, DType, byte_length
 from mergepipe.errors import UnsafePath
 from mergepipe.formats.ignore import IGNORE_FILE
-from mergepipe.formats.paths import check_paths
+from mergepipe.objects.paths import check_paths
 
 BLOCK_BYTES = 4096
 # Content and executable bit, by path.

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mergepipe.errors import UnsafePath
-from mergepipe.formats.paths import MAX_DEPTH, check_path, check_paths
 from mergepipe.names import escape_for_terminal, quoted
+from mergepipe.objects.paths import MAX_DEPTH, check_path, check_paths
 
 SAFE = [
     "config.json", "a/b/c.safetensors", ".gitattributes", ".gitignore", ".mpignore", "a b", "...",
