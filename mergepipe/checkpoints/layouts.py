@@ -1,0 +1,124 @@
+"""A layout: the snapshot that says which files a merge's output has, before any tensor is made.
+
+Its tensor files name the output's tensors in their order; what stands there are stored tensors of
+the same shape, which give the block grid (`planner.lines.Line.like`). All other files are final.
+Nothing of a weight is read for it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mergepipe.codecs.registry import codec_named
+from mergepipe.dtypes import U8, byte_length, dtype_of
+from mergepipe.errors import MergeInputError
+from mergepipe.formats.safetensors import build_header
+from mergepipe.formats.shards import INDEX_NAME, SHARD_BYTES, cut_into_shards, shard_index
+from mergepipe.ids import BlockId, ObjectId, block_id
+from mergepipe.names import quoted
+from mergepipe.objects.encoding import encode
+from mergepipe.objects.grid import spans
+from mergepipe.objects.paths import check_paths
+from mergepipe.objects.records import Blob, FileEntry, Safetensors, Snapshot, Tensor, TensorEntry
+from mergepipe.packs.encoding import EncodedBlock, encode_block
+
+# What transformers asks for before it loads a file.
+_METADATA = {"format": "pt"}
+
+
+@dataclass(frozen=True, slots=True)
+class LaidTensor:
+    """An output tensor: its name, and the stored tensor whose shape, dtype and grid it has."""
+
+    name: str
+    like: ObjectId
+    stored: Tensor
+
+    @property
+    def size_bytes(self) -> int:
+        """Raw size of the stored one."""
+        return byte_length(dtype_of(self.stored.dtype), self.stored.shape)
+
+
+class LayoutSink(Protocol):
+    """Where a layout's blocks and objects go: a transaction."""
+
+    def has_block(self, block: BlockId) -> bool:
+        """Whether the block is stored already."""
+        ...
+
+    def add_block(self, block: EncodedBlock) -> bool:
+        """Take an encoded block."""
+        ...
+
+    def add_object(self, canonical: bytes) -> ObjectId:
+        """Take an object; returns its id."""
+        ...
+
+
+def write_layout(
+    tensors: Sequence[LaidTensor],
+    files: Mapping[str, bytes],
+    carried: Iterable[FileEntry],
+    sink: LayoutSink,
+    *,
+    block_size: int,
+    shard_bytes: int = SHARD_BYTES,
+    sizes: Sequence[int] | None = None,
+) -> ObjectId:
+    """Write a layout; returns the snapshot's id.
+
+    files        what is made for this output (config.json, README.md...), by path
+    carried      files of an input that are taken over; `files` beats them
+    shard_bytes  tensor data of a file at most
+    sizes        of the output's tensors in bytes, where the dtype changes: what shards are cut by
+
+    Raises MergeInputError for two tensors of one name, UnsafePath, UsageError.
+    """
+    names = [tensor.name for tensor in tensors]
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise MergeInputError(f"the output would have two tensors called {quoted(twice)}")
+    shards = cut_into_shards(sizes or [tensor.size_bytes for tensor in tensors], shard_bytes)
+    made = dict(files)
+    if len(shards) > 1:
+        made[INDEX_NAME] = shard_index(
+            shards, names, sum(sizes or [tensor.size_bytes for tensor in tensors])
+        )
+    entries = [
+        _tensor_file(shard.path, [tensors[place] for place in shard.tensors], sink, block_size)
+        for shard in shards
+    ]
+    entries += [
+        FileEntry(path, False, len(data), Blob(write_bytes(data, sink, block_size)))
+        for path, data in made.items()
+    ]
+    taken = {entry.path for entry in entries}
+    entries += [entry for entry in carried if entry.path not in taken]
+    entries.sort(key=lambda entry: entry.path.encode())
+    check_paths([entry.path for entry in entries])
+    return sink.add_object(encode(Snapshot(tuple(entries))))
+
+
+def write_bytes(data: bytes, sink: LayoutSink, block_size: int) -> ObjectId:
+    """A file's bytes as a U8 tensor in a sink; returns the tensor's id."""
+    ids: list[BlockId] = []
+    for begin, end in spans(len(data), block_size):
+        piece = memoryview(data)[begin:end]
+        identity = block_id(piece)
+        if not sink.has_block(identity):
+            sink.add_block(encode_block(identity, piece, U8, codec_named("zstd")))
+        ids.append(identity)
+    return sink.add_object(encode(Tensor(U8.name, (len(data),), block_size, b"".join(ids))))
+
+
+def _tensor_file(
+    path: str, tensors: Sequence[LaidTensor], sink: LayoutSink, block_size: int
+) -> FileEntry:
+    header = build_header(
+        [(one.name, dtype_of(one.stored.dtype), one.stored.shape) for one in tensors], _METADATA
+    )
+    entries = tuple(TensorEntry(one.name, one.like) for one in tensors)
+    size = len(header) + sum(one.size_bytes for one in tensors)
+    content = Safetensors(write_bytes(header, sink, block_size), entries)
+    return FileEntry(path, False, size, content)

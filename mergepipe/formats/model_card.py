@@ -1,0 +1,89 @@
+"""The README.md of a merged model: what it is made of, so that someone who finds it can tell."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+CARD_NAME = "README.md"
+RECIPE_NAME = "mergekit_config.yml"
+
+
+@dataclass(frozen=True, slots=True)
+class CardInput:
+    """A model that went in: as the recipe calls it, its role, and the commit (hex) it was."""
+
+    label: str
+    role: str
+    commit: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a card tells.
+
+    recipe  as text (YAML), or empty where the merge was typed as options
+    budget  as it was given; None: everything was read
+    """
+
+    title: str
+    methods: Sequence[str]
+    inputs: Sequence[CardInput]
+    budget: str | None
+    recipe: str
+
+
+def model_card(card: Card) -> bytes:
+    """The card as Markdown with the front matter that model hubs read. Same card, same bytes."""
+    lines = [
+        "---",
+        *_front_matter(card),
+        "---",
+        "",
+        f"# {_inline(card.title)}",
+        "",
+        f"A merge of {len(card.inputs)} model{'s' if len(card.inputs) != 1 else ''}, made with "
+        f"mergepipe by {_listed(card.methods)}.",
+        "",
+        "| model | role | commit |",
+        "|---|---|---|",
+        *(
+            f"| {_inline(one.label)} | {_inline(one.role)} | "
+            f"{f'`{one.commit}`' if one.commit else 'not committed'} |"
+            for one in card.inputs
+        ),
+        "",
+        f"Expert weights read: at most {_inline(card.budget)} (a budget)."
+        if card.budget
+        else "Every expert weight was read: this is the exact merge.",
+    ]
+    if card.recipe:
+        fence = _fence(card.recipe)
+        lines += ["", "## Recipe", "", f"{fence}yaml", card.recipe.rstrip("\n"), fence]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _front_matter(card: Card) -> list[str]:
+    # JSON strings are YAML strings: nothing in a label can leave its quotes.
+    named = [f"- {json.dumps(one.label, ensure_ascii=True)}" for one in card.inputs]
+    return ["base_model:", *named, "library_name: transformers", "tags:", "- mergepipe", "- merge"]
+
+
+def _listed(methods: Sequence[str]) -> str:
+    return ", then ".join(f"`{method}`" for method in methods)
+
+
+def _inline(text: str) -> str:
+    """Text that stays one cell of a table and starts no markup."""
+    plain = "".join(char if char.isprintable() else " " for char in text)
+    for char in "\\`*_{}[]<>#|":
+        plain = plain.replace(char, "\\" + char)
+    return plain
+
+
+def _fence(text: str) -> str:
+    """A fence longer than any run of backticks inside."""
+    longest = run = 0
+    for char in text:
+        run = run + 1 if char == "`" else 0
+        longest = max(longest, run)
+    return "`" * max(3, longest + 1)
