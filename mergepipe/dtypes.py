@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from math import prod
 
-from mergepipe.errors import MalformedFile
+from mergepipe.errors import MalformedFile, UsageError
 
 
 class Kind(StrEnum):
@@ -61,6 +61,19 @@ F16 = DTYPES["F16"]
 F32 = DTYPES["F32"]
 F64 = DTYPES["F64"]
 
+# What torch, transformers and mergekit call the dtypes that safetensors names otherwise.
+_TORCH_NAMES = {
+    "bfloat16": "BF16",
+    "float16": "F16",
+    "half": "F16",
+    "float32": "F32",
+    "float": "F32",
+    "float64": "F64",
+    "double": "F64",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
+}
+
 
 def dtype_of(name: str) -> DType:
     """The dtype called `name` in a safetensors header. Raises MalformedFile for an unknown one."""
@@ -70,6 +83,15 @@ def dtype_of(name: str) -> DType:
         raise MalformedFile(
             f"unknown dtype {name!r}", f"known dtypes: {', '.join(DTYPES)}"
         ) from None
+
+
+def dtype_called(name: str) -> DType:
+    """The dtype that safetensors or torch call `name`, in any case. Raises UsageError."""
+    plain = name.strip().removeprefix("torch.")
+    found = DTYPES.get(_TORCH_NAMES.get(plain.lower(), plain.upper()))
+    if found is None:
+        raise UsageError(f"no dtype is called {name!r}", "try bfloat16, float16 or float32")
+    return found
 
 
 def byte_length(dtype: DType, shape: tuple[int, ...]) -> int:

@@ -4,25 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mergepipe.dtypes import DTYPES, DType
+from mergepipe.dtypes import DType, dtype_called
 from mergepipe.errors import MergeInputError, UsageError
 
 if TYPE_CHECKING:
     from mergepipe.methods.protocol import Method
     from mergepipe.planner.recipe import Setting
-
-# What torch, transformers and mergekit call the dtypes that safetensors names otherwise.
-_TORCH_NAMES = {
-    "bfloat16": "BF16",
-    "float16": "F16",
-    "half": "F16",
-    "float32": "F32",
-    "float": "F32",
-    "float64": "F64",
-    "double": "F64",
-    "float8_e4m3fn": "F8_E4M3",
-    "float8_e5m2": "F8_E5M2",
-}
 
 _SEEDS = 1 << 63
 
@@ -88,15 +75,6 @@ class PlanRequest:
                 "choose a float dtype, such as BF16, F16 or F32",
             )
         return found
-
-
-def dtype_called(name: str) -> DType:
-    """The dtype that safetensors or torch call `name`, in any case. Raises UsageError."""
-    plain = name.strip().removeprefix("torch.")
-    found = DTYPES.get(_TORCH_NAMES.get(plain.lower(), plain.upper()))
-    if found is None:
-        raise UsageError(f"no dtype is called {name!r}", "try bfloat16, float16 or float32")
-    return found
 
 
 def check_device(device: str) -> None:
