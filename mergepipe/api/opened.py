@@ -110,17 +110,26 @@ class OpenRepository:
     def configure(self, key: str, value: str | None) -> None:
         """Set `key` in `config.toml` as `value` says, or with None back to its default.
 
-        Raises ConfigError, Locked.
+        Raises ConfigError, UsageError (a URL that no remote can have), Locked.
         """
+        if value is not None and key.startswith("remote.") and key.endswith(".url"):
+            from mergepipe.transfer.remotes import check_remote_url
+
+            check_remote_url(value)
+        self.edit_config(
+            lambda text: (
+                configuration.without_value(text, key)
+                if value is None
+                else configuration.with_value(text, key, value)
+            )
+        )
+
+    def edit_config(self, edit: Callable[[str], str]) -> None:
+        """Replace the text of `config.toml` by what `edit` makes of it. Raises ConfigError."""
         path = self.directory / layout.CONFIG
         with self.refs.locked():
             text = path.read_text(encoding="utf-8") if path.exists() else ""
-            text = configuration.with_format(text)
-            if value is None:
-                text = configuration.without_value(text, key)
-            else:
-                text = configuration.with_value(text, key, value)
-            self.store.put(layout.CONFIG, text.encode())
+            self.store.put(layout.CONFIG, edit(configuration.with_format(text)).encode())
             self.config = _load_config(path)
 
     def resolve(self, revision: str) -> ObjectId:

@@ -18,6 +18,7 @@ from mergepipe.names import quoted
 if TYPE_CHECKING:
     from mergepipe.api import Repository
     from mergepipe.cli.progress import ClosableProgress
+    from mergepipe.transfer.credentials import Credentials
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,18 @@ class Session:
         if not (directory / "packs").is_dir():
             raise NoRepository(f"MP_DIR names {quoted(named)}, which is no repository")
         return directory
+
+    def credentials(self, directory: Path | None = None) -> "Credentials":
+        """Who we are to remotes: the environment's tokens, the user's and the repository's.
+
+        `directory` is the repository's, if there is one. Raises ConfigError for a file of tokens
+        that others can read.
+        """
+        from mergepipe.transfer.credentials import gather
+
+        settings = self.environment.get("XDG_CONFIG_HOME") or ""
+        home = Path(settings) if settings else Path(self.environment.get("HOME", "/")) / ".config"
+        return gather(self.environment, directory, home / "mergepipe")
 
     def emit(self, document: object, text: str) -> None:
         """The result: the document as JSON, or the text; both on stdout."""

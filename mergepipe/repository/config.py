@@ -54,9 +54,13 @@ class HookSettings:
 
 @dataclass(frozen=True, slots=True)
 class RemoteSettings:
-    """`[remote.NAME]`: where another copy of the repository is."""
+    """`[remote.NAME]`: where another copy of the repository is.
+
+    `lazy`: blocks are fetched from it when they are read (docs/format-remote.md, "Lazy clones").
+    """
 
     url: str
+    lazy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,8 @@ class Config:
             yield key, getattr(getattr(self, section), name)
         for remote, settings in self.remote.items():
             yield f"remote.{remote}.url", settings.url
+            if settings.lazy:
+                yield f"remote.{remote}.lazy", True
 
 
 def parse(text: str, where: str = "config.toml") -> Config:
@@ -97,7 +103,7 @@ def parse(text: str, where: str = "config.toml") -> Config:
         raise ConfigError(f"{where} is not valid TOML: {error}", f"edit {where}") from error
     _check_format(document, where)
     values: dict[str, dict[str, Value]] = {name: {} for name in _SECTIONS}
-    remotes: dict[str, RemoteSettings] = {}
+    remotes: dict[str, dict[str, Value]] = {}
     for key, value in _flatten(document, where):
         try:
             parsed = _parser(key)(value)
@@ -105,12 +111,19 @@ def parse(text: str, where: str = "config.toml") -> Config:
             raise ConfigError(f"{where}: {error.message}", error.hint) from error
         section, _, name = key.partition(".")
         if section == "remote":
-            remotes[name.rpartition(".")[0]] = RemoteSettings(str(parsed))
+            remote, _, name = name.rpartition(".")
+            remotes.setdefault(remote, {})[name] = parsed
         else:
             values[section][name] = parsed
+    for remote, settings in remotes.items():
+        if "url" not in settings:
+            raise ConfigError(f"{where}: remote.{remote} has no url", "mp remote rm, or set one")
     # _parser has checked each value's type against the field it is for.
     sections: dict[str, Any] = {name: cls(**values[name]) for name, cls in _SECTIONS.items()}
-    return Config(remote=remotes, **sections)
+    found: dict[str, Any] = remotes
+    return Config(
+        remote={name: RemoteSettings(**settings) for name, settings in found.items()}, **sections
+    )
 
 
 def with_value(text: str, key: str, value: str) -> str:
@@ -143,6 +156,15 @@ def without_value(text: str, key: str) -> str:
     del tables[-1][name]
     if folders[0] == "remote" and not tables[-1]:
         del tables[-2][folders[-1]]
+    return _checked(document)
+
+
+def without_remote(text: str, remote: str) -> str:
+    """`text` without any setting of a remote. Raises ConfigError if there is none."""
+    document = _document(text)
+    if remote not in document.get("remote", {}):
+        raise ConfigError(f"no remote is called {remote!r}", "`mp remote list` lists them")
+    del document["remote"][remote]
     return _checked(document)
 
 
@@ -216,12 +238,12 @@ def _parser(key: str) -> Callable[[object], Value]:
         return lambda value: _named(key, _KEYS[key], value)
     if key.startswith("remote."):
         _, remote, name = _split(key)
-        if name == "url" and remote:
+        if name in _REMOTE_KEYS and remote:
             try:
                 check_ref_name(f"{REMOTES}{remote}/x")
             except InvalidRefName as error:
                 raise ConfigError(f"not a name for a remote: {remote!r}", error.hint) from error
-            return lambda value: _named(key, _text, value)
+            return lambda value: _named(key, _REMOTE_KEYS[name], value)
     raise ConfigError(f"unknown key {key!r}", _nearest(key))
 
 
@@ -316,3 +338,4 @@ _KEYS: dict[str, Callable[[object], Value]] = {
     "user.author": _text,
     "hooks.enabled": _flag,
 }
+_REMOTE_KEYS: dict[str, Callable[[object], Value]] = {"url": _text, "lazy": _flag}

@@ -1,0 +1,57 @@
+"""The remotes of a repository: added, removed, listed, and connected to."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mergepipe.bytestore.protocol import ByteStore
+from mergepipe.errors import UsageError
+from mergepipe.names import quoted
+from mergepipe.repository import config as configuration
+from mergepipe.repository.refnames import REMOTES
+from mergepipe.repository.refs import ANY
+from mergepipe.transfer import remotes
+from mergepipe.transfer.connect import connect
+from mergepipe.transfer.credentials import Credentials
+from mergepipe.transfer.urls import RemoteUrl
+
+if TYPE_CHECKING:
+    from mergepipe.api.opened import OpenRepository
+
+
+def add(repository: "OpenRepository", name: str, url: str) -> RemoteUrl:
+    """Add a remote; relative paths begin where this process is. Raises UsageError, Locked."""
+    return remotes.add_remote(repository.config.remote, repository.configure, name, url)
+
+
+def remove(repository: "OpenRepository", name: str) -> int:
+    """Remove a remote and what it last had; returns how many of its refs that were.
+
+    Raises UsageError, Locked.
+    """
+    if name not in repository.config.remote:
+        raise UsageError(f"no remote is called {quoted(name)}", "`mp remote list` lists them")
+    who = repository.signature()
+    with repository.refs.locked():
+        repository.edit_config(lambda text: configuration.without_remote(text, name))
+        gone = repository.refs.names(f"{REMOTES}{name}/")
+        for ref in gone:
+            repository.refs.delete(ref, expected=ANY, who=who, why="remote removed")
+    return len(gone)
+
+
+def find(repository: "OpenRepository", wanted: str | None) -> tuple[str, RemoteUrl]:
+    """Name (empty if given as a URL) and URL of a remote. Raises UsageError."""
+    return remotes.find_remote(repository.config.remote, wanted, _here(repository.directory))
+
+
+def open_remote(
+    repository: "OpenRepository", wanted: str | None, credentials: Credentials
+) -> tuple[str, RemoteUrl, ByteStore]:
+    """`find`, and the byte store of the other side; the caller closes it."""
+    name, url = find(repository, wanted)
+    return name, url, connect(url, credentials, name)
+
+
+def _here(directory: Path) -> Path:
+    """Where relative paths in the config begin: the folder that has `.mergepipe` in it."""
+    return directory.parent

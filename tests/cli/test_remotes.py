@@ -1,0 +1,53 @@
+"""`mp remote`."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.cli.conftest import Mp
+
+
+def test_remotes_come_and_go(committed: Path, tmp_path: Path, mp: Mp) -> None:
+    assert "no remotes yet" in mp("remote").err
+    mp("remote", "add", "origin", "../other")
+    added = mp("remote", "add", "up", "host:models", "--json").document
+    assert added == {"name": "up", "url": "ssh://host/~/models", "lazy": False}
+    assert mp("remote").out == "origin\nup\n"
+    assert mp("remote", "-v").out == f"origin  {tmp_path}/other\nup      ssh://host/~/models\n"
+    assert mp("remote", "list", "-v").out == mp("remote", "-v").out
+    assert mp("remote", "--json").document == mp("remote", "list", "--json").document
+    tip = mp("log", "--json").document[0]["commit"]
+    ref = committed / ".mergepipe/refs/remotes/origin/main"
+    ref.parent.mkdir(parents=True)
+    ref.write_text(tip + "\n")
+    assert "1 ref of it" in mp("remote", "rm", "origin", "-v").err
+    assert not ref.exists()
+    assert mp("remote").out == "up\n"
+    assert str(tmp_path / "other") not in (committed / ".mergepipe/config.toml").read_text()
+
+
+def test_what_no_remote_can_be(repository: Path, mp: Mp) -> None:
+    mp("remote", "add", "origin", "/srv/x")
+    for arguments in (
+        ("add", "origin", "/srv/y"),
+        ("add", "a/b", "/srv/y"),
+        ("add", "x", "https://me:secret@host"),
+        ("add", "x", "hf://org/name"),
+        ("rm", "nosuch"),
+    ):
+        said = mp("remote", *arguments, expect=2)
+        assert "secret" not in said.err
+    mp("config", "remote.origin.url", "https://me:secret@host", expect=2)
+    assert "secret" not in (repository / ".mergepipe/config.toml").read_text()
+
+
+def test_history_loads_no_transport(committed: Path) -> None:
+    program = (
+        "import sys; from mergepipe.cli.main import main; main(['log']); main(['remote']);"
+        "heavy = ('torch', 'numba', 'obstore', 'httpx', 'httpx2', 'huggingface_hub', 'ssl');"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=committed, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.endswith("[]\n"), done.stdout
