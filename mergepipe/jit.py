@@ -16,11 +16,15 @@ import numba
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def kernel(*signatures: str | Any, inline: bool = False) -> Callable[[Function], Function]:
+def kernel(
+    *signatures: str | Any, inline: bool = False, inner: bool = False
+) -> Callable[[Function], Function]:
     """Decorate a pure function as a compiled kernel (`nogil`, cached, no fastmath).
 
     With signatures (numba types or their string form) the kernel is compiled for exactly those;
-    without, for whatever types it is first called with.
+    without, for whatever types it is first called with. An `inner` one is called from kernels only,
+    which have its code in theirs: it is compiled with them, and not loaded (10 ms) on its own; its
+    signature tells the reader.
     """
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     if inline:
@@ -34,9 +38,9 @@ def kernel(*signatures: str | Any, inline: bool = False) -> Callable[[Function],
         # numba takes a cached kernel for fresh while its own file is unchanged. A kernel has the
         # code of those it calls, and values of constants, compiled in: all sources beside it count.
         dispatcher._cache._cache_file._source_stamp = _sources(_package_of(function))
-        for signature in signatures:
+        for signature in () if inner else signatures:
             dispatcher.compile(signature)
-        if signatures:
+        if signatures and not inner:
             dispatcher.disable_compile()
         return cast(Function, dispatcher)
 

@@ -37,7 +37,7 @@ def _moved(byte: Any) -> Any:
     return moved
 
 
-@kernel(void(_READ_U16, _U32))
+@kernel(void(_READ_U16, _U32), inner=True)
 def _frequencies(shares: Any, frequencies: Any) -> None:
     """One class's frequencies of 2^COARSE_BITS from its six shares."""
     frequencies[:] = 0

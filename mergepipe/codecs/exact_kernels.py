@@ -45,7 +45,7 @@ _READ_U16 = types.Array(uint16, 1, "C", readonly=True)
 _READ_I16 = types.Array(int16, 1, "C", readonly=True)
 
 
-@kernel(void(_READ_U16, int64, int64, _U16))
+@kernel(void(_READ_U16, int64, int64, _U16), inner=True)
 def _to_steps(values: Any, mantissa_bits: Any, pivot: Any, out: Any) -> None:
     """Floats' 16 bits to integers (two's complement) that grow with the value."""
     width = _u16(mantissa_bits)
@@ -64,7 +64,7 @@ def _to_steps(values: Any, mantissa_bits: Any, pivot: Any, out: Any) -> None:
         out[i] = _u16(_u16(0) - step) if values[i] >> _u16(15) else step
 
 
-@kernel(void(_READ_I16, _READ_I16, _U16, _U8))
+@kernel(void(_READ_I16, _READ_I16, _U16, _U8), inner=True)
 def _to_distances(tuned_steps: Any, base_steps: Any, distances: Any, down: Any) -> None:
     """How many steps apart, and whether the block is below its base."""
     for i in range(distances.size):
@@ -74,7 +74,7 @@ def _to_distances(tuned_steps: Any, base_steps: Any, distances: Any, down: Any) 
         down[i] = x < b
 
 
-@kernel(void(_READ_U16, _READ_U16, _READ_U16, _U16))
+@kernel(void(_READ_U16, _READ_U16, _READ_U16, _U16), inner=True)
 def _to_symbols(tuned: Any, base: Any, distances: Any, symbols: Any) -> None:
     for i in range(symbols.size):
         distance = np.uint32(distances[i])
@@ -84,7 +84,7 @@ def _to_symbols(tuned: Any, base: Any, distances: Any, symbols: Any) -> None:
         symbols[i] = np.uint32(0) if tuned[i] == base[i] else symbol
 
 
-@kernel(void(_READ_U16, _READ_U8, _READ_U8, _U16, _U8))
+@kernel(void(_READ_U16, _READ_U8, _READ_U8, _U16, _U8), inner=True)
 def _to_bits(distances: Any, trits: Any, down: Any, bits: Any, counts: Any) -> None:
     """What completes a range and, where the trit is 0, a sign."""
     for i in range(counts.size):
@@ -99,7 +99,7 @@ def _to_bits(distances: Any, trits: Any, down: Any, bits: Any, counts: Any) -> N
         counts[i] += np.uint8((trits[i] == 0) & (distances[i] > 0))
 
 
-@kernel(void(_READ_U16, _READ_U16, _READ_U16, int64, int64, _U8, _U16))
+@kernel(void(_READ_U16, _READ_U16, _READ_U16, int64, int64, _U8, _U16), inner=True)
 def _to_cut_bits(
     tuned: Any, steps: Any, symbols: Any, mantissa_bits: Any, pivot: Any, counts: Any, bits: Any
 ) -> None:
@@ -117,7 +117,7 @@ def _to_cut_bits(
         bits[i] = _u16(tuned[i] & (_u16(0xFFFF) if count == 16 else ones))
 
 
-@kernel(void(_READ_U16, _READ_U8, _READ_U8, int64, int64, int64, _U8))
+@kernel(void(_READ_U16, _READ_U8, _READ_U8, int64, int64, int64, _U8), inner=True)
 def _to_rows(
     base: Any, trits: Any, classes: Any, split: Any, mantissa_bits: Any, pivot: Any, rows: Any
 ) -> None:
@@ -228,7 +228,7 @@ def push(
     return at
 
 
-@kernel(void(_READ_U8, _READ_U8, _U8))
+@kernel(void(_READ_U8, _READ_U8, _U8), inner=True)
 def _bit_counts_of(symbols: Any, trits: Any, counts: Any) -> None:
     """How many bits complete each symbol: of its range, and one of sign where the trit is 0."""
     for i in range(counts.size):
@@ -238,7 +238,7 @@ def _bit_counts_of(symbols: Any, trits: Any, counts: Any) -> None:
         counts[i] = _u16((ranged if symbol >= _FIRST_RANGE else _u16(0)) + signed)
 
 
-@kernel(void(_READ_U8, _READ_U8, _READ_U16, _READ_U16, _U16))
+@kernel(void(_READ_U8, _READ_U8, _READ_U16, _READ_U16, _U16), inner=True)
 def _to_tuned_steps(symbols: Any, trits: Any, bits: Any, base_steps: Any, out: Any) -> None:
     """Undo the difference."""
     for i in range(out.size):
@@ -255,7 +255,7 @@ def _to_tuned_steps(symbols: Any, trits: Any, bits: Any, base_steps: Any, out: A
         out[i] = _u16(base_steps[i] - size) if down else _u16(base_steps[i] + size)
 
 
-@kernel(void(_READ_U8, _READ_I16, int64, int64, _U8))
+@kernel(void(_READ_U8, _READ_I16, int64, int64, _U8), inner=True)
 def _cut_counts_of(symbols: Any, steps: Any, mantissa_bits: Any, pivot: Any, counts: Any) -> None:
     """How many bits the cut lost; the leading bit of a small step tells the exponent."""
     most = np.int32(pivot - 1)
@@ -267,7 +267,7 @@ def _cut_counts_of(symbols: Any, steps: Any, mantissa_bits: Any, pivot: Any, cou
         counts[i] = count if symbols[i] else np.int32(0)
 
 
-@kernel(void(_READ_U8, _READ_U16, _READ_U8, _READ_U16, _READ_U16, int64, int64, _U16))
+@kernel(void(_READ_U8, _READ_U16, _READ_U8, _READ_U16, _READ_U16, int64, int64, _U16), inner=True)
 def _from_steps(
     symbols: Any,
     steps: Any,

@@ -37,7 +37,7 @@ def _finite_bits(change: Any) -> Any:
     return bits if np.uint32(bits & _SIZE) < _FINITE else np.uint32(0)
 
 
-@kernel(void(_READ_U16, _READ_U16, int64, _U32))
+@kernel(void(_READ_U16, _READ_U16, int64, _U32), inner=True)
 def _changes_of_halves(tuned: Any, base: Any, mantissa_bits: Any, out: Any) -> None:
     """Bits of float32 `tuned - base`."""
     if mantissa_bits == 7:
@@ -48,13 +48,13 @@ def _changes_of_halves(tuned: Any, base: Any, mantissa_bits: Any, out: Any) -> N
             out[i] = _finite_bits(np.float32(f16_value(tuned[i]) - f16_value(base[i])))
 
 
-@kernel(void(_READ_U32, _READ_U32, _U32))
+@kernel(void(_READ_U32, _READ_U32, _U32), inner=True)
 def _changes_of_singles(tuned: Any, base: Any, out: Any) -> None:
     for i in range(out.size):
         out[i] = _finite_bits(np.float32(bits_float(tuned[i]) - bits_float(base[i])))
 
 
-@kernel(int64(_U32, _U16, _U32))
+@kernel(int64(_U32, _U16, _U32), inner=True)
 def _count(changes: Any, uppers: Any, counts: Any) -> Any:
     """Count a tile's changes by key; returns the bits of the largest."""
     largest = np.int32(0)
@@ -71,7 +71,7 @@ def _count(changes: Any, uppers: Any, counts: Any) -> Any:
     return largest
 
 
-@kernel(int64(_U32, _U32, int64))
+@kernel(int64(_U32, _U32, int64), inner=True)
 def _gather(changes: Any, longs: Any, found: Any) -> Any:
     """Append the sizes of inexact changes to the `found` that are there; returns how many now."""
     for start in range(0, changes.size, _GROUP):

@@ -22,7 +22,7 @@ _U32_ROWS = types.Array(uint32, 2, "C")
 _READ_U8 = types.Array(uint8, 1, "C", readonly=True)
 
 
-@kernel(void(_U32, int64))
+@kernel(void(_U32, int64), inner=True)
 def normalise(weights: Any, total: Any) -> None:
     """Scale weights in place to sum to `total`; what is not 0 stays at least 1; all 0 stays."""
     size = weights.size
@@ -52,7 +52,7 @@ def normalise(weights: Any, total: Any) -> None:
         after -= less
 
 
-@kernel(int64(int64), inline=True)
+@kernel(int64(int64), inline=True, inner=True)
 def _code(frequency: Any) -> Any:
     """Four significant bits of a frequency, in order: 0..15 as they are, then eight an octave."""
     if frequency < 16:

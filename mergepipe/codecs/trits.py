@@ -99,7 +99,7 @@ def _signed(trit: Any) -> Any:
     return np.float32(np.int32(trit >> np.uint16(1)) - np.int32(trit & np.uint16(1)))
 
 
-@kernel(void(_READ_U8, float32, _F32))
+@kernel(void(_READ_U8, float32, _F32), inner=True)
 def _estimate_chunk(source: Any, magnitude: Any, out: Any) -> None:
     for j in range(STRIPE):
         first = _third(source[j])
