@@ -62,7 +62,7 @@ class ObjectStore:
             copies = self._copies(identity)
             for at in copies:
                 try:
-                    return self._read(identity, at)
+                    return self.read(identity, at)
                 except FileNotFoundError:
                     continue  # gc replaced the pack since the look-up
                 except Corruption as error:
@@ -79,7 +79,8 @@ class ObjectStore:
             f"object {identity.hex()} is in no pack", "mp fsck tells what else is missing"
         )
 
-    def _read(self, identity: ObjectId, at: Location) -> bytes:
+    def read(self, identity: ObjectId, at: Location) -> bytes:
+        """One copy of an object, verified. Raises Corruption, FileNotFoundError."""
         what = f"object {identity.hex()} in {pack_key(at.pack)}"
         sane = plausible_lengths(RecordKind.OBJECT, at.raw_length, at.encoded_length)
         if not sane or at.offset > 1 << 62:

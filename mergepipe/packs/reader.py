@@ -55,13 +55,15 @@ def read_exactly(store: ByteStore, key: str, offset: int, length: int) -> bytear
     return data
 
 
-def read_footer(store: ByteStore, pack: PackId) -> tuple[Content, list[tuple[RecordHeader, int]]]:
+def read_footer(
+    store: ByteStore, pack: PackId, key: str = ""
+) -> tuple[Content, list[tuple[RecordHeader, int]]]:
     """What a pack holds and every record's header and offset, from its verified footer.
 
-    Raises Corruption if header, trailer or footer are not what the pack's name says, and
-    FileNotFoundError if there is no such pack.
+    `key` says where it lies, if not among the packs. Raises Corruption if header, trailer or
+    footer are not what the pack's name says, and FileNotFoundError if there is no such pack.
     """
-    key = pack_key(pack)
+    key = key or pack_key(pack)
     size = store.size(key)
     if size is None:
         raise FileNotFoundError(key)

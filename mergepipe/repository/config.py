@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from mergepipe.codecs import registry
 from mergepipe.errors import ConfigError, InvalidRefName, MergepipeError
 from mergepipe.repository.refnames import REMOTES, check_ref_name
-from mergepipe.sizes import KIB, MIB, parse_size
+from mergepipe.sizes import GIB, KIB, MIB, parse_size
 
 if TYPE_CHECKING:
     import tomlkit
@@ -53,6 +53,17 @@ class HookSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ReceiveSettings:
+    """`[receive]`: what others may send. `limit`: bytes kept for them before they are taken in.
+
+    `deny_force`: branches only move forward, tags stay, and neither can be removed from afar.
+    """
+
+    limit: int = 64 * GIB
+    deny_force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RemoteSettings:
     """`[remote.NAME]`: where another copy of the repository is.
 
@@ -71,6 +82,7 @@ class Config:
     core: CoreSettings = field(default_factory=CoreSettings)
     user: UserSettings = field(default_factory=UserSettings)
     hooks: HookSettings = field(default_factory=HookSettings)
+    receive: ReceiveSettings = field(default_factory=ReceiveSettings)
     remote: Mapping[str, RemoteSettings] = field(default_factory=dict)
 
     def get(self, key: str) -> Value:
@@ -136,7 +148,7 @@ def with_value(text: str, key: str, value: str) -> str:
         # A `remote` table that only holds other tables needs no header of its own.
         table = table.setdefault(folder, _tomlkit().table(is_super_table=folder == "remote"))
     # A size stays as it was typed: 1MiB says more than 1048576.
-    table[name] = value if key == "store.block_size" and not value.isdigit() else parsed
+    table[name] = value if key in _SIZES and not value.isdigit() else parsed
     return _checked(document)
 
 
@@ -269,6 +281,13 @@ def _block_size(value: object) -> int:
     return size
 
 
+def _receive_limit(value: object) -> int:
+    size = parse_size(value) if isinstance(value, str) else _integer(value)
+    if not 0 <= size <= 1 << 60:
+        raise ValueError(f"{value!r} is no size that a disk may have")
+    return size
+
+
 def _codec(value: object) -> str:
     choices = ("auto", *registry.NAMES)
     if value not in choices:
@@ -328,6 +347,7 @@ _SECTIONS: dict[str, Callable[..., Any]] = {
     "core": CoreSettings,
     "user": UserSettings,
     "hooks": HookSettings,
+    "receive": ReceiveSettings,
 }
 _KEYS: dict[str, Callable[[object], Value]] = {
     "store.block_size": _block_size,
@@ -337,5 +357,8 @@ _KEYS: dict[str, Callable[[object], Value]] = {
     "core.threads": _between(0, 1024),
     "user.author": _text,
     "hooks.enabled": _flag,
+    "receive.limit": _receive_limit,
+    "receive.deny_force": _flag,
 }
+_SIZES = ("store.block_size", "receive.limit")
 _REMOTE_KEYS: dict[str, Callable[[object], Value]] = {"url": _text, "lazy": _flag}

@@ -35,6 +35,8 @@ def test_what_is_not_written_has_its_default():
         "core.threads": 0,
         "user.author": "",
         "hooks.enabled": True,
+        "receive.limit": 64 << 30,
+        "receive.deny_force": False,
         "remote.origin.url": "ssh://host/x",
     }
 
@@ -50,6 +52,8 @@ def test_what_is_not_written_has_its_default():
         ("core.threads", "4", 4),
         ("user.author", 'Zo\u00eb "Z" <z@example.org>', 'Zo\u00eb "Z" <z@example.org>'),
         ("hooks.enabled", "off", False),
+        ("receive.limit", "2GiB", 2 << 30),
+        ("receive.deny_force", "yes", True),
         ("remote.origin.url", "/srv/models", "/srv/models"),
         ("remote.back.up.url", "/srv/other", "/srv/other"),
     ],

@@ -1,0 +1,187 @@
+"""Two storages read as one: what the first does not have whole is looked for in the second too.
+
+So objects, blocks and closures over "here and quarantined", or "here and there", are read by the
+same code as those of one repository.
+"""
+
+import contextlib
+from collections.abc import Collection, Iterator, Sequence
+from types import TracebackType
+from typing import NoReturn, Self
+
+from mergepipe.bytestore.protocol import Buffer, ByteStore, ByteWriter
+from mergepipe.ids import BlockId, ObjectId, PackId
+from mergepipe.packs.encodings import DEEPEST_CHAIN, encodings
+from mergepipe.packs.format import Content
+from mergepipe.packs.index import Location, View
+from mergepipe.packs.storage import Storage
+
+
+class LayeredStorage(Storage):
+    """`first` before `second`. Read only: what is written goes to one of them."""
+
+    def __init__(self, first: Storage, second: Storage) -> None:
+        super().__init__(_EitherStore(first.store, second.store), first.index)
+        self._layers = (first, second)
+
+    def close(self) -> None:
+        """Nothing: the two belong to others."""
+
+    @contextlib.contextmanager
+    def view(self) -> Iterator[View]:
+        """A consistent read of each index. Raises IndexDamaged."""
+        first, second = self._layers
+        with first.view() as here, second.view() as there:
+            yield LayeredView(here, there)
+
+    def refresh(self) -> bool:
+        """Bring both in step with their packs; True if anything changed."""
+        changed = [layer.refresh() for layer in self._layers]
+        return any(changed)
+
+    def recover(self, missing: Collection[bytes], rebuilds: int) -> bool:
+        """Whether an index of the two was wrong about any of these ids, and is right now."""
+        found = [layer.recover(missing, layer.rebuilds) for layer in self._layers]
+        return any(found)
+
+    def rebuild(self) -> None:
+        """Make both again from their packs."""
+        for layer in self._layers:
+            layer.rebuild()
+        self._rebuilds += 1
+
+
+class LayeredView(View):
+    """The records of two views; of a block that the first has whole, its own only."""
+
+    def __init__(self, first: View, second: View) -> None:
+        self._first = first
+        self._second = second
+
+    def block(self, block: BlockId) -> list[Location]:
+        """Every record of a block that may be read."""
+        found = self._first.block(block)
+        if found and self._first.has_block(block):
+            return found
+        return found + self._second.block(block)
+
+    def _has_block(self, block: BlockId, depth: int) -> bool:
+        return any(
+            way.base is None or (depth > 0 and self._has_block(way.base, depth - 1))
+            for way in encodings(self.block(block))
+        )
+
+    def has_block(self, block: BlockId) -> bool:
+        """Whether the block can be made from both together."""
+        return self._has_block(block, DEEPEST_CHAIN)
+
+    def object_copies(self, identity: ObjectId) -> list[Location]:
+        """Every place where an object is."""
+        return self._first.object_copies(identity) or self._second.object_copies(identity)
+
+    def objects_with_prefix(self, prefix: bytes, limit: int) -> list[ObjectId]:
+        """Up to `limit` object ids that begin with these bytes."""
+        found = {
+            *self._first.objects_with_prefix(prefix, limit),
+            *self._second.objects_with_prefix(prefix, limit),
+        }
+        return sorted(found)[:limit]
+
+    def blocks(self) -> Iterator[Location]:
+        """Every record of every block."""
+        yield from self._first.blocks()
+        yield from self._second.blocks()
+
+    def objects(self) -> Iterator[Location]:
+        """Every record of every object."""
+        yield from self._first.objects()
+        yield from self._second.objects()
+
+    def packs(self) -> dict[PackId, tuple[int, Content]]:
+        """Every pack, with its file length and content."""
+        return self._second.packs() | self._first.packs()
+
+    def cached(self, key: bytes) -> bytes | None:
+        """What the first keeps under a key."""
+        return self._first.cached(key)
+
+
+class _EitherStore:
+    """Values of the first store, then of the second. Nothing is written through it."""
+
+    def __init__(self, first: ByteStore, second: ByteStore) -> None:
+        self._stores = (first, second)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing: the stores belong to others."""
+
+    def get(self, key: str) -> bytes | None:
+        """The whole value, or None."""
+        return next(
+            (value for store in self._stores if (value := store.get(key)) is not None), None
+        )
+
+    def read_into(self, key: str, offset: int, out: memoryview) -> int:
+        """Fill `out` from `offset` of the value."""
+        first, second = self._stores
+        try:
+            return first.read_into(key, offset, out)
+        except FileNotFoundError:
+            try:
+                return second.read_into(key, offset, out)
+            except FileNotFoundError:
+                # It may have gone from the second to the first meanwhile: admission moves packs.
+                return first.read_into(key, offset, out)
+
+    def size(self, key: str) -> int | None:
+        """Length of the value, or None."""
+        first, second = self._stores
+        for store in (first, second, first):
+            if (found := store.size(key)) is not None:
+                return found
+        return None
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Keys under a folder, sorted."""
+        first, second = self._stores
+        return iter(sorted({*first.list(prefix), *second.list(prefix)}))
+
+    def values(self, prefix: str) -> dict[str, bytes]:
+        """All values of a folder of small ones."""
+        first, second = self._stores
+        return dict(sorted((second.values(prefix) | first.values(prefix)).items()))
+
+    def create(self) -> ByteWriter:
+        """Not here."""
+        _read_only()
+
+    def publish(self, values: Sequence[tuple[ByteWriter, str]]) -> None:
+        """Not here."""
+        _read_only()
+
+    def put(self, key: str, value: Buffer) -> None:
+        """Not here."""
+        _read_only()
+
+    def compare_and_swap(self, key: str, old: bytes | None, new: bytes | None) -> bool:
+        """Not here."""
+        _read_only()
+
+    def delete(self, key: str) -> None:
+        """Not here."""
+        _read_only()
+
+
+def _read_only() -> NoReturn:
+    raise RuntimeError("layered stores are only read")

@@ -1,0 +1,317 @@
+"""Packs that others sent, in `incoming/` of a repository: checked as packs, believed in nothing.
+
+Framing, bounds and every record's checksum are checked as a pack closes; whether its records are
+what they claim is for `admission`. Nobody else reads from here.
+"""
+
+import mmap
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from mergepipe.bytestore.local import LocalByteStore, sync_directory
+from mergepipe.bytestore.local_writer import LocalWriter
+from mergepipe.bytestore.protocol import Buffer, ByteWriter
+from mergepipe.errors import Corruption, MergepipeError, RemoteRefused
+from mergepipe.ids import PackId, digest
+from mergepipe.packs.format import RECORD_HEADER_BYTES, RecordHeader, RecordKind
+from mergepipe.packs.index import Index, PackEntry
+from mergepipe.packs.reader import PREFIX, SUFFIX, pack_key, read_footer
+from mergepipe.packs.storage import Storage
+from mergepipe.sizes import format_size
+
+FOLDER = "incoming/"
+MAX_PACK_BYTES = 128 << 20
+MAX_PACKS = 1 << 16
+# Profiles and plans of the largest models stay far below; a reader takes three times this at once.
+MAX_OBJECT_BYTES = 256 << 20
+STALE_AFTER_S = 7 * 24 * 3600
+DEFAULT_LIMIT_BYTES = 64 << 30
+# How much may pass before the room that is left is looked up again: others write here too.
+_LOOK_AGAIN_BYTES = 8 << 20
+
+
+class Quarantine:
+    """The quarantine of one repository. May be used from any thread, by several processes.
+
+    At most `limit_bytes` in all.
+    """
+
+    def __init__(self, directory: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
+        self._local = LocalByteStore(directory)
+        self._limit_bytes = limit_bytes
+        self.packs = IncomingPacks(self._local)
+        self._indexing = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release files; packs stay."""
+        if "storage" in self.__dict__:
+            self.storage.close()
+        else:
+            self._local.close()
+
+    @cached_property
+    def storage(self) -> Storage:
+        """What is quarantined, through an index of its own, which may be lost at any time."""
+        return Storage(self.packs, Index(self._local.root / FOLDER / "index"))
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no pack: asked before anything is made for an index."""
+        return next(self._files(), None) is None
+
+    def create(self) -> "QuarantineWriter":
+        """Begin a pack. Raises RemoteRefused if there is no room for any."""
+        self._check_room(0)
+        return QuarantineWriter(self._local.create(), self)
+
+    def keep(self, writer: ByteWriter, pack: PackId) -> None:
+        """Check what was written as the pack of this id, and keep it; durable on return.
+
+        Raises Corruption for what is no such pack, RemoteRefused for one that is too large.
+        """
+        assert isinstance(writer, QuarantineWriter)
+        writer.sync()
+        local = writer.local
+        key = local.path.relative_to(self._local.root).as_posix()
+        content, records = read_footer(self._local, pack, key)
+        _check_records(local.path, pack, records)
+        self._local.publish([(local, incoming_key(pack))])
+        if "storage" in self.__dict__:
+            entry = PackEntry(pack, local.size, content, records)
+            with self._indexing:
+                self.storage.add_packs([entry])
+
+    def size(self, pack: PackId) -> int | None:
+        """Length of a quarantined pack, or None. Whoever asks still wants it: it is not stale."""
+        path = self._local.root / incoming_key(pack)
+        try:
+            os.utime(path)
+            return path.stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def release(self, pack: PackId) -> None:
+        """Move a pack to `packs/`; the caller makes the name durable (`sync_packs`)."""
+        try:
+            target = self._local.root / pack_key(pack)
+            (self._local.root / incoming_key(pack)).rename(target)
+        except FileNotFoundError:
+            if self._local.size(pack_key(pack)) is None:
+                raise
+            # Another admission needed the same pack and was first.
+        self._local.delete(incoming_key(pack))  # closes what was open under the old name
+
+    def sync_packs(self) -> None:
+        """Make the names of released packs durable."""
+        sync_directory(self._local.root / PREFIX)
+
+    def remove(self, packs: Sequence[PackId]) -> None:
+        """Drop packs."""
+        for pack in packs:
+            self._local.delete(incoming_key(pack))
+        if packs and "storage" in self.__dict__:
+            self.storage.refresh()
+
+    def remove_stale(self, now_s: float | None = None) -> int:
+        """Drop packs that nobody touched for a week; returns how many."""
+        before = (time.time() if now_s is None else now_s) - STALE_AFTER_S
+        stale = [pack for pack, found in self._files() if found.st_mtime < before]
+        self.remove(stale)
+        return len(stale)
+
+    def total_bytes(self) -> int:
+        """Length of all packs together."""
+        return sum(found.st_size for _, found in self._files())
+
+    def _check_room(self, more_bytes: int) -> None:
+        for attempt in range(2):
+            sizes = [found.st_size for _, found in self._files()]
+            if len(sizes) < MAX_PACKS and sum(sizes) + more_bytes <= self._limit_bytes:
+                return
+            if attempt == 0:
+                self.remove_stale()
+        raise RemoteRefused(
+            f"no more than {format_size(self._limit_bytes)} (or {MAX_PACKS} packs) are received "
+            "before they are taken in",
+            "the owner of the repository can raise receive.limit; mp gc removes what is left over",
+        )
+
+    def _files(self) -> Iterator[tuple[PackId, os.stat_result]]:
+        try:
+            with os.scandir(self._local.root / FOLDER) as found:
+                entries = list(found)
+        except FileNotFoundError:
+            return
+        for entry in entries:
+            pack = parse_pack_name(entry.name)
+            if pack is not None:
+                try:
+                    yield pack, entry.stat()
+                except FileNotFoundError:
+                    continue  # admitted meanwhile
+
+
+class QuarantineWriter:
+    """A pack on its way into quarantine, bounded as it grows."""
+
+    def __init__(self, local: LocalWriter, quarantine: Quarantine) -> None:
+        self.local = local
+        self._quarantine = quarantine
+        self._looked_at = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self.local.size
+
+    def write(self, *chunks: Buffer) -> None:
+        """Append all of each chunk. Raises RemoteRefused, NoSpace."""
+        size = self.local.size + sum(len(chunk) for chunk in chunks)
+        if size > MAX_PACK_BYTES:
+            raise RemoteRefused(f"a pack of more than {format_size(MAX_PACK_BYTES)}")
+        if size - self._looked_at > _LOOK_AGAIN_BYTES:
+            self._quarantine._check_room(size)
+            self._looked_at = size
+        self.local.write(*chunks)
+
+    def sync(self) -> None:
+        """Return once what was written is durable."""
+        self.local.sync()
+
+    def abort(self) -> None:
+        """Forget what was written."""
+        self.local.abort()
+
+
+class IncomingPacks:
+    """Quarantined packs as a byte store: `packs/<id>.pack` here is `incoming/<id>.pack` there."""
+
+    def __init__(self, local: LocalByteStore) -> None:
+        self._local = local
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release file descriptors."""
+        self._local.close()
+
+    def get(self, key: str) -> bytes | None:
+        """The whole value, or None."""
+        return self._local.get(_moved(key))
+
+    def read_into(self, key: str, offset: int, out: memoryview) -> int:
+        """Fill `out` from `offset` of the value."""
+        return self._local.read_into(_moved(key), offset, out)
+
+    def size(self, key: str) -> int | None:
+        """Length of the value, or None."""
+        return self._local.size(_moved(key))
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Keys of the packs, sorted, if `prefix` is theirs."""
+        if prefix in ("", PREFIX):
+            for key in self._local.list(FOLDER):
+                pack = parse_pack_name(key.removeprefix(FOLDER))
+                if pack is not None:
+                    yield pack_key(pack)
+
+    def values(self, prefix: str) -> dict[str, bytes]:
+        """No small values are here."""
+        return {}
+
+    def create(self) -> LocalWriter:
+        """Begin a value."""
+        return self._local.create()
+
+    def publish(self, values: Sequence[tuple[ByteWriter, str]]) -> None:
+        """Make synced values visible, here."""
+        self._local.publish([(writer, _moved(key)) for writer, key in values])
+
+    def put(self, key: str, value: Buffer) -> None:
+        """Write or replace a value."""
+        self._local.put(_moved(key), value)
+
+    def compare_and_swap(self, key: str, old: bytes | None, new: bytes | None) -> bool:
+        """Nothing moves here."""
+        raise MergepipeError("a quarantine has no refs")
+
+    def delete(self, key: str) -> None:
+        """Remove a key."""
+        self._local.delete(_moved(key))
+
+
+def incoming_key(pack: PackId) -> str:
+    """Where a quarantined pack lies."""
+    return f"{FOLDER}{pack.hex()}{SUFFIX}"
+
+
+def parse_pack_name(name: str) -> PackId | None:
+    """The pack of a file name (`<64 hex>.pack`), or None for any other."""
+    stem = name.removesuffix(SUFFIX)
+    if stem == name or len(stem) != 64 or not set(stem) <= _HEX:
+        return None
+    return PackId(bytes.fromhex(stem))
+
+
+def parse_pack_key(key: str) -> PackId | None:
+    """The pack of a key (`packs/<64 hex>.pack`), or None for any other."""
+    return parse_pack_name(key.removeprefix(PREFIX)) if key.startswith(PREFIX) else None
+
+
+def _moved(key: str) -> str:
+    pack = parse_pack_key(key)
+    if pack is None:
+        raise MergepipeError(f"no pack has the key {key!r}")
+    return incoming_key(pack)
+
+
+def _check_records(path: Path, pack: PackId, records: Sequence[tuple[RecordHeader, int]]) -> None:
+    """Every record as the footer says, its checksum right. Raises Corruption, RemoteRefused."""
+    what = f"pack {pack.hex()}"
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+        memoryview(mapped) as data,
+    ):
+        for header, offset in records:
+            if header.kind is RecordKind.OBJECT and header.raw_length > MAX_OBJECT_BYTES:
+                raise RemoteRefused(
+                    f"{what}: object {header.id.hex()} claims {header.raw_length} bytes"
+                )
+            begin = offset + RECORD_HEADER_BYTES
+            with (
+                data[offset:begin] as stands,
+                data[begin : begin + header.encoded_length] as payload,
+            ):
+                sealed = header.sealed(digest(payload))
+                if stands != sealed or not sealed.endswith(header.checksum):
+                    raise Corruption(f"{what}: record of {header.id.hex()[:12]} fails its checksum")
+
+
+_HEX = frozenset("0123456789abcdef")

@@ -1,0 +1,301 @@
+"""A repository as others see it: a byte store of refs and packs that believes nothing it is sent.
+
+What they may read and change, and how, is docs/format-remote.md. A server offers this over a wire;
+a remote on this machine is used through it too, so that there is one receiving side.
+"""
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Self
+
+from mergepipe.bytestore.protocol import Buffer, ByteWriter
+from mergepipe.errors import (
+    InvalidRefName,
+    RefMoved,
+    RemoteRefused,
+)
+from mergepipe.ids import BlockId, ObjectId
+from mergepipe.names import quoted
+from mergepipe.objects.store import ObjectStore
+from mergepipe.packs.index import View
+from mergepipe.packs.reader import PREFIX
+from mergepipe.packs.storage import Storage
+from mergepipe.progress import SILENT, Progress
+from mergepipe.repository.history import is_ancestor
+from mergepipe.repository.refnames import HEADS, TAGS, check_ref_name, short_name
+from mergepipe.repository.refs import HEAD
+from mergepipe.transfer.admission import Admission
+from mergepipe.transfer.home import Home
+from mergepipe.transfer.layered import LayeredStorage
+from mergepipe.transfer.quarantine import Quarantine, parse_pack_key
+from mergepipe.transfer.remote_refs import MOST_REFS, parse_ref
+
+MOST_IDS = 100_000
+LARGEST_VALUES_BYTES = 16 << 20
+WRITE_ID_BYTES = 16
+_FOLDERS = (PREFIX, HEADS, TAGS)
+_REMEMBERED = 1024
+_WHY = "push "
+
+
+class ReceivingStore:
+    """The keys of an open repository that others may see; all methods from any thread.
+
+    `home` stays its owner's to close. `progress` hears of what is verified.
+    """
+
+    def __init__(self, home: Home, progress: Progress = SILENT) -> None:
+        self._home = home
+        self._store = home.storage.store
+        self._progress = progress
+        self._quarantine = Quarantine(home.directory, home.config.receive.limit)
+        # One admission at a time bounds memory, and a write that is sent twice waits for itself.
+        self._deciding = threading.Lock()
+        self._decided: OrderedDict[bytes, bool] = OrderedDict()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release files of the quarantine; packs stay in it."""
+        self._quarantine.close()
+
+    # Reading
+
+    def get(self, key: str) -> bytes | None:
+        """A ref, HEAD or a pack; None if there is none. Raises RemoteRefused for other keys."""
+        return self._store.get(_readable(key))
+
+    def read_into(self, key: str, offset: int, out: memoryview) -> int:
+        """Fill `out` from `offset` of the value. Raises FileNotFoundError, RemoteRefused."""
+        return self._store.read_into(_readable(key), offset, out)
+
+    def size(self, key: str) -> int | None:
+        """Length of the value, or None; of a pack in quarantine too."""
+        found = self._store.size(_readable(key))
+        if found is None and (pack := parse_pack_key(key)) is not None:
+            return self._quarantine.size(pack)
+        return found
+
+    def holds(self, ids: Sequence[bytes]) -> list[bool]:
+        """Whether each block or object is here whole, quarantine included."""
+        if len(ids) > MOST_IDS:
+            raise RemoteRefused(f"more than {MOST_IDS} ids at once")
+        storage = self._home.storage
+        storage.refresh()
+        both: Storage = storage
+        if not self._quarantine.empty:
+            self._quarantine.storage.refresh()
+            both = LayeredStorage(storage, self._quarantine.storage)
+
+        def question(view: View) -> list[bool]:
+            return [
+                view.object(ObjectId(one)) is not None or view.has_block(BlockId(one))
+                for one in ids
+            ]
+
+        return both.ask(question)
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Keys of packs, branches and tags under a folder, sorted."""
+        for folder in _FOLDERS:
+            if folder.startswith(prefix):
+                found = self._store.list(folder)
+            elif prefix.startswith(folder):
+                found = self._store.list(prefix)
+            else:
+                continue
+            yield from (key for key in found if _is_public(key))
+
+    def values(self, prefix: str) -> dict[str, bytes]:
+        """All values of a folder of refs. Raises RemoteRefused if there are absurdly many."""
+        if (prefix and PREFIX.startswith(prefix)) or prefix.startswith(PREFIX) or not prefix:
+            raise RemoteRefused(f"no folder of small values: {quoted(prefix)}")
+        found: dict[str, bytes] = {}
+        size = 0
+        for key in self.list(prefix):
+            value = self._store.get(key)
+            if value is None:
+                continue
+            found[key] = value
+            size += len(key) + len(value)
+            if len(found) > MOST_REFS or size > LARGEST_VALUES_BYTES:
+                raise RemoteRefused(f"more than {MOST_REFS} refs, or {LARGEST_VALUES_BYTES} bytes")
+        return found
+
+    # Writing
+
+    def create(self) -> ByteWriter:
+        """Begin a pack. Raises RemoteRefused if there is no room."""
+        return self._quarantine.create()
+
+    def publish(self, values: Sequence[tuple[ByteWriter, str]]) -> None:
+        """Put packs into quarantine. Raises Corruption, RemoteRefused for what is no such pack."""
+        for writer, key in values:
+            pack = parse_pack_key(key)
+            if pack is None:
+                raise RemoteRefused(f"only packs are sent: {quoted(key)}")
+            if self._store.size(key) is not None:
+                writer.abort()
+                continue
+            try:
+                self._quarantine.keep(writer, pack)
+            except BaseException:
+                writer.abort()
+                raise
+
+    def put(self, key: str, value: Buffer) -> None:
+        """Never: refs move by compare-and-swap, packs are published."""
+        raise RemoteRefused(f"nothing is put here: {quoted(key)}")
+
+    def delete(self, key: str) -> None:
+        """Never: refs are removed by compare-and-swap, packs by their owner."""
+        raise RemoteRefused(f"nothing is deleted here: {quoted(key)}")
+
+    def compare_and_swap(self, key: str, old: bytes | None, new: bytes | None) -> bool:
+        """Move a ref; see `swap_with_id`."""
+        return self.swap_with_id(key, old, new, os.urandom(WRITE_ID_BYTES))
+
+    def swap_with_id(self, key: str, old: bytes | None, new: bytes | None, write_id: bytes) -> bool:
+        """Move a branch or tag from `old` to `new` (None: absent), if it is at `old`.
+
+        What the new commit needs is admitted first. The same `write_id` again is answered, not
+        done again. Whether a move must go forward is for the caller to say, unless
+        `receive.deny_force`. Raises RemoteRefused; Corruption or MissingObject naming an id that
+        is wrong or not here; Locked, NoSpace.
+        """
+        _check_write(key, write_id)
+        before = None if old is None else parse_ref(key, old)
+        after = None if new is None else parse_ref(key, new)
+        with self._deciding:
+            done = self._answered(key, before, after, write_id)
+            if done is None:
+                done = self._move(key, before, after, write_id)
+            self._remember(write_id, done)
+            return done
+
+    def _move(self, key: str, old: ObjectId | None, new: ObjectId | None, write_id: bytes) -> bool:
+        home = self._home
+        if home.refs.read(key) != old:
+            return False
+        if new == old:
+            return True
+        self._allow(key, old, new)
+        who, why = home.signature(), _WHY + write_id.hex()
+        try:
+            if new is None:
+                home.refs.delete(key, expected=old, who=who, why=why)
+                return True
+            with home.writing():
+                admission = Admission(
+                    home.storage,
+                    self._quarantine,
+                    threads=home.threads,
+                    progress=self._progress,
+                )
+                admission.verify([new], home.refs.list().values())
+                self._allow_move(key, old, new)
+                with home.refs.locked():
+                    if home.refs.read(key) != old:
+                        return False
+                    admission.publish()
+                    home.refs.update(key, new, expected=old, who=who, why=why)
+        except RefMoved:
+            return False
+        return True
+
+    def _allow(self, key: str, old: ObjectId | None, new: ObjectId | None) -> None:
+        if new is None:
+            if self._home.refs.head().branch == key:
+                raise RemoteRefused(
+                    f"{quoted(short_name(key))} is the current branch there",
+                    "`mp switch` to another one there first",
+                )
+            if self._home.config.receive.deny_force:
+                raise RemoteRefused(f"{key}: receive.deny_force is set there: nothing is removed")
+        elif old is not None and key.startswith(TAGS) and self._home.config.receive.deny_force:
+            raise RemoteRefused(f"{key}: receive.deny_force is set there: tags stay")
+
+    def _allow_move(self, key: str, old: ObjectId | None, new: ObjectId) -> None:
+        """Once history is here (in quarantine or not): whether the move goes forward."""
+        if old is None or not self._home.config.receive.deny_force:
+            return
+        storage = self._home.storage
+        objects = self._home.objects
+        if not self._quarantine.empty:
+            objects = ObjectStore(LayeredStorage(storage, self._quarantine.storage))
+        if not is_ancestor(objects, old, new):
+            raise RemoteRefused(
+                f"{key}: receive.deny_force is set there, and {new.hex()[:12]} does not descend "
+                f"from {old.hex()[:12]}",
+                "fetch, merge, and push the result",
+            )
+
+    def _answered(
+        self, key: str, old: ObjectId | None, new: ObjectId | None, write_id: bytes
+    ) -> bool | None:
+        """What became of a write that was sent before, or None: it is new."""
+        known = self._decided.get(write_id)
+        if known is not None:
+            return known
+        refs = self._home.refs
+        current = refs.read(key)
+        if new is None:
+            # The log goes with the ref; it is as was asked, whoever did it.
+            return True if current is None and old is not None else None
+        if refs.reflog is None:
+            return None
+        why = _WHY + write_id.hex()
+        later = current  # where the next line begins: the ref itself, for the last one
+        for entry in refs.reflog.read(key):
+            if entry.why == why and (entry.old, entry.new) == (old, new) and later == new:
+                return True
+            later = entry.old
+        return None
+
+    def _remember(self, write_id: bytes, done: bool) -> None:
+        self._decided[write_id] = done
+        while len(self._decided) > _REMEMBERED:
+            self._decided.popitem(last=False)
+
+
+def _readable(key: str) -> str:
+    if key == HEAD or _is_public(key):
+        return key
+    raise RemoteRefused(f"{quoted(key)} is not for others")
+
+
+def _is_public(key: str) -> bool:
+    return parse_pack_key(key) is not None or _is_ref(key)
+
+
+def _is_ref(key: str) -> bool:
+    if not key.startswith((HEADS, TAGS)):
+        return False
+    try:
+        check_ref_name(key)
+    except InvalidRefName:
+        return False
+    return True
+
+
+def _check_write(key: str, write_id: bytes) -> None:
+    if not key.startswith((HEADS, TAGS)):
+        raise RemoteRefused(f"only branches and tags move: {quoted(key)}")
+    try:
+        check_ref_name(key)
+    except InvalidRefName as error:
+        raise RemoteRefused(error.message, error.hint) from error
+    if len(write_id) != WRITE_ID_BYTES:
+        raise RemoteRefused(f"a write id has {WRITE_ID_BYTES} bytes, not {len(write_id)}")

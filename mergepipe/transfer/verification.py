@@ -1,0 +1,267 @@
+"""Every new block decoded and hashed, once: before it is believed to be what it is called.
+
+Blocks lean on other blocks, so they form trees: what has no base, or one that the store holds, and
+above it all that is stored as a difference. A worker takes a few MiB of blocks at the bottom, and
+then what leans on them while they are at hand; so nothing is decoded twice, and memory is a few
+MiB for each level of a chain.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from mergepipe.bytestore.protocol import ByteStore
+from mergepipe.codecs.registry import codec_tagged
+from mergepipe.errors import CodecError, Corruption
+from mergepipe.ids import BlockId, PackId, block_id
+from mergepipe.packs.blocks import BlockReader
+from mergepipe.packs.encodings import Encoding, Place, choose
+from mergepipe.packs.format import RECORD_HEADER_BYTES
+from mergepipe.packs.index import Location
+from mergepipe.packs.reader import pack_key, read_exactly
+from mergepipe.packs.storage import Storage
+from mergepipe.parallel import ordered_map
+from mergepipe.progress import Progress
+
+_BATCH = 4096
+# Raw bytes that a worker decodes at a time, a block at least.
+_PIECE_BYTES = 4 << 20
+_LARGEST_READ = 16 << 20
+# What all workers together may hold; a chain of the largest blocks leaves room for fewer of them.
+_MEMORY_BYTES = 512 << 20
+_RAW_TAG = 0
+
+
+class BadBlock(Exception):
+    """A block is not what it claims to be; `packs` hold the records that say so."""
+
+    def __init__(self, error: Corruption, packs: Collection[PackId]) -> None:
+        self.error = error
+        self.packs = frozenset(packs)
+
+
+@dataclass(slots=True)
+class Forest:
+    """How new blocks are stored, and what leans on what.
+
+    chosen   the encoding of each new block, and of new bases that only these need
+    leaning  blocks by the block they lean on
+    bottom   new blocks without a base; held: bases that the store holds
+    """
+
+    chosen: dict[BlockId, Encoding] = field(default_factory=dict)
+    leaning: dict[BlockId, list[BlockId]] = field(default_factory=dict)
+    bottom: list[BlockId] = field(default_factory=list)
+    held: list[BlockId] = field(default_factory=list)
+    depth: int = 1
+    largest: int = 0
+
+    @property
+    def raw_bytes(self) -> int:
+        """Length of all new blocks, decoded."""
+        return sum(encoding.raw_length for encoding in self.chosen.values())
+
+
+def plant(
+    storage: Storage,
+    expected: Mapping[BlockId, int],
+    is_new: Callable[[Sequence[BlockId]], list[bool]],
+) -> Forest:
+    """Find how blocks of the `expected` lengths are stored in `storage`, and in what order to look.
+
+    `is_new` tells which of the bases the store does not hold whole. Raises MissingObject for a
+    block without a complete encoding, BadBlock for one of another length than expected.
+    """
+    forest = Forest()
+    remaining = iter(expected)
+    while batch := [block for _, block in zip(range(_BATCH), remaining, strict=False)]:
+        found = choose(storage, batch)
+        bases = [block for block in found if block not in expected]
+        new = dict(zip(bases, is_new(bases), strict=True))
+        for block, encoding in found.items():
+            if new.get(block, True):
+                _check_length(block, encoding, found, expected.get(block))
+                forest.chosen[block] = encoding
+        for block in batch:
+            depth, link = 1, found[block].base
+            while link is not None:
+                depth, link = depth + 1, found[link].base
+            forest.depth = max(forest.depth, depth)
+    _connect(forest)
+    return forest
+
+
+def _check_length(
+    block: BlockId,
+    encoding: Encoding,
+    found: Mapping[BlockId, Encoding],
+    expected: int | None,
+) -> None:
+    """Before anything is allocated: a declared length must be the one that is needed."""
+    length = encoding.raw_length
+    if expected is not None and length != expected:
+        raise _bad(encoding, f"block {block.hex()} has {length} bytes, its tensor {expected}")
+    if encoding.base is not None and found[encoding.base].raw_length != length:
+        raise _bad(encoding, f"block {block.hex()} and its base differ in length")
+
+
+def _connect(forest: Forest) -> None:
+    """Link blocks to their bases, each group in the order of its records."""
+
+    def place(block: BlockId) -> Place:
+        first = forest.chosen[block].layers[0]
+        return first.pack, first.offset
+
+    held: dict[BlockId, None] = {}
+    for block in sorted(forest.chosen, key=place):
+        encoding = forest.chosen[block]
+        forest.largest = max(forest.largest, encoding.raw_length)
+        if encoding.base is None:
+            forest.bottom.append(block)
+            continue
+        forest.leaning.setdefault(encoding.base, []).append(block)
+        if encoding.base not in forest.chosen:
+            held[encoding.base] = None
+    forest.held = list(held)
+
+
+def verify(
+    forest: Forest, store: ByteStore, reader: BlockReader, threads: int, progress: Progress
+) -> None:
+    """Decode every block of a forest and compare it with its id.
+
+    `store` has the packs of its records, `reader` reads the bases that the store holds. Raises
+    BadBlock for the first that is another one.
+    """
+    level_bytes = 2 * max(_PIECE_BYTES, forest.largest)
+    affordable = _MEMORY_BYTES // (level_bytes * (forest.depth + 1))
+    workers = max(1, min(threads, affordable))
+    worker = _Worker(forest, store, reader)
+    progress.start("verify", forest.raw_bytes)
+    with ThreadPoolExecutor(workers, thread_name_prefix="verify") as pool:
+        for done in ordered_map(pool, worker.run, worker.pieces(), window=2 * workers + 2):
+            progress.advance(done)
+
+
+class _Worker:
+    def __init__(self, forest: Forest, store: ByteStore, reader: BlockReader) -> None:
+        self._forest = forest
+        self._store = store
+        self._reader = reader
+
+    def pieces(self) -> Iterator[tuple[bool, list[BlockId]]]:
+        """What to begin with: blocks at the bottom, or (True) bases that the store holds."""
+        for blocks in self._cut(self._forest.bottom):
+            yield False, blocks
+        for blocks in self._cut(self._forest.held):
+            yield True, blocks
+
+    def run(self, piece: tuple[bool, list[BlockId]]) -> int:
+        """Verify a piece and all that leans on it; returns how many raw bytes were new."""
+        held, blocks = piece
+        if held:
+            return self._above(dict(zip(blocks, self._reader.read(blocks), strict=True)))
+        return self._verify(blocks, {})
+
+    def _verify(self, blocks: Sequence[BlockId], bases: Mapping[BlockId, memoryview]) -> int:
+        raws = {}
+        payloads = self._payloads(blocks)
+        for block in blocks:
+            encoding = self._forest.chosen[block]
+            layers = [payloads[at.pack, at.offset] for at in encoding.layers]
+            base = None if encoding.base is None else bases[encoding.base]
+            raw = _decode(block, encoding, layers, base)
+            if block_id(raw) != block:
+                raise _bad(encoding, f"block {block.hex()} is not what its id says")
+            raws[block] = raw
+        del payloads
+        return sum(len(raw) for raw in raws.values()) + self._above(raws)
+
+    def _above(self, raws: Mapping[BlockId, memoryview]) -> int:
+        """Verify what leans on blocks that are at hand."""
+        leaning = [block for base in raws for block in self._forest.leaning.get(base, ())]
+        leaning.sort(key=self._place)
+        return sum(self._verify(blocks, raws) for blocks in self._cut(leaning))
+
+    def _place(self, block: BlockId) -> Place:
+        first = self._forest.chosen[block].layers[0]
+        return first.pack, first.offset
+
+    def _cut(self, blocks: Iterable[BlockId]) -> Iterator[list[BlockId]]:
+        """Pieces of a few MiB: the same length for blocks of the store, which lean-ons share."""
+        piece: list[BlockId] = []
+        size = 0
+        for block in blocks:
+            known = block if block in self._forest.chosen else self._forest.leaning[block][0]
+            length = self._forest.chosen[known].raw_length
+            if piece and size + length > _PIECE_BYTES:
+                yield piece
+                piece, size = [], 0
+            piece.append(block)
+            size += length
+        if piece:
+            yield piece
+
+    def _payloads(self, blocks: Sequence[BlockId]) -> dict[Place, memoryview]:
+        """The payloads of all their records, read with few calls."""
+        records = sorted(
+            (at for block in blocks for at in self._forest.chosen[block].layers),
+            key=lambda at: (at.pack, at.offset),
+        )
+        found: dict[Place, memoryview] = {}
+        for run in joined(records, _LARGEST_READ):
+            start, end = run[0].offset, run[-1].offset + run[-1].stored_bytes
+            data = memoryview(read_exactly(self._store, pack_key(run[0].pack), start, end - start))
+            for at in run:
+                begin = at.offset - start + RECORD_HEADER_BYTES
+                found[at.pack, at.offset] = data[begin : begin + at.encoded_length]
+        return found
+
+
+def joined(
+    records: Iterable[Location], largest_bytes: int, gap_bytes: int = 0
+) -> Iterator[list[Location]]:
+    """Sorted records in runs to be read at once: neighbours, at most `gap_bytes` between them."""
+    run: list[Location] = []
+    end = 0
+    for at in records:
+        if run and (
+            at.pack != run[0].pack
+            or not 0 <= at.offset - end <= gap_bytes
+            or at.offset + at.stored_bytes - run[0].offset > largest_bytes
+        ):
+            yield run
+            run = []
+        run.append(at)
+        end = at.offset + at.stored_bytes
+    if run:
+        yield run
+
+
+def _decode(
+    block: BlockId,
+    encoding: Encoding,
+    layers: Sequence[memoryview],
+    base: memoryview | None,
+) -> memoryview:
+    first = encoding.layers[0]
+    if first.codec == _RAW_TAG:
+        if len(layers) != 1 or len(layers[0]) != encoding.raw_length:
+            raise _bad(encoding, f"block {block.hex()}: a raw record of the wrong length")
+        return layers[0]
+    out = memoryview(bytearray(encoding.raw_length))
+    try:
+        codec_tagged(first.codec, first.version).decode_into(layers, base, out)
+    except CodecError as error:
+        raise BadBlock(
+            CodecError(f"block {block.hex()}: {error.message}", error.hint), _packs(encoding)
+        ) from error
+    return out
+
+
+def _bad(encoding: Encoding, message: str) -> BadBlock:
+    return BadBlock(Corruption(message), _packs(encoding))
+
+
+def _packs(encoding: Encoding) -> set[PackId]:
+    return {at.pack for at in encoding.layers}
