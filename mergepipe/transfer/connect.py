@@ -20,7 +20,9 @@ def connect(url: RemoteUrl, credentials: Credentials, name: str = "") -> ByteSto
 
         return LocalByteStore(repository_at(url.local))
     if url.scheme in CLOUD:
-        raise UsageError(f"no transport for {url} yet")
+        from mergepipe.bytestore.cloud import open_bucket
+
+        return open_bucket(url.scheme, url.host, url.path, credentials.environment)
     raise UsageError(f"no transport for {url} yet")
 
 

@@ -250,7 +250,7 @@ def _without_secret(text: str) -> str:
     return re.sub(r"://[^/]*@", "://***@", text)
 
 
-_TOKENS = "tokens come from MP_TOKEN or a file that only you can read: docs/remotes.md"
+_TOKENS = "tokens come from MP_TOKEN, or a file that only you can read: docs/remotes.md"
 _PARSERS = {
     Scheme.FILE: _file,
     Scheme.SSH: _ssh,

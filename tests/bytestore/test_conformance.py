@@ -4,20 +4,32 @@ import errno
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from mergepipe.bytestore.local import LocalByteStore
-from mergepipe.bytestore.memory import MemoryByteStore
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import MergepipeError, NoSpace
+from tests.bytestore.s3 import Bucket, serving
+from tests.bytestore.transports import TRANSPORTS
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(scope="module")
+def make_bucket() -> Iterator[Callable[[], Bucket]]:
+    pytest.importorskip("moto", reason="pip install 'mergepipe[test]'")
+    with serving() as make:
+        yield make
+
+
+@pytest.fixture(params=[*TRANSPORTS, "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ByteStore]:
-    with LocalByteStore(tmp_path) if request.param == "local" else MemoryByteStore() as opened:
+    if request.param in TRANSPORTS:
+        made = TRANSPORTS[request.param](tmp_path)
+    else:
+        made = request.getfixturevalue("make_bucket")().store()
+    with made as opened:
         yield opened
 
 

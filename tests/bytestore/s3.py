@@ -1,0 +1,148 @@
+"""A real S3 server for tests: moto, in a process of its own, and lines to it that break."""
+
+import contextlib
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from mergepipe.bytestore.cloud import CloudByteStore, open_bucket
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket of a running server."""
+
+    port: int
+    name: str
+
+    def environment(self, port: int | None = None) -> dict[str, str]:
+        """What a user would set; `port` for a line that leads there."""
+        return {
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port or self.port}",
+            "HOME": "/nonexistent",
+        }
+
+    def store(self, prefix: str = "models/llama", port: int | None = None) -> CloudByteStore:
+        """The byte store there."""
+        return open_bucket("s3", self.name, prefix, self.environment(port))
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[Callable[[], Bucket]]:
+    """A server; what it gives makes a new bucket."""
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    count = iter(range(10_000))
+
+    def make() -> Bucket:
+        name = f"bucket-{next(count)}"
+        url = f"http://127.0.0.1:{port}/{name}"
+        urllib.request.urlopen(urllib.request.Request(url, method="PUT")).close()
+        return Bucket(port, name)
+
+    try:
+        _wait_for(port, process)
+        yield make
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextlib.contextmanager
+def losing_replies(port: int, lose: Callable[[bytes], bool]) -> Iterator[int]:
+    """A port that leads to `port`, but where `lose` of a request's first line is true: no reply.
+
+    The server still gets such a request whole and carries it out; then the line breaks.
+    """
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve(client: socket.socket) -> None:
+        with client, socket.create_connection(("127.0.0.1", port)) as server:
+            lost = False
+            request = b""
+            client.settimeout(10)
+            while not lost:
+                while b"\r\n\r\n" not in request:
+                    if not (piece := client.recv(65536)):
+                        return
+                    request += piece
+                head, _, body = request.partition(b"\r\n\r\n")
+                missing = _content_length(head) - len(body)
+                while missing > 0:
+                    piece = client.recv(65536)
+                    request += piece
+                    missing -= len(piece)
+                lost = lose(head.split(b"\r\n")[0])
+                server.sendall(request)
+                reply = _reply(server, head.startswith(b"HEAD"))
+                if not lost:
+                    client.sendall(reply)
+                request = b""
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = listening.accept()
+                threading.Thread(target=_quietly, args=(serve, client), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield listening.getsockname()[1]
+    finally:
+        listening.close()
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+def _quietly(serve: Callable[[socket.socket], None], client: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        serve(client)
+
+
+def _content_length(head: bytes) -> int:
+    for line in head.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name.strip().lower() == b"content-length":
+            return int(value)
+    return 0
+
+
+def _reply(server: socket.socket, headers_only: bool) -> bytes:
+    reply = b""
+    while b"\r\n\r\n" not in reply:
+        if not (piece := server.recv(65536)):
+            return reply
+        reply += piece
+    head, _, body = reply.partition(b"\r\n\r\n")
+    missing = 0 if headers_only else _content_length(head) - len(body)
+    while missing > 0 and (piece := server.recv(65536)):
+        reply += piece
+        missing -= len(piece)
+    return reply
+
+
+def _wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
+    for _ in range(600):
+        if process.poll() is not None:
+            break
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", port), 0.5).close()
+            return
+        time.sleep(0.05)
+    raise RuntimeError("moto's server did not start")
