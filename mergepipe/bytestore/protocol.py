@@ -111,3 +111,12 @@ class Holding(Protocol):
     def holds(self, ids: Sequence[bytes]) -> list[bool]:
         """Whether each block or object is there whole: all its layers, and the bases it needs."""
         ...
+
+
+@runtime_checkable
+class WriteAware(Protocol):
+    """A byte store that remembers writes by their id, so that a lost reply can be looked up."""
+
+    def swap_with_id(self, key: str, old: bytes | None, new: bytes | None, write_id: bytes) -> bool:
+        """Compare and swap, as `compare_and_swap`; the same id again gives the same answer."""
+        ...

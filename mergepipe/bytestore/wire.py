@@ -1,0 +1,147 @@
+"""What passes over any wire: limits, requests and replies as msgpack, errors, what a key may be.
+
+All that the other side sends is checked here before anyone looks at it (docs/format-remote.md).
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from mergepipe.errors import (
+    AuthenticationError,
+    Corruption,
+    Locked,
+    MergepipeError,
+    MissingObject,
+    NoSpace,
+    RefMoved,
+    RemoteRefused,
+)
+from mergepipe.names import SHOWN, escape_for_terminal
+
+MOST_VALUES = 100_000
+MOST_IDS = 100_000
+ID_BYTES = 32
+LARGEST_LISTING = 16 << 20
+LARGEST_VALUE = 1 << 20
+"""Of a value that is no pack: refs are some tens of bytes."""
+LARGEST_PACK = 128 << 20
+LARGEST_REPLY = 64 << 10
+"""Of a reply that is neither a listing nor a value."""
+LONGEST_KEY = 1100
+WRITE_ID_BYTES = 16
+
+_MESSAGE_CHARACTERS = 600
+# Errors that mean the same on both sides. Any other kind is just a no.
+_KINDS: dict[str, type[MergepipeError]] = {
+    each.kind: each
+    for each in (AuthenticationError, Corruption, Locked, MissingObject, NoSpace, RefMoved)
+}
+
+Parsed = TypeVar("Parsed")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class SwapRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One compare-and-swap. `again`: it was sent before, and no reply came."""
+
+    key: str
+    old: bytes | None
+    new: bytes | None
+    write: bytes
+    again: bool = False
+
+
+class SwapReply(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What became of a swap."""
+
+    swapped: bool
+
+
+class ErrorReply(msgspec.Struct, frozen=True):
+    """An error as it travels. `kind` is that of mergepipe/errors.py."""
+
+    kind: str
+    message: str
+    hint: str = ""
+
+
+def is_key(key: str) -> bool:
+    """Whether `key` is a relative path that can mean only one thing anywhere."""
+    return (
+        0 < len(key) <= LONGEST_KEY
+        and all(part not in ("", ".", "..") for part in key.split("/"))
+        and "\\" not in key
+        and not _CONTROL.search(key)
+    )
+
+
+def largest_value(key: str) -> int:
+    """The most bytes that are taken for the whole value of `key`."""
+    return LARGEST_PACK if key.startswith("packs/") else LARGEST_VALUE
+
+
+def parse(data: bytes, kind: type[Parsed], what: str) -> Parsed:
+    """Decode msgpack that the other side sent. Raises RemoteRefused."""
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RemoteRefused(f"the remote sent {what} that cannot be read: {error}") from error
+
+
+def parse_keys(data: bytes, prefix: str) -> list[str]:
+    """A listing of keys below `prefix`. Raises RemoteRefused unless it is one, sorted."""
+    keys = parse(data, list[str], "a list of keys")
+    _check_keys(keys, prefix)
+    return keys
+
+
+def parse_values(data: bytes, prefix: str) -> dict[str, bytes]:
+    """The values below `prefix`. Raises RemoteRefused for too many, or for anything else."""
+    values = parse(data, dict[str, bytes], "values")
+    if len(values) > MOST_VALUES:
+        raise RemoteRefused(
+            f"the remote offers {len(values):,} values, of which {MOST_VALUES:,} are taken"
+        )
+    _check_keys(values, prefix)
+    return values
+
+
+def parse_holds(data: bytes, ids: Sequence[bytes]) -> list[bool]:
+    """One byte for each id. Raises RemoteRefused for anything else."""
+    if len(data) != len(ids) or data.strip(b"\0\1"):
+        raise RemoteRefused("the remote did not say of each id whether it holds it")
+    return [bool(each) for each in data]
+
+
+def error_reply(error: BaseException) -> ErrorReply:
+    """An error as the other side is told of it; what went wrong inside this machine stays here."""
+    if isinstance(error, NoSpace):
+        return ErrorReply(error.kind, "no space left there", "free some space on the remote")
+    if isinstance(error, MergepipeError):
+        return ErrorReply(error.kind, error.message[:4096], error.hint[:4096])
+    if isinstance(error, FileNotFoundError):
+        return ErrorReply("not_found", "there is no such key")
+    return ErrorReply("internal", f"the server failed ({type(error).__name__})")
+
+
+def error_from(reply: ErrorReply) -> MergepipeError:
+    """The error that the other side reports, in words fit for a terminal."""
+    message = escape_for_terminal(reply.message, _MESSAGE_CHARACTERS)
+    hint = escape_for_terminal(reply.hint, _MESSAGE_CHARACTERS)
+    known = _KINDS.get(reply.kind)
+    if known is not None:
+        return known(f"the remote says: {message}", hint)
+    return RemoteRefused(f"the remote refused: {message}", hint)
+
+
+def _check_keys(keys: Iterable[str], prefix: str) -> None:
+    last = ""
+    for key in keys:
+        if not (is_key(key) and key.startswith(prefix) and last < key):
+            raise RemoteRefused(
+                f"the remote lists a key that cannot be: '{escape_for_terminal(key, SHOWN)}'"
+            )
+        last = key

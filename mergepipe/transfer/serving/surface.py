@@ -1,0 +1,66 @@
+"""Which keys of a byte store others get to see: a whitelist by exact grammar.
+
+What a server serves has its own opinion too (transfer/receiving.py); this one comes first, and
+knows nothing but the key.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mergepipe.bytestore.wire import is_key
+from mergepipe.errors import InvalidRefName
+from mergepipe.repository.refnames import HEADS, TAGS, check_ref_name
+
+_PACK = re.compile(r"packs/[0-9a-f]{64}\.pack")
+_FOLDERS = ("refs/", "packs/", HEADS, TAGS)
+
+Rule = Callable[[str], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """What each kind of request may name."""
+
+    readable: Rule
+    listable: Rule
+    published: Rule
+    swapped: Rule
+    replaced: Rule
+    """Written without a condition, and deleted."""
+
+
+def is_pack(key: str) -> bool:
+    """Whether `key` is that of a pack."""
+    return _PACK.fullmatch(key) is not None
+
+
+def is_shared_ref(key: str) -> bool:
+    """Whether `key` is a branch or a tag, by git's rules for names."""
+    if not key.startswith((HEADS, TAGS)):
+        return False
+    try:
+        check_ref_name(key)
+    except InvalidRefName:
+        return False
+    return True
+
+
+REPOSITORY = Surface(
+    readable=lambda key: key == "HEAD" or is_pack(key) or is_shared_ref(key),
+    listable=lambda prefix: (
+        prefix in _FOLDERS or (prefix.endswith("/") and is_shared_ref(prefix[:-1]))
+    ),
+    published=is_pack,
+    swapped=is_shared_ref,
+    replaced=lambda key: False,
+)
+"""Refs, packs and HEAD; never config, hooks, logs, index or runs."""
+
+
+def _is_folder(prefix: str) -> bool:
+    return not prefix or (prefix.endswith("/") and is_key(prefix[:-1]))
+
+
+EVERYTHING = Surface(is_key, _is_folder, is_key, is_key, is_key)
+"""For a byte store that is no repository."""
