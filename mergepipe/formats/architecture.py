@@ -1,0 +1,225 @@
+"""Which layer a tensor belongs to, from tensor names and config.json alone.
+
+There is no table of architectures. Nearly all call their layers `<stack>.<number>.<rest>`
+(`model.layers.3.mlp.up_proj.weight`, `transformer.h.0.ln_1.bias`, `bert.encoder.layer.1...`,
+`language_model.model.layers.7...`), so stacks are read off the names and compared with the layer
+count of the config. A model with one stack has one module, `default`; one with several has
+`text_decoder`, `vision_tower`, and so on, and what belongs to none is a module by itself. Names
+without any stack are a model too: it merges by names.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from mergepipe.errors import MergeInputError
+from mergepipe.formats.config_json import layer_count
+from mergepipe.names import quoted
+
+DEFAULT = "default"
+TEXT, VISION, AUDIO = "text_decoder", "vision_tower", "audio_tower"
+
+_NUMBERED = re.compile(r"(?P<stack>.*?[^.])\.(?P<layer>0|[1-9]\d{0,5})\.(?P<rest>.+)", re.DOTALL)
+_WORDS = re.compile(r"[._]")
+# What people call the list of layers. Other numbered things (`mm_projector.0`) are no stack.
+_LISTS = frozenset(
+    ("layers", "layer", "h", "block", "blocks", "resblocks", "decoder_layers", "encoder_layers")
+)
+_HEADS = ("lm_head.weight", "embed_out.weight")
+_EMBEDDINGS = (
+    *("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight"),
+    *("tok_embeddings.weight", "shared.weight"),
+)
+_HEAD_BIASES = ("lm_head.bias", "embed_out.bias")
+# Parts of the names of what is used before the layers: embeddings of any kind.
+_BEFORE = frozenset(
+    (
+        *("embed", "embedding", "embeddings", "emb", "wte", "wpe", "patch", "rotary", "shared"),
+        *("pos", "position", "positional", "tok"),
+    )
+)
+_PARTS = (
+    (VISION, re.compile(r"(^|[._])(vision|visual|vit|image|img)", re.IGNORECASE)),
+    (AUDIO, re.compile(r"(^|[._])(audio|speech|sound)", re.IGNORECASE)),
+    ("encoder", re.compile(r"(^|\.)encoder(\.|$)")),
+    ("decoder", re.compile(r"(^|\.)decoder(\.|$)")),
+)
+
+
+class Section(IntEnum):
+    """Where in its module a tensor is used."""
+
+    BEFORE = 0
+    LAYER = 1
+    AFTER = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """A tensor's place: its module, where in that, and which layer.
+
+    key  what it is called in every layer: the rest of its name; outside of layers all of it
+    """
+
+    module: str
+    section: Section
+    key: str
+    layer: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Numbered layers: `<prefix>.<number>.<rest>`."""
+
+    prefix: str
+    layers: int
+
+    def name(self, layer: int, rest: str) -> str:
+        """A tensor's name in one of the layers."""
+        return f"{self.prefix}.{layer}.{rest}"
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A model's modules, in the order of their first tensor, and every tensor's place in them.
+
+    stacks  module -> its layers; modules without layers are not in it
+    spots   tensor name -> place
+    tied    the output embeddings are the input embeddings, if there are none of their own
+    """
+
+    modules: tuple[str, ...]
+    stacks: Mapping[str, Stack]
+    spots: Mapping[str, Spot]
+    tied: bool
+
+    def layers(self, module: str) -> int:
+        """How many layers a module has."""
+        stack = self.stacks.get(module)
+        return 0 if stack is None else stack.layers
+
+
+def read_architecture(
+    names: Iterable[str], config: Mapping[str, Any] | None, label: str
+) -> Architecture:
+    """The places of a model's tensors. `config` is its config.json, if it has one.
+
+    Raises MergeInputError naming `label` where names and config disagree on the number of layers.
+    """
+    listed = list(names)
+    expected = None if config is None else layer_count(config)
+    stacks = _stacks(listed, expected)
+    modules = _modules(stacks, expected)
+    spots: dict[str, Spot] = {}
+    for name in listed:
+        spots[name] = _spot(name, modules)
+    if expected is not None and stacks and expected not in stacks.values():
+        largest = max(stacks, key=lambda prefix: stacks[prefix])
+        raise MergeInputError(
+            f"config.json of {quoted(label)} says {expected} layers, its tensors "
+            f"{quoted(largest)} have {stacks[largest]}",
+            "are all of its files there?",
+        )
+    return Architecture(
+        tuple(dict.fromkeys(spot.module for spot in spots.values())),
+        {modules[prefix]: Stack(prefix, count) for prefix, count in stacks.items()},
+        spots,
+        tied=config is None or _tied(config),
+    )
+
+
+def head_and_embeddings(architecture: Architecture) -> tuple[str | None, str | None]:
+    """The names of a model's output and input embeddings; None for one that is not there."""
+    outside = [
+        name for name, spot in architecture.spots.items() if spot.section is not Section.LAYER
+    ]
+    heads = [name for name in outside if _ends(name, _HEADS)]
+    inputs = [name for name in outside if _ends(name, _EMBEDDINGS)]
+    return (heads[0] if len(heads) == 1 else None), (inputs[0] if len(inputs) == 1 else None)
+
+
+def is_vocabulary(name: str) -> bool:
+    """Whether the rows of a tensor are tokens, by its name."""
+    return _ends(name, (*_HEADS, *_EMBEDDINGS, *_HEAD_BIASES))
+
+
+def _ends(name: str, endings: Iterable[str]) -> bool:
+    return any(name == ending or name.endswith("." + ending) for ending in endings)
+
+
+def _tied(config: Mapping[str, Any]) -> bool:
+    """What a config says of `tie_word_embeddings`; transformers' own default is to tie."""
+    parts = [config, *(part for part in config.values() if isinstance(part, dict))]
+    given = [part["tie_word_embeddings"] for part in parts if "tie_word_embeddings" in part]
+    return bool(given[0]) if given else True
+
+
+def _stacks(names: Iterable[str], expected: int | None) -> dict[str, int]:
+    """Prefix -> number of layers, for every list of layers, in the order of the names."""
+    numbers: dict[str, set[int]] = {}
+    for name in names:
+        found = _NUMBERED.fullmatch(name)
+        if found is not None:
+            numbers.setdefault(found["stack"], set()).add(int(found["layer"]))
+    stacks: dict[str, int] = {}
+    for prefix, layers in numbers.items():
+        whole = layers == set(range(len(layers)))
+        listed = prefix.rpartition(".")[2] in _LISTS
+        if whole and (listed or len(layers) == expected):
+            stacks[prefix] = len(layers)
+    return stacks
+
+
+def _modules(stacks: Mapping[str, int], expected: int | None) -> dict[str, str]:
+    """Prefix of a stack -> name of its module."""
+    if len(stacks) < 2:
+        return dict.fromkeys(stacks, DEFAULT)
+    found: dict[str, str] = {}
+    for prefix in stacks:
+        kind = next((name for name, pattern in _PARTS if pattern.search(prefix)), None)
+        found[prefix] = prefix if kind is None or kind in found.values() else kind
+    # The language model is the one that nothing else says it is not; the config's count decides.
+    texts = [prefix for prefix, name in found.items() if name == prefix]
+    texts = [prefix for prefix in texts if stacks[prefix] == expected] or texts
+    if texts:
+        found[texts[0]] = TEXT
+    return found
+
+
+def _spot(name: str, modules: Mapping[str, str]) -> Spot:
+    found = _NUMBERED.fullmatch(name)
+    if found is not None and found["stack"] in modules:
+        return Spot(modules[found["stack"]], Section.LAYER, found["rest"], int(found["layer"]))
+    before = not _ends(name, (*_HEADS, *_HEAD_BIASES)) and _BEFORE & set(_WORDS.split(name))
+    section = Section.BEFORE if before else Section.AFTER
+    return Spot(_module_outside(name, modules), section, name)
+
+
+def _module_outside(name: str, modules: Mapping[str, str]) -> str:
+    """The module of a tensor outside of layers: the one whose stack shares most of its name."""
+    if len(modules) < 2:
+        return DEFAULT
+    parts = _components(name)
+    shared = {prefix: _shared(parts, _components(prefix)) for prefix in modules}
+    most = max(shared.values())
+    if most:
+        return modules[max(shared, key=lambda prefix: shared[prefix])]
+    if _ends(name, (*_HEADS, *_EMBEDDINGS, *_HEAD_BIASES)) or len(parts) < 2:
+        return TEXT if TEXT in modules.values() else next(iter(modules.values()))
+    return parts[0]
+
+
+def _components(name: str) -> list[str]:
+    # `model.` is what everything of a model is in, and so says nothing.
+    return name.removeprefix("model.").split(".")
+
+
+def _shared(one: list[str], other: list[str]) -> int:
+    count = 0
+    for mine, theirs in zip(one, other, strict=False):
+        if mine != theirs:
+            break
+        count += 1
+    return count

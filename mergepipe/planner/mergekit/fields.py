@@ -1,0 +1,138 @@
+"""One mapping of a recipe being read: keys that are wanted, what kind of value, what is left over.
+
+A value of the wrong kind is a UsageError with its place; a key that nobody asks for is a warning
+with the nearest that is known, because mergekit passes over it without a word.
+"""
+
+from collections.abc import Iterable
+
+from mergepipe.errors import UsageError
+from mergepipe.methods.parameters import nearest
+from mergepipe.names import quoted
+from mergepipe.planner.mergekit.document import Mapping, Node, Place, Scalar, Sequence
+
+
+class Notes:
+    """What is collected while a file is read."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.warnings: list[str] = []
+
+    def warn(self, place: Place, message: str) -> None:
+        """Something in the file that has no effect."""
+        self.warnings.append(f"{self.source}, line {place.line}: {message}")
+
+    def refused(self, place: Place, message: str, hint: str = "") -> UsageError:
+        """An error about one place of the file."""
+        return UsageError(f"{self.source}, {place}: {message}", hint)
+
+
+class Fields:
+    """The entries of a mapping. `what` names it in messages."""
+
+    def __init__(self, node: Node, what: str, notes: Notes) -> None:
+        if not isinstance(node, Mapping):
+            raise notes.refused(
+                node.place, f"{what} is {described(node)}", f"{what} must be a mapping (key: value)"
+            )
+        self.place = node.place
+        self._entries = {entry.key: entry for entry in node.entries}
+        self._what = what
+        self._notes = notes
+        self._asked: set[str] = set()
+
+    def get(self, key: str) -> Node | None:
+        """The value of a key; None where it is absent or null."""
+        self._asked.add(key)
+        entry = self._entries.get(key)
+        if entry is None or (isinstance(entry.value, Scalar) and entry.value.value is None):
+            return None
+        return entry.value
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every key, in order."""
+        return tuple(self._entries)
+
+    def need(self, key: str, hint: str = "") -> Node:
+        """The value of a key that must be there."""
+        found = self.get(key)
+        if found is None:
+            raise self._notes.refused(self.place, f"{self._what} has no {quoted(key)}", hint)
+        return found
+
+    def text(self, key: str) -> str | None:
+        """The text of a key, as it was written."""
+        found = self.get(key)
+        return None if found is None else text(found, key, self._notes)
+
+    def flag(self, key: str) -> bool:
+        """A boolean; absent is false."""
+        found = self.get(key)
+        if found is None:
+            return False
+        if isinstance(found, Scalar) and isinstance(found.value, bool):
+            return found.value
+        raise self.wrong(key, found, "true or false")
+
+    def whole(self, key: str, lowest: int) -> int | None:
+        """A whole number not below `lowest`."""
+        found = self.get(key)
+        if found is None:
+            return None
+        number = whole(found)
+        if number is None or number < lowest:
+            raise self.wrong(key, found, f"a whole number not below {lowest}")
+        return number
+
+    def items(self, key: str) -> tuple[Node, ...]:
+        """The values of a list; nothing where it is absent."""
+        found = self.get(key)
+        if found is None:
+            return ()
+        if not isinstance(found, Sequence):
+            raise self.wrong(key, found, "a list (- one - two)")
+        return found.items
+
+    def wrong(self, key: str, found: Node, wanted: str) -> UsageError:
+        """The error for a value that is not what is wanted."""
+        return self._notes.refused(
+            found.place, f"{key} is {described(found)}", f"{key} must be {wanted}"
+        )
+
+    def done(self, without_effect: Iterable[str] = ()) -> None:
+        """Warn of every key that was not asked for; `without_effect` are known to do nothing."""
+        for key, entry in self._entries.items():
+            if key in self._asked:
+                continue
+            if key in without_effect:
+                self._notes.warn(entry.place, f"{key} has no effect, in mergekit as here")
+                continue
+            hint = nearest(key, self._asked)
+            self._notes.warn(
+                entry.place, f"{self._what} knows no {quoted(key)}, which is passed over; {hint}"
+            )
+
+
+def text(node: Node, what: str, notes: Notes) -> str:
+    """A scalar as it was written. Raises UsageError for anything else, and for an empty one."""
+    if isinstance(node, Scalar) and node.text:
+        return node.text
+    raise notes.refused(node.place, f"{what} is {described(node)}", f"{what} must be text")
+
+
+def whole(node: Node) -> int | None:
+    """A whole number, or None."""
+    if isinstance(node, Scalar) and type(node.value) is int:
+        return node.value
+    return None
+
+
+def described(node: Node) -> str:
+    """What a node is, in a message."""
+    if isinstance(node, Mapping):
+        return "a mapping"
+    if isinstance(node, Sequence):
+        return f"a list of {len(node.items)}"
+    return "empty" if not node.text else quoted(node.text)

@@ -1,0 +1,225 @@
+"""A recipe's documents as its schema has them. All that can be refused without a model is.
+
+UsageError: a file that cannot be understood, wherever a value has the wrong form. MergeInputError:
+what can be understood and not merged (methods and parameters, checked in `checks`).
+"""
+
+from collections.abc import Mapping as MappingOf
+from types import MappingProxyType
+
+from mergepipe.dtypes import DType, dtype_called
+from mergepipe.errors import UsageError
+from mergepipe.names import quoted
+from mergepipe.planner.mergekit.document import (
+    Mapping,
+    Node,
+    Scalar,
+    Sequence,
+    read_documents,
+)
+from mergepipe.planner.mergekit.fields import Fields, Notes, described, text, whole
+from mergepipe.planner.mergekit.model_names import read_model
+from mergepipe.planner.mergekit.schema import (
+    Conditional,
+    Given,
+    Gradient,
+    LayerRange,
+    MergekitRecipe,
+    Module,
+    OutputSlice,
+    Parameters,
+    Rule,
+    Single,
+    SliceSource,
+    Stage,
+)
+from mergepipe.planner.mergekit.stages import in_order
+from mergepipe.planner.mergekit.tokenizers import read_tokenizer
+
+_ONE_OF = ("models", "slices", "modules")
+
+
+def read_recipe(text_or_bytes: str | bytes, source: str = "the recipe") -> MergekitRecipe:
+    """A recipe file's stages in the order they can be made in.
+
+    Raises UsageError naming `source`, line and column.
+    """
+    notes = Notes(source)
+    documents = read_documents(text_or_bytes, source)
+    if not documents:
+        raise UsageError(f"{source} is empty", "a recipe has a merge_method and models")
+    stages = in_order([_stage(document, notes) for document in documents], notes)
+    content = text_or_bytes if isinstance(text_or_bytes, str) else text_or_bytes.decode("utf-8-sig")
+    return MergekitRecipe(stages, content, source, tuple(notes.warnings))
+
+
+def _stage(document: Node, notes: Notes) -> Stage:
+    fields = Fields(document, "a recipe", notes)
+    method = text(fields.need("merge_method", "name a merge method"), "merge_method", notes)
+    base = fields.get("base_model")
+    stage = Stage(
+        method=method,
+        modules=_modules(fields, notes),
+        name=fields.text("name"),
+        base=None if base is None else read_model(base, "base_model", notes),
+        dtype=_dtype(fields, "dtype", notes),
+        out_dtype=_dtype(fields, "out_dtype", notes),
+        parameters=_parameters(fields, notes),
+        tokenizer=read_tokenizer(fields, notes),
+        chat_template=fields.text("chat_template"),
+        place=fields.place,
+    )
+    fields.done()
+    return stage
+
+
+def _modules(fields: Fields, notes: Notes) -> MappingOf[str | None, Module]:
+    given = [key for key in _ONE_OF if _has_content(fields.get(key))]
+    if len(given) != 1:
+        found = " and ".join(given) if given else "none of models, slices and modules"
+        raise notes.refused(fields.place, f"a recipe has {found}", "it needs exactly one of them")
+    if given[0] != "modules":
+        return MappingProxyType({None: _module(fields, notes, given[0], own=False)})
+    inner = Fields(fields.need("modules"), "modules", notes)
+    modules: dict[str | None, Module] = {}
+    for name in inner.names:
+        part = Fields(inner.need(name), f"module {quoted(name)}", notes)
+        kinds = [key for key in ("models", "slices") if _has_content(part.get(key))]
+        if len(kinds) != 1:
+            found = "models and slices" if kinds else "neither models nor slices"
+            raise notes.refused(
+                part.place, f"module {quoted(name)} has {found}", "it needs exactly one of them"
+            )
+        modules[name] = _module(part, notes, kinds[0], own=True)
+        part.done()
+    return MappingProxyType(modules)
+
+
+def _has_content(node: Node | None) -> bool:
+    # Empty lists are as good as absent in mergekit.
+    if isinstance(node, Sequence):
+        return bool(node.items)
+    return bool(node.entries) if isinstance(node, Mapping) else node is not None
+
+
+def _module(fields: Fields, notes: Notes, kind: str, *, own: bool) -> Module:
+    if kind == "models":
+        inputs = tuple(_input_model(item, notes) for item in fields.items("models"))
+        slices: tuple[OutputSlice, ...] = (OutputSlice(inputs, place=fields.place),)
+    else:
+        slices = tuple(_slice(item, notes) for item in fields.items("slices"))
+    parameters = _parameters(fields, notes) if own else MappingProxyType({})
+    return Module(slices, kind == "models", parameters, fields.place)
+
+
+def _input_model(node: Node, notes: Notes) -> SliceSource:
+    fields = Fields(node, "an entry of models", notes)
+    model = read_model(fields.need("model", "name the model"), "model", notes)
+    found = SliceSource(model, None, _parameters(fields, notes), fields.place)
+    fields.done()
+    return found
+
+
+def _slice(node: Node, notes: Notes) -> OutputSlice:
+    fields = Fields(node, "a slice", notes)
+    base = fields.get("base_model")
+    sources = tuple(_source(item, notes) for item in fields.items("sources"))
+    if not sources:
+        raise notes.refused(fields.place, "a slice has no sources", "list models under sources")
+    found = OutputSlice(
+        sources,
+        None if base is None else read_model(base, "base_model", notes),
+        _parameters(fields, notes),
+        fields.place,
+    )
+    fields.done(("residual_weight", "residual_model"))
+    return found
+
+
+def _source(node: Node, notes: Notes) -> SliceSource:
+    fields = Fields(node, "a source", notes)
+    found = SliceSource(
+        read_model(fields.need("model", "name the model"), "model", notes),
+        _layers(fields.need("layer_range", "such as layer_range: [0, 16]"), notes),
+        _parameters(fields, notes),
+        fields.place,
+    )
+    fields.done()
+    return found
+
+
+def _layers(node: Node, notes: Notes) -> LayerRange:
+    hint = "layer_range is [first, end]: [0, 16] are the layers 0 to 15"
+    ends = [whole(item) for item in node.items] if isinstance(node, Sequence) else []
+    numbers = [end for end in ends if end is not None]
+    if len(ends) != 2 or len(numbers) != 2:
+        raise notes.refused(node.place, f"layer_range is {described(node)}", hint)
+    begin, end = numbers
+    if begin < 0 or end < begin:
+        shown = f"[{begin}, {end}]"
+        raise notes.refused(node.place, f"layer_range {shown} counts no layers", hint)
+    return LayerRange(begin, end)
+
+
+def _dtype(fields: Fields, key: str, notes: Notes) -> DType | None:
+    node = fields.get(key)
+    if node is None:
+        return None
+    name = text(node, key, notes)
+    try:
+        return dtype_called(name)
+    except UsageError as error:
+        raise notes.refused(node.place, f"{key}: {error.message}", error.hint) from error
+
+
+def _parameters(fields: Fields, notes: Notes) -> Parameters:
+    node = fields.get("parameters")
+    if node is None:
+        return MappingProxyType({})
+    if not isinstance(node, Mapping):
+        raise fields.wrong("parameters", node, "a mapping (name: value)")
+    return MappingProxyType(
+        {entry.key: Given(_value(entry.value, entry.key, notes), entry.place)
+         for entry in node.entries}
+    )  # fmt: skip
+
+
+def _value(node: Node, name: str, notes: Notes) -> Single | Gradient | Conditional:
+    if isinstance(node, Mapping):
+        return Conditional((_rule(node, name, notes),))
+    if isinstance(node, Sequence) and any(isinstance(item, Mapping) for item in node.items):
+        return Conditional(tuple(_rule(item, name, notes) for item in node.items))
+    return _varying(node, name, notes)
+
+
+def _rule(node: Node, name: str, notes: Notes) -> Rule:
+    if not isinstance(node, Mapping):
+        raise notes.refused(
+            node.place,
+            f"{name}: {described(node)} stands among filters",
+            "give a list of numbers, or a list of {filter, value}",
+        )
+    fields = Fields(node, f"a filter of {name}", notes)
+    value = fields.need("value", "give the value for the tensors that match")
+    pattern = fields.get("filter")
+    if pattern is not None and not isinstance(pattern, Scalar):
+        raise fields.wrong("filter", pattern, "a part of tensor names, or '*'")
+    found = Rule(None if pattern is None else pattern.text, _varying(value, name, notes))
+    fields.done()
+    return found
+
+
+def _varying(node: Node, name: str, notes: Notes) -> Single | Gradient:
+    if isinstance(node, Sequence):
+        if not node.items:
+            raise notes.refused(node.place, f"{name} is an empty list", "give it a value")
+        return Gradient(tuple(_single(item, name, notes) for item in node.items))
+    return _single(node, name, notes)
+
+
+def _single(node: Node, name: str, notes: Notes) -> Single:
+    if isinstance(node, Scalar) and node.value is not None and node.text:
+        return node.value
+    raise notes.refused(
+        node.place, f"{name} is {described(node)}", "give a number, true, false or text"
+    )

@@ -1,0 +1,40 @@
+"""What a recipe's `base_model` is to each method.
+
+mergekit 0.1.5, by its behaviour: most methods take differences from it, some take two models and
+want to know which comes first, and to the others it is an input like any other.
+"""
+
+from enum import StrEnum
+
+from mergepipe.methods.protocol import Method
+
+
+class BaseRole(StrEnum):
+    """What the base is.
+
+    REFERENCE  differences are taken from it; no input itself
+    FIRST      the first of two inputs
+    INPUT      an input, at the place where it is listed, or else the last
+    """
+
+    REFERENCE = "reference"
+    FIRST = "first"
+    INPUT = "input"
+
+
+# Which of two it is must be said, although nothing is subtracted from it.
+_FIRST = frozenset({"slerp", "nearswap", "arcee_fusion"})
+# These work on differences where there is a base, and on the weights where there is none.
+_IF_GIVEN = frozenset({"nuslerp", "multislerp"})
+
+
+def base_role(method: Method) -> BaseRole:
+    """What a base is to `method`."""
+    if method.needs_base or method.name in _IF_GIVEN:
+        return BaseRole.REFERENCE
+    return BaseRole.FIRST if method.name in _FIRST else BaseRole.INPUT
+
+
+def base_required(method: Method) -> bool:
+    """Whether a recipe must name a base."""
+    return method.needs_base or method.name in _FIRST

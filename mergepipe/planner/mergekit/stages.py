@@ -1,0 +1,66 @@
+"""The documents of a recipe, each after those it takes in."""
+
+from collections.abc import Sequence
+
+from mergepipe.names import quoted
+from mergepipe.planner.mergekit.fields import Notes
+from mergepipe.planner.mergekit.schema import Stage
+
+
+def in_order(stages: Sequence[Stage], notes: Notes) -> tuple[Stage, ...]:
+    """Stages in an order they can be made in, the output last; those it does not need are left out.
+
+    The output is the document without a name, or else the last one. Raises UsageError: two without
+    a name, two of one name, a cycle.
+    """
+    named: dict[str, Stage] = {}
+    unnamed: Stage | None = None
+    for stage in stages:
+        if stage.name is None:
+            if unnamed is not None:
+                raise notes.refused(
+                    stage.place, "a second document has no name", "only the result may have none"
+                )
+            unnamed = stage
+        elif stage.name in named:
+            raise notes.refused(
+                stage.place, f"a second document is called {quoted(stage.name)}", "rename one"
+            )
+        else:
+            named[stage.name] = stage
+    output = stages[-1] if unnamed is None else unnamed
+    ordered = _after_those_it_needs(output, named, notes)
+    for stage in stages:
+        if stage not in ordered:
+            notes.warn(stage.place, f"{quoted(stage.name or '')} is not part of the result")
+    return ordered
+
+
+def _after_those_it_needs(
+    output: Stage, named: dict[str, Stage], notes: Notes
+) -> tuple[Stage, ...]:
+    done: list[Stage] = []
+    # Not recursive: a hostile file may chain thousands of documents.
+    open_stages: list[tuple[Stage, list[Stage]]] = [(output, needed(output, named))]
+    while open_stages:
+        stage, waiting = open_stages[-1]
+        if not waiting:
+            done.append(stage)
+            open_stages.pop()
+            continue
+        below = waiting.pop(0)
+        if any(below is above for above, _ in open_stages):
+            circle = " -> ".join(
+                quoted(above.name or "the result") for above, _ in [*open_stages, (below, [])]
+            )
+            raise notes.refused(stage.place, f"the stages go in a circle: {circle}", "break it")
+        if below not in done:
+            open_stages.append((below, needed(below, named)))
+    return tuple(done)
+
+
+def needed(stage: Stage, named: dict[str, Stage]) -> list[Stage]:
+    """The stages that one takes in, in the order it names them."""
+    return [
+        named[name] for name in dict.fromkeys(model.path for model in stage.models) if name in named
+    ]
