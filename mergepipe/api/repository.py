@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mergepipe.api.merging import Merging
+from mergepipe.api.sharing import Sharing
 from mergepipe.checkpoints.requests import CommitRequest, CommitResult
 from mergepipe.errors import NothingToCommit, RefExists, RevisionNotFound
 from mergepipe.ids import ObjectId
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 _TENSOR_FILE = "tensors.safetensors"
 
 
-class Repository(Merging):
+class Repository(Merging, Sharing):
     """A repository of models. Use as a context manager, or call `close`."""
 
     # Revisions and history

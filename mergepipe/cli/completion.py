@@ -23,6 +23,19 @@ def tags(incomplete: str) -> list[str]:
     return _names("refs/tags")
 
 
+def remotes(incomplete: str) -> list[str]:
+    """Remotes of the repository."""
+    import tomllib
+
+    directory = _directory()
+    try:
+        text = "" if directory is None else (directory / "config.toml").read_text(encoding="utf-8")
+        found = tomllib.loads(text).get("remote", {})
+    except (OSError, ValueError):
+        return []
+    return sorted(found) if isinstance(found, dict) else []
+
+
 def config_keys(incomplete: str) -> list[str]:
     """Every setting."""
     from mergepipe.repository.config import Config

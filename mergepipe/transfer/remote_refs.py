@@ -20,9 +20,13 @@ _LONGEST_HEAD = 4096
 
 @dataclass(frozen=True, slots=True)
 class RemoteRefs:
-    """Branches and tags by full name, and the branch its HEAD is on (None: unborn or detached)."""
+    """Branches and tags by full name, and the branch its HEAD is on (None: unborn or detached).
+
+    `raw`: the bytes of each ref as they stand there, which a compare-and-swap has to name.
+    """
 
     values: Mapping[str, ObjectId]
+    raw: Mapping[str, bytes]
     head: str | None
 
     @property
@@ -42,13 +46,15 @@ def read_refs(store: ByteStore) -> RemoteRefs:
     Raises RemoteRefused for names and values that are none, and for absurdly many.
     """
     found: dict[str, ObjectId] = {}
+    raw: dict[str, bytes] = {}
     for name, value in store.values(_FOLDER).items():
         if not name.startswith((HEADS, TAGS)):
             continue
         if len(found) >= MOST_REFS:
             raise RemoteRefused(f"the remote lists more than {MOST_REFS:,} refs")
         found[_checked(name)] = parse_ref(name, value)
-    return RemoteRefs(found, _head(store))
+        raw[name] = value
+    return RemoteRefs(found, raw, _head(store))
 
 
 def parse_ref(name: str, value: bytes) -> ObjectId:

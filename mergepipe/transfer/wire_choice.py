@@ -37,19 +37,24 @@ class _Decision:
 
 
 class Chooser:
-    """Chooses for batches of candidates, in their order. Used from one thread."""
+    """Chooses for batches of candidates, in their order. Used from one thread.
+
+    `held` says of every candidate whether it is there; of other blocks `holding` is asked.
+    """
 
     def __init__(
         self,
         storage: Storage,
         holding: Holding,
         candidates: Collection[BlockId],
+        held: Mapping[bytes, bool],
         *,
         max_chain: int,
     ) -> None:
         self._storage = storage
         self._holding = holding
         self._candidates = candidates
+        self._candidates_held = held
         self._max_chain = max_chain
         self._held: dict[BlockId, bool] = {}
         # How many deltas deep a candidate will be at the other side.
@@ -63,7 +68,7 @@ class Chooser:
 
     def _choice(self, block: BlockId) -> Choice:
         decided = self._decide(block, self._max_chain, frozenset())
-        return Choice(block, self._held[block], decided.encoding, decided.base)
+        return Choice(block, self._candidates_held[block], decided.encoding, decided.base)
 
     def _decide(self, block: BlockId, most: int, above: frozenset[BlockId]) -> "_Decision":
         """The smallest encoding that the other side can read, at most `most` deltas deep.
@@ -126,8 +131,9 @@ class Chooser:
                     if way.base is not None and way.base not in self._options
                 )
             )
-        self._held = {block: self._held[block] for block in self._options if block in self._held}
-        self._is_held([block for block in self._options if block not in self._held])
+        others = [block for block in self._options if block not in self._candidates]
+        self._held = {block: self._held[block] for block in others if block in self._held}
+        self._is_held(others)
 
     def _is_held(self, blocks: Iterable[BlockId]) -> Mapping[BlockId, bool]:
         unknown = [block for block in blocks if block not in self._held]

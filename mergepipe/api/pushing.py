@@ -1,0 +1,74 @@
+"""Pushing from an open repository: its settings, its remotes, and what it notes of them."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mergepipe.api.remotes import open_remote
+from mergepipe.errors import RefExists
+from mergepipe.progress import SILENT, Progress
+from mergepipe.repository.refs import ANY
+from mergepipe.transfer import push as pushing
+from mergepipe.transfer.credentials import Credentials
+from mergepipe.transfer.push import Pushed, Source
+from mergepipe.transfer.push_refs import Decision, PushOptions, wanted_refs
+from mergepipe.transfer.remote_refs import tracking_ref
+
+if TYPE_CHECKING:
+    from mergepipe.api.opened import OpenRepository
+
+
+@dataclass(frozen=True, slots=True)
+class PushResult:
+    """A push that succeeded. `remote` is its name, or empty for one given as a URL."""
+
+    remote: str
+    url: str
+    pushed: Pushed
+
+
+def push(
+    repository: "OpenRepository",
+    remote: str | None = None,
+    options: PushOptions | None = None,
+    credentials: Credentials | None = None,
+    progress: Progress = SILENT,
+) -> PushResult:
+    """Send commits to a remote (name or URL; None: origin) and move its refs.
+
+    What it then has stands in `refs/remotes/`, also of those refs that moved before a failure.
+    """
+    name, url, store = open_remote(repository, remote, credentials or Credentials())
+    settings = repository.config.store
+    source = Source(
+        repository.storage,
+        repository.objects,
+        repository.blocks,
+        effort=settings.codec,
+        max_chain=settings.max_chain,
+    )
+    # gc here must not take away what is being read.
+    with store, repository.writing():
+        wanted = wanted_refs(options or PushOptions(), repository.refs, repository.objects, name)
+        pushed = pushing.push(
+            source,
+            store,
+            wanted,
+            moved=lambda decision: _note(repository, name, decision),
+            progress=progress,
+        )
+    return PushResult(name, url.shown, pushed)
+
+
+def _note(repository: "OpenRepository", remote: str, decision: Decision) -> None:
+    """Let `refs/remotes/<remote>/*` follow."""
+    tracked = tracking_ref(remote, decision.name) if remote else None
+    if tracked is None:
+        return
+    who = repository.signature()
+    if decision.new is None:
+        repository.refs.delete(tracked, expected=ANY, who=who, why="push: deleted there")
+        return
+    # Two names there that some file system takes for one: then one of them is not noted.
+    with suppress(RefExists):
+        repository.refs.update(tracked, decision.new, expected=ANY, who=who, why="push")

@@ -1,0 +1,252 @@
+"""Pushing: what the other side lacks goes there, then its refs move. docs/format-remote.md, "Push".
+
+The same algorithm for every store: a repository on this machine, a server, a bucket where nobody
+computes. Nothing is assumed of the other side but what a byte store promises.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from mergepipe.bytestore.protocol import ByteStore, Holding
+from mergepipe.dtypes import DType
+from mergepipe.errors import MissingObject, RefMoved
+from mergepipe.ids import BlockId, ObjectId
+from mergepipe.objects.encoding import decode
+from mergepipe.objects.records import Snapshot, Tensor
+from mergepipe.objects.store import ObjectStore
+from mergepipe.packs.blocks import BlockReader
+from mergepipe.packs.storage import Storage
+from mergepipe.progress import SILENT, Progress
+from mergepipe.repository.refnames import HEADS
+from mergepipe.transfer.closure import blocks_of, commits_between, known_objects, objects_of
+from mergepipe.transfer.holdings import IndexedFooters, holdings
+from mergepipe.transfer.push_refs import Decision, Move, Wanted, decide, no_such_ref, title
+from mergepipe.transfer.remote_refs import RemoteRefs, parse_ref, read_refs, ref_value
+from mergepipe.transfer.uploading import Sent, Uploader
+from mergepipe.transfer.wire_choice import Chooser
+from mergepipe.transfer.wire_packs import WIRE_PACK_BYTES, Grouping, object_packs
+
+_HEAD = "HEAD"
+# Of a remote with thousands of refs, those whose models are looked at for what a new one shares.
+_MOST_TIPS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The repository that pushes. `effort` and `max_chain` are its settings of those names."""
+
+    storage: Storage
+    objects: ObjectStore
+    blocks: BlockReader
+    effort: str = "auto"
+    max_chain: int = 2
+    pack_bytes: int = WIRE_PACK_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What a push did.
+
+    commits, objects, blocks  new to the other side, and sent (blocks that were there already, by
+                              other history or an earlier try, are `blocks_held`)
+    raw_bytes                 size of the files of the commits that were new there
+    bytes_sent, packs_sent    what went over the wire; packs that were there are not counted
+    """
+
+    refs: tuple[Decision, ...]
+    commits: int = 0
+    objects: int = 0
+    blocks: int = 0
+    blocks_held: int = 0
+    raw_bytes: int = 0
+    bytes_sent: int = 0
+    packs_sent: int = 0
+
+
+def push(
+    source: Source,
+    store: ByteStore,
+    wanted: Sequence[Wanted],
+    *,
+    moved: Callable[[Decision], None] = lambda decision: None,
+    progress: Progress = SILENT,
+) -> Pushed:
+    """Move refs of the other side, once it has all that they need.
+
+    `moved` is called for every ref as soon as it is where it should be. Refs that may not move are
+    found before anything is sent. Raises RefMoved (not a fast-forward; or another pusher was
+    faster), RevisionNotFound (a ref to delete is not there), RemoteRefused, RemoteUnreachable,
+    MissingObject and Corruption for what is damaged here.
+    """
+    tally = _Tally()
+    remaining = list(wanted)
+    done: list[Decision] = []
+
+    def settle(decision: Decision) -> None:
+        done.append(decision)
+        moved(decision)
+        remaining[:] = [ref for ref in remaining if ref.name != decision.name]
+
+    try:
+        _attempt(source, store, list(remaining), settle, tally, progress)
+    except _Incomplete:
+        # Its gc removed what it said it had, between the answer and the swap.
+        try:
+            _attempt(source, store, list(remaining), settle, tally, progress)
+        except _Incomplete as error:
+            raise error.cause from None
+    order = {ref.name: number for number, ref in enumerate(wanted)}
+    done.sort(key=lambda decision: order[decision.name])
+    return Pushed(
+        tuple(done),
+        tally.commits,
+        tally.objects,
+        tally.blocks,
+        tally.blocks_held,
+        tally.raw_bytes,
+        tally.bytes_sent,
+        tally.packs_sent,
+    )
+
+
+@dataclass(slots=True)
+class _Tally:
+    commits: int = 0
+    objects: int = 0
+    blocks: int = 0
+    blocks_held: int = 0
+    raw_bytes: int = 0
+    bytes_sent: int = 0
+    packs_sent: int = 0
+
+
+class _Incomplete(Exception):
+    """The other side lacks what it said it has."""
+
+    def __init__(self, cause: MissingObject) -> None:
+        self.cause = cause
+
+
+@dataclass(slots=True)
+class _Need:
+    """What new commits need beyond the known: in publish order, each once."""
+
+    objects: list[ObjectId] = field(default_factory=list)
+    blocks: dict[BlockId, tuple[int, DType]] = field(default_factory=dict)
+    raw_bytes: int = 0
+
+
+def _attempt(
+    source: Source,
+    store: ByteStore,
+    wanted: Sequence[Wanted],
+    settle: Callable[[Decision], None],
+    tally: _Tally,
+    progress: Progress,
+) -> None:
+    there = read_refs(store)
+    for ref in wanted:
+        if ref.new is None and ref.name not in there.values:
+            raise no_such_ref(ref.name)
+    decisions = decide(wanted, there.values, source.objects)
+    moving = [decision for decision in decisions if decision.move is not Move.UNCHANGED]
+    for decision in decisions:
+        if decision.move is Move.UNCHANGED:
+            settle(decision)
+    tips = [decision.new for decision in moving if decision.new is not None]
+    if tips:
+        _send(source, store, tips, list(there.values.values()), tally, progress)
+    for decision in moving:
+        _swap(store, decision, there)
+        settle(decision)
+    _make_head(store, there, moving)
+
+
+def _send(
+    source: Source,
+    store: ByteStore,
+    tips: Sequence[ObjectId],
+    known: Sequence[ObjectId],
+    tally: _Tally,
+    progress: Progress,
+) -> None:
+    """Send what `tips` need and the other side lacks; blocks first, objects last."""
+    new = commits_between(source.objects, tips, known)
+    if not new.commits:
+        return
+    # What the tips there bring counts as known too: a branch begun anew shares most with them.
+    have = known_objects(source.objects, dict.fromkeys([*new.boundary, *known[:_MOST_TIPS]]))
+    need = _needed(source.objects, new.commits, have)
+    holding = holdings(store, IndexedFooters(source.storage.index))
+    ids: list[bytes] = [*need.objects, *need.blocks]
+    held = dict(zip(ids, holding.holds(ids), strict=True))
+    tally.commits, tally.raw_bytes = len(new.commits), need.raw_bytes
+    tally.objects = sum(not held[identity] for identity in need.objects)
+    missing = [block for block in need.blocks if not held[block]]
+    tally.blocks, tally.blocks_held = len(missing), len(need.blocks) - len(missing)
+    uploader = Uploader(
+        source.storage,
+        source.blocks,
+        store,
+        decode=not isinstance(store, Holding),
+        effort=source.effort,
+    )
+
+    def done(raw_bytes: int, sent: Sent) -> None:
+        tally.packs_sent += sent.packs
+        tally.bytes_sent += sent.bytes
+        progress.advance(raw_bytes, tally.bytes_sent)
+
+    progress.start("push", sum(need.blocks[block][0] for block in missing))
+    if missing:
+        chooser = Chooser(source.storage, holding, need.blocks, held, max_chain=source.max_chain)
+        grouping = Grouping(source.storage, chooser, pack_bytes=source.pack_bytes)
+        candidates = ((block, length, dtype) for block, (length, dtype) in need.blocks.items())
+        uploader.send_groups(grouping.run(candidates), done)
+    objects = [(identity, held[identity]) for identity in need.objects]
+    uploader.send_packs(object_packs(source.storage, objects, source.pack_bytes), done)
+
+
+def _needed(objects: ObjectStore, commits: Sequence[ObjectId], known: dict[ObjectId, str]) -> _Need:
+    need = _Need()
+    for found in objects_of(objects, commits, known):
+        need.objects.append(found.id)
+        if found.kind == Tensor.KIND:
+            for use in blocks_of(found):
+                need.blocks.setdefault(use.id, (use.length, use.dtype))
+        elif found.kind == Snapshot.KIND:
+            snapshot = decode(found.canonical, Snapshot, f"object {found.id.hex()}")
+            need.raw_bytes += sum(file.size for file in snapshot.files)
+    return need
+
+
+def _swap(store: ByteStore, decision: Decision, there: RemoteRefs) -> None:
+    """Move one ref. Raises RefMoved with both values, _Incomplete."""
+    old = there.raw.get(decision.name)
+    try:
+        if store.compare_and_swap(decision.name, old, ref_value(decision.new)):
+            return
+    except MissingObject as error:
+        raise _Incomplete(error) from error
+    now = store.get(decision.name)
+    found = None if now is None else parse_ref(decision.name, now)
+    if found == decision.new:
+        return  # somebody else pushed the very same
+    raise RefMoved(
+        f"{title(decision.name)} of the remote moved from {_at(decision.old)} to {_at(found)} "
+        "meanwhile: somebody else pushed",
+        "`mp fetch`, look at what is new there, and push again",
+    )
+
+
+def _make_head(store: ByteStore, there: RemoteRefs, moved: Sequence[Decision]) -> None:
+    """In a bucket that had nothing, say which branch a clone begins with: the first pushed."""
+    if there.values or isinstance(store, Holding):
+        return
+    branch = next((ref.name for ref in moved if ref.new and ref.name.startswith(HEADS)), None)
+    if branch is not None and store.get(_HEAD) is None:
+        store.compare_and_swap(_HEAD, None, f"ref: {branch}\n".encode())
+
+
+def _at(value: ObjectId | None) -> str:
+    return "no commit" if value is None else value.hex()[:12]

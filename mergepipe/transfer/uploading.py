@@ -1,0 +1,228 @@
+"""Sending packs: read in few large pieces, checked as they pass, several at once."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from mergepipe.bytestore.memory import MemoryByteStore
+from mergepipe.bytestore.protocol import Buffer, ByteStore
+from mergepipe.codecs.chooser import choose, samples_of
+from mergepipe.errors import Corruption
+from mergepipe.ids import BlockId, PackId, digest
+from mergepipe.packs import format as pack_format
+from mergepipe.packs.blocks import BlockReader
+from mergepipe.packs.encoding import EncodedBlock, encode_block
+from mergepipe.packs.encodings import Encoding
+from mergepipe.packs.format import RECORD_HEADER_BYTES, Content, parse_record
+from mergepipe.packs.reader import pack_key
+from mergepipe.packs.storage import Storage
+from mergepipe.packs.transaction import Lane
+from mergepipe.packs.writer import PackWriter
+from mergepipe.parallel import Scratch, ordered_map
+from mergepipe.transfer.wire_packs import (
+    Copied,
+    FreshBlock,
+    FreshGroup,
+    Group,
+    StoredGroup,
+    WirePack,
+)
+
+AT_ONCE = 4
+# What a sender reads, checks, decodes or encodes at a time.
+_PIECE_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of packs: those that were sent, and their bytes; others were there."""
+
+    packs: int
+    bytes: int
+
+
+class Uploader:
+    """Sends packs of one repository to another byte store.
+
+    `decode`: whether what a pack's blocks decode to is checked before it goes: for stores where
+    nobody else does. `effort` is `store.codec`, for blocks that are encoded anew.
+    """
+
+    def __init__(
+        self, storage: Storage, reader: BlockReader, target: ByteStore, *, decode: bool, effort: str
+    ) -> None:
+        self._storage = storage
+        self._reader = reader
+        self._target = target
+        self._decode = decode
+        self._effort = effort
+        self._scratch = Scratch()
+
+    def send_groups(self, groups: Iterable[Group], done: Callable[[int, Sent], None]) -> None:
+        """Send packs of blocks, up to four at once; `done(raw_bytes, sent)` after each group.
+
+        `groups` is asked for no more than are under way.
+        """
+        self._send(groups, lambda group: (group.raw_bytes, self.send_group(group)), done)
+
+    def send_packs(self, packs: Iterable[WirePack], done: Callable[[int, Sent], None]) -> None:
+        """Send packs of objects, one after the other: what others name goes first."""
+        for pack in packs:
+            done(0, self._send_stored(pack))
+
+    def send_group(self, group: Group) -> Sent:
+        """Send the packs of one group. Raises Corruption for what is damaged here."""
+        if isinstance(group, FreshGroup):
+            return self._send_fresh(group)
+        missing = [pack for pack in group.packs if not self._is_there(pack)]
+        if missing and self._decode:
+            self._check(group)
+        return _sum([self._send_stored(pack, known_missing=True) for pack in missing])
+
+    def _send(
+        self,
+        groups: Iterable[Group],
+        work: Callable[[Group], tuple[int, Sent]],
+        done: Callable[[int, Sent], None],
+    ) -> None:
+        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="upload") as pool:
+            for raw_bytes, sent in ordered_map(pool, work, groups, AT_ONCE + 1):
+                done(raw_bytes, sent)
+
+    def _is_there(self, pack: WirePack) -> bool:
+        return self._target.size(pack_key(pack.id)) == pack.size
+
+    def _send_stored(self, pack: WirePack, *, known_missing: bool = False) -> Sent:
+        if not known_missing and self._is_there(pack):
+            return Sent(0, 0)
+        writer = self._target.create()
+        try:
+            writer.write(pack_format.pack_header(pack.content))
+            for span in _spans(pack.records):
+                writer.write(self._read(span))
+            writer.write(pack.footer, pack_format.trailer(pack.footer))
+            self._target.publish([(writer, pack_key(pack.id))])
+        except BaseException:
+            writer.abort()
+            raise
+        return Sent(1, pack.size)
+
+    def _read(self, span: Sequence[Copied]) -> memoryview:
+        """Neighbouring records, each with the header and checksum that the pack's id vouches for.
+
+        Valid until this thread reads again.
+        """
+        length = sum(record.stored_bytes for record in span)
+        key = pack_key(span[0].pack)
+        self._scratch.reset()
+        data = self._scratch.take(length)
+        if self._storage.store.read_into(key, span[0].offset, data) != length:
+            raise Corruption(f"{key} is cut short", _FSCK)
+        at = 0
+        for record in span:
+            end = at + record.stored_bytes
+            header = parse_record(record.sealed, key)
+            payload = data[at + RECORD_HEADER_BYTES : end]
+            sealed = data[at : at + RECORD_HEADER_BYTES]
+            if sealed != record.sealed or header.sealed(digest(payload)) != record.sealed:
+                raise Corruption(
+                    f"{key}: the record of {header.id.hex()} at {record.offset} is damaged", _FSCK
+                )
+            at = end
+        return data
+
+    def _check(self, group: StoredGroup) -> None:
+        """Decode every block by what is about to be sent, and compare its hash."""
+        piece: dict[BlockId, Encoding] = {}
+        raw_bytes = 0
+        for block, encoding in group.encodings.items():
+            piece[block] = encoding
+            raw_bytes += encoding.raw_length
+            if raw_bytes >= _PIECE_BYTES:
+                self._reader.verify(piece)
+                piece, raw_bytes = {}, 0
+        self._reader.verify(piece)
+
+    def _send_fresh(self, group: FreshGroup) -> Sent:
+        store = MemoryByteStore()
+        lanes: dict[Lane, PackWriter] = {}
+        for piece in _pieces(group.blocks):
+            for encoded in self._encode(piece):
+                for record in encoded.records:
+                    last = record.header.layer + 1 == record.header.layers
+                    lane = Lane.WHOLE if last else Lane.COARSE
+                    if lane not in lanes:
+                        lanes[lane] = PackWriter(store, Content.BLOCKS)
+                    lanes[lane].add_sealed(record.header, record.sealed, record.payload)
+        sent = []
+        for lane in sorted(lanes):
+            pack, writer = lanes[lane].finish()
+            store.publish([(writer, pack_key(pack))])
+            sent.append(self._send_made(pack, store.get(pack_key(pack)) or b""))
+        return _sum(sent)
+
+    def _encode(self, blocks: Sequence[FreshBlock]) -> Iterator[EncodedBlock]:
+        wanted = [block.id for block in blocks]
+        bases = [block.base for block in blocks if block.base is not None]
+        both = list(dict.fromkeys([*wanted, *bases]))
+        raws = dict(zip(both, self._reader.read(both), strict=True))
+        for block in blocks:
+            raw = raws[block.id]
+            base = None if block.base is None else raws[block.base]
+            # Block by block, so that it depends on nothing but the block: packs come out the same.
+            codec = choose(self._effort, block.dtype, samples_of(raw, base))
+            leaning = (block.base, base) if block.base and base and codec.needs_base else None
+            yield encode_block(block.id, raw, block.dtype, codec, leaning)
+
+    def _send_made(self, pack: PackId, data: Buffer) -> Sent:
+        if self._target.size(pack_key(pack)) == len(data):
+            return Sent(0, 0)
+        writer = self._target.create()
+        try:
+            writer.write(data)
+            self._target.publish([(writer, pack_key(pack))])
+        except BaseException:
+            writer.abort()
+            raise
+        return Sent(1, len(data))
+
+
+def _sum(sent: Iterable[Sent]) -> Sent:
+    packs = bytes_ = 0
+    for each in sent:
+        packs += each.packs
+        bytes_ += each.bytes
+    return Sent(packs, bytes_)
+
+
+def _spans(records: Sequence[Copied]) -> Iterator[Sequence[Copied]]:
+    """Records that lie side by side, some MiB at a time."""
+    first = 0
+    while first < len(records):
+        last, length = first + 1, records[first].stored_bytes
+        while (
+            last < len(records)
+            and records[last].pack == records[first].pack
+            and records[last].offset == records[first].offset + length
+            and length + records[last].stored_bytes <= _PIECE_BYTES
+        ):
+            length += records[last].stored_bytes
+            last += 1
+        yield records[first:last]
+        first = last
+
+
+def _pieces(blocks: Sequence[FreshBlock]) -> Iterator[Sequence[FreshBlock]]:
+    piece: list[FreshBlock] = []
+    size = 0
+    for block in blocks:
+        piece.append(block)
+        size += block.length
+        if size >= _PIECE_BYTES:
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece
+
+
+_FSCK = "mp fsck tells what needs it; mp fetch may bring it back"
