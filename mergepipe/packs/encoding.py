@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from mergepipe.codecs.protocol import Buffer, Codec
 from mergepipe.codecs.registry import codec_named
-from mergepipe.dtypes import DType
-from mergepipe.ids import NO_ID, BlockId, digest
-from mergepipe.packs.format import RecordHeader, RecordKind
+from mergepipe.dtypes import U8, DType
+from mergepipe.ids import NO_ID, BlockId, digest, object_id
+from mergepipe.packs.format import RecordHeader, RecordKind, object_header
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,18 @@ def seal_payloads(
     return EncodedBlock(identity, raw_length, _seal(identity, raw_length, codec, base, payloads))
 
 
+def encode_object(canonical: bytes) -> tuple[RecordHeader, bytes]:
+    """The header and payload of an object's record: zstd where that is smaller, else raw."""
+    codec, payload = _RAW, canonical
+    if len(canonical) > _WORTH_COMPRESSING:
+        zstd = codec_named("zstd")
+        smaller = bytes(zstd.encode(canonical, None, U8)[0])
+        if len(smaller) < len(canonical):
+            codec, payload = zstd, smaller
+    identity = object_id(canonical)
+    return object_header(identity, codec.tag, codec.version, len(canonical), len(payload)), payload
+
+
 def _seal(
     identity: BlockId,
     raw_length: int,
@@ -92,3 +104,4 @@ def _seal(
 
 
 _RAW = codec_named("raw")
+_WORTH_COMPRESSING = 128

@@ -7,18 +7,15 @@ from types import TracebackType
 from typing import Self
 
 from mergepipe.bytestore.protocol import ByteWriter
-from mergepipe.codecs.registry import codec_named
-from mergepipe.dtypes import U8
 from mergepipe.ids import BlockId, ObjectId, PackId, object_id
-from mergepipe.packs.encoding import EncodedBlock
-from mergepipe.packs.format import Content, object_header
+from mergepipe.packs.encoding import EncodedBlock, encode_object
+from mergepipe.packs.format import Content
 from mergepipe.packs.index import PackEntry
 from mergepipe.packs.reader import pack_key
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.writer import PackWriter
 
 PACK_BYTES = 256 << 20
-_WORTH_COMPRESSING = 128
 
 
 class Lane(IntEnum):
@@ -84,13 +81,7 @@ class Transaction:
             return identity
         if self._storage.ask(lambda view: view.object(identity)) is not None:
             return identity
-        codec, payload = codec_named("raw"), canonical
-        if len(canonical) > _WORTH_COMPRESSING:
-            zstd = codec_named("zstd")
-            smaller = bytes(zstd.encode(canonical, None, U8)[0])
-            if len(smaller) < len(canonical):
-                codec, payload = zstd, smaller
-        header = object_header(identity, codec.tag, codec.version, len(canonical), len(payload))
+        header, payload = encode_object(canonical)
         self._writer(Lane.OBJECTS).add(header, payload)
         self._close_if_full(Lane.OBJECTS)
         self._objects[identity] = canonical
