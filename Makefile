@@ -7,14 +7,18 @@ RUN := $(VENV)/bin
 READY := $(VENV)/.installed
 TORCH := $(VENV)/.torch
 DEMO_READY := $(VENV)/.demo
+# mergekit has an environment of its own: what it pins is nothing to us.
+MERGEKIT := .venv-mergekit
+MERGEKIT_READY := $(MERGEKIT)/.installed
 CODE := mergepipe tests benchmarks examples
 
-.PHONY: help demo install check test format lint types layers bench clean
+.PHONY: help demo install check test format lint types layers compat bench clean
 
 help:
 	@echo "make demo     train, commit, merge and compare real models, in ./demo-output"
 	@echo "make test     run the tests"
 	@echo "make check    formatting, lint, types, layers and tests: what .ci/run runs"
+	@echo "make compat   every recipe beside mergekit itself, which it installs in .venv-mergekit"
 	@echo "make bench    benchmarks against peers; prints ratios"
 	@echo "make format   format the code"
 	@echo "make clean    remove .venv and caches"
@@ -45,6 +49,15 @@ check: lint types layers test
 test: $(READY)
 	$(RUN)/python -m pytest
 
+$(MERGEKIT_READY): tests/compat/mergekit.txt
+	$(PYTHON) -m venv $(MERGEKIT)
+	$(MERGEKIT)/bin/python -m pip install --quiet torch==2.13.0
+	$(MERGEKIT)/bin/python -m pip install --quiet -r tests/compat/mergekit.txt
+	@touch $@
+
+compat: $(READY) $(MERGEKIT_READY)
+	MERGEKIT_PYTHON=$(abspath $(MERGEKIT))/bin/python $(RUN)/python -m pytest -m compat tests/compat
+
 format: $(READY)
 	$(RUN)/ruff format $(CODE)
 	$(RUN)/ruff check --fix $(CODE)
@@ -63,4 +76,4 @@ bench: $(READY)
 	@for script in $$(grep -l "^if __name__" benchmarks/*.py); do echo "== $$script"; $(RUN)/python $$script || exit 1; done
 
 clean:
-	rm -rf $(VENV) demo-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(VENV) $(MERGEKIT) demo-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
