@@ -37,7 +37,7 @@ class OpenRepository:
     def __init__(self, directory: Path, *, who: Identity | None = None) -> None:
         self.directory = directory
         self.config = _load_config(directory / layout.CONFIG)
-        self._who = who
+        self.who = who
         self.store = LocalByteStore(directory)
         self.storage = Storage(self.store, Index(directory / layout.INDEX))
         self.objects = ObjectStore(self.storage)
@@ -99,10 +99,10 @@ class OpenRepository:
 
     def signature(self) -> Signature:
         """Who acts now: as given to `open`, else the configured author, at this moment."""
-        if isinstance(self._who, Signature):
-            return self._who
-        if self._who is not None:
-            return self._who(self.config.user.author)
+        if isinstance(self.who, Signature):
+            return self.who
+        if self.who is not None:
+            return self.who(self.config.user.author)
         now = time.time()
         offset = time.localtime(now).tm_gmtoff // 60
         return Signature(self.config.user.author or "unknown", int(now), offset)

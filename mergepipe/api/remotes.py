@@ -15,7 +15,7 @@ from mergepipe.transfer.credentials import Credentials
 from mergepipe.transfer.urls import RemoteUrl
 
 if TYPE_CHECKING:
-    from mergepipe.api.opened import OpenRepository
+    from mergepipe.api.opened import Identity, OpenRepository
 
 
 def add(repository: "OpenRepository", name: str, url: str) -> RemoteUrl:
@@ -49,7 +49,16 @@ def open_remote(
 ) -> tuple[str, RemoteUrl, ByteStore]:
     """`find`, and the byte store of the other side; the caller closes it."""
     name, url = find(repository, wanted)
-    return name, url, connect(url, credentials, name)
+    return name, url, open_url(url, credentials, name, who=repository.who)
+
+
+def open_url(
+    url: RemoteUrl, credentials: Credentials, name: str = "", *, who: "Identity | None" = None
+) -> ByteStore:
+    """The byte store at a URL; `who` signs what is pushed to a repository of this machine."""
+    from mergepipe.api.opened import OpenRepository
+
+    return connect(url, credentials, name, open_home=lambda path: OpenRepository(path, who=who))
 
 
 def _here(directory: Path) -> Path:

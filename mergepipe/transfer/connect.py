@@ -1,28 +1,62 @@
 """From a URL to the byte store behind it; only the transport that is used gets loaded."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import NoRepository, UsageError
 from mergepipe.repository import layout
 from mergepipe.transfer.credentials import Credentials
-from mergepipe.transfer.urls import CLOUD, RemoteUrl, Scheme
+from mergepipe.transfer.home import Home
+from mergepipe.transfer.receiving import ReceivingStore
+from mergepipe.transfer.urls import CLOUD, WEB, RemoteUrl, Scheme
 
 
-def connect(url: RemoteUrl, credentials: Credentials, name: str = "") -> ByteStore:
+class OwnHome(Home, Protocol):
+    """A repository that whoever opened it closes."""
+
+    def close(self) -> None:
+        """Release files."""
+        ...
+
+
+class FileRemote(ReceivingStore):
+    """A repository on this machine, as others see one; its end is the same code as a server's."""
+
+    def __init__(self, home: OwnHome) -> None:
+        super().__init__(home)
+        self._own = home
+
+    def close(self) -> None:
+        """Close the repository."""
+        super().close()
+        self._own.close()
+
+
+def connect(
+    url: RemoteUrl,
+    credentials: Credentials,
+    name: str = "",
+    *,
+    open_home: Callable[[Path], OwnHome],
+) -> ByteStore:
     """The byte store at `url`; `name` is the remote's, if it has one.
 
-    Some transports find out only with the first exchange that nobody answers. Raises
+    `open_home` opens a repository of this machine, given its directory (`api` has it, and is above
+    us). Some transports find out only with the first exchange that nobody answers. Raises
     NoRepository, RemoteUnreachable, AuthenticationError, UsageError (an extra is not installed).
     """
     if url.scheme is Scheme.FILE:
-        from mergepipe.bytestore.local import LocalByteStore
-
-        return LocalByteStore(repository_at(url.local))
+        return FileRemote(open_home(repository_at(url.local)))
     if url.scheme in CLOUD:
         from mergepipe.bytestore.cloud import open_bucket
 
         return open_bucket(url.scheme, url.host, url.path, credentials.environment)
+    if url.scheme in WEB:
+        from mergepipe.bytestore.http import HttpByteStore
+
+        return HttpByteStore(url.shown, token=credentials.token(url, name))
     raise UsageError(f"no transport for {url} yet")
 
 

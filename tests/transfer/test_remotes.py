@@ -4,11 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from mergepipe.bytestore.local import LocalByteStore
-from mergepipe.errors import AuthenticationError, ConfigError, NoRepository, UsageError
+from mergepipe.api.opened import OpenRepository
+from mergepipe.errors import (
+    AuthenticationError,
+    ConfigError,
+    NoRepository,
+    RemoteRefused,
+    UsageError,
+)
 from mergepipe.repository import layout
 from mergepipe.repository.config import RemoteSettings
-from mergepipe.transfer.connect import connect, repository_at
+from mergepipe.transfer.connect import FileRemote, connect, repository_at
 from mergepipe.transfer.credentials import Credentials, gather, read_tokens
 from mergepipe.transfer.remotes import check_remote_name, check_remote_url, find_remote, lazy_remote
 from mergepipe.transfer.urls import parse_url
@@ -45,9 +51,12 @@ def test_a_path_names_a_repository_or_what_has_one(tmp_path: Path) -> None:
     assert repository_at(directory) == directory
     with pytest.raises(NoRepository):
         repository_at(tmp_path)
-    with connect(parse_url(str(tmp_path / "here")), Credentials()) as store:
+    url = parse_url(str(tmp_path / "here"))
+    with connect(url, Credentials(), open_home=OpenRepository) as store:
         assert store.get("HEAD") == b"ref: refs/heads/main\n"
-        assert isinstance(store, LocalByteStore)
+        assert isinstance(store, FileRemote)
+        with pytest.raises(RemoteRefused):
+            store.get("config.toml")
 
 
 def test_the_nearest_token_wins(tmp_path: Path) -> None:
