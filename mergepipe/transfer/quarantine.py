@@ -6,7 +6,6 @@ what they claim is for `admission`. Nobody else reads from here.
 
 import mmap
 import os
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -46,7 +45,6 @@ class Quarantine:
         self._local = LocalByteStore(directory)
         self._limit_bytes = limit_bytes
         self.packs = IncomingPacks(self._local)
-        self._indexing = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -92,11 +90,17 @@ class Quarantine:
         key = local.path.relative_to(self._local.root).as_posix()
         content, records = read_footer(self._local, pack, key)
         _check_records(local.path, pack, records)
-        self._local.publish([(local, incoming_key(pack))])
+        self._keep(PackEntry(pack, local.size, content, records), local)
+
+    def keep_written(self, entry: PackEntry, value: ByteWriter) -> None:
+        """Keep a pack whose records this process has checked and written; durable on return."""
+        value.sync()
+        self._keep(entry, value)
+
+    def _keep(self, entry: PackEntry, value: ByteWriter) -> None:
+        self._local.publish([(value, incoming_key(entry.id))])
         if "storage" in self.__dict__:
-            entry = PackEntry(pack, local.size, content, records)
-            with self._indexing:
-                self.storage.add_packs([entry])
+            self.storage.add_packs([entry])
 
     def size(self, pack: PackId) -> int | None:
         """Length of a quarantined pack, or None. Whoever asks still wants it: it is not stale."""

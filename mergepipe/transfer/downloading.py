@@ -1,0 +1,253 @@
+"""What is missing here, read from a remote by ranges and written to packs in quarantine.
+
+Records come as they are stored there, with the bases they need. What was quarantined before a cut
+is not read again: the next attempt finds it.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from mergepipe.bytestore.protocol import ByteStore
+from mergepipe.errors import Corruption, MissingObject, NoSpace
+from mergepipe.ids import BlockId, PackId
+from mergepipe.packs.encoding import encode_object
+from mergepipe.packs.encodings import Place, choose
+from mergepipe.packs.format import (
+    RECORD_HEADER_BYTES,
+    Content,
+    RecordHeader,
+    parse_record,
+    verify_payload,
+)
+from mergepipe.packs.index import Location, PackEntry, View
+from mergepipe.packs.reader import pack_key
+from mergepipe.packs.storage import Storage
+from mergepipe.packs.transaction import Lane
+from mergepipe.packs.writer import PackWriter
+from mergepipe.parallel import ordered_map
+from mergepipe.progress import Progress
+from mergepipe.sizes import format_size
+from mergepipe.transfer.layered import LayeredStorage
+from mergepipe.transfer.quarantine import Quarantine
+from mergepipe.transfer.remote_packs import RemoteStorage
+from mergepipe.transfer.verification import joined
+
+FETCH_PACK_BYTES = 64 << 20
+_BATCH = 4096
+_RUN_BYTES = 8 << 20
+# Bytes between two records that cost less to read than another exchange.
+_GAP_BYTES = 64 << 10
+_CONNECTIONS = 4
+_MOST_ATTEMPTS = 8
+
+
+@dataclass(slots=True)
+class Received:
+    """What came so far: bytes of whole packs, as they were written here."""
+
+    bytes: int = 0
+    packs: int = 0
+    objects: int = 0
+    blocks: int = 0
+
+
+class Downloads:
+    """Packs being written to quarantine, one for each lane. Used from one thread.
+
+    `close` finishes them; what is unfinished when the context is left is dropped.
+    """
+
+    def __init__(self, quarantine: Quarantine) -> None:
+        self.received = Received()
+        self._quarantine = quarantine
+        self._open: dict[Lane, PackWriter] = {}
+        self._keeper = ThreadPoolExecutor(1, thread_name_prefix="quarantine")
+        self._keeping: list[Future[None]] = []
+
+    def __enter__(self) -> "Downloads":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for writer in self._open.values():
+            writer.abort()
+        self._open.clear()
+        self._keeper.shutdown()
+
+    def add_object(self, canonical: bytes) -> None:
+        """Append an object."""
+        header, payload = encode_object(canonical)
+        self._writer(Lane.OBJECTS).add(header, payload)
+        self.received.objects += 1
+        self._close_if_full(Lane.OBJECTS)
+
+    def add_record(self, header: RecordHeader, record: memoryview) -> None:
+        """Append a record of a block as it stands, its checksum verified by the caller."""
+        lane = Lane.COARSE if header.layer + 1 < header.layers else Lane.WHOLE
+        sealed = bytes(record[:RECORD_HEADER_BYTES])
+        self._writer(lane).add_sealed(header, sealed, record[RECORD_HEADER_BYTES:])
+        self.received.blocks += lane is Lane.WHOLE
+        self._close_if_full(lane)
+
+    def close(self) -> None:
+        """Finish all packs; on return they are durable."""
+        for lane in list(self._open):
+            self._finish(lane)
+        for keeping in self._keeping:
+            keeping.result()
+        self._keeping.clear()
+
+    def _writer(self, lane: Lane) -> PackWriter:
+        writer = self._open.get(lane)
+        if writer is None:
+            content = Content.OBJECTS if lane is Lane.OBJECTS else Content.BLOCKS
+            writer = self._open[lane] = PackWriter(self._quarantine.packs, content)
+        return writer
+
+    def _close_if_full(self, lane: Lane) -> None:
+        if self._open[lane].size >= FETCH_PACK_BYTES:
+            self._finish(lane)
+
+    def _finish(self, lane: Lane) -> None:
+        writer = self._open[lane]
+        self._keeping = [keeping for keeping in self._keeping if not _is_done(keeping)]
+        while len(self._keeping) > 1:
+            self._keeping.pop(0).result()
+        self.received.packs += 1
+        pack, value = writer.finish()
+        del self._open[lane]
+        self.received.bytes += value.size
+        entry = PackEntry(pack, value.size, writer.content, writer.records)
+        self._keeping.append(self._keeper.submit(self._quarantine.keep_written, entry, value))
+
+
+def _is_done(keeping: "Future[None]") -> bool:
+    if keeping.done():
+        keeping.result()
+        return True
+    return False
+
+
+class BlockDownload:
+    """Brings blocks that are neither here nor in quarantine.
+
+    Raises MissingObject for one that the remote does not have either, Corruption for one that it
+    has damaged only, or of another length than expected.
+    """
+
+    def __init__(
+        self,
+        here: Storage,
+        remote: RemoteStorage,
+        store: ByteStore,
+        downloads: Downloads,
+        progress: Progress,
+    ) -> None:
+        self._here = here
+        self._remote = remote
+        self._both = LayeredStorage(here, remote)
+        self._store = store
+        self._downloads = downloads
+        self._progress = progress
+        self._avoid: set[Place] = set()
+        self._done: set[Place] = set()
+
+    def run(self, expected: Mapping[BlockId, int], room: Callable[[], int]) -> None:
+        """Bring all of these blocks (with lengths) that are missing; `room`: bytes free here."""
+        for attempt in range(_MOST_ATTEMPTS):
+            records = self._missing_records(expected)
+            total = sum(at.stored_bytes for at in records)
+            if total > room():
+                raise NoSpace(
+                    f"{format_size(total)} are to come, {format_size(room())} are free here",
+                    "free some disk space (mp gc drops what no branch or tag needs) and try again",
+                )
+            self._progress.start("fetch", total)
+            try:
+                self._transfer(records)
+                return
+            except FileNotFoundError as error:
+                # Its gc joined packs with others since they were listed.
+                if not self._remote.refresh():
+                    raise MissingObject(f"{error} is gone from the remote", "try again") from error
+            except _BadRecord as bad:
+                self._avoid.add((bad.at.pack, bad.at.offset))
+                if attempt + 1 == _MOST_ATTEMPTS:
+                    raise bad.error from None
+
+    def _missing_records(self, expected: Mapping[BlockId, int]) -> list[Location]:
+        """What has to be read, in the order of the models, each lane for itself."""
+        blocks = list(expected)
+        local = set(self._here.ask(lambda view: view.packs()))
+        wanted: dict[Place, Location] = {}
+        rank: dict[PackId, int] = {}
+        for first in range(0, len(blocks), _BATCH):
+            batch = blocks[first : first + _BATCH]
+            missing = self._here.ask(functools.partial(_lacking, blocks=batch))
+            if not missing:
+                continue
+            try:
+                chosen = choose(self._both, missing, self._avoid, confirm=False)
+            except MissingObject as error:
+                raise MissingObject(f"the remote is incomplete: {error.message}") from error
+            for block, encoding in chosen.items():
+                if encoding.raw_length != expected.get(block, encoding.raw_length):
+                    raise Corruption(
+                        f"block {block.hex()} has {encoding.raw_length} bytes at the remote, "
+                        f"its tensor {expected[block]}"
+                    )
+                for at in encoding.layers:
+                    place = (at.pack, at.offset)
+                    if at.pack not in local and place not in self._done:
+                        wanted[place] = at
+                        rank.setdefault(at.pack, len(rank))
+        return sorted(
+            wanted.values(), key=lambda at: (at.layer + 1 == at.layers, rank[at.pack], at.offset)
+        )
+
+    def _transfer(self, records: Sequence[Location]) -> None:
+        runs = joined(records, _RUN_BYTES, _GAP_BYTES)
+        with ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="fetch") as pool:
+            for run in ordered_map(pool, self._read, runs, window=2 * _CONNECTIONS):
+                for at, header, record in run:
+                    self._downloads.add_record(header, record)
+                    self._done.add((at.pack, at.offset))
+                    self._progress.advance(len(record))
+
+    def _read(self, run: Sequence[Location]) -> list[tuple[Location, RecordHeader, memoryview]]:
+        """The records of one run, their checksums verified."""
+        start, end = run[0].offset, run[-1].offset + run[-1].stored_bytes
+        key = pack_key(run[0].pack)
+        data = memoryview(bytearray(end - start))  # lengths were bounded when footers were read
+        count = self._store.read_into(key, start, data)
+        if count < len(data):
+            at = next(at for at in run if at.offset + at.stored_bytes > start + count)
+            raise _BadRecord(at, Corruption(f"{key} is cut short: {start + count} bytes"))
+        return list(self._check(run, data, start, key))
+
+    def _check(
+        self, run: Sequence[Location], data: memoryview, start: int, key: str
+    ) -> Iterator[tuple[Location, RecordHeader, memoryview]]:
+        for at in run:
+            record = data[at.offset - start : at.offset - start + at.stored_bytes]
+            try:
+                header = parse_record(record, key)
+                if not at.describes(header):
+                    raise Corruption(f"{key}: the record at {at.offset} is not the one listed")
+                verify_payload(header, record[RECORD_HEADER_BYTES:], key)
+            except Corruption as error:
+                raise _BadRecord(at, error) from error
+            yield at, header, record
+
+
+def _lacking(view: View, blocks: Sequence[BlockId]) -> list[BlockId]:
+    return [block for block in blocks if not view.has_block(block)]
+
+
+class _BadRecord(Exception):
+    """A record of the remote cannot be used; there may be another way to read its block."""
+
+    def __init__(self, at: Location, error: Corruption) -> None:
+        self.at = at
+        self.error = error

@@ -1,0 +1,254 @@
+"""Fetching: what a remote's branches need and is not here, verified before our refs follow.
+
+The remote is any byte store, and nothing it says is believed: commits and other objects are walked
+as they come, each compared with its id; blocks are admitted from quarantine by the code that
+admits what others push. docs/format-remote.md, "Receiving".
+"""
+
+import functools
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from mergepipe.bytestore.protocol import ByteStore
+from mergepipe.errors import Corruption, RevisionNotFound
+from mergepipe.ids import BlockId, ObjectId
+from mergepipe.names import quoted
+from mergepipe.objects.records import Tensor
+from mergepipe.objects.store import ObjectStore
+from mergepipe.packs.index import Index, View
+from mergepipe.packs.storage import Storage
+from mergepipe.progress import SILENT, Progress
+from mergepipe.repository.history import reachable_commits
+from mergepipe.repository.refnames import HEADS, REMOTES, short_name
+from mergepipe.repository.refs import ANY
+from mergepipe.transfer.admission import Admission
+from mergepipe.transfer.closure import blocks_of, commits_between, known_objects, objects_of
+from mergepipe.transfer.downloading import BlockDownload, Downloads, Received
+from mergepipe.transfer.home import Home
+from mergepipe.transfer.layered import LayeredStorage
+from mergepipe.transfer.quarantine import Quarantine
+from mergepipe.transfer.remote_packs import RemoteStorage, remote_index
+from mergepipe.transfer.remote_refs import RemoteRefs, read_refs, tracking_ref
+
+# A fetch is asked for, unlike a push: the disk is its limit, which is looked at before.
+_NO_LIMIT_BYTES = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedRef:
+    """A ref of ours that follows one of the remote. `old` None: it is new; `new` None: pruned."""
+
+    name: str
+    old: ObjectId | None
+    new: ObjectId | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What a fetch did.
+
+    refs    those that moved; kept: tags of ours that are elsewhere at the remote, left alone
+    there   all branches and tags of the remote
+    bytes_received, packs_received   packs written here; what was there from an earlier try is not
+                                     counted
+    """
+
+    remote: str
+    refs: tuple[FetchedRef, ...]
+    kept: tuple[str, ...]
+    there: RemoteRefs
+    commits: int
+    objects: int
+    blocks: int
+    bytes_received: int
+    packs_received: int
+
+
+@dataclass(frozen=True, slots=True)
+class FetchOptions:
+    """What to fetch: `branches` (short names; none: all), all `tags`; `prune` what is gone."""
+
+    branches: tuple[str, ...] = ()
+    tags: bool = False
+    prune: bool = False
+
+
+def fetch(
+    home: Home,
+    remote: str,
+    store: ByteStore,
+    options: FetchOptions | None = None,
+    *,
+    progress: Progress = SILENT,
+) -> Fetched:
+    """Bring branches of `store`, called `remote` here, and tags on them; refs/remotes/ follows.
+
+    Raises RevisionNotFound (no such branch there), RemoteRefused, RemoteUnreachable, Corruption or
+    MissingObject (the remote is damaged, or lies), NoSpace, Locked. Nothing is visible then; what
+    came stays in quarantine, and the next attempt goes on from there.
+    """
+    options = options or FetchOptions()
+    there = read_refs(store)
+    heads = _chosen(there, options.branches)
+    tips = dict.fromkeys([*heads.values(), *(there.tags.values() if options.tags else ())])
+    with home.writing(), Quarantine(home.directory, _NO_LIMIT_BYTES) as quarantine:
+        commits, received = 0, Received()
+        if _any_new(home, tips):
+            remote_packs = RemoteStorage(store, Index(remote_index(home.directory, remote)))
+            try:
+                received = _Fetch(home, quarantine, remote_packs, store, progress).run(tips)
+            finally:
+                remote_packs.close()
+            admission = Admission(home.storage, quarantine, threads=home.threads, progress=progress)
+            admission.verify(tips, home.refs.list().values())
+            with home.refs.locked():
+                commits = admission.publish().commits
+                moved, kept = _move_refs(home, remote, there, heads, options)
+        else:
+            with home.refs.locked():
+                moved, kept = _move_refs(home, remote, there, heads, options)
+    return Fetched(
+        remote,
+        tuple(moved),
+        tuple(kept),
+        there,
+        commits,
+        received.objects,
+        received.blocks,
+        received.bytes,
+        received.packs,
+    )
+
+
+def _chosen(there: RemoteRefs, branches: Sequence[str]) -> dict[str, ObjectId]:
+    """The branches to fetch, by full name. Raises RevisionNotFound."""
+    if not branches:
+        return there.branches
+    found = {}
+    for branch in branches:
+        name = branch if branch.startswith(HEADS) else HEADS + branch
+        if name not in there.values:
+            known = ", ".join(short_name(one) for one in list(there.branches)[:10])
+            raise RevisionNotFound(
+                f"the remote has no branch {quoted(branch)}",
+                f"it has {known}" if known else "it has none at all",
+            )
+        found[name] = there.values[name]
+    return found
+
+
+def _any_new(home: Home, tips: Iterable[ObjectId]) -> bool:
+    """Whether any tip is not certainly here: what our refs reach is whole."""
+    here = set(home.refs.list().values())
+    return any(tip not in here for tip in tips)
+
+
+class _Fetch:
+    """Brings into quarantine what commits need and neither it nor the store has."""
+
+    def __init__(
+        self,
+        home: Home,
+        quarantine: Quarantine,
+        remote: RemoteStorage,
+        store: ByteStore,
+        progress: Progress,
+    ) -> None:
+        self._home = home
+        self._quarantine = quarantine
+        self._remote = remote
+        self._store = store
+        self._progress = progress
+
+    def run(self, tips: Iterable[ObjectId]) -> Received:
+        self._home.storage.refresh()
+        self._quarantine.storage.refresh()
+        here = LayeredStorage(self._home.storage, self._quarantine.storage)
+        self._remote.refresh()
+        objects = ObjectStore(LayeredStorage(here, self._remote))
+        known = list(self._home.refs.list().values())
+        with Downloads(self._quarantine) as downloads:
+            expected = self._objects(here, objects, list(tips), known, downloads)
+            downloads.close()  # a cut from here on need not read them again
+            blocks = BlockDownload(here, self._remote, self._store, downloads, self._progress)
+            blocks.run(expected, self._room)
+            downloads.close()
+            return downloads.received
+
+    def _objects(
+        self,
+        here: Storage,
+        objects: ObjectStore,
+        tips: Sequence[ObjectId],
+        known: Sequence[ObjectId],
+        downloads: Downloads,
+    ) -> dict[BlockId, int]:
+        """Walk the closure as it comes; returns the lengths of the blocks it needs."""
+        new = commits_between(objects, tips, known)
+        expected: dict[BlockId, int] = {}
+        for needed in objects_of(objects, new.commits, known_objects(objects, new.boundary)):
+            if here.ask(functools.partial(_lacks, identity=needed.id)):
+                downloads.add_object(needed.canonical)
+            if needed.kind == Tensor.KIND:
+                for use in blocks_of(needed):
+                    if expected.setdefault(use.id, use.length) != use.length:
+                        raise Corruption(
+                            f"tensor {needed.id.hex()}: block {use.id.hex()} has another length "
+                            "elsewhere"
+                        )
+        return expected
+
+    def _room(self) -> int:
+        return shutil.disk_usage(self._home.directory).free
+
+
+def _lacks(view: View, identity: ObjectId) -> bool:
+    return view.object(identity) is None
+
+
+def _move_refs(
+    home: Home,
+    remote: str,
+    there: RemoteRefs,
+    heads: Mapping[str, ObjectId],
+    options: FetchOptions,
+) -> tuple[list[FetchedRef], list[str]]:
+    """Let refs/remotes/<remote>/ and tags follow; the repository's `lock` is held."""
+    who, why = home.signature(), f"fetch: {remote}"
+    moved: list[FetchedRef] = []
+    if options.prune:
+        folder = f"{REMOTES}{remote}/"
+        wanted = {tracking_ref(remote, name) for name in there.branches}
+        for name in home.refs.names(folder):
+            if name not in wanted:
+                old = home.refs.delete(name, expected=ANY, who=who, why=why)
+                moved.append(FetchedRef(name, old, None))
+    for name, tip in heads.items():
+        ours = tracking_ref(remote, name)
+        assert ours is not None
+        old = home.refs.update(ours, tip, expected=ANY, who=who, why=why)
+        if old != tip:
+            moved.append(FetchedRef(ours, old, tip))
+    kept: list[str] = []
+    for name, tip in _tags(home, there, heads, options).items():
+        old = home.refs.read(name)
+        if old is None:
+            home.refs.update(name, tip, expected=None, who=who, why=why)
+            moved.append(FetchedRef(name, None, tip))
+        elif old != tip:
+            kept.append(name)
+    return moved, kept
+
+
+def _tags(
+    home: Home, there: RemoteRefs, heads: Mapping[str, ObjectId], options: FetchOptions
+) -> dict[str, ObjectId]:
+    """Tags that follow: all, or those on commits that the branches bring."""
+    if options.tags or not there.tags:
+        return there.tags
+    present = {name: at for name, at in there.tags.items() if home.refs.read(name) == at}
+    if len(present) == len(there.tags):
+        return {}
+    brought = {commit for commit, _ in reachable_commits(home.objects, heads.values())}
+    return {name: at for name, at in there.tags.items() if at in brought}

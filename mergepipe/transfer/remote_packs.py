@@ -1,0 +1,207 @@
+"""The packs of another repository, read like our own: an index over their footers, kept here.
+
+Footers never change, so an index of those of a remote is as disposable as that of the store, and
+only new ones are read. Nothing in it is believed: a record counts when its bytes hash right.
+"""
+
+import itertools
+import threading
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from mergepipe.bytestore.protocol import Buffer, ByteStore, ByteWriter
+from mergepipe.errors import Corruption, RemoteRefused
+from mergepipe.ids import PackId
+from mergepipe.packs.format import Content, RecordHeader, RecordKind, parse_footer
+from mergepipe.packs.index import Index, PackEntry, View
+from mergepipe.packs.reader import PREFIX, pack_key
+from mergepipe.packs.storage import Storage
+from mergepipe.parallel import ordered_map
+from mergepipe.transfer.holdings import read_footer_bytes
+from mergepipe.transfer.quarantine import MAX_OBJECT_BYTES, parse_pack_key
+
+FOLDER = "remotes"
+MOST_PACKS = 200_000
+MOST_RECORDS = 16 << 20
+_READERS = 8
+_BATCH = 64
+_WINDOW_BYTES = 1 << 20
+_WINDOWS = 64
+# A remote lists its packs again when one is gone, which its gc does now and then: not for ever.
+_MOST_REFRESHES = 4
+
+
+def remote_index(directory: Path, name: str) -> Path:
+    """Where the index over the packs of a remote is."""
+    return directory / FOLDER / name / "index"
+
+
+class RemoteStorage(Storage):
+    """The packs of a remote. Small reads are answered from windows of 1 MiB that were read before.
+
+    Bounded: raises RemoteRefused for absurdly many packs or records. The remote's byte store stays
+    its owner's to close.
+    """
+
+    def __init__(self, remote: ByteStore, index: Index) -> None:
+        super().__init__(_ReadAhead(remote), index)
+        self._remote = remote
+        self._refreshes = 0
+
+    def close(self) -> None:
+        """Close the index."""
+        self.index.close()
+
+    def refresh(self) -> bool:
+        """List the packs again, a few times at most; True if anything changed."""
+        with self._repairing:
+            if self._refreshes >= _MOST_REFRESHES:
+                return False
+            self._refreshes += 1
+            return super().refresh()
+
+    def recover(self, missing: Collection[bytes], rebuilds: int) -> bool:
+        """Not for a remote: reading all its footers again would cost more than a new index."""
+        return False
+
+    def _refresh(self) -> bool:
+        present = self._list()
+        indexed = set(self.ask(View.packs))
+        gone = indexed - present.keys()
+        if gone:
+            self.index.drop_packs(gone)
+        new = [pack for pack in present if pack not in indexed]
+        records = 0
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="footers") as pool:
+            entries = (
+                entry
+                for entry in ordered_map(pool, self._remote_entry, new, 2 * _READERS)
+                if entry is not None
+            )
+            while batch := list(itertools.islice(entries, _BATCH)):
+                records += sum(len(entry.records) for entry in batch)
+                if records > MOST_RECORDS:
+                    raise RemoteRefused(f"the packs of the remote hold over {MOST_RECORDS} records")
+                self.index.add_packs(batch)
+        return bool(gone or new)
+
+    def _list(self) -> dict[PackId, None]:
+        found: dict[PackId, None] = {}
+        for count, key in enumerate(self._remote.list(PREFIX)):
+            if count >= MOST_PACKS:
+                raise RemoteRefused(f"the remote lists more than {MOST_PACKS:,} packs")
+            pack = parse_pack_key(key)
+            if pack is not None:
+                found[pack] = None
+        return found
+
+    def _remote_entry(self, pack: PackId) -> PackEntry | None:
+        """What a pack of the remote says it holds; None for one that is gone or damaged there."""
+        key = pack_key(pack)
+        try:
+            records = parse_footer(read_footer_bytes(self._remote, pack), key)
+        except (FileNotFoundError, Corruption):
+            return None
+        sane = [(header, offset) for header, offset in records if _is_sane(header, offset)]
+        objects = bool(sane) and sane[0][0].kind is RecordKind.OBJECT
+        size = sum(header.stored_bytes for header, _ in records)
+        return PackEntry(pack, size, Content.OBJECTS if objects else Content.BLOCKS, sane)
+
+
+def _is_sane(header: RecordHeader, offset: int) -> bool:
+    if offset > 1 << 62:
+        return False
+    return header.kind is RecordKind.BLOCK or header.raw_length <= MAX_OBJECT_BYTES
+
+
+class _ReadAhead:
+    """A byte store whose small reads are cut out of larger ones: objects lie side by side."""
+
+    def __init__(self, store: ByteStore) -> None:
+        self._store = store
+        self._windows: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Forget what was read; the store is another's."""
+        self._windows.clear()
+
+    def get(self, key: str) -> bytes | None:
+        """The whole value, or None."""
+        return self._store.get(key)
+
+    def read_into(self, key: str, offset: int, out: memoryview) -> int:
+        """Fill `out` from `offset` of the value."""
+        if len(out) > _WINDOW_BYTES:
+            return self._store.read_into(key, offset, out)
+        done = 0
+        while done < len(out):
+            number, begin = divmod(offset + done, _WINDOW_BYTES)
+            window = self._window(key, number)
+            piece = window[begin : begin + len(out) - done]
+            if not piece:
+                break
+            out[done : done + len(piece)] = piece
+            done += len(piece)
+        return done
+
+    def _window(self, key: str, number: int) -> bytes:
+        with self._lock:
+            if (key, number) in self._windows:
+                self._windows.move_to_end((key, number))
+                return self._windows[key, number]
+        data = bytearray(_WINDOW_BYTES)
+        count = self._store.read_into(key, number * _WINDOW_BYTES, memoryview(data))
+        window = bytes(data[:count])
+        with self._lock:
+            self._windows[key, number] = window
+            while len(self._windows) > _WINDOWS:
+                self._windows.popitem(last=False)
+        return window
+
+    def size(self, key: str) -> int | None:
+        """Length of the value, or None."""
+        return self._store.size(key)
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Keys under a folder."""
+        return self._store.list(prefix)
+
+    def values(self, prefix: str) -> dict[str, bytes]:
+        """All values of a folder of small ones."""
+        return self._store.values(prefix)
+
+    def create(self) -> ByteWriter:
+        """Begin a value."""
+        return self._store.create()
+
+    def publish(self, values: Sequence[tuple[ByteWriter, str]]) -> None:
+        """Make values visible."""
+        self._store.publish(values)
+
+    def put(self, key: str, value: Buffer) -> None:
+        """Write or replace a value."""
+        self._store.put(key, value)
+
+    def compare_and_swap(self, key: str, old: bytes | None, new: bytes | None) -> bool:
+        """Replace a value."""
+        return self._store.compare_and_swap(key, old, new)
+
+    def delete(self, key: str) -> None:
+        """Remove a key."""
+        self._store.delete(key)
