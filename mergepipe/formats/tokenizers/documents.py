@@ -1,0 +1,115 @@
+"""The JSON documents around a tokenizer: which files they are, read within bounds."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from mergepipe.errors import MalformedFile
+from mergepipe.formats.tokenizers.vocabulary import ROLES
+from mergepipe.names import quoted
+
+# Gemma's tokenizer.json, the largest in wide use, has 33 MB.
+MAX_FILE_BYTES = 100_000_000
+
+TOKENIZER = "tokenizer.json"
+CONFIG = "tokenizer_config.json"
+SPECIAL = "special_tokens_map.json"
+ADDED = "added_tokens.json"
+VOCAB_JSON = "vocab.json"
+VOCAB_TEXT = "vocab.txt"
+TEMPLATE = "chat_template.jinja"
+TEMPLATE_JSON = "chat_template.json"
+SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
+# All of them belong together: a model takes them from one place, or has them made for it.
+TOKENIZER_FILES = frozenset(
+    (
+        *(TOKENIZER, CONFIG, SPECIAL, ADDED, VOCAB_JSON, VOCAB_TEXT, TEMPLATE, TEMPLATE_JSON),
+        *SENTENCEPIECE,
+        *("merges.txt", "tekken.json", "vocab.bpe", "encoder.json", "qwen.tiktoken"),
+    )
+)
+# What is written for older libraries and says the same as tokenizer.json; wrong once that changes.
+LEGACY_FILES = TOKENIZER_FILES - {TOKENIZER, CONFIG, SPECIAL, TEMPLATE, TEMPLATE_JSON}
+
+Document = TypeVar("Document")
+
+
+def is_tokenizer_file(path: str) -> bool:
+    """Whether a file of a checkpoint directory belongs to its tokenizer."""
+    return path in TOKENIZER_FILES
+
+
+def parse(content: bytes, kind: type[Document], what: str) -> Document:
+    """The JSON document `what` as a `kind`. Raises MalformedFile naming it."""
+    if len(content) > MAX_FILE_BYTES:
+        raise MalformedFile(f"{what} has {len(content)} bytes; {MAX_FILE_BYTES} are allowed")
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedFile(
+            f"{what} is no JSON of a tokenizer: {error}", "fetch it again"
+        ) from error
+
+
+def parse_object(content: bytes, what: str) -> dict[str, Any]:
+    """The JSON object `what`, its members in their order. Raises MalformedFile naming it."""
+    return parse(content, dict[str, Any], what)
+
+
+def named(label: str, path: str) -> str:
+    """A file as messages show it."""
+    return f"{quoted(path)} of {quoted(label)}"
+
+
+def content_of(value: object) -> str | None:
+    """A token as configs give it: the text itself, or an object with a `content`."""
+    if isinstance(value, Mapping):
+        value = value.get("content")
+    return value if isinstance(value, str) and value else None
+
+
+def roles_of(*documents: Mapping[str, object]) -> dict[str, str]:
+    """`bos_token` and so on; the first document that names one counts."""
+    found: dict[str, str] = {}
+    for role in ROLES:
+        for document in documents:
+            token = content_of(document.get(role))
+            if token is not None:
+                found.setdefault(role, token)
+    return found
+
+
+def more_specials_of(*documents: Mapping[str, object]) -> list[str]:
+    """Special tokens without a role, in the order of the documents."""
+    found: dict[str, None] = {}
+    for document in documents:
+        for key in ("additional_special_tokens", "extra_special_tokens"):
+            values = document.get(key)
+            if isinstance(values, Mapping):
+                values = list(values.values())
+            for value in values if isinstance(values, list) else ():
+                token = content_of(value)
+                if token is not None:
+                    found.setdefault(token)
+    return list(found)
+
+
+def template_of(files: Mapping[str, bytes], config: Mapping[str, object], label: str) -> str | None:
+    """The chat template that transformers takes: of the .jinja file, or of a config."""
+    if TEMPLATE in files:
+        try:
+            return files[TEMPLATE].decode()
+        except UnicodeDecodeError as error:
+            raise MalformedFile(
+                f"{named(label, TEMPLATE)} is not UTF-8", "fetch it again"
+            ) from error
+    template = config.get("chat_template")
+    if template is None and TEMPLATE_JSON in files:
+        document = parse_object(files[TEMPLATE_JSON], named(label, TEMPLATE_JSON))
+        template = document.get("chat_template")
+    if isinstance(template, list):  # several, each with a name
+        for entry in template:
+            if isinstance(entry, Mapping) and entry.get("name") == "default":
+                template = entry.get("template")
+    return template if isinstance(template, str) else None
