@@ -144,6 +144,12 @@ class RefMoved(MergepipeError):
     kind = "ref_moved"
 
 
+class Diverged(MergepipeError):
+    """Two branches that should follow each other have commits of their own."""
+
+    kind = "diverged"
+
+
 class NoSpace(MergepipeError):
     """The disk is full."""
 

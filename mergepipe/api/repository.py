@@ -22,11 +22,14 @@ from mergepipe.repository.refnames import HEADS, TAGS, branch_ref, tag_ref
 
 if TYPE_CHECKING:
     # What reads and writes checkpoints is loaded when it is needed: `mp log` answers at once.
+    from mergepipe.api.opened import Identity
+    from mergepipe.api.pulling import CloneResult, PullResult
     from mergepipe.checkpoints.worktree import FileChange
     from mergepipe.repository.diff import Diff
     from mergepipe.repository.gc import Collected
     from mergepipe.repository.problems import Report
     from mergepipe.repository.usage import Usage
+    from mergepipe.transfer.credentials import Credentials
 
 _TENSOR_FILE = "tensors.safetensors"
 
@@ -216,8 +219,7 @@ class Repository(Merging, Sharing):
                     f"{branch!r} is no branch",
                     f"mp switch -c {branch} makes it; mp checkout takes any revision",
                 )
-            if self.worktree.snapshot() is not None:
-                self._materialise(self.objects.commit(tip).snapshot, force=force, progress=progress)
+            self._follow(tip, force=force, progress=progress)
         self.refs.set_head(ref, who=self.signature(), why=f"switch: to {branch}")
 
     def reset(
@@ -236,6 +238,58 @@ class Repository(Merging, Sharing):
                 head.branch, identity, expected=head.commit, who=self.signature(), why=why
             )
         return identity
+
+    # Remotes
+
+    @classmethod
+    def clone(
+        cls,
+        url: str,
+        directory: str | Path | None = None,
+        *,
+        branch: str | None = None,
+        lazy: bool = False,
+        checkout: bool = True,
+        credentials: "Credentials | None" = None,
+        who: "Identity | None" = None,
+        progress: Progress = SILENT,
+    ) -> "CloneResult":
+        """Make a repository that has what the one at a URL has; `directory` defaults to its name.
+
+        With `branch`, only that one and its history. A clone that fails leaves nothing behind.
+        Raises UsageError, RevisionNotFound, and as `fetch`.
+        """
+        from mergepipe.api import pulling
+
+        return pulling.clone(
+            url,
+            None if directory is None else Path(directory),
+            branch=branch,
+            lazy=lazy,
+            checkout=checkout,
+            credentials=credentials,
+            who=who,
+            progress=progress,
+        )
+
+    def pull(
+        self,
+        remote: str | None = None,
+        branch: str | None = None,
+        *,
+        credentials: "Credentials | None" = None,
+        progress: Progress = SILENT,
+    ) -> "PullResult":
+        """Fetch a branch and move the current one forward to it; files follow, as with `switch`.
+
+        Raises Diverged, WorktreeDirty, RevisionNotFound, and as `fetch`.
+        """
+        from mergepipe.api import pulling
+
+        def follow(commit: ObjectId) -> bool:
+            return self._follow(commit, force=False, progress=progress)
+
+        return pulling.pull(self, remote, branch, credentials, progress, follow)
 
     # Branches and tags
 
@@ -278,6 +332,13 @@ class Repository(Merging, Sharing):
             block_size=self.config.store.block_size,
             threads=self.threads,
         ).run(snapshot, force=force, progress=progress)
+
+    def _follow(self, commit: ObjectId, *, force: bool, progress: Progress) -> bool:
+        """Write a commit's files if any were materialised; whether they were."""
+        if self.worktree.snapshot() is None:
+            return False
+        self._materialise(self.objects.commit(commit).snapshot, force=force, progress=progress)
+        return True
 
     def _recorded(self) -> Snapshot | None:
         recorded = self.worktree.snapshot()

@@ -7,8 +7,10 @@ from mergepipe.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     # `mp log` need not know how models travel.
+    from mergepipe.api.pulling import FetchResult
     from mergepipe.api.pushing import PushResult
     from mergepipe.transfer.credentials import Credentials
+    from mergepipe.transfer.fetch import FetchOptions
     from mergepipe.transfer.push_refs import PushOptions
 
 
@@ -31,3 +33,20 @@ class Sharing(OpenRepository):
         from mergepipe.api import pushing
 
         return pushing.push(self, remote, options, credentials, progress)
+
+    def fetch(
+        self,
+        remote: str | None = None,
+        options: "FetchOptions | None" = None,
+        *,
+        credentials: "Credentials | None" = None,
+        progress: Progress = SILENT,
+    ) -> "FetchResult":
+        """Bring what a remote (None: origin) has; `refs/remotes/` follows, nothing else moves.
+
+        Raises RevisionNotFound, RemoteUnreachable, RemoteRefused, AuthenticationError, Corruption
+        (the remote is damaged, or lies), NoSpace.
+        """
+        from mergepipe.api import pulling
+
+        return pulling.fetch(self, remote, options, credentials, progress)

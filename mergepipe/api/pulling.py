@@ -1,0 +1,178 @@
+"""Fetching, pulling and cloning with an open repository: its remotes, branches and worktree."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mergepipe.api.remotes import add, find, open_url
+from mergepipe.errors import Diverged, RevisionNotFound, UsageError
+from mergepipe.ids import ObjectId
+from mergepipe.names import quoted
+from mergepipe.progress import SILENT, Progress
+from mergepipe.repository.history import is_ancestor
+from mergepipe.repository.refnames import HEADS, REMOTES, branch_ref, short_name
+from mergepipe.transfer import clone as cloning
+from mergepipe.transfer import fetch as fetching
+from mergepipe.transfer.credentials import Credentials
+from mergepipe.transfer.fetch import Fetched, FetchOptions
+from mergepipe.transfer.remotes import DEFAULT_REMOTE, check_remote_url
+
+if TYPE_CHECKING:
+    from mergepipe.api.opened import Identity, OpenRepository
+    from mergepipe.api.repository import Repository
+
+
+@dataclass(frozen=True, slots=True)
+class FetchResult:
+    """A fetch that succeeded, and the URL it was from."""
+
+    url: str
+    fetched: Fetched
+
+
+@dataclass(frozen=True, slots=True)
+class PullResult:
+    """A pull: the fetch, and where the current branch (short name) was and is.
+
+    `files`: whether the worktree follows.
+    """
+
+    fetch: FetchResult
+    branch: str
+    old: ObjectId | None
+    new: ObjectId
+    files: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CloneResult:
+    """A clone: its directory, the branch (short name) HEAD is on, and its tip (None: empty)."""
+
+    directory: Path
+    fetch: FetchResult
+    branch: str
+    commit: ObjectId | None
+    files: bool
+    lazy: bool
+
+
+def fetch(
+    repository: "OpenRepository",
+    remote: str | None = None,
+    options: FetchOptions | None = None,
+    credentials: Credentials | None = None,
+    progress: Progress = SILENT,
+) -> FetchResult:
+    """Bring what a remote (None: origin) has; `refs/remotes/` follows. Raises as `transfer.fetch`.
+
+    Raises UsageError for a remote without a name: there would be no place for its branches.
+    """
+    name, url = find(repository, remote)
+    if not name:
+        raise UsageError(
+            f"{quoted(url.shown)} has no name here", "mp remote add NAME URL, then mp fetch NAME"
+        )
+    with open_url(url, credentials or Credentials(), name, who=repository.who) as store:
+        fetched = fetching.fetch(repository, name, store, options, progress=progress)
+    return FetchResult(url.shown, fetched)
+
+
+def pull(
+    repository: "OpenRepository",
+    remote: str | None = None,
+    branch: str | None = None,
+    credentials: Credentials | None = None,
+    progress: Progress = SILENT,
+    follow: Callable[[ObjectId], bool] = lambda commit: False,
+) -> PullResult:
+    """Fetch one branch (None: that of the current one's name) and move the current branch to it.
+
+    Forward only. `follow` brings files to a commit and tells whether it did. Raises Diverged,
+    WorktreeDirty, UsageError (HEAD is detached), RevisionNotFound (the remote has no such branch).
+    """
+    head = repository.refs.head()
+    if head.branch is None:
+        raise UsageError("HEAD is on no branch that could follow", "mp switch BRANCH")
+    current = short_name(head.branch)
+    wanted = short_name(branch_ref(branch or current))
+    result = fetch(repository, remote, FetchOptions((wanted,)), credentials, progress)
+    name = f"{REMOTES}{result.fetched.remote}/{wanted}"
+    new = repository.refs.read(name)
+    if new is None:
+        raise RevisionNotFound(f"{name} is gone: another process removed it", "try again")
+    old = head.commit
+    if old is not None and new != old:
+        if is_ancestor(repository.objects, new, old):
+            return PullResult(result, current, old, old, files=False)
+        if not is_ancestor(repository.objects, old, new):
+            theirs = short_name(name)
+            raise Diverged(
+                f"{current} and {theirs} have diverged: neither is an earlier version of the other",
+                f"mp reset --hard {theirs} takes theirs (mp branch NAME first keeps yours); "
+                "mp push --force keeps yours",
+            )
+    files = new != old and follow(new)
+    if new != old:
+        who, why = repository.signature(), f"pull: {result.fetched.remote} {wanted}"
+        repository.refs.update(head.branch, new, expected=old, who=who, why=why)
+    return PullResult(result, current, old, new, files)
+
+
+def clone(
+    text: str,
+    directory: Path | None = None,
+    *,
+    branch: str | None = None,
+    lazy: bool = False,
+    checkout: bool = True,
+    credentials: Credentials | None = None,
+    who: "Identity | None" = None,
+    progress: Progress = SILENT,
+) -> CloneResult:
+    """Make a repository that has what the one at a URL has; a failed one leaves nothing behind.
+
+    With `branch`, that one only, with its history. Relative paths begin where this process is.
+    Raises UsageError (the directory is not empty), RevisionNotFound, and as `fetch`.
+    """
+    from mergepipe.api.repository import Repository
+
+    url = check_remote_url(text)
+    # Without `..`, as it is shown; its parents need not be there.
+    target = Path(os.path.abspath(directory or cloning.directory_for(url)))  # noqa: PTH100
+    with (
+        cloning.whole_or_nothing(target) as building,
+        open_url(url, credentials or Credentials(), DEFAULT_REMOTE, who=who) as store,
+        Repository.init(building, who=who) as repository,
+    ):
+        add(repository, DEFAULT_REMOTE, url.shown)
+        options = FetchOptions(() if branch is None else (short_name(branch_ref(branch)),))
+        fetched = fetching.fetch(repository, DEFAULT_REMOTE, store, options, progress=progress)
+        first = cloning.first_branch(fetched.there, branch)
+        commit = fetched.there.values.get(first)
+        files = _begin(repository, first, commit, checkout=checkout, progress=progress)
+    result = FetchResult(url.shown, fetched)
+    return CloneResult(target, result, first.removeprefix(HEADS), commit, files, lazy)
+
+
+def _begin(
+    repository: "Repository",
+    branch: str,
+    commit: ObjectId | None,
+    *,
+    checkout: bool,
+    progress: Progress,
+) -> bool:
+    """Put HEAD on the first branch of a clone; whether its files were written."""
+    who, why = repository.signature(), "clone"
+    if commit is not None:
+        size = cloning.block_size_of(repository.objects, commit)
+        if size is not None and size != repository.config.store.block_size:
+            repository.configure("store.block_size", str(size))
+        repository.refs.update(branch, commit, expected=None, who=who, why=why)
+    repository.refs.set_head(branch, who=who, why=why)
+    if commit is None or not checkout:
+        return False
+    repository.checkout("HEAD", progress=progress)
+    return True
