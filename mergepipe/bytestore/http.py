@@ -12,8 +12,6 @@ from types import TracebackType
 from typing import Self, TypeVar
 from urllib.parse import quote
 
-import msgspec
-
 from mergepipe.bytestore import wire
 from mergepipe.bytestore.http_connection import Connections, paced
 from mergepipe.bytestore.pace import IDLE_S, Pace
@@ -156,7 +154,7 @@ class HttpByteStore:
         found: list[bool] = []
         for at in range(0, len(ids), wire.MOST_IDS):
             some = ids[at : at + wire.MOST_IDS]
-            body = msgspec.msgpack.encode(some)
+            body = wire.encode(some)
             reply = self._ask(
                 "POST", "/v1/holds", _reply, wire.MOST_IDS + wire.LARGEST_REPLY, body=body
             )
@@ -199,9 +197,7 @@ class HttpByteStore:
         def body() -> bytes:
             nonlocal tries
             tries += 1
-            return msgspec.msgpack.encode(
-                wire.SwapRequest(key, old, new, write_id, again=tries > 1)
-            )
+            return wire.encode(wire.SwapRequest(key, old, new, write_id, again=tries > 1))
 
         reply = self._ask("POST", "/v1/swap", _reply, wire.LARGEST_REPLY, body=body)
         return wire.parse(reply, wire.SwapReply, "an answer to a swap").swapped

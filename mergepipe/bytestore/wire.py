@@ -83,6 +83,11 @@ def largest_value(key: str) -> int:
     return LARGEST_PACK if key.startswith("packs/") else LARGEST_VALUE
 
 
+def encode(document: object) -> bytes:
+    """A request or reply as it travels."""
+    return msgspec.msgpack.encode(document)
+
+
 def parse(data: bytes, kind: type[Parsed], what: str) -> Parsed:
     """Decode msgpack that the other side sent. Raises RemoteRefused."""
     try:

@@ -57,7 +57,19 @@ def connect(
         from mergepipe.bytestore.http import HttpByteStore
 
         return HttpByteStore(url.shown, token=credentials.token(url, name))
-    raise UsageError(f"no transport for {url} yet")
+    if url.scheme is Scheme.SSH:
+        from mergepipe.bytestore.ssh import SshByteStore
+
+        environment = credentials.environment
+        return SshByteStore(
+            url.host,
+            url.path,
+            user=url.user,
+            port=url.port,
+            command=environment.get("MP_SSH", "ssh"),
+            program=environment.get("MP_SSH_REMOTE", "mp"),
+        )
+    raise UsageError(f"no transport for {url}")
 
 
 def repository_at(path: Path) -> Path:

@@ -21,17 +21,16 @@ from starlette.types import Scope as AsgiScope
 from mergepipe.bytestore import wire
 from mergepipe.bytestore.http import PROTOCOL, PROTOCOL_HEADER, STILL_WORKING
 from mergepipe.bytestore.pace import IDLE_S, Pace
-from mergepipe.bytestore.protocol import ByteStore, ByteWriter, Holding
+from mergepipe.bytestore.protocol import ByteStore, ByteWriter
 from mergepipe.errors import (
     AuthenticationError,
     Locked,
     MergepipeError,
     NoSpace,
-    RemoteRefused,
     UsageError,
 )
+from mergepipe.transfer.serving.offer import Offer, ReadOnly, TooLarge, is_published
 from mergepipe.transfer.serving.surface import REPOSITORY, Surface
-from mergepipe.transfer.serving.swaps import Swaps
 from mergepipe.transfer.serving.tokens import Scope, Tokens
 
 _PIECE_BYTES = 1 << 20
@@ -47,32 +46,23 @@ Result = TypeVar("Result")
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-class _TooLarge(RemoteRefused):
-    """More bytes than are taken."""
-
-
 class _NotAllowed(AuthenticationError):
     """A good token, or none needed, but not for this."""
 
 
 class Service:
-    """One store on offer. `tokens` None: whoever reaches this address, from this machine, may."""
+    """An offer over http. Without tokens it answers to this machine only."""
 
     def __init__(
         self,
-        store: ByteStore,
+        offer: Offer,
         tokens: Tokens | None = None,
         *,
-        surface: Surface = REPOSITORY,
-        read_only: bool = False,
         idle_s: float = IDLE_S,
     ) -> None:
-        self._store = store
+        self._offer = offer
         self._tokens = tokens
-        self._surface = surface
-        self._read_only = read_only
         self._idle_s = idle_s
-        self._swaps = Swaps(store)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="serve")
         self._busy = 0
         self._lock = threading.Lock()
@@ -112,7 +102,7 @@ class Service:
             except (MergepipeError, OSError) as error:
                 if not isinstance(error, MergepipeError | FileNotFoundError):
                     _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-                if not isinstance(error, _TooLarge):
+                if not isinstance(error, TooLarge):
                     await self._drain(request)
                 return _error(_status(error), wire.error_reply(error), _has_body(request))
 
@@ -134,12 +124,10 @@ class Service:
                 )
             if allowed < needed:
                 raise _NotAllowed("this token may only read")
-        if self._read_only and needed is Scope.WRITE:
-            raise _NotAllowed("this server is read-only")
 
     async def _get(self, request: Request) -> Response:
-        key = _key(request, self._surface.readable)
-        size = await self._call(self._store.size, key)
+        key = _key(request)
+        size = await self._call(self._offer.size, key)
         if size is None:
             raise FileNotFoundError(key)
         first, end = 0, size
@@ -161,24 +149,22 @@ class Service:
         return _Piecewise(self, key, first, end, 200 if asked is None else 206, headers)
 
     async def _put(self, request: Request) -> Response:
-        key = _key(request, lambda key: self._surface.published(key) or self._surface.replaced(key))
-        limit = wire.largest_value(key)
+        key = _key(request)
         declared = request.headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > limit:
-            raise _TooLarge(f"a value has at most {limit:,} bytes")
-        if not key.startswith("packs/"):
+        self._offer.check_upload(key, int(declared) if declared.isdigit() else 0)
+        limit = wire.largest_value(key)
+        if not is_published(key):
             data = b"".join([bytes(each) async for each in self._body(request, limit)])
-            return await self._answer(lambda: self._store.put(key, data), _nothing, 201)
-        there = await self._call(self._store.size, key) is not None
-        writer = await self._call(self._store.create)
+            return await self._answer(lambda: self._offer.put(key, data), _nothing, 201)
+        writer = await self._call(self._offer.create)
         try:
             await self._receive(request, writer, limit)
         except BaseException:
             await self._call(writer.abort)
             raise
-        return await self._answer(
-            lambda: _publish(self._store, writer, key), _nothing, 200 if there else 201
-        )
+        there = await self._call(self._offer.size, key) is not None
+        status = 200 if there else 201
+        return await self._answer(lambda: self._offer.publish(writer, key), _nothing, status)
 
     async def _receive(self, request: Request, writer: ByteWriter, limit: int) -> None:
         """Write the body as it comes: one piece on its way to the disk while the next one comes."""
@@ -207,53 +193,29 @@ class Service:
         """Read what is still coming: who is cut off while sending does not hear why."""
         declared = request.headers.get("content-length", "0")
         if declared.isdigit() and 0 < int(declared) <= wire.LARGEST_PACK:
-            with contextlib.suppress(TimeoutError, ClientDisconnect, _TooLarge):
+            with contextlib.suppress(TimeoutError, ClientDisconnect, TooLarge):
                 async for _ in self._body(request, wire.LARGEST_PACK):
                     pass
 
     async def _delete(self, request: Request) -> Response:
-        key = _key(request, self._surface.replaced)
-        return await self._answer(lambda: self._store.delete(key), _nothing)
+        key = _key(request)
+        return await self._answer(lambda: self._offer.delete(key), _nothing)
 
     async def _values(self, request: Request) -> Response:
-        prefix = _prefix(request, self._surface.listable)
-        readable = self._surface.readable
-        found = await self._call(self._store.values, prefix)
-        shown = {key: value for key, value in found.items() if readable(key)}
-        if len(shown) > wire.MOST_VALUES:
-            raise RemoteRefused(f"there are more than {wire.MOST_VALUES:,} values here")
-        return _packed(shown)
+        return _listing(await self._call(self._offer.values, _prefix(request)))
 
     async def _keys(self, request: Request) -> Response:
-        prefix = _prefix(request, self._surface.listable)
-        readable = self._surface.readable
-
-        def listed() -> list[str]:
-            return [key for key in self._store.list(prefix) if readable(key)]
-
-        return _packed(await self._call(listed))
+        return _listing(await self._call(self._offer.keys, _prefix(request)))
 
     async def _swap(self, request: Request) -> Response:
         asked = await self._document(request, wire.SwapRequest)
-        if not self._surface.swapped(asked.key):
-            raise RemoteRefused("only branches and tags are moved")
-        for value in (asked.old, asked.new):
-            if value is not None and len(value) > wire.LARGEST_VALUE:
-                raise _TooLarge(f"a value has at most {wire.LARGEST_VALUE:,} bytes")
         return await self._answer(
-            lambda: wire.SwapReply(self._swaps.swap(asked)), msgspec.msgpack.encode
+            lambda: wire.SwapReply(self._offer.swap(asked)), msgspec.msgpack.encode
         )
 
     async def _holds(self, request: Request) -> Response:
-        store = self._store
-        if not isinstance(store, Holding):
-            raise UsageError("this store cannot tell what it holds")
         ids = await self._document(request, list[bytes])
-        if len(ids) > wire.MOST_IDS or any(len(each) != wire.ID_BYTES for each in ids):
-            raise UsageError(
-                f"at most {wire.MOST_IDS:,} ids of {wire.ID_BYTES} bytes are asked for"
-            )
-        return await self._answer(lambda: store.holds(ids), bytes)
+        return await self._answer(lambda: self._offer.holds(ids), bytes)
 
     async def _call(self, function: Callable[..., Result], *arguments: object) -> Result:
         """Call the store on a thread: it reads disks."""
@@ -311,7 +273,7 @@ class Service:
             more = message.get("more_body", False)
             total += len(data)
             if total > limit:
-                raise _TooLarge(f"a request has at most {limit:,} bytes")
+                raise TooLarge(f"a request has at most {limit:,} bytes")
             pace.moved(len(data))
             piece += data
             if len(piece) >= _PIECE_BYTES:
@@ -364,7 +326,7 @@ class _Piecewise(Response):
 
     def _piece(self, at: int) -> bytearray:
         piece = bytearray(min(_PIECE_BYTES, self._end - at))
-        if self._service._store.read_into(self._key, at, memoryview(piece)) != len(piece):
+        if self._service._offer.read_into(self._key, at, memoryview(piece)) != len(piece):
             raise OSError(f"{self._key} became shorter")
         return piece
 
@@ -377,39 +339,23 @@ def application(
     read_only: bool = False,
 ) -> Starlette:
     """`store` as an http application. Without tokens it answers to this machine only."""
-    return Service(store, tokens, surface=surface, read_only=read_only).application()
+    return Service(Offer(store, surface=surface, read_only=read_only), tokens).application()
 
 
-def _publish(store: ByteStore, writer: ByteWriter, key: str) -> None:
-    try:
-        writer.sync()
-        store.publish([(writer, key)])
-    finally:
-        writer.abort()
-
-
-def _key(request: Request, allowed: Callable[[str], bool]) -> str:
+def _key(request: Request) -> str:
     key: str = request.path_params["key"]
     # One key has one spelling: `%2e%2e`, `%2F` and the like never get as far as a store.
     spelled: bytes = request.scope.get("raw_path", b"")
-    if not wire.is_key(key) or not spelled.endswith(f"/v1/value/{quote(key)}".encode()):
+    if not spelled.endswith(f"/v1/value/{quote(key)}".encode()):
         raise UsageError("not a key")
-    if not allowed(key):
-        raise RemoteRefused("this key is not for others")
     return key
 
 
-def _prefix(request: Request, allowed: Callable[[str], bool]) -> str:
-    prefix = request.query_params.get("prefix", "")
-    if not allowed(prefix):
-        raise RemoteRefused("this folder is not for others")
-    return prefix
+def _prefix(request: Request) -> str:
+    return request.query_params.get("prefix", "")
 
 
-def _packed(document: object) -> Response:
-    body = msgspec.msgpack.encode(document)
-    if len(body) > wire.LARGEST_LISTING:
-        raise RemoteRefused(f"the listing has more than {wire.LARGEST_LISTING:,} bytes")
+def _listing(body: bytes) -> Response:
     return Response(body, media_type="application/msgpack", headers=_HEADERS)
 
 
@@ -432,14 +378,15 @@ def _status(error: BaseException) -> int:
     return 500
 
 
-def _nothing(result: None) -> bytes:
+def _nothing(result: object) -> bytes:
     return b""
 
 
 _STATUS: tuple[tuple[type[BaseException], int], ...] = (
     (_NotAllowed, 403),
+    (ReadOnly, 403),
     (AuthenticationError, 401),
-    (_TooLarge, 413),
+    (TooLarge, 413),
     (UsageError, 400),
     (NoSpace, 507),
     (Locked, 409),

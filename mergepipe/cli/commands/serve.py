@@ -1,0 +1,174 @@
+"""`mp serve`: offer a repository to other machines, over http or to one ssh client."""
+
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from mergepipe.cli.command import command
+from mergepipe.cli.panels import SHARING
+from mergepipe.cli.session import Session
+from mergepipe.cli.text import count
+from mergepipe.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from mergepipe.api import Repository
+    from mergepipe.transfer.serving.tokens import Tokens
+
+_TOKENS = "MP_SERVE_TOKENS"
+_MOST_BYTES = 1 << 20
+
+
+class ServeDocument(msgspec.Struct, frozen=True):
+    """`mp serve --json`, once it takes connections. `tokens`: whether clients need one."""
+
+    url: str
+    directory: str
+    read_only: bool
+    tokens: bool
+
+
+def add(app: typer.Typer) -> None:
+    """Register the command."""
+    command(
+        app,
+        "serve",
+        SHARING,
+        examples="mp serve\nmp serve --port 8417 --read-only /srv/models\n"
+        "mp serve --host 0.0.0.0 --token-file ~/.config/mergepipe/serve-tokens",
+    )(serve)
+
+
+def serve(
+    session: Session,
+    directory: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="DIR", help="The repository; the one around here if not given.", show_default=""
+        ),
+    ] = None,
+    stdio: Annotated[
+        bool,
+        typer.Option(
+            "--stdio",
+            help="Serve one client over stdin and stdout: what ssh:// remotes run.",
+            show_default=False,
+        ),
+    ] = False,
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; others than loopback need tokens.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")
+    ] = 8417,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            help=f"Lines of `read TOKEN` and `write TOKEN`; {_TOKENS} holds them too.",
+            show_default=False,
+        ),
+    ] = None,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Take nothing.", show_default=False)
+    ] = False,
+) -> None:
+    """Let other machines push to this repository, and fetch from it.
+
+    Listens on this machine alone unless told otherwise. Put a proxy that speaks TLS before it to
+    serve a network. Ctrl-C or SIGTERM stops it, once requests under way are done.
+    """
+    if stdio:
+        _serve_stdio(session, directory, read_only)
+    else:
+        _serve_http(session, directory, host, port, _tokens(session, token_file), read_only)
+
+
+def _serve_stdio(session: Session, directory: Path | None, read_only: bool) -> None:
+    from mergepipe.transfer.receiving import ReceivingStore
+    from mergepipe.transfer.serving.stdio import serve_stdio
+
+    # Whatever else prints to stdout must not end up between frames.
+    frames = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    with _repository(session, directory) as repository, ReceivingStore(repository) as store, frames:
+        serve_stdio(store, sys.stdin.buffer, frames, read_only=read_only)
+
+
+def _serve_http(
+    session: Session,
+    directory: Path | None,
+    host: str,
+    port: int,
+    tokens: "Tokens | None",
+    read_only: bool,
+) -> None:
+    try:
+        from mergepipe.transfer.serving.http import Service
+        from mergepipe.transfer.serving.listening import bind, listen, url_of
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"serving over http needs {error.name}, which is not installed",
+            "pip install 'mergepipe[http]'",
+        ) from error
+    from mergepipe.transfer.receiving import ReceivingStore
+    from mergepipe.transfer.serving.offer import Offer
+
+    with (
+        _repository(session, directory) as repository,
+        ReceivingStore(repository) as store,
+        bind(host, port, guarded=tokens is not None) as listening,
+    ):
+        url = url_of(listening)
+        document = ServeDocument(url, str(repository.directory), read_only, tokens is not None)
+        how = " (read-only)" if read_only else ""
+        text = f"Serving {repository.directory} at {url}{how}"
+
+        def ready() -> None:
+            session.emit(document, text)
+            sys.stdout.flush()
+            session.say("Ctrl-C stops it")
+
+        left = listen(Service(Offer(store, read_only=read_only), tokens), listening, ready)
+        if left:
+            session.say(f"stopped; {count(left, 'call')} cut off, nothing is half done")
+            sys.stdout.flush()
+            # Threads still work on what must not be closed under them; a crash is what the store
+            # is made for.
+            os._exit(0)
+
+
+@contextmanager
+def _repository(session: Session, directory: Path | None) -> "Iterator[Repository]":
+    if directory is None:
+        with session.repository() as repository:
+            yield repository
+        return
+    from mergepipe.api import Repository
+    from mergepipe.cli.identity import identity
+    from mergepipe.transfer.connect import repository_at
+
+    with Repository(repository_at(directory), who=identity(session.environment)) as repository:
+        yield repository
+
+
+def _tokens(session: Session, file: Path | None) -> "Tokens | None":
+    """The tokens of the file, or of the environment; None if neither is given."""
+    from mergepipe.transfer.serving.tokens import Tokens
+
+    if file is not None:
+        mode = file.stat().st_mode
+        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise ConfigError(f"others can read {file}", f"chmod 600 {file}")
+        with file.open(encoding="utf-8", errors="replace") as lines:
+            return Tokens.parse(lines.read(_MOST_BYTES).splitlines(), str(file))
+    listed = session.environment.get(_TOKENS)
+    if listed is None:
+        return None
+    return Tokens.parse(re.split(r"[,\n]", listed), _TOKENS)

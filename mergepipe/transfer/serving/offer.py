@@ -1,0 +1,130 @@
+"""What a server lets its clients do with a byte store, whatever the wire: keys, limits, scopes."""
+
+from collections.abc import Sequence
+
+from mergepipe.bytestore import wire
+from mergepipe.bytestore.protocol import Buffer, ByteStore, ByteWriter, Holding
+from mergepipe.errors import RemoteRefused, UsageError
+from mergepipe.names import quoted
+from mergepipe.transfer.serving.surface import REPOSITORY, Rule, Surface
+from mergepipe.transfer.serving.swaps import Swaps
+
+
+class TooLarge(RemoteRefused):
+    """More bytes than are taken."""
+
+
+class ReadOnly(RemoteRefused):
+    """Nothing may be written here."""
+
+
+class Offer:
+    """A byte store as clients see it. Raises MergepipeError for whatever is not on offer."""
+
+    def __init__(
+        self, store: ByteStore, *, surface: Surface = REPOSITORY, read_only: bool = False
+    ) -> None:
+        self._store = store
+        self._surface = surface
+        self._read_only = read_only
+        self._swaps = Swaps(store)
+
+    def size(self, key: str) -> int | None:
+        """Length of a value in bytes, or None."""
+        self._check(key, self._surface.readable)
+        return self._store.size(key)
+
+    def read_into(self, key: str, offset: int, out: memoryview) -> int:
+        """Fill `out` from `offset` of a value. Raises FileNotFoundError."""
+        self._check(key, self._surface.readable)
+        return self._store.read_into(key, offset, out)
+
+    def keys(self, prefix: str) -> bytes:
+        """The keys of a folder, sorted, as they travel."""
+        readable = self._folder(prefix)
+        return _listing([key for key in self._store.list(prefix) if readable(key)])
+
+    def values(self, prefix: str) -> bytes:
+        """The small values of a folder by key, as they travel."""
+        readable = self._folder(prefix)
+        shown = {key: value for key, value in self._store.values(prefix).items() if readable(key)}
+        if len(shown) > wire.MOST_VALUES:
+            raise RemoteRefused(f"there are more than {wire.MOST_VALUES:,} values here")
+        return _listing(shown)
+
+    def check_upload(self, key: str, size: int) -> None:
+        """Raises unless `size` bytes may be published, or put, under `key`."""
+        self._check_writable()
+        allowed = self._surface.published if is_published(key) else self._surface.replaced
+        self._check(key, allowed)
+        if size > wire.largest_value(key):
+            raise TooLarge(f"a value has at most {wire.largest_value(key):,} bytes")
+
+    def create(self) -> ByteWriter:
+        """Begin a value that is published."""
+        self._check_writable()
+        return self._store.create()
+
+    def publish(self, writer: ByteWriter, key: str) -> None:
+        """Make a value visible, or forget it where that is refused."""
+        try:
+            self.check_upload(key, writer.size)
+            writer.sync()
+            self._store.publish([(writer, key)])
+        finally:
+            writer.abort()
+
+    def put(self, key: str, value: Buffer) -> None:
+        """Write or replace a small value."""
+        self.check_upload(key, len(value))
+        self._store.put(key, value)
+
+    def delete(self, key: str) -> None:
+        """Remove a key."""
+        self._check_writable()
+        self._check(key, self._surface.replaced)
+        self._store.delete(key)
+
+    def swap(self, asked: wire.SwapRequest) -> bool:
+        """Compare and swap, under a write id."""
+        self._check_writable()
+        self._check(asked.key, self._surface.swapped)
+        for value in (asked.old, asked.new):
+            if value is not None and len(value) > wire.LARGEST_VALUE:
+                raise TooLarge(f"a value has at most {wire.LARGEST_VALUE:,} bytes")
+        return self._swaps.swap(asked)
+
+    def holds(self, ids: Sequence[bytes]) -> bytes:
+        """One byte for each id: whether it is here whole."""
+        if not isinstance(self._store, Holding):
+            raise UsageError("this store cannot tell what it holds")
+        if len(ids) > wire.MOST_IDS or any(len(each) != wire.ID_BYTES for each in ids):
+            raise UsageError(f"at most {wire.MOST_IDS:,} ids of {wire.ID_BYTES} bytes at once")
+        return bytes(self._store.holds(ids))
+
+    def _check_writable(self) -> None:
+        if self._read_only:
+            raise ReadOnly("this server is read-only")
+
+    def _folder(self, prefix: str) -> Rule:
+        if not self._surface.listable(prefix):
+            raise RemoteRefused(f"{quoted(prefix)} is no folder for others")
+        return self._surface.readable
+
+    def _check(self, key: str, allowed: Rule) -> None:
+        if not wire.is_key(key):
+            raise UsageError("not a key")
+        if not allowed(key):
+            raise RemoteRefused(f"{quoted(key)} is not for others to use like that")
+
+
+def is_published(key: str) -> bool:
+    """Whether a value is a stream that is published, not a small one that is put."""
+    return key.startswith("packs/")
+
+
+def _listing(document: object) -> bytes:
+    body = wire.encode(document)
+    if len(body) > wire.LARGEST_LISTING:
+        raise RemoteRefused(f"the listing has more than {wire.LARGEST_LISTING:,} bytes")
+    return body
