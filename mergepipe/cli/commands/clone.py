@@ -96,7 +96,8 @@ def clone(
     name = session.paint("green", escape_for_terminal(cloned.branch))
     at = "no commits yet" if cloned.commit is None else f"at {short(cloned.commit)}"
     where = escape_for_terminal(str(cloned.directory))
-    text = f"{fetch_text(session.paint, cloned.fetch)}\nCloned to {where}: {name}, {at}, {duration(seconds)}"
+    told = f"Cloned to {where}: {name}, {at}, {duration(seconds)}"
+    text = f"{fetch_text(session.paint, cloned.fetch)}\n{told}"
     session.emit(document, "" if session.quiet else text)
     if cloned.commit is not None and not cloned.files:
         session.note("no files are checked out: `mp checkout HEAD` writes them")
