@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mergepipe.dtypes import DType, byte_length, dtype_of
-from mergepipe.errors import Corruption, MissingObject
+from mergepipe.errors import Corruption, MissingObject, UnsafePath
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.names import quoted
 from mergepipe.objects.encoding import decode, kind_of
 from mergepipe.objects.grid import spans
+from mergepipe.objects.paths import check_paths
 from mergepipe.objects.records import Commit, FileEntry, Snapshot, Tensor
 from mergepipe.repository.history import file_tensors
 from mergepipe.repository.references import references
@@ -338,6 +339,10 @@ def _check_paths(snapshot: Snapshot, what: str) -> None:
     paths = [file.path.encode(errors="surrogatepass") for file in snapshot.files]
     if any(earlier >= later for earlier, later in itertools.pairwise(paths)):
         raise Corruption(f"{what}: a snapshot's files are not sorted, or one is there twice")
+    try:
+        check_paths(file.path for file in snapshot.files)
+    except UnsafePath as error:
+        raise Corruption(f"{what}: {error.message}", error.hint) from error
 
 
 def _size(tensor: Tensor, what: str) -> tuple[DType, int]:
