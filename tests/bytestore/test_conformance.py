@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import random
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -137,6 +138,48 @@ def test_one_of_many_swaps_wins(store: ByteStore) -> None:
         thread.join()
     assert len(won) == 1
     assert store.get("r") == str(won[0]).encode()
+
+
+def test_values_of_a_folder_come_at_once(store: ByteStore) -> None:
+    put = {f"refs/heads/{name}": name.encode() for name in ("a", "b/c", "ä", "100%", "a+b", "x=y")}
+    for key, value in put.items():
+        store.put(key, value)
+    assert store.values("refs/") == put
+    assert list(store.values("refs/")) == sorted(put)
+    assert store.values("refs/tags/") == {}
+    assert all(store.get(key) == value for key, value in put.items())
+
+
+def test_an_empty_value_is_a_value(request: pytest.FixtureRequest, store: ByteStore) -> None:
+    if request.node.callspec.params["store"] == "s3":
+        pytest.skip("in a bucket, an empty object marks what was deleted")
+    publish(store, "packs/a")
+    assert store.get("packs/a") == b""
+    assert store.size("packs/a") == 0
+    assert read(store, "packs/a", 0, 5) == b""
+    assert read(store, "packs/a", 0, 0) == b""
+
+
+def test_large_values_from_many_threads(store: ByteStore) -> None:
+    values = [random.Random(number).randbytes((3 << 20) + number) for number in range(4)]
+    wrong: list[int] = []
+
+    def use(number: int) -> None:
+        value = values[number]
+        publish(store, f"packs/{number}", value[: 1 << 20], value[1 << 20 :])
+        wrong.extend(
+            start
+            for start in (0, 1, 2 << 20, len(value) - 1)
+            if read(store, f"packs/{number}", start, len(value)) != value[start:]
+        )
+
+    threads = [threading.Thread(target=use, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert [store.size(f"packs/{number}") for number in range(4)] == [len(each) for each in values]
 
 
 def test_keys_cannot_escape(local: LocalByteStore) -> None:

@@ -1,0 +1,85 @@
+"""A real OpenSSH server of our own, on a free port of loopback, with keys made for it."""
+
+import getpass
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+SSHD = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running sshd, and how its client is called."""
+
+    port: int
+    command: str
+    process: subprocess.Popen[bytes]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Server]:
+    """Start it, with its files in `folder`; only our own key is let in."""
+    assert SSHD is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # where it drops its privileges to
+    for name in ("host", "user"):
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True
+        )
+    port = free_port()
+    shutil.copy(folder / "user.pub", folder / "authorized")
+    host_key = (folder / "host.pub").read_text()
+    (folder / "known").write_text(f"[127.0.0.1]:{port} {host_key}")
+    settings = {
+        "Port": port,
+        "ListenAddress": "127.0.0.1",
+        "HostKey": folder / "host",
+        "AuthorizedKeysFile": folder / "authorized",
+        "PidFile": "none",
+        "StrictModes": "no",  # pytest's folders are not as private as a home
+        "PasswordAuthentication": "no",
+        "KbdInteractiveAuthentication": "no",
+        "PermitRootLogin": "prohibit-password",
+    }
+    config = folder / "config"
+    config.write_text("".join(f"{key} {value}\n" for key, value in settings.items()))
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(config)], stderr=log)
+    options = [
+        *("-F", "none", "-i", str(folder / "user"), "-o", "IdentitiesOnly=yes"),
+        *("-o", f"UserKnownHostsFile={folder / 'known'}", "-o", "StrictHostKeyChecking=yes"),
+        *("-o", "BatchMode=yes", "-l", getpass.getuser()),
+    ]
+    try:
+        _wait_for(port, process)
+        yield Server(port, shlex.join(["ssh", *options]), process)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 20
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.02)
+        else:
+            return
+    raise AssertionError("sshd did not start")
