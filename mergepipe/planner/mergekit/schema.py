@@ -52,6 +52,11 @@ Parameters: TypeAlias = Mapping[str, Given]
 NO_PARAMETERS: Parameters = MappingProxyType({})
 
 
+def no_parameters() -> Parameters:
+    """For what a recipe says nothing of."""
+    return NO_PARAMETERS
+
+
 @dataclass(frozen=True, slots=True)
 class ModelName:
     """A model as a recipe names it, and an adapter on it (`path@revision+lora`)."""
@@ -86,7 +91,7 @@ class SliceSource:
 
     model: ModelName
     layers: LayerRange | None
-    parameters: Parameters = NO_PARAMETERS
+    parameters: Parameters = field(default_factory=no_parameters)
     place: Place = field(default=NOWHERE, compare=False)
 
 
@@ -96,7 +101,7 @@ class OutputSlice:
 
     sources: tuple[SliceSource, ...]
     base: ModelName | None = None
-    parameters: Parameters = NO_PARAMETERS
+    parameters: Parameters = field(default_factory=no_parameters)
     place: Place = field(default=NOWHERE, compare=False)
 
 
@@ -106,7 +111,7 @@ class Module:
 
     slices: tuple[OutputSlice, ...]
     whole: bool
-    parameters: Parameters = NO_PARAMETERS
+    parameters: Parameters = field(default_factory=no_parameters)
     place: Place = field(default=NOWHERE, compare=False)
 
 
@@ -167,7 +172,7 @@ class Stage:
     base: ModelName | None = None
     dtype: DType | None = None
     out_dtype: DType | None = None
-    parameters: Parameters = NO_PARAMETERS
+    parameters: Parameters = field(default_factory=no_parameters)
     tokenizer: TokenizerChoice | None = None
     chat_template: str | None = None
     place: Place = field(default=NOWHERE, compare=False)

@@ -1,0 +1,330 @@
+"""A recipe spelled out: every tensor of every stage as a line, down to what is stored.
+
+Stages are not merges of their own: what one makes is an input of the next (`lines.Made`), and is
+never written. No weight is read.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mergepipe.dtypes import DType
+from mergepipe.errors import MergeInputError
+from mergepipe.formats.architecture import is_vocabulary, read_architecture
+from mergepipe.formats.config_json import LayerOrigin, amended, layer_count, restacked
+from mergepipe.ids import ObjectId
+from mergepipe.methods import registry
+from mergepipe.methods.protocol import Method
+from mergepipe.names import quoted
+from mergepipe.objects.merging import TermKind
+from mergepipe.planner.inputs import ObjectSource, Tensors
+from mergepipe.planner.lines import Line, LineInput, Made, Merge
+from mergepipe.planner.mergekit.alignment import Cell, Row, align
+from mergepipe.planner.mergekit.fields import Notes
+from mergepipe.planner.mergekit.inventories import Inventories, ModelSource
+from mergepipe.planner.mergekit.inventory import Held, Inventory
+from mergepipe.planner.mergekit.promotion import promoted
+from mergepipe.planner.mergekit.schema import MergekitRecipe, ModelName, Stage
+from mergepipe.planner.mergekit.settings import (
+    InputLevels,
+    check_names,
+    check_values,
+    settings_for,
+)
+from mergepipe.planner.recipe import Model
+
+_UNWRITTEN = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Expanded:
+    """A recipe's lines, before it is decided which file holds which of them.
+
+    models    every stored model that is read, in the order of the recipe
+    lines     those of the output have a `file` that means nothing yet
+    output    the result as a model: its config.json has the layers that it was made of
+    reference the place of the model whose other files the output takes over
+    base      the model that commits lean on: the output's base_model, if it is a stored one
+    """
+
+    models: tuple[Model, ...]
+    lines: tuple[Line, ...]
+    output: Inventory
+    reference: int
+    base: int | None
+    warnings: tuple[str, ...]
+
+    @property
+    def written(self) -> tuple[Line, ...]:
+        """The lines of the output, in the order of its files."""
+        return tuple(line for line in self.lines if line.file is not None)
+
+    def laid_out(
+        self, layout: ObjectId, files: Mapping[str, str], seed: int, notes: Mapping[str, str]
+    ) -> Merge:
+        """The merge, once a layout says which file holds which tensor."""
+        lines = tuple(
+            line if line.file is None else replace(line, file=files[line.name])
+            for line in self.lines
+        )
+        return Merge(layout, self.models, lines, self.base, seed, notes)
+
+
+def check(recipe: MergekitRecipe) -> tuple[str, ...]:
+    """Refuse what is wrong whatever the models are; returns warnings.
+
+    Raises MergeInputError: no such method, values that a parameter may not have, a dtype that the
+    method cannot compute.
+    """
+    notes = Notes(recipe.source)
+    for stage in recipe.stages:
+        method = _method(stage, recipe.source)
+        for dtype in (stage.dtype, stage.out_dtype):
+            if dtype is not None and not method.accepts(dtype):
+                raise MergeInputError(
+                    f"{recipe.source}: method {method.name} cannot compute {dtype}",
+                    "choose a float dtype, such as bfloat16, float16 or float32",
+                )
+        levels = [stage.parameters]
+        for module in stage.modules.values():
+            levels.append(module.parameters)
+            for part in module.slices:
+                levels += [part.parameters, *(one.parameters for one in part.sources)]
+        for level in levels:
+            check_values(method, level, recipe.source)
+        check_names(method, stage, notes)
+    return (*recipe.warnings, *notes.warnings)
+
+
+def expand(
+    recipe: MergekitRecipe,
+    objects: ObjectSource,
+    source: ModelSource,
+    *,
+    allow_missing: bool = False,
+) -> Expanded:
+    """Every line of a recipe.
+
+    Raises MergeInputError naming the recipe's line, a model and a tensor, for all that does not
+    fit; nothing was read then but names, shapes and configs.
+    """
+    warnings = check(recipe)
+    tensors = Tensors(objects)
+    inventories = Inventories(objects, tensors, source)
+    lines: list[Line] = []
+    for stage in recipe.stages:
+        made = _Stage(stage, recipe.source, inventories, lines, allow_missing)
+        output = made.run(last=stage is recipe.output)
+        if stage.name is not None:
+            inventories.stages[stage.name] = output
+    return Expanded(
+        tuple(inventories.models),
+        tuple(lines),
+        output,
+        made.reference.place if made.reference.place >= 0 else 0,
+        made.base_place,
+        warnings,
+    )
+
+
+def _method(stage: Stage, source: str) -> Method:
+    try:
+        return registry.find(stage.method)
+    except MergeInputError as error:
+        raise MergeInputError(
+            f"{source}, line {stage.place.line}: {error.message}", error.hint
+        ) from error
+
+
+class _Stage:
+    """One stage being made into lines, which are appended to `lines`."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        source: str,
+        inventories: Inventories,
+        lines: list[Line],
+        allow_missing: bool,
+    ) -> None:
+        self._stage = stage
+        self._source = source
+        self._inventories = inventories
+        self._lines = lines
+        self._allow_missing = allow_missing
+        self._method = _method(stage, source)
+        self.reference: Inventory
+        self.base_place: int | None = None
+
+    def run(self, *, last: bool) -> Inventory:
+        stage = self._stage
+        rows = align(
+            stage, self._method, self._find, self._source, allow_missing=self._allow_missing
+        )
+        self.reference = rows[0].origin[0]
+        if stage.base is not None:
+            place = self._find(stage.base, None).place
+            self.base_place = place if place >= 0 else None
+        held: dict[str, Held] = {}
+        for row in rows:
+            if row.name in held:
+                raise self._error(row, "is made twice")
+            line = self._line(row, last=last)
+            held[row.name] = self._made(row, line)
+            self._lines.append(line)
+        config = self._config(rows, held)
+        label = stage.name or "the result"
+        return Inventory(label, -1, held, read_architecture(held, config, label), config)
+
+    def _made(self, row: Row, line: Line) -> Held:
+        """What a later stage takes in: a tensor that is only copied is the stored one."""
+        shape = self._like(row).shape
+        if line.copied:
+            one = line.inputs[0]
+            return Held(one.source, line.like, shape, line.dtype, one.model)
+        return Held(Made(len(self._lines)), line.like, shape, line.dtype, -1)
+
+    def _find(self, name: ModelName, base: ModelName | None) -> Inventory:
+        try:
+            if not self._inventories.is_adapter(name):
+                return self._inventories.find(name)
+            if base is None or base == name:
+                raise MergeInputError(
+                    f"{quoted(str(name))} is an adapter, and there is no base_model",
+                    f"name the model that it changes: model+{name}, or base_model",
+                )
+            return self._inventories.adapter_alone(name, self._find(base, None))
+        except MergeInputError as error:
+            raise MergeInputError(
+                f"{self._source}, line {name.place.line}: {error.message}", error.hint
+            ) from error
+
+    def _line(self, row: Row, *, last: bool) -> Line:
+        self._check_shapes(row)
+        copied = self._copied(row)
+        inputs = tuple(self._input(cell, row.base) for cell in row.cells)
+        settings = settings_for(
+            self._method,
+            row.shared,
+            [InputLevels(cell.inventory.label, cell.name, cell.own) for cell in row.cells],
+            row.name,
+            row.position,
+            self._source,
+        )
+        base = None if row.base is None or row.base.held is None else _plain(row.base.held)
+        # Random masks are drawn by name: those of two stages shall not be the same.
+        name = row.name if last else f"{self._stage.name}:{row.name}"
+        return Line(
+            _UNWRITTEN if last else None,
+            name,
+            self._like(row).like,
+            copied.dtype if copied is not None else self._dtype(row),
+            self._method,
+            settings,
+            base,
+            inputs if copied is None else (_plain(copied),),
+            copied is not None,
+        )
+
+    def _input(self, cell: Cell, base: Cell | None) -> LineInput:
+        held = cell.held
+        if held is None:
+            return LineInput(cell.inventory.place, None)
+        if held.source is None:
+            return LineInput(held.adapter, None, TermKind.LOW_RANK, held.factors)
+        under = None if base is None else base.held
+        if (
+            held.factors is not None
+            and under is not None
+            and under.factors is None
+            and under.source == held.source
+        ):
+            # An adapter on the base itself: the difference is the adapter, and its bytes are few.
+            return LineInput(held.adapter, None, TermKind.LOW_RANK, held.factors)
+        return _plain(held)
+
+    def _copied(self, row: Row) -> Held | None:
+        """The tensor to be copied where there is no arithmetic in its dtype; else None."""
+        everyone = [cell for cell in (*row.cells, row.base) if cell is not None and cell.held]
+        held = [cell.held for cell in everyone if cell.held is not None]
+        odd = [cell for cell, one in zip(everyone, held, strict=True)
+               if not self._method.accepts(one.dtype)]  # fmt: skip
+        if not odd:
+            return None
+        if any(one.source != held[0].source or one.factors is not None for one in held):
+            dtype = odd[0].held.dtype if odd[0].held is not None else ""
+            raise self._error(
+                row,
+                f"is {dtype} in {quoted(odd[0].inventory.label)} and not the same in all models; "
+                f"method {self._method.name} cannot compute with that",
+                "such tensors are taken over only where all models agree",
+            )
+        return held[0]
+
+    def _check_shapes(self, row: Row) -> None:
+        cells = [cell for cell in (row.base, *row.cells) if cell is not None and cell.held]
+        first = cells[0]
+        for cell in cells[1:]:
+            assert cell.held is not None and first.held is not None
+            mine, theirs = cell.held.shape, first.held.shape
+            if mine == theirs:
+                continue
+            if is_vocabulary(row.name) and mine[1:] == theirs[1:]:
+                raise self._error(
+                    row,
+                    f"has {mine[0]} tokens in {quoted(cell.inventory.label)}, {theirs[0]} in "
+                    f"{quoted(first.inventory.label)}",
+                    "say whose vocabulary the result has, such as tokenizer: {source: base}",
+                )
+            raise self._error(
+                row,
+                f"has shape {list(mine)} in {quoted(cell.inventory.label)}, {list(theirs)} in "
+                f"{quoted(first.inventory.label)}",
+                "merge models of one architecture",
+            )
+
+    def _like(self, row: Row) -> Held:
+        """The tensor whose grid the output has: that of the model whose place it takes."""
+        cells = [cell for cell in (row.base, *row.cells) if cell is not None]
+        cells.sort(key=lambda cell: cell.inventory is not row.origin[0])
+        return next(cell.held for cell in cells if cell.held is not None)
+
+    def _dtype(self, row: Row) -> DType:
+        given = self._stage.out_dtype or self._stage.dtype
+        if given is not None:
+            return given
+        cells = [cell.held for cell in (row.base, *row.cells) if cell is not None]
+        # An adapter's own dtype says nothing of what the model is in.
+        return promoted([held.dtype for held in cells if held is not None])
+
+    def _config(self, rows: Sequence[Row], held: Mapping[str, Held]) -> Mapping[str, Any] | None:
+        """config.json of the result: layers as they were stacked, and a head of its own or not."""
+        config = self.reference.config
+        if config is None:
+            return None
+        count = layer_count(config)
+        stacked: dict[str, dict[int, LayerOrigin]] = {}
+        for row in rows:
+            inventory, layer = row.origin
+            if row.layer >= 0 and inventory.config is not None:
+                origins = stacked.setdefault(row.module, {})
+                origins.setdefault(row.layer, LayerOrigin(inventory.config, layer))
+        for module, origins in stacked.items():
+            if self.reference.architecture.layers(module) == count:
+                config = restacked(config, [origins[number] for number in sorted(origins)])
+                break
+        output = read_architecture(held, None, "")
+        head = Inventory("", -1, held, output, None).head
+        if head is not None and self.reference.architecture.tied:
+            config = amended(config, {"tie_word_embeddings": False})
+        return config
+
+    def _error(self, row: Row, what: str, hint: str = "") -> MergeInputError:
+        return MergeInputError(
+            f"{self._source}, line {self._stage.place.line}: tensor {quoted(row.name)} {what}", hint
+        )
+
+
+def _plain(held: Held) -> LineInput:
+    """A tensor as it stands, with its adapter's factors."""
+    return LineInput(held.model, held.source, TermKind.FULL, held.factors)

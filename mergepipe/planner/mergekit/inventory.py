@@ -1,0 +1,79 @@
+"""A model as expansion sees it: tensors by name and by layer, and where each comes from.
+
+A stored model, a model with an adapter on it, an adapter alone, and the result of an earlier stage
+all look alike.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mergepipe.dtypes import DType
+from mergepipe.formats.architecture import Architecture, Section, head_and_embeddings
+from mergepipe.ids import ObjectId
+from mergepipe.objects.merging import LowRank
+from mergepipe.planner.lines import Source
+
+# A tensor's key in its section -> its name.
+Keys = Mapping[str, str]
+_NONE: Keys = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A tensor that a model has.
+
+    source   None: there are only `factors` (an adapter by itself)
+    like     a stored tensor with its shape and block grid
+    model    the place among the merge's models of the one that holds it; -1: a line makes it
+    factors  a low-rank change: of the source, or by itself
+    adapter  the place of the model that the factors are from
+    """
+
+    source: Source | None
+    like: ObjectId
+    shape: tuple[int, ...]
+    dtype: DType
+    model: int
+    factors: LowRank | None = None
+    adapter: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """A model: its label, its tensors, which layer they belong to, and its config.json.
+
+    place         among the merge's models; -1 for the result of a stage
+    changes_only  an adapter by itself: tensors that it lacks are not changed by it
+    """
+
+    label: str
+    place: int
+    tensors: Mapping[str, Held]
+    architecture: Architecture
+    config: Mapping[str, Any] | None
+    changes_only: bool = False
+    _sections: dict[tuple[str, Section, int], dict[str, str]] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
+
+    def __post_init__(self) -> None:
+        for name in self.tensors:
+            spot = self.architecture.spots[name]
+            section = self._sections.setdefault((spot.module, spot.section, spot.layer), {})
+            section[spot.key] = name
+
+    def section(self, module: str, section: Section, layer: int = -1) -> Keys:
+        """The tensors of a layer, or of what comes before or after the layers."""
+        return self._sections.get((module, section, layer), _NONE)
+
+    @property
+    def head(self) -> str | None:
+        """The name of the output embeddings, if the model has its own."""
+        return head_and_embeddings(self.architecture)[0]
+
+    @property
+    def tied_head(self) -> str | None:
+        """The name of the input embeddings, where they are the output embeddings too."""
+        head, embeddings = head_and_embeddings(self.architecture)
+        return embeddings if head is None and self.architecture.tied else None
