@@ -39,6 +39,8 @@ class RepositoryCatalog:
         commit = self.commit_for(text)
         found = self.objects.commit(commit)
         base = None if found.base is None else self.objects.commit(found.base).snapshot
+        if found.profile is not None and base is not None:
+            self._recall(found.profile, found.snapshot, base)
         return Revision(text, commit, found.snapshot, found.base, base)
 
     def profile(self, snapshot: ObjectId, base: ObjectId, /) -> Cited:
@@ -49,6 +51,16 @@ class RepositoryCatalog:
         """The profile of a pair, if it was made before."""
         known = self.profiles.find(snapshot, base)
         return None if known is None else (known, self.profiles.load(known))
+
+    def _recall(self, profile: ObjectId, snapshot: ObjectId, base: ObjectId) -> None:
+        """Know the profile that a commit cites: one that was fetched, or from before a new index.
+
+        Making it again would read both models, in a lazy clone from far away.
+        """
+        if self.profiles.find(snapshot, base) is None and self.objects.has(profile):
+            cited = self.profiles.load(profile)
+            if (cited.snapshot, cited.base) == (snapshot, base):
+                self.profiles.remember(profile, snapshot, base)
 
     def encodings(self, blocks: Iterable[BlockId], /) -> Options:
         """Every encoding of blocks and of what they lean on."""

@@ -26,7 +26,12 @@ if TYPE_CHECKING:
     from mergepipe.catalog.profiles import Profiles
     from mergepipe.checkpoints.commits import Committer
     from mergepipe.checkpoints.worktree import Worktree
+    from mergepipe.transfer.credentials import Credentials
 
+_MOST_HOPS = 4
+
+CredentialsFor: TypeAlias = "Callable[[Path], Credentials]"
+"""Who we are to remotes, given the repository's directory; asked for when a remote is."""
 Identity: TypeAlias = Signature | Callable[[str], Signature]
 """Who acts: always the same, or as a function of the configured author says at each moment."""
 
@@ -34,11 +39,24 @@ Identity: TypeAlias = Signature | Callable[[str], Signature]
 class OpenRepository:
     """What every operation on a repository needs; `Repository` adds the operations."""
 
-    def __init__(self, directory: Path, *, who: Identity | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        who: Identity | None = None,
+        credentials: "CredentialsFor | None" = None,
+        hops: int = 0,
+    ) -> None:
+        """`credentials`: for a lazy clone's remote. `hops`: repositories behind which this one is.
+
+        The remote of a lazy clone may be a lazy clone, but not for ever.
+        """
         self.directory = directory
         self.config = _load_config(directory / layout.CONFIG)
         self.who = who
-        self.store = LocalByteStore(directory)
+        self.credentials = credentials
+        self._hops = hops
+        self.store = self._byte_store()
         self.storage = Storage(self.store, Index(directory / layout.INDEX))
         self.objects = ObjectStore(self.storage)
         self.blocks = BlockReader(self.storage)
@@ -54,9 +72,18 @@ class OpenRepository:
         """Read to make profiles that were missing, since the repository was opened."""
 
     @classmethod
-    def open(cls, path: str | Path = ".", *, who: Identity | None = None) -> Self:
-        """The repository of `path` or of its nearest parent that has one. Raises NoRepository."""
-        return cls(layout.find(Path(path)), who=who)
+    def open(
+        cls,
+        path: str | Path = ".",
+        *,
+        who: Identity | None = None,
+        credentials: "CredentialsFor | None" = None,
+    ) -> Self:
+        """The repository of `path` or of its nearest parent that has one. Raises NoRepository.
+
+        `credentials` says who we are to the remote of a lazy clone, when it is asked.
+        """
+        return cls(layout.find(Path(path)), who=who, credentials=credentials)
 
     @classmethod
     def init(
@@ -84,6 +111,15 @@ class OpenRepository:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _byte_store(self) -> LocalByteStore:
+        """The files of the repository; of a lazy clone, with what its remote has."""
+        lazy = next((name for name, one in self.config.remote.items() if one.lazy), None)
+        if lazy is None or self._hops > _MOST_HOPS:
+            return LocalByteStore(self.directory)
+        from mergepipe.api.remotes import lazy_store
+
+        return lazy_store(self, lazy, self._hops)
 
     @cached_property
     def worktree(self) -> "Worktree":

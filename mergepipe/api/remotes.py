@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import UsageError
 from mergepipe.names import quoted
+from mergepipe.packs.lazy import LazyByteStore
+from mergepipe.packs.promised import PROMISED
 from mergepipe.repository import config as configuration
 from mergepipe.repository.refnames import REMOTES
 from mergepipe.repository.refs import ANY
@@ -30,6 +32,11 @@ def remove(repository: "OpenRepository", name: str) -> int:
     """
     if name not in repository.config.remote:
         raise UsageError(f"no remote is called {quoted(name)}", "`mp remote list` lists them")
+    if repository.config.remote[name].lazy and next(repository.store.list(PROMISED), None):
+        raise UsageError(
+            f"this clone is lazy: some of its models are at {quoted(name)} only",
+            "mp config remote.NAME.url URL changes where that is",
+        )
     who = repository.signature()
     with repository.refs.locked():
         repository.edit_config(lambda text: configuration.without_remote(text, name))
@@ -53,12 +60,32 @@ def open_remote(
 
 
 def open_url(
-    url: RemoteUrl, credentials: Credentials, name: str = "", *, who: "Identity | None" = None
+    url: RemoteUrl,
+    credentials: Credentials,
+    name: str = "",
+    *,
+    who: "Identity | None" = None,
+    hops: int = 0,
 ) -> ByteStore:
     """The byte store at a URL; `who` signs what is pushed to a repository of this machine."""
     from mergepipe.api.opened import OpenRepository
 
-    return connect(url, credentials, name, open_home=lambda path: OpenRepository(path, who=who))
+    def open_home(path: Path) -> OpenRepository:
+        return OpenRepository(path, who=who, credentials=lambda _: credentials, hops=hops)
+
+    return connect(url, credentials, name, open_home=open_home)
+
+
+def lazy_store(repository: "OpenRepository", name: str, hops: int = 0) -> LazyByteStore:
+    """The byte store of a lazy clone of the remote called `name`, which is asked when need be."""
+
+    def reach() -> ByteStore:
+        found, url = find(repository, name)
+        given = repository.credentials
+        credentials = Credentials() if given is None else given(repository.directory)
+        return open_url(url, credentials, found, who=repository.who, hops=hops + 1)
+
+    return LazyByteStore(repository.directory, reach, name)
 
 
 def _here(directory: Path) -> Path:

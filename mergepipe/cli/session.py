@@ -48,9 +48,10 @@ class Session:
 
         who = identity(self.environment)
         directory = self.repository_directory()
-        opened = (
-            Repository.open(".", who=who) if directory is None else Repository(directory, who=who)
-        )
+        if directory is None:
+            opened = Repository.open(".", who=who, credentials=self.credentials)
+        else:
+            opened = Repository(directory, who=who, credentials=self.credentials)
         self.trace(f"opened {opened.directory}")
         with opened:
             yield opened

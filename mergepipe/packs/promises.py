@@ -1,0 +1,141 @@
+"""What a lazy clone brings of a remote's packs of blocks: their frames."""
+
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+from mergepipe.bytestore.local import LocalByteStore, LocalWriter, raise_if_full
+from mergepipe.bytestore.protocol import ByteStore
+from mergepipe.errors import Corruption, RemoteRefused
+from mergepipe.ids import PackId
+from mergepipe.packs.format import (
+    PACK_HEADER_BYTES,
+    TRAILER_BYTES,
+    Content,
+    parse_pack_header,
+    parse_trailer,
+)
+from mergepipe.packs.promised import promised_key
+from mergepipe.packs.reader import pack_ids, pack_key, read_exactly, read_footer
+from mergepipe.parallel import ordered_map
+
+MOST_PACKS = 200_000
+# Packs are written at 256 MiB or so, whatever came last on top.
+LARGEST_PACK_BYTES = 1 << 30
+_LARGEST_FOOTER_BYTES = 64 << 20
+# The end of a pack that is read at first: the footer of some 480 records fits.
+_TAIL_BYTES = 64 << 10
+_READERS = 8
+_PUBLISHED_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    pack: PackId
+    size: int
+    header: bytes
+    tail: bytes
+
+
+def promise(
+    remote: ByteStore, store: LocalByteStore, packs: Iterable[PackId] | None = None
+) -> set[PackId]:
+    """Bring the frames of a remote's packs of blocks: of those that are not here, nor promised.
+
+    `packs` are the remote's, if they were listed already. Returns all packs that were looked for.
+    A frame counts once it was compared with the pack's name. The index is the caller's to refresh.
+    Raises RemoteRefused for absurdly many or large packs, Corruption for damaged ones,
+    RemoteUnreachable, NoSpace.
+    """
+    listed = set(pack_ids(remote) if packs is None else packs)
+    if len(listed) > MOST_PACKS:
+        raise RemoteRefused(f"the remote lists more than {MOST_PACKS:,} packs")
+    new = [
+        pack
+        for pack in sorted(listed)
+        if LocalByteStore.size(store, pack_key(pack)) is None
+        and LocalByteStore.size(store, promised_key(pack)) is None
+    ]
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="promises") as pool:
+        frames = ordered_map(pool, partial(_frame, remote), new, 2 * _READERS)
+        for batch in _batches(frame for frame in frames if frame is not None):
+            _promise_all(store, batch)
+    return listed
+
+
+def _frame(remote: ByteStore, pack: PackId) -> _Frame | None:
+    """Header and end of a pack of blocks; None for others, and if it went since it was listed."""
+    key = pack_key(pack)
+    size = remote.size(key)
+    if size is None:
+        return None
+    if not PACK_HEADER_BYTES + TRAILER_BYTES <= size <= LARGEST_PACK_BYTES:
+        raise RemoteRefused(f"{key} of the remote has {size} bytes")
+    try:
+        header = bytes(read_exactly(remote, key, 0, PACK_HEADER_BYTES))
+        if parse_pack_header(header, key) is not Content.BLOCKS:
+            return None
+        tail = bytes(read_exactly(remote, key, max(0, size - _TAIL_BYTES), min(size, _TAIL_BYTES)))
+        length, _ = parse_trailer(tail[-TRAILER_BYTES:], key)
+        length += TRAILER_BYTES
+        if length > min(size - PACK_HEADER_BYTES, _LARGEST_FOOTER_BYTES):
+            raise Corruption(f"{key} of the remote: its footer is longer than it can be")
+        if length > len(tail):
+            rest = read_exactly(remote, key, size - length, length - len(tail))
+            tail = bytes(rest) + tail
+        return _Frame(pack, size, header, tail[-length:])
+    except FileNotFoundError:
+        return None
+
+
+def _promise_all(store: LocalByteStore, frames: Iterable[_Frame]) -> None:
+    """Put the frames of packs of blocks where promised packs are."""
+    values: list[tuple[LocalWriter, str]] = []
+    try:
+        for frame in frames:
+            value = store.create()
+            values.append((value, promised_key(frame.pack)))
+            value.write(frame.header)
+            _put_at_end(value, frame)
+            value.sync()
+            _check_frame(store, value, frame)
+        store.publish(values)
+    except BaseException:
+        for value, _ in values:
+            value.abort()
+        raise
+
+
+def _put_at_end(value: LocalWriter, frame: _Frame) -> None:
+    descriptor = os.open(value.path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.ftruncate(descriptor, frame.size)
+        view, at = memoryview(frame.tail), frame.size - len(frame.tail)
+        while view:
+            written = os.pwrite(descriptor, view, at)
+            view, at = view[written:], at + written
+    except OSError as error:
+        raise_if_full(error, promised_key(frame.pack))
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _check_frame(store: LocalByteStore, value: LocalWriter, frame: _Frame) -> None:
+    """Compare a frame with the pack's name. Raises Corruption."""
+    # An unpublished file, read by the code that reads packs.
+    with LocalByteStore(value.path.parent) as folder:
+        read_footer(folder, frame.pack, value.path.name)
+
+
+def _batches(frames: Iterator[_Frame]) -> Iterator[list[_Frame]]:
+    batch: list[_Frame] = []
+    for frame in frames:
+        batch.append(frame)
+        if len(batch) == _PUBLISHED_AT_ONCE:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
