@@ -10,6 +10,7 @@ from mergepipe.errors import MergeInputError
 from mergepipe.ids import ObjectId, digest, object_id
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.records import (
+    Blob,
     FileEntry,
     Record,
     Safetensors,
@@ -73,12 +74,17 @@ class Toys:
             identity = self.put(Tensor(kind, tuple(shape), max(1, size), blocks))
             entries.append(TensorEntry(tensor, identity))
         header = self.put(Tensor("U8", (8,), 8, digest(name.encode())))
-        entry = FileEntry(weights, False, 8, Safetensors(header, tuple(entries)))
-        snapshot = self.put(Snapshot((entry,)))
-        self.named[name] = snapshot
-        self.files[snapshot] = dict(files or {})
+        held = dict(files or {})
         if config is not None:
-            self.files[snapshot]["config.json"] = json.dumps(config).encode()
+            held["config.json"] = json.dumps(config).encode()
+        blobs = [
+            FileEntry(path, False, len(data), Blob(self.put(Tensor("U8", (len(data),), 1, b""))))
+            for path, data in held.items()
+        ]
+        model = FileEntry(weights, False, 8, Safetensors(header, tuple(entries)))
+        snapshot = self.put(Snapshot((*blobs, model)))
+        self.named[name] = snapshot
+        self.files[snapshot] = held
         return snapshot
 
     def snapshot(self, identity: ObjectId, /) -> Snapshot:

@@ -76,16 +76,21 @@ def settings_for(
             for found, levels in zip(own, inputs, strict=True):
                 value = _value(parameter, (levels.own, *shared), levels.name, position, source)
                 if value is None:
-                    _check_missing(parameter, method, levels.label, levels.name)
+                    _check_missing(parameter, method, levels.label, levels.name, source)
                 else:
                     found[parameter.name] = value
         else:
             value = _value(parameter, shared, output_name, position, source)
             if value is None:
-                _check_missing(parameter, method, None, output_name)
+                _check_missing(parameter, method, None, output_name, source)
             else:
                 together[parameter.name] = value
-    return method.settings(together, own)
+    try:
+        return method.settings(together, own)
+    except MergeInputError as error:
+        raise MergeInputError(
+            f"{source}: {error.message} (tensor {quoted(output_name)})", error.hint
+        ) from error
 
 
 def check_names(method: Method, stage: Stage, notes: Notes) -> None:
@@ -131,13 +136,15 @@ def _warn_of_shared(
             )
 
 
-def _check_missing(parameter: Parameter, method: Method, label: str | None, name: str) -> None:
+def _check_missing(
+    parameter: Parameter, method: Method, label: str | None, name: str, source: str
+) -> None:
     """Raise MergeInputError unless there is a default that mergekit has as well."""
     if parameter.default is not None and not parameter.mergekit_requires:
         return
     who = "" if label is None else f" for {quoted(label)}"
     raise MergeInputError(
-        f"method {method.name}: {parameter.name} is missing{who}, tensor {quoted(name)}",
+        f"{source}: method {method.name}: {parameter.name} is missing{who}, tensor {quoted(name)}",
         f"{parameter.name}: {parameter.meaning}; recipes of mergekit must name it",
     )
 
