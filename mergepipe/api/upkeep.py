@@ -1,5 +1,6 @@
 """Looking after a repository: how much room it takes, what is wrong with it, what can go."""
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ def gc(
         lock_timeout_s=repository.config.core.lock_timeout,
         reflog=keep_reflog,
         dry_run=dry_run,
+        now_s=time.time(),
         progress=progress,
     )
 

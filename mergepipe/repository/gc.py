@@ -21,6 +21,7 @@ from mergepipe.packs.transaction import PACK_BYTES, Lane
 from mergepipe.packs.writer import PackWriter
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository import locks
+from mergepipe.repository.incoming import incoming_key, stale_packs
 from mergepipe.repository.references import Alive, follow, roots
 from mergepipe.repository.refs import RefStore
 from mergepipe.repository.survey import (
@@ -74,9 +75,12 @@ def collect(
     reflog: bool = True,
     extra_roots: Iterable[ObjectId] = (),
     dry_run: bool = False,
+    now_s: float = 0.0,
     progress: Progress = SILENT,
 ) -> Collected:
     """Free what no ref, HEAD, reflog, worktree, run or `extra_roots` needs.
+
+    Packs that others sent, and nobody asked for in the week before `now_s` (Unix), go too.
 
     `reflog`: whether what only reflogs name is kept. Waits for every process that is writing
     (`store_lock`, exclusive). Raises Locked, and MissingObject or Corruption where something
@@ -88,6 +92,7 @@ def collect(
     with locks.acquire(store_lock, timeout_s=lock_timeout_s):
         if isinstance(storage.store, LocalByteStore) and not dry_run:
             storage.store.remove_dead_sessions()
+            _remove_stale(storage.store, now_s, tally)
         storage.refresh()
         for _ in range(_MOST_ROUNDS):
             collection = _Collection(storage, objects, refs, reflog, extra, tally)
@@ -243,6 +248,14 @@ class _Collection:
             raise
         self._storage.index.add_packs(entries)
         return {entry.id: entry.size for entry in entries}
+
+
+def _remove_stale(store: LocalByteStore, now_s: float, tally: _Tally) -> None:
+    """What was sent and never taken in. Nobody is taking it in just now: `store.lock` is held."""
+    for pack, size in stale_packs(store.root, now_s):
+        store.delete(incoming_key(pack))
+        tally.freed_bytes += size
+        tally.removed += 1
 
 
 def _groups(packs: Iterable[PackState]) -> Iterator[list[PackState]]:

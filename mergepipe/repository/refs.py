@@ -5,7 +5,7 @@ The order within a change, and why, is docs/format.md, "Publication", steps 4 an
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -70,6 +70,7 @@ class RefStore:
         self._lock_timeout_s = lock_timeout_s
         self._thread_lock = threading.RLock()
         self._held: locks.HeldLock | None = None
+        self._taken: _Taken | None = None  # known while the lock is held: nobody else moves refs
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -89,6 +90,7 @@ class RefStore:
             finally:
                 self._held.release()
                 self._held = None
+                self._taken = None
         finally:
             self._thread_lock.release()
 
@@ -144,6 +146,8 @@ class RefStore:
                 return old
             self._log(name, ReflogEntry(old, new, who, why))
             self._swap(name, data, new.hex().encode() + b"\n")
+            if self._taken is not None:
+                self._taken.add(name)
             return old
 
     def delete(
@@ -162,6 +166,7 @@ class RefStore:
             if self.reflog is not None and self._is_current(name):
                 self.reflog.append(HEAD, ReflogEntry(old, None, who, why))
             self._swap(name, data, None)
+            self._taken = None
             if self.reflog is not None:
                 self.reflog.remove(name)
             return old
@@ -228,29 +233,47 @@ class RefStore:
         case or Unicode composition are one file on macOS: refused everywhere, so that a
         repository can be moved there.
         """
-        others = self.names()
-        prefixes = {folded(part): part for other in others for part in _prefixes(other)}
+        taken = self._taken or _Taken(self.names())
+        if self._held is not None:
+            self._taken = taken
         for part in _prefixes(name):
-            other = prefixes.get(folded(part), part)
+            other = taken.prefixes.get(folded(part), part)
             if other != part:
                 raise RefExists(
                     f"cannot make {_title(name)}: {other!r} is there, which some file systems "
                     f"cannot tell from {part!r}",
                     "choose a name that differs by more than case",
                 )
-        present = set(others)
         for part in _prefixes(name):
-            if part in present:
+            if part in taken.names:
                 raise RefExists(
                     f"cannot make {_title(name)}: there is {_title(part)}",
                     f"a name cannot continue {short_name(part)!r} after a '/'; choose another",
                 )
-        below = next((other for other in others if other.startswith(name + "/")), None)
-        if below is not None:
+        if name in taken.folders:
+            below = next(other for other in taken.names if other.startswith(name + "/"))
             raise RefExists(
                 f"cannot make {_title(name)}: there is {_title(below)}",
                 "a name that others continue after a '/' cannot be a ref itself",
             )
+
+
+class _Taken:
+    """Names that refs have, the folders above them, and both as some file systems see them."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names: set[str] = set()
+        self.folders: set[str] = set()
+        self.prefixes: dict[str, str] = {}
+        for name in names:
+            self.add(name)
+
+    def add(self, name: str) -> None:
+        """Take a name."""
+        parts = list(_prefixes(name))
+        self.names.add(name)
+        self.folders.update(parts[:-1])
+        self.prefixes.update((folded(part), part) for part in parts)
 
 
 def _prefixes(name: str) -> Iterator[str]:

@@ -20,16 +20,21 @@ from mergepipe.errors import Corruption, MergepipeError, RemoteRefused
 from mergepipe.ids import PackId, digest
 from mergepipe.packs.format import RECORD_HEADER_BYTES, RecordHeader, RecordKind
 from mergepipe.packs.index import Index, PackEntry
-from mergepipe.packs.reader import PREFIX, SUFFIX, pack_key, read_footer
+from mergepipe.packs.reader import PREFIX, pack_key, read_footer
 from mergepipe.packs.storage import Storage
+from mergepipe.repository.incoming import (
+    FOLDER,
+    incoming_key,
+    incoming_packs,
+    parse_pack_name,
+    stale_packs,
+)
 from mergepipe.sizes import format_size
 
-FOLDER = "incoming/"
 MAX_PACK_BYTES = 128 << 20
 MAX_PACKS = 1 << 16
 # Profiles and plans of the largest models stay far below; a reader takes three times this at once.
 MAX_OBJECT_BYTES = 256 << 20
-STALE_AFTER_S = 7 * 24 * 3600
 DEFAULT_LIMIT_BYTES = 64 << 30
 # How much may pass before the room that is left is looked up again: others write here too.
 _LOOK_AGAIN_BYTES = 8 << 20
@@ -135,9 +140,8 @@ class Quarantine:
 
     def remove_stale(self, now_s: float | None = None) -> int:
         """Drop packs that nobody touched for a week; returns how many."""
-        before = (time.time() if now_s is None else now_s) - STALE_AFTER_S
-        stale = [pack for pack, found in self._files() if found.st_mtime < before]
-        self.remove(stale)
+        stale = stale_packs(self._local.root, time.time() if now_s is None else now_s)
+        self.remove([pack for pack, _ in stale])
         return len(stale)
 
     def total_bytes(self) -> int:
@@ -158,18 +162,7 @@ class Quarantine:
         )
 
     def _files(self) -> Iterator[tuple[PackId, os.stat_result]]:
-        try:
-            with os.scandir(self._local.root / FOLDER) as found:
-                entries = list(found)
-        except FileNotFoundError:
-            return
-        for entry in entries:
-            pack = parse_pack_name(entry.name)
-            if pack is not None:
-                try:
-                    yield pack, entry.stat()
-                except FileNotFoundError:
-                    continue  # admitted meanwhile
+        return incoming_packs(self._local.root)
 
 
 class QuarantineWriter:
@@ -270,19 +263,6 @@ class IncomingPacks:
         self._local.delete(_moved(key))
 
 
-def incoming_key(pack: PackId) -> str:
-    """Where a quarantined pack lies."""
-    return f"{FOLDER}{pack.hex()}{SUFFIX}"
-
-
-def parse_pack_name(name: str) -> PackId | None:
-    """The pack of a file name (`<64 hex>.pack`), or None for any other."""
-    stem = name.removesuffix(SUFFIX)
-    if stem == name or len(stem) != 64 or not set(stem) <= _HEX:
-        return None
-    return PackId(bytes.fromhex(stem))
-
-
 def parse_pack_key(key: str) -> PackId | None:
     """The pack of a key (`packs/<64 hex>.pack`), or None for any other."""
     return parse_pack_name(key.removeprefix(PREFIX)) if key.startswith(PREFIX) else None
@@ -316,6 +296,3 @@ def _check_records(path: Path, pack: PackId, records: Sequence[tuple[RecordHeade
                 sealed = header.sealed(digest(payload))
                 if stands != sealed or not sealed.endswith(header.checksum):
                     raise Corruption(f"{what}: record of {header.id.hex()[:12]} fails its checksum")
-
-
-_HEX = frozenset("0123456789abcdef")

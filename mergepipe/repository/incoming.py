@@ -1,0 +1,52 @@
+"""The quarantine's files: packs that others sent and that nothing here refers to (yet).
+
+What they are and how they get into the store is for `transfer`; this is what upkeep needs.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from mergepipe.ids import PackId
+
+FOLDER = "incoming/"
+SUFFIX = ".pack"
+STALE_AFTER_S = 7 * 24 * 3600
+_HEX = frozenset("0123456789abcdef")
+
+
+def incoming_packs(directory: Path) -> Iterator[tuple[PackId, os.stat_result]]:
+    """The quarantined packs of the repository at `directory`, with what their files are."""
+    try:
+        with os.scandir(directory / FOLDER) as found:
+            entries = list(found)
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        pack = parse_pack_name(entry.name)
+        if pack is not None:
+            with contextlib.suppress(FileNotFoundError):  # admitted meanwhile
+                yield pack, entry.stat()
+
+
+def stale_packs(directory: Path, now_s: float) -> list[tuple[PackId, int]]:
+    """Those that nobody sent or asked for in the week before `now_s` (Unix), with their sizes."""
+    return [
+        (pack, found.st_size)
+        for pack, found in incoming_packs(directory)
+        if found.st_mtime < now_s - STALE_AFTER_S
+    ]
+
+
+def incoming_key(pack: PackId) -> str:
+    """Where a quarantined pack lies."""
+    return f"{FOLDER}{pack.hex()}{SUFFIX}"
+
+
+def parse_pack_name(name: str) -> PackId | None:
+    """The pack of a file name (`<64 hex>.pack`), or None for any other."""
+    stem = name.removesuffix(SUFFIX)
+    if stem == name or len(stem) != 64 or not set(stem) <= _HEX:
+        return None
+    return PackId(bytes.fromhex(stem))
