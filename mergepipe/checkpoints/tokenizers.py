@@ -1,0 +1,36 @@
+"""A stored model's tokenizer: its files' bytes, and what they say."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mergepipe.errors import MalformedFile
+from mergepipe.formats.tokenizers.documents import MAX_FILE_BYTES, is_tokenizer_file, named
+from mergepipe.formats.tokenizers.reading import read_vocabulary
+from mergepipe.formats.tokenizers.vocabulary import Vocabulary
+from mergepipe.objects.records import Blob, Snapshot
+from mergepipe.objects.store import ObjectStore
+from mergepipe.packs.blocks import BlockReader
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTokenizer:
+    """The tokenizer files of a snapshot by path, and their vocabulary (None: there are none)."""
+
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    vocabulary: Vocabulary | None = None
+
+
+def read_tokenizer(
+    snapshot: Snapshot, label: str, objects: ObjectStore, reader: BlockReader
+) -> StoredTokenizer:
+    """The tokenizer in the top folder of a snapshot. Raises MalformedFile naming file and model."""
+    files: dict[str, bytes] = {}
+    for file in snapshot.files:
+        if isinstance(file.content, Blob) and is_tokenizer_file(file.path):
+            if file.size > MAX_FILE_BYTES:
+                raise MalformedFile(
+                    f"{named(label, file.path)} has {file.size} bytes; {MAX_FILE_BYTES} are allowed"
+                )
+            blocks = objects.tensor(file.content.data).block_ids()
+            files[file.path] = b"".join(reader.read(blocks))
+    return StoredTokenizer(files, read_vocabulary(files, label))
