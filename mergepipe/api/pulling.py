@@ -133,7 +133,8 @@ def clone(
 ) -> CloneResult:
     """Make a repository that has what the one at a URL has; a failed one leaves nothing behind.
 
-    With `branch`, that one only, with its history. Relative paths begin where this process is.
+    With `branch`, that one only, with its history. A `lazy` clone has history and metadata, and no
+    files checked out; blocks come from the remote when they are read. Relative paths begin where this process is.
     Raises UsageError (the directory is not empty), RevisionNotFound, and as `fetch`.
     """
     from mergepipe.api.repository import Repository
@@ -141,17 +142,22 @@ def clone(
     url = check_remote_url(text)
     # Without `..`, as it is shown; its parents need not be there.
     target = Path(os.path.abspath(directory or cloning.directory_for(url)))  # noqa: PTH100
+    given = credentials or Credentials()
     with (
         cloning.whole_or_nothing(target) as building,
-        open_url(url, credentials or Credentials(), DEFAULT_REMOTE, who=who) as store,
-        Repository.init(building, who=who) as repository,
+        open_url(url, given, DEFAULT_REMOTE, who=who) as store,
     ):
-        add(repository, DEFAULT_REMOTE, url.shown)
-        options = FetchOptions(() if branch is None else (short_name(branch_ref(branch)),))
-        fetched = fetching.fetch(repository, DEFAULT_REMOTE, store, options, progress=progress)
-        first = cloning.first_branch(fetched.there, branch)
-        commit = fetched.there.values.get(first)
-        files = _begin(repository, first, commit, checkout=checkout, progress=progress)
+        with Repository.init(building, who=who) as made:
+            add(made, DEFAULT_REMOTE, url.shown)
+            if lazy:
+                made.configure(f"remote.{DEFAULT_REMOTE}.lazy", "true")
+        with Repository(made.directory, who=who, credentials=lambda _: given) as repository:
+            options = FetchOptions(() if branch is None else (short_name(branch_ref(branch)),))
+            fetched = fetching.fetch(repository, DEFAULT_REMOTE, store, options, progress=progress)
+            first = cloning.first_branch(fetched.there, branch)
+            commit = fetched.there.values.get(first)
+            wanted = checkout and not lazy  # a checkout would bring all of the model
+            files = _begin(repository, first, commit, checkout=wanted, progress=progress)
     result = FetchResult(url.shown, fetched)
     return CloneResult(target, result, first.removeprefix(HEADS), commit, files, lazy)
 

@@ -56,6 +56,11 @@ class LazyByteStore(LocalByteStore):
         super().close()
 
     @property
+    def remote(self) -> str:
+        """What the remote is called."""
+        return self._far.name
+
+    @property
     def received_bytes(self) -> int:
         """Bytes of records that came since the store was opened."""
         return self._received

@@ -16,7 +16,10 @@ from mergepipe.ids import BlockId, ObjectId
 from mergepipe.names import quoted
 from mergepipe.objects.records import Tensor
 from mergepipe.objects.store import ObjectStore
+from mergepipe.packs.format import Content
 from mergepipe.packs.index import Index, View
+from mergepipe.packs.lazy import LazyByteStore
+from mergepipe.packs.promises import promise
 from mergepipe.packs.storage import Storage
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository.history import reachable_commits
@@ -97,7 +100,8 @@ def fetch(
         if _any_new(home, tips):
             remote_packs = RemoteStorage(store, Index(remote_index(home.directory, remote)))
             try:
-                received = _Fetch(home, quarantine, remote_packs, store, progress).run(tips)
+                fetching = _Fetch(home, quarantine, remote_packs, remote, store, progress)
+                received = fetching.run(tips)
             finally:
                 remote_packs.close()
             admission = Admission(home.storage, quarantine, threads=home.threads, progress=progress)
@@ -152,12 +156,14 @@ class _Fetch:
         home: Home,
         quarantine: Quarantine,
         remote: RemoteStorage,
+        name: str,
         store: ByteStore,
         progress: Progress,
     ) -> None:
         self._home = home
         self._quarantine = quarantine
         self._remote = remote
+        self._name = name
         self._store = store
         self._progress = progress
 
@@ -166,6 +172,7 @@ class _Fetch:
         self._quarantine.storage.refresh()
         here = LayeredStorage(self._home.storage, self._quarantine.storage)
         self._remote.refresh()
+        self._promise_blocks()
         objects = ObjectStore(LayeredStorage(here, self._remote))
         known = list(self._home.refs.list().values())
         with Downloads(self._quarantine) as downloads:
@@ -175,6 +182,18 @@ class _Fetch:
             blocks.run(expected, self._room)
             downloads.close()
             return downloads.received
+
+    def _promise_blocks(self) -> None:
+        """In a lazy clone of this remote: have the promise of its blocks, which then are no news.
+
+        Every one of them is compared with its id when it comes.
+        """
+        store = self._home.storage.store
+        if isinstance(store, LazyByteStore) and store.remote == self._name:
+            packs = self._remote.ask(View.packs)
+            blocks = [pack for pack, (_, content) in packs.items() if content is Content.BLOCKS]
+            promise(self._store, store, blocks)
+            self._home.storage.refresh()
 
     def _objects(
         self,
