@@ -154,7 +154,7 @@ class Service:
         self._offer.check_upload(key, int(declared) if declared.isdigit() else 0)
         limit = wire.largest_value(key)
         if not is_published(key):
-            data = b"".join([bytes(each) async for each in self._body(request, limit)])
+            data = b"".join([each async for some in self._body(request, limit) for each in some])
             return await self._answer(lambda: self._offer.put(key, data), _nothing, 201)
         writer = await self._call(self._offer.create)
         try:
@@ -171,7 +171,7 @@ class Service:
         writing: asyncio.Future[None] | None = None
         failure: MergepipeError | OSError | None = None
         try:
-            async for piece in self._body(request, limit):
+            async for pieces in self._body(request, limit):
                 if writing is not None:
                     try:
                         await writing
@@ -180,7 +180,7 @@ class Service:
                         failure = failure or error
                     writing = None
                 if failure is None:
-                    writing = asyncio.ensure_future(self._call(writer.write, piece))
+                    writing = asyncio.ensure_future(self._call(writer.write, *pieces))
             if writing is not None:
                 await writing
         finally:
@@ -252,17 +252,18 @@ class Service:
         return StreamingResponse(slowly(), 200, headers=_HEADERS)
 
     async def _document(self, request: Request, kind: type[Result]) -> Result:
-        body = b"".join([bytes(each) async for each in self._body(request, _LARGEST_REQUEST)])
+        pieces = self._body(request, _LARGEST_REQUEST)
+        body = b"".join([each async for some in pieces for each in some])
         try:
             return msgspec.msgpack.decode(body, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise UsageError(f"a request that cannot be read: {error}") from error
 
-    async def _body(self, request: Request, limit: int) -> AsyncIterator[bytearray]:
-        """The body in pieces of 1 MiB, as long as it keeps coming."""
+    async def _body(self, request: Request, limit: int) -> AsyncIterator[list[bytes]]:
+        """The body, about 1 MiB at a time, as long as it keeps coming."""
         pace = Pace(self._idle_s)
-        piece = bytearray()
-        total = 0
+        pieces: list[bytes] = []
+        waiting = total = 0
         more = True
         while more:
             async with asyncio.timeout(pace.left()):
@@ -275,12 +276,13 @@ class Service:
             if total > limit:
                 raise TooLarge(f"a request has at most {limit:,} bytes")
             pace.moved(len(data))
-            piece += data
-            if len(piece) >= _PIECE_BYTES:
-                yield piece
-                piece = bytearray()
-        if piece:
-            yield piece
+            pieces.append(data)
+            waiting += len(data)
+            if waiting >= _PIECE_BYTES:
+                yield pieces
+                pieces, waiting = [], 0
+        if waiting:
+            yield pieces
 
 
 class _Piecewise(Response):
