@@ -126,7 +126,8 @@ class MergeOptions:
 
     def request(self, experts: Sequence[str]) -> "PlanRequest":
         """The plan that they ask for. Raises UsageError, MergeInputError."""
-        from mergepipe.api.plan_request import PlanRequest, dtype_called
+        from mergepipe.api.plan_request import PlanRequest
+        from mergepipe.dtypes import dtype_called
 
         parameters: dict[str, object] = dict(_parameter(text) for text in self.parameters or ())
         if len(parameters) != len(self.parameters or ()):
