@@ -5,7 +5,7 @@ Importing this package loads neither torch nor numba.
 
 from mergepipe.methods.protocol import Method, Need, NeedKind, Scope
 from mergepipe.methods.randomness import tensor_key
-from mergepipe.methods.registry import METHODS, find
+from mergepipe.methods.registry import METHODS, VARIANTS, find
 from mergepipe.methods.sweeps import merge
 from mergepipe.methods.terms import (
     SAME,
@@ -22,6 +22,7 @@ from mergepipe.methods.terms import (
 __all__ = [
     "METHODS",
     "SAME",
+    "VARIANTS",
     "Coarse",
     "Delta",
     "ExpertScalars",

@@ -20,6 +20,7 @@ _PARAMETERS = (
         "by 1/density, or to the L1 norm before the mask",
         kind=str,
         choices=("density", "l1"),
+        mergekit_default="l1",
     ),
 )
 
@@ -54,6 +55,7 @@ def _dare(name: str, summary: str, *, elect: bool) -> Method:
         "Yu et al., Language models are super Mario (DARE), ICML 2024",
         elect=elect,
         normalize=True,
+        mergekit_normalize=False,
         sparsify=_drop,
         parameters=_PARAMETERS,
         needs=_needs,

@@ -53,4 +53,5 @@ LINEAR = Method(
     resolve_with=_resolve,
     check=_check,
     aliases=("average", "model_soup"),
+    base_is_term=True,
 )

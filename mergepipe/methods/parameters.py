@@ -21,7 +21,9 @@ class Parameter:
     per_expert  whether each expert may have its own value; a shared value then is their default
     lowest, highest  bounds of a float, both allowed values
     choices     the only values of a str
+    whole       of a float: whether it must be a whole number
     mergekit_requires  whether a mergekit config must name it although we have a default
+    mergekit_default   what a mergekit config means that does not name it; None: our default
     """
 
     name: str
@@ -33,6 +35,8 @@ class Parameter:
     highest: float | None = None
     choices: tuple[str, ...] = ()
     mergekit_requires: bool = False
+    mergekit_default: Value | None = None
+    whole: bool = False
 
     def parse(self, given: object, where: str) -> Value:
         """`given` as a value of this parameter; MergeInputError names `where` it is from."""
@@ -47,11 +51,11 @@ class Parameter:
         return self._number(given, where)
 
     def _number(self, given: object, where: str) -> float:
-        wanted = "a finite number"
+        wanted = self._kind() if self.whole else "a finite number"
         if self.lowest is not None and self.highest is not None:
-            wanted = f"a number from {self.lowest:g} to {self.highest:g}"
+            wanted = f"{self._kind()} from {self.lowest:g} to {self.highest:g}"
         elif self.lowest is not None:
-            wanted = f"a number not below {self.lowest:g}"
+            wanted = f"{self._kind()} not below {self.lowest:g}"
         if isinstance(given, bool) or not isinstance(given, int | float | str):
             raise self._refused(given, where, wanted)
         try:
@@ -60,9 +64,13 @@ class Parameter:
             raise self._refused(given, where, wanted) from None
         low_enough = self.highest is None or number <= self.highest
         high_enough = self.lowest is None or number >= self.lowest
-        if not (isfinite(number) and low_enough and high_enough):
+        fits = not self.whole or number.is_integer()
+        if not (isfinite(number) and low_enough and high_enough and fits):
             raise self._refused(given, where, wanted)
         return number
+
+    def _kind(self) -> str:
+        return "a whole number" if self.whole else "a number"
 
     def _refused(self, given: object, where: str, wanted: str) -> MergeInputError:
         return MergeInputError(

@@ -26,4 +26,5 @@ PASSTHROUGH = Method(
     sweep=WEIGHTED_SUM,
     resolve_with=_resolve,
     maximum_models=1,
+    base_is_term=True,
 )

@@ -50,4 +50,5 @@ SLERP = Method(
     needs=lambda settings: (_GRAM,),
     minimum_models=2,
     maximum_models=2,
+    base_is_term=True,
 )

@@ -1,6 +1,7 @@
 """Statistics over a whole tensor, measured range by range: a `Need` that is not known yet.
 
-For one need, over units that together cover the tensor (with any scalars: `Scalars.plain(count)`):
+For one need, over units that together cover the tensor (with any scalars: `Scalars.plain(count)`),
+of whole rows where `of(need).scope` is ROW:
 
     known = ()
     for _ in range(of(need).passes):
@@ -9,43 +10,59 @@ For one need, over units that together cover the tensor (with any scalars: `Scal
 
 which is what `measure` does. Partials may be computed anywhere and in any order, but are combined
 in the order of the tensor: their float64 sums then depend on the split into ranges, and nothing
-else. A partial is at most 512 KiB, or K x K.
+else. A partial is at most 768 KiB, K x K, or three numbers for each column.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from dataclasses import dataclass
+from math import inf
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from mergepipe.errors import MergeInputError
-from mergepipe.methods.protocol import FUSED, Need, NeedKind
+from mergepipe.methods import magnitudes
+from mergepipe.methods.protocol import Need, NeedKind, Scope
 from mergepipe.methods.randomness import KEEP_ALL, keep_limit, mask_keys
-from mergepipe.methods.terms import SAME, Coarse, Delta, Full, Scalars, Term, Unit
-from mergepipe.methods.trim import Trim, kept_count, sum_in_order
+from mergepipe.methods.sweeps import check_rows
+from mergepipe.methods.terms import SAME, Unit
+from mergepipe.methods.trim import band_from_counts
+from mergepipe.methods.trim import from_counts as trim_from_counts
 
 Partial: TypeAlias = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Statistic:
-    """How a kind of need is measured; `partial` and `value` see the combined results so far."""
+    """How a need is measured; `partial` and `value` see the combined results so far.
+
+    scope   of the ranges: ELEMENT any, ROW whole rows
+    deltas  whether it looks at differences, and so takes the base (of weights it does not, unless a
+            term is no Full)
+    """
 
     passes: int
     partial: Callable[[Need, Unit, Sequence[Partial]], Partial]
     value: Callable[[Need, Sequence[Partial]], tuple[float, ...]]
+    scope: Scope = Scope.ELEMENT
+    deltas: bool = True
 
 
 def of(need: Need) -> Statistic:
     """The statistic a need names."""
+    if need.kind is NeedKind.SPREAD and need.density >= 1:
+        return _ENERGIES
     return _STATISTICS[need.kind]
 
 
 def partial(need: Need, unit: Unit, known: Sequence[Partial] = ()) -> Partial:
     """One range's share, in pass number `len(known)`; a flat array to be added to the others'."""
     unit.check()
-    return of(need).partial(need, unit, known)
+    statistic = of(need)
+    if statistic.scope is Scope.ROW:
+        check_rows(unit)
+    return statistic.partial(need, unit, known)
 
 
 def combine(partials: Iterable[Partial]) -> Partial:
@@ -76,66 +93,57 @@ def passes(needs: Iterable[Need], *, exact_counts: bool = True) -> int:
 
     exact_counts  whether trims come from a profile's counts, at no pass
     """
-    measured = (n for n in needs if not (exact_counts and n.kind is NeedKind.TRIM))
+    measured = (need for need in needs if not (exact_counts and need.kind in COUNTED))
     return 1 + max((of(need).passes for need in measured), default=0)
 
 
-def _only(unit: Unit, expert: int | None) -> Unit:
-    """The unit of one expert alone, in dtypes that kernels know."""
-    assert expert is not None
-    return _converted(replace(unit, terms=(unit.terms[expert],), scalars=Scalars.plain(1)), True)
+# What exact counts of |d| answer, at no read.
+COUNTED = frozenset((NeedKind.TRIM, NeedKind.BAND))
 
 
-def _converted(unit: Unit, as_deltas: bool) -> Unit:
-    dtypes = {term.dtype for term in unit.terms if isinstance(term, Full | Delta)}
-    if unit.base is not None:
-        dtypes.add(unit.base.dtype)
-    if dtypes <= FUSED:
-        return unit
-    from mergepipe.methods.eager.operands import in_float32
+def from_counts(
+    need: Need,
+    magnitudes: npt.NDArray[np.float32],
+    counts: npt.NDArray[Any],
+    elements: int,
+) -> tuple[float, ...] | None:
+    """The value of a need that exact counts of its expert's |d| answer; None for any other.
 
-    return in_float32(unit, as_deltas=as_deltas)
-
-
-def _trim_partial(need: Need, unit: Unit, known: Sequence[Partial]) -> Partial:
-    from mergepipe.methods.fused import launch
-
-    term: Term = unit.terms[need.expert or 0]
-    if isinstance(term, Coarse):
-        raise MergeInputError("a trim's threshold cannot be measured on a coarse estimate")
-    bucket = -1 if not known else _find(known[0], kept_count(need.density, _elements(known)))[0]
-    return launch.magnitude_histogram(_only(unit, need.expert), bucket)
+    Arguments as for `trim.from_counts`.
+    """
+    if need.kind is NeedKind.TRIM:
+        return trim_from_counts(magnitudes, counts, need.density, elements)
+    if need.kind is NeedKind.BAND:
+        return band_from_counts(magnitudes, counts, need.density, need.gamma, elements)
+    return None
 
 
-def _trim_value(need: Need, known: Sequence[Partial]) -> tuple[float, ...]:
-    from mergepipe.methods.fused.statistics import LOW_BITS, PLACES
+def supposed(need: Need, experts: int) -> tuple[float, ...]:
+    """A value for a need that is not measured yet, good enough to choose what to read by.
 
-    elements = _elements(known)
-    counts, (l1_before, l1_higher) = known[1][:PLACES], known[1][PLACES:]
-    if need.density >= 1 or elements == 0:
-        return Trim(0.0, 1.0, l1_before, l1_before)
-    if need.density <= 0:
-        return Trim(np.inf, 0.0, l1_before, 0.0)
-    bucket, above = _find(known[0], kept_count(need.density, elements))
-    place, higher = _find(counts, kept_count(need.density, elements) - above)
-    bits = (bucket << LOW_BITS) + np.arange(place, PLACES)
-    norms = bits.astype(np.uint32).view(np.float32).astype(np.float64) * counts[place:]
-    kept = above + higher + int(counts[place])
-    used = norms[counts[place:] > 0]
-    threshold = float(bits[:1].astype(np.uint32).view(np.float32)[0])
-    return Trim(threshold, kept / elements, float(l1_before), float(l1_higher) + sum_in_order(used))
-
-
-def _elements(known: Sequence[Partial]) -> int:
-    return int(known[0].sum())  # counts: exact in any order
-
-
-def _find(counts: Partial, rank: int) -> tuple[int, int]:
-    """Where the rank-th largest lies (from 1), and how many lie above that place."""
-    at_least = np.cumsum(counts[::-1])
-    place = int(np.searchsorted(at_least, max(1, rank)))
-    here = len(counts) - 1 - min(place, len(counts) - 1)
-    return here, int(at_least[place - 1]) if place else 0
+    A trim that is not known keeps everything; a random mask leaves its density of the L1 norm;
+    models of one family point the same way, and their differences half so; all of them change the
+    same elements as much.
+    """
+    match need.kind:
+        case NeedKind.TRIM:
+            return (0.0, 1.0, 1.0, 1.0)
+        case NeedKind.BAND:
+            return (0.0, inf, 1.0, 1.0, 1.0)
+        case NeedKind.MASK_L1 | NeedKind.RANK_L1:
+            return (1.0, need.density)
+        case NeedKind.GRAM:
+            return (1.0,) * experts**2
+        case NeedKind.DELTA_GRAM:
+            return tuple(1.0 if i == j else 0.5 for i in range(experts) for j in range(experts))
+        case NeedKind.COLUMNS | NeedKind.DELTA_COLUMNS:
+            return (1.0, 1.0, 1.0)
+        case NeedKind.SPREAD:
+            return (0.0,) + (1.0,) * experts
+        case NeedKind.SHARING:
+            return (1.0, 1.0) * experts
+        case NeedKind.IMPORTANCE:
+            return (0.0,)
 
 
 def _mask_partial(need: Need, unit: Unit, known: Sequence[Partial]) -> Partial:
@@ -147,13 +155,26 @@ def _mask_partial(need: Need, unit: Unit, known: Sequence[Partial]) -> Partial:
     limit = keep_limit(need.density)
     keys = mask_keys(unit.seed, unit.tensor_key, need.expert)
     mask = None if limit == KEEP_ALL else np.array([*keys, limit], np.uint32)
-    return launch.l1_norms(_only(unit, need.expert), mask)
+    return launch.l1_norms(magnitudes.only(unit, need.expert), mask)
 
 
 def _gram_partial(need: Need, unit: Unit, known: Sequence[Partial]) -> Partial:
     from mergepipe.methods.fused import launch
 
-    return launch.gram(_converted(unit, False))
+    deltas = need.kind is NeedKind.DELTA_GRAM
+    return launch.gram(magnitudes.converted(unit, as_deltas=deltas), deltas=deltas)
+
+
+def _columns_partial(need: Need, unit: Unit, known: Sequence[Partial]) -> Partial:
+    from mergepipe.methods.eager.columns import dot_products
+
+    return dot_products(unit, of_deltas=need.kind is NeedKind.DELTA_COLUMNS)
+
+
+def _sharing_partial(need: Need, unit: Unit, known: Sequence[Partial]) -> Partial:
+    from mergepipe.methods.eager.ram import sharing
+
+    return sharing(unit, need.epsilon)
 
 
 def _sums(need: Need, known: Sequence[Partial]) -> tuple[float, ...]:
@@ -161,7 +182,13 @@ def _sums(need: Need, known: Sequence[Partial]) -> tuple[float, ...]:
 
 
 _STATISTICS = {
-    NeedKind.TRIM: Statistic(2, _trim_partial, _trim_value),
+    NeedKind.TRIM: Statistic(2, magnitudes.trim_partial, magnitudes.trim_value),
+    NeedKind.BAND: Statistic(2, magnitudes.band_partial, magnitudes.band_value),
     NeedKind.MASK_L1: Statistic(1, _mask_partial, _sums),
-    NeedKind.GRAM: Statistic(1, _gram_partial, _sums),
+    NeedKind.GRAM: Statistic(1, _gram_partial, _sums, deltas=False),
+    NeedKind.DELTA_GRAM: Statistic(1, _gram_partial, _sums),
+    NeedKind.COLUMNS: Statistic(1, _columns_partial, _sums, deltas=False),
+    NeedKind.DELTA_COLUMNS: Statistic(1, _columns_partial, _sums),
+    NeedKind.SHARING: Statistic(1, _sharing_partial, _sums),
 }
+_ENERGIES = Statistic(1, _columns_partial, _sums)

@@ -4,12 +4,23 @@ The fused kernels and torch give the same bytes on a CPU, so which one runs is a
 only: fused where every dtype has a kernel, torch for the rest and for other devices.
 """
 
+from collections.abc import Iterator
+from importlib import import_module
 from typing import Literal
 
 import numpy as np
 
 from mergepipe.errors import MergeInputError
-from mergepipe.methods.protocol import ARITHMETIC, FUSED, Method, Output, Scope, Sweep
+from mergepipe.methods.protocol import (
+    ARITHMETIC,
+    FUSED,
+    DeviceElementPass,
+    ElementPass,
+    Method,
+    Output,
+    Scope,
+    Sweep,
+)
 from mergepipe.methods.terms import Buffer, Delta, Full, Unit, view_bytes
 
 # Elements that torch gets at a time on a CPU: bounds its temporaries, and runs elections and masks
@@ -33,6 +44,8 @@ def merge(
     unit.check()
     if method.needs_base and unit.base is None:
         raise MergeInputError(f"method {method.name} needs a base")
+    if method.scope is Scope.ROW:
+        check_rows(unit)
     result = _output(unit, out)
     if not unit.length:
         return result
@@ -51,7 +64,7 @@ def merge(
         raise MergeInputError(f"no fused kernel for {method.name} of {_names(unit)} on {device}")
     if fused is not None and backend != "torch" and device == "cpu" and dtypes <= FUSED:
         fused(unit, result)
-    elif device == "cpu" and method.scope is Scope.ELEMENT:
+    elif device == "cpu" and method.scope is not Scope.TENSOR:
         _piecewise(method, unit, result)
     else:
         method.sweep.torch(unit, result, device)
@@ -61,9 +74,28 @@ def merge(
 def _piecewise(method: Method, unit: Unit, out: Output) -> None:
     """The torch pass piece by piece, so that its temporaries are small."""
     width = unit.dtype.bits // 8
-    for begin in range(0, unit.length, TORCH_PIECE):
-        end = min(unit.length, begin + TORCH_PIECE)
+    for begin, end in pieces(unit, method.scope):
         method.sweep.torch(unit.part(begin, end), out[begin * width : end * width], "cpu")
+
+
+def check_rows(unit: Unit) -> None:
+    """Raise MergeInputError unless the unit holds whole rows."""
+    if not unit.length:
+        return
+    if unit.row_length <= 0 or unit.start % unit.row_length or unit.length % unit.row_length:
+        raise MergeInputError(
+            f"range of {unit.length} elements from {unit.start}: not whole rows of "
+            f"{unit.row_length}"
+        )
+
+
+def pieces(unit: Unit, scope: Scope) -> Iterator[tuple[int, int]]:
+    """A unit cut for torch: where each piece begins and ends, in whole rows where scope is ROW."""
+    step = TORCH_PIECE
+    if scope is Scope.ROW:
+        step = max(1, TORCH_PIECE // unit.row_length) * unit.row_length
+    for begin in range(0, unit.length, step):
+        yield begin, min(unit.length, begin + step)
 
 
 def _output(unit: Unit, out: Buffer | None) -> Output:
@@ -107,22 +139,10 @@ def _names(unit: Unit) -> str:
     return ", ".join(sorted(str(dtype) for dtype in _dtypes(unit)))
 
 
-def _torch_weighted_sum(unit: Unit, out: Output, device: str) -> None:
-    from mergepipe.methods.eager.weighted_sum import merge
-
-    merge(unit, out, device)
-
-
 def _fused_weighted_sum(unit: Unit, out: Output) -> None:
     from mergepipe.methods.fused.launch import weighted_sum
 
     weighted_sum(unit, out)
-
-
-def _torch_task_vectors(unit: Unit, out: Output, device: str) -> None:
-    from mergepipe.methods.eager.task_vectors import merge
-
-    merge(unit, out, device)
 
 
 def _fused_task_vectors(unit: Unit, out: Output) -> None:
@@ -131,5 +151,27 @@ def _fused_task_vectors(unit: Unit, out: Output) -> None:
     task_vectors(unit, out)
 
 
-WEIGHTED_SUM = Sweep("weighted_sum", _torch_weighted_sum, _fused_weighted_sum)
-TASK_VECTORS = Sweep("task_vectors", _torch_task_vectors, _fused_task_vectors)
+def _sweep(module: str, function: str = "merge", fused: ElementPass | None = None) -> Sweep:
+    """A sweep that imports its module in `eager` when it first runs."""
+
+    def torch_pass(unit: Unit, out: Output, device: str) -> None:
+        run: DeviceElementPass = getattr(
+            import_module(f"mergepipe.methods.eager.{module}"), function
+        )
+        run(unit, out, device)
+
+    return Sweep(f"{module}.{function}", torch_pass, fused)
+
+
+WEIGHTED_SUM = _sweep("weighted_sum", fused=_fused_weighted_sum)
+TASK_VECTORS = _sweep("task_vectors", fused=_fused_task_vectors)
+ARC_ROWS = _sweep("rows", "merge_arcs")
+DELTA_ARC_ROWS = _sweep("rows", "merge_delta_arcs")
+ARC_COLUMNS = _sweep("columns", "merge_arcs")
+DELTA_ARC_COLUMNS = _sweep("columns", "merge_delta_arcs")
+STOCK_ROWS = _sweep("rows", "merge_stock")
+NEARSWAP = _sweep("nearswap")
+RAM = _sweep("ram")
+SCE = _sweep("sce")
+DELLA = _sweep("della")
+FUSION = _sweep("fusion")

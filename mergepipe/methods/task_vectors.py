@@ -12,7 +12,15 @@ from typing import TypeAlias
 
 from mergepipe.methods.linear import WEIGHT
 from mergepipe.methods.parameters import Parameter, Settings
-from mergepipe.methods.protocol import Method, Need, NeedValues, Scope, no_needs
+from mergepipe.methods.protocol import (
+    Method,
+    Need,
+    NeedValues,
+    Scope,
+    Sweep,
+    no_further_check,
+    no_needs,
+)
 from mergepipe.methods.sweeps import TASK_VECTORS
 from mergepipe.methods.terms import ExpertScalars, Scalars
 
@@ -20,6 +28,9 @@ LAMBDA = Parameter("lambda", 1.0, "factor on the merged delta")
 DENSITY = Parameter(
     "density", 1.0, "share of the delta to keep", per_expert=True, lowest=0.0, highest=1.0
 )
+
+# All of mergekit's family take these, whether they sparsify or not; int8_mask only saves it memory.
+_IGNORED = ("int8_mask", "density", "rescale")
 
 # One expert's scalars, from its index, the parameters, the statistics and its coarse share.
 Sparsify: TypeAlias = Callable[[int, Settings, NeedValues, float], ExpertScalars]
@@ -40,9 +51,15 @@ def task_vector_method(
     sparsify: Sparsify = keep_all,
     parameters: tuple[Parameter, ...] = (),
     needs: Callable[[Settings], tuple[Need, ...]] = no_needs,
+    check: Callable[[Settings], None] = no_further_check,
     aliases: tuple[str, ...] = (),
+    scope: Scope = Scope.ELEMENT,
+    sweep: Sweep = TASK_VECTORS,
+    extras: Callable[[Settings], tuple[float, ...]] = lambda settings: (),
+    mergekit_normalize: bool | None = None,
 ) -> Method:
     """A method of the family; `normalize` is its default, `parameters` what it has of its own."""
+    own = tuple(parameter.name for parameter in parameters)
 
     def resolve(settings: Settings, values: NeedValues, shares: Sequence[float]) -> Scalars:
         return Scalars(
@@ -53,23 +70,32 @@ def task_vector_method(
             elect=elect,
             normalize=settings.flag("normalize"),
             scale=settings.number("lambda"),
+            extras=extras(settings),
         )
 
     return Method(
         name=name,
         summary=summary,
         source=source,
-        scope=Scope.ELEMENT,
+        scope=scope,
         needs_base=True,
         omitted_is_noop=True,
         parameters=(
             WEIGHT,
             *parameters,
-            Parameter("normalize", normalize, "divide by the sum of the weights", kind=bool),
+            Parameter(
+                "normalize",
+                normalize,
+                "divide by the sum of the weights",
+                kind=bool,
+                mergekit_default=mergekit_normalize,
+            ),
             LAMBDA,
         ),
-        sweep=TASK_VECTORS,
+        sweep=sweep,
         resolve_with=resolve,
         needs=needs,
+        check=check,
+        ignored=tuple(name for name in _IGNORED if name not in own),
         aliases=aliases,
     )

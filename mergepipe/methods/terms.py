@@ -4,6 +4,7 @@ Values only: buffers the caller owns, floats and ints. Nothing here reads, store
 """
 
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -68,8 +69,9 @@ class ExpertScalars:
 
     weight        w_i, any sign
     threshold     trim: keep |d| >= threshold, ties included; 0 keeps all, inf keeps none
+    ceiling       trim: keep |d| <= ceiling, ties included; not applied to a coarse term either
     coarse_scale  times a coarse term's magnitude (its trim; the threshold is not applied to it)
-    density       chance of each element to survive a random mask; 1: no mask
+    density       chance of each element to survive a random mask (della: their mean); 1: no mask
     rescale       times every element that is left, in the numerator only
     """
 
@@ -78,6 +80,7 @@ class ExpertScalars:
     coarse_scale: float = 1.0
     density: float = 1.0
     rescale: float = 1.0
+    ceiling: float = inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +90,15 @@ class Scalars:
     elect      keep only what agrees with the elected sign
     normalize  divide by the sum of the weights (of those kept, where signs are elected)
     scale      lambda, times the merged delta
+    extras     what a sweep has besides, in an order of its own: numbers of the whole tensor, or of
+               each expert or column in turn. As much a part of the result as all the others
     """
 
     experts: tuple[ExpertScalars, ...]
     elect: bool = False
     normalize: bool = False
     scale: float = 1.0
+    extras: tuple[float, ...] = ()
 
     @classmethod
     def plain(cls, count: int) -> Self:
@@ -107,7 +113,9 @@ class Unit:
     terms       one per model, in the order of the recipe (its place is the expert's index)
     dtype       of the output, rounded once
     seed, tensor_key  key the random masks, with the expert's index and the element's
-    row_length  elements per row of the tensor, for methods of row scope
+    row_length  elements per row of the tensor (its last dimension), for what is of row scope
+    slab_length elements under one index of the tensor's first dimension (1 for vectors, the row's
+                for matrices), for columns: elements a multiple of it apart
     """
 
     start: int
@@ -119,6 +127,7 @@ class Unit:
     seed: int = 0
     tensor_key: int = 0
     row_length: int = 0
+    slab_length: int = 0
 
     def part(self, begin: int, end: int) -> Self:
         """Elements [begin, end) of the unit's own, as a unit over the same buffers."""

@@ -3,15 +3,31 @@
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+import expectations
 import merge_reference as reference
 import numpy as np
 
 from mergepipe.dtypes import DTYPES
-from mergepipe.methods import SAME, Coarse, Delta, Full, Need, NeedKind, Scalars, Unit, find
+from mergepipe.methods import (
+    METHODS,
+    SAME,
+    VARIANTS,
+    Coarse,
+    Delta,
+    Full,
+    Need,
+    NeedKind,
+    Scalars,
+    Scope,
+    Unit,
+    find,
+)
 from mergepipe.methods import statistics as stats
-from mergepipe.methods.trim import Trim
+from mergepipe.methods.trim import Band, Trim
 
-SEED, KEY = 11, 0xFEDCBA9876543210
+SEED, KEY = expectations.SEED, expectations.KEY
+ALL = {**METHODS, **VARIANTS}
+BOTH = [name for name, method in ALL.items() if method.sweep.fused is not None]
 LAYOUTS = ("full", "mixed")
 
 
@@ -53,43 +69,19 @@ class Case:
     shares: list
 
     def expected(self):
-        s, base, terms = self.settings, self.base, self.terms
-        name, count = self.method.name, len(terms)
-        if name == "passthrough":
-            return reference.weighted_sum(base, terms, [s.experts[0]["scale"]], False)
-        if name == "slerp":
-            return reference.slerp(base, terms, s.shared["t"])
-        weights = [own["weight"] for own in s.experts]
-        if name == "linear":
-            return reference.weighted_sum(base, terms, weights, s.shared["normalize"])
-        deltas = [t.delta(base) for t in terms]
-        factors = list(weights)
-        for k in range(count):
-            density = s.experts[k].get("density", 1.0)
-            if name == "ties" and density < 1:
-                if terms[k].estimate:
-                    deltas[k] = deltas[k] * self.shares[k]
-                    continue
-                whole = deltas[k]
-                threshold = reference.trim_threshold(whole, density)
-                deltas[k] = reference.trimmed(whole, threshold)
-                if s.shared["rescale"]:
-                    factors[k] *= reference.l1_factor(whole, deltas[k])
-            elif name.startswith("dare") and density < 1:
-                indices = self.unit.start + np.arange(len(base))
-                numbers = reference.mask_numbers(SEED, KEY, k, indices)
-                whole, deltas[k] = deltas[k], np.where(numbers < density * 2**32, deltas[k], 0)
-                if s.shared["rescale_norm"] == "l1":
-                    factors[k] *= reference.l1_factor(whole, deltas[k])
-                elif density > 0:
-                    factors[k] /= density
-        elect = name in ("ties", "dare_ties")
-        normalize, scale = s.shared["normalize"], s.shared["lambda"]
-        return reference.task_vectors(base, deltas, weights, factors, elect, normalize, scale)
+        return expectations.of(self)
+
+    def deltas(self):
+        """The d of every term as the arithmetic has them: float32 unless something is float64."""
+        own = [term.delta(self.base) for term in self.terms]
+        if self.unit.dtype.name == "F64":
+            return own
+        return [d.astype(np.float32).astype(np.float64) for d in own]
 
     def split(self, cuts):
-        """The unit cut at the given places, in order."""
-        edges = [0, *sorted(cuts), self.unit.length]
+        """The unit cut at about the given places, in order; into whole rows where it has some."""
+        row = self.unit.row_length or 1
+        edges = [0, *sorted(cut - cut % row for cut in cuts), self.unit.length]
         return [self.unit.part(a, b) for a, b in pairwise(edges)]
 
 
@@ -104,6 +96,12 @@ def settings_of(method, rng, count):
     if "density" in names:
         for own in experts:
             own["density"] = float(rng.choice([1.0, 0.5, 0.2, 0.013, 0.0]))
+    if "gamma" in names:
+        for own in experts:
+            own["gamma"] = float(rng.choice([0.01, 0.0, 0.3, 0.7, 1.0]))
+    if method.name.startswith("della"):
+        for own in experts:
+            own["epsilon"] = float(rng.choice([0.01, -0.01, 0.0]))
     if "rescale_norm" in names:
         shared["rescale_norm"] = str(rng.choice(["density", "l1"]))
     elif "rescale" in names:
@@ -113,15 +111,42 @@ def settings_of(method, rng, count):
     if "lambda" in names:
         shared["lambda"] = float(rng.choice([1.0, 0.3]))
     if "t" in names:
-        shared["t"] = float(rng.choice([0.0, 0.3, 1.0]))
+        near = method.name == "nearswap"
+        shared["t"] = float(rng.choice([0.0, 1e-3, 3e-3] if near else [0.0, 0.3, 1.0]))
+    if "normalize_weights" in names:
+        shared["normalize_weights"] = bool(rng.integers(2))
+    if "max_iter" in names:
+        shared["max_iter"] = int(rng.choice([0, 1, 10]))
+    if "select_topk" in names:
+        shared["select_topk"] = float(rng.choice([1.0, 0.5, 0.1, 0.0]))
+    if method.name.startswith("ram"):
+        shared["epsilon"] = float(rng.choice([0.0, 1e-5, 2e-3]))
+    if "alpha" in names:
+        shared["alpha"] = float(rng.choice([0.2, 2.0]))
     if "scale" in names:
         experts = [{"scale": float(rng.choice([1.0, -1.7]))}]
     return method.settings(shared, experts)
 
 
+def measured_scopes(method):
+    """Scopes of the statistics that a method may take."""
+    return [Scope.ROW] if method.name in ("arcee_fusion",) else []
+
+
+def backends(method):
+    """Those there are of it."""
+    return ("fused", "torch") if method.sweep.fused is not None else ("torch",)
+
+
 def make(name, rng, count, dtype, layout="full", length=3001, out=None, spread=2e-3):
     """dtype: of all inputs, or `any` for a random one each; layout: kinds of terms."""
     method = find(name)
+    row = slab = 0
+    if any(scope is Scope.ROW for scope in (method.scope, *measured_scopes(method))):
+        row = min(int(rng.choice([1, 7, 60, length])), length) or 1
+        length -= length % row
+    elif name.endswith("columns"):
+        slab = int(rng.choice([1, 7, 60]))
     count = max(method.minimum_models, min(count, method.maximum_models or count))
     any_dtype = ["BF16", "F16", "F32"]
 
@@ -157,6 +182,7 @@ def make(name, rng, count, dtype, layout="full", length=3001, out=None, spread=2
             terms.append(reference.Term(d=np.zeros(length)))
     settings = settings_of(method, rng, count)
     start = int(rng.choice([0, 977, 2**32 - 1500]))
+    start -= start % (row or 1)
     unit = Unit(
         start,
         length,
@@ -166,6 +192,8 @@ def make(name, rng, count, dtype, layout="full", length=3001, out=None, spread=2
         DTYPES[out or base_dtype],
         SEED,
         KEY,
+        row,
+        slab,
     )
     values = {need: _value(need, unit) for need in method.needs(settings)}
     scalars = method.resolve(settings, values, shares)
@@ -174,6 +202,9 @@ def make(name, rng, count, dtype, layout="full", length=3001, out=None, spread=2
 
 def _value(need: Need, unit: Unit):
     coarse = need.expert is not None and isinstance(unit.terms[need.expert], Coarse)
+    # From a profile: only the share matters to an estimate.
     if coarse and need.kind is NeedKind.TRIM:
-        return Trim(1.0, 0.5, 1.0, 1.0)  # from a profile: only the share matters to an estimate
+        return Trim(1.0, 0.5, 1.0, 1.0)
+    if coarse and need.kind is NeedKind.BAND:
+        return Band(1.0, 2.0, 0.5, 1.0, 1.0)
     return stats.measure(need, [unit])

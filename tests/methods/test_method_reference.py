@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from merge_reference import SMALL, half_unit
 
 from mergepipe.dtypes import DTYPES, F32, F64
-from mergepipe.methods import METHODS, SAME, Full, Scalars, Unit, find, merge
+from mergepipe.methods import SAME, Full, Scalars, Scope, Unit, find, merge
 from mergepipe.methods.protocol import FUSED
 
 DTYPE_CASES = ("BF16", "F16", "F32", "F64", "any")
@@ -24,8 +24,9 @@ def assert_close(case, result):
     got = cases.decode(result, dtype)
     error = np.abs(got - expected.value)
     rounding = np.maximum(half_unit(expected.value, dtype), half_unit(got, dtype))
-    # Statistics of a float64 tensor are taken of float32 values.
-    double = dtype == "F64" and not case.method.needs(case.settings)
+    # Statistics of a float64 tensor are taken of float32 values; angles of rows are ill-conditioned.
+    exact = case.method.scope is Scope.ELEMENT and not case.method.needs(case.settings)
+    double = dtype == "F64" and exact
     arithmetic = (len(case.terms) + 4) * (2.0**-53 if double else SMALL)
     wrong = error > rounding + arithmetic * expected.magnitude
     # What rounding decides is counted apart: it must stay rare, and nothing else may be wrong.
@@ -35,7 +36,7 @@ def assert_close(case, result):
 
 @pytest.mark.parametrize("layout", cases.LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPE_CASES)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", cases.ALL)
 def test_within_the_bound_of_float64(name, dtype, layout):
     for seed, count in enumerate((1, 2, 3, 5, 8)):
         rng = np.random.default_rng([seed, len(name), DTYPE_CASES.index(dtype)])
@@ -45,7 +46,7 @@ def test_within_the_bound_of_float64(name, dtype, layout):
 
 
 @pytest.mark.parametrize("out", ["BF16", "F16", "F32"])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", cases.BOTH)
 def test_fused_and_torch_give_the_same_bytes(name, out):
     for seed, count in enumerate((1, 2, 4, 8)):
         for layout in cases.LAYOUTS:
@@ -59,7 +60,7 @@ def test_fused_and_torch_give_the_same_bytes(name, out):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    name=st.sampled_from(sorted(METHODS)),
+    name=st.sampled_from(sorted(cases.ALL)),
     seed=st.integers(0, 2**32),
     count=st.integers(1, 8),
     length=st.sampled_from([0, 1, 4, 6, 1279, 1280, 1281, 4000]),
@@ -69,27 +70,27 @@ def test_fused_and_torch_give_the_same_bytes(name, out):
 def test_any_split_gives_the_same_bytes(name, seed, count, length, cuts, layout):
     case = cases.make(name, np.random.default_rng(seed), count, "any", layout, length)
     whole = merge(case.method, case.unit)
-    places = [int(cut * length) for cut in cuts]
-    for backend in ("fused", "torch"):
+    places = [int(cut * case.unit.length) for cut in cuts]
+    for backend in cases.backends(case.method):
         parts = [merge(case.method, unit, backend=backend) for unit in case.split(places)]
         assert b"".join(part.tobytes() for part in parts) == whole.tobytes()
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", cases.ALL)
 def test_threads_do_not_change_a_bit(name):
     case = cases.make(name, np.random.default_rng(8), 6, "any", "mixed", 60_000)
     whole = merge(case.method, case.unit)
-    units = case.split(range(3_000, 60_000, 3_000))
+    units = case.split(range(3_000, case.unit.length, 3_000))
     with ThreadPoolExecutor(4) as pool:
         parts = pool.map(lambda unit: merge(case.method, unit), units)
         assert b"".join(part.tobytes() for part in parts) == whole.tobytes()
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", cases.ALL)
 def test_buffers_of_any_kind_and_alignment(name):
     case = cases.make(name, np.random.default_rng(5), 3, "BF16", length=999)
     whole = merge(case.method, case.unit)
-    odd = bytearray(2 * 999 + 1)
+    odd = bytearray(2 * case.unit.length + 1)
     merge(case.method, shifted(case.unit), memoryview(odd)[1:])
     assert odd[1:] == whole.tobytes()
 
@@ -104,7 +105,7 @@ def shifted(unit):
     return replace(unit, base=move(unit.base), terms=tuple(move(term) for term in unit.terms))
 
 
-@pytest.mark.parametrize("name", [n for n, m in METHODS.items() if m.omitted_is_noop])
+@pytest.mark.parametrize("name", [n for n, m in cases.ALL.items() if m.omitted_is_noop])
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])
 def test_no_delta_gives_the_base_back(name, dtype):
     case = cases.make(name, np.random.default_rng(1), 3, dtype)
@@ -112,8 +113,9 @@ def test_no_delta_gives_the_base_back(name, dtype):
     base[:4] = b"\0\0\0\x80" if dtype == "F32" else b"\0\x80\0\x80"  # minus zero
     unit = replace(case.unit, base=replace(case.unit.base, data=base))
     for terms in ([SAME] * 3, [unit.base] * 3, [SAME, unit.base, SAME]):
-        for backend in ("fused", "torch"):
-            result = merge(case.method, replace(unit, terms=tuple(terms)), backend=backend)
+        own = tuple(terms[: len(unit.terms)])
+        for backend in cases.backends(case.method):
+            result = merge(case.method, replace(unit, terms=own), backend=backend)
             assert result.tobytes() == bytes(base)
 
 

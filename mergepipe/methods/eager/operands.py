@@ -114,6 +114,19 @@ def in_float32(unit: Unit, *, as_deltas: bool) -> Unit:
     return replace(unit, base=kept, terms=terms)
 
 
+def deltas(unit: Unit, base: torch.Tensor, compute: torch.dtype, device: str) -> list[torch.Tensor]:
+    """The d of every term, zeros for Same, each of shape (length,)."""
+    return [
+        delta(term, own, base, unit.length, compute, device)
+        for term, own in zip(unit.terms, unit.scalars.experts, strict=True)
+    ]
+
+
+def write_added(base: torch.Tensor, merged: torch.Tensor, unit: Unit, out: Output) -> None:
+    """The base plus merged, rounded; where the merged delta is exactly 0 the base's bits."""
+    write(torch.where(merged == 0, base, base + merged), unit.dtype, out)
+
+
 def write(values: torch.Tensor, dtype: DType, out: Output) -> None:
     """Round once to `dtype`, to nearest even, into `out`; one bit pattern for every NaN."""
     kind = _TORCH[dtype.name]

@@ -1,21 +1,34 @@
-"""base + lambda * sum w_i m_i d_i / divisor in torch: task_arithmetic, ties, dare.
+"""base + lambda * sum w_i m_i d_i / divisor in torch: task_arithmetic, ties, dare, breadcrumbs.
 
 The reference for the fused kernel, operation by operation: it gives the same bytes on a CPU.
 The election's sum is that of the positive terms plus that of the negative ones, each in the order
 of the recipe, so that one sweep over the experts gives sum, numerators and divisors.
 """
 
+from collections.abc import Callable
+from math import inf
+from typing import TypeAlias
+
 import torch
 
 from mergepipe.methods.eager.masks import keep
-from mergepipe.methods.eager.operands import base_values, compute_dtype, delta, rounded, write
+from mergepipe.methods.eager.operands import (
+    base_values,
+    compute_dtype,
+    delta,
+    rounded,
+    write_added,
+)
 from mergepipe.methods.protocol import Output
 from mergepipe.methods.sums import plain_divisor
 from mergepipe.methods.terms import Coarse, Same, Unit
 
+# What a method's random mask makes of expert number `index`'s trimmed d.
+Thin: TypeAlias = Callable[[int, torch.Tensor], torch.Tensor]
+
 
 def weighted_deltas(
-    unit: Unit, base: torch.Tensor, compute: torch.dtype, device: str
+    unit: Unit, base: torch.Tensor, compute: torch.dtype, device: str, thin: Thin
 ) -> list[tuple[torch.Tensor, float]]:
     """(w_i rescale_i m_i d_i, w_i) of every expert that has a delta, in the recipe's order."""
     result = []
@@ -23,13 +36,15 @@ def weighted_deltas(
         if isinstance(term, Same):
             continue
         d = delta(term, own, base, unit.length, compute, device)
-        if own.threshold > 0 and not isinstance(term, Coarse):
+        if not isinstance(term, Coarse):
             # In float32 also where d is float64: thresholds are float32 values.
-            small = d.abs().float() < rounded(own.threshold, torch.float32)
-            d = torch.where(small, 0, d)
-        kept = keep(unit, index, device)
-        if kept is not None:
-            d = torch.where(kept, d, 0)
+            if own.threshold > 0:
+                small = d.abs().float() < rounded(own.threshold, torch.float32)
+                d = torch.where(small, 0, d)
+            if own.ceiling < inf:
+                large = d.abs().float() > rounded(own.ceiling, torch.float32)
+                d = torch.where(large, 0, d)
+        d = thin(index, d)
         factor = rounded(own.weight * own.rescale, compute)
         result.append((d * factor, rounded(own.weight, compute)))
     return result
@@ -37,9 +52,19 @@ def weighted_deltas(
 
 def merge(unit: Unit, out: Output, device: str) -> None:
     """The element pass over one unit, into `out`."""
+
+    def thin(index: int, d: torch.Tensor) -> torch.Tensor:
+        kept = keep(unit, index, device)
+        return d if kept is None else torch.where(kept, d, 0)
+
+    merge_thinned(unit, out, device, thin)
+
+
+def merge_thinned(unit: Unit, out: Output, device: str, thin: Thin) -> None:
+    """The same with masks of a method's own."""
     compute = compute_dtype(unit)
     base = base_values(unit, compute, device)
-    terms = weighted_deltas(unit, base, compute, device)
+    terms = weighted_deltas(unit, base, compute, device, thin)
     if unit.scalars.elect:
         merged = _elected(terms, base, normalize=unit.scalars.normalize)
     else:
@@ -48,7 +73,7 @@ def merge(unit: Unit, out: Output, device: str) -> None:
             merged += weighted
         merged /= rounded(plain_divisor(unit.scalars), compute)
     merged *= rounded(unit.scalars.scale, compute)
-    write(torch.where(merged == 0, base, base + merged), unit.dtype, out)
+    write_added(base, merged, unit, out)
 
 
 def _elected(

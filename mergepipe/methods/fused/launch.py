@@ -8,12 +8,12 @@ import numpy.typing as npt
 
 from mergepipe.dtypes import DType
 from mergepipe.methods.fused import pieces
-from mergepipe.methods.fused.statistics import BUCKETS, PLACES
 from mergepipe.methods.fused.statistics import gram as gram_kernel
 from mergepipe.methods.fused.statistics import l1_norms as l1_norms_kernel
 from mergepipe.methods.fused.statistics import magnitude_histogram as magnitude_histogram_kernel
 from mergepipe.methods.fused.task_vectors import sweep as task_vectors_sweep
 from mergepipe.methods.fused.weighted_sum import sweep as weighted_sum_sweep
+from mergepipe.methods.order import BUCKETS, PLACES
 from mergepipe.methods.protocol import Output
 from mergepipe.methods.randomness import KEEP_ALL, keep_limit, mask_keys
 from mergepipe.methods.sums import plain_divisor
@@ -85,6 +85,7 @@ def task_vectors(unit: Unit, out: Output) -> None:
         terms.skips,
         terms.levels,
         np.array([own.threshold for own in experts], np.float32),
+        np.array([own.ceiling for own in experts], np.float32),
         np.array([own.weight * own.rescale for own in experts], np.float32),
         np.array([own.weight for own in experts], np.float32),
         masks,
@@ -122,8 +123,8 @@ def l1_norms(unit: Unit, mask: npt.NDArray[np.uint32] | None) -> npt.NDArray[np.
     return out
 
 
-def gram(unit: Unit) -> npt.NDArray[np.float64]:
-    """Dot products of the weights of all models, K x K row by row."""
+def gram(unit: Unit, *, deltas: bool) -> npt.NDArray[np.float64]:
+    """Dot products of the weights of all models, or of their d, K x K row by row."""
     terms = _terms(unit)
     out = np.zeros((len(unit.terms),) * 2, np.float64)
     gram_kernel(
@@ -134,6 +135,7 @@ def gram(unit: Unit) -> npt.NDArray[np.float64]:
         terms.addresses,
         terms.skips,
         terms.levels,
+        deltas,
         out,
     )
     return out.reshape(-1)

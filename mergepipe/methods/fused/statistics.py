@@ -12,14 +12,11 @@ from mergepipe.jit import kernel
 from mergepipe.methods.fused.machine import as_bits
 from mergepipe.methods.fused.masks import drop
 from mergepipe.methods.fused.pieces import DELTA, PIECE, SAME, load, load_delta
+from mergepipe.methods.order import LOW_BITS, PLACES
 
 F = np.float32
 D = np.float64
 U = np.uint32
-# |d| in float32 has 31 bits: the upper 16 choose a bucket, the lower 15 a place in it.
-LOW_BITS = 15
-BUCKETS = 1 << 16
-PLACES = 1 << LOW_BITS
 
 
 @kernel(
@@ -112,7 +109,8 @@ def magnitude_histogram(
 
 
 @kernel(
-    "void(int64, int64, int64, int64[::1], int64[::1], int64[::1], float32[::1], float64[:, ::1])"
+    "void(int64, int64, int64, int64[::1], int64[::1], int64[::1], float32[::1], boolean, "
+    "float64[:, ::1])"
 )
 def gram(
     length: Any,
@@ -122,9 +120,10 @@ def gram(
     addresses: Any,
     skips: Any,
     levels: Any,
+    deltas: Any,
     out: Any,
 ) -> None:
-    """out[i, j] = dot product of the weights of models i and j."""
+    """out[i, j] = dot product of the weights of models i and j, or of their d where `deltas`."""
     count = kinds.size
     base = np.empty(PIECE, np.float32)
     x = np.empty((count, PIECE), np.float32)
@@ -138,15 +137,16 @@ def gram(
             own = x[k]
             if kinds[k] == SAME:
                 for i in range(n):
-                    own[i] = base[i]
-            elif kinds[k] < DELTA:
+                    own[i] = F(0) if deltas else base[i]
+            elif kinds[k] < DELTA and not deltas:
                 load(kinds[k], addresses[k], first, n, own)
             else:
                 load_delta(
                     kinds[k], addresses[k], skips[k], levels[k], F(0), first, n, base, signs, own
                 )
-                for i in range(n):
-                    own[i] += base[i]
+                if not deltas:
+                    for i in range(n):
+                        own[i] += base[i]
         for j in range(count):
             for k in range(j, count):
                 left = x[j]

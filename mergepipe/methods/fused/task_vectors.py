@@ -12,10 +12,11 @@ import numpy as np
 
 from mergepipe.jit import kernel
 from mergepipe.methods.fused.masks import drop
-from mergepipe.methods.fused.pieces import PIECE, SAME, load, load_delta, store
+from mergepipe.methods.fused.pieces import COARSE, PIECE, SAME, load, load_delta, store
 
 F = np.float32
 ZERO = np.float32(0)
+INFINITE = np.float32(np.inf)
 
 
 @kernel()
@@ -50,7 +51,7 @@ def _elect(n: Any, normalize: Any, positive: Any, negative: Any, above: Any, bel
 
 @kernel(
     "void(int64, int64, int64, int64, int64[::1], int64[::1], int64[::1], float32[::1], "
-    "float32[::1], float32[::1], float32[::1], uint32[:, ::1], boolean[::1], "
+    "float32[::1], float32[::1], float32[::1], float32[::1], uint32[:, ::1], boolean[::1], "
     "boolean, boolean, float32, float32, int64, int64)"
 )
 def sweep(
@@ -63,6 +64,7 @@ def sweep(
     skips: Any,
     levels: Any,
     thresholds: Any,
+    ceilings: Any,
     factors: Any,
     weights: Any,
     masks: Any,
@@ -77,7 +79,7 @@ def sweep(
     """Merge `length` elements; arrays have one entry per expert.
 
     kinds, addresses, skips, levels  the terms (`pieces`)
-    thresholds  trim, 0 for none; factors: w_i rescale_i; weights: w_i
+    thresholds, ceilings  trim, 0 and infinity for none; factors: w_i rescale_i; weights: w_i
     masks       three key words and the limit; used where `masked`
     divisor     of the sum where no sign is elected; scale: lambda
     """
@@ -103,6 +105,10 @@ def sweep(
             load_delta(
                 kind, addresses[k], skips[k], levels[k], thresholds[k], first, n, base, signs, d
             )
+            ceiling = ceilings[k]
+            if ceiling < INFINITE and kind != COARSE:
+                for i in range(n):
+                    d[i] = ZERO if abs(d[i]) > ceiling else d[i]
             if masked[k]:
                 m = masks[k]
                 drop(m[0], m[1], m[2], m[3], start + first, n, d)
