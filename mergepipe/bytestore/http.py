@@ -35,7 +35,6 @@ STILL_WORKING = b"\xc0"
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 _GONE_FOR_NOW = frozenset((500, 502, 503, 504))
-_PIECE_BYTES = 64 << 10
 _PROGRESS_BYTES = 1 << 20
 
 Taken = TypeVar("Taken")
@@ -274,7 +273,8 @@ class HttpByteStore:
             pace = Pace(self._idle_s)
             clean = False
             try:
-                paced(connection).begin(pace, allowance)
+                line = paced(connection)
+                line.begin(pace)
                 try:
                     response = self._send(connection, method, path, body, headers)
                 except (http.client.RemoteDisconnected, ConnectionError):
@@ -283,6 +283,7 @@ class HttpByteStore:
                     raise
                 with response:
                     pace.restart()
+                    line.allow(allowance)
                     self._check_status(response, missing)
                     taken = take(response, pace)
                     clean = response.isclosed()
@@ -373,32 +374,28 @@ def _send_spooled(connection: http.client.HTTPConnection, body: SpoolWriter) -> 
 
 
 def _body(response: http.client.HTTPResponse, limit: int) -> bytes:
-    """The whole body. Raises RemoteRefused beyond `limit` bytes."""
-    if response.length is not None and response.length > limit:
-        raise RemoteRefused(f"the remote sends {response.length:,} bytes, of which {limit:,} fit")
-    expected = response.length
-    found = bytearray()
-    while (
-        piece := response.read1(_PIECE_BYTES)
-        if response.length is None
-        else response.read(_PIECE_BYTES)
-    ):
-        found += piece
-        if len(found) > limit:
-            raise RemoteRefused(f"the remote sends more than {limit:,} bytes")
-    if expected is not None and len(found) != expected:
+    """The whole body, whose length is known. Raises RemoteRefused if not, or beyond `limit`."""
+    length = response.length
+    if length is None:
+        raise RemoteRefused("the remote does not say how long its reply is")
+    if length > limit:
+        raise RemoteRefused(f"the remote sends {length:,} bytes, of which {limit:,} fit")
+    found = response.read(length)
+    if len(found) != length:
         raise ConnectionError("the reply was cut off")
-    return bytes(found)
+    return found
 
 
 def _reply(response: http.client.HTTPResponse, pace: Pace) -> bytes:
     """The answer to a write, which may have taken a while: nil bytes come before it until then."""
-    while True:
-        first = response.read(1)
-        if first != STILL_WORKING:
-            break
+    while (first := response.read(1)) == STILL_WORKING:
         pace.alive()
-    reply = first + _body(response, wire.MOST_IDS + wire.LARGEST_REPLY)
+    most = wire.MOST_IDS + wire.LARGEST_REPLY
+    reply = first + response.read(most)  # as much as there is: its length need not be known
+    if response.read(1):
+        raise RemoteRefused(f"the remote sends more than {most:,} bytes")
+    if response.length:
+        raise ConnectionError("the reply was cut off")
     # A reply that began with nils could not have another status any more.
     if first and first[0] & 0xF0 == 0x80 and b"kind" in reply[:16]:
         raise wire.error_from(wire.parse(reply, wire.ErrorReply, "an error"))

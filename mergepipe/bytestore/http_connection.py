@@ -37,10 +37,14 @@ class PacedSocket:
         self.pace = Pace()
         self._allowance = 0
 
-    def begin(self, pace: Pace, allowance: int) -> None:
-        """An exchange begins that may bring `allowance` bytes beside its headers."""
+    def begin(self, pace: Pace) -> None:
+        """An exchange begins: a request is sent, and headers come."""
         self.pace = pace
-        self._allowance = allowance + _HEADERS_BYTES
+        self._allowance = _HEADERS_BYTES
+
+    def allow(self, allowance: int) -> None:
+        """The headers are there; a body of so many bytes may follow."""
+        self._allowance += allowance
 
     def sendall(self, data: Buffer) -> None:
         """Send all of it, however slowly, as long as it moves."""
