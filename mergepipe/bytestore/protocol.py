@@ -120,3 +120,18 @@ class WriteAware(Protocol):
     def swap_with_id(self, key: str, old: bytes | None, new: bytes | None, write_id: bytes) -> bool:
         """Compare and swap, as `compare_and_swap`; the same id again gives the same answer."""
         ...
+
+
+@runtime_checkable
+class Expecting(Protocol):
+    """A byte store that is far away, and glad to know what will be read next."""
+
+    def expect(self, ranges: Sequence[tuple[str, int, int]]) -> None:
+        """Bring ranges (key, offset, length) near, side by side: they are read in a moment."""
+        ...
+
+
+def expect(store: ByteStore, ranges: Sequence[tuple[str, int, int]]) -> None:
+    """Tell a store what is going to be read, if it cares and there is more than one exchange."""
+    if len(ranges) > 1 and isinstance(store, Expecting):
+        store.expect(ranges)

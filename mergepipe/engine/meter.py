@@ -7,7 +7,7 @@ from enum import Enum
 from types import TracebackType
 from typing import Self
 
-from mergepipe.bytestore.protocol import Buffer, ByteStore, ByteWriter
+from mergepipe.bytestore.protocol import Buffer, ByteStore, ByteWriter, expect
 from mergepipe.engine.work import Permit
 from mergepipe.ids import BlockId
 from mergepipe.packs.index import Location
@@ -128,6 +128,10 @@ class CountingStore:
         read = self._store.read_into(key, offset, out)
         self._meter.count(self._source, read)
         return read
+
+    def expect(self, ranges: Sequence[tuple[str, int, int]]) -> None:
+        """As the store below; counted when it is read."""
+        expect(self._store, ranges)
 
     def size(self, key: str) -> int | None:
         """As the store below."""

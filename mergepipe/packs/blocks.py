@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Iterable, Mapping, Sequence
 
+from mergepipe.bytestore.protocol import expect
 from mergepipe.codecs.registry import codec_tagged
 from mergepipe.errors import CodecError, Corruption, MissingObject
 from mergepipe.ids import BlockId, block_id
@@ -176,6 +177,7 @@ class _Reading:
             sane = plausible_lengths(RecordKind.BLOCK, at.raw_length, at.encoded_length)
             if not sane or at.offset > _FARTHEST:
                 raise _BadRecord(at, Corruption(f"block {at.id.hex()}: a record of absurd length"))
+        spans: list[tuple[Sequence[Location], int]] = []
         first = 0
         while first < len(locations):
             last = first
@@ -189,8 +191,12 @@ class _Reading:
             ):
                 last += 1
                 end += locations[last].stored_bytes
-            self._read_span(locations[first : last + 1], end - start)
+            spans.append((locations[first : last + 1], end - start))
             first = last + 1
+        ranges = [(pack_key(span[0].pack), span[0].offset, length) for span, length in spans]
+        expect(self._storage.store, ranges)
+        for span, length in spans:
+            self._read_span(span, length)
 
     def _read_span(self, neighbours: Sequence[Location], length: int) -> None:
         start = neighbours[0].offset

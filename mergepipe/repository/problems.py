@@ -28,6 +28,7 @@ class NoteKind(StrEnum):
     CHAIN = "chain"  # block id: stored as a longer chain of deltas than the settings allow
     ORPHAN = "orphan"  # pack id: nothing reachable is in it; mp gc removes it
     STRAY = "stray"  # key: a file in packs/ that is no pack
+    PROMISED = "promised"  # remote of a lazy clone: how much is there and not here
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,16 @@
 """What fsck --repair does. Nothing is deleted, and nothing is made up."""
 
+import contextlib
 from collections.abc import Iterable
 
 from blake3 import blake3
 
 from mergepipe.bytestore.protocol import ByteWriter
-from mergepipe.errors import Corruption, MergepipeError
+from mergepipe.errors import Corruption, MergepipeError, RemoteUnreachable
 from mergepipe.ids import ObjectId, PackId
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.format import RECORD_HEADER_BYTES, Content, RecordKind
+from mergepipe.packs.lazy import LazyByteStore
 from mergepipe.packs.reader import pack_key, salvage_records
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.writer import PackWriter
@@ -34,6 +36,10 @@ def rescue_packs(packs: Iterable[PackId], storage: Storage) -> list[str]:
             storage.store.delete(pack_key(pack))
         done.append(f"copied {count} whole records of pack {pack.hex()}, and moved it to {aside}")
     if done:
+        if isinstance(storage.store, LazyByteStore):
+            # What was promised may be so again; offline, the next fetch sees to it.
+            with contextlib.suppress(RemoteUnreachable):
+                storage.store.relist()
         storage.rebuild()
     return done
 

@@ -1,7 +1,7 @@
 """fsck of the store: packs, the index over them, and every block that history reaches."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from mergepipe.errors import Corruption, MissingObject
@@ -17,7 +17,7 @@ from mergepipe.parallel import ordered_map
 from mergepipe.progress import Progress
 from mergepipe.repository.history_check import Reached
 from mergepipe.repository.problems import Note, NoteKind, Problem, ProblemKind
-from mergepipe.repository.survey import check_record
+from mergepipe.repository.survey import check_record, promised_packs
 
 _BATCH = 2048
 # Raw bytes that a thread reads and hashes at a time.
@@ -105,12 +105,16 @@ def _indexed(at: Location, kind: RecordKind) -> tuple[object, ...]:
 
 
 def check_blocks(
-    storage: Storage, reached: Reached, max_chain: int
+    storage: Storage,
+    reached: Reached,
+    max_chain: int,
+    is_here: Callable[[Location], bool] | None = None,
 ) -> tuple[list[BlockId], set[PackId], list[Note]]:
     """Resolve every reachable block, without reading any; problems go to `reached`.
 
     Returns the readable blocks in the order of their records, the packs that they need, and notes
-    about chains longer than `max_chain` deltas.
+    about chains longer than `max_chain` deltas. With `is_here`, only blocks all of whose records
+    are: a promised one is taken as being there, not fetched to be looked at.
     """
     placed: list[tuple[PackId, int, BlockId]] = []
     needed: set[PackId] = set()
@@ -120,9 +124,11 @@ def check_blocks(
         for block, chosen in _resolve(storage, batch, reached):
             length, owner = reached.blocks[block]
             depth = 0
+            here = True
             link: BlockId | None = block
             while link is not None:
                 encoding = chosen[link]
+                here = here and (is_here is None or all(map(is_here, encoding.layers)))
                 needed.update(at.pack for at in encoding.layers)
                 if encoding.raw_length != length:
                     reached.complain(
@@ -136,7 +142,8 @@ def check_blocks(
                 detail = f"{depth} deltas deep, store.max_chain is {max_chain} ({owner})"
                 notes.append(Note(NoteKind.CHAIN, block.hex(), detail))
             first = chosen[block].layers[0]
-            placed.append((first.pack, first.offset, block))
+            if here:
+                placed.append((first.pack, first.offset, block))
     return [block for _, _, block in sorted(placed)], needed, notes
 
 
@@ -165,7 +172,12 @@ def _resolve(
 def verify_records(
     storage: Storage, packs: dict[PackId, _Records], threads: int, progress: Progress
 ) -> list[Problem]:
-    """Compare every record of every pack with its checksum, reading all of them."""
+    """Compare every record of every pack with its checksum, reading all of them.
+
+    Not those of promised packs: one that fails its checksum is one that has to come again.
+    """
+    promised = promised_packs(storage)
+    packs = {pack: records for pack, records in packs.items() if pack not in promised}
     total = sum(header.stored_bytes for records in packs.values() for header, _ in records)
     progress.start("records", total)
     problems: list[Problem] = []

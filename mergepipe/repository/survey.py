@@ -14,6 +14,7 @@ from mergepipe.packs.format import (
     RecordHeader,
     RecordKind,
 )
+from mergepipe.packs.lazy import LazyByteStore
 from mergepipe.packs.reader import pack_ids, pack_key, read_exactly, read_footer
 from mergepipe.packs.storage import Storage
 from mergepipe.repository.references import Alive
@@ -85,8 +86,13 @@ def survey(
     A record is alive if it is of a live object, or of a complete encoding of a needed block that
     leans on nothing or on a needed block. All such encodings are kept: a coarse reading needs the
     one over a certain base. Of several copies one is alive, whose checksum holds.
+
+    Promised packs (of a lazy clone) are left out: what they hold is the remote's. Their records do
+    count towards complete encodings, but not as copies: those may be far away.
     """
     packs: list[PackState] = []
+    others: list[PackState] = []
+    promised = promised_packs(storage)
     unreadable: list[PackId] = []
     for pack in pack_ids(storage.store):
         try:
@@ -97,8 +103,9 @@ def survey(
             unreadable.append(pack)
             continue
         size = storage.store.size(pack_key(pack)) or 0
-        packs.append(PackState(pack, content, size, records))
-    complete = _complete_encodings(packs, blocks)
+        state = PackState(pack, content, size, records)
+        (others if pack in promised else packs).append(state)
+    complete = _complete_encodings([*packs, *others], blocks)
     copies: dict[_Identity, list[tuple[PackState, RecordHeader, int]]] = {}
     for state in packs:
         for header, offset in state.records:
@@ -114,6 +121,12 @@ def survey(
     for state in packs:
         state.live.sort(key=lambda record: record[1])
     return packs, unreadable
+
+
+def promised_packs(storage: Storage) -> set[PackId]:
+    """The packs of which something may still be with the remote of a lazy clone."""
+    store = storage.store
+    return store.promised() if isinstance(store, LazyByteStore) else set()
 
 
 def check_record(storage: Storage, pack: PackId, header: RecordHeader, offset: int) -> bytearray:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.encodings import Encoding, Place, choose
+from mergepipe.packs.lazy import LazyByteStore
 from mergepipe.packs.storage import Storage
 from mergepipe.repository.history import snapshot_tensors
 from mergepipe.repository.refnames import HEADS, IMPORTS, TAGS, short_name
@@ -51,7 +52,8 @@ class Usage:
     raw_bytes = dedup_saved_bytes + coding_saved_bytes + stored_bytes, always. Coding can cost
     (saved is negative) where bases are stored that no listed model contains.
     packs_bytes is what the pack files take: stored_bytes, objects_bytes, and the rest: other
-    models, other encodings, garbage, footers.
+    models, other encodings, garbage, footers. promised_bytes: what a lazy clone's packs lack of
+    that, which is with the remote; it is in stored_bytes, and not in packs_bytes.
     """
 
     raw_bytes: int
@@ -60,6 +62,7 @@ class Usage:
     objects_bytes: int
     packs_bytes: int
     models: tuple[ModelUsage, ...]
+    promised_bytes: int = 0
 
     @property
     def dedup_saved_bytes(self) -> int:
@@ -129,13 +132,16 @@ def measure(
             )
         )
     objects_bytes, packs_bytes = _totals(storage)
+    store = storage.store
+    promised = store.absent_bytes() if isinstance(store, LazyByteStore) else 0
     return Usage(
         sum(need.raw_bytes for need in needs),
         sum(unique.values()),
         sum(records.values()),
         objects_bytes,
-        packs_bytes,
+        packs_bytes - promised,
         tuple(models),
+        promised,
     )
 
 

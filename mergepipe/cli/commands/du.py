@@ -36,7 +36,8 @@ class ModelDocument(msgspec.Struct, frozen=True):
 class UsageDocument(msgspec.Struct, frozen=True):
     """`mp du --json`. `stored_bytes` = raw - saved by deduplication - saved by coding.
 
-    `packs_bytes` is what the pack files take, with history and what no listed model needs.
+    `packs_bytes` is what the pack files take, with history and what no listed model needs;
+    `promised_bytes` is what they lack, in a lazy clone.
     """
 
     raw_bytes: int
@@ -47,6 +48,7 @@ class UsageDocument(msgspec.Struct, frozen=True):
     coding_saved_bytes: int
     objects_bytes: int
     packs_bytes: int
+    promised_bytes: int
 
 
 def add(app: typer.Typer) -> None:
@@ -94,6 +96,7 @@ def du(
         coding_saved_bytes=usage.coding_saved_bytes,
         objects_bytes=usage.objects_bytes,
         packs_bytes=usage.packs_bytes,
+        promised_bytes=usage.promised_bytes,
     )
     session.emit(document, _text(session, usage) if models else "")
     if not models:
@@ -128,8 +131,13 @@ def _text(session: Session, usage: "Usage") -> str:
             f"coding {format_size(usage.coding_saved_bytes)}; "
             f"history and metadata take {format_size(usage.objects_bytes)}; "
             f"all packs {format_size(usage.packs_bytes)}",
+            *([_promised(usage.promised_bytes)] if usage.promised_bytes else []),
         ]
     )
+
+
+def _promised(size: int) -> str:
+    return f"{format_size(size)} more are with the remote, and come when they are read"
 
 
 def _share(part: int, whole: int) -> str:
