@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mergepipe.dtypes import DType, byte_length, dtype_of
-from mergepipe.errors import Corruption, MissingObject, UnsafePath
-from mergepipe.ids import BlockId, ObjectId
+from mergepipe.errors import Corruption, MalformedFile, MissingObject, UnsafePath
+from mergepipe.ids import ID_BYTES, BlockId, ObjectId
 from mergepipe.names import quoted
 from mergepipe.objects.encoding import decode, kind_of
 from mergepipe.objects.grid import spans
@@ -126,10 +126,13 @@ def blocks_of(tensor: Needed | tuple[ObjectId, bytes]) -> list[BlockUse]:
     what = f"tensor {identity.hex()}"
     record = decode(canonical, Tensor, what)
     dtype, size = _size(record, what)
+    # Counted before they are listed: a hostile tensor may claim 2^60 bytes in blocks of one.
+    count, rest = divmod(len(record.blocks), ID_BYTES)
+    if rest:
+        raise Corruption(f"{what}: its list of blocks has {len(record.blocks)} bytes")
+    if count != -(-size // record.block_bytes):
+        raise Corruption(f"{what} has {count} blocks for {size} bytes")
     blocks = record.block_ids()
-    # Counted before spans are: a hostile tensor may claim 2^60 bytes in blocks of one.
-    if len(blocks) != -(-size // record.block_bytes):
-        raise Corruption(f"{what} has {len(blocks)} blocks for {size} bytes")
     lengths = spans(size, record.block_bytes)
     return [
         BlockUse(block, end - begin, dtype)
@@ -346,10 +349,13 @@ def _check_paths(snapshot: Snapshot, what: str) -> None:
 
 
 def _size(tensor: Tensor, what: str) -> tuple[DType, int]:
-    dtype = dtype_of(tensor.dtype)
     if len(tensor.shape) > _MOST_DIMENSIONS:
         raise Corruption(f"{what} has {len(tensor.shape)} dimensions")
-    return dtype, byte_length(dtype, tensor.shape)
+    try:
+        dtype = dtype_of(tensor.dtype)
+        return dtype, byte_length(dtype, tensor.shape)
+    except MalformedFile as error:
+        raise Corruption(f"{what}: {error.message}", error.hint) from error
 
 
 def _missing(error: MissingObject, user: ObjectId, kind: str = Commit.KIND) -> MissingObject:
