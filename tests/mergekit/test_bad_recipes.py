@@ -156,7 +156,7 @@ BAD = {
     ),
     "vocabularies": Bad(
         "merge_method: linear\nmodels: [{model: a}, {model: more}]\nparameters: {weight: 1}", 13,
-        "tensor 'lm_head.weight' has 40 tokens in 'more', 32 in 'a'", early=False,
+        "line 1: the embeddings of 'a' have 32 rows, those of 'more' 40", early=False,
     ),
     "layers": Bad(
         "merge_method: linear\nmodels: [{model: a}, {model: tall}]\nparameters: {weight: 1}", 13,

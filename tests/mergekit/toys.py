@@ -5,8 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mergepipe.checkpoints.row_maps import RowMap
+from mergepipe.checkpoints.tokenizers import StoredTokenizer
 from mergepipe.dtypes import byte_length, dtype_of
 from mergepipe.errors import MergeInputError
+from mergepipe.formats.tokenizers.documents import is_tokenizer_file
+from mergepipe.formats.tokenizers.reading import read_vocabulary
 from mergepipe.ids import ObjectId, digest, object_id
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.records import (
@@ -105,6 +109,28 @@ class Toys:
     def read_file(self, snapshot: Snapshot, path: str, /) -> bytes | None:
         return self.files[object_id(encode(snapshot))].get(path)
 
+    def tokenizer(self, snapshot: ObjectId, label: str, /) -> StoredTokenizer:
+        files = {
+            path: data for path, data in self.files[snapshot].items() if is_tokenizer_file(path)
+        }
+        return StoredTokenizer(files, read_vocabulary(files, label))
+
+    def lay_out(
+        self,
+        name: str,
+        maps: Sequence[RowMap | None],
+        tensors: Sequence[ObjectId | None],
+        base: int | None,
+        /,
+    ) -> tuple[ObjectId | None, ...]:
+        """Tensors of the right shapes, whose weights nobody computed."""
+        return tuple(
+            None
+            if map_ is None or old is None
+            else self.put(Tensor("F32", (map_.count, *self.tensor(old).shape[1:]), 8, old))
+            for map_, old in zip(maps, tensors, strict=True)
+        )
+
     def owner(self, identity: object) -> str:
         """The model and tensor that a stored tensor was added as."""
         for name, snapshot in self.named.items():
@@ -116,7 +142,7 @@ class Toys:
         return "nobody"
 
     def expand(self, text: str, **options: Any) -> Expanded:
-        return expand(read_recipe(text, "r.yml"), self, self, **options)
+        return expand(read_recipe(text, "r.yml"), self, self, self, **options)
 
 
 def family(layers: int = 4) -> Toys:

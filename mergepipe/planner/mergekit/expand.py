@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mergepipe.checkpoints.tokenizers import StoredTokenizer
 from mergepipe.dtypes import DType
 from mergepipe.errors import MergeInputError
-from mergepipe.formats.architecture import is_vocabulary, read_architecture
+from mergepipe.formats.architecture import head_and_embeddings, is_vocabulary, read_architecture
 from mergepipe.formats.config_json import LayerOrigin, amended, layer_count, restacked
 from mergepipe.ids import ObjectId
 from mergepipe.methods import registry
@@ -31,7 +32,14 @@ from mergepipe.planner.mergekit.settings import (
     check_values,
     settings_for,
 )
+from mergepipe.planner.mergekit.vocabularies import (
+    Embeddings,
+    StageVocabulary,
+    bring_together,
+    lending,
+)
 from mergepipe.planner.recipe import Model
+from mergepipe.planner.vocabulary import VocabularyPlan
 
 _UNWRITTEN = ""
 
@@ -42,16 +50,18 @@ class Expanded:
 
     models    every stored model that is read, in the order of the recipe
     lines     those of the output have a `file` that means nothing yet
-    output    the result as a model: its config.json has the layers that it was made of
-    reference the place of the model whose other files the output takes over
+    output    the result as a model, with its config.json and whose other files it takes over
     base      the model that commits lean on: the output's base_model, if it is a stored one
+    tokens    what becomes of the output's vocabulary
+    tokenizer the output's tokenizer, files and all
     """
 
     models: tuple[Model, ...]
     lines: tuple[Line, ...]
     output: Inventory
-    reference: int
     base: int | None
+    tokens: VocabularyPlan
+    tokenizer: StoredTokenizer
     warnings: tuple[str, ...]
 
     @property
@@ -100,10 +110,13 @@ def expand(
     recipe: MergekitRecipe,
     objects: ObjectSource,
     source: ModelSource,
+    embeddings: Embeddings,
     *,
     allow_missing: bool = False,
 ) -> Expanded:
     """Every line of a recipe.
+
+    allow_missing  tensors that a model lacks count as the base's; those only it has are left out
 
     Raises MergeInputError naming the recipe's line, a model and a tensor, for all that does not
     fit; nothing was read then but names, shapes and configs.
@@ -113,16 +126,19 @@ def expand(
     inventories = Inventories(objects, tensors, source)
     lines: list[Line] = []
     for stage in recipe.stages:
-        made = _Stage(stage, recipe.source, inventories, lines, allow_missing)
+        made = _Stage(stage, recipe.source, inventories, embeddings, lines, allow_missing)
         output = made.run(last=stage is recipe.output)
+        warnings += made.warnings
         if stage.name is not None:
             inventories.stages[stage.name] = output
+            inventories.tokenizers[output.label] = made.vocabulary.tokenizer
     return Expanded(
         tuple(inventories.models),
         tuple(lines),
         output,
-        made.reference.place if made.reference.place >= 0 else 0,
         made.base_place,
+        made.vocabulary.plan,
+        made.vocabulary.tokenizer,
         warnings,
     )
 
@@ -144,26 +160,30 @@ class _Stage:
         stage: Stage,
         source: str,
         inventories: Inventories,
+        embeddings: Embeddings,
         lines: list[Line],
         allow_missing: bool,
     ) -> None:
         self._stage = stage
         self._source = source
         self._inventories = inventories
+        self._embeddings = embeddings
         self._lines = lines
         self._allow_missing = allow_missing
         self._method = _method(stage, source)
         self.reference: Inventory
+        self.vocabulary: StageVocabulary
         self.base_place: int | None = None
 
     def run(self, *, last: bool) -> Inventory:
         stage = self._stage
+        self.vocabulary = self._vocabulary()
         rows = align(
             stage, self._method, self._find, self._source, allow_missing=self._allow_missing
         )
         self.reference = rows[0].origin[0]
         if stage.base is not None:
-            place = self._find(stage.base, None).place
+            place = self._inventory(stage.base, None).place
             self.base_place = place if place >= 0 else None
         held: dict[str, Held] = {}
         for row in rows:
@@ -174,7 +194,14 @@ class _Stage:
             self._lines.append(line)
         config = self._config(rows, held)
         label = stage.name or "the result"
-        return Inventory(label, -1, held, read_architecture(held, config, label), config)
+        return Inventory(
+            label,
+            -1,
+            self.reference.files_of,
+            held,
+            read_architecture(held, config, label),
+            config,
+        )
 
     def _made(self, row: Row, line: Line) -> Held:
         """What a later stage takes in: a tensor that is only copied is the stored one."""
@@ -184,7 +211,42 @@ class _Stage:
             return Held(one.source, line.like, shape, line.dtype, one.model)
         return Held(Made(len(self._lines)), line.like, shape, line.dtype, -1)
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(
+            f"{self._source}, line {self._stage.place.line}: {note}"
+            for note in self.vocabulary.plan.notes
+        )
+
+    def _vocabulary(self) -> StageVocabulary:
+        """The models of the stage in the rows of one vocabulary."""
+        stage = self._stage
+        models = {name: self._inventory(name, stage.base) for name in stage.models}
+        lenders = {name: self._inventory(name, stage.base) for name in lending(stage)}
+        try:
+            tokenizers = {
+                inventory.label: self._tokenizer(inventory)
+                for inventory in (*models.values(), *lenders.values())
+            }
+            return bring_together(stage, models, lenders, tokenizers, self._embeddings)
+        except MergeInputError as error:
+            place = stage.place if stage.tokenizer is None else stage.tokenizer.place
+            raise MergeInputError(
+                f"{self._source}, line {place.line}: {error.message}", error.hint
+            ) from error
+
+    def _tokenizer(self, inventory: Inventory) -> StoredTokenizer:
+        known = self._inventories.tokenizers.get(inventory.label)
+        if known is None:
+            snapshot = self._inventories.models[inventory.files_of].snapshot
+            known = self._embeddings.tokenizer(snapshot, inventory.label)
+            self._inventories.tokenizers[inventory.label] = known
+        return known
+
     def _find(self, name: ModelName, base: ModelName | None) -> Inventory:
+        return self.vocabulary.inventories[name]
+
+    def _inventory(self, name: ModelName, base: ModelName | None) -> Inventory:
         try:
             if not self._inventories.is_adapter(name):
                 return self._inventories.find(name)
@@ -193,7 +255,7 @@ class _Stage:
                     f"{quoted(str(name))} is an adapter, and there is no base_model",
                     f"name the model that it changes: model+{name}, or base_model",
                 )
-            return self._inventories.adapter_alone(name, self._find(base, None))
+            return self._inventories.adapter_alone(name, self._inventory(base, None))
         except MergeInputError as error:
             raise MergeInputError(
                 f"{self._source}, line {name.place.line}: {error.message}", error.hint
@@ -314,7 +376,7 @@ class _Stage:
                 config = restacked(config, [origins[number] for number in sorted(origins)])
                 break
         output = read_architecture(held, None, "")
-        head = Inventory("", -1, held, output, None).head
+        head, _ = head_and_embeddings(output)
         if head is not None and self.reference.architecture.tied:
             config = amended(config, {"tie_word_embeddings": False})
         return config

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
+from mergepipe.checkpoints.tokenizers import StoredTokenizer
 from mergepipe.dtypes import dtype_of
 from mergepipe.errors import MergeInputError
 from mergepipe.formats.adapters import ADAPTER_CONFIG, is_adapter, read_adapter
@@ -41,12 +42,14 @@ class ModelSource(Protocol):
 class Inventories:
     """Models by name. `stages` are results of earlier stages, which beat what is stored.
 
-    models  every stored model that was asked for, in the order of the first mention
+    models      every stored model that was asked for, in the order of the first mention
+    tokenizers  that were read, by the label of the model
     """
 
     def __init__(self, objects: ObjectSource, tensors: Tensors, source: ModelSource) -> None:
         self.models: list[Model] = []
         self.stages: dict[str, Inventory] = {}
+        self.tokenizers: dict[str, StoredTokenizer] = {}
         self._objects = objects
         self._tensors = tensors
         self._source = source
@@ -91,12 +94,14 @@ class Inventories:
             tensor: held if held.factors is None else replace(held, source=None, model=place)
             for tensor, held in changed.items()
         }
-        return Inventory(str(name), place, alone, model.architecture, model.config, True)
+        return Inventory(
+            str(name), place, model.files_of, alone, model.architecture, model.config, True
+        )
 
     def _with_adapter(self, name: ModelName, lora: ModelName) -> Inventory:
         model = self.find(replace(name, lora=None))
         changed = {**model.tensors, **self._adapted(model, lora)}
-        return Inventory(str(name), model.place, changed, model.architecture, model.config)
+        return replace(model, label=str(name), tensors=changed)
 
     def _snapshot(self, name: ModelName) -> tuple[int, Snapshot]:
         found = self._snapshots.get(name)
@@ -128,7 +133,7 @@ class Inventories:
                 f"{quoted(label)} has no tensors", "only safetensors files are merged"
             )
         config = self._config(snapshot, label)
-        return Inventory(label, place, held, read_architecture(held, config, label), config)
+        return Inventory(label, place, place, held, read_architecture(held, config, label), config)
 
     def _adapted(self, model: Inventory, name: ModelName) -> dict[str, Held]:
         """The tensors of a model that an adapter changes or replaces, with the change on them."""

@@ -44,11 +44,13 @@ class Inventory:
     """A model: its label, its tensors, which layer they belong to, and its config.json.
 
     place         among the merge's models; -1 for the result of a stage
+    files_of      the place of the stored model whose other files it has
     changes_only  an adapter by itself: tensors that it lacks are not changed by it
     """
 
     label: str
     place: int
+    files_of: int
     tensors: Mapping[str, Held]
     architecture: Architecture
     config: Mapping[str, Any] | None

@@ -1,0 +1,94 @@
+"""The files of a merge's output that are not tensors: made for it, or taken over from an input."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mergepipe.formats.config_json import CONFIG_NAME, amended, dump_config, parse_config
+from mergepipe.formats.huggingface import INDEX_SUFFIX
+from mergepipe.formats.model_card import CARD_NAME, RECIPE_NAME, Card, model_card
+from mergepipe.formats.tokenizers.documents import is_tokenizer_file
+from mergepipe.formats.tokenizers.vocabulary import Vocabulary
+from mergepipe.objects.records import Blob, FileEntry, Snapshot
+from mergepipe.planner.mergekit.expand import Expanded
+from mergepipe.planner.mergekit.inventories import ModelSource
+from mergepipe.planner.vocabulary import adjusted_ids
+
+GENERATION_CONFIG = "generation_config.json"
+# Weights in other formats, and the state of a training: not the output's.
+_WEIGHTS = (
+    *(".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf", ".ot"),
+    *(INDEX_SUFFIX, ".bin.index.json"),
+)
+_OTHERS = frozenset(
+    (
+        *(CARD_NAME, RECIPE_NAME, ".gitattributes", ".gitignore", "trainer_state.json"),
+        *("adapter_config.json", "all_results.json", "train_results.json", "eval_results.json"),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FilesBeside:
+    """What an output has beside its tensors.
+
+    made     by path, what is the output's own
+    carried  files of the model that the output is like, as they stand
+    """
+
+    made: Mapping[str, bytes]
+    carried: tuple[FileEntry, ...]
+
+
+def files_beside(
+    expanded: Expanded,
+    like: Snapshot,
+    own: Vocabulary | None,
+    source: ModelSource,
+    card: Card,
+) -> FilesBeside:
+    """The files beside the tensors of a recipe's output.
+
+    like  the stored model whose other files it takes over; `own` is that model's vocabulary
+
+    config.json has the output's layers and rows; it and generation_config.json have the ids of its
+    tokens. Files that come out as they were are taken over bit for bit.
+    """
+    made: dict[str, bytes] = {CARD_NAME: model_card(card)}
+    if card.recipe:
+        made[RECIPE_NAME] = card.recipe.encode()
+    made.update(expanded.tokenizer.files)
+    config = expanded.output.config
+    if config is not None:
+        changes = adjusted_ids(config, expanded.tokens, own)
+        _replace(made, CONFIG_NAME, amended(config, changes), like, source)
+    generation = source.read_file(like, GENERATION_CONFIG)
+    if generation is not None:
+        settings = parse_config(generation, GENERATION_CONFIG)
+        changes = adjusted_ids(settings, expanded.tokens, own)
+        _replace(made, GENERATION_CONFIG, {**settings, **changes}, like, source)
+    return FilesBeside(made, tuple(_carried(like.files, made)))
+
+
+def _replace(
+    made: dict[str, bytes],
+    path: str,
+    config: Mapping[str, Any],
+    like: Snapshot,
+    source: ModelSource,
+) -> None:
+    """A config of the output's own, unless it is what `like` has."""
+    content = source.read_file(like, path)
+    if content is None or parse_config(content, path) != config:
+        made[path] = dump_config(config)
+
+
+def _carried(files: Iterable[FileEntry], made: Mapping[str, bytes]) -> Iterable[FileEntry]:
+    for file in files:
+        name = file.path.rpartition("/")[2]
+        if not isinstance(file.content, Blob) or file.path in made:
+            continue
+        if name.endswith(_WEIGHTS) or name in _OTHERS:
+            continue
+        if not is_tokenizer_file(file.path):
+            yield file

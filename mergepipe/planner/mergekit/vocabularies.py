@@ -1,0 +1,226 @@
+"""The vocabulary of a stage: its models' embeddings, brought into the rows of one tokenizer.
+
+Done per stage, before its rows are lined up: what comes out are inventories whose embeddings have
+the output's rows, as stored tensors like any other.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from mergepipe.checkpoints.row_maps import RowMap
+from mergepipe.checkpoints.tokenizers import StoredTokenizer
+from mergepipe.errors import MergeInputError
+from mergepipe.formats.architecture import Section, head_and_embeddings
+from mergepipe.ids import ObjectId
+from mergepipe.names import quoted
+from mergepipe.planner.mergekit.inventory import Held, Inventory
+from mergepipe.planner.mergekit.schema import (
+    ModelName,
+    Stage,
+    TokenizerChoice,
+    TokenSourceKind,
+    Vocabulary,
+)
+from mergepipe.planner.mergekit.schema import TokenSource as NamedSource
+from mergepipe.planner.vocabulary import (
+    From,
+    ModelVocabulary,
+    TokenOf,
+    TokenRule,
+    TokenSource,
+    VocabularyPlan,
+    VocabularyRequest,
+    Zeros,
+    plan_vocabulary,
+)
+
+_OTHER_ROWS = re.compile("norm|position|wpe|token_type", re.IGNORECASE)
+
+
+class Embeddings(Protocol):
+    """Reads tokenizers and lays embeddings out anew."""
+
+    def tokenizer(self, snapshot: ObjectId, label: str, /) -> StoredTokenizer:
+        """The tokenizer of a stored model."""
+        ...
+
+    def lay_out(
+        self,
+        name: str,
+        maps: Sequence[RowMap | None],
+        tensors: Sequence[ObjectId | None],
+        base: int | None,
+        /,
+    ) -> tuple[ObjectId | None, ...]:
+        """A tensor of several models in new rows (checkpoints.embeddings.lay_out).
+
+        Whoever only looks whether a recipe fits gives any ids: they are not looked at.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StageVocabulary:
+    """A stage's models with the rows of its output, and what the output knows."""
+
+    inventories: Mapping[ModelName, Inventory]
+    plan: VocabularyPlan
+    tokenizer: StoredTokenizer
+
+
+def bring_together(
+    stage: Stage,
+    inventories: Mapping[ModelName, Inventory],
+    lenders: Mapping[ModelName, Inventory],
+    tokenizers: Mapping[str, StoredTokenizer],
+    embeddings: Embeddings,
+) -> StageVocabulary:
+    """A stage's models in the rows of one vocabulary.
+
+    inventories  of the models that are merged, the base among them
+    lenders      of those that only give a tokenizer, or single tokens
+    tokenizers   by the labels of the inventories
+
+    Raises MergeInputError: vocabularies that differ where nothing is said of them, tokens that
+    nobody has, results of stages that would have to be laid out.
+    """
+    everyone = {**inventories, **lenders}
+    places = {name: place for place, name in enumerate(everyone)}
+    models = [
+        ModelVocabulary(
+            inventory.label,
+            tokenizers[inventory.label].vocabulary,
+            None if inventory.changes_only else _rows(inventory),
+            tokenizers[inventory.label].files,
+            name in inventories,
+        )
+        for name, inventory in everyone.items()
+    ]
+    base = None if stage.base is None else places[stage.base]
+    plan = plan_vocabulary(_request(stage, places), models, base)
+    tokenizer = StoredTokenizer(
+        models[plan.origin].files if plan.files is None else plan.files, plan.vocabulary
+    )
+    if plan.lays_out:
+        inventories = _laid_out(list(everyone.items()), inventories, plan, base, embeddings)
+    return StageVocabulary(inventories, plan, tokenizer)
+
+
+def lending(stage: Stage) -> tuple[ModelName, ...]:
+    """Models that a stage only takes a tokenizer or single tokens from."""
+    choice = stage.tokenizer
+    if choice is None:
+        return ()
+    named = [rule.source.model for rule in choice.tokens if rule.source is not None]
+    if isinstance(choice.source, ModelName):
+        named.append(choice.source)
+    merged = stage.models
+    return tuple(dict.fromkeys(name for name in named if name is not None and name not in merged))
+
+
+def _request(stage: Stage, places: Mapping[ModelName, int]) -> VocabularyRequest:
+    choice = stage.tokenizer
+    if choice is None:
+        return VocabularyRequest(template=stage.chat_template)
+    tokens = {
+        rule.token: TokenRule(_source(rule.source, places), rule.force)
+        for rule in choice.tokens
+        if rule.source is not None
+    }
+    return VocabularyRequest(
+        _whose(choice, places), tokens, choice.pad_to_multiple_of or 1, stage.chat_template
+    )
+
+
+def _whose(choice: TokenizerChoice, places: Mapping[ModelName, int]) -> From | int:
+    if isinstance(choice.source, Vocabulary):
+        return From(choice.source.value)
+    return places[choice.source]
+
+
+def _source(source: NamedSource, places: Mapping[ModelName, int]) -> TokenSource:
+    if source.kind is TokenSourceKind.ZERO or source.model is None:
+        return Zeros()
+    # A token by its text beats its number, as both may be given.
+    row = source.token_id if source.token is None else None
+    return TokenOf(places[source.model], source.token, row)
+
+
+def _rows(inventory: Inventory) -> int | None:
+    _, name = head_and_embeddings(inventory.architecture)
+    held = None if name is None else inventory.tensors.get(name)
+    return held.shape[0] if held is not None and held.shape else None
+
+
+def _laid_out(
+    everyone: Sequence[tuple[ModelName, Inventory]],
+    merged: Mapping[ModelName, Inventory],
+    plan: VocabularyPlan,
+    base: int | None,
+    embeddings: Embeddings,
+) -> Mapping[ModelName, Inventory]:
+    """The merged models with their embeddings in the rows of `plan`."""
+    names = dict.fromkeys(
+        name for _, inventory in everyone for name in _vocabulary_tensors(inventory)
+    )
+    changed: dict[ModelName, dict[str, Held]] = {name: {} for name in merged}
+    for name in names:
+        held = [_held(inventory, name) for _, inventory in everyone]
+        maps = [
+            map_ if name in inventory.tensors and model in merged else None
+            for (model, inventory), map_ in zip(everyone, plan.maps, strict=True)
+        ]
+        for (_, inventory), one, map_ in zip(everyone, held, maps, strict=True):
+            if map_ is not None and one is not None:
+                _check_movable(inventory, name, one)
+        stored = [
+            one.source if one is not None and isinstance(one.source, bytes) else None
+            for one in held
+        ]
+        found = embeddings.lay_out(name, maps, stored, base)
+        for (model, _), one, map_, identity in zip(everyone, held, maps, found, strict=True):
+            if map_ is not None and one is not None and identity is not None:
+                changed[model][name] = replace(
+                    one, source=identity, like=identity, shape=(map_.count, *one.shape[1:])
+                )
+    return {
+        name: replace(inventory, tensors={**inventory.tensors, **changed[name]})
+        for name, inventory in merged.items()
+    }
+
+
+def _vocabulary_tensors(inventory: Inventory) -> list[str]:
+    """Tensors with a row for each token: outside of layers, and as many rows as embeddings."""
+    rows = _rows(inventory)
+    return [
+        name
+        for name, held in inventory.tensors.items()
+        if inventory.architecture.spots[name].section is not Section.LAYER
+        and held.shape[:1] == (rows,)
+        # Norms and positions may happen to be as many as there are tokens.
+        and not _OTHER_ROWS.search(name)
+    ]
+
+
+def _held(inventory: Inventory, name: str) -> Held | None:
+    """A model's tensor; of a head that it shares with its embeddings, these."""
+    if name not in inventory.tensors and name.endswith("lm_head.weight"):
+        return inventory.tensors.get(inventory.tied_head or "")
+    return inventory.tensors.get(name)
+
+
+def _check_movable(inventory: Inventory, name: str, held: Held) -> None:
+    if held.factors is not None:
+        raise MergeInputError(
+            f"the adapter of {quoted(inventory.label)} changes {quoted(name)}, whose rows would "
+            "have to be moved",
+            "merge the adapter first, and commit the result",
+        )
+    if not isinstance(held.source, bytes):
+        raise MergeInputError(
+            f"{quoted(inventory.label)} is made by a stage, and its embeddings would have to be "
+            "laid out anew",
+            "give that stage the tokenizer setting, so that its result has the vocabulary",
+        )
