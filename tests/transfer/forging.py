@@ -66,7 +66,7 @@ class Forge:
         canonical = record if isinstance(record, bytes) else encode(record)
         header, payload = encode_object(canonical)
         fields = {name: getattr(header, name) for name in header.__slots__ if name != "checksum"}
-        self.objects.append((RecordHeader(**(fields | lies)), payload))  # type: ignore[arg-type]
+        self.objects.append((RecordHeader(**(fields | lies)), payload))
         return ObjectId(self.objects[-1][0].id)
 
     def tensor(self, raw: bytes, **lies: object) -> ObjectId:
