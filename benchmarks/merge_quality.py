@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import structs
 from tiny_models import Judge, Weights
 
 from mergepipe import Repository
-from mergepipe.methods import registry
-from mergepipe.objects.merging import Depth, Plan, PlanExpert
+from mergepipe.objects.merging import Depth, Plan, PlanProfile
 from mergepipe.planner.build import PlannedMerge, read_drafts
 from mergepipe.planner.drafts import Draft
+from mergepipe.planner.inputs import Tensors
+from mergepipe.planner.roots import read_roots
 from mergepipe.sizes import parse_size
 
 METHODS: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -127,15 +129,22 @@ class Merges:
     def whole_blocks(self, exact: PlannedMerge, limit: int, order: str, seed: int = 0) -> Plan:
         """A plan of blocks read exactly or not at all, within the bytes of another one."""
         catalog = self._repository.catalog
-        recipe = exact.recipe
-        assert recipe.base is not None
-        profiles = [catalog.profile(one.snapshot, recipe.base.snapshot) for one in recipe.experts]
-        method = registry.find(recipe.method)
-        drafts, _ = read_drafts(recipe, method, catalog.objects, catalog.encodings, profiles)
-        computed = [draft for draft in drafts if isinstance(draft, Draft)]
-        costs = np.concatenate([draft.costs.exact.ravel() for draft in computed])
-        equal = np.concatenate([draft.costs.equal.ravel() for draft in computed])
-        energies = np.concatenate([_energies(draft).ravel() for draft in computed])
+        merge = exact.merge
+        assert merge.base is not None
+        under = merge.models[merge.base].snapshot
+        profiles = {
+            (row, merge.base): catalog.profile(one.snapshot, under)
+            for row, one in enumerate(merge.models)
+            if row != merge.base
+        }
+        tensors = Tensors(catalog.objects)
+        drafts = read_drafts(merge, tensors, catalog.objects, profiles)
+        computed = list(read_roots(drafts, tensors, catalog.encodings).values())
+        costs = np.concatenate([root.costs.exact.ravel() for root in computed])
+        equal = np.concatenate([root.costs.equal.ravel() for root in computed])
+        energies = np.concatenate(
+            [_energies(draft).ravel() for draft in drafts if isinstance(draft, Draft)]
+        )
         places = np.flatnonzero(~equal)
         if order == "random":
             places = np.random.default_rng(seed).permutation(places)
@@ -148,21 +157,16 @@ class Merges:
                 limit -= int(costs[place])
         chosen[equal] = Depth.EQUAL
         lines, at = [], 0
-        for line, draft in zip(exact.plan.tensors, drafts, strict=True):
+        for line, draft in zip(exact.plan.lines, drafts, strict=True):
             if isinstance(draft, Draft):
-                shape = draft.costs.equal.shape
-                own = chosen[at : at + draft.costs.equal.size].reshape(shape)
+                own = chosen[at : at + draft.equal.size].reshape(draft.equal.shape)
                 at += own.size
                 line = draft.plan(own, draft.scalars(draft.supposed_values(), own))
             lines.append(line)
         cited = tuple(
-            expert if found is None else PlanExpert(expert.snapshot, found[0], expert.kind)
-            for expert, found in zip(exact.plan.experts, profiles, strict=True)
+            PlanProfile(*pair, found[0]) for pair, found in profiles.items() if found is not None
         )
-        plan = exact.plan
-        return Plan(
-            plan.method, plan.version, plan.seed, plan.layout, plan.base, cited, tuple(lines)
-        )
+        return structs.replace(exact.plan, profiles=cited, lines=tuple(lines))
 
 
 def _energies(draft: Draft) -> Any:

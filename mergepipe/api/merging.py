@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mergepipe.engine.result import MergeResult
     from mergepipe.objects.merging import Plan
     from mergepipe.planner.explain import Explanation
-    from mergepipe.planner.profiles import Cited
+    from mergepipe.planner.profiles import Cited, Pair
 
 
 class Merging(Planning):
@@ -98,17 +98,17 @@ class Merging(Planning):
     def explain_plan(self, plan: "Plan", tensor: str | None = None) -> "Explanation":
         """What a plan reads and keeps, from the profiles that it names or that are known."""
         from mergepipe.planner.explain import explain
+        from mergepipe.planner.profiles import profiled_pairs
 
         catalog = self.catalog
-        profiles: list[Cited] = []
-        for expert in plan.experts:
-            if expert.profile is not None:
-                profiles.append((expert.profile, catalog.profiles.load(expert.profile)))
-            elif plan.base is not None:
-                # An exact plan needs no profile; who is asked what it does is glad of one.
-                profiles.append(catalog.known_profile(expert.snapshot, plan.base))
-            else:
-                profiles.append(None)
+        profiles: dict[Pair, Cited] = {
+            (one.model, one.base): (one.profile, catalog.profiles.load(one.profile))
+            for one in plan.profiles
+        }
+        for pair in profiled_pairs(plan.lines):
+            # An exact plan needs no profile; who is asked what it does is glad of one.
+            if pair not in profiles:
+                profiles[pair] = catalog.known_profile(*(plan.models[place] for place in pair))
         return explain(plan, self.objects, catalog.encodings, profiles, tensor)
 
     def replay(self, revision: str, progress: Progress = SILENT) -> "Replay":
@@ -150,8 +150,8 @@ class Merging(Planning):
 
         Raises MissingObject for an input that no branch, tag or import reaches.
         """
-        wanted = [expert.snapshot for expert in plan.experts]
-        wanted += [] if plan.base is None else [plan.base]
+        experts = [plan.models[place] for place in plan.experts]
+        wanted = [*experts, *([] if plan.base is None else [plan.base])]
         held = self.holders(wanted)
         for snapshot in wanted:
             if snapshot not in held:
@@ -159,5 +159,5 @@ class Merging(Planning):
                     f"no branch, tag or import reaches the input {snapshot.hex()[:12]}",
                     "commit or fetch that model again; its snapshot id will be the same",
                 )
-        experts = tuple(held[expert.snapshot].commit for expert in plan.experts)
-        return None if plan.base is None else held[plan.base].commit, experts
+        commits = tuple(held[snapshot].commit for snapshot in experts)
+        return None if plan.base is None else held[plan.base].commit, commits

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mergepipe.engine.transactions import Transactions
     from mergepipe.objects.merging import Plan, Profile
     from mergepipe.planner.build import PlannedMerge
+    from mergepipe.planner.lines import Merge
     from mergepipe.planner.recipe import Setting
 
     Planned = PlannedMerge | Plan | ObjectId | str
@@ -116,7 +117,6 @@ class Planning(Importing):
         """
         from mergepipe.methods import registry
         from mergepipe.planner.budget import Budget
-        from mergepipe.planner.inputs import Tensors, read_inputs
         from mergepipe.planner.planner import Planner
 
         request.check()
@@ -135,14 +135,26 @@ class Planning(Importing):
             seed=request.seed,
             allow_missing=request.allow_missing,
         )
-        base = recipe.base
-        if base is not None and any(
-            catalog.profiles.find(expert.snapshot, base.snapshot) is None
-            for expert in recipe.experts
-        ):
-            # Making a profile reads both models: see first that they fit.
-            read_inputs(recipe, method, Tensors(self.objects), self.objects)
         return planner.build(recipe, Budget.parse(request.budget))
+
+    def plan_merge(
+        self,
+        merge: "Merge",
+        budget: str | None = None,
+        *,
+        progress: Progress = SILENT,
+        told: Told = _say_nothing,
+        store: bool = True,
+    ) -> "PlannedMerge":
+        """The plan of a merge that a front end spelled out line by line; all else as `plan`.
+
+        With `store` False, profiles that have to be made are not kept.
+        """
+        from mergepipe.planner.budget import Budget
+        from mergepipe.planner.planner import Planner
+
+        catalog = self.catalog_with(None, progress, told, store)
+        return Planner(catalog).build_merge(merge, Budget.parse(budget))
 
     def store_plan(self, planned: "Planned") -> ObjectId:
         """Keep a plan: its id names it until a gc finds that no merge used it."""

@@ -112,16 +112,26 @@ class PricedPlan:
         )
 
     def _expert(self, row: int, name: str) -> ExpertDocument:
-        own = [tensor.experts[row] for tensor in self.costs.tensors]
-        weights = {line.scalars[row].weight for line in self.plan.tensors if line.scalars}
+        from mergepipe.planner.numbers import scalars_of
+
+        model = self.plan.experts[row]
+        own = [cost for tensor in self.costs.tensors for cost in tensor.experts]
+        own = [cost for cost in own if cost.model == model]
+        weights = {
+            scalars_of(line).experts[place].weight
+            for line in self.plan.lines
+            if line.copied is None
+            for place, one in enumerate(line.inputs)
+            if one.model == model
+        }
         known = [cost for cost in own if cost.energy is not None]
         energy = sum(cost.energy or 0.0 for cost in known)
         kept = sum(cost.energy_kept or 0.0 for cost in known)
         return ExpertDocument(
             rev=name,
-            snapshot=self.plan.experts[row].snapshot.hex(),
+            snapshot=self.plan.models[model].hex(),
             weight=next(iter(weights)) if len(weights) == 1 else None,
-            density=self._density(row),
+            density=self._density(model),
             bytes_raw=sum(cost.bytes_raw for cost in own),
             bytes_full=sum(cost.bytes_full for cost in own),
             bytes_planned=sum(cost.bytes_planned for cost in own),
@@ -132,9 +142,15 @@ class PricedPlan:
             energy_kept=min(1.0, max(0.0, kept / energy)) if energy else 1.0,
         )
 
-    def _density(self, row: int) -> float | None:
+    def _density(self, model: int) -> float | None:
         """Over the tensors that are computed, weighted by their size."""
-        own = [tensor.experts[row] for tensor in self.costs.tensors if not tensor.kept]
+        own = [
+            cost
+            for tensor in self.costs.tensors
+            if not tensor.kept
+            for cost in tensor.experts
+            if cost.model == model
+        ]
         if any(cost.density is None for cost in own):
             return None
         size = sum(cost.bytes_raw for cost in own)
@@ -143,11 +159,12 @@ class PricedPlan:
 
 def priced(repository: "Repository", planned: "PlannedMerge", seconds: float) -> PricedPlan:
     """A plan that was just made, with what making it read."""
-    recipe = planned.recipe
-    base = None if recipe.base is None else recipe.base.label
-    if base is not None and recipe.base is not None and planned.plan.base is not None:
+    merge = planned.merge
+    model = None if merge.base is None else merge.models[merge.base]
+    base = None if model is None else model.label
+    if base is not None and model is not None:
         # A base that nobody named is called by its id; say its branch where it has one.
-        holder = repository.holders([recipe.base.snapshot]).get(recipe.base.snapshot)
+        holder = repository.holders([model.snapshot]).get(model.snapshot)
         if holder is not None and holder.commit.hex().startswith(base):
             base = holder.name
     return PricedPlan(
@@ -155,7 +172,7 @@ def priced(repository: "Repository", planned: "PlannedMerge", seconds: float) ->
         planned.plan,
         planned.costs,
         base,
-        tuple(expert.label for expert in recipe.experts),
+        tuple(merge.models[place].label for place in planned.plan.experts),
         repository.imported_bytes,
         repository.profile_bytes,
         planned.measured_expert_bytes,
@@ -172,12 +189,12 @@ def priced_again(repository: "Repository", identity: "ObjectId", plan: "Plan") -
         plan,
         repository.explain_plan(plan).costs,
         None if plan.base is None else names[plan.base],
-        tuple(names[expert.snapshot] for expert in plan.experts),
+        tuple(names[plan.models[place]] for place in plan.experts),
     )
 
 
 def snapshot_names(repository: "Repository", plan: "Plan") -> dict["ObjectId", str]:
     """What a plan's inputs are called: a ref, a commit, or where no commit has it the snapshot."""
-    wanted = [*(expert.snapshot for expert in plan.experts), plan.layout]
+    wanted = [*plan.models, *([] if plan.base is None else [plan.base]), plan.layout]
     found = repository.holders(wanted)
     return {one: found[one].name if one in found else one.hex() for one in wanted}

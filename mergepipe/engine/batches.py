@@ -6,16 +6,24 @@ and read once; neighbouring steps are put together until about BATCH_BYTES would
 OUTPUT_BYTES made, which is what bounds the memory of a worker.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mergepipe.engine.work import Estimate, Group, Input, Permit, Step, Weights, Work
+from mergepipe.engine.factors import FactorReader
+from mergepipe.engine.work import Adapted, Estimate, Factor, Group, Permit, Step, Weights, Work
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.objects.merging import Depth
 from mergepipe.packs.encodings import Encoding, Place
 from mergepipe.packs.index import Location
 from mergepipe.packs.storage import Storage
-from mergepipe.planner.reads import Options, StepReads, coarse_read, step_reads, stored_encodings
+from mergepipe.planner.reads import (
+    Options,
+    StepReads,
+    Wanted,
+    coarse_read,
+    step_reads,
+    stored_encodings,
+)
 
 BATCH_BYTES = 16 << 20
 OUTPUT_BYTES = 4 << 20
@@ -25,6 +33,7 @@ OUTPUT_BYTES = 4 << 20
 class Batcher:
     """Makes the work of one plan.
 
+    factors where low-rank factors come from
     derive  whether a coarse reading may come from exact bytes where a block has no coarse layer
             (reads more than the plan says; a replay elsewhere needs it, a merge refuses)
     encode  whether results are to be stored
@@ -32,6 +41,7 @@ class Batcher:
 
     storage: Storage
     plan: ObjectId
+    factors: FactorReader
     derive: bool = False
     encode: bool = True
 
@@ -40,37 +50,47 @@ class Batcher:
 
         Raises MissingObject naming a block that is in no pack, or has no coarse layer any more.
         """
-        wanted = {block for step in steps for block in (*step.under, *_blocks(step))}
+        wanted = {block for step in steps for block in (*step.under, *step.making.blocks())}
         options = stored_encodings(self.storage)(wanted)
-        making = _Making()
+        factors = self.factors.of(steps)
+        making = _Gathering()
         for step in steps:
             reads = self._reads(step, options)
             if making.full(step, reads):
                 if streamed:
                     making.close_group()
                 else:
-                    yield making.work(self.plan, self.encode)
-                    making = _Making()
+                    yield making.work(self.plan, factors, self.encode)
+                    making = _Gathering()
             making.add(step, reads)
         if making.steps:
-            yield making.work(self.plan, self.encode)
+            yield making.work(self.plan, factors, self.encode)
 
     def _reads(self, step: Step, options: Options) -> StepReads:
-        blocks = [list(_input_blocks(one)) for one in step.inputs]
-        depths = [self._depth(one, options) for one in step.inputs]
-        return step_reads(options, step.under, blocks, depths)
+        return step_reads(options, step.under, list(self._wanted(step, options)))
 
-    def _depth(self, one: Input, options: Options) -> Depth:
-        if isinstance(one, Weights):
-            return Depth.EXACT
-        if isinstance(one, Estimate):
-            derived = self.derive and coarse_read(one.block, one.base, options) is None
-            return Depth.EXACT if derived else Depth.COARSE
-        return Depth.OMITTED
+    def _wanted(self, step: Step, options: Options) -> Iterator[Wanted]:
+        """What a step reads of its inputs, one for each that `_read_terms` names."""
+        for one in _read_terms(step):
+            if isinstance(one, Weights):
+                yield Wanted(tuple(piece.block for piece in one.pieces), Depth.EXACT)
+            else:
+                derived = self.derive and coarse_read(one.block, one.base, options) is None
+                depth = Depth.EXACT if derived else Depth.COARSE
+                yield Wanted((one.block,), depth, one.base)
+
+
+def _read_terms(step: Step) -> Iterator[Weights | Estimate]:
+    """The inputs of a step that are read, those of lines under it included; no bases."""
+    for making in step.making.inner():
+        for one in making.inputs:
+            whole = one.of if isinstance(one, Adapted) else one
+            if isinstance(whole, Weights | Estimate):
+                yield whole
 
 
 @dataclass(slots=True)
-class _Making:
+class _Gathering:
     """A work in the making."""
 
     groups: list[Group] = field(default_factory=list)
@@ -100,8 +120,8 @@ class _Making:
         """Take a step, and what it needs that is not there yet."""
         chosen = dict(link for chain in reads.base for link in chain.links)
         self.under_base.update(chosen)
-        needed = [] if step.base is None else list(step.under)
-        for one, chains in zip(step.inputs, reads.experts, strict=True):
+        needed = list(_used_bases(step))
+        for one, chains in zip(_read_terms(step), reads.experts, strict=True):
             for chain in chains:
                 if chain.depth is Depth.COARSE:
                     assert isinstance(one, Estimate)
@@ -129,9 +149,16 @@ class _Making:
         self.steps, self.records = [], {}
         self.read_bytes = self.made_bytes = 0
 
-    def work(self, plan: ObjectId, encode: bool) -> Work:
-        """The work."""
+    def work(self, plan: ObjectId, factors: Mapping[Factor, bytes], encode: bool) -> Work:
+        """The work; `factors` has all that its steps need."""
         self.close_group()
+        own = {
+            factor: factors[factor]
+            for group in self.groups
+            for step in group.steps
+            for product in step.making.products()
+            for factor in (product.up, product.down)
+        }
         return Work(
             plan,
             tuple(self.groups),
@@ -142,6 +169,7 @@ class _Making:
                 frozenset(self.under_exact - self.under_base),
                 frozenset(block for block, _ in self.coarse),
             ),
+            own,
             encode,
         )
 
@@ -157,14 +185,9 @@ class _Making:
             self.read_bytes += at.stored_bytes
 
 
-def _input_blocks(one: Input) -> Iterator[BlockId]:
-    if isinstance(one, Weights):
-        for piece in one.pieces:
-            yield piece.block
-    elif isinstance(one, Estimate):
-        yield one.block
-
-
-def _blocks(step: Step) -> Iterator[BlockId]:
-    for one in step.inputs:
-        yield from _input_blocks(one)
+def _used_bases(step: Step) -> Iterator[BlockId]:
+    """The blocks of bases that the result depends on."""
+    for making in step.making.inner():
+        base = making.base.of if isinstance(making.base, Adapted) else making.base
+        if isinstance(base, Weights):
+            yield from (piece.block for piece in base.pieces)

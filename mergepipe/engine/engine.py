@@ -8,12 +8,13 @@ from mergepipe.engine.batches import Batcher
 from mergepipe.engine.computing import Worker
 from mergepipe.engine.encoding import OutputEncoder
 from mergepipe.engine.executors import Executor, ThreadExecutor
+from mergepipe.engine.factors import FactorReader
 from mergepipe.engine.manifest import write_manifest
 from mergepipe.engine.memo import Memo, Memory, NoMemo
 from mergepipe.engine.meter import Meter, metered
 from mergepipe.engine.output import OutputFiles
 from mergepipe.engine.result import Costs, MergeResult, describe_run, with_trailer
-from mergepipe.engine.streaming import BlockSink, Streamed, Streaming, layout_tensors
+from mergepipe.engine.streaming import BlockSink, Streamed, Streaming, check_layout
 from mergepipe.engine.transactions import MergeRequest, Transactions
 from mergepipe.ids import ObjectId, object_id
 from mergepipe.objects.encoding import encode
@@ -142,28 +143,34 @@ class Engine:
         streaming = Streaming(
             plan,
             objects,
-            Batcher(metadata, object_id(encode(plan)), derive, encode_blocks),
+            Batcher(
+                metadata,
+                object_id(encode(plan)),
+                FactorReader(self.storage, meter),
+                derive,
+                encode_blocks,
+            ),
             Worker(self.storage, meter, self.encoder, self.device),
             self.executor,
             memo,
             sink,
             progress,
         )
-        layout = layout_tensors(plan, objects)
+        check_layout(plan, objects)
         progress.start("merge", _output_bytes(plan, objects))
-        streamed = streaming.run(layout)
+        streamed = streaming.run()
         files = OutputFiles(objects, BlockReader(metadata), sink, self.encoder)
-        places = [(tensor.file, tensor.name) for tensor in plan.tensors]
+        places = [(line.file or "", line.name) for line in plan.made]
         snapshot = sink.add_object(
             encode(files.snapshot(plan.layout, dict(zip(places, streamed.tensors, strict=True))))
         )
-        manifest = write_manifest(plan, snapshot, layout, streamed.tensors, objects)
+        manifest = write_manifest(plan, snapshot, streamed.tensors, objects)
         return Executed(snapshot, manifest, streamed)
 
 
 def _output_bytes(plan: Plan, objects: ObjectStore) -> int:
     """What will pass, near enough for a progress bar: the layout's tensor files."""
-    tensor_files = {tensor.file for tensor in plan.tensors}
+    tensor_files = {line.file for line in plan.made}
     files = objects.snapshot(plan.layout).files
     return sum(file.size for file in files if file.path in tensor_files)
 
@@ -176,5 +183,7 @@ def _input_commits(
         return request.base, request.experts
     holders = transactions.holders()
     base = None if plan.base is None else holders.get(plan.base)
-    experts = [holders[one.snapshot] for one in plan.experts if one.snapshot in holders]
+    experts = [
+        holders[plan.models[place]] for place in plan.experts if plan.models[place] in holders
+    ]
     return base, experts

@@ -5,8 +5,9 @@ or, where a block is not stored with one, from its exact bytes. Either way its p
 have the BLAKE3 that the profile names.
 """
 
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from mergepipe.dtypes import DType
 from mergepipe.engine.work import Estimate
 from mergepipe.errors import Corruption, MergeInputError
 from mergepipe.ids import ID_BYTES, BlockId, ObjectId, digest
-from mergepipe.objects.merging import Profile, TensorProfile
+from mergepipe.objects.merging import Depth, LinePlan, PlanProfile, Profile, TensorProfile
 from mergepipe.objects.store import ObjectStore
 from mergepipe.values import decode
 
@@ -30,7 +31,7 @@ class CoarseColumns:
     thresholds: npt.NDArray[np.float32]
     digests: bytes
 
-    def estimate(self, index: int, block: BlockId, base: BlockId) -> Estimate:
+    def estimate(self, index: int, block: BlockId, base: BlockId, dtype: DType) -> Estimate:
         """The coarse reading of block `index`."""
         return Estimate(
             block,
@@ -38,24 +39,38 @@ class CoarseColumns:
             float(self.magnitudes[index]),
             float(self.thresholds[index]),
             self.digests[index * ID_BYTES : (index + 1) * ID_BYTES],
+            dtype,
         )
 
 
-def coarse_columns(
-    profile: ObjectId, pairs: AbstractSet[tuple[ObjectId, ObjectId]], objects: ObjectStore
-) -> dict[tuple[ObjectId, ObjectId], CoarseColumns]:
-    """The columns of pairs of a tensor and its base's. The profile, with its counts, is let go of.
+# By an input's tensor and the base's.
+Columns: TypeAlias = Mapping[tuple[ObjectId, ObjectId], CoarseColumns]
 
-    Raises MergeInputError for a pair that the profile does not have a coarse reading of.
+
+def columns_of(
+    lines: Sequence[LinePlan], profiles: Sequence[PlanProfile], objects: ObjectStore
+) -> Columns:
+    """What the coarse readings of lines need; one profile, with its counts, in memory at a time.
+
+    Raises MergeInputError for a pair that no profile named has a coarse reading of.
     """
-    found = {
-        (tensor.tensor, tensor.base): _columns(tensor)
-        for tensor in objects.load(profile, Profile).tensors
-        if (tensor.tensor, tensor.base) in pairs and tensor.thresholds
+    wanted = {
+        (one.stored, line.base.stored)
+        for line in lines
+        if line.base is not None and line.base.stored is not None
+        for one, own in zip(line.inputs, line.depths, strict=False)
+        if one.stored is not None and Depth.COARSE in own
     }
-    for tensor, _ in pairs - found.keys():
+    found: dict[tuple[ObjectId, ObjectId], CoarseColumns] = {}
+    for profile in dict.fromkeys(one.profile for one in profiles):
+        if len(found) == len(wanted):
+            break
+        for tensor in objects.load(profile, Profile).tensors:
+            if (tensor.tensor, tensor.base) in wanted and tensor.thresholds:
+                found[tensor.tensor, tensor.base] = _columns(tensor)
+    for tensor_id, _ in sorted(wanted - found.keys()):
         raise MergeInputError(
-            f"profile {profile.hex()[:12]} has no coarse reading of tensor {tensor.hex()[:12]}",
+            f"no profile that the plan names has a coarse reading of tensor {tensor_id.hex()[:12]}",
             "this plan does not fit its profiles; make it again",
         )
     return found

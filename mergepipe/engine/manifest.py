@@ -5,61 +5,67 @@ from collections.abc import Sequence
 from mergepipe.dtypes import byte_length, dtype_of
 from mergepipe.ids import ObjectId, object_id
 from mergepipe.objects.encoding import encode
-from mergepipe.objects.merging import Depth, ExpertUse, Manifest, Plan, TensorManifest, TensorPlan
-from mergepipe.objects.records import Tensor
+from mergepipe.objects.merging import Depth, InputUse, LinePlan, Manifest, Plan, TensorManifest
 from mergepipe.objects.store import ObjectStore
+from mergepipe.planner.trees import Tree
 
 
 def write_manifest(
-    plan: Plan,
-    output: ObjectId,
-    layout: Sequence[ObjectId],
-    tensors: Sequence[ObjectId],
-    objects: ObjectStore,
+    plan: Plan, output: ObjectId, tensors: Sequence[ObjectId], objects: ObjectStore
 ) -> Manifest:
-    """The manifest of a plan whose tensors became `tensors`; `layout`: the layout's, in that order.
+    """The manifest of a plan whose lines with a file became `tensors`.
 
     A block planned exactly is one used exactly, whether it was read or its result remembered.
     """
+    numbers = [number for number, line in enumerate(plan.lines) if line.file is not None]
     return Manifest(
         object_id(encode(plan)),
         plan.method,
         plan.seed,
         plan.layout,
         plan.base,
-        tuple(expert.snapshot for expert in plan.experts),
+        plan.models,
         output,
         tuple(
-            TensorManifest(one.name, made, _uses(one, objects.tensor(like), objects))
-            for one, like, made in zip(plan.tensors, layout, tensors, strict=True)
+            TensorManifest(plan.lines[number].name, made, _uses(plan, number, objects))
+            for number, made in zip(numbers, tensors, strict=True)
         ),
     )
 
 
-def _uses(plan: TensorPlan, like: Tensor, objects: ObjectStore) -> tuple[ExpertUse, ...]:
+def _uses(plan: Plan, number: int, objects: ObjectStore) -> tuple[InputUse, ...]:
+    line = plan.lines[number]
+    if line.copied is not None:
+        return tuple(_use(line, place, objects) for place in range(len(line.inputs)))
     return tuple(
-        _use(plan, index, identity, like, objects) for index, identity in enumerate(plan.experts)
+        _use(plan.lines[leaf.line], leaf.place, objects)
+        for leaf in Tree.of(number, plan.lines).leaves
     )
 
 
-def _use(
-    plan: TensorPlan, index: int, identity: ObjectId | None, like: Tensor, objects: ObjectStore
-) -> ExpertUse:
+def _use(line: LinePlan, place: int, objects: ObjectStore) -> InputUse:
+    one = line.inputs[place]
+    like = objects.tensor(line.like)
     count = len(like.block_ids())
-    if plan.depths:
-        depths = plan.depths[index]
-    else:  # the base's tensor was kept
-        depths = bytes((Depth.EQUAL if identity == plan.base else Depth.OMITTED,)) * count
-    if identity is None:
-        return ExpertUse(0, 0, count, 0, 0)
+    if line.copied is not None:  # no input has changed it
+        depths = bytes((Depth.EQUAL if one.source == line.copied else Depth.OMITTED,)) * count
+    else:
+        depths = line.depths[place]
+    if one.source is None and one.factors is None:
+        return InputUse(one.model, 0, 0, count, 0, 0)
     exact, coarse, omitted, equal = (
         depths.count(depth) for depth in (Depth.EXACT, Depth.COARSE, Depth.OMITTED, Depth.EQUAL)
     )
-    dtype = dtype_of(like.dtype)
-    total = byte_length(dtype, like.shape)
-    # Raw bytes of the expert over the output's elements; all blocks are full but the last.
-    own = dtype_of(objects.tensor(identity).dtype)
-    used = (count - omitted) * like.block_bytes
-    if count and depths[-1] != Depth.OMITTED:
-        used -= count * like.block_bytes - total
-    return ExpertUse(exact, coarse, omitted, equal, used * own.bits // dtype.bits)
+    used = 0
+    if one.stored is not None:
+        # Raw bytes of the input over the output's elements; all blocks are full but the last.
+        dtype, own = dtype_of(like.dtype), dtype_of(objects.tensor(one.stored).dtype)
+        used = (count - omitted) * like.block_bytes
+        if count and depths[-1] != Depth.OMITTED:
+            used -= count * like.block_bytes - byte_length(dtype, like.shape)
+        used = used * own.bits // dtype.bits
+    if one.factors is not None:
+        for factor in (one.factors.up, one.factors.down):
+            tensor = objects.tensor(factor)
+            used += byte_length(dtype_of(tensor.dtype), tensor.shape)
+    return InputUse(one.model, exact, coarse, omitted, equal, used)

@@ -9,25 +9,27 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from mergepipe.dtypes import F32
 from mergepipe.engine.batches import Batcher
 from mergepipe.engine.computing import over_units
+from mergepipe.engine.estimates import columns_of
 from mergepipe.engine.executors import Executor, ThreadExecutor
+from mergepipe.engine.factors import FactorReader
+from mergepipe.engine.laying import Laying
 from mergepipe.engine.meter import Meter, metered
-from mergepipe.engine.steps import MergedTensor, TensorLaying
-from mergepipe.engine.streaming import columns_of
+from mergepipe.engine.steps import MergedTensor
 from mergepipe.engine.work import UNCHANGED, Step, Work
 from mergepipe.ids import NO_ID, ObjectId
-from mergepipe.methods import SAME, Full, Need, Unit, find
+from mergepipe.methods import SAME, Full, Need, Unit
 from mergepipe.methods import statistics as stats
 from mergepipe.methods.statistics import Partial
-from mergepipe.objects.merging import PlanExpert, TensorPlan
+from mergepipe.objects.merging import LinePlan, PlanProfile
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.storage import Storage
 from mergepipe.planner.resolution import Measured
+from mergepipe.planner.trees import Tree
 
 _LOOK_AHEAD = 32
-# Statistics have no method; a method that takes any input, and leaves all to its terms.
-_ANY_METHOD = "task_arithmetic"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,8 @@ class Measuring:
 
     def __call__(
         self,
-        draft: TensorPlan,
-        experts: Sequence[PlanExpert],
+        lines: Sequence[LinePlan],
+        profiles: Sequence[PlanProfile],
         needs: Sequence[Need],
         seed: int,
         /,
@@ -48,12 +50,19 @@ class Measuring:
         """The value of every need, and the bytes that reading for it took."""
         meter = Meter()
         metadata = metered(self.storage, meter)
-        tensor = _laid(draft, experts, seed, ObjectStore(metadata))
-        batcher = Batcher(metadata, ObjectId(NO_ID), encode=False)
+        objects = ObjectStore(metadata)
+        number = len(lines) - 1
+        under = [lines[one] for one in Tree.of(number, lines).lines]
+        columns = columns_of(under, profiles, objects)
+        tensor = Laying(lines, seed, objects, columns).lay(number)
+        assert isinstance(tensor, MergedTensor)
+        factors = FactorReader(self.storage, meter)
+        batcher = Batcher(metadata, ObjectId(NO_ID), factors, encode=False)
         known: dict[Need, list[Partial]] = {need: [] for need in needs}
         for passed in range(max((stats.of(need).passes for need in needs), default=0)):
             due = [need for need in needs if stats.of(need).passes > passed]
             totals = self._pass(tensor, batcher, meter, {need: known[need] for need in due})
+            factors.forget()
             for need, total in totals.items():
                 known[need].append(total)
         read = meter.readings()
@@ -69,9 +78,12 @@ class Measuring:
     ) -> dict[Need, Partial]:
         """One pass over the tensor: the sum of every need's partials."""
         every = any(need.expert is None for need in known)
-        about = range(len(tensor.experts)) if every else {need.expert or 0 for need in known}
+        about = range(len(tensor.inputs)) if every else {need.expert or 0 for need in known}
         deltas = any(need.expert is not None for need in known)
-        steps = [tensor.reading(index, about, deltas=deltas) for index in range(tensor.grid.blocks)]
+        steps = [
+            tensor.reading(index, about, deltas=deltas)
+            for index in range(0, tensor.grid.blocks, tensor.unit)
+        ]
 
         def partials(step: Step, unit: Unit) -> list[Partial]:
             return [stats.partial(need, unit, known[need]) for need in known]
@@ -80,7 +92,7 @@ class Measuring:
             return over_units(work, self.storage, meter, partials)
 
         # A block in which nothing changed tells all it has to tell without being read.
-        idle = [not every and all(one is UNCHANGED for one in step.inputs) for step in steps]
+        idle = [not every and all(one is UNCHANGED for one in step.making.inputs) for step in steps]
         works = _works(
             batcher,
             [step for step, still in zip(steps, idle, strict=True) if not still],
@@ -106,9 +118,8 @@ def _works(batcher: Batcher, steps: list[Step], *, streamed: bool) -> Iterator[W
 def _still(step: Step) -> Unit:
     """The unit of a step whose deltas are all zero; what its base holds is no matter."""
     task = step.task
-    assert task.base is not None
-    base = Full(np.zeros(step.length * task.base.bits // 8, np.uint8), task.base)
-    same = (SAME,) * len(step.inputs)
+    base = Full(np.zeros(step.length, np.float32), F32)
+    same = (SAME,) * len(step.making.inputs)
     return Unit(
         step.start,
         step.length,
@@ -120,13 +131,3 @@ def _still(step: Step) -> Unit:
         task.tensor_key,
         task.row_length,
     )
-
-
-def _laid(
-    draft: TensorPlan, experts: Sequence[PlanExpert], seed: int, objects: ObjectStore
-) -> MergedTensor:
-    layout = draft.base or next(one for one in draft.experts if one is not None)
-    columns = columns_of(experts, [draft], objects)
-    laid = TensorLaying(draft, experts, find(_ANY_METHOD), seed, objects).lay(0, layout, columns)
-    assert isinstance(laid, MergedTensor)
-    return laid

@@ -1,36 +1,56 @@
 """Results remembered: which output block a step made, so that it need not be made again.
 
-The key is a hash of all that the result depends on: method and version, scalars, dtypes, the blocks
-and pieces that go in and the depth of each, and, where a random mask is drawn, seed, tensor and
-place. The value is a block id, kept in the index's cache. It is believed only while the block
-itself is in the store, and losing it costs time, no more.
+The key is a hash of all that the result depends on: method and version, resolved numbers, dtypes,
+the blocks and pieces that go in and the depth of each, the keys of the lines that are computed on
+the way, and, where chance or a product has a part in it, seed, tensor and place. The value is the
+ids of the blocks made, kept in the index's cache. It is believed only while the blocks themselves
+are in the store, and losing it costs time, no more.
 """
 
 import struct
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol, TypeAlias
 
+import msgspec
 from blake3 import blake3
 
-from mergepipe.engine.work import Estimate, Input, Piece, Step, TensorTask, Weights
+from mergepipe.engine.work import (
+    Adapted,
+    Computed,
+    Estimate,
+    Input,
+    LineTask,
+    Making,
+    Piece,
+    Product,
+    Step,
+    Weights,
+)
 from mergepipe.ids import ID_BYTES, BlockId
 from mergepipe.methods import Method, Scope
 from mergepipe.packs.index import View
 from mergepipe.packs.storage import Storage
+from mergepipe.planner.numbers import Stored, stored_numbers
 
 _PREFIX = b"m/"
-_VERSION = b"mergepipe step 1\0"
+_VERSION = b"mergepipe step 2\0"
 _WORD = (1 << 64) - 1
+# Numbers that mean the same wherever in a tensor an element lies.
+_PLAIN = frozenset(
+    {"weight", "threshold", "coarse_scale", "rescale", "elect", "normalize", "scale"}
+)
+
+Blocks: TypeAlias = tuple[BlockId, ...]
 
 
 class Memory(Protocol):
     """What is known of earlier steps."""
 
-    def find(self, steps: Sequence[Step]) -> list[BlockId | None]:
+    def find(self, steps: Sequence[Step]) -> list[Blocks | None]:
         """The known result of each step that has one."""
         ...
 
-    def remember(self, step: Step, block: BlockId) -> None:
+    def remember(self, step: Step, blocks: Sequence[BlockId]) -> None:
         """Note a result."""
         ...
 
@@ -46,17 +66,17 @@ class Memo:
         self._storage = storage
         self._new: list[tuple[bytes, bytes]] = []
 
-    def find(self, steps: Sequence[Step]) -> list[BlockId | None]:
+    def find(self, steps: Sequence[Step]) -> list[Blocks | None]:
         """The known result of each step that has one."""
 
-        def question(view: View) -> list[BlockId | None]:
-            return [_known(view, _PREFIX + step.memo) for step in steps]
+        def question(view: View) -> list[Blocks | None]:
+            return [_known(view, _PREFIX + step.memo, step.blocks) for step in steps]
 
         return self._storage.ask(question)
 
-    def remember(self, step: Step, block: BlockId) -> None:
+    def remember(self, step: Step, blocks: Sequence[BlockId]) -> None:
         """Note a result; `save` keeps it."""
-        self._new.append((_PREFIX + step.memo, block))
+        self._new.append((_PREFIX + step.memo, b"".join(blocks)))
 
     def save(self) -> None:
         """Keep what was noted, in one transaction of the index."""
@@ -68,63 +88,86 @@ class Memo:
 class NoMemo:
     """Remembers nothing: every step is made."""
 
-    def find(self, steps: Sequence[Step]) -> list[BlockId | None]:
+    def find(self, steps: Sequence[Step]) -> list[Blocks | None]:
         """No result is known."""
         return [None] * len(steps)
 
-    def remember(self, step: Step, block: BlockId) -> None:
+    def remember(self, step: Step, blocks: Sequence[BlockId]) -> None:
         """Forget it."""
 
     def save(self) -> None:
         """Nothing to keep."""
 
 
-def _known(view: View, key: bytes) -> BlockId | None:
+def _known(view: View, key: bytes, count: int) -> Blocks | None:
     found = view.cached(key)
-    if found is None or len(found) != ID_BYTES:
+    if found is None or len(found) != ID_BYTES * count:
         return None
-    return BlockId(found) if view.has_block(BlockId(found)) else None
+    blocks = tuple(BlockId(found[at : at + ID_BYTES]) for at in range(0, len(found), ID_BYTES))
+    return blocks if all(view.has_block(block) for block in blocks) else None
 
 
-def memo_head(method: Method, task: TensorTask) -> bytes:
-    """What the steps of one tensor share of their keys."""
-    dtypes = [task.dtype, task.base, *task.experts]
-    names = [method.name, *("-" if dtype is None else dtype.name for dtype in dtypes)]
+def memo_head(method: Method, task: LineTask) -> bytes:
+    """What the steps of one line share of their keys."""
+    numbers = stored_numbers(task.scalars)
     row = task.row_length if method.scope is not Scope.ELEMENT else 0
-    scalars = task.scalars
     return b"".join(
         (
             _VERSION,
-            "\0".join(names).encode(),
-            struct.pack("<xIQ", method.version, row),
-            bytes(task.kinds),
-            struct.pack("<??d", scalars.elect, scalars.normalize, scalars.scale),
-            *(
-                struct.pack(
-                    "<5d", own.weight, own.threshold, own.coarse_scale, own.density, own.rescale
-                )
-                for own in scalars.experts
-            ),
+            f"{method.name}\0{task.dtype.name}\0".encode(),
+            struct.pack("<IQ", method.version, row),
+            msgspec.msgpack.encode(numbers),
+            # What chance decides depends on where it is asked. Numbers of methods that are not
+            # known here may be a chance's.
+            struct.pack("<QQ", task.seed & _WORD, task.tensor_key) if _placed(numbers) else b"",
         )
     )
 
 
-def memo_key(
-    head: bytes, task: TensorTask, start: int, base: Weights | None, inputs: tuple[Input, ...]
-) -> bytes:
-    """The key of one step: the same for the same work anywhere."""
-    parts = [head]
-    if any(own.density < 1 for own in task.scalars.experts):
-        parts.append(struct.pack("<QQQ", task.seed & _WORD, task.tensor_key, start))
-    parts.append(_pieces(() if base is None else base.pieces))
-    for one in inputs:
-        if isinstance(one, Weights):
-            parts += (b"w", _pieces(one.pieces))
-        elif isinstance(one, Estimate):
-            parts += (b"e", one.digest, struct.pack("<d", one.magnitude))
-        else:
-            parts.append(b"u")
+def memo_key(heads: Mapping[int, bytes], making: Making, start: int) -> bytes:
+    """The key of making a range from element `start` on: the same for the same work anywhere.
+
+    heads: of each line, by its number.
+    """
+    parts = [heads[making.task.number]]
+    placed = _placed(stored_numbers(making.task.scalars))
+    if placed or any(making.products()):
+        parts.append(struct.pack("<Q", start))
+    for one in (making.base, *making.inputs):
+        parts += _input(heads, one, start)
     return blake3(b"".join(parts)).digest()
+
+
+def _placed(numbers: tuple[Stored, tuple[Stored, ...]]) -> bool:
+    """Whether what is made depends on where in the tensor it lies."""
+    own, experts = numbers
+    return any(name not in _PLAIN for stored in (own, *experts) for name, _ in stored)
+
+
+def _input(heads: Mapping[int, bytes], one: Input | None, start: int) -> Iterator[bytes]:
+    match one:
+        case None:
+            yield b"-"
+        case Weights():
+            yield (b"d" if one.delta else b"w") + one.dtype.name.encode()
+            yield _pieces(one.pieces)
+        case Estimate():
+            yield b"e" + one.digest + struct.pack("<d", one.magnitude)
+        case Adapted():
+            yield b"a"
+            yield from _product(one.product)
+            yield from _input(heads, one.of, start)
+        case Computed():
+            yield b"m" + memo_key(heads, one.making, start)
+        case _:
+            yield b"u"
+
+
+def _product(product: Product) -> Iterator[bytes]:
+    yield struct.pack("<d?", product.scale, product.transposed)
+    for factor in (product.up, product.down):
+        size = struct.pack("<QQQ", len(factor.blocks), factor.rows, factor.columns)
+        yield factor.dtype.name.encode() + size + b"".join(factor.blocks)
 
 
 def _pieces(pieces: tuple[Piece, ...]) -> bytes:

@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from mergepipe.bytestore.protocol import Buffer, ByteStore
 from mergepipe.codecs.registry import codec_tagged
-from mergepipe.dtypes import DType
 from mergepipe.engine.estimates import trits_from_layer, trits_from_weights
 from mergepipe.engine.meter import Meter, Source, metered
 from mergepipe.engine.work import Estimate, Group, Step, Weights, Work
@@ -42,7 +41,7 @@ class BlockSource(Protocol):
         """A block's bytes."""
         ...
 
-    def trits(self, estimate: Estimate, dtype: DType, count: int) -> Buffer:
+    def trits(self, estimate: Estimate, count: int) -> Buffer:
         """Packed trits of `count` weights."""
         ...
 
@@ -82,12 +81,12 @@ class FetchedBlocks:
             self._verified.add(block)
         return raw
 
-    def trits(self, estimate: Estimate, dtype: DType, count: int) -> Buffer:
+    def trits(self, estimate: Estimate, count: int) -> Buffer:
         """Packed trits, compared with the profile's hash. Raises Corruption, CodecError."""
         layer = self._work.coarse.get((estimate.block, estimate.base))
         if layer is None:
             raw, base = self.raw(estimate.block), self.raw(estimate.base)
-            return trits_from_weights(estimate, raw, base, dtype).data
+            return trits_from_weights(estimate, raw, base, estimate.dtype).data
         payload = self._payloads[layer.pack, layer.offset]
         return trits_from_layer(estimate, payload, count).data
 
@@ -130,12 +129,7 @@ class FetchedBlocks:
     def _needed(self, step: Step) -> Iterator[BlockId]:
         """Every block that a step makes use of, once each, the bases they lean on included."""
         seen: set[BlockId] = set()
-        stack = [piece.block for piece in step.base.pieces] if step.base is not None else []
-        for one in step.inputs:
-            if isinstance(one, Weights):
-                stack += [piece.block for piece in one.pieces]
-            elif isinstance(one, Estimate):
-                stack.append(one.block)
+        stack = list(step.making.blocks())
         while stack:
             block = stack.pop()
             if block in seen:
@@ -171,10 +165,10 @@ class RepairedBlocks:
             self._raws[block] = self._readers[source].read([block])[0]
         return self._raws[block]
 
-    def trits(self, estimate: Estimate, dtype: DType, count: int) -> Buffer:
+    def trits(self, estimate: Estimate, count: int) -> Buffer:
         """Packed trits from the block's exact bytes."""
         raw, base = self.raw(estimate.block), self.raw(estimate.base)
-        return trits_from_weights(estimate, raw, base, dtype).data
+        return trits_from_weights(estimate, raw, base, estimate.dtype).data
 
     def done(self, step: Step) -> None:
         """Keep nothing."""

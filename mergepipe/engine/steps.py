@@ -1,34 +1,43 @@
-"""From a plan's tensor to steps: one output block each, or a block that is known without work."""
+"""From a planned line to steps: one output block each, or blocks that are known without work."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from mergepipe.dtypes import dtype_of
 from mergepipe.engine.estimates import CoarseColumns
 from mergepipe.engine.grids import InputTensor
-from mergepipe.engine.memo import memo_head, memo_key
-from mergepipe.engine.work import UNCHANGED, Input, Piece, Step, TensorTask, Weights
+from mergepipe.engine.memo import memo_key
+from mergepipe.engine.work import (
+    UNCHANGED,
+    Adapted,
+    Computed,
+    Input,
+    LineTask,
+    Making,
+    Piece,
+    Product,
+    Step,
+    Weights,
+)
 from mergepipe.errors import MergeInputError
 from mergepipe.ids import BlockId, ObjectId
-from mergepipe.methods import ExpertScalars, Method, Scalars, find, tensor_key
+from mergepipe.methods import Method
+from mergepipe.methods.sweeps import WEIGHTED_SUM
 from mergepipe.names import quoted
-from mergepipe.objects.merging import Depth, Plan, PlanExpert, TensorPlan, TermKind
-from mergepipe.objects.records import Tensor
-from mergepipe.objects.store import ObjectStore
-from mergepipe.planner.steps import Grid, output_block_bytes
+from mergepipe.objects.merging import Depth, TermKind
+from mergepipe.planner.steps import Grid
 
-_AGAIN = "make the plan again"
-# What coarse readings take from profiles, by expert, its tensor and the base's.
-Columns: TypeAlias = Mapping[tuple[int, ObjectId, ObjectId], CoarseColumns]
+AGAIN = "make the plan again"
+# An input that is there, to be read or computed.
+Present: TypeAlias = Weights | Computed | Adapted
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """An output block that needs no work: the base's."""
+    """Output blocks that need no work, from number `index` on: the base's."""
 
     index: int
-    block: BlockId
+    blocks: tuple[BlockId, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,214 +48,206 @@ class KeptTensor:
 
 
 @dataclass(frozen=True, slots=True)
-class MergedTensor:
-    """An output tensor that is made block by block."""
+class LaidInput:
+    """One input of a line, or its base: a stored tensor, what another line makes, or neither."""
 
-    task: TensorTask
+    source: "InputTensor | MergedTensor | None"
+    kind: TermKind = TermKind.FULL
+    product: Product | None = None
+    columns: CoarseColumns | None = None
+
+    @property
+    def stored(self) -> InputTensor | None:
+        """The stored tensor, if it is one as it stands."""
+        plain = isinstance(self.source, InputTensor) and self.product is None
+        return self.source if plain and isinstance(self.source, InputTensor) else None
+
+
+@dataclass(frozen=True, slots=True)
+class MergedTensor:
+    """A tensor that is made block by block, or unit by unit of `unit` blocks."""
+
+    task: LineTask
     shape: tuple[int, ...]
     block_bytes: int
     grid: Grid
     method: Method
-    base: InputTensor | None
-    experts: tuple[InputTensor | None, ...]
+    base: LaidInput | None
+    inputs: tuple[LaidInput, ...]
     depths: tuple[bytes, ...]
-    columns: tuple[CoarseColumns | None, ...]
-    memo_head: bytes
+    unit: int
+    heads: Mapping[int, bytes] = field(repr=False)
 
     @property
     def streamed(self) -> bool:
         """Whether it is made in one go, because an input's block serves several of its own."""
-        inputs = (self.base, *self.experts)
-        return any(one is not None and one.grid != self.grid for one in inputs)
+        return any(one.grid != self.grid for one in self.tensors())
+
+    def tensors(self) -> Iterator[InputTensor]:
+        """All stored tensors that it is made of."""
+        for one in (self.base, *self.inputs):
+            if one is not None and isinstance(one.source, InputTensor):
+                yield one.source
+            elif one is not None and isinstance(one.source, MergedTensor):
+                yield from one.source.tensors()
 
     def steps(self) -> Iterator[Step | Known]:
-        """What makes each block, in order."""
-        return map(self.step, range(self.grid.blocks))
+        """What makes each unit, in order."""
+        for first in range(0, self.grid.blocks, self.unit):
+            yield self.step(first)
 
     def step(self, index: int) -> Step | Known:
-        """What makes block `index`."""
-        start, end = self.grid.span(index)
-        base = () if self.base is None else self.base.pieces(start, end)
-        noop = self.method.omitted_is_noop and self.task.base == self.task.dtype
-        kept = noop and len(base) == 1 and base[0].whole
-        inputs = tuple(
-            self._input(expert, index, (start, end), base) for expert in range(len(self.experts))
-        )
-        # Left out, equal by the plan, or planned exactly and equal all the same.
-        if kept and all(one is UNCHANGED for one in inputs):
-            return Known(index, base[0].block)
-        return self._step(index, base, inputs, needs_base=self.method.needs_base)
+        """What makes the unit that begins with block `index`."""
+        count, start, end = self._span(index)
+        made = self.made(start, end)
+        if isinstance(made, Weights) and all(piece.whole for piece in made.pieces):
+            pieces = made.pieces
+            lengths = [self.grid.span(index + number) for number in range(count)]
+            width = self.task.dtype.bits // 8
+            if [piece.end for piece in pieces] == [(b - a) * width for a, b in lengths]:
+                return Known(index, tuple(piece.block for piece in pieces))
+        if isinstance(made, Computed) and made.making.task is self.task:
+            return self._step(index, made.making)
+        # The base, but in other pieces than the output's, or made by another line.
+        base = self._base(start, end)
+        return self._step(index, Making(self.task, base, (UNCHANGED,) * len(self.inputs)))
 
-    def reading(self, index: int, experts: Collection[int], *, deltas: bool) -> Step:
-        """What it takes to look at block `index` of these experts (the others are left out).
+    def reading(self, index: int, inputs: Collection[int], *, deltas: bool) -> Step:
+        """What it takes to look at the unit of block `index` in these inputs, the others left out.
 
         `deltas`: at their differences from the base, which is then read too.
         """
-        start, end = self.grid.span(index)
-        base = () if self.base is None else self.base.pieces(start, end)
-        inputs = tuple(
-            self._input(expert, index, (start, end), base) if expert in experts else UNCHANGED
-            for expert in range(len(self.experts))
+        _, start, end = self._span(index)
+        base = self._base(start, end)
+        found = tuple(
+            self._input(place, start, end, base) if place in inputs else UNCHANGED
+            for place in range(len(self.inputs))
         )
-        return self._step(index, base, inputs, needs_base=deltas)
+        return self._step(index, self._making(base, found, needs_base=deltas))
 
-    def _step(
+    def made(self, start: int, end: int) -> Present:
+        """What elements `start` to `end` are: made here, or the base's where nothing changes it."""
+        base = self._base(start, end)
+        inputs = tuple(self._input(place, start, end, base) for place in range(len(self.inputs)))
+        # Left out, equal by the plan, or planned exactly and equal all the same.
+        if base is not None and self.method.omitted_is_noop:
+            still = all(one is UNCHANGED for one in inputs)
+            if still and not isinstance(base, Adapted) and _dtype(base) == self.task.dtype:
+                return base
+        return Computed(self._making(base, inputs, needs_base=self._needs_base))
+
+    @property
+    def _needs_base(self) -> bool:
+        """Whether the result depends on a base that is there, even if nothing is left out."""
+        return self.method.needs_base or self.method.sweep is not WEIGHTED_SUM
+
+    def _span(self, index: int) -> tuple[int, int, int]:
+        """Of the unit that begins with block `index`: its blocks, first element, and end."""
+        count = min(self.unit, self.grid.blocks - index)
+        return count, self.grid.span(index)[0], self.grid.span(index + count - 1)[1]
+
+    def _step(self, index: int, making: Making) -> Step:
+        count, start, end = self._span(index)
+        return Step(
+            making,
+            index,
+            count,
+            start,
+            end - start,
+            self.block_bytes,
+            tuple(dict.fromkeys(piece.block for piece in self._under(start, end))),
+            memo_key(self.heads, making, start),
+        )
+
+    def _under(self, start: int, end: int) -> Iterator[Piece]:
+        """The stored bases' pieces under a range, of this line and of all under it."""
+        if self.base is not None and isinstance(self.base.source, InputTensor):
+            yield from self.base.source.pieces(start, end)
+        for one in (self.base, *self.inputs):
+            if one is not None and isinstance(one.source, MergedTensor):
+                yield from one.source._under(start, end)
+
+    def _making(
         self,
-        index: int,
-        base: tuple[Piece, ...],
+        base: Present | None,
         inputs: tuple[Input, ...],
         *,
         needs_base: bool,
-    ) -> Step:
-        start, end = self.grid.span(index)
-        full = all(isinstance(one, Weights) for one in inputs)
-        alone = full and not needs_base and set(self.task.kinds) == {TermKind.FULL}
-        if not base and not alone:
+    ) -> Making:
+        alone = not needs_base and all(_is_full(one) for one in inputs)
+        if base is None and not all(_is_full(one) for one in inputs):
             raise MergeInputError(
                 f"tensor {quoted(self.task.name)}: something is left out, and there is no base"
             )
-        used = Weights(base) if base and not alone else None
-        key = memo_key(self.memo_head, self.task, start, used, inputs)
-        under = tuple(piece.block for piece in base)
-        return Step(self.task, index, start, end - start, used, inputs, under, key)
+        return Making(self.task, None if alone else base, inputs)
 
-    def _input(
-        self, expert: int, index: int, span: tuple[int, int], base: tuple[Piece, ...]
-    ) -> Input:
-        tensor, depth = self.experts[expert], self.depths[expert][index]
-        if tensor is None or depth in (Depth.OMITTED, Depth.EQUAL):
-            return UNCHANGED
-        if depth == Depth.COARSE:
-            columns = self.columns[expert]
-            if columns is None or len(base) != 1 or not base[0].whole:
-                raise MergeInputError(
-                    f"tensor {quoted(self.task.name)}, expert {expert}: nothing to read coarsely",
-                    _AGAIN,
-                )
-            return columns.estimate(index, tensor.blocks[index], base[0].block)
-        pieces = tensor.pieces(*span)
-        full = self.task.kinds[expert] is TermKind.FULL
-        same = full and pieces == base and self.base is not None and tensor.dtype == self.base.dtype
-        return UNCHANGED if same else Weights(pieces)
+    def _base(self, start: int, end: int) -> Present | None:
+        return None if self.base is None else self._read(self.base, start, end)
 
-
-def method_of(plan: Plan) -> Method:
-    """The method of a plan. Raises MergeInputError if this release's has other bytes."""
-    method = find(plan.method)
-    if method.version != plan.version:
-        raise MergeInputError(
-            f"the plan was made for version {plan.version} of {method.name}; "
-            f"this is version {method.version}",
-            _AGAIN,
-        )
-    return method
-
-
-@dataclass(frozen=True, slots=True)
-class TensorLaying:
-    """How one tensor of a plan is made. `inputs`, `method` and `seed` are the plan's."""
-
-    tensor: TensorPlan
-    inputs: Sequence[PlanExpert]
-    method: Method
-    seed: int
-    objects: ObjectStore
-
-    def lay(self, number: int, layout: ObjectId, columns: Columns) -> MergedTensor | KeptTensor:
-        """Tensor `number` of the plan; `layout` is the layout's tensor of that place.
-
-        Raises MergeInputError naming tensor and expert where plan and inputs do not fit.
-        """
-        like = self.objects.tensor(layout)
-        if not self.tensor.depths:
-            kept = self.tensor.base or layout
-            self._stored(kept, like, "the base")
-            return KeptTensor(kept)
-        kinds = tuple(expert.kind for expert in self.inputs)
-        if TermKind.LOW_RANK in kinds or any(self.tensor.factors):
-            raise MergeInputError(f"{self._what()}: low-rank inputs cannot be merged yet")
-        grid = Grid.of(like)
-        base = None if self.tensor.base is None else self._input(self.tensor.base, like, "the base")
-        experts = tuple(
-            None if identity is None else self._input(identity, like, f"expert {index}")
-            for index, identity in enumerate(self.tensor.experts)
-        )
-        self._check_depths(grid, experts)
-        base_id = self.tensor.base
-        found = tuple(
-            None if own is None or base_id is None else columns.get((expert, own, base_id))
-            for expert, own in enumerate(self.tensor.experts)
-        )
-        dtype = dtype_of(self.tensor.dtype)
-        task = TensorTask(
-            number,
-            self.tensor.name,
-            self.method.name,
-            self._scalars(),
-            dtype,
-            None if base is None else base.dtype,
-            tuple(None if expert is None else expert.dtype for expert in experts),
-            kinds,
-            self.seed,
-            tensor_key(self.tensor.name),
-            like.shape[-1] if like.shape else 1,
-        )
-        return MergedTensor(
-            task,
-            like.shape,
-            output_block_bytes(like, dtype),
-            grid,
-            self.method,
-            base,
-            experts,
-            self.tensor.depths,
-            found,
-            memo_head(self.method, task),
-        )
-
-    def _input(self, identity: ObjectId, like: Tensor, who: str) -> InputTensor:
-        return InputTensor.of(self._stored(identity, like, who))
-
-    def _stored(self, identity: ObjectId, like: Tensor, who: str) -> Tensor:
-        found = self.objects.tensor(identity)
-        if found.shape != like.shape:
-            raise MergeInputError(
-                f"{self._what()}: {who} has shape {list(found.shape)}, not {list(like.shape)}"
-            )
+    def _read(self, one: LaidInput, start: int, end: int) -> Present:
+        """A range of an input that is there."""
+        found: Present | None = None
+        if isinstance(one.source, InputTensor):
+            delta = one.kind is TermKind.DELTA
+            found = Weights(one.source.pieces(start, end), one.source.dtype, delta)
+        elif one.source is not None:
+            found = one.source.made(start, end)
+        if one.product is not None:
+            if isinstance(found, Adapted):
+                raise MergeInputError(f"tensor {quoted(self.task.name)}: factors upon factors")
+            return Adapted(found, one.product)
+        assert found is not None
         return found
 
-    def _check_depths(self, grid: Grid, experts: tuple[InputTensor | None, ...]) -> None:
-        count = len(self.inputs)
-        if not len(experts) == len(self.tensor.scalars) == len(self.tensor.depths) == count:
-            raise MergeInputError(f"{self._what()}: the plan does not name every expert", _AGAIN)
-        for index, (expert, own) in enumerate(zip(experts, self.tensor.depths, strict=True)):
-            depths = set(own)
-            if len(own) != grid.blocks or max(depths, default=0) > Depth.EQUAL:
-                raise MergeInputError(
-                    f"{self._what()}: the depths of expert {index} do not fit its blocks", _AGAIN
-                )
-            if expert is None and depths & {Depth.COARSE, Depth.EXACT}:
-                raise MergeInputError(f"{self._what()}: expert {index} does not have it", _AGAIN)
-            if (
-                expert is not None
-                and expert.grid != grid
-                and (Depth.COARSE in depths or (Depth.EXACT in depths and len(depths) > 1))
-            ):
-                raise MergeInputError(
-                    f"{self._what()}: expert {index} is cut into other blocks than the output",
-                    "such a tensor is read exactly as a whole or not at all",
-                )
+    def _input(self, place: int, start: int, end: int, base: Present | None) -> Input:
+        one = self.inputs[place]
+        touched = self.grid.under(start, end)
+        depths = set(self.depths[place][touched.start : touched.stop])
+        missing = one.source is None and one.product is None
+        if missing or not depths & {Depth.COARSE, Depth.EXACT}:
+            return UNCHANGED
+        if depths == {Depth.COARSE}:
+            return self._coarse(one, place, touched, (start, end), base)
+        if depths - {Depth.EXACT, Depth.EQUAL}:
+            raise MergeInputError(
+                f"tensor {quoted(self.task.name)}, input {place}: several blocks are taken at "
+                "once, and not all of them exactly",
+                AGAIN,
+            )
+        found = self._read(one, start, end)
+        return UNCHANGED if found == base and not isinstance(found, Adapted) else found
 
-    def _scalars(self) -> Scalars:
-        return Scalars(
-            tuple(
-                ExpertScalars(own.weight, own.threshold, own.coarse_scale, own.density, own.rescale)
-                for own in self.tensor.scalars
-            ),
-            self.tensor.elect,
-            self.tensor.normalize,
-            self.tensor.scale,
-        )
+    def _coarse(
+        self,
+        one: LaidInput,
+        place: int,
+        touched: range,
+        span: tuple[int, int],
+        base: Present | None,
+    ) -> Input:
+        stored = one.stored
+        whole = isinstance(base, Weights) and len(base.pieces) == 1 and base.pieces[0].whole
+        if (
+            stored is None
+            or one.columns is None
+            or not whole
+            or self.grid.span(touched.start) != span
+        ):
+            raise MergeInputError(
+                f"tensor {quoted(self.task.name)}, input {place}: nothing to read coarsely", AGAIN
+            )
+        assert isinstance(base, Weights)
+        index = touched.start
+        block = stored.blocks[index]
+        return one.columns.estimate(index, block, base.pieces[0].block, stored.dtype)
 
-    def _what(self) -> str:
-        return f"tensor {quoted(self.tensor.name)}"
+
+def _is_full(one: Input) -> bool:
+    """Whether an input holds weights, so that no base is needed to know them."""
+    if isinstance(one, Adapted):
+        return one.of is not None
+    return isinstance(one, Computed) or (isinstance(one, Weights) and not one.delta)
+
+
+def _dtype(one: Weights | Computed) -> object:
+    return one.dtype if isinstance(one, Weights) else one.making.task.dtype

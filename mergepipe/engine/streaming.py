@@ -12,16 +12,17 @@ from typing import Protocol
 
 from mergepipe.engine.batches import Batcher
 from mergepipe.engine.computing import Worker
-from mergepipe.engine.estimates import CoarseColumns, coarse_columns
+from mergepipe.engine.estimates import columns_of
 from mergepipe.engine.executors import Executor
+from mergepipe.engine.laying import Laying
 from mergepipe.engine.memo import Memory
-from mergepipe.engine.steps import Columns, KeptTensor, Known, MergedTensor, TensorLaying, method_of
+from mergepipe.engine.steps import KeptTensor, Known, MergedTensor
 from mergepipe.engine.work import Step, Work
 from mergepipe.errors import MergeInputError
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.names import quoted
 from mergepipe.objects.encoding import encode
-from mergepipe.objects.merging import Depth, Plan, PlanExpert, TensorPlan
+from mergepipe.objects.merging import Plan
 from mergepipe.objects.records import Safetensors, Snapshot, Tensor
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.encoding import EncodedBlock
@@ -102,33 +103,32 @@ class Streaming:
     _outputs: dict[int, _Output | ObjectId] = field(default_factory=dict)
     _tally: _Tally = field(default_factory=_Tally)
 
-    def run(self, layout: Sequence[ObjectId]) -> Streamed:
+    def run(self) -> Streamed:
         """Make every tensor of the plan; blocks and tensor objects are in the sink then.
 
-        `layout` is from `layout_tensors`. Raises MergeInputError where plan and inputs do not fit,
-        Corruption, MissingObject, NoSpace.
+        Raises MergeInputError where plan and inputs do not fit, Corruption, MissingObject, NoSpace.
         """
-        for results in self.executor.results(self._works(layout), self.worker):
+        numbers = [place for place, line in enumerate(self.plan.lines) if line.file is not None]
+        for results in self.executor.results(self._works(numbers), self.worker):
             made = 0
             for result in results:
-                self._put(result.step, result.block)
-                self.memo.remember(result.step, result.block)
-                if result.encoded is not None and not self.sink.has_block(result.block):
-                    self.sink.add_block(result.encoded)
+                self._put(result.step, result.blocks)
+                self.memo.remember(result.step, result.blocks)
+                for block, encoded in zip(result.blocks, result.encoded, strict=True):
+                    if encoded is not None and not self.sink.has_block(block):
+                        self.sink.add_block(encoded)
                 made += result.step.output_bytes
-            self._tally.computed += len(results)
+                self._tally.computed += len(result.blocks)
             self.progress.advance(made, self.sink.stored_bytes)
-        ids = tuple(self._finished(number) for number in range(len(layout)))
+        ids = tuple(self._finished(number) for number in numbers)
         return Streamed(ids, self._tally.computed, self._tally.remembered, self._tally.kept)
 
-    def _works(self, layout: Sequence[ObjectId]) -> Iterator[Work]:
-        method = method_of(self.plan)
-        columns = columns_of(self.plan.experts, self.plan.tensors, self.objects)
+    def _works(self, numbers: Sequence[int]) -> Iterator[Work]:
+        columns = columns_of(self.plan.lines, self.plan.profiles, self.objects)
+        laying = Laying(self.plan.lines, self.plan.seed, self.objects, columns)
         waiting: list[Step] = []
-        for number, like in enumerate(layout):
-            tensor = TensorLaying(
-                self.plan.tensors[number], self.plan.experts, method, self.plan.seed, self.objects
-            ).lay(number, like, columns)
+        for number in numbers:
+            tensor = laying.lay(number)
             if isinstance(tensor, KeptTensor):
                 self._outputs[number] = tensor.tensor
                 continue
@@ -154,8 +154,8 @@ class Streaming:
         assert isinstance(output, _Output)
         for step in tensor.steps():
             if isinstance(step, Known):
-                output.blocks[step.index] = step.block
-                self._tally.kept += 1
+                output.blocks[step.index : step.index + len(step.blocks)] = step.blocks
+                self._tally.kept += len(step.blocks)
             else:
                 yield step
 
@@ -167,14 +167,14 @@ class Streaming:
                 new.append(step)
             else:
                 self._put(step, known)
-                self._tally.remembered += 1
+                self._tally.remembered += len(known)
                 self.progress.advance(step.output_bytes)
         return self.batcher.works(new, streamed=streamed) if new else iter(())
 
-    def _put(self, step: Step, block: BlockId) -> None:
+    def _put(self, step: Step, blocks: Sequence[BlockId]) -> None:
         output = self._outputs[step.task.number]
         assert isinstance(output, _Output)
-        output.blocks[step.index] = block
+        output.blocks[step.index : step.index + len(blocks)] = blocks
 
     def _finished(self, number: int) -> ObjectId:
         output = self._outputs.pop(number)
@@ -185,49 +185,20 @@ class Streaming:
         )
 
 
-def columns_of(
-    experts: Sequence[PlanExpert], tensors: Sequence[TensorPlan], objects: ObjectStore
-) -> Columns:
-    """What coarse readings need, of every expert and tensor; one profile in memory at a time."""
-    found: dict[tuple[int, ObjectId, ObjectId], CoarseColumns] = {}
-    for index, expert in enumerate(experts):
-        pairs = {
-            (own, tensor.base)
-            for tensor in tensors
-            if tensor.depths
-            and Depth.COARSE in tensor.depths[index]
-            and (own := tensor.experts[index]) is not None
-            and tensor.base is not None
-        }
-        if pairs and expert.profile is None:
-            raise MergeInputError(
-                f"the plan reads expert {index} coarsely but names no profile of it",
-                "make the plan again",
-            )
-        if pairs and expert.profile is not None:
-            columns = coarse_columns(expert.profile, pairs, objects)
-            found |= {(index, *pair): own for pair, own in columns.items()}
-    return found
-
-
-def layout_tensors(plan: Plan, objects: ObjectStore) -> list[ObjectId]:
-    """The layout's tensor at each place of the plan.
-
-    Raises MergeInputError unless the plan names every tensor of the layout, in its order.
-    """
+def check_layout(plan: Plan, objects: ObjectStore) -> None:
+    """Raise MergeInputError unless the plan makes every tensor of its layout, in their order."""
     snapshot = objects.load(plan.layout, Snapshot)
     entries = [
-        (file.path, entry.name, entry.tensor)
+        (file.path, entry.name)
         for file in snapshot.files
         if isinstance(file.content, Safetensors)
         for entry in file.content.tensors
     ]
-    if [entry[:2] for entry in entries] != [(one.file, one.name) for one in plan.tensors]:
-        planned = {(one.file, one.name) for one in plan.tensors}
-        missing = [name for path, name, _ in entries if (path, name) not in planned]
+    if entries != [(one.file, one.name) for one in plan.made]:
+        planned = {(one.file, one.name) for one in plan.made}
+        missing = [name for path, name in entries if (path, name) not in planned]
         raise MergeInputError(
             "the plan does not name the tensors of its layout in their order"
             + (f": {quoted(missing[0])} is missing" if missing else ""),
             "make the plan again",
         )
-    return [tensor for _, _, tensor in entries]

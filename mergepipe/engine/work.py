@@ -1,18 +1,18 @@
 """Units of merge work: plain frozen values, runnable anywhere that can read the blocks, any time.
 
-A `Step` makes one output block. A `Work` is a few neighbouring steps with the places of all records
-that they read, so that reads per pack can be joined; running it twice gives the same bytes and
-changes nothing.
+A `Step` makes one output block, or a few where a method takes whole rows or the whole tensor; what
+earlier lines make is computed inside it. A `Work` is a few neighbouring steps with the places of
+all records that they read, so that reads per pack can be joined; running it twice gives the same
+bytes and changes nothing.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from mergepipe.dtypes import DType
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.methods import Scalars
-from mergepipe.objects.merging import TermKind
 from mergepipe.packs.encodings import Encoding
 from mergepipe.packs.index import Location
 
@@ -34,9 +34,11 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """An input read exactly: the pieces that make up the step's range, in order."""
+    """An input read exactly: the pieces that make up the step's range, in order; or a delta."""
 
     pieces: tuple[Piece, ...]
+    dtype: DType
+    delta: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Estimate:
     magnitude: float
     threshold: float
     digest: bytes
+    dtype: DType
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +62,51 @@ class Unchanged:
 
 
 UNCHANGED = Unchanged()
-Input: TypeAlias = Weights | Estimate | Unchanged
 
 
 @dataclass(frozen=True, slots=True)
-class TensorTask:
-    """What all steps of one tensor share: everything resolved, nothing to look up.
+class Factor:
+    """One of two low-rank factors, a stored matrix of rows x columns."""
 
-    number       place of the tensor in the plan
-    experts      dtype of each expert's tensor; None where it has none
-    kinds        what they hold
+    blocks: tuple[BlockId, ...]
+    dtype: DType
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A low-rank difference: scale * up @ down, or its transpose; of the whole tensor."""
+
+    up: Factor
+    down: Factor
+    scale: float
+    transposed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """An input changed by low-rank factors: weights and a product, or (of None) a product alone."""
+
+    of: "Weights | Computed | None"
+    product: Product
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """An input that another line makes, for the same elements."""
+
+    making: "Making"
+
+
+Input: TypeAlias = Weights | Estimate | Unchanged | Adapted | Computed
+
+
+@dataclass(frozen=True, slots=True)
+class LineTask:
+    """What all steps of one line share: everything resolved, nothing to look up.
+
+    number       of the line in the plan
     row_length   elements of a row
     """
 
@@ -77,35 +115,77 @@ class TensorTask:
     method: str
     scalars: Scalars
     dtype: DType
-    base: DType | None
-    experts: tuple[DType | None, ...]
-    kinds: tuple[TermKind, ...]
     seed: int
     tensor_key: int
     row_length: int
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One output block: elements [start, start + length) of a tensor, block `index` of its grid.
+class Making:
+    """How a range of one line is made. `base`: None where the result does not depend on it."""
 
-    base   None where the result does not depend on it
-    under  the base's blocks under the range, whether they are used or only leaned on
-    memo   key under which the result is remembered
+    task: LineTask
+    base: Input | None
+    inputs: tuple[Input, ...]
+
+    def inner(self) -> "Iterator[Making]":
+        """Itself, and how the lines under it are made; one that is taken in twice comes twice."""
+        yield self
+        for one in (self.base, *self.inputs):
+            if isinstance(one, Adapted):
+                one = one.of
+            if isinstance(one, Computed):
+                yield from one.making.inner()
+
+    def terms(self) -> "Iterator[Input]":
+        """Every input at any depth, bases among them: what is to be read or computed."""
+        for making in self.inner():
+            if making.base is not None:
+                yield making.base
+            yield from making.inputs
+
+    def products(self) -> "Iterator[Product]":
+        """Every low-rank difference in it."""
+        for one in self.terms():
+            if isinstance(one, Adapted):
+                yield one.product
+
+    def blocks(self) -> "Iterator[BlockId]":
+        """Every block that goes in, in order; those that others lean on, and factors, aside."""
+        for one in self.terms():
+            whole = one.of if isinstance(one, Adapted) else one
+            if isinstance(whole, Weights):
+                yield from (piece.block for piece in whole.pieces)
+            elif isinstance(whole, Estimate):
+                yield whole.block
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Output blocks [index, index + blocks) of a tensor, elements [start, start + length).
+
+    block_bytes  of the output: where its blocks end
+    under        the bases' blocks under the range, whether they are used or only leaned on
+    memo         key under which the result is remembered
     """
 
-    task: TensorTask
+    making: Making
     index: int
+    blocks: int
     start: int
     length: int
-    base: Weights | None
-    inputs: tuple[Input, ...]
+    block_bytes: int
     under: tuple[BlockId, ...]
     memo: bytes
 
     @property
+    def task(self) -> LineTask:
+        """Of the line whose blocks it makes."""
+        return self.making.task
+
+    @property
     def output_bytes(self) -> int:
-        """Raw size of the block it makes."""
+        """Raw size of the blocks it makes."""
         return self.length * self.task.dtype.bits // 8
 
 
@@ -132,6 +212,7 @@ class Work:
 
     encodings  how each block that is read exactly is stored, and every base it leans on
     coarse     the coarse layer of (block, base); an estimate without one is derived exactly
+    factors    the bytes of every factor
     encode     whether results are to be encoded for storage, or only named
     """
 
@@ -140,6 +221,7 @@ class Work:
     encodings: Mapping[BlockId, Encoding]
     coarse: Mapping[tuple[BlockId, BlockId], Location]
     permit: Permit
+    factors: Mapping[Factor, bytes] = field(default_factory=dict)
     encode: bool = True
 
     @property

@@ -4,7 +4,7 @@ Columns are little-endian arrays kept as bytes; `catalog.view` and the planner g
 """
 
 from enum import IntEnum
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import msgspec
 
@@ -63,66 +63,107 @@ class TermKind(IntEnum):
     LOW_RANK = 2
 
 
-class PlanExpert(Part, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One input of a plan. `profile` is named where one of its blocks is not read exactly."""
-
-    snapshot: ObjectId
-    profile: ObjectId | None
-    kind: TermKind = TermKind.FULL
-
-
-class PlanScalars(Part, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One expert's resolved numbers for one tensor (methods.terms.ExpertScalars)."""
-
-    weight: float
-    threshold: float
-    coarse_scale: float
-    density: float
-    rescale: float
-
-
 class LowRank(Part, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A low-rank difference: `scale` times the product of two stored tensors, up @ down."""
+    """A low-rank difference: `scale` times the product of two stored tensors, up @ down.
+
+    transposed  the difference is the product turned round: up and down are those of the transpose
+    """
 
     up: ObjectId
     down: ObjectId
     scale: float
+    transposed: bool = False
 
 
-class TensorPlan(Part, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """How one output tensor is made. Without `depths` it is the tensor `base`, as it stands."""
+class PlanProfile(Part, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The profile of a model against another (places among the plan's models)."""
 
-    file: str
+    model: int
+    base: int
+    profile: ObjectId
+
+
+# A resolved number of a method, by its name in methods.terms; what has its default is left out.
+Number: TypeAlias = tuple[str, bool | float | tuple[float, ...]]
+
+
+class PlanInput(Part, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One term of a line, or its base.
+
+    model    place among the plan's models, -1 for a tensor that a line makes
+    source   a stored tensor, the number of the line that makes it, or None: it is not there
+    """
+
+    model: int
+    source: ObjectId | int | None
+    kind: TermKind = TermKind.FULL
+    factors: LowRank | None = None
+
+    @property
+    def stored(self) -> ObjectId | None:
+        """The stored tensor, if it is one."""
+        return self.source if isinstance(self.source, bytes) else None
+
+    @property
+    def made(self) -> int | None:
+        """The line that makes it, if one does."""
+        return self.source if isinstance(self.source, int) else None
+
+
+class LinePlan(Part, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """How one tensor is made. With `copied` it is that stored tensor, and has no depths."""
+
+    file: str | None
     name: str
+    like: ObjectId
     dtype: str
-    base: ObjectId | None
-    experts: tuple[ObjectId | None, ...]
-    depths: tuple[bytes, ...]
-    elect: bool
-    normalize: bool
-    scale: float
-    scalars: tuple[PlanScalars, ...]
-    factors: tuple[LowRank | None, ...] = ()
+    method: str
+    version: int
+    base: PlanInput | None
+    inputs: tuple[PlanInput, ...]
+    copied: ObjectId | None = None
+    depths: tuple[bytes, ...] = ()
+    numbers: tuple[Number, ...] = ()
+    input_numbers: tuple[tuple[Number, ...], ...] = ()
 
 
 class Plan(Record, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """How deep to read each block of each expert, and what to do with it."""
+    """How deep to read each block of each input, and what to do with it."""
 
     KIND: ClassVar[str] = "plan"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
-    method: str
-    version: int
     seed: int
     layout: ObjectId
     base: ObjectId | None
-    experts: tuple[PlanExpert, ...]
-    tensors: tuple[TensorPlan, ...]
+    models: tuple[ObjectId, ...]
+    profiles: tuple[PlanProfile, ...]
+    lines: tuple[LinePlan, ...]
+
+    @property
+    def method(self) -> str:
+        """What its lines do: the name of their method, or of each in the order of first use."""
+        return ", ".join(dict.fromkeys(line.method for line in self.lines))
+
+    @property
+    def made(self) -> tuple[LinePlan, ...]:
+        """The lines that files hold, in the order of the layout."""
+        return tuple(line for line in self.lines if line.file is not None)
+
+    @property
+    def experts(self) -> tuple[int, ...]:
+        """The models that are merged: all but those that are only leaned on."""
+        merged = {one.model for line in self.lines for one in line.inputs}
+        bases = {line.base.model for line in self.lines if line.base is not None}
+        return tuple(
+            place for place in range(len(self.models)) if place in merged or place not in bases
+        )
 
 
-class ExpertUse(Part, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """How many of an expert's blocks were used at each depth, and their raw bytes."""
+class InputUse(Part, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """How many blocks of a model's tensor were used at each depth, and their raw bytes."""
 
+    model: int
     exact: int
     coarse: int
     omitted: int
@@ -131,25 +172,25 @@ class ExpertUse(Part, frozen=True, array_like=True, forbid_unknown_fields=True):
 
 
 class TensorManifest(Part, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One output tensor and what it was made of."""
+    """One output tensor and what it was made of; `inputs` are those of models, at any stage."""
 
     name: str
     tensor: ObjectId
-    experts: tuple[ExpertUse, ...]
+    inputs: tuple[InputUse, ...]
 
 
 class Manifest(Record, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What a merge was made of. Follows from its plan and output alone."""
 
     KIND: ClassVar[str] = "manifest"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     plan: ObjectId
     method: str
     seed: int
     layout: ObjectId
     base: ObjectId | None
-    experts: tuple[ObjectId, ...]
+    models: tuple[ObjectId, ...]
     output: ObjectId
     tensors: tuple[TensorManifest, ...]
 

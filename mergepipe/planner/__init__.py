@@ -1,8 +1,10 @@
-"""Recipe to plan: how deep to read each expert block under a byte budget."""
+"""Recipe to merge to plan: how deep to read each expert block under a byte budget."""
 
 from mergepipe.planner.budget import Budget
 from mergepipe.planner.build import PlannedMerge, build_plan
 from mergepipe.planner.explain import Explanation, costs_of, explain
+from mergepipe.planner.inputs import Tensors, expand
+from mergepipe.planner.lines import Line, LineInput, Made, Merge
 from mergepipe.planner.planner import Catalog, Planner, Revision
 from mergepipe.planner.reads import stored_encodings
 from mergepipe.planner.recipe import Expert, Model, PerTensor, Recipe
@@ -16,8 +18,12 @@ __all__ = [
     "Expert",
     "ExpertCost",
     "Explanation",
+    "Line",
+    "LineInput",
+    "Made",
     "Measure",
     "Measured",
+    "Merge",
     "Model",
     "PerTensor",
     "PlannedMerge",
@@ -25,8 +31,10 @@ __all__ = [
     "Recipe",
     "Revision",
     "TensorCost",
+    "Tensors",
     "build_plan",
     "costs_of",
+    "expand",
     "explain",
     "stored_encodings",
 ]

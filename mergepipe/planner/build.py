@@ -1,4 +1,4 @@
-"""From a recipe and a budget to a plan, and what it costs."""
+"""From a merge and a budget to a plan, and what it costs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,38 +7,40 @@ import numpy as np
 
 from mergepipe.errors import MergeInputError, OverBudget
 from mergepipe.ids import ObjectId, object_id
-from mergepipe.methods import registry
-from mergepipe.methods.protocol import Method, Need
+from mergepipe.methods.protocol import Need
 from mergepipe.names import quoted
 from mergepipe.objects.encoding import encode
-from mergepipe.objects.merging import Depth, Plan, PlanExpert, TensorPlan
+from mergepipe.objects.merging import Depth, LinePlan, Plan, PlanProfile
 from mergepipe.planner.budget import Budget, too_small
-from mergepipe.planner.costs import NOT_THERE, Bytes, Depths
+from mergepipe.planner.checking import check_merge
+from mergepipe.planner.costs import Depths
 from mergepipe.planner.coverage import spread
-from mergepipe.planner.drafts import Copied, Draft, draft_tensor
-from mergepipe.planner.gains import Floats
-from mergepipe.planner.inputs import ObjectSource, Tensors, read_inputs
-from mergepipe.planner.profiles import Cited, ProfileTable
+from mergepipe.planner.drafts import Copied, Draft, draft_line
+from mergepipe.planner.inputs import ObjectSource, Tensors
+from mergepipe.planner.lines import Merge
+from mergepipe.planner.prepared import prepare
+from mergepipe.planner.profiles import Profiles, ProfileTable
 from mergepipe.planner.reads import EncodingSource
-from mergepipe.planner.recipe import Recipe
-from mergepipe.planner.resolution import Measure, Measured, SettingsReader
+from mergepipe.planner.resolution import Measure, Measured
+from mergepipe.planner.roots import Root, read_roots
 from mergepipe.planner.selection import select
 from mergepipe.planner.table import CostTable
+from mergepipe.planner.trees import Tree
 from mergepipe.sizes import format_size
 
 UNLIMITED = Budget()
-_BOUGHT = (Depth.OMITTED, Depth.COARSE)
+_BOUGHT = frozenset({Depth.OMITTED, Depth.COARSE})
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedMerge:
-    """A plan with its id (of the object it is stored as), its costs, and the recipe it is of.
+    """A plan with its id (of the object it is stored as), its costs, and the merge it is of.
 
     measured_expert_bytes, measured_base_bytes  read while planning, for statistics; part of what
                                                 the plan costs
     """
 
-    recipe: Recipe
+    merge: Merge
     plan: Plan
     id: ObjectId
     costs: CostTable
@@ -47,53 +49,53 @@ class PlannedMerge:
 
 
 def build_plan(
-    recipe: Recipe,
+    merge: Merge,
     budget: Budget,
     objects: ObjectSource,
     find: EncodingSource,
-    profiles: Sequence[Cited],
+    profiles: Profiles,
     measure: Measure | None = None,
 ) -> PlannedMerge:
-    """The plan of a recipe under a budget; the exact one where the budget allows it.
+    """The plan of a merge under a budget; the exact one where the budget allows it.
 
-    profiles  per expert, against the base; None where there is none (then it is read exactly)
+    profiles  by (model, base), their places among the merge's models; without one, blocks are read
+              exactly
     measure   for statistics that no profile holds; see `resolution.Measure`
 
     Raises MergeInputError (exit 13) for inputs that do not fit, OverBudget (17) for a budget that
     buys nothing, MissingObject.
     """
-    method = registry.find(recipe.method)
-    drafts, tensors = read_drafts(recipe, method, objects, find, profiles)
-    planning = _Planning(recipe, method, drafts, profiles, measure)
-    full = sum(draft.full_bytes for draft in planning.computed)
+    tensors = Tensors(objects)
+    drafts = read_drafts(merge, tensors, objects, profiles)
+    planning = _Planning(merge, drafts, read_roots(drafts, tensors, find), profiles, measure)
+    full = sum(root.full_bytes for root in planning.roots.values())
     raw = sum(
         own.bytes_raw
         for draft in drafts
         for own in (draft.cost(tensors).experts if isinstance(draft, Copied) else ())
-    ) + sum(sum(draft.raw_bytes) for draft in planning.computed)
+    ) + sum(sum(root.raw_bytes) for root in planning.roots.values())
     limit = budget.limit_bytes(full_bytes=full, raw_bytes=raw)
-    exact = limit is None or limit >= full
-    if not exact:
-        assert limit is not None
+    if limit is None or limit >= full:
+        lines = planning.lines(planning.exact_depths())
+    else:
         planning.check_budget(limit)
-    planning.measure_trims()
-    depths = planning.exact_depths() if exact or limit is None else planning.choose(limit)
-    lines = planning.lines(depths)
+        planning.measure_trims()
+        lines = planning.lines(planning.choose(limit))
     plan = Plan(
-        method.name,
-        method.version,
-        recipe.seed,
-        recipe.layout.snapshot,
-        None if recipe.base is None else recipe.base.snapshot,
-        planning.cited_experts(depths),
+        merge.seed,
+        merge.layout,
+        None if merge.base is None else merge.models[merge.base].snapshot,
+        tuple(model.snapshot for model in merge.models),
+        planning.cited(lines),
         tuple(lines),
     )
     costs = [
-        draft.cost(tensors) if isinstance(draft, Copied) else draft.cost(line)
-        for draft, line in zip(drafts, lines, strict=True)
+        draft.cost(tensors) if isinstance(draft, Copied) else planning.roots[number].cost(lines)
+        for number, draft in enumerate(drafts)
+        if lines[number].file is not None
     ]
     return PlannedMerge(
-        recipe,
+        merge,
         plan,
         object_id(encode(plan)),
         CostTable(tuple(costs), limit),
@@ -103,23 +105,12 @@ def build_plan(
 
 
 def read_drafts(
-    recipe: Recipe,
-    method: Method,
-    objects: ObjectSource,
-    find: EncodingSource,
-    profiles: Sequence[Cited],
-) -> tuple[list[Draft | Copied], Tensors]:
-    """Every output tensor as far as it is known without a choice; checks all inputs."""
-    tensors = Tensors(objects)
-    inputs = read_inputs(recipe, method, tensors, objects)
-    settings = SettingsReader(recipe, method)
-    checked = [settings.read(one.name) for one in inputs]  # all of them, before any look-up
+    merge: Merge, tensors: Tensors, objects: ObjectSource, profiles: Profiles
+) -> list[Draft | Copied]:
+    """Every line as far as it is known without a choice; checks all of them."""
+    check_merge(merge, tensors, objects)
     table = ProfileTable.of(profiles)
-    drafts = [
-        draft_tensor(recipe, method, own, one, tensors, table, find)
-        for one, own in zip(inputs, checked, strict=True)
-    ]
-    return drafts, tensors
+    return [draft_line(line, tensors, table) for line in prepare(merge, tensors)]
 
 
 class _Planning:
@@ -127,34 +118,38 @@ class _Planning:
 
     def __init__(
         self,
-        recipe: Recipe,
-        method: Method,
+        merge: Merge,
         drafts: Sequence[Draft | Copied],
-        profiles: Sequence[Cited],
+        roots: dict[int, Root],
+        profiles: Profiles,
         measure: Measure | None,
     ) -> None:
-        self._recipe = recipe
-        self._method = method
+        self._merge = merge
         self._drafts = list(drafts)
+        self.roots = roots
         self._profiles = profiles
         self._measure = measure
         self.expert_bytes = 0
         self.base_bytes = 0
 
-    @property
-    def computed(self) -> list[Draft]:
-        """The tensors that are not just copied."""
-        return [draft for draft in self._drafts if isinstance(draft, Draft)]
-
     def check_budget(self, limit: int) -> None:
         """Refuse a budget that leaves nothing to choose, before anything is read."""
-        if self._recipe.base is None:
+        computed = [draft for draft in self._drafts if isinstance(draft, Draft)]
+        if not any(draft.unplanned.base for draft in computed):
             raise MergeInputError(
-                f"a budget below the full plan needs a base, which {self._method.name} was not "
-                "given",
+                "a budget below the full plan needs a base, which "
+                f"{computed[0].method.name} was not given",
                 "name one with --base, or leave the budget out",
             )
-        forced = sum(draft.forced_bytes() for draft in self.computed)
+        for draft in computed:
+            if draft.looks_at_lines:
+                raise MergeInputError(
+                    f"{draft.method.name} needs thresholds of {quoted(draft.unplanned.name)}, "
+                    "which take passes over what earlier stages make: such a merge has no plan "
+                    "below the full one",
+                    "leave the budget out, or merge stage by stage",
+                )
+        forced = sum(root.forced_bytes for root in self.roots.values())
         if forced > limit:
             raise OverBudget(
                 f"{format_size(forced)} have to be read whatever is chosen (blocks without a "
@@ -163,20 +158,20 @@ class _Planning:
             )
 
     def measure_trims(self) -> None:
-        """Measure the thresholds that no profile knows."""
+        """Measure the thresholds that no profile knows, before depths are chosen."""
+        lines = [_unplanned(draft) for draft in self._drafts]
         for place, draft in enumerate(self._drafts):
             if isinstance(draft, Draft) and draft.trims:
-                found = self._measured(draft, draft.costs.full, draft.trims)
-                self._drafts[place] = replace(draft, values={**draft.values, **found})
+                self._drafts[place] = self._with_trims(draft, lines[:place])
 
     def exact_depths(self) -> list[Depths | None]:
         """Everything, exactly; None for what is copied."""
-        return [one.costs.full if isinstance(one, Draft) else None for one in self._drafts]
+        return [one.full if isinstance(one, Draft) else None for one in self._drafts]
 
     def choose(self, limit: int) -> list[Depths | None]:
         """The best depths within the limit. Raises OverBudget."""
-        forced = sum(draft.forced_bytes() for draft in self.computed)
-        offers = [_for_sale(draft) for draft in self.computed]
+        forced = sum(root.forced_bytes for root in self.roots.values())
+        offers = [root.offer() for root in self.roots.values()]
         coarse_costs = np.concatenate([offer.coarse_costs.ravel() for offer in offers])
         exact_costs = np.concatenate([offer.exact_costs.ravel() for offer in offers])
         coarse_gains, exact_gains = spread(
@@ -190,87 +185,70 @@ class _Planning:
         chosen = select(coarse_costs, coarse_gains, exact_costs, exact_gains, limit - forced)
         if not chosen.spent_bytes and chosen.least_bytes > limit - forced and not forced:
             raise too_small(limit, chosen.least_bytes)
-        found: list[Depths | None] = []
+        found = self.exact_depths()
         at = 0
-        for draft in self._drafts:
-            if not isinstance(draft, Draft):
-                found.append(None)
-                continue
-            equal = draft.costs.equal
+        for root in self.roots.values():
+            equal = root.costs.equal
             own = chosen.depths[at : at + equal.size].reshape(equal.shape).copy()
             at += equal.size
-            own[draft.must_read] = Depth.EXACT
+            own[root.forced] = Depth.EXACT
             own[equal] = Depth.EQUAL
-            found.append(own)
+            for row, leaf in enumerate(root.tree.leaves):
+                depths = found[leaf.line]
+                if root.aligned[row] and depths is not None:
+                    depths[leaf.place] = own[row]
         return found
 
-    def lines(self, depths: Sequence[Depths | None]) -> list[TensorPlan]:
-        """The plan's tensors; measures what depends on depths."""
-        lines = []
-        for draft, own in zip(self._drafts, depths, strict=True):
+    def lines(self, depths: Sequence[Depths | None]) -> list[LinePlan]:
+        """The plan's lines; measures what is not known yet, each line after those under it."""
+        lines: list[LinePlan] = []
+        for place, own in enumerate(depths):
+            draft = self._drafts[place]
             if isinstance(draft, Copied):
-                lines.append(draft.plan())
+                lines.append(draft.plan)
                 continue
             assert own is not None
+            if any(need not in draft.values for need in draft.trims):
+                draft = self._with_trims(draft, lines)
             values = dict(draft.values)
             if draft.late:
-                values.update(self._measured(draft, own, draft.late))
+                values.update(self._measured(draft, own, draft.late, lines))
             lines.append(draft.plan(own, draft.scalars(values, own)))
         return lines
 
-    def cited_experts(self, depths: Sequence[Depths | None]) -> tuple[PlanExpert, ...]:
-        """The experts, each with the profile that its depths need."""
-        experts = []
-        for row, (expert, cited) in enumerate(
-            zip(self._recipe.experts, self._profiles, strict=True)
-        ):
-            used = any(own is not None and np.isin(own[row], _BOUGHT).any() for own in depths)
-            profile = cited[0] if used and cited is not None else None
-            experts.append(PlanExpert(expert.snapshot, profile, expert.kind))
-        return tuple(experts)
+    def cited(self, lines: Sequence[LinePlan]) -> tuple[PlanProfile, ...]:
+        """The profiles that the depths of lines need."""
+        pairs = {
+            (one.model, line.base.model)
+            for line in lines
+            if line.base is not None
+            for one, own in zip(line.inputs, line.depths, strict=False)
+            if _BOUGHT & set(own)
+        }
+        found = [(pair, self._profiles.get(pair)) for pair in sorted(pairs)]
+        return tuple(PlanProfile(*pair, cited[0]) for pair, cited in found if cited is not None)
+
+    def _with_trims(self, draft: Draft, lines: Sequence[LinePlan]) -> Draft:
+        found = self._measured(draft, draft.full, draft.trims, lines)
+        return replace(draft, values={**draft.values, **found})
 
     def _measured(
-        self, draft: Draft, depths: Depths, needs: Sequence[Need]
+        self, draft: Draft, depths: Depths, needs: Sequence[Need], lines: Sequence[LinePlan]
     ) -> dict[Need, Sequence[float]]:
         if self._measure is None:
             raise MergeInputError(
-                f"{self._method.name} needs statistics of {quoted(draft.inputs.name)} that no "
+                f"{draft.method.name} needs statistics of {quoted(draft.unplanned.name)} that no "
                 "profile holds",
                 "plan with an engine that can measure them (Repository.plan does)",
             )
         scalars = draft.scalars(draft.supposed_values(), depths)
-        found: Measured = self._measure(
-            draft.plan(depths, scalars), self.cited_experts([depths]), needs, self._recipe.seed
-        )
+        asked = [*lines, draft.plan(depths, scalars)]
+        under = [asked[number] for number in Tree.of(len(lines), asked).lines]
+        found: Measured = self._measure(asked, self.cited(under), needs, self._merge.seed)
         self.expert_bytes += found.expert_bytes
         self.base_bytes += found.base_bytes
         return dict(found.values)
 
 
-@dataclass(frozen=True, slots=True)
-class _Offer:
-    """Costs and gains of one tensor's blocks, a row per expert."""
-
-    coarse_costs: Bytes
-    coarse_gains: Floats
-    exact_costs: Bytes
-    exact_gains: Floats
-
-
-def _for_sale(draft: Draft) -> _Offer:
-    costs = draft.costs
-    times = 1 + np.array(draft.passes, np.int64)[:, None]
-    offer = _Offer(
-        np.where(costs.coarse == NOT_THERE, NOT_THERE, costs.coarse * times),
-        np.zeros(costs.equal.shape),
-        costs.exact * times,
-        np.zeros(costs.equal.shape),
-    )
-    for row, (gains, view) in enumerate(zip(draft.gains(), draft.views, strict=True)):
-        if gains is not None and view is not None:
-            offer.coarse_gains[row] = gains.coarse
-            offer.exact_gains[row] = gains.exact
-            if not view.has_coarse:
-                offer.coarse_costs[row] = NOT_THERE
-    offer.exact_costs[draft.must_read | costs.equal] = NOT_THERE
-    return offer
+def _unplanned(draft: Draft | Copied) -> LinePlan:
+    return draft.plan if isinstance(draft, Copied) else draft.unplanned

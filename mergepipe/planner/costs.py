@@ -1,4 +1,7 @@
-"""What each expert block costs at each depth, from the records that the engine will read."""
+"""What each block of a line's inputs costs at each depth, from the records the engine will read.
+
+A line is looked at with all lines under it (`trees`): they are computed in the same step.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mergepipe.ids import ID_BYTES, BlockId
-from mergepipe.objects.merging import Depth
+from mergepipe.ids import ID_BYTES, BlockId, ObjectId
+from mergepipe.objects.merging import Depth, LinePlan, LowRank, TermKind
 from mergepipe.objects.records import Tensor
+from mergepipe.planner.inputs import Tensors
 from mergepipe.planner.reads import (
     Chain,
     EncodingSource,
@@ -19,8 +23,10 @@ from mergepipe.planner.reads import (
     exact_read,
     held_by,
     only_way,
+    whole_reads,
 )
 from mergepipe.planner.steps import Grid
+from mergepipe.planner.trees import Tree
 
 Bytes = npt.NDArray[np.int64]
 Depths = npt.NDArray[np.uint8]
@@ -29,13 +35,13 @@ NOT_THERE = -1
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
-    """A step in which experts need the same records: each one's records at each depth, in bytes."""
+    """A step in which leaves need the same records: each one's records at each depth, in bytes."""
 
     exact: tuple[Mapping[Place, int], ...]
     coarse: tuple[Mapping[Place, int], ...]
 
     def saved(self, depths: Sequence[int]) -> int:
-        """Bytes that need not be read because another expert's read has them."""
+        """Bytes that need not be read because another's read has them."""
         union: dict[Place, int] = {}
         total = 0
         for exact, coarse, depth in zip(self.exact, self.coarse, depths, strict=True):
@@ -47,14 +53,16 @@ class _Shared:
 
 @dataclass(frozen=True, slots=True)
 class TensorCosts:
-    """Stored bytes of one tensor's reads; arrays have a row per expert, a column per output block.
+    """Stored bytes of one tensor's reads; arrays have a row per leaf, a column per output block.
 
-    equal   the expert's block is the base's, or it has none
-    exact   of an exact read beyond the base's; of an indivisible expert all of it, in column 0
-    coarse  of a coarse read; NOT_THERE without a coarse layer over the base's block
-    base    of the base's block, where a step reads it
-    whole   per expert: read exactly and wholly, or not at all (its grid is another)
-    shared  steps in which these sums count a record twice
+    equal         the leaf's block is the base's, or it has none
+    exact         of an exact read beyond the base's; of an indivisible leaf all of it, in column 0
+    coarse        of a coarse read; NOT_THERE without a coarse layer over the base's block
+    base          of the bases' blocks, where a step reads them
+    whole         per leaf: read exactly and wholly, or not at all (its grid is another)
+    factors       per leaf: of its low-rank factors, which every plan reads
+    base_factors  of those of bases
+    shared        steps in which these sums count a record twice
     """
 
     equal: npt.NDArray[np.bool_]
@@ -62,6 +70,8 @@ class TensorCosts:
     coarse: Bytes
     base: Bytes
     whole: tuple[bool, ...]
+    factors: Bytes
+    base_factors: int
     shared: Mapping[int, _Shared]
 
     @property
@@ -70,10 +80,10 @@ class TensorCosts:
         return np.where(self.equal, np.uint8(Depth.EQUAL), np.uint8(Depth.EXACT))
 
     def bytes_by_expert(self, depths: Depths) -> Bytes:
-        """What each expert's reads cost at these depths, as if it were the only one."""
+        """What each leaf's reads cost at these depths, as if it were the only one."""
         spent = np.where(depths == Depth.EXACT, self.exact, 0)
         spent += np.where(depths == Depth.COARSE, self.coarse, 0)
-        total: Bytes = spent.sum(axis=1)
+        total: Bytes = spent.sum(axis=1) + self.factors
         return total
 
     def saved_bytes(self, depths: Depths) -> int:
@@ -84,38 +94,124 @@ class TensorCosts:
         )
 
 
-def tensor_costs(
-    layout: Tensor,
-    base: Tensor | None,
-    experts: Sequence[Tensor | None],
+def equal_blocks(line: LinePlan, tensors: Tensors) -> npt.NDArray[np.bool_]:
+    """Which blocks of a line's inputs are the base's, or are not there: a row per input.
+
+    Blocks are those of the line. A tensor that a line makes, and what low-rank factors change, is
+    never the base's.
+    """
+    grid = Grid.of(tensors[line.like])
+    equal = np.zeros((len(line.inputs), grid.blocks), np.bool_)
+    base = _stored_base(line)
+    under = None if base is None else tensors[base]
+    pairs = under is not None and Grid.of(under) == grid
+    for row, one in enumerate(line.inputs):
+        if one.source is None and one.factors is None:
+            equal[row] = True
+        elif one.stored is not None and one.kind is TermKind.FULL and one.factors is None:
+            own = tensors[one.stored]
+            if pairs and under is not None and own.dtype == under.dtype and Grid.of(own) == grid:
+                equal[row] = (_rows(own) == _rows(under)).all(axis=1)
+    return equal
+
+
+def every_step(line: LinePlan, tensors: Tensors, *, noop: bool) -> bool:
+    """Whether a line's base is also read where no input has anything to add to it.
+
+    noop: of the line's method, `omitted_is_noop`.
+    """
+    base = _stored_base(line)
+    if base is None or not noop:
+        return True
+    under = tensors[base]
+    return under.dtype != line.dtype or Grid.of(under) != Grid.of(tensors[line.like])
+
+
+def _stored_base(line: LinePlan) -> ObjectId | None:
+    """A line's base, if it is a stored tensor as it stands."""
+    return None if line.base is None or line.base.factors is not None else line.base.stored
+
+
+def tree_costs(
+    tree: Tree,
+    lines: Sequence[LinePlan],
+    tensors: Tensors,
     find: EncodingSource,
     *,
-    deltas: Sequence[bool],
     every_step: bool,
 ) -> TensorCosts:
-    """The costs of every depth of one tensor. Raises MissingObject for a block in no pack.
+    """The costs of every depth of a line with all under it; a row for each leaf of the tree.
 
-    layout, base  cut alike
-    experts       None where one lacks the tensor
-    deltas        per expert, whether it holds differences (then none of its blocks is the base's)
-    every_step    whether the base is also read where no expert has anything to add to it
+    every_step: of any of its lines. Raises MissingObject for a block in no pack.
     """
-    grid = Grid.of(layout)
-    paired = [expert is None or Grid.of(expert) == grid for expert in experts]
-    equal = np.zeros((len(experts), grid.blocks), np.bool_)
-    for row, expert in enumerate(experts):
-        if expert is None:
-            equal[row] = True
-        elif base is not None and not deltas[row] and expert.dtype == base.dtype and paired[row]:
-            equal[row] = (_rows(expert) == _rows(base)).all(axis=1)
-    filling = _Filling(
-        [[] if expert is None else expert.block_ids() for expert in experts],
-        [] if base is None else base.block_ids(),
-        paired,
-        equal,
-        every_step and base is not None,
-    )
+    grid = Grid.of(tensors[lines[tree.root].like])
+    bases = _bases(tree, lines, tensors)
+    rows: list[_Row] = []
+    for number in tree.lines:
+        line = lines[number]
+        equal = equal_blocks(line, tensors)
+        aligned = Grid.of(tensors[line.like]) == grid
+        base = _stored_base(line)
+        under = None if base is None else tensors[base]
+        over = [] if under is None or Grid.of(under) != grid else under.block_ids()
+        for place, one in enumerate(line.inputs):
+            if one.made is None:
+                own = None if one.stored is None else tensors[one.stored]
+                rows.append(_row(own, equal[place], grid, over, aligned=aligned))
+    filling = _Filling(grid, rows, bases, every_step and bool(bases))
+    factors = [leaf.input.factors for leaf in tree.leaves]
+    under_factors = [
+        line.base.factors
+        for line in (lines[number] for number in tree.lines)
+        if line.base is not None
+    ]
+    filling.add_factors(factors, under_factors, tensors, find)
     return filling.run(find) if grid.blocks else filling.costs()
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A leaf's blocks: one for each of the output's, or, unpaired, those that are read at all.
+
+    over  the base's blocks that coarse layers lie over, one for each of the output's; or none
+    """
+
+    ids: list[BlockId]
+    paired: bool
+    equal: npt.NDArray[np.bool_]
+    over: list[BlockId]
+
+
+def _row(
+    tensor: Tensor | None,
+    equal: npt.NDArray[np.bool_],
+    grid: Grid,
+    over: list[BlockId],
+    *,
+    aligned: bool,
+) -> _Row:
+    """aligned: the leaf's line has the output's grid."""
+    if tensor is None:
+        full = bool(equal.all())
+        return _Row([], True, np.full(grid.blocks, full, np.bool_), [])
+    ids = tensor.block_ids()
+    if aligned and Grid.of(tensor) == grid:
+        return _Row(ids, True, equal, over)
+    if len(equal) == len(ids):
+        ids = [block for block, same in zip(ids, equal, strict=True) if not same]
+    return _Row(ids, False, np.zeros(grid.blocks, np.bool_), [])
+
+
+def _bases(
+    tree: Tree, lines: Sequence[LinePlan], tensors: Tensors
+) -> list[tuple[list[BlockId], Grid]]:
+    """The stored bases of all lines of a tree, each once, and how they are cut."""
+    found: dict[ObjectId, None] = {}
+    for number in tree.lines:
+        base = lines[number].base
+        if base is not None and base.stored is not None:
+            found[base.stored] = None
+    return [(tensors[one].block_ids(), Grid.of(tensors[one])) for one in found]
 
 
 class _Filling:
@@ -123,26 +219,66 @@ class _Filling:
 
     def __init__(
         self,
-        ids: list[list[BlockId]],
-        base_ids: list[BlockId],
-        paired: list[bool],
-        equal: npt.NDArray[np.bool_],
+        grid: Grid,
+        rows: list[_Row],
+        bases: list[tuple[list[BlockId], Grid]],
         every_step: bool,
     ) -> None:
+        self.grid = grid
+        self.rows = rows
+        self.bases = bases
         self.every_step = every_step
-        self.ids = ids
-        self.base_ids = base_ids
-        self.paired = paired
-        self.equal = equal
-        self.exact = np.zeros(equal.shape, np.int64)
-        self.coarse = np.full(equal.shape, NOT_THERE, np.int64)
-        self.base = np.zeros(equal.shape[1], np.int64)
+        self.equal = np.array([row.equal for row in rows], np.bool_).reshape(len(rows), grid.blocks)
+        self.exact = np.zeros(self.equal.shape, np.int64)
+        self.coarse = np.full(self.equal.shape, NOT_THERE, np.int64)
+        self.base = np.zeros(grid.blocks, np.int64)
+        self.factors = np.zeros(len(rows), np.int64)
+        self.base_factors = 0
         self.shared: dict[int, _Shared] = {}
         self.held: set[BlockId] = set()
 
     def costs(self) -> TensorCosts:
-        whole = tuple(not one for one in self.paired)
-        return TensorCosts(self.equal, self.exact, self.coarse, self.base, whole, self.shared)
+        whole = tuple(not row.paired for row in self.rows)
+        return TensorCosts(
+            self.equal,
+            self.exact,
+            self.coarse,
+            self.base,
+            whole,
+            self.factors,
+            self.base_factors,
+            self.shared,
+        )
+
+    def add_factors(
+        self,
+        factors: Sequence[LowRank | None],
+        under: Sequence[LowRank | None],
+        tensors: Tensors,
+        find: EncodingSource,
+    ) -> None:
+        """Count what reading factors takes, each once: bases' first, as the engine does."""
+        pairs = [*under, *factors]
+        if not any(pairs):
+            return
+        blocks = {
+            number: [
+                *tensors[pair.up].block_ids(),
+                *tensors[pair.down].block_ids(),
+            ]
+            for number, pair in enumerate(pairs)
+            if pair is not None
+        }
+        options = find(block for own in blocks.values() for block in own)
+        held: set[BlockId] = set()
+        for number, own in blocks.items():
+            spent = 0
+            for chain in whole_reads(own, options, held):
+                spent += chain.stored_bytes
+            if number < len(under):
+                self.base_factors += spent
+            else:
+                self.factors[number - len(under)] = spent
 
     def run(self, find: EncodingSource) -> TensorCosts:
         untouched = self.equal.all(axis=0) & (not self.every_step)
@@ -150,29 +286,39 @@ class _Filling:
         options = find(self._wanted(touched))
         for step in touched:
             self._step(step, options)
-        for row, is_paired in enumerate(self.paired):
-            if not is_paired:
-                self.exact[row, 0] = _whole_bytes(self.ids[row], options, self.held)
+        for place, row in enumerate(self.rows):
+            if not row.paired:
+                self.exact[place, 0] = _whole_bytes(row.ids, options, self.held)
         return self.costs()
 
-    def _wanted(self, touched: Sequence[int]) -> set[BlockId]:
-        wanted = {self.base_ids[step] for step in touched} if self.base_ids else set()
-        for row, is_paired in enumerate(self.paired):
-            if is_paired:
-                wanted.update(self.ids[row][step] for step in np.flatnonzero(~self.equal[row]))
+    def _under(self, step: int) -> list[BlockId]:
+        """The bases' blocks under a step."""
+        found: list[BlockId] = []
+        for ids, grid in self.bases:
+            if grid == self.grid:
+                found.append(ids[step])
             else:
-                wanted.update(self.ids[row])
+                found += [ids[index] for index in grid.under(*self.grid.span(step))]
+        return found
+
+    def _wanted(self, touched: Sequence[int]) -> set[BlockId]:
+        wanted = {block for step in touched for block in self._under(step)}
+        for place, row in enumerate(self.rows):
+            if row.paired and row.ids:
+                wanted.update(row.ids[step] for step in np.flatnonzero(~self.equal[place]))
+            else:
+                wanted.update(row.ids)
         return wanted
 
     def _step(self, step: int, options: Options) -> None:
-        under = base_reads(self.base_ids[step : step + 1], options)
+        under = base_reads(self._under(step), options)
         in_hand = held_by(under)
         self.held |= in_hand
         self.base[step] = sum(chain.stored_bytes for chain in under)
         rows = [
-            row
-            for row, is_paired in enumerate(self.paired)
-            if is_paired and not self.equal[row, step]
+            place
+            for place, row in enumerate(self.rows)
+            if row.paired and row.ids and not self.equal[place, step]
         ]
         if not self._plainly(step, rows, options, in_hand):
             self._by_chains(step, rows, options, in_hand)
@@ -184,8 +330,7 @@ class _Filling:
 
         What `_by_chains` would find, at a fraction of the time: planning a large model is this.
         """
-        base = self.base_ids[step] if self.base_ids else None
-        blocks = [self.ids[row][step] for row in rows]
+        blocks = [self.rows[row].ids[step] for row in rows]
         if len(set(blocks)) < len(blocks) or not in_hand.isdisjoint(blocks):
             return False
         ways = [only_way(block, options, in_hand) for block in blocks]
@@ -194,7 +339,8 @@ class _Filling:
                 return False
             layers = way.layers
             self.exact[row, step] = sum([at.stored_bytes for at in layers])
-            if len(layers) > 1 and way.base == base:
+            over = self.rows[row].over
+            if len(layers) > 1 and over and way.base == over[step]:
                 self.coarse[row, step] = layers[0].stored_bytes
         return True
 
@@ -204,16 +350,17 @@ class _Filling:
         exact: dict[int, Chain] = {}
         coarse: dict[int, Chain] = {}
         for row in rows:
-            chain = exact[row] = exact_read(self.ids[row][step], options, in_hand)
+            own = self.rows[row]
+            chain = exact[row] = exact_read(own.ids[step], options, in_hand)
             self.exact[row, step] = chain.stored_bytes
             self.coarse[row, step] = NOT_THERE
-            if self.base_ids:
-                layer = coarse_read(chain.block, self.base_ids[step], options)
+            if own.over:
+                layer = coarse_read(chain.block, own.over[step], options)
                 if layer is not None:
                     coarse[row] = layer
                     self.coarse[row, step] = layer.stored_bytes
         if _overlap(exact.values()):
-            everyone = range(len(self.paired))
+            everyone = range(len(self.rows))
             self.shared[step] = _Shared(
                 tuple(_places(exact.get(row)) for row in everyone),
                 tuple(_places(coarse.get(row)) for row in everyone),

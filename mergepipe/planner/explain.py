@@ -1,45 +1,48 @@
-"""Why a merge is what it is: for each tensor, which expert gave what, and what was left out.
+"""Why a merge is what it is: for each tensor, which model gave what, and what was left out.
 
 Works from a stored plan: what it read is looked up in packs and profiles again. Passes over the
-experts for statistics are not part of it: their results stand in the plan.
+models for statistics are not part of it: their results stand in the plan.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from mergepipe.dtypes import byte_length, dtype_of
+import numpy as np
+
+from mergepipe.catalog.view import TensorView
 from mergepipe.errors import MergepipeError
 from mergepipe.ids import ObjectId
 from mergepipe.methods import registry
+from mergepipe.methods.terms import ExpertScalars
 from mergepipe.names import quoted
-from mergepipe.objects.merging import Plan, PlanScalars, TensorPlan, TermKind
-from mergepipe.objects.records import Safetensors, Snapshot
-from mergepipe.planner.costs import tensor_costs
+from mergepipe.objects.merging import LinePlan, Plan
+from mergepipe.planner.costs import every_step, tree_costs
+from mergepipe.planner.drafts import Copied, raw_bytes
 from mergepipe.planner.inputs import ObjectSource, Tensors
-from mergepipe.planner.profiles import Cited, ProfileTable
+from mergepipe.planner.numbers import scalars_of
+from mergepipe.planner.profiles import Profiles, ProfileTable
+from mergepipe.planner.readings import Reading
 from mergepipe.planner.reads import EncodingSource
+from mergepipe.planner.roots import leaf_numbers, root_depths
 from mergepipe.planner.steps import Grid
-from mergepipe.planner.table import (
-    CostTable,
-    ExpertCost,
-    TensorCost,
-    kept_cost,
-    tensor_cost,
-)
+from mergepipe.planner.table import CostTable, ExpertCost, TensorCost, tensor_cost
+from mergepipe.planner.trees import Tree
 
 
 @dataclass(frozen=True, slots=True)
 class ExpertPart:
-    """What one expert gave to one tensor.
+    """What one model gave to one tensor, at the stage `method` (a line's, its file's or under it).
 
-    influence  its share of the weighted delta energy that the plan keeps of all experts; None if
-               an expert has no profile
+    influence  its share of the weighted delta energy that the plan keeps of all of them; None if
+               one of them has no profile
+    depths     of its blocks
     """
 
     cost: ExpertCost
-    scalars: PlanScalars | None
+    scalars: ExpertScalars | None
     influence: float | None
+    method: str
+    depths: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class TensorExplanation:
     """How one tensor was made."""
 
     name: str
+    method: str
     dtype: str
     kept: bool
     experts: tuple[ExpertPart, ...]
@@ -55,7 +59,7 @@ class TensorExplanation:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """How all of a plan's tensors are made; `experts` in the order of the recipe."""
+    """How all of a plan's tensors are made; `experts`: the models merged, by place and snapshot."""
 
     method: str
     seed: int
@@ -66,112 +70,113 @@ class Explanation:
 
 
 def costs_of(
-    plan: Plan, objects: ObjectSource, find: EncodingSource, profiles: Sequence[Cited]
+    plan: Plan,
+    objects: ObjectSource,
+    find: EncodingSource,
+    profiles: Profiles,
+    tensor: str | None = None,
 ) -> CostTable:
-    """What executing a stored plan reads and keeps. profiles: per expert, against the base."""
-    tensors = Tensors(objects)
-    layout = _by_place(objects.snapshot(plan.layout))
-    table = ProfileTable.of(profiles)
-    method = registry.find(plan.method)
-    lines = [
-        _cost(plan, line, layout, tensors, find, table, method.omitted_is_noop)
-        for line in plan.tensors
-    ]
-    return CostTable(tuple(lines), None)
+    """What executing a stored plan reads and keeps; or only what the tensor of this name does.
+
+    profiles: by (model, base), places among the plan's models.
+    """
+    pricing = _Pricing(plan, Tensors(objects), find, ProfileTable.of(profiles))
+    return CostTable(tuple(pricing.cost(number) for number in _chosen(plan, tensor)), None)
 
 
 def explain(
     plan: Plan,
     objects: ObjectSource,
     find: EncodingSource,
-    profiles: Sequence[Cited],
+    profiles: Profiles,
     tensor: str | None = None,
 ) -> Explanation:
     """How the tensors of a plan are made, or the one called `tensor`.
 
     Raises MergepipeError if there is none of that name.
     """
-    if tensor is not None:
-        chosen = tuple(line for line in plan.tensors if line.name == tensor)
-        if not chosen:
-            near = get_close_matches(tensor, [line.name for line in plan.tensors], 1)
-            hint = (
-                f"did you mean {quoted(near[0])}?" if near else "mp show REV --tensors lists them"
-            )
-            raise MergepipeError(f"no tensor is called {quoted(tensor)}", hint)
-        plan = Plan(
-            plan.method, plan.version, plan.seed, plan.layout, plan.base, plan.experts, chosen
-        )
-    costs = costs_of(plan, objects, find, profiles)
+    chosen = _chosen(plan, tensor)
+    if not chosen:
+        names = [line.name for line in plan.made]
+        near = get_close_matches(tensor or "", names, 1)
+        hint = f"did you mean {quoted(near[0])}?" if near else "mp show REV --tensors lists them"
+        raise MergepipeError(f"no tensor is called {quoted(tensor or '')}", hint)
+    costs = costs_of(plan, objects, find, profiles, tensor)
     return Explanation(
         plan.method,
         plan.seed,
         plan.base,
-        tuple(expert.snapshot for expert in plan.experts),
+        tuple(plan.models[place] for place in plan.experts),
         tuple(
-            _explained(line, cost) for line, cost in zip(plan.tensors, costs.tensors, strict=True)
+            _explained(plan, number, cost)
+            for number, cost in zip(chosen, costs.tensors, strict=True)
         ),
         costs,
     )
 
 
-def _explained(line: TensorPlan, cost: TensorCost) -> TensorExplanation:
+def _chosen(plan: Plan, tensor: str | None) -> list[int]:
+    """Numbers of the lines that files hold; or of the one called `tensor`."""
+    return [
+        number
+        for number, line in enumerate(plan.lines)
+        if line.file is not None and tensor in (None, line.name)
+    ]
+
+
+def _explained(plan: Plan, number: int, cost: TensorCost) -> TensorExplanation:
     energies = [own.energy_kept for own in cost.experts]
     known = [energy for energy in energies if energy is not None]
     total = sum(known)
-    parts = tuple(
-        ExpertPart(
-            own,
-            line.scalars[row] if line.scalars else None,
-            own.energy_kept / total
-            if own.energy_kept is not None and len(known) == len(energies) and total > 0
-            else None,
+    line = plan.lines[number]
+    parts = []
+    leaves = None if cost.kept else Tree.of(number, plan.lines).leaves
+    for row, own in enumerate(cost.experts):
+        share = None
+        if own.energy_kept is not None and len(known) == len(energies) and total > 0:
+            share = own.energy_kept / total
+        if leaves is None:
+            parts.append(ExpertPart(own, None, share, line.method, b""))
+            continue
+        leaf = leaves[row]
+        made = plan.lines[leaf.line]
+        scalars = scalars_of(made).experts[leaf.place]
+        parts.append(ExpertPart(own, scalars, share, made.method, made.depths[leaf.place]))
+    return TensorExplanation(line.name, line.method, line.dtype, cost.kept, tuple(parts), cost)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pricing:
+    plan: Plan
+    tensors: Tensors
+    find: EncodingSource
+    profiles: ProfileTable
+
+    def cost(self, number: int) -> TensorCost:
+        """Of one line and all under it."""
+        lines = self.plan.lines
+        if lines[number].copied is not None:
+            return Copied(lines[number]).cost(self.tensors)
+        tree = Tree.of(number, lines)
+        reads_base = any(self._reads_base(lines[one]) for one in tree.lines)
+        costs = tree_costs(tree, lines, self.tensors, self.find, every_step=reads_base)
+        rows = len(tree.leaves)
+        reading = Reading(costs, np.arange(rows), np.ones(rows, np.int64), np.zeros(rows, np.int64))
+        views: dict[tuple[int, int], TensorView | None] = {}
+        for one in tree.lines:
+            blocks = Grid.of(self.tensors[lines[one].like]).blocks
+            for place, view in enumerate(self.profiles.views(lines[one], blocks)):
+                views[one, place] = view
+        grid = Grid.of(self.tensors[lines[number].like])
+        leaves = leaf_numbers(
+            tree,
+            lines,
+            views,
+            [Grid.of(self.tensors[lines[leaf.line].like]) == grid for leaf in tree.leaves],
+            [raw_bytes(leaf.input, self.tensors) for leaf in tree.leaves],
         )
-        for row, own in enumerate(cost.experts)
-    )
-    return TensorExplanation(line.name, line.dtype, cost.kept, parts, cost)
+        depths = root_depths(tree, lines, costs)
+        return tensor_cost(lines[number].name, depths, leaves, [reading], every_step=reads_base)
 
-
-def _by_place(snapshot: Snapshot) -> dict[tuple[str, str], ObjectId]:
-    return {
-        (file.path, entry.name): entry.tensor
-        for file in snapshot.files
-        if isinstance(file.content, Safetensors)
-        for entry in file.content.tensors
-    }
-
-
-def _cost(
-    plan: Plan,
-    line: TensorPlan,
-    layout: Mapping[tuple[str, str], ObjectId],
-    tensors: Tensors,
-    find: EncodingSource,
-    profiles: ProfileTable,
-    noop: bool,
-) -> TensorCost:
-    experts = [None if one is None else tensors[one] for one in line.experts]
-    raw = [0 if one is None else byte_length(dtype_of(one.dtype), one.shape) for one in experts]
-    if not line.depths:
-        blocks = [0 if one is None else len(one.block_ids()) for one in experts]
-        return kept_cost(line, raw, blocks)
-    form = tensors[layout[line.file, line.name]]
-    every_step = line.dtype != form.dtype or not noop
-    costs = tensor_costs(
-        form,
-        None if line.base is None else tensors[line.base],
-        experts,
-        find,
-        deltas=[expert.kind is not TermKind.FULL for expert in plan.experts],
-        every_step=every_step,
-    )
-    none = [0] * len(experts)
-    return tensor_cost(
-        line,
-        costs,
-        profiles.views(line.base, line.experts, Grid.of(form).blocks),
-        raw_bytes=raw,
-        passes=none,
-        trim_passes=none,
-        every_step=every_step,
-    )
+    def _reads_base(self, line: LinePlan) -> bool:
+        return every_step(line, self.tensors, noop=registry.find(line.method).omitted_is_noop)

@@ -1,20 +1,22 @@
-"""The tensors of a merge, lined up by name and checked: all that can be wrong is said here.
+"""A simple recipe spelled out: its models' tensors, lined up by name, become the lines of a merge.
 
 No weight is read. Every error names a model and a tensor.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
-from mergepipe.dtypes import DType, dtype_of
+from mergepipe.dtypes import dtype_of
 from mergepipe.errors import MergeInputError
 from mergepipe.ids import ObjectId
+from mergepipe.methods import registry
+from mergepipe.methods.parameters import Settings
 from mergepipe.methods.protocol import Method
 from mergepipe.names import quoted
 from mergepipe.objects.merging import TermKind
 from mergepipe.objects.records import Safetensors, Snapshot, Tensor
-from mergepipe.planner.recipe import Expert, Recipe
+from mergepipe.planner.lines import Line, LineInput, Merge
+from mergepipe.planner.recipe import Expert, Model, Recipe, settings_for
 
 _MOST_NAMED = 3
 
@@ -29,25 +31,6 @@ class ObjectSource(Protocol):
     def tensor(self, identity: ObjectId, /) -> Tensor:
         """The tensor of this id."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class TensorInputs:
-    """One output tensor and what it is made from.
-
-    base     the base's tensor, None without a base
-    experts  per expert; None where it lacks the tensor and that is allowed
-    dtype    of the output
-    verbatim the output is `layout` as it stands: no arithmetic in its dtype, and all models agree
-    """
-
-    file: str
-    name: str
-    layout: ObjectId
-    base: ObjectId | None
-    experts: tuple[ObjectId | None, ...]
-    dtype: DType
-    verbatim: bool
 
 
 class Tensors:
@@ -94,14 +77,14 @@ def _listed(snapshot: Snapshot) -> Iterator[tuple[str, str, ObjectId]]:
                 yield file.path, entry.name, entry.tensor
 
 
-def read_inputs(
-    recipe: Recipe, method: Method, tensors: Tensors, objects: ObjectSource
-) -> list[TensorInputs]:
-    """Every output tensor, in the order of the layout's files.
+def expand(recipe: Recipe, tensors: Tensors, objects: ObjectSource) -> Merge:
+    """The merge of a recipe: a line for each tensor of its layout, in the order of its files.
 
-    Raises MergeInputError: wrong number of models, a base that is needed, names that do not match,
-    shapes or dtypes that differ, a dtype that the method cannot compute with.
+    Models are the experts in their order, then the base. Raises MergeInputError: wrong number of
+    models, a base that is needed, parameters that the method does not take, names that do not
+    match, shapes or dtypes that differ, a dtype that the method cannot compute with.
     """
+    method = registry.find(recipe.method)
     method.check_models(len(recipe.experts), base=recipe.base is not None)
     for expert in recipe.experts:
         _check_kind(recipe, expert)
@@ -114,10 +97,12 @@ def read_inputs(
     if not recipe.allow_missing:
         for expert, names in zip(recipe.experts, experts, strict=True):
             _check_names(recipe, expert, layout, names)
-    return [
+    settings = _SettingsReader(recipe, method)
+    lines = [
         _line_up(
             recipe,
             method,
+            settings.read(place[1]),
             tensors,
             place,
             identity,
@@ -125,13 +110,38 @@ def read_inputs(
         )
         for place, identity in layout.by_place.items()
     ]
+    models = tuple(Model(expert.label, expert.snapshot) for expert in recipe.experts)
+    base = None
+    if recipe.base is not None:
+        base = len(models)
+        models = (*models, recipe.base)
+    return Merge(recipe.layout.snapshot, models, tuple(lines), base, recipe.seed)
+
+
+class _SettingsReader:
+    """A recipe's parameters, tensor by tensor; equal ones are checked once."""
+
+    def __init__(self, recipe: Recipe, method: Method) -> None:
+        self._recipe = recipe
+        self._method = method
+        self._known: dict[object, Settings] = {}
+
+    def read(self, tensor: str) -> Settings:
+        """The settings of one tensor. Raises MergeInputError."""
+        shared = settings_for(self._recipe.parameters, tensor)
+        own = [settings_for(expert.parameters, tensor) for expert in self._recipe.experts]
+        key = repr((sorted(shared.items()), [sorted(one.items()) for one in own]))
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._method.settings(shared, own)
+        return found
 
 
 def _check_kind(recipe: Recipe, expert: Expert) -> None:
     if expert.kind is TermKind.LOW_RANK:
         raise MergeInputError(
             f"{quoted(expert.label)} is an adapter of low rank",
-            "only full weights and deltas can be merged so far: merge it into its base first",
+            "name it as model+adapter, or in a recipe file: here experts are matched by name",
         )
     if expert.kind is TermKind.DELTA and recipe.base is None:
         raise MergeInputError(
@@ -165,11 +175,12 @@ def _some(names: Sequence[str]) -> str:
 def _line_up(
     recipe: Recipe,
     method: Method,
+    settings: Settings,
     tensors: Tensors,
     place: tuple[str, str],
     identity: ObjectId,
     experts: tuple[ObjectId | None, ...],
-) -> TensorInputs:
+) -> Line:
     file, name = place
     layout = tensors[identity]
     dtype = dtype_of(layout.dtype)
@@ -190,14 +201,21 @@ def _line_up(
         for expert, tensor in zip(recipe.experts, experts, strict=True):
             if tensor is not None and tensor != identity:
                 raise _cannot_compute(method, expert, name, tensors[tensor])
-    return TensorInputs(
+    inputs = tuple(
+        LineInput(number, tensor, expert.kind)
+        for number, (expert, tensor) in enumerate(zip(recipe.experts, experts, strict=True))
+    )
+    base = None if recipe.base is None else LineInput(len(inputs), identity)
+    return Line(
         file,
         name,
         identity,
-        None if recipe.base is None else identity,
-        experts,
         (recipe.dtype or dtype) if arithmetic else dtype,
-        not arithmetic,
+        method,
+        settings,
+        base,
+        inputs,
+        copied=not arithmetic,
     )
 
 

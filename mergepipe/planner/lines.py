@@ -32,8 +32,10 @@ class LineInput:
     """One term of a line, or its base.
 
     model    place among the merge's models; -1 where it comes of a line that was made
-    source   None: the model lacks it, and that counts as no delta
-    factors  with FULL: added to the weights (model+lora); with LOW_RANK: all there is, no source
+    source   None: the model lacks it, and that counts as no delta. A tensor has the shape of
+             `Line.like`
+    factors  with FULL: added to the weights (model+lora); with LOW_RANK: all there is, no source.
+             Their product has the elements of `Line.like`, in its order
     """
 
     model: int
@@ -51,7 +53,7 @@ class Line:
     like      a stored tensor with its shape and block grid (dtype may differ)
     settings  of the method, for the inputs in their order
     base      what differences are taken from; for methods without one None
-    copied    the output is the (stored) first input as it stands, bit for bit
+    copied    the output is the first input that there is (a stored one) as it stands, bit for bit
     """
 
     file: str | None

@@ -11,8 +11,11 @@ from mergepipe.methods import registry
 from mergepipe.objects.merging import TermKind
 from mergepipe.planner.budget import Budget
 from mergepipe.planner.build import PlannedMerge, build_plan
-from mergepipe.planner.inputs import ObjectSource
-from mergepipe.planner.profiles import Cited
+from mergepipe.planner.checking import check_merge
+from mergepipe.planner.inputs import ObjectSource, Tensors, expand
+from mergepipe.planner.lines import Merge
+from mergepipe.planner.prepared import prepare
+from mergepipe.planner.profiles import Cited, Pair, profiled_pairs
 from mergepipe.planner.reads import Options
 from mergepipe.planner.recipe import Expert, Model, Recipe, Setting
 from mergepipe.planner.resolution import Measure
@@ -136,17 +139,30 @@ class Planner:
 
     def build(self, recipe: Recipe, budget: Budget | None = None) -> PlannedMerge:
         """The plan of a recipe."""
-        base = recipe.base
-        profiles = [
-            None
-            if base is None or expert.kind is not TermKind.FULL or expert.snapshot == base.snapshot
-            else self._catalog.profile(expert.snapshot, base.snapshot)
-            for expert in recipe.experts
-        ]
+        objects = self._catalog.objects
+        return self.build_merge(expand(recipe, Tensors(objects), objects), budget)
+
+    def build_merge(self, merge: Merge, budget: Budget | None = None) -> PlannedMerge:
+        """The plan of a merge, spelled out line by line.
+
+        Raises MergeInputError, OverBudget, MissingObject.
+        """
+        objects = self._catalog.objects
+        tensors = Tensors(objects)
+        check_merge(merge, tensors, objects)  # making a profile reads both models
+        pairs = profiled_pairs(line.plan for line in prepare(merge, tensors))
+        known: dict[tuple[ObjectId, ObjectId], Cited] = {}
+        profiles: dict[Pair, Cited] = {}
+        for pair in pairs:
+            snapshot, base = (merge.models[place].snapshot for place in pair)
+            if snapshot != base:
+                if (snapshot, base) not in known:
+                    known[snapshot, base] = self._catalog.profile(snapshot, base)
+                profiles[pair] = known[snapshot, base]
         return build_plan(
-            recipe,
+            merge,
             budget or Budget(),
-            self._catalog.objects,
+            objects,
             self._catalog.encodings,
             profiles,
             self._catalog.measure,

@@ -1,6 +1,6 @@
-"""Which statistics an expert's tensor has against the base's."""
+"""Which statistics a model's tensor has against the base's."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self, TypeAlias
 
@@ -9,39 +9,60 @@ import numpy as np
 from mergepipe.catalog.view import TensorView
 from mergepipe.ids import ObjectId
 from mergepipe.methods.trim import Trim, from_counts
-from mergepipe.objects.merging import Profile
+from mergepipe.objects.merging import LinePlan, PlanInput, Profile, TermKind
 
-# An expert's profile with its id, or None: then its blocks are read exactly.
+# A profile with its id, or None: then blocks are read exactly.
 Cited: TypeAlias = tuple[ObjectId, Profile] | None
+# A model and the one it is compared with, by their places among a merge's models.
+Pair: TypeAlias = tuple[int, int]
+Profiles: TypeAlias = Mapping[Pair, Cited]
 
 
 @dataclass(frozen=True)
 class ProfileTable:
-    """The tensors of every expert's profile, by what they compare."""
+    """The tensors of every profile, by the models and tensors they compare."""
 
-    by_pair: tuple[dict[tuple[ObjectId, ObjectId], TensorView], ...]
+    by_pair: Mapping[Pair, Mapping[tuple[ObjectId, ObjectId], TensorView]]
 
     @classmethod
-    def of(cls, profiles: Sequence[Cited]) -> Self:
-        """From one profile, or None, per expert."""
+    def of(cls, profiles: Profiles) -> Self:
+        """From the profiles by pair of models."""
         return cls(
-            tuple(
-                {}
-                if cited is None
-                else {(one.tensor, one.base): TensorView(one) for one in cited[1].tensors}
-                for cited in profiles
-            )
+            {
+                pair: {(one.tensor, one.base): TensorView(one) for one in cited[1].tensors}
+                for pair, cited in profiles.items()
+                if cited is not None
+            }
         )
 
-    def views(
-        self, base: ObjectId | None, experts: Sequence[ObjectId | None], blocks: int
-    ) -> list[TensorView | None]:
-        """Per expert, the statistics of its tensor against the base's; None where unknown."""
-        found: list[TensorView | None] = []
-        for known, expert in zip(self.by_pair, experts, strict=True):
-            view = None if base is None or expert is None else known.get((expert, base))
-            found.append(view if view is not None and view.blocks == blocks else None)
-        return found
+    def views(self, line: LinePlan, blocks: int) -> tuple[TensorView | None, ...]:
+        """Per input of a line, the statistics of its tensor against the base's; None: unknown."""
+        return tuple(self._view(line.base, one, blocks) for one in line.inputs)
+
+    def _view(self, base: PlanInput | None, one: PlanInput, blocks: int) -> TensorView | None:
+        if base is None or base.stored is None or base.factors is not None:
+            return None
+        if one.stored is None or one.factors is not None or one.kind is not TermKind.FULL:
+            return None
+        known = self.by_pair.get((one.model, base.model), {})
+        view = known.get((one.stored, base.stored))
+        return view if view is not None and view.blocks == blocks else None
+
+
+def profiled_pairs(lines: Iterable[LinePlan]) -> list[Pair]:
+    """The pairs of models of which a profile can tell something of these lines, in order."""
+    return sorted(
+        {
+            (one.model, line.base.model)
+            for line in lines
+            if line.base is not None and line.base.stored is not None and line.copied is None
+            for one in line.inputs
+            if one.stored is not None
+            and one.kind is TermKind.FULL
+            and one.factors is None
+            and one.model != line.base.model
+        }
+    )
 
 
 def trim_of(view: TensorView, density: float, elements: int) -> Trim | None:

@@ -191,9 +191,15 @@ def coarse_read(block: BlockId, base: BlockId, options: Options) -> Chain | None
 
 
 def base_reads(blocks: Iterable[BlockId], options: Options) -> tuple[Chain, ...]:
-    """How to read the base's blocks of a step."""
+    """How to read the bases' blocks of a step."""
+    return whole_reads(blocks, options, set())
+
+
+def whole_reads(
+    blocks: Iterable[BlockId], options: Options, held: set[BlockId]
+) -> tuple[Chain, ...]:
+    """How to read blocks one after the other, `held` being in hand, and all of them then."""
     chains: list[Chain] = []
-    held: set[BlockId] = set()
     for block in blocks:
         chain = exact_read(block, options, held)
         held.update(link for link, _ in chain.links)
@@ -206,44 +212,41 @@ def held_by(chains: Iterable[Chain]) -> frozenset[BlockId]:
     return frozenset(link for chain in chains for link, _ in chain.links)
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One input of a step: its blocks, how deep, and the base's block under a coarse reading."""
+
+    blocks: tuple[BlockId, ...]
+    depth: Depth
+    over: BlockId | None = None
+
+
 def step_reads(
-    options: Options,
-    base_blocks: Sequence[BlockId],
-    expert_blocks: Sequence[Sequence[BlockId]],
-    depths: Sequence[int],
+    options: Options, base_blocks: Sequence[BlockId], inputs: Sequence[Wanted]
 ) -> StepReads:
     """All reads of a step.
 
-    base_blocks    under the step; none where the base is not read
-    expert_blocks  per expert, under the step; looked at only where its depth reads them
+    base_blocks  of all bases, under the step; none where no base is read
 
     Raises MissingObject naming a block, Corruption where a planned coarse layer is not there.
     """
     base = base_reads(base_blocks, options)
     in_hand = held_by(base)
-    experts = tuple(
-        tuple(_expert_reads(options, base_blocks, blocks, depth, in_hand))
-        for blocks, depth in zip(expert_blocks, depths, strict=True)
-    )
-    return StepReads(base, experts)
+    return StepReads(base, tuple(tuple(_reads(options, one, in_hand)) for one in inputs))
 
 
-def _expert_reads(
-    options: Options,
-    base_blocks: Sequence[BlockId],
-    blocks: Sequence[BlockId],
-    depth: int,
-    in_hand: frozenset[BlockId],
-) -> Iterator[Chain]:
-    if depth == Depth.EXACT:
-        for block in blocks:
+def _reads(options: Options, wanted: Wanted, in_hand: frozenset[BlockId]) -> Iterator[Chain]:
+    if wanted.depth is Depth.EXACT:
+        for block in wanted.blocks:
             yield exact_read(block, options, in_hand)
-    elif depth == Depth.COARSE:
-        for block, base in zip(blocks, base_blocks, strict=True):
-            chain = coarse_read(block, base, options)
+    elif wanted.depth is Depth.COARSE:
+        for block in wanted.blocks:
+            base = wanted.over
+            chain = None if base is None else coarse_read(block, base, options)
             if chain is None:
+                under = "" if base is None else f" over {base.hex()[:12]}"
                 raise MissingObject(
-                    f"block {block.hex()} has no coarse layer over {base.hex()[:12]}",
+                    f"block {block.hex()} has no coarse layer{under}",
                     "mp analyze makes it; a plan that reads exactly does not need it",
                 )
             yield chain

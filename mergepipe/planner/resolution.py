@@ -10,13 +10,13 @@ from mergepipe.catalog.view import TensorView
 from mergepipe.methods.parameters import Settings
 from mergepipe.methods.protocol import Method, Need, NeedKind
 from mergepipe.methods.statistics import of as statistic_of
+from mergepipe.methods.statistics import supposed as guess
 from mergepipe.methods.terms import Scalars
 from mergepipe.methods.trim import Trim, from_counts
-from mergepipe.objects.merging import PlanExpert, PlanScalars, TensorPlan
+from mergepipe.objects.merging import LinePlan, PlanProfile
 from mergepipe.planner.elections import ELECTED, shortening
 from mergepipe.planner.gains import share_above_trim
 from mergepipe.planner.profiles import trim_of
-from mergepipe.planner.recipe import Recipe, settings_for
 
 _NONE = np.zeros(0, np.float32)
 
@@ -33,40 +33,22 @@ class Measured:
 class Measure(Protocol):
     """Measures statistics of one tensor before its plan is frozen (the engine does).
 
-    `draft` names the inputs, the depth to read each block to, and scalars of which only coarse
-    scales matter. The layout is that of the plan to be. Reads are metered: every block of the
-    experts that `needs` are about, to its depth, once per pass.
+    `lines` are those of the plan so far; the last one is what the needs are about: a draft with the
+    depth to read each block to, and numbers of which only coarse scales matter. Reads are metered:
+    every block of the inputs that `needs` are about, to its depth, once per pass, and likewise what
+    the lines that make such inputs take in.
     """
 
     def __call__(
         self,
-        draft: TensorPlan,
-        experts: Sequence[PlanExpert],
+        lines: Sequence[LinePlan],
+        profiles: Sequence[PlanProfile],
         needs: Sequence[Need],
         seed: int,
         /,
     ) -> Measured:
         """The value of every need."""
         ...
-
-
-class SettingsReader:
-    """A recipe's parameters, tensor by tensor; equal ones are checked once."""
-
-    def __init__(self, recipe: Recipe, method: Method) -> None:
-        self._recipe = recipe
-        self._method = method
-        self._known: dict[object, Settings] = {}
-
-    def read(self, tensor: str) -> Settings:
-        """The settings of one tensor. Raises MergeInputError."""
-        shared = settings_for(self._recipe.parameters, tensor)
-        own = [settings_for(expert.parameters, tensor) for expert in self._recipe.experts]
-        key = repr((sorted(shared.items()), [sorted(one.items()) for one in own]))
-        found = self._known.get(key)
-        if found is None:
-            found = self._known[key] = self._method.settings(shared, own)
-        return found
 
 
 def known_needs(
@@ -97,19 +79,11 @@ def known_needs(
 def supposed(
     needs: Sequence[Need], known: Mapping[Need, Sequence[float]], experts: int
 ) -> dict[Need, Sequence[float]]:
-    """Values also for needs that are not measured yet, good enough to choose depths by.
-
-    A trim that is not known keeps everything; a random mask leaves its density of the L1 norm;
-    models of one family point the same way.
-    """
+    """Values also for needs that are not measured yet, good enough to choose depths by."""
     found = dict(known)
     for need in needs:
         if need not in found:
-            found[need] = {
-                NeedKind.TRIM: (0.0, 1.0, 1.0, 1.0),
-                NeedKind.MASK_L1: (1.0, need.density),
-                NeedKind.GRAM: (1.0,) * experts**2,
-            }[need.kind]
+            found[need] = guess(need, experts)
     return found
 
 
@@ -153,11 +127,3 @@ def passes_of(needs: Sequence[Need], experts: int) -> list[int]:
         for row in range(experts) if need.expert is None else (need.expert,):
             passes[row] = max(passes[row], statistic_of(need).passes)
     return passes
-
-
-def stored_scalars(scalars: Scalars) -> tuple[PlanScalars, ...]:
-    """As a plan keeps them."""
-    return tuple(
-        PlanScalars(own.weight, own.threshold, own.coarse_scale, own.density, own.rescale)
-        for own in scalars.experts
-    )

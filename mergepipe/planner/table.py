@@ -7,16 +7,18 @@ import numpy as np
 import numpy.typing as npt
 
 from mergepipe.catalog.view import TensorView
+from mergepipe.methods.terms import ExpertScalars, Scalars
 from mergepipe.methods.trim import sum_in_order
-from mergepipe.objects.merging import Depth, PlanScalars, TensorPlan
-from mergepipe.planner.costs import Depths, TensorCosts
+from mergepipe.objects.merging import Depth, LinePlan
+from mergepipe.planner.costs import Depths
+from mergepipe.planner.readings import Reading
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class ExpertCost:
-    """One expert in one tensor.
+    """What one tensor takes from a model (its place among the plan's), at any stage.
 
     bytes_full, bytes_planned   as stored, over all passes
     energy, energy_kept         sum of (w d)^2, and what the planned depths capture of it; None
@@ -25,6 +27,7 @@ class ExpertCost:
                                 included; None where no profile tells
     """
 
+    model: int
     blocks_exact: int
     blocks_coarse: int
     blocks_omitted: int
@@ -139,77 +142,94 @@ class CostTable:
         return (own for tensor in self.tensors for own in tensor.experts)
 
 
+@dataclass(frozen=True, slots=True)
+class LeafNumbers:
+    """What the cost of a leaf is told by.
+
+    weight   of its own line; share: what its delta is multiplied by in the result, where no signs
+             are elected
+    """
+
+    model: int
+    view: TensorView | None
+    scalars: ExpertScalars
+    share: float
+    raw_bytes: int
+
+
 def tensor_cost(
-    plan: TensorPlan,
-    costs: TensorCosts,
-    views: Sequence[TensorView | None],
+    name: str,
+    depths: Depths,
+    leaves: Sequence[LeafNumbers],
+    readings: Sequence[Reading],
     *,
-    raw_bytes: Sequence[int],
-    passes: Sequence[int],
-    trim_passes: Sequence[int],
     every_step: bool,
 ) -> TensorCost:
-    """The costs of one planned tensor.
+    """The costs of one planned tensor. depths, leaves: a row each for what it takes from models.
 
-    raw_bytes    of each expert's tensor
-    passes       per expert, further passes over what is planned (statistics at planned depths)
-    trim_passes  per expert, passes over all of its blocks before anything is planned
-    every_step   whether the base is read also where no expert adds anything to it
+    every_step  whether the base is read also where no input adds anything to it
     """
-    depths = depths_of(plan)
-    full, planned = costs.bytes_by_expert(costs.full), costs.bytes_by_expert(depths)
-    weights = _weights(plan)
+    full, planned = np.zeros(len(leaves), np.int64), np.zeros(len(leaves), np.int64)
+    base_bytes = 0
+    for reading in readings:
+        np.add.at(full, reading.rows, reading.full_bytes)
+        np.add.at(planned, reading.rows, reading.planned_bytes(depths))
+        base_bytes += reading.base_bytes(depths, every_step=every_step)
     missing = np.zeros(depths.shape[1])
     experts = []
-    for row, view in enumerate(views):
+    for row, leaf in enumerate(leaves):
         energy = kept = None
-        if view is not None:
-            scale = plan.scalars[row].coarse_scale
-            energies, left = np.nan_to_num(view.energies), leftover(view, depths[row], scale)
-            square = plan.scalars[row].weight ** 2
+        if leaf.view is not None:
+            scale = leaf.scalars.coarse_scale
+            energies, left = (
+                np.nan_to_num(leaf.view.energies),
+                leftover(leaf.view, depths[row], scale),
+            )
+            square = leaf.scalars.weight**2
             energy = square * sum_in_order(energies)
             kept = energy - square * sum_in_order(left)
-            missing += abs(weights[row]) * np.sqrt(np.maximum(left, 0.0))
+            missing += abs(leaf.share) * np.sqrt(np.maximum(left, 0.0))
         counts = np.bincount(depths[row], minlength=4)
-        measured = trim_passes[row] * int(full[row])
         experts.append(
             ExpertCost(
+                leaf.model,
                 int(counts[Depth.EXACT]),
                 int(counts[Depth.COARSE]),
                 int(counts[Depth.OMITTED]),
                 int(counts[Depth.EQUAL]),
-                raw_bytes[row],
-                int(full[row]) * (1 + passes[row]) + measured,
-                int(planned[row]) * (1 + passes[row]) + measured,
+                leaf.raw_bytes,
+                int(full[row]),
+                int(planned[row]),
                 energy,
                 kept,
-                _density(view, plan.scalars[row], raw_bytes[row]),
+                _density(leaf.view, leaf.scalars, leaf.raw_bytes),
             )
         )
-    further = 1 + max(passes, default=0)
-    idle = np.isin(depths, (Depth.OMITTED, Depth.EQUAL)).all(axis=0) & (not every_step)
+    merging = readings[0].costs
     return TensorCost(
-        plan.name,
+        name,
         False,
         tuple(experts),
-        int(costs.base[~idle].sum()) * (further + max(trim_passes, default=0)),
-        costs.saved_bytes(costs.full),
-        costs.saved_bytes(depths),
+        base_bytes,
+        merging.saved_bytes(merging.full),
+        merging.saved_bytes(readings[0].own(depths)),
         float(np.sqrt(sum_in_order(missing**2))),
     )
 
 
-def kept_cost(plan: TensorPlan, raw_bytes: Sequence[int], blocks: Sequence[int]) -> TensorCost:
-    """The costs of a tensor that is taken over as it is: none. blocks: of each expert's tensor."""
+def kept_cost(
+    name: str, models: Sequence[int], raw_bytes: Sequence[int], blocks: Sequence[int]
+) -> TensorCost:
+    """The costs of a tensor that is taken over as it is: none. blocks: of each input's tensor."""
     experts = tuple(
-        ExpertCost(0, 0, 0, count, raw, 0, 0, 0.0, 0.0)
-        for count, raw in zip(blocks, raw_bytes, strict=True)
+        ExpertCost(model, 0, 0, 0, count, raw, 0, 0, 0.0, 0.0)
+        for model, count, raw in zip(models, blocks, raw_bytes, strict=True)
     )
-    return TensorCost(plan.name, True, experts)
+    return TensorCost(name, True, experts)
 
 
-def depths_of(plan: TensorPlan) -> Depths:
-    """A planned tensor's depths as an array, a row per expert."""
+def depths_of(plan: LinePlan) -> Depths:
+    """A planned line's depths as an array, a row per input."""
     return np.array([np.frombuffer(own, np.uint8) for own in plan.depths], np.uint8)
 
 
@@ -226,15 +246,15 @@ def leftover(view: TensorView, depths: Depths, scale: float) -> Floats:
     return left
 
 
-def _weights(plan: TensorPlan) -> list[float]:
-    """What each expert's delta is multiplied by in the result, where no signs are elected."""
+def shares(scalars: Scalars) -> list[float]:
+    """What each input's delta is multiplied by in the result, where no signs are elected."""
     divisor = 1.0
-    if plan.normalize:
-        divisor = abs(sum(own.weight for own in plan.scalars)) or 1.0
-    return [own.weight * plan.scale / divisor for own in plan.scalars]
+    if scalars.normalize:
+        divisor = abs(sum(own.weight for own in scalars.experts)) or 1.0
+    return [own.weight * scalars.scale / divisor for own in scalars.experts]
 
 
-def _density(view: TensorView | None, scalars: PlanScalars, raw_bytes: int) -> float | None:
+def _density(view: TensorView | None, scalars: ExpertScalars, raw_bytes: int) -> float | None:
     if scalars.threshold <= 0:
         return scalars.density
     if view is None or not len(view.distinct[1]):

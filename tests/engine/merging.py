@@ -1,6 +1,6 @@
 """Small repositories of random models, and plans made by hand, for tests of the engine."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -11,10 +11,11 @@ from mergepipe.engine.engine import Engine
 from mergepipe.engine.executors import ThreadExecutor
 from mergepipe.engine.transactions import Transactions
 from mergepipe.formats.safetensors import build_header
-from mergepipe.methods import ExpertScalars, Full, Scalars, Unit, find, merge, tensor_key
+from mergepipe.methods import Full, Scalars, Unit, find, merge, tensor_key
 from mergepipe.methods import statistics as stats
-from mergepipe.objects.merging import Depth, Plan, PlanExpert, PlanScalars, TensorPlan
+from mergepipe.objects.merging import Depth, LinePlan, Plan, PlanInput, PlanProfile
 from mergepipe.objects.records import Safetensors
+from mergepipe.planner.numbers import scalars_of, stored_numbers
 from mergepipe.repository import layout
 from mergepipe.repository.config import with_value
 from mergepipe.repository.reflog import Signature
@@ -198,35 +199,43 @@ def plan_by_hand(repo, recipe):
                     depth = recipe.depths(name, index, block)
                 column.append(depth)
             depths.append(bytes(column))
-        lines.append(
-            TensorPlan(
-                file,
-                name,
-                dtype,
-                under,
-                tuple(experts),
-                tuple(depths),
-                scalars.elect,
-                scalars.normalize,
-                scalars.scale,
-                tuple(
-                    PlanScalars(
-                        one.weight, one.threshold, recipe.coarse_scale, one.density, one.rescale
-                    )
-                    for one in scalars.experts
+        numbers, input_numbers = stored_numbers(
+            replace(
+                scalars,
+                experts=tuple(
+                    replace(one, coarse_scale=recipe.coarse_scale) for one in scalars.experts
                 ),
             )
         )
-    profiles = recipe.profiles or [None] * len(inputs)
+        lines.append(
+            LinePlan(
+                file,
+                name,
+                like,
+                dtype,
+                method.name,
+                method.version,
+                None if under is None else PlanInput(len(experts), under),
+                tuple(PlanInput(place, one) for place, one in enumerate(experts)),
+                None,
+                tuple(depths),
+                numbers,
+                input_numbers,
+            )
+        )
     snapshots = [repo.commit_of(one)[1].snapshot for one in recipe.experts]
     layout_id = repo.commit_of(recipe.base or recipe.experts[0])[1].snapshot
+    models = [*snapshots, *([] if recipe.base is None else [layout_id])]
     return Plan(
-        method.name,
-        method.version,
         recipe.seed,
         layout_id,
         None if recipe.base is None else layout_id,
-        tuple(PlanExpert(one, own) for one, own in zip(snapshots, profiles, strict=True)),
+        tuple(models),
+        tuple(
+            PlanProfile(place, len(snapshots), one)
+            for place, one in enumerate(recipe.profiles or [])
+            if one is not None
+        ),
         tuple(lines),
     )
 
@@ -234,17 +243,10 @@ def plan_by_hand(repo, recipe):
 def merged_whole(repo, recipe, name):
     """A tensor of a recipe's exact merge, computed in one piece; its raw bytes."""
     plan = plan_by_hand(repo, recipe)
-    line = next(one for one in plan.tensors if one.name == name)
-    scalars = Scalars(
-        tuple(
-            ExpertScalars(one.weight, one.threshold, one.coarse_scale, one.density, one.rescale)
-            for one in line.scalars
-        ),
-        line.elect,
-        line.normalize,
-        line.scale,
-    )
-    unit = whole_unit(repo, line.base, line.experts, scalars, line.dtype, name, recipe.seed)
+    line = next(one for one in plan.lines if one.name == name)
+    under = None if line.base is None else line.base.source
+    experts = [one.source for one in line.inputs]
+    unit = whole_unit(repo, under, experts, scalars_of(line), line.dtype, name, recipe.seed)
     return merge(find(recipe.method), unit).tobytes()
 
 

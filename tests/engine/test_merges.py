@@ -133,7 +133,7 @@ def test_what_is_left_out_is_not_there(tmp_path):
     recipe = Recipe("task_arithmetic", "base", EXPERTS, {"weight": 0.5}, depths=depth)
     plan = plan_by_hand(repo, recipe)
     made = engine_of(repo).execute(plan)
-    tensors = {one.name: one for one in plan.tensors}
+    tensors = {one.name: one for one in plan.lines}
     width = 2
     for name, shape in SHAPES.items():
         base = np.frombuffer(tensor_bytes_of(repo, "base", name), np.uint16)
@@ -152,10 +152,10 @@ def test_what_is_left_out_is_not_there(tmp_path):
         assert np.all(np.abs(got - wanted) <= ULP["BF16"] * np.maximum(np.abs(wanted), 1e-2) * 1.01)
     read = sum(
         repo.blocks.resolve([block])[block].stored_bytes
-        for line in plan.tensors
-        for index, identity in enumerate(line.experts)
+        for line in plan.lines
+        for index, one in enumerate(line.inputs)
         for block, how in zip(
-            repo.objects.tensor(identity).block_ids(), line.depths[index], strict=True
+            repo.objects.tensor(one.source).block_ids(), line.depths[index], strict=True
         )
         if how == 2
     )
@@ -228,8 +228,13 @@ def test_a_delta_is_a_term_like_any_other(tmp_path):
         if name == "delta":
             import msgspec
 
-            expert = msgspec.structs.replace(plan.experts[0], kind=TermKind.DELTA)
-            plan = msgspec.structs.replace(plan, experts=(expert,))
+            lines = tuple(
+                msgspec.structs.replace(
+                    line, inputs=(msgspec.structs.replace(line.inputs[0], kind=TermKind.DELTA),)
+                )
+                for line in plan.lines
+            )
+            plan = msgspec.structs.replace(plan, lines=lines)
         given[name] = engine_of(repo).execute(plan).snapshot
     assert given["delta"] == given["full"]
     repo.close()

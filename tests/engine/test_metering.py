@@ -15,10 +15,12 @@ from engine.planning import planner_of
 from mergepipe.engine.batches import Batcher
 from mergepipe.engine.computing import Worker
 from mergepipe.engine.encoding import OutputEncoder
+from mergepipe.engine.estimates import columns_of
+from mergepipe.engine.factors import FactorReader
+from mergepipe.engine.laying import Laying
 from mergepipe.engine.meter import Meter, UnplannedRead
 from mergepipe.engine.replay import replay as replayed
-from mergepipe.engine.steps import MergedTensor, TensorLaying, method_of
-from mergepipe.engine.streaming import columns_of, layout_tensors
+from mergepipe.engine.steps import MergedTensor
 from mergepipe.errors import MissingObject
 from mergepipe.ids import ObjectId
 from mergepipe.objects.merging import Depth
@@ -105,7 +107,7 @@ def test_bytes_read_are_the_bytes_promised(tmp_path, codec):
         if codec == "raw" and budget == "raw:8%":
             continue
         planned = planner.plan("base", EXPERTS, "task_arithmetic", budget=budget, weight=0.3)
-        depths = {depth for line in planned.plan.tensors for own in line.depths for depth in own}
+        depths = {depth for line in planned.plan.lines for own in line.depths for depth in own}
         coarse.add(Depth.COARSE in depths)
         made = engine_of(repo).execute(planned, reuse=False)
         promised = planned.costs.expert_bytes_planned
@@ -125,13 +127,12 @@ def test_bytes_read_are_the_bytes_promised(tmp_path, codec):
 
 def works_of(repo, planned):
     plan = planned.plan
-    columns = columns_of(plan.experts, plan.tensors, repo.objects)
-    batcher = Batcher(repo.storage, ObjectId(planned.id))
-    for number, like in enumerate(layout_tensors(plan, repo.objects)):
-        laying = TensorLaying(
-            plan.tensors[number], plan.experts, method_of(plan), plan.seed, repo.objects
-        )
-        tensor = laying.lay(number, like, columns)
+    columns = columns_of(plan.lines, plan.profiles, repo.objects)
+    factors = FactorReader(repo.storage, Meter())
+    batcher = Batcher(repo.storage, ObjectId(planned.id), factors)
+    laying = Laying(plan.lines, plan.seed, repo.objects, columns)
+    for number in range(len(plan.lines)):
+        tensor = laying.lay(number)
         assert isinstance(tensor, MergedTensor)
         yield from batcher.works(list(tensor.steps()), streamed=False)
 
@@ -165,10 +166,12 @@ def test_work_is_a_value_that_gives_the_same_twice(tmp_path):
     for work in works_of(repo, planned):
         first = worker(work)
         again = worker(pickle.loads(pickle.dumps(work)))
-        assert [one.block for one in again] == [one.block for one in first]
-        assert [one.encoded.stored_bytes for one in again if one.encoded] == [
-            one.encoded.stored_bytes for one in first if one.encoded
+        assert [one.blocks for one in again] == [one.blocks for one in first]
+        sizes = [
+            [own.stored_bytes for one in results for own in one.encoded if own is not None]
+            for results in (again, first)
         ]
+        assert sizes[0] == sizes[1]
     repo.close()
 
 
@@ -176,7 +179,7 @@ def test_a_plan_for_coarse_layers_that_are_gone_is_refused_but_replays(tmp_path)
     """The same plan in a store without coarse layers: not merged, yet its ids can be checked."""
     rich = experts(tmp_path / "rich", "auto", shapes=SMALL, block_size=16384)
     planned = planner_of(rich).plan("base", EXPERTS, "task_arithmetic", budget="30%", weight=0.3)
-    assert any(Depth.COARSE in own for line in planned.plan.tensors for own in line.depths)
+    assert any(Depth.COARSE in own for line in planned.plan.lines for own in line.depths)
     made = engine_of(rich).execute(planned)
     plain = experts(tmp_path / "plain", "raw", shapes=SMALL, block_size=16384)
     catalog = planner_of(plain)

@@ -25,6 +25,7 @@ from mergepipe.engine.tensor import read_tensor
 from mergepipe.engine.transactions import MergeRequest
 from mergepipe.errors import Corruption, MergeInputError, MergepipeError
 from mergepipe.objects.merging import Depth, Manifest, Plan
+from mergepipe.planner.numbers import scalars_of
 from mergepipe.repository.refnames import branch_ref
 
 TIES = Recipe("ties", "base", EXPERTS, {"density": 0.5})
@@ -54,8 +55,8 @@ def test_commit_parents_manifest_and_run(tmp_path):
     assert manifest.output == commit.snapshot == made.snapshot
     assert manifest.manifest_hash == made.manifest_id.hex()
     assert repo.objects.load(manifest.plan, Plan) == plan
-    for line, tensor in zip(plan.tensors, manifest.tensors, strict=True):
-        for depths, use in zip(line.depths, tensor.experts, strict=True):
+    for line, tensor in zip(plan.lines, manifest.tensors, strict=True):
+        for depths, use in zip(line.depths, tensor.inputs, strict=True):
             counted = (use.omitted, use.coarse, use.exact, use.equal)
             assert counted == tuple(depths.count(depth) for depth in Depth)
             assert use.logical_bytes == 2 * int(np.prod(SHAPES[line.name]))
@@ -171,8 +172,8 @@ def test_whole_tensor_statistics_are_measured_on_the_way(tmp_path, method, param
     planned = planner_of(repo).plan("base", EXPERTS[:2], method, seed=7, **parameters)
     base = "base" if method != "slerp" else None
     by_hand = plan_by_hand(repo, Recipe(method, base, EXPERTS[:2], parameters))
-    for ours, theirs in zip(planned.plan.tensors, by_hand.tensors, strict=True):
-        for one, other in zip(ours.scalars, theirs.scalars, strict=True):
+    for ours, theirs in zip(planned.plan.lines, by_hand.lines, strict=True):
+        for one, other in zip(scalars_of(ours).experts, scalars_of(theirs).experts, strict=True):
             assert one.weight == pytest.approx(other.weight, rel=1e-9)
             assert one.rescale == pytest.approx(other.rescale, rel=1e-9)
     assert planned.measured_expert_bytes > 0
@@ -188,11 +189,11 @@ def test_coarse_readings_are_the_signs_of_large_changes(tmp_path):
     planned = planner_of(repo).plan(
         "base", EXPERTS[:1], "task_arithmetic", budget="25%", weight=1.0
     )
-    line = next(one for one in planned.plan.tensors if one.name == "embed")
+    line = next(one for one in planned.plan.lines if one.name == "embed")
     assert Depth.COARSE in line.depths[0]
     made = engine_of(repo).execute(planned)
     assert made.expert_bytes_read == planned.costs.expert_bytes_planned
-    profile = repo.objects.load(planned.plan.experts[0].profile, Profile)
+    profile = repo.objects.load(planned.plan.profiles[0].profile, Profile)
     view = TensorView(next(one for one in profile.tensors if one.name == "embed"))
     from mergepipe.dtypes import BF16
 
@@ -204,7 +205,7 @@ def test_coarse_readings_are_the_signs_of_large_changes(tmp_path):
         part = slice(block * per_block, min((block + 1) * per_block, base.size))
         d = expert[part] - base[part]
         if depth == Depth.COARSE:
-            scale = view.magnitudes[block] * line.scalars[0].coarse_scale
+            scale = view.magnitudes[block] * scalars_of(line).experts[0].coarse_scale
             d = np.where(np.abs(d) >= view.thresholds[block], np.sign(d), 0) * scale
         elif depth != Depth.EXACT:
             d = np.zeros_like(d)
@@ -217,7 +218,7 @@ def test_damage_is_read_around_or_refused(tmp_path):
     repo = three_experts(tmp_path)
     plan = plan_by_hand(repo, TIES)
     good = engine_of(repo).execute(plan)
-    block = repo.objects.tensor(plan.tensors[0].experts[0]).block_ids()[0]
+    block = repo.objects.tensor(plan.lines[0].inputs[0].source).block_ids()[0]
     at = repo.blocks.resolve([block])[block].layers[0]
     pack = repo.directory / "packs" / f"{at.pack.hex()}.pack"
     data = bytearray(pack.read_bytes())
@@ -250,31 +251,23 @@ def test_plans_that_do_not_fit_are_refused(tmp_path):
     repo = three_experts(tmp_path)
     plan = plan_by_hand(repo, TIES)
     change = msgspec.structs.replace
-    first = plan.tensors[0]
+    first, *rest = plan.lines
     broken = {
-        "version": change(plan, version=99),
-        "order": change(plan, tensors=plan.tensors[::-1]),
-        "missing": change(plan, tensors=plan.tensors[1:]),
-        "depths": change(plan, tensors=(change(first, depths=(b"", b"", b"")), *plan.tensors[1:])),
-        "shape": change(
-            plan,
-            tensors=(
-                change(first, experts=(plan.tensors[1].experts[0], *first.experts[1:])),
-                *plan.tensors[1:],
-            ),
+        "version": (change(first, version=99), *rest),
+        "order": plan.lines[::-1],
+        "missing": rest,
+        "depths": (change(first, depths=(b"", b"", b"")), *rest),
+        "shape": (change(first, inputs=(rest[0].inputs[0], *first.inputs[1:])), *rest),
+        "coarse": (
+            change(first, depths=(b"\1" * len(first.depths[0]), *first.depths[1:])),
+            *rest,
         ),
-        "coarse": change(
-            plan,
-            tensors=(
-                change(first, depths=(b"\1" * len(first.depths[0]), *first.depths[1:])),
-                *plan.tensors[1:],
-            ),
-        ),
+        "number": (change(first, numbers=(("temperature", 1.0),)), *rest),
     }
     before = sorted(path.name for path in (repo.directory / "packs").iterdir())
-    for one in broken.values():
+    for lines in broken.values():
         with pytest.raises(MergeInputError):
-            engine_of(repo).execute(one)
+            engine_of(repo).execute(change(plan, lines=tuple(lines)))
     assert sorted(path.name for path in (repo.directory / "packs").iterdir()) == before
     repo.close()
 

@@ -27,7 +27,16 @@ from mergepipe.objects.records import (
 )
 from mergepipe.packs.encodings import Encoding, encodings
 from mergepipe.packs.index import Location
-from mergepipe.planner.profiles import Cited
+from mergepipe.planner import (
+    Budget,
+    Measure,
+    PlannedMerge,
+    Recipe,
+    Tensors,
+    build_plan,
+    expand,
+)
+from mergepipe.planner.profiles import Cited, Profiles
 from mergepipe.planner.reads import Options
 
 COARSE_SHARE = 0.35
@@ -125,6 +134,23 @@ def add_tensor(
             layers = [len(piece) * 8 // 100, len(piece) * 25 // 100]
             shelf.record(block, len(piece), layers, under[index], 3)
     return shelf.put(Tensor(dtype, shape, length, b"".join(ids)))
+
+
+def plan_recipe(
+    recipe: Recipe,
+    budget: Budget,
+    shelf: Shelf,
+    profiles: Sequence[Cited] = (),
+    measure: Measure | None = None,
+) -> PlannedMerge:
+    """The plan of a recipe; profiles by expert, against the base."""
+    merge = expand(recipe, Tensors(shelf), shelf)
+    return build_plan(merge, budget, shelf, shelf.find, by_pair(profiles), measure)
+
+
+def by_pair(profiles: Sequence[Cited]) -> Profiles:
+    """Profiles of experts as those of (model, base): a recipe's base is its last model."""
+    return {(row, len(profiles)): cited for row, cited in enumerate(profiles)}
 
 
 def add_snapshot(

@@ -1,5 +1,6 @@
 """Plans of small families of models whose profiles are computed the obvious way."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -9,7 +10,7 @@ from mergepipe.dtypes import DTYPES
 from mergepipe.errors import MergeInputError, OverBudget
 from mergepipe.methods.protocol import Need, NeedKind
 from mergepipe.objects.encoding import decode, encode
-from mergepipe.objects.merging import Depth, Plan, PlanExpert, TensorPlan
+from mergepipe.objects.merging import Depth, LinePlan, Plan, PlanProfile
 from mergepipe.planner import (
     Budget,
     Expert,
@@ -18,11 +19,11 @@ from mergepipe.planner import (
     PerTensor,
     PlannedMerge,
     Recipe,
-    build_plan,
     costs_of,
     explain,
 )
 from mergepipe.planner.elections import ELECTED
+from mergepipe.planner.numbers import scalars_of
 from mergepipe.planner.recipe import Setting
 from mergepipe.planner.table import depths_of
 from tests.planner.stored_models import (
@@ -30,9 +31,11 @@ from tests.planner.stored_models import (
     add_model,
     add_snapshot,
     add_tensor,
+    by_pair,
     family,
     float_bytes,
     named,
+    plan_recipe,
 )
 
 METHODS: list[tuple[str, dict[str, Setting]]] = [
@@ -55,11 +58,10 @@ def recipe(models: Family, method: str, **parameters: Setting) -> Recipe:
 def planned(
     models: Family, method: str, budget: str | None = None, **parameters: Setting
 ) -> PlannedMerge:
-    return build_plan(
+    return plan_recipe(
         recipe(models, method, **parameters),
         Budget.parse(budget),
         models.shelf,
-        models.shelf.find,
         models.profiles,
     )
 
@@ -80,7 +82,7 @@ def test_a_full_budget_is_the_exact_plan(
     assert exact.costs.omitted_norm == 0.0
     for budget in ("100%", str(full), str(10 * full), "raw:100%"):
         assert planned(models, method, budget, **parameters).id == exact.id
-    assert all(expert.profile is None for expert in exact.plan.experts)
+    assert not exact.plan.profiles
     assert planned(models, method, str(full - 1), **parameters).id != exact.id
 
 
@@ -111,7 +113,7 @@ def test_energy_kept_grows_with_the_budget(
 
 def test_depths_say_which_blocks_are_the_bases(models: Family) -> None:
     plan = planned(models, "task_arithmetic", weight=1.0).plan
-    depths = {line.name: depths_of(line) for line in plan.tensors}
+    depths = {line.name: depths_of(line) for line in plan.lines}
     assert list(depths["embed"][0]) == [Depth.EQUAL] + [Depth.EXACT] * 3
     assert all((depths[name] >= Depth.EXACT).all() for name in depths)
 
@@ -119,11 +121,12 @@ def test_depths_say_which_blocks_are_the_bases(models: Family) -> None:
 def test_planned_bytes_are_those_of_the_records(models: Family) -> None:
     result = planned(models, "ties", "25%", density=0.5)
     total = base = 0
-    for line in result.plan.tensors:
-        assert line.base is not None
-        under = models.shelf.tensor(line.base).block_ids()
+    for line in result.plan.lines:
+        assert line.base is not None and line.base.stored is not None
+        under = models.shelf.tensor(line.base.stored).block_ids()
         depths = depths_of(line)
-        for row, identity in enumerate(line.experts):
+        for row, one in enumerate(line.inputs):
+            identity = one.stored
             assert identity is not None
             for step, block in enumerate(models.shelf.tensor(identity).block_ids()):
                 records = models.shelf.locations[block]
@@ -141,14 +144,14 @@ def test_planned_bytes_are_those_of_the_records(models: Family) -> None:
 def test_costs_are_the_same_from_the_stored_plan(models: Family) -> None:
     for method, parameters in METHODS:
         result = planned(models, method, "20%", **parameters)
-        again = costs_of(result.plan, models.shelf, models.shelf.find, models.profiles)
+        again = costs_of(result.plan, models.shelf, models.shelf.find, by_pair(models.profiles))
         assert again.tensors == result.costs.tensors
 
 
 def test_energy_and_norm_are_those_of_what_is_left_out(models: Family) -> None:
     result = planned(models, "task_arithmetic", "10%", weight=0.5)
     total = left = norm = 0.0
-    for line in result.plan.tensors:
+    for line in result.plan.lines:
         missed = np.zeros(models.base_weights[line.name].size)
         for row, own in enumerate(depths_of(line)):
             d = 0.5 * (models.weights[row][line.name] - models.base_weights[line.name])
@@ -163,7 +166,7 @@ def test_energy_and_norm_are_those_of_what_is_left_out(models: Family) -> None:
                     error = piece
                 elif depth == Depth.COARSE:
                     large = np.abs(piece) >= sorted(np.abs(piece))[-int(0.35 * len(piece))]
-                    size = np.abs(piece[large]).mean() * line.scalars[row].coarse_scale
+                    size = np.abs(piece[large]).mean() * scalars_of(line).experts[row].coarse_scale
                     error = piece - np.where(large, np.sign(piece) * size, 0)
                 else:
                     continue
@@ -175,10 +178,10 @@ def test_energy_and_norm_are_those_of_what_is_left_out(models: Family) -> None:
 
 
 def test_ties_thresholds_come_from_counts(models: Family) -> None:
-    line = planned(models, "ties", density=0.3).plan.tensors[0]
+    line = planned(models, "ties", density=0.3).plan.lines[0]
     for row in range(3):
         d = np.abs(models.weights[row][line.name] - models.base_weights[line.name]).reshape(-1)
-        assert line.scalars[row].threshold == np.sort(d)[::-1][int(0.3 * len(d)) - 1]
+        assert scalars_of(line).experts[row].threshold == np.sort(d)[::-1][int(0.3 * len(d)) - 1]
 
 
 def test_coarse_scale_follows_the_method(models: Family) -> None:
@@ -189,13 +192,13 @@ def test_coarse_scale_follows_the_method(models: Family) -> None:
     for plan, low, high in cases:
         scales = {
             scalars.coarse_scale
-            for line in plan.tensors
-            for scalars, own in zip(line.scalars, line.depths, strict=True)
+            for line in plan.lines
+            for scalars, own in zip(scalars_of(line).experts, line.depths, strict=True)
             if Depth.COARSE in own
         }
         assert scales
         assert all(low <= scale <= high for scale in scales)
-    assert any(expert.profile is not None for expert in additive.experts)
+    assert additive.profiles
 
 
 def test_a_conflict_of_signs_makes_an_expert_worth_less() -> None:
@@ -213,11 +216,9 @@ def test_a_conflict_of_signs_makes_an_expert_worth_less() -> None:
         for row, (snapshot, weight) in enumerate(zip(twice.experts, (1.0, 1.0, -1.0), strict=True))
     )
     elected = Recipe("ties", experts, Model("base", twice.base))
-    plan = build_plan(
-        elected, Budget.parse("raw:4%"), twice.shelf, twice.shelf.find, twice.profiles
-    ).plan
+    plan = plan_recipe(elected, Budget.parse("raw:4%"), twice.shelf, twice.profiles).plan
     read = [
-        sum(int(np.isin(depths_of(line)[row], (1, 2)).sum()) for line in plan.tensors)
+        sum(int(np.isin(depths_of(line)[row], (1, 2)).sum()) for line in plan.lines)
         for row in range(3)
     ]
     assert read[2] == 0 < read[0]
@@ -248,19 +249,19 @@ def test_without_profiles_everything_is_read_exactly_or_refused(models: Family) 
         models.base_weights, models.weights,
     )  # fmt: skip
     part = planned(mixed, "task_arithmetic", "60%", weight=1.0)
-    for line in part.plan.tensors:
+    for line in part.plan.lines:
         assert set(line.depths[0]) <= {Depth.EXACT, Depth.EQUAL}
-    assert part.plan.experts[0].profile is None
+    assert {one.model for one in part.plan.profiles} <= {1, 2}
 
 
 def test_a_budget_needs_a_base(models: Family) -> None:
     experts = tuple(Expert(str(row), snapshot) for row, snapshot in enumerate(models.experts))
     free = Recipe("linear", experts)
-    exact = build_plan(free, Budget(), models.shelf, models.shelf.find, [None] * 3)
+    exact = plan_recipe(free, Budget(), models.shelf, [None] * 3)
     assert exact.plan.base is None
     assert exact.plan.layout == models.experts[0]
     with pytest.raises(MergeInputError, match="needs a base"):
-        build_plan(free, Budget.parse("50%"), models.shelf, models.shelf.find, [None] * 3)
+        plan_recipe(free, Budget.parse("50%"), models.shelf, [None] * 3)
 
 
 class Measuring:
@@ -269,18 +270,20 @@ class Measuring:
     def __init__(self, models: Family, answers: dict[NeedKind, tuple[float, ...]]) -> None:
         self.models = models
         self.answers = answers
-        self.asked: list[tuple[str, tuple[Need, ...], TensorPlan]] = []
+        self.asked: list[tuple[str, tuple[Need, ...], LinePlan]] = []
 
     def __call__(
         self,
-        draft: TensorPlan,
-        experts: tuple[PlanExpert, ...],
-        needs: tuple[Need, ...],
+        lines: Sequence[LinePlan],
+        profiles: Sequence[PlanProfile],
+        needs: Sequence[Need],
         seed: int,
         /,
     ) -> Measured:
+        draft = lines[-1]
         self.asked.append((draft.name, tuple(needs), draft))
-        assert len(experts) == len(draft.experts)
+        coarse = {row for row, own in enumerate(draft.depths) if {0, 1} & set(own)}
+        assert {one.model for one in profiles} == coarse
         return Measured({need: self.answers[need.kind] for need in needs}, 1000, 10)
 
 
@@ -290,16 +293,14 @@ def test_thresholds_that_no_profile_knows_are_measured_first() -> None:
     want = recipe(models, "ties", density=0.5)
 
     def build(budget: str | None) -> PlannedMerge:
-        return build_plan(
-            want, Budget.parse(budget), models.shelf, models.shelf.find, models.profiles, measure
-        )
+        return plan_recipe(want, Budget.parse(budget), models.shelf, models.profiles, measure)
 
     exact = build(None)
     assert [name for name, _, _ in measure.asked] == list(models.base_weights)
     for _, needs, draft in measure.asked:
         assert {need.expert for need in needs} == {0, 1}
         assert Depth.COARSE not in set(draft.depths[0])
-    assert exact.plan.tensors[0].scalars[0].threshold == 0.004
+    assert scalars_of(exact.plan.lines[0]).experts[0].threshold == 0.004
     assert exact.measured_expert_bytes == 4000
     # Two passes for the thresholds, one for the merge.
     per_pass = planned(models, "task_arithmetic").costs.expert_bytes_full
@@ -316,16 +317,14 @@ def test_statistics_of_what_is_read_are_measured_at_the_depths_chosen() -> None:
     models = family(2)
     measure = Measuring(models, {NeedKind.GRAM: (4.0, 0.0, 0.0, 4.0)})
     want = recipe(models, "slerp", t=0.5)
-    cut = build_plan(
-        want, Budget.parse("40%"), models.shelf, models.shelf.find, models.profiles, measure
-    )
+    cut = plan_recipe(want, Budget.parse("40%"), models.shelf, models.profiles, measure)
     single = planned(models, "task_arithmetic").costs.expert_bytes_full
     assert cut.costs.expert_bytes_full == 2 * single
     assert 0 < cut.costs.expert_bytes_planned <= 0.8 * single
-    for (_, _, draft), line in zip(measure.asked, cut.plan.tensors, strict=True):
+    for (_, _, draft), line in zip(measure.asked, cut.plan.lines, strict=True):
         assert draft.depths == line.depths
         # Orthogonal by the answer: not the straight line that was supposed while choosing.
-        assert line.scalars[0].weight == pytest.approx(0.5**0.5)
+        assert scalars_of(line).experts[0].weight == pytest.approx(0.5**0.5)
 
 
 def test_parameters_vary_by_tensor_and_expert(models: Family) -> None:
@@ -334,11 +333,11 @@ def test_parameters_vary_by_tensor_and_expert(models: Family) -> None:
         Expert(str(row), snapshot, {"weight": PerTensor((("embed", 2.0),))} if row == 1 else {})
         for row, snapshot in enumerate(models.experts)
     )
-    plan = build_plan(
+    plan = plan_recipe(
         Recipe("task_arithmetic", experts, Model("base", models.base), shared),
-        Budget(), models.shelf, models.shelf.find, models.profiles,
+        Budget(), models.shelf, models.profiles,
     ).plan  # fmt: skip
-    weights = {line.name: [own.weight for own in line.scalars] for line in plan.tensors}
+    weights = {line.name: [own.weight for own in scalars_of(line).experts] for line in plan.lines}
     assert weights["embed"] == [0.25, 2.0, 0.25]
     assert weights["layer.0.w"] == [0.5, 0.5, 0.5]
     assert weights["norm"] == [0.25, 0.25, 0.25]
@@ -350,34 +349,34 @@ def test_tensors_that_nobody_changed_are_the_bases(models: Family) -> None:
     shelf = models.shelf
     expert = add_model(shelf, weights, models.base)
     want = Recipe("linear", (Expert("e", expert),) * 2, Model("base", models.base))
-    result = build_plan(want, Budget(), shelf, shelf.find, [None, None])
-    kept = {line.name: not line.depths for line in result.plan.tensors}
+    result = plan_recipe(want, Budget(), shelf, [None, None])
+    kept = {line.name: line.copied is not None for line in result.plan.lines}
     assert kept == {"embed": True, "layer.0.w": True, "layer.1.w": True, "norm": False}
-    assert result.plan.tensors[0].base == named(shelf, models.base)["embed"]
+    assert result.plan.lines[0].copied == named(shelf, models.base)["embed"]
     # Twice the same expert: its record is read once.
     at = shelf.locations[shelf.tensor(named(shelf, expert)["norm"]).block_ids()[0]]
     assert result.costs.expert_bytes_full == sum(one.stored_bytes for one in at)
-    summed = build_plan(
+    summed = plan_recipe(
         Recipe("linear", want.experts, want.base, {"normalize": False}),
-        Budget(), shelf, shelf.find, [None, None],
+        Budget(), shelf, [None, None],
     )  # fmt: skip
-    assert all(line.depths for line in summed.plan.tensors)
+    assert all(line.depths for line in summed.plan.lines)
 
 
 def test_passing_one_model_through_reads_nothing(models: Family) -> None:
     shelf = models.shelf
     one = Recipe("passthrough", (Expert("e", models.experts[0]),))
-    copied = build_plan(one, Budget.parse("1"), shelf, shelf.find, [None])
+    copied = plan_recipe(one, Budget.parse("1"), shelf, [None])
     assert copied.costs.expert_bytes_full == 0
-    assert [line.base for line in copied.plan.tensors] == list(
+    assert [line.copied for line in copied.plan.lines] == list(
         named(shelf, models.experts[0]).values()
     )
-    cast = build_plan(
+    cast = plan_recipe(
         Recipe("passthrough", one.experts, None, {}, DTYPES["F16"]),
-        Budget(), shelf, shelf.find, [None],
+        Budget(), shelf, [None],
     )  # fmt: skip
     assert cast.costs.expert_bytes_full > 0
-    assert {line.dtype for line in cast.plan.tensors} == {"F16"}
+    assert {line.dtype for line in cast.plan.lines} == {"F16"}
 
 
 def test_other_grids_are_read_wholly_or_not_at_all(models: Family) -> None:
@@ -391,22 +390,24 @@ def test_other_grids_are_read_wholly_or_not_at_all(models: Family) -> None:
         (Expert("e", add_snapshot(shelf, tensors)),),
         Model("base", models.base),
     )
-    result = build_plan(want, Budget(), shelf, shelf.find, [None])
+    result = plan_recipe(want, Budget(), shelf, [None])
     blocks = [block for tensor in tensors.values() for block in shelf.tensor(tensor).block_ids()]
     records = [at for block in dict.fromkeys(blocks) for at in shelf.locations[block]]
     assert result.costs.expert_bytes_full == sum(at.stored_bytes for at in records)
-    assert all(set(line.depths[0]) == {Depth.EXACT} for line in result.plan.tensors)
+    assert all(set(line.depths[0]) == {Depth.EXACT} for line in result.plan.lines)
 
 
 def test_explain_says_who_gave_what(models: Family) -> None:
     result = planned(models, "ties", "25%", density=0.5)
-    told = explain(result.plan, models.shelf, models.shelf.find, models.profiles, "layer.0.w")
+    told = explain(
+        result.plan, models.shelf, models.shelf.find, by_pair(models.profiles), "layer.0.w"
+    )
     (tensor,) = told.tensors
     assert tensor.name == "layer.0.w"
     influences = [part.influence for part in tensor.experts]
     assert sum(one for one in influences if one is not None) == pytest.approx(1.0)
-    line = next(line for line in result.plan.tensors if line.name == "layer.0.w")
+    line = next(line for line in result.plan.lines if line.name == "layer.0.w")
     for row, part in enumerate(tensor.experts):
-        assert part.scalars == line.scalars[row]
+        assert part.scalars == scalars_of(line).experts[row]
         assert part.cost.blocks_coarse == line.depths[row].count(Depth.COARSE)
         assert part.cost.blocks_equal == line.depths[row].count(Depth.EQUAL)

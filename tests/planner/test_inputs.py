@@ -8,8 +8,8 @@ from mergepipe.errors import MergeInputError
 from mergepipe.ids import ObjectId
 from mergepipe.objects.merging import TermKind
 from mergepipe.objects.records import FileEntry, Safetensors, Snapshot, TensorEntry
-from mergepipe.planner import Budget, Expert, Model, PlannedMerge, Recipe, build_plan
-from tests.planner.stored_models import Family, add_snapshot, add_tensor, family, named
+from mergepipe.planner import Budget, Expert, Model, PlannedMerge, Recipe
+from tests.planner.stored_models import Family, add_snapshot, add_tensor, family, named, plan_recipe
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def merge(models: Family, expert: ObjectId, **options: object) -> PlannedMerge:
         options.pop("base", Model("root", models.base)),  # type: ignore[arg-type]
         **options,  # type: ignore[arg-type]
     )
-    return build_plan(want, Budget(), models.shelf, models.shelf.find, [None])
+    return plan_recipe(want, Budget(), models.shelf, [None])
 
 
 def test_shapes(models: Family) -> None:
@@ -46,7 +46,7 @@ def test_dtypes_unless_one_is_asked_for(models: Family) -> None:
     with pytest.raises(MergeInputError, match=r"'odd'.*'norm' is F32, in 'root' BF16"):
         merge(models, other)
     plan = merge(models, other, dtype=DTYPES["BF16"]).plan
-    line = next(line for line in plan.tensors if line.name == "norm")
+    line = next(line for line in plan.lines if line.name == "norm")
     assert (line.dtype, line.depths) == ("BF16", (b"\x02",))
 
 
@@ -55,15 +55,16 @@ def test_missing_tensors_unless_allowed(models: Family) -> None:
     with pytest.raises(MergeInputError, match="'odd' lacks tensor 'norm', which 'root' has"):
         merge(models, other)
     plan = merge(models, other, allow_missing=True).plan
-    line = next(line for line in plan.tensors if line.name == "norm")
-    assert (line.experts, line.depths) == ((None,), ())
+    line = next(line for line in plan.lines if line.name == "norm")
+    assert [one.source for one in line.inputs] == [None]
+    assert line.copied == line.like
     with pytest.raises(MergeInputError, match="no base"):
         want = Recipe(
             "linear",
             (Expert("a", models.base), Expert("b", other)),
             allow_missing=True,
         )
-        build_plan(want, Budget(), models.shelf, models.shelf.find, [None, None])
+        plan_recipe(want, Budget(), models.shelf, [None, None])
 
 
 def test_tensors_that_the_base_lacks(models: Family) -> None:
@@ -71,7 +72,7 @@ def test_tensors_that_the_base_lacks(models: Family) -> None:
     with pytest.raises(MergeInputError, match="'odd' has tensor 'extra', which 'root' lacks"):
         merge(models, other)
     plan = merge(models, other, allow_missing=True).plan
-    assert "extra" not in {line.name for line in plan.tensors}
+    assert "extra" not in {line.name for line in plan.lines}
 
 
 def test_dtypes_without_arithmetic_are_taken_over_where_all_agree(models: Family) -> None:
@@ -81,8 +82,8 @@ def test_dtypes_without_arithmetic_are_taken_over_where_all_agree(models: Family
     base = add_snapshot(shelf, {**named(shelf, models.base), "ids": same})
     root = Model("root", base)
     plan = merge(models, changed(models, ids=same), base=root, dtype=DTYPES["F32"]).plan
-    line = next(line for line in plan.tensors if line.name == "ids")
-    assert (line.base, line.depths, line.dtype) == (same, (), "I64")
+    line = next(line for line in plan.lines if line.name == "ids")
+    assert (line.copied, line.depths, line.dtype) == (same, (), "I64")
     other = add_tensor(shelf, counts[::-1], "I64", (8,))
     with pytest.raises(MergeInputError, match="'odd': tensor 'ids' is I64 and differs"):
         merge(models, changed(models, ids=other), base=root)
@@ -105,8 +106,8 @@ def test_deltas_may_leave_tensors_out_and_are_never_equal_to_the_base(models: Fa
     deltas = add_snapshot(shelf, {"norm": zero})
     base = add_snapshot(shelf, {**named(shelf, models.base), "norm": zero})
     plan = merge(models, deltas, base=Model("root", base), kind=TermKind.DELTA).plan
-    assert plan.experts[0].kind is TermKind.DELTA
-    depths = {line.name: set(b"".join(line.depths)) for line in plan.tensors}
+    assert plan.lines[0].inputs[0].kind is TermKind.DELTA
+    depths = {line.name: set(b"".join(line.depths)) for line in plan.lines}
     assert depths["norm"] == {2}
     assert depths["embed"] == {3}
     with pytest.raises(MergeInputError, match="adapter of low rank"):
@@ -126,7 +127,7 @@ def test_the_same_name_in_two_files_is_found_by_file(models: Family) -> None:
         return shelf.put(Snapshot(files))
 
     plan = merge(models, both(two, two), base=Model("root", both(one, two))).plan
-    assert [(line.file, line.experts[0], bool(line.depths)) for line in plan.tensors] == [
+    assert [(line.file, line.inputs[0].source, bool(line.depths)) for line in plan.lines] == [
         ("a.safetensors", two, True),
         ("b.safetensors", two, False),
     ]

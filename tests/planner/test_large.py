@@ -8,8 +8,8 @@ import pytest
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.objects.merging import Profile, TensorProfile
 from mergepipe.objects.records import Tensor
-from mergepipe.planner import Budget, Expert, Model, Recipe, build_plan
-from tests.planner.stored_models import Shelf, add_snapshot, tensor_profile
+from mergepipe.planner import Budget, Expert, Model, Recipe
+from tests.planner.stored_models import Shelf, add_snapshot, plan_recipe, tensor_profile
 
 EXPERTS = 20
 # Llama 2 7B: 32 layers of 7 matrices and 2 norms, embeddings, head, last norm.
@@ -121,7 +121,7 @@ def test_twenty_experts_of_a_7b_model_plan_in_seconds(capsys: pytest.CaptureFixt
     for budget in (None, "25%", "raw:10%"):
         shelf.seconds = 0.0
         start = time.process_time()  # of other work on the machine this knows nothing
-        result = build_plan(want, Budget.parse(budget), shelf, shelf.find, profiles)
+        result = plan_recipe(want, Budget.parse(budget), shelf, profiles)
         seconds = time.process_time() - start - shelf.seconds
         costs = result.costs
         with capsys.disabled():

@@ -1,7 +1,6 @@
 """`mp explain`: which expert gave what to a merge, what was read and left out, and why."""
 
 import shlex
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -128,7 +127,7 @@ def explain(
         session.emit(document, explain_text.tensor_text(document, session.paint))
         return
     base = None if plan.base is None else names[plan.base]
-    experts = tuple(names[expert.snapshot] for expert in plan.experts)
+    experts = tuple(names[plan.models[place]] for place in plan.experts)
     costs = PricedPlan(identity, plan, found.costs, base, experts).document(stored=True)
     text = explain_text.merge_text(document, costs, session.paint, every=every)
     session.emit(document, text)
@@ -153,9 +152,10 @@ def _document(
     names = snapshot_names(repository, plan)
     held = repository.holders(names)
     roles = [("base", plan.base, None)] if plan.base is not None else []
-    inputs = [*roles, *(("expert", one.snapshot, one.profile) for one in plan.experts)]
-    labels = [names[expert.snapshot] for expert in plan.experts]
-    letters = _depth_letters(plan) if detailed else {}
+    cited = {one.model: one.profile for one in plan.profiles}
+    merged = (("expert", plan.models[place], cited.get(place)) for place in plan.experts)
+    inputs = [*roles, *merged]
+    labels = [names[snapshot] for snapshot in plan.models]
     return ExplainDocument(
         plan=identity.hex(),
         manifest=None if manifest is None else manifest.hex(),
@@ -169,26 +169,27 @@ def _document(
             )
             for role, snapshot, profile in inputs
         ),
-        tensors=tuple(_tensor(one, plan.method, labels, letters) for one in found.tensors),
+        tensors=tuple(_tensor(one, labels, detailed=detailed) for one in found.tensors),
         method=plan.method,
         seed=plan.seed,
     )
 
 
-def _tensor(
-    found: "TensorExplanation", method: str, labels: list[str], letters: dict[str, list[str]]
-) -> TensorDocument:
-    depths: Sequence[str | None] = letters.get(found.name) or [None] * len(labels)
+def _tensor(found: "TensorExplanation", labels: list[str], *, detailed: bool) -> TensorDocument:
     experts = tuple(
-        _expert(label, part, own)
-        for label, part, own in zip(labels, found.experts, depths, strict=True)
+        _expert(
+            labels[part.cost.model],
+            part,
+            _letters(part.depths) if detailed and part.depths else None,
+        )
+        for part in found.experts
     )
     known = [part.cost for part in found.experts if part.cost.energy is not None]
     energy = sum(cost.energy or 0.0 for cost in known)
     kept = sum(cost.energy_kept or 0.0 for cost in known)
     return TensorDocument(
         name=found.name,
-        method=method,
+        method=found.method,
         experts=experts,
         dtype=found.dtype,
         kept=found.kept,
@@ -220,11 +221,6 @@ def _expert(label: str, part: "ExpertPart", depths: str | None) -> ExpertDocumen
     )
 
 
-def _depth_letters(plan: "Plan") -> dict[str, list[str]]:
-    """Per tensor and expert, `o`, `c`, `e` or `=` for each block; a kept tensor has none."""
-    table = bytes.maketrans(bytes(range(4)), b"oce=")
-    return {
-        line.name: [own.translate(table).decode() for own in line.depths]
-        for line in plan.tensors
-        if line.depths
-    }
+def _letters(depths: bytes) -> str:
+    """`o`, `c`, `e` or `=` for each block."""
+    return depths.translate(bytes.maketrans(bytes(range(4)), b"oce=")).decode()

@@ -1,0 +1,138 @@
+"""The lines of a merge made ready for planning: what is only copied is known, the idle is gone.
+
+A line that comes to a tensor which is there already is that tensor, for its file and for the lines
+that take it in. Lines that no file needs then are left out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from msgspec import structs
+
+from mergepipe.ids import ObjectId
+from mergepipe.methods.parameters import Settings
+from mergepipe.methods.protocol import Method
+from mergepipe.methods.sweeps import WEIGHTED_SUM
+from mergepipe.objects.merging import LinePlan, PlanInput, TermKind
+from mergepipe.planner.inputs import Tensors
+from mergepipe.planner.lines import Line, LineInput, Made, Merge
+from mergepipe.planner.resolution import supposed
+from mergepipe.planner.trees import taken
+
+_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A line as its plan will have it, but for depths and numbers."""
+
+    plan: LinePlan
+    method: Method
+    settings: Settings
+
+
+def prepare(merge: Merge, tensors: Tensors) -> list[Prepared]:
+    """The lines to plan, each after those it takes in; `merge` has been checked."""
+    lines: list[Prepared] = []
+    places: dict[int, PlanInput] = {}
+    for number, line in enumerate(merge.lines):
+        prepared = _prepared(line, places, tensors)
+        plan = prepared.plan
+        if plan.file is None and plan.copied is not None:
+            places[number] = _origin(plan)
+        else:
+            places[number] = PlanInput(-1, len(lines))
+            lines.append(prepared)
+    return _needed(lines)
+
+
+def _prepared(line: Line, places: dict[int, PlanInput], tensors: Tensors) -> Prepared:
+    def resolved(one: LineInput) -> PlanInput:
+        if isinstance(one.source, Made):
+            at = places[one.source.line]
+            return PlanInput(at.model, at.source, one.kind, one.factors)
+        return PlanInput(one.model, one.source, one.kind, one.factors)
+
+    inputs = tuple(resolved(one) for one in line.inputs)
+    base = None if line.base is None else resolved(line.base)
+    copied = None
+    if line.copied or not tensors[line.like].blocks:
+        copied = next((one.stored for one in inputs if one.stored is not None), line.like)
+    elif not _changed(inputs, base):
+        copied = _same(line, inputs, base, tensors)
+    plan = LinePlan(
+        line.file,
+        line.name,
+        line.like,
+        line.dtype.name,
+        line.method.name,
+        line.method.version,
+        base,
+        inputs,
+        copied,
+    )
+    return Prepared(plan, line.method, line.settings)
+
+
+def _changed(inputs: Sequence[PlanInput], base: PlanInput | None) -> bool:
+    """Whether any of them is more than a stored tensor, as it stands."""
+    everything = inputs if base is None else (base, *inputs)
+    return any(
+        one.kind is not TermKind.FULL or one.factors is not None or one.made is not None
+        for one in everything
+    )
+
+
+def _same(
+    line: Line, inputs: Sequence[PlanInput], base: PlanInput | None, tensors: Tensors
+) -> ObjectId | None:
+    """The tensor that the output is, if merging would only copy it; by identity alone."""
+    reference = base.stored if base is not None else inputs[0].stored
+    if line.method.sweep is WEIGHTED_SUM and len(inputs) == 1:
+        reference = inputs[0].stored  # passed through, whatever the base is
+    if reference is None or tensors[reference].dtype != line.dtype.name:
+        return None
+    if any(one.stored not in (None, reference) for one in inputs):
+        return None
+    if line.method.omitted_is_noop and base is not None:
+        return reference
+    if line.method.sweep is not WEIGHTED_SUM:
+        return None
+    # A mean of equals is what they are.
+    needs = line.method.needs(line.settings)
+    scalars = line.method.resolve(line.settings, supposed(needs, {}, len(inputs)))
+    total = sum(own.weight for own in scalars.experts)
+    return reference if scalars.normalize or abs(total - 1.0) < _ROUNDING else None
+
+
+def _origin(plan: LinePlan) -> PlanInput:
+    """The stored tensor that a copied line is, and whose it is."""
+    for one in taken(plan):
+        if one.stored == plan.copied:
+            return PlanInput(one.model, plan.copied)
+    return PlanInput(-1, plan.copied)
+
+
+def _needed(lines: Sequence[Prepared]) -> list[Prepared]:
+    """The lines that files need, with the numbers they then have."""
+    wanted = {number for number, line in enumerate(lines) if line.plan.file is not None}
+    for number in reversed(range(len(lines))):
+        if number in wanted and lines[number].plan.copied is None:
+            wanted.update(one.made for one in taken(lines[number].plan) if one.made is not None)
+    numbers = {old: new for new, old in enumerate(sorted(wanted))}
+    if len(numbers) == len(lines):
+        return list(lines)
+
+    def renumbered(one: PlanInput) -> PlanInput:
+        return one if one.made is None else structs.replace(one, source=numbers.get(one.made))
+
+    found = []
+    for old in numbers:
+        plan = lines[old].plan
+        plan = structs.replace(
+            plan,
+            base=None if plan.base is None else renumbered(plan.base),
+            inputs=tuple(renumbered(one) for one in plan.inputs),
+        )
+        found.append(replace(lines[old], plan=plan))
+    return found

@@ -1,0 +1,232 @@
+"""A file's tensor with all lines under it, as far as it is known before depths are chosen."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from mergepipe.catalog.view import TensorView
+from mergepipe.methods.terms import Scalars
+from mergepipe.objects.merging import Depth, LinePlan
+from mergepipe.planner.costs import NOT_THERE, Bytes, Depths, TensorCosts, every_step, tree_costs
+from mergepipe.planner.drafts import Copied, Draft, raw_bytes
+from mergepipe.planner.gains import Floats
+from mergepipe.planner.inputs import Tensors
+from mergepipe.planner.numbers import scalars_of
+from mergepipe.planner.readings import Reading, leaf_passes
+from mergepipe.planner.reads import EncodingSource
+from mergepipe.planner.table import LeafNumbers, TensorCost, shares, tensor_cost
+from mergepipe.planner.trees import Tree, unit_blocks
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Costs and gains of one tensor's blocks, a row per leaf."""
+
+    coarse_costs: Bytes
+    coarse_gains: Floats
+    exact_costs: Bytes
+    exact_gains: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A tensor that a file holds; rows are the leaves of its tree.
+
+    drafts    of the tree's lines, by number
+    readings  of the merge first, then of further trees for their statistics
+    forced    blocks that every plan reads
+    aligned   per row, whether its line has the blocks of the root
+    """
+
+    tree: Tree
+    drafts: Mapping[int, Draft]
+    readings: tuple[Reading, ...]
+    forced: npt.NDArray[np.bool_]
+    aligned: tuple[bool, ...]
+    raw_bytes: tuple[int, ...]
+    every_step: bool
+
+    @property
+    def costs(self) -> TensorCosts:
+        """Of one pass, the merge's."""
+        return self.readings[0].costs
+
+    @property
+    def full_bytes(self) -> int:
+        """Bytes of the exact merge that count as the experts', over all passes."""
+        full = sum(int(reading.full_bytes.sum()) for reading in self.readings)
+        return full - self.costs.saved_bytes(self.costs.full)
+
+    @property
+    def forced_bytes(self) -> int:
+        """Of them, those that every plan reads."""
+        must = np.where(self.forced, np.uint8(Depth.EXACT), np.uint8(Depth.OMITTED))
+        return sum(int(reading.planned_bytes(must).sum()) for reading in self.readings)
+
+    def offer(self) -> Offer:
+        """What can be bought."""
+        shape = self.costs.equal.shape
+        coarse, exact = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        for reading in self.readings:
+            reading.add_offer(coarse, exact)
+        coarse_gains, exact_gains = np.zeros(shape), np.zeros(shape)
+        scalars = {number: draft.supposed_scalars() for number, draft in self.drafts.items()}
+        factors = influence(self.tree, {n: d.unplanned for n, d in self.drafts.items()}, scalars)
+        for number, draft in self.drafts.items():
+            gains = draft.gains()
+            for row in self.tree.rows(number):
+                place = self.tree.leaves[row].place
+                own, view = gains[place], draft.views[place]
+                if own is None or view is None or not self.aligned[row]:
+                    continue
+                coarse_gains[row] = own.coarse * factors[number] ** 2
+                exact_gains[row] = own.exact * factors[number] ** 2
+                if not view.has_coarse:
+                    coarse[row] = NOT_THERE
+        exact[self.forced | self.costs.equal] = NOT_THERE
+        return Offer(coarse, coarse_gains, exact, exact_gains)
+
+    def cost(self, lines: Sequence[LinePlan]) -> TensorCost:
+        """What its planned lines read and keep."""
+        views = {
+            (number, place): view
+            for number, draft in self.drafts.items()
+            for place, view in enumerate(draft.views)
+        }
+        leaves = leaf_numbers(self.tree, lines, views, self.aligned, self.raw_bytes)
+        name, depths = lines[self.tree.root].name, root_depths(self.tree, lines, self.costs)
+        return tensor_cost(name, depths, leaves, self.readings, every_step=self.every_step)
+
+
+def read_roots(
+    drafts: Sequence[Draft | Copied], tensors: Tensors, find: EncodingSource
+) -> dict[int, Root]:
+    """Every file's tensor that is computed, by the number of its line."""
+    lines = [draft.plan if isinstance(draft, Copied) else draft.unplanned for draft in drafts]
+    trees = {
+        number: Tree.of(number, lines)
+        for number, draft in enumerate(drafts)
+        if isinstance(draft, Draft) and lines[number].file is not None
+    }
+    users: dict[int, int] = {}
+    for tree in trees.values():
+        for number in tree.lines:
+            users[number] = users.get(number, 0) + 1
+    measured: set[int] = set()
+    found = {}
+    for number, tree in trees.items():
+        own: dict[int, Draft] = {}
+        for under in tree.lines:
+            draft = drafts[under]
+            assert isinstance(draft, Draft)
+            own[under] = draft
+        found[number] = _root(tree, own, lines, users, measured, tensors, find)
+        measured.update(tree.lines)
+    return found
+
+
+def _root(
+    tree: Tree,
+    drafts: Mapping[int, Draft],
+    lines: Sequence[LinePlan],
+    users: Mapping[int, int],
+    measured: set[int],
+    tensors: Tensors,
+    find: EncodingSource,
+) -> Root:
+    def reads_base(of: Tree) -> bool:
+        return any(
+            every_step(lines[number], tensors, noop=drafts[number].method.omitted_is_noop)
+            for number in of.lines
+        )
+
+    def reading(of: Tree, merging: int) -> Reading:
+        draft = drafts[of.root]
+        costs = tree_costs(of, lines, tensors, find, every_step=reads_base(of))
+        return Reading(
+            costs,
+            np.array([places[leaf.line, leaf.place] for leaf in of.leaves], np.int64),
+            leaf_passes(of, lines, draft.passes) + merging,
+            leaf_passes(of, lines, draft.trim_passes),
+        )
+
+    places = {(leaf.line, leaf.place): row for row, leaf in enumerate(tree.leaves)}
+    readings = [reading(tree, 1)]
+    readings += [
+        reading(Tree.of(number, lines), 0)
+        for number in tree.lines[1:]
+        if number not in measured and (drafts[number].trims or drafts[number].late)
+    ]
+    costs = readings[0].costs
+    like = tensors[lines[tree.root].like]
+    whole = any(unit_blocks(draft.method, like) > 1 for draft in drafts.values())
+    forced = ~costs.equal
+    aligned = []
+    for row, leaf in enumerate(tree.leaves):
+        draft = drafts[leaf.line]
+        fits = draft.elements == drafts[tree.root].elements
+        aligned.append(fits)
+        if fits and not whole and users[leaf.line] == 1:
+            forced[row] &= draft.must_read[leaf.place]
+    return Root(
+        tree,
+        drafts,
+        tuple(readings),
+        forced,
+        tuple(aligned),
+        tuple(raw_bytes(leaf.input, tensors) for leaf in tree.leaves),
+        reads_base(tree),
+    )
+
+
+def influence(
+    tree: Tree, lines: Mapping[int, LinePlan], scalars: Mapping[int, Scalars]
+) -> dict[int, float]:
+    """What a change of each line's tensor is multiplied by on its way to the root's, at most."""
+    found = dict.fromkeys(tree.lines, 0.0)
+    found[tree.root] = 1.0
+    for number in sorted(tree.lines, reverse=True):  # who takes in a line comes after it
+        line = lines[number]
+        if line.base is not None and line.base.made is not None:
+            found[line.base.made] += found[number]
+        for one, share in zip(line.inputs, shares(scalars[number]), strict=True):
+            if one.made is not None:
+                found[one.made] += found[number] * abs(share)
+    return found
+
+
+def leaf_numbers(
+    tree: Tree,
+    lines: Sequence[LinePlan],
+    views: Mapping[tuple[int, int], TensorView | None],
+    aligned: Sequence[bool],
+    sizes: Sequence[int],
+) -> list[LeafNumbers]:
+    """What the costs of planned leaves are told by; views by line and place."""
+    scalars = {number: scalars_of(lines[number]) for number in tree.lines}
+    factors = influence(tree, {number: lines[number] for number in tree.lines}, scalars)
+    found = []
+    for row, leaf in enumerate(tree.leaves):
+        own = scalars[leaf.line]
+        share = shares(own)[leaf.place] * factors[leaf.line]
+        view = views[leaf.line, leaf.place] if aligned[row] else None
+        numbers = own.experts[leaf.place]
+        if leaf.line != tree.root:
+            numbers = replace(numbers, weight=numbers.weight * factors[leaf.line])
+        found.append(LeafNumbers(leaf.input.model, view, numbers, share, sizes[row]))
+    return found
+
+
+def root_depths(tree: Tree, lines: Sequence[LinePlan], costs: TensorCosts) -> Depths:
+    """The depths of a tree's leaves, by the blocks of its root.
+
+    Those of a line that is cut otherwise are all read.
+    """
+    found = costs.full
+    for row, leaf in enumerate(tree.leaves):
+        own = np.frombuffer(lines[leaf.line].depths[leaf.place], np.uint8)
+        if len(own) == found.shape[1]:
+            found[row] = own
+    return found

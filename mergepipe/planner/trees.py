@@ -1,0 +1,80 @@
+"""What a line takes in, through the lines that it is made of: one step computes all of them.
+
+An input that is made by an earlier line is computed for the same elements inside the step, rounded
+to its line's dtype, and never written. So what a step reads is what all lines under it read.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import lcm
+from typing import Self
+
+from mergepipe.methods.protocol import Method, Scope
+from mergepipe.objects.merging import LinePlan, PlanInput
+from mergepipe.objects.records import Tensor
+from mergepipe.planner.steps import Grid
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """An input that no line makes: number `place` of line `line`."""
+
+    line: int
+    place: int
+    input: PlanInput
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A line and all lines under it, and what they take from models.
+
+    lines   numbers: the root, then the others, the earliest first
+    leaves  of these lines, in their order
+    """
+
+    root: int
+    lines: tuple[int, ...]
+    leaves: tuple[Leaf, ...]
+
+    @classmethod
+    def of(cls, root: int, lines: Sequence[LinePlan]) -> Self:
+        """The tree of line `root`."""
+        found = {root}
+        todo = [root]
+        while todo:
+            line = lines[todo.pop()]
+            for one in taken(line):
+                if one.made is not None and one.made not in found:
+                    found.add(one.made)
+                    todo.append(one.made)
+        order = (root, *sorted(found - {root}))
+        return cls(
+            root,
+            order,
+            tuple(
+                Leaf(number, place, one)
+                for number in order
+                for place, one in enumerate(lines[number].inputs)
+                if one.made is None
+            ),
+        )
+
+    def rows(self, line: int) -> list[int]:
+        """Places among the leaves of those that a line itself takes in."""
+        return [row for row, leaf in enumerate(self.leaves) if leaf.line == line]
+
+
+def taken(line: LinePlan) -> tuple[PlanInput, ...]:
+    """A line's inputs, and its base."""
+    return line.inputs if line.base is None else (line.base, *line.inputs)
+
+
+def unit_blocks(method: Method, like: Tensor) -> int:
+    """How many blocks of its grid a unit of a method covers, at least: whole rows, all of it."""
+    grid = Grid.of(like)
+    if method.scope is Scope.ELEMENT or grid.blocks < 2:
+        return 1
+    if method.scope is Scope.TENSOR:
+        return grid.blocks
+    row = like.shape[-1] if like.shape else 1
+    return min(grid.blocks, lcm(grid.per_block, row) // grid.per_block)
