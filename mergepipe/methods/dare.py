@@ -7,21 +7,14 @@ it had (`rescale_norm: l1`, mergekit's; one more pass). dare_ties elects signs a
 
 from mergepipe.methods.parameters import Parameter, Settings
 from mergepipe.methods.protocol import Method, Need, NeedKind, NeedValues
-from mergepipe.methods.task_vectors import DENSITY, task_vector_method
+from mergepipe.methods.task_vectors import DENSITY, RESCALE_NORM, task_vector_method
 from mergepipe.methods.terms import ExpertScalars
 from mergepipe.methods.trim import l1_rescale
 
 _PARAMETERS = (
     DENSITY,
     Parameter("rescale", True, "make up for what was dropped", kind=bool),
-    Parameter(
-        "rescale_norm",
-        "density",
-        "by 1/density, or to the L1 norm before the mask",
-        kind=str,
-        choices=("density", "l1"),
-        mergekit_default="l1",
-    ),
+    RESCALE_NORM,
 )
 
 

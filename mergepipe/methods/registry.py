@@ -1,8 +1,10 @@
 """Every merge method by name. A new one is a file of its own and a line here."""
 
 from mergepipe.errors import MergeInputError
+from mergepipe.methods.arcee_fusion import ARCEE_FUSION
 from mergepipe.methods.breadcrumbs import BREADCRUMBS, BREADCRUMBS_TIES
 from mergepipe.methods.dare import DARE_LINEAR, DARE_TIES
+from mergepipe.methods.della import DELLA, DELLA_LINEAR
 from mergepipe.methods.karcher import KARCHER
 from mergepipe.methods.linear import LINEAR
 from mergepipe.methods.model_stock import MODEL_STOCK, MODEL_STOCK_ROWS
@@ -13,6 +15,7 @@ from mergepipe.methods.parameters import nearest
 from mergepipe.methods.passthrough import PASSTHROUGH
 from mergepipe.methods.protocol import Method
 from mergepipe.methods.ram import RAM, RAMPLUS_TL
+from mergepipe.methods.sce import SCE
 from mergepipe.methods.slerp import SLERP
 from mergepipe.methods.task_arithmetic import TASK_ARITHMETIC
 from mergepipe.methods.ties import TIES
@@ -27,14 +30,18 @@ METHODS: dict[str, Method] = {
         DARE_TIES,
         BREADCRUMBS,
         BREADCRUMBS_TIES,
+        DELLA,
+        DELLA_LINEAR,
         SLERP,
         NUSLERP,
         MULTISLERP,
         KARCHER,
         MODEL_STOCK,
         NEARSWAP,
+        SCE,
         RAM,
         RAMPLUS_TL,
+        ARCEE_FUSION,
         PASSTHROUGH,
     )
 }

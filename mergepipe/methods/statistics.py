@@ -177,6 +177,36 @@ def _sharing_partial(need: Need, unit: Unit, known: Sequence[Partial]) -> Partia
     return sharing(unit, need.epsilon)
 
 
+def _rank_partial(need: Need, unit: Unit, known: Sequence[Partial]) -> Partial:
+    from mergepipe.methods.eager.della import norms
+
+    return norms(need, unit)
+
+
+def _spread_partial(need: Need, unit: Unit, known: Sequence[Partial]) -> Partial:
+    from mergepipe.methods.eager.sce import partial
+
+    return partial(need, unit, known)
+
+
+def _spread_value(need: Need, known: Sequence[Partial]) -> tuple[float, ...]:
+    from mergepipe.methods.eager.sce import value
+
+    return value(need, known)
+
+
+def _importance_partial(need: Need, unit: Unit, known: Sequence[Partial]) -> Partial:
+    from mergepipe.methods.eager.fusion import partial
+
+    return partial(need, unit, known)
+
+
+def _importance_value(need: Need, known: Sequence[Partial]) -> tuple[float, ...]:
+    from mergepipe.methods.eager.fusion import value
+
+    return value(need, known)
+
+
 def _sums(need: Need, known: Sequence[Partial]) -> tuple[float, ...]:
     return tuple(float(one) for one in known[0])
 
@@ -190,5 +220,8 @@ _STATISTICS = {
     NeedKind.COLUMNS: Statistic(1, _columns_partial, _sums, deltas=False),
     NeedKind.DELTA_COLUMNS: Statistic(1, _columns_partial, _sums),
     NeedKind.SHARING: Statistic(1, _sharing_partial, _sums),
+    NeedKind.SPREAD: Statistic(3, _spread_partial, _spread_value),
+    NeedKind.RANK_L1: Statistic(1, _rank_partial, _sums, Scope.ROW),
+    NeedKind.IMPORTANCE: Statistic(2, _importance_partial, _importance_value, Scope.ROW),
 }
-_ENERGIES = Statistic(1, _columns_partial, _sums)
+_ENERGIES = Statistic(1, _spread_partial, _spread_value)

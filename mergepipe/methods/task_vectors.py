@@ -29,6 +29,14 @@ DENSITY = Parameter(
     "density", 1.0, "share of the delta to keep", per_expert=True, lowest=0.0, highest=1.0
 )
 
+RESCALE_NORM = Parameter(
+    "rescale_norm",
+    "density",
+    "by the chance to stay, or to the L1 norm before the mask",
+    kind=str,
+    choices=("density", "l1"),
+    mergekit_default="l1",
+)
 # All of mergekit's family take these, whether they sparsify or not; int8_mask only saves it memory.
 _IGNORED = ("int8_mask", "density", "rescale")
 

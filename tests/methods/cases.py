@@ -128,11 +128,6 @@ def settings_of(method, rng, count):
     return method.settings(shared, experts)
 
 
-def measured_scopes(method):
-    """Scopes of the statistics that a method may take."""
-    return [Scope.ROW] if method.name in ("arcee_fusion",) else []
-
-
 def backends(method):
     """Those there are of it."""
     return ("fused", "torch") if method.sweep.fused is not None else ("torch",)
@@ -142,7 +137,7 @@ def make(name, rng, count, dtype, layout="full", length=3001, out=None, spread=2
     """dtype: of all inputs, or `any` for a random one each; layout: kinds of terms."""
     method = find(name)
     row = slab = 0
-    if any(scope is Scope.ROW for scope in (method.scope, *measured_scopes(method))):
+    if method.scope is Scope.ROW:
         row = min(int(rng.choice([1, 7, 60, length])), length) or 1
         length -= length % row
     elif name.endswith("columns"):

@@ -192,7 +192,7 @@ def fusion(base, x, d, row):
         return added(base, [d], [1.0])
     values = importance(base, x, d, row)
     low = fusion_threshold(values)
-    doubtful = np.abs(values - low) <= 1e-6 * low
+    doubtful = (np.abs(values - low) <= 1e-6 * low) & (low > 0)
     return added(base, [d], [values >= low], doubtful & (d != 0))
 
 

@@ -24,7 +24,7 @@ def assert_close(case, result):
     got = cases.decode(result, dtype)
     error = np.abs(got - expected.value)
     rounding = np.maximum(half_unit(expected.value, dtype), half_unit(got, dtype))
-    # Statistics of a float64 tensor are taken of float32 values; angles of rows are ill-conditioned.
+    # Statistics of a float64 tensor are of float32 values, and angles of rows ill-conditioned.
     exact = case.method.scope is Scope.ELEMENT and not case.method.needs(case.settings)
     double = dtype == "F64" and exact
     arithmetic = (len(case.terms) + 4) * (2.0**-53 if double else SMALL)

@@ -60,3 +60,13 @@ def as_bits(typing_context: Any, value: Any) -> Any:
         return builder.bitcast(arguments[0], ir.IntType(32))
 
     return types.uint32(types.float32), generate
+
+
+@_declare
+def as_double(typing_context: Any, bits: Any) -> Any:
+    """The float64 whose bits these 64 are."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.DoubleType())
+
+    return types.float64(types.int64), generate
