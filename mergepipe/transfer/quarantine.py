@@ -95,6 +95,7 @@ class Quarantine:
         key = local.path.relative_to(self._local.root).as_posix()
         content, records = read_footer(self._local, pack, key)
         _check_records(local.path, pack, records)
+        self._check_room(local.size)
         self._keep(PackEntry(pack, local.size, content, records), local)
 
     def keep_written(self, entry: PackEntry, value: ByteWriter) -> None:
