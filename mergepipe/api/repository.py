@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mergepipe.api.merging import Merging
+from mergepipe.api.recipes import Recipes
 from mergepipe.api.sharing import Sharing
 from mergepipe.checkpoints.requests import CommitRequest, CommitResult
 from mergepipe.errors import NothingToCommit, RefExists, RevisionNotFound
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _TENSOR_FILE = "tensors.safetensors"
 
 
-class Repository(Merging, Sharing):
+class Repository(Recipes, Sharing):
     """A repository of models. Use as a context manager, or call `close`."""
 
     # Revisions and history

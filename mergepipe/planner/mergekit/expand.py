@@ -54,6 +54,7 @@ class Expanded:
     base      the model that commits lean on: the output's base_model, if it is a stored one
     tokens    what becomes of the output's vocabulary
     tokenizer the output's tokenizer, files and all
+    lays_out  whether embeddings of some stage are laid out anew
     """
 
     models: tuple[Model, ...]
@@ -63,6 +64,7 @@ class Expanded:
     tokens: VocabularyPlan
     tokenizer: StoredTokenizer
     warnings: tuple[str, ...]
+    lays_out: bool
 
     @property
     def written(self) -> tuple[Line, ...]:
@@ -125,10 +127,12 @@ def expand(
     tensors = Tensors(objects)
     inventories = Inventories(objects, tensors, source)
     lines: list[Line] = []
+    lays_out = False
     for stage in recipe.stages:
         made = _Stage(stage, recipe.source, inventories, embeddings, lines, allow_missing)
         output = made.run(last=stage is recipe.output)
         warnings += made.warnings
+        lays_out |= made.vocabulary.plan.lays_out
         if stage.name is not None:
             inventories.stages[stage.name] = output
             inventories.tokenizers[output.label] = made.vocabulary.tokenizer
@@ -140,6 +144,7 @@ def expand(
         made.vocabulary.plan,
         made.vocabulary.tokenizer,
         warnings,
+        lays_out,
     )
 
 

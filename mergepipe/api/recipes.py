@@ -1,0 +1,344 @@
+"""Merging by a recipe of mergekit: the whole way from a YAML file to a plan."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mergepipe.api.merging import Merging
+from mergepipe.api.planning import Told, _not_imported, _say_nothing
+from mergepipe.errors import UsageError
+from mergepipe.ids import ObjectId, object_id
+from mergepipe.names import escape_for_terminal, quoted
+from mergepipe.objects.store import ObjectStore
+from mergepipe.packs.storage import Storage
+from mergepipe.progress import SILENT, Progress
+from mergepipe.sizes import format_size
+
+if TYPE_CHECKING:
+    # Planning brings in numpy; `mp log` must not wait for it.
+    from mergepipe.api.recipe_models import RecipeModels
+    from mergepipe.engine.result import MergeResult
+    from mergepipe.formats.model_card import Card
+    from mergepipe.ids import BlockId
+    from mergepipe.packs.encoding import EncodedBlock
+    from mergepipe.packs.transaction import Transaction
+    from mergepipe.planner.build import PlannedMerge
+    from mergepipe.planner.lines import Merge
+    from mergepipe.planner.mergekit.expand import Expanded
+    from mergepipe.planner.mergekit.schema import MergekitRecipe
+
+_SEEDS = 1 << 63
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeOptions:
+    """What is asked of a merge beside its recipe; see `Repository.plan_recipe`."""
+
+    budget: str | None = None
+    seed: int = 0
+    allow_missing: bool = False
+    shard_bytes: int | None = None
+    title: str = "Merged model"
+
+    def check(self) -> None:
+        """Raise UsageError for what makes no sense whatever the recipe is."""
+        from mergepipe.formats.shards import cut_into_shards
+        from mergepipe.planner.budget import Budget
+
+        Budget.parse(self.budget)
+        if not 0 <= self.seed < _SEEDS:
+            raise UsageError(f"{self.seed} is no seed", "any number from 0 to 2^63 - 1 is one")
+        if self.shard_bytes is not None:
+            cut_into_shards([], self.shard_bytes)
+
+
+class Recipes(Merging):
+    """The part of a repository that merges by recipes."""
+
+    def plan_recipe(
+        self,
+        recipe: str | Path,
+        *,
+        budget: str | None = None,
+        seed: int = 0,
+        allow_missing: bool = False,
+        shard_bytes: int | None = None,
+        title: str = "Merged model",
+        progress: Progress = SILENT,
+        told: Told = _say_nothing,
+        store: bool = True,
+    ) -> "PlannedMerge":
+        """The plan of a mergekit recipe: the path of a file, or YAML text (it has a line end).
+
+        budget         as of `plan`; None: the exact merge
+        allow_missing  tensors that a model lacks count as the base's
+        shard_bytes    of a safetensors file of the output at most
+        title          of the model card
+        told           takes messages: warnings about the recipe, imports, profiles that are made
+
+        Models are revisions, or paths beside the recipe, which are imported. What can be refused is
+        refused before a weight is read or anything is written: UsageError for a file that cannot be
+        understood, MergeInputError for what cannot be merged. With `store` False nothing is
+        written at all.
+        """
+        options = RecipeOptions(budget, seed, allow_missing, shard_bytes, title)
+        return self.plan_recipe_with(recipe, options, progress=progress, told=told, store=store)
+
+    def plan_recipe_with(
+        self,
+        recipe: str | Path,
+        options: RecipeOptions,
+        *,
+        progress: Progress = SILENT,
+        told: Told = _say_nothing,
+        store: bool = True,
+    ) -> "PlannedMerge":
+        """As `plan_recipe`."""
+        from mergepipe.api.recipe_models import RecipeModels
+        from mergepipe.planner.mergekit.expand import check, expand
+
+        options.check()
+        read, directory = _read(recipe)
+        check(read)
+        models = RecipeModels(self, directory)
+        looked = expand(read, models, models, models, allow_missing=options.allow_missing)
+        for warning in looked.warnings:
+            told(f"warning: {warning}")
+        if not store:
+            if models.unknown:
+                raise _not_imported(str(next(iter(models.unknown))))
+            if looked.lays_out:
+                raise UsageError(
+                    "the recipe brings vocabularies together, and a dry run lays out no embeddings",
+                    "leave --dry-run out: a plan is stored, and merges nothing yet",
+                )
+            kept = _Kept()
+            merge = self._laid_out(read, looked, models, options, kept)
+            return self._planned(merge, options, kept.objects, progress, told, store=False)
+        imported = self._import(models, looked, progress, told)
+        return self._plan_stored(read, directory, imported, options, progress, told)
+
+    def merge_recipe(
+        self,
+        recipe: str | Path,
+        *,
+        branch: str | None = None,
+        message: str = "",
+        budget: str | None = None,
+        seed: int = 0,
+        allow_missing: bool = False,
+        shard_bytes: int | None = None,
+        device: str = "cpu",
+        progress: Progress = SILENT,
+        told: Told = _say_nothing,
+    ) -> "MergeResult":
+        """Merge by a recipe, and commit on a branch (None: the current one); see `plan_recipe`."""
+        before = self.imported_bytes
+        planned = self.plan_recipe(
+            recipe,
+            budget=budget,
+            seed=seed,
+            allow_missing=allow_missing,
+            shard_bytes=shard_bytes,
+            title=branch or "Merged model",
+            progress=progress,
+            told=told,
+        )
+        return self.merge(
+            planned,
+            branch=branch,
+            message=message or "Merge by a recipe",
+            device=device,
+            import_bytes=self.imported_bytes - before,
+            progress=progress,
+        )
+
+    def _import(
+        self, models: "RecipeModels", looked: "Expanded", progress: Progress, told: Told
+    ) -> dict[Path, ObjectId]:
+        """Store the directories that a recipe names, the base first: the others lean on it."""
+        from mergepipe.formats.adapters import is_adapter
+
+        found: dict[Path, ObjectId] = {}
+        base = None if looked.base is None else looked.models[looked.base].snapshot
+        leaning = None if base is None else models.commits.get(base)
+        for location, identity in sorted(models.unknown.items(), key=lambda one: one[1] != base):
+            adapter = is_adapter(file.path for file in models.snapshot(identity).files)
+            under = None if adapter or leaning is None else leaning.hex()
+            commit, read = self.import_path(location, base=under, progress=progress)
+            found[location] = commit
+            if identity == base:
+                leaning = commit
+            if read:
+                self.imported_bytes += read
+                told(f"imported {escape_for_terminal(str(location))}: {format_size(read)} read")
+        return found
+
+    def _plan_stored(
+        self,
+        recipe: "MergekitRecipe",
+        directory: Path,
+        imported: Mapping[Path, ObjectId],
+        options: RecipeOptions,
+        progress: Progress,
+        told: Told,
+    ) -> "PlannedMerge":
+        """Plan once every model is stored; what the merge needs beside them is stored too."""
+        from mergepipe.api.recipe_models import StoredModels
+        from mergepipe.planner.mergekit.expand import expand
+
+        with self.transactions.begin() as transaction:
+            models = StoredModels(self, directory, imported, transaction)
+            expanded = expand(recipe, models, models, models, allow_missing=options.allow_missing)
+            merge = self._laid_out(recipe, expanded, models, options, transaction)
+            transaction.publish()
+        if models.read_bytes:
+            told(f"embeddings laid out anew: {format_size(models.read_bytes)} read")
+        return self._planned(merge, options, {}, progress, told, store=True)
+
+    def _planned(
+        self,
+        merge: "Merge",
+        options: RecipeOptions,
+        kept: Mapping[ObjectId, bytes],
+        progress: Progress,
+        told: Told,
+        *,
+        store: bool,
+    ) -> "PlannedMerge":
+        from mergepipe.planner.budget import Budget
+        from mergepipe.planner.planner import Planner
+
+        catalog = self.catalog_with(None, progress, told, store)
+        if kept:
+            catalog = replace(catalog, objects=_Beside(self.storage, kept))
+        return Planner(catalog).build_merge(merge, Budget.parse(options.budget))
+
+    def _laid_out(
+        self,
+        recipe: "MergekitRecipe",
+        expanded: "Expanded",
+        models: "RecipeModels",
+        options: RecipeOptions,
+        sink: "Transaction | _Kept",
+    ) -> "Merge":
+        """The merge with the files of its output, which are written into `sink`."""
+        from mergepipe.checkpoints.layouts import LaidTensor, write_layout
+        from mergepipe.dtypes import byte_length
+        from mergepipe.formats.shards import SHARD_BYTES
+        from mergepipe.objects.encoding import decode
+        from mergepipe.objects.records import Safetensors, Snapshot, Tensor
+        from mergepipe.planner.mergekit.output_files import files_beside
+
+        def tensor(identity: ObjectId) -> Tensor:
+            pending = sink.pending_object(identity)
+            if pending is not None:
+                return decode(pending, Tensor, "a tensor laid out anew")
+            return models.tensor(identity)
+
+        of = expanded.models[expanded.output.files_of]
+        like = models.snapshot(of.snapshot)
+        own = models.tokenizer(of.snapshot, of.label).vocabulary
+        beside = files_beside(expanded, like, own, models, _card(recipe, expanded, models, options))
+        laid = [LaidTensor(line.name, line.like, tensor(line.like)) for line in expanded.written]
+        layout = write_layout(
+            laid,
+            beside.made,
+            beside.carried,
+            sink,
+            block_size=self.config.store.block_size,
+            shard_bytes=options.shard_bytes or SHARD_BYTES,
+            sizes=[
+                byte_length(line.dtype, one.stored.shape)
+                for line, one in zip(expanded.written, laid, strict=True)
+            ],
+        )
+        pending = sink.pending_object(layout)
+        written = (
+            models.snapshot(layout)
+            if pending is None
+            else decode(pending, Snapshot, "the layout of a merge")
+        )
+        files = {
+            entry.name: file.path
+            for file in written.files
+            if isinstance(file.content, Safetensors)
+            for entry in file.content.tensors
+        }
+        return expanded.laid_out(layout, files, options.seed, {})
+
+
+def _read(recipe: str | Path) -> "tuple[MergekitRecipe, Path]":
+    """A recipe from a file or from text, and where its paths begin."""
+    from mergepipe.planner.mergekit.document import MAX_BYTES
+    from mergepipe.planner.mergekit.reading import read_recipe
+
+    if isinstance(recipe, str) and "\n" in recipe:
+        return read_recipe(recipe), Path()
+    path = Path(recipe).expanduser()
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UsageError(
+            f"{quoted(str(recipe))} cannot be read: {error.strerror}", "name a recipe file"
+        ) from error
+    return read_recipe(content, path.name), path.parent
+
+
+def _card(
+    recipe: "MergekitRecipe", expanded: "Expanded", models: "RecipeModels", options: RecipeOptions
+) -> "Card":
+    from mergepipe.formats.model_card import Card, CardInput
+
+    inputs = []
+    for place, model in enumerate(expanded.models):
+        commit = models.commits.get(model.snapshot)
+        inputs.append(
+            CardInput(
+                model.label,
+                "base" if place == expanded.base else "input",
+                None if commit is None else commit.hex(),
+            )
+        )
+    methods = list(dict.fromkeys(stage.method for stage in recipe.stages))
+    return Card(options.title, methods, inputs, options.budget, recipe.text)
+
+
+class _Kept:
+    """Takes objects, and keeps them in memory: for plans that are only shown."""
+
+    def __init__(self) -> None:
+        self.objects: dict[ObjectId, bytes] = {}
+
+    def has_block(self, block: "BlockId", /) -> bool:
+        """Blocks are not asked for: nobody reads the files of such a plan."""
+        return True
+
+    def add_block(self, block: "EncodedBlock", /) -> bool:
+        """Nothing to keep."""
+        return False
+
+    def add_object(self, canonical: bytes, /) -> ObjectId:
+        """Keep an object."""
+        identity = object_id(canonical)
+        self.objects[identity] = canonical
+        return identity
+
+    def pending_object(self, identity: ObjectId, /) -> bytes | None:
+        """An object that was kept."""
+        return self.objects.get(identity)
+
+
+class _Beside(ObjectStore):
+    """A repository's objects, and some that it does not have."""
+
+    def __init__(self, storage: Storage, more: Mapping[ObjectId, bytes]) -> None:
+        super().__init__(storage)
+        self._more = more
+
+    def canonical(self, identity: ObjectId) -> bytes:
+        """The object's bytes."""
+        found = self._more.get(identity)
+        return super().canonical(identity) if found is None else found
