@@ -188,7 +188,7 @@ def _send(
         source.storage,
         source.blocks,
         store,
-        decode=not isinstance(store, Holding),
+        alone=not isinstance(store, Holding),
         effort=source.effort,
     )
 

@@ -1,13 +1,15 @@
 """Sending packs: read in few large pieces, checked as they pass, several at once."""
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mergepipe.bytestore.memory import MemoryByteStore
 from mergepipe.bytestore.protocol import Buffer, ByteStore
 from mergepipe.codecs.chooser import choose, samples_of
-from mergepipe.errors import Corruption
+from mergepipe.errors import Corruption, RemoteRefused
 from mergepipe.ids import BlockId, PackId, digest
 from mergepipe.packs import format as pack_format
 from mergepipe.packs.blocks import BlockReader
@@ -44,50 +46,49 @@ class Sent:
 class Uploader:
     """Sends packs of one repository to another byte store.
 
-    `decode`: whether what a pack's blocks decode to is checked before it goes: for stores where
-    nobody else does. `effort` is `store.codec`, for blocks that are encoded anew.
+    `alone`: nobody computes at the other side, so all that goes there is checked before: checksums,
+    and what blocks decode to. Who can, checks what comes, and once is enough. `effort` is
+    `store.codec`, for blocks that are encoded anew.
     """
 
     def __init__(
-        self, storage: Storage, reader: BlockReader, target: ByteStore, *, decode: bool, effort: str
+        self, storage: Storage, reader: BlockReader, target: ByteStore, *, alone: bool, effort: str
     ) -> None:
         self._storage = storage
         self._reader = reader
         self._target = target
-        self._decode = decode
+        self._alone = alone
         self._effort = effort
         self._scratch = Scratch()
+        self._order = _Order()
 
     def send_groups(self, groups: Iterable[Group], done: Callable[[int, Sent], None]) -> None:
         """Send packs of blocks, up to four at once; `done(raw_bytes, sent)` after each group.
 
         `groups` is asked for no more than are under way.
         """
-        self._send(groups, lambda group: (group.raw_bytes, self.send_group(group)), done)
+        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="upload") as pool:
+            for raw_bytes, sent in ordered_map(pool, self._send_group, groups, AT_ONCE + 1):
+                done(raw_bytes, sent)
 
     def send_packs(self, packs: Iterable[WirePack], done: Callable[[int, Sent], None]) -> None:
         """Send packs of objects, one after the other: what others name goes first."""
         for pack in packs:
             done(0, self._send_stored(pack))
 
-    def send_group(self, group: Group) -> Sent:
-        """Send the packs of one group. Raises Corruption for what is damaged here."""
-        if isinstance(group, FreshGroup):
-            return self._send_fresh(group)
-        missing = [pack for pack in group.packs if not self._is_there(pack)]
-        if missing and self._decode:
-            self._check(group)
-        return _sum([self._send_stored(pack, known_missing=True) for pack in missing])
-
-    def _send(
-        self,
-        groups: Iterable[Group],
-        work: Callable[[Group], tuple[int, Sent]],
-        done: Callable[[int, Sent], None],
-    ) -> None:
-        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="upload") as pool:
-            for raw_bytes, sent in ordered_map(pool, work, groups, AT_ONCE + 1):
-                done(raw_bytes, sent)
+    def _send_group(self, group: Group) -> tuple[int, Sent]:
+        with self._order.step(group.number):
+            if isinstance(group, FreshGroup):
+                return group.raw_bytes, self._send_fresh(group)
+            missing = [pack for pack in group.packs if not self._is_there(pack)]
+            if missing and self._alone:
+                self._check(group)
+            sent = []
+            for pack in missing:
+                if pack is group.packs[-1]:
+                    self._order.wait(group.after)
+                sent.append(self._send_stored(pack, known_missing=True))
+            return group.raw_bytes, _sum(sent)
 
     def _is_there(self, pack: WirePack) -> bool:
         return self._target.size(pack_key(pack.id)) == pack.size
@@ -99,16 +100,23 @@ class Uploader:
         try:
             writer.write(pack_format.pack_header(pack.content))
             for span in _spans(pack.records):
-                writer.write(self._read(span))
+                writer.write(self._read(span, check=self._alone))
             writer.write(pack.footer, pack_format.trailer(pack.footer))
             self._target.publish([(writer, pack_key(pack.id))])
-        except BaseException:
+        except BaseException as error:
             writer.abort()
+            if isinstance(error, Corruption | RemoteRefused) and not self._alone:
+                self._blame(pack)
             raise
         return Sent(1, pack.size)
 
-    def _read(self, span: Sequence[Copied]) -> memoryview:
-        """Neighbouring records, each with the header and checksum that the pack's id vouches for.
+    def _blame(self, pack: WirePack) -> None:
+        """The other side refused a pack. Raises Corruption if that is because of damage here."""
+        for span in _spans(pack.records):
+            self._read(span, check=True)
+
+    def _read(self, span: Sequence[Copied], *, check: bool) -> memoryview:
+        """Neighbouring records; with `check`, each is what the pack's id vouches for.
 
         Valid until this thread reads again.
         """
@@ -119,7 +127,7 @@ class Uploader:
         if self._storage.store.read_into(key, span[0].offset, data) != length:
             raise Corruption(f"{key} is cut short", _FSCK)
         at = 0
-        for record in span:
+        for record in span if check else ():
             end = at + record.stored_bytes
             header = parse_record(record.sealed, key)
             payload = data[at + RECORD_HEADER_BYTES : end]
@@ -157,6 +165,8 @@ class Uploader:
         sent = []
         for lane in sorted(lanes):
             pack, writer = lanes[lane].finish()
+            if lane == Lane.WHOLE:
+                self._order.wait(group.after)
             store.publish([(writer, pack_key(pack))])
             sent.append(self._send_made(pack, store.get(pack_key(pack)) or b""))
         return _sum(sent)
@@ -185,6 +195,41 @@ class Uploader:
             writer.abort()
             raise
         return Sent(1, len(data))
+
+
+class _Order:
+    """Lets a group's last pack wait until groups that it leans on are there."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._done: set[int] = set()
+        self._failed: set[int] = set()
+
+    @contextmanager
+    def step(self, number: int) -> Iterator[None]:
+        """The work on one group."""
+        try:
+            yield
+        except BaseException:
+            self._note(number, self._failed)
+            raise
+        self._note(number, self._done)
+
+    def wait(self, numbers: frozenset[int]) -> None:
+        """Return once these groups are there. Raises _Abandoned if one of them failed."""
+        with self._changed:
+            self._changed.wait_for(lambda: numbers <= self._done | self._failed)
+            if numbers & self._failed:
+                raise _Abandoned
+
+    def _note(self, number: int, where: set[int]) -> None:
+        with self._changed:
+            where.add(number)
+            self._changed.notify_all()
+
+
+class _Abandoned(Exception):
+    """An earlier group failed, and its error is the one that is told."""
 
 
 def _sum(sent: Iterable[Sent]) -> Sent:

@@ -7,7 +7,7 @@ cut, and finds some packs there, makes the same packs of the rest, and sends non
 import itertools
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mergepipe.dtypes import DType
 from mergepipe.errors import Corruption, MissingObject
@@ -58,11 +58,15 @@ class WirePack:
 
 @dataclass(frozen=True, slots=True)
 class StoredGroup:
-    """Neighbouring blocks that travel as they are stored: packs of their layers, coarse ones apart.
+    """Neighbouring blocks that travel as they are stored: packs of their layers, coarse ones first.
 
+    `after`: groups that hold bases of its blocks. The last pack goes when these are there: so a
+    block that came is whole, with all of its group, and a push that was cut finds it so.
     `raw_bytes` of all of them; `encodings` for those who check what the packs decode to.
     """
 
+    number: int
+    after: frozenset[int]
     packs: tuple[WirePack, ...]
     encodings: dict[BlockId, Encoding]
     raw_bytes: int
@@ -80,8 +84,10 @@ class FreshBlock:
 
 @dataclass(frozen=True, slots=True)
 class FreshGroup:
-    """Neighbouring blocks that are encoded anew."""
+    """Neighbouring blocks that are encoded anew; see `StoredGroup`."""
 
+    number: int
+    after: frozenset[int]
     blocks: tuple[FreshBlock, ...]
 
     @property
@@ -108,56 +114,86 @@ class Grouping:
         self._chooser = chooser
         self._room = pack_bytes - _FRAME_BYTES
         self._fresh_bytes = fresh_bytes
+        self._numbers = itertools.count()
+        self._begun: set[int] = set()
+        self._group_of: dict[BlockId, int] = {}
 
     def run(self, candidates: Iterable[tuple[BlockId, int, DType]]) -> Iterator[Group]:
         """Groups of what has to travel; `candidates` are ids with lengths and dtypes."""
-        stored: list[tuple[Choice, int]] = []
+        stored = _Open(next(self._numbers))
         lanes = [0, 0]
-        fresh: list[tuple[Choice, FreshBlock]] = []
-        fresh_bytes = 0
-        for block, length, dtype, choice in self._choices(candidates):
+        fresh = _Open(next(self._numbers))
+        for choice, length, dtype in self._choices(candidates):
             if choice.encoding is None:
-                if fresh and fresh_bytes + length > self._fresh_bytes:
-                    yield from _fresh_group(fresh)
-                    fresh, fresh_bytes = [], 0
-                fresh.append((choice, FreshBlock(block, choice.base, dtype, length)))
-                fresh_bytes += length
+                if fresh.raw_bytes and fresh.raw_bytes + length > self._fresh_bytes:
+                    yield from self._close(fresh)
+                    fresh = _Open(next(self._numbers))
+                self._add(fresh, choice, length, dtype)
                 continue
             adds = _lane_bytes(choice.encoding)
             if any(
                 have and have + more > self._room for have, more in zip(lanes, adds, strict=True)
             ):
-                yield from self._stored_group(stored)
-                stored, lanes = [], [0, 0]
-            stored.append((choice, length))
+                yield from self._close(stored)
+                stored, lanes = _Open(next(self._numbers)), [0, 0]
+            self._add(stored, choice, length, dtype)
             lanes = [have + more for have, more in zip(lanes, adds, strict=True)]
-        yield from self._stored_group(stored)
-        yield from _fresh_group(fresh)
+        yield from self._close(stored)
+        yield from self._close(fresh)
 
-    def _choices(
-        self, candidates: Iterable[tuple[BlockId, int, DType]]
-    ) -> Iterator[tuple[BlockId, int, DType, Choice]]:
-        remaining = iter(candidates)
-        while batch := list(itertools.islice(remaining, _BATCH)):
-            chosen = self._chooser.choose([block for block, _, _ in batch])
-            for (block, length, dtype), choice in zip(batch, chosen, strict=True):
-                yield block, length, dtype, choice
+    def _add(self, group: "_Open", choice: Choice, length: int, dtype: DType) -> None:
+        """Put a block into a group, unless it is there; its room in the group it takes anyway."""
+        group.raw_bytes += length
+        if not choice.held:
+            group.members.append((choice, length, dtype))
+            self._group_of[choice.block] = group.number
 
-    def _stored_group(self, stored: Sequence[tuple[Choice, int]]) -> Iterator[StoredGroup]:
+    def _close(self, group: "_Open") -> Iterator[Group]:
+        if not group.members:
+            return
+        bases = (choice.base for choice, _, _ in group.members if choice.base is not None)
+        # Only on what has been handed out: who waits for the others would wait for itself.
+        after = {self._group_of.get(base, group.number) for base in bases} & self._begun
+        self._begun.add(group.number)
+        if group.members[0][0].encoding is None:
+            blocks = [
+                FreshBlock(choice.block, choice.base, dtype, length)
+                for choice, length, dtype in group.members
+            ]
+            yield FreshGroup(group.number, frozenset(after), tuple(blocks))
+        else:
+            yield self._stored(group, frozenset(after))
+
+    def _stored(self, group: "_Open", after: frozenset[int]) -> StoredGroup:
         coarse: list[Location] = []
         whole: list[Location] = []
         encodings: dict[BlockId, Encoding] = {}
-        raw_bytes = 0
-        for choice, length in stored:
-            if not choice.held:
-                assert choice.encoding is not None
-                encodings[choice.block] = choice.encoding
-                raw_bytes += length
-                coarse += choice.encoding.layers[:-1]
-                whole.append(choice.encoding.layers[-1])
+        for choice, _, _ in group.members:
+            assert choice.encoding is not None
+            encodings[choice.block] = choice.encoding
+            coarse += choice.encoding.layers[:-1]
+            whole.append(choice.encoding.layers[-1])
         packs = [self._records.pack(Content.BLOCKS, lane) for lane in (coarse, whole) if lane]
-        if packs:
-            yield StoredGroup(tuple(packs), encodings, raw_bytes)
+        raw_bytes = sum(length for _, length, _ in group.members)
+        return StoredGroup(group.number, after, tuple(packs), encodings, raw_bytes)
+
+    def _choices(
+        self, candidates: Iterable[tuple[BlockId, int, DType]]
+    ) -> Iterator[tuple[Choice, int, DType]]:
+        remaining = iter(candidates)
+        while batch := list(itertools.islice(remaining, _BATCH)):
+            chosen = self._chooser.choose([block for block, _, _ in batch])
+            for (_, length, dtype), choice in zip(batch, chosen, strict=True):
+                yield choice, length, dtype
+
+
+@dataclass(slots=True)
+class _Open:
+    """A group that is being filled; `raw_bytes` counts what is held, too."""
+
+    number: int
+    members: list[tuple[Choice, int, DType]] = field(default_factory=list)
+    raw_bytes: int = 0
 
 
 def object_packs(
@@ -256,9 +292,3 @@ def _lane_bytes(encoding: Encoding) -> tuple[int, int]:
     """What an encoding takes in the pack of coarse layers, and in that of all else."""
     sizes = [at.stored_bytes + FOOTER_ENTRY_BYTES for at in encoding.layers]
     return sum(sizes[:-1]), sizes[-1]
-
-
-def _fresh_group(fresh: Sequence[tuple[Choice, FreshBlock]]) -> Iterator[FreshGroup]:
-    blocks = tuple(block for choice, block in fresh if not choice.held)
-    if blocks:
-        yield FreshGroup(blocks)

@@ -9,7 +9,9 @@ from repository.checkpoints import WHO
 
 from mergepipe.api import Repository
 from mergepipe.bytestore.protocol import ByteStore
-from mergepipe.errors import MissingObject, RefMoved
+from mergepipe.errors import Corruption, MissingObject, RefMoved
+from mergepipe.packs.format import Content
+from mergepipe.packs.reader import pack_ids, pack_key, read_footer
 from mergepipe.transfer.push import push
 from mergepipe.transfer.push_refs import PushOptions, wanted_refs
 from mergepipe.transfer.receiving import ReceivingStore
@@ -108,6 +110,25 @@ class Liar(HoldingLine):
 def test_another_side_that_says_it_holds_all(family: Family, there: Repository) -> None:
     with Liar(ReceivingStore(there)) as store, pytest.raises(MissingObject):
         family.push(store)
+    assert there.refs.list() == {}
+
+
+def test_damage_here_is_told_apart(family: Family, there: Repository) -> None:
+    """The other side finds it; the message says where it is."""
+    for pack in pack_ids(family.repo.store):
+        content, records = read_footer(family.repo.store, pack)
+        if content is Content.BLOCKS:
+            header, offset = records[-1]
+            path = family.repo.directory / pack_key(pack)
+            data = bytearray(path.read_bytes())
+            data[offset + 128 + header.encoded_length // 2] ^= 4
+            path.write_bytes(data)
+    with (
+        ReceivingStore(there) as store,
+        pytest.raises(Corruption, match=f"{header.id.hex()} at {offset} is damaged") as caught,
+    ):
+        family.push(store)
+    assert "mp fsck" in caught.value.hint
     assert there.refs.list() == {}
 
 
