@@ -290,8 +290,7 @@ class _Making:
         rows = [self.gatherer.rows(first, min(last, tokens))] if first < tokens else []
         if last > tokens:
             if self._padding is None:
-                at_once = max(1, self.storing.piece_bytes // width)
-                self._padding = self.gatherer.mean_row(at_once).tobytes()
+                self._padding = self.gatherer.mean_row().tobytes()
             one = np.frombuffer(self._padding, np.uint8)
             rows.append(np.tile(one, (last - max(first, tokens), 1)))
         raw = memoryview(np.concatenate(rows).reshape(-1).data)

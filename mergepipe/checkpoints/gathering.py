@@ -104,17 +104,27 @@ class Gatherer:
             made[at] = self._means([self.map.means[place] for place in rows[at]])
         return made
 
-    def mean_row(self, rows_at_once: int) -> "Bytes":
-        """The mean of all rows but the padding, summed in float64."""
+    def mean_row(self) -> "Bytes":
+        """The mean of all rows but the padding, summed in float64 in the order of the sources."""
         import numpy as np
 
         total: Any = np.zeros(self.own.columns, np.float64)
-        count = len(self.map.models)
-        for first in range(0, count, rows_at_once):
-            made = self.rows(first, min(count, first + rows_at_once))
-            values = decode(self.own.dtype, made.reshape(-1)).reshape(len(made), -1)
-            total += values.sum(axis=0, dtype=np.float64)
-        return rounded(self.own.dtype, total / max(1, count))
+        for made in self._all_rows():
+            total += self._decoded(self.own, made).sum(axis=0, dtype=np.float64)
+        return rounded(self.own.dtype, total / max(1, len(self.map.models)))
+
+    def _all_rows(self) -> "Iterator[Bytes]":
+        """All rows but those of zeros, some at a time: every source is read once, from the top."""
+        import numpy as np
+
+        models, rows = np.asarray(self.map.models), np.asarray(self.map.rows, np.int64)
+        for model in np.unique(models[models >= 0]).tolist():
+            for _, found in self._taken(model, rows[models == model]):
+                yield self._converted(model, found)
+        means = [self.map.means[place] for place in rows[models == MEAN]]
+        at_once = max(1, _READ_BYTES // max(1, self.own.row_bytes))
+        for first in range(0, len(means), at_once):
+            yield self._means(means[first : first + at_once])
 
     def _means(self, means: Sequence[tuple[Row, ...]]) -> "Bytes":
         """One line for each mean; its rows are summed in the order in which it names them."""
@@ -130,7 +140,8 @@ class Gatherer:
             for model in np.unique(models):
                 chosen = np.flatnonzero(models == model)
                 for slots, found in self._taken(int(model), rows[chosen]):
-                    sums[at[chosen[slots]]] += self._values(int(model), found)
+                    values = self._decoded(self._source(model), found)
+                    sums[at[chosen[slots]]] += values.astype(wide, copy=False)
         counts = np.array([len(mean) for mean in means], wide)
         return rounded(self.own.dtype, sums / counts[:, None])
 
@@ -138,8 +149,7 @@ class Gatherer:
         """Rows of a model's tensor, some at a time: their places in `rows`, and their bytes."""
         import numpy as np
 
-        source = self.sources[model]
-        assert source is not None
+        source = self._source(model)
         order = np.argsort(rows, kind="stable")
         sorted_rows = rows[order]
         size = source.tensor.block_bytes
@@ -182,16 +192,19 @@ class Gatherer:
                 filled += len(piece)
         return lines
 
-    def _values(self, model: int, lines: "Bytes") -> Any:
+    def _source(self, model: int) -> StoredRows:
         source = self.sources[model]
         assert source is not None
+        return source
+
+    def _decoded(self, source: StoredRows, lines: "Bytes") -> Any:
         return decode(source.dtype, lines.reshape(-1)).reshape(len(lines), -1)
 
     def _converted(self, model: int, lines: "Bytes") -> "Bytes":
-        source = self.sources[model]
-        if source is None or source.dtype == self.own.dtype:
+        source = self._source(model)
+        if source.dtype == self.own.dtype:
             return lines
-        return rounded(self.own.dtype, self._values(model, lines))
+        return rounded(self.own.dtype, self._decoded(source, lines))
 
 
 def rounded(dtype: DType, values: Any) -> "Bytes":

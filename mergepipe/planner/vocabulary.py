@@ -359,16 +359,6 @@ def _moved(value: Any, tokens: Mapping[int, str], new: Vocabulary, role: str | N
     return place
 
 
-def is_vocabulary_tensor(name: str, shape: Sequence[int], rows: int | None) -> bool:
-    """Whether a tensor has a row for each token, in a model whose embeddings have `rows` rows.
-
-    It has as many rows and stands outside the numbered layers: embed_tokens, wte, lm_head and its
-    bias, whatever the architecture calls them.
-    """
-    numbered = any(part.isdecimal() for part in name.split("."))
-    return rows is not None and len(shape) > 0 and shape[0] == rows and not numbered
-
-
 def _some(tokens: Sequence[str]) -> str:
     shown = ", ".join(quoted(token) for token in tokens[:_MOST_NAMED])
     more = len(tokens) - _MOST_NAMED

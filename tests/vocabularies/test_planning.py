@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mergepipe.checkpoints.relaying import is_token_tensor
 from mergepipe.checkpoints.row_maps import MEAN, ZERO
 from mergepipe.errors import MergeInputError
 from mergepipe.formats.tokenizers.vocabulary import AddedToken, Vocabulary
@@ -15,7 +16,6 @@ from mergepipe.planner.vocabulary import (
     VocabularyRequest,
     Zeros,
     adjusted_ids,
-    is_vocabulary_tensor,
     plan_vocabulary,
 )
 
@@ -200,11 +200,11 @@ def test_ids_that_move():
 
 
 def test_which_tensors_are_meant():
-    assert is_vocabulary_tensor("model.embed_tokens.weight", (12, 4), 12)
-    assert is_vocabulary_tensor("lm_head.bias", (12,), 12)
-    assert not is_vocabulary_tensor("model.layers.3.mlp.up_proj.weight", (12, 4), 12)
-    assert not is_vocabulary_tensor("model.norm.weight", (4,), 12)
-    assert not is_vocabulary_tensor("scale", (), None)
+    assert is_token_tensor("model.embed_tokens.weight", (12, 4), 12)
+    assert is_token_tensor("lm_head.bias", (12,), 12)
+    assert not is_token_tensor("model.layers.3.mlp.up_proj.weight", (12, 4), 12)
+    assert not is_token_tensor("model.norm.weight", (4,), 12)
+    assert not is_token_tensor("scale", (), None)
 
 
 _TOKENS = st.lists(st.sampled_from([f"t{n}" for n in range(12)]), unique=True, max_size=10)

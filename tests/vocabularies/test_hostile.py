@@ -1,0 +1,57 @@
+"""Tokenizer files are somebody else's: whatever is in them, it is read or refused."""
+
+import json
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mergepipe.errors import MalformedFile, MergeInputError
+from mergepipe.formats.tokenizers.combining import combine
+from mergepipe.formats.tokenizers.documents import TOKENIZER_FILES
+from mergepipe.formats.tokenizers.reading import read_vocabulary
+from mergepipe.formats.tokenizers.writing import write_tokenizer
+
+_KEYS = st.sampled_from(
+    [
+        *("model", "vocab", "merges", "added_tokens", "id", "content", "special", "bos_token", "a"),
+        *("added_tokens_decoder", "chat_template", "additional_special_tokens", "0", "7", "<x>"),
+    ]
+)
+_VALUES = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(-2, 9), st.floats(), _KEYS, st.text(max_size=3)
+    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(_KEYS, inner, max_size=5)),
+    max_leaves=12,
+)
+_VOCAB = st.one_of(
+    st.dictionaries(st.one_of(_KEYS, st.text(max_size=3)), st.integers(0, 9), max_size=5),
+    st.lists(st.tuples(_KEYS, st.floats(-9, 0)), max_size=5),
+)
+_ADDED = st.lists(st.fixed_dictionaries({"id": st.integers(0, 20), "content": _KEYS}), max_size=4)
+_NEARLY = st.fixed_dictionaries(
+    {"model": st.fixed_dictionaries({"vocab": _VOCAB, "merges": _VALUES}), "added_tokens": _ADDED}
+)
+_FILE = st.one_of(
+    st.one_of(_NEARLY, _VALUES).map(lambda value: json.dumps(value).encode()),
+    st.binary(max_size=40),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.dictionaries(st.sampled_from(sorted(TOKENIZER_FILES)), _FILE, max_size=4), _NEARLY)
+def test_any_files_are_read_or_refused(files, other):
+    try:
+        found = read_vocabulary(files, "m")
+        if found is None:
+            return
+        more = read_vocabulary({"tokenizer.json": json.dumps(other).encode()}, "other")
+        vocabulary = combine(found, [more]).vocabulary
+        assert (
+            found.ids.items() <= vocabulary.ids.items() and more.ids.keys() <= vocabulary.ids.keys()
+        )
+        written = write_tokenizer(files, vocabulary.below(vocabulary.end - 1), "m", "{{ x }}")
+    except (MalformedFile, MergeInputError):
+        return
+    assert "chat_template.jinja" not in written
+    read_vocabulary(written, "out")
