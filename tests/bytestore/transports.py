@@ -15,6 +15,7 @@ import pytest
 from mergepipe.bytestore.http import HttpByteStore
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.bytestore.memory import MemoryByteStore
+from mergepipe.bytestore.pace import IDLE_S
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.bytestore.ssh import SshByteStore
 from mergepipe.bytestore.stdio import StdioByteStore
@@ -28,10 +29,10 @@ from tests.bytestore import plain_server, sshd
 
 
 @contextmanager
-def serving(service: Service) -> Iterator[str]:
+def serving(service: Service, idle_s: float = IDLE_S) -> Iterator[str]:
     """A real server on a free port of loopback; gives its URL."""
     listening = bind("127.0.0.1", 0, guarded=False)
-    running = server(service)
+    running = server(service, idle_s)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
     thread.start()
     try:

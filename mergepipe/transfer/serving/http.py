@@ -41,6 +41,8 @@ _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{1,18})")
 _LARGEST_REQUEST = wire.MOST_IDS * (wire.ID_BYTES + 2) + 16
 _HEADERS = {PROTOCOL_HEADER: PROTOCOL, "Cache-Control": "no-store"}
 
+_BODY_READ = "mergepipe.body_read"
+
 _log = logging.getLogger("mergepipe.serve")
 Result = TypeVar("Result")
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -192,6 +194,8 @@ class Service:
     async def _drain(self, request: Request) -> None:
         """Read what is still coming: who is cut off while sending does not hear why."""
         declared = request.headers.get("content-length", "0")
+        if request.scope.get(_BODY_READ):
+            return  # waiting for more would be waiting for the client to go away
         if declared.isdigit() and 0 < int(declared) <= wire.LARGEST_PACK:
             with contextlib.suppress(TimeoutError, ClientDisconnect, TooLarge):
                 async for _ in self._body(request, wire.LARGEST_PACK):
@@ -272,6 +276,7 @@ class Service:
                 raise ClientDisconnect
             data = message.get("body", b"")
             more = message.get("more_body", False)
+            request.scope[_BODY_READ] = not more
             total += len(data)
             if total > limit:
                 raise TooLarge(f"a request has at most {limit:,} bytes")

@@ -25,10 +25,12 @@ _ANNOUNCED_S = 0.05
 class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     """uvicorn's, less the connections on which no request comes, or comes a byte at a time."""
 
+    idle_s = IDLE_S
+
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         self._seen: object = None
-        self._watch = self.loop.call_later(IDLE_S, self._look)
+        self._watch = self.loop.call_later(self.idle_s, self._look)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._watch.cancel()
@@ -40,7 +42,7 @@ class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
             self.transport.abort()
             return
         self._seen = self.cycle
-        self._watch = self.loop.call_later(IDLE_S, self._look)
+        self._watch = self.loop.call_later(self.idle_s, self._look)
 
 
 def bind(host: str, port: int, *, guarded: bool) -> socket.socket:
@@ -78,13 +80,14 @@ def url_of(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def server(service: Service) -> uvicorn.Server:
+def server(service: Service, idle_s: float = IDLE_S) -> uvicorn.Server:
     """A server that is not yet running: `run(sockets=[...])` runs it until `should_exit`."""
+    protocol = type("Protocol", (_Protocol,), {"idle_s": idle_s})
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     return uvicorn.Server(
         uvicorn.Config(
             service.application(),
-            http=_Protocol,
+            http=protocol,
             loop="asyncio",
             ws="none",
             lifespan="off",
