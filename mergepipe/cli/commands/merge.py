@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mergepipe.cli import completion, merge_options
+from mergepipe.cli import completion, merge_options, recipe_options
 from mergepipe.cli.command import command
 from mergepipe.cli.commands.plan import make_plan
 from mergepipe.cli.merge_options import MergeOptions
@@ -21,6 +21,8 @@ from mergepipe.sizes import format_size
 
 if TYPE_CHECKING:
     from mergepipe.api import Repository
+    from mergepipe.api.plan_request import PlanRequest
+    from mergepipe.api.recipes import RecipeOptions
     from mergepipe.engine.result import MergeResult
 
 
@@ -54,6 +56,7 @@ def add(app: typer.Typer) -> None:
         mp merge code math --budget raw:10% --dry-run     what would that read?
         mp merge ./code-v2 math --weight 0.7,0.3 --out /tmp/merged
         mp merge --plan 3fa9c2 -b merged                  what `mp plan` printed
+        mp merge --recipe config.yml --out /tmp/merged    a mergekit config
     """
     command(app, "merge", MERGING, examples=examples)(merge)
 
@@ -73,6 +76,7 @@ def merge(
         str | None,
         typer.Option("--plan", metavar="PLAN", help="Carry out this stored plan instead."),
     ] = None,
+    recipe: recipe_options.Recipe = None,
     base: merge_options.Base = None,
     method: merge_options.Method = None,
     weight: merge_options.Weight = None,
@@ -101,6 +105,7 @@ def merge(
         Path | None,
         typer.Option("--out", metavar="DIR", help="Write the result's files there too."),
     ] = None,
+    out_shard_size: recipe_options.ShardSize = None,
     dry_run: merge_options.DryRun = False,
 ) -> None:
     """Merge models, and commit the result.
@@ -121,13 +126,18 @@ def merge(
         device,
         allow_missing,
     )
-    _check_usage(experts, plan, options)
-    request = None if plan is not None else options.request(experts or ())
+    recipe_options.check_alone(recipe, out_shard_size, experts, plan, options)
+    request: PlanRequest | RecipeOptions | None = None
+    if recipe is not None:
+        request = recipe_options.recipe_options(options, out_shard_size, branch)
+    else:
+        _check_usage(experts, plan, options)
+        request = None if plan is not None else options.request(experts or ())
     device = options.checked_device()
     with session.repository() as repository:
         _check_target(repository, branch, out)
         if request is not None:
-            made = make_plan(session, repository, request, store=not dry_run)
+            made = make_plan(session, repository, request, recipe, store=not dry_run)
         else:
             identity, stored = repository.find_plan(plan or "")
             made = priced_again(repository, identity, stored)
@@ -141,7 +151,7 @@ def merge(
             result = repository.merge(
                 made.plan,
                 branch=branch,
-                message=message or _message(made, budget),
+                message=message or _message(made, recipe, budget),
                 device=device,
                 host=platform.node(),
                 import_bytes=made.import_bytes,
@@ -162,7 +172,8 @@ def _check_usage(experts: list[str] | None, plan: str | None, options: MergeOpti
     if plan is None:
         if not experts:
             raise UsageError(
-                "what shall be merged?", "mp merge EXPERT... --base REV, or mp merge --plan PLAN"
+                "what shall be merged?",
+                "mp merge EXPERT... --base REV, or mp merge --recipe FILE, or --plan PLAN",
             )
         return
     if experts:
@@ -191,11 +202,13 @@ def _check_target(repository: "Repository", branch: str | None, out: Path | None
         )
 
 
-def _message(made: PricedPlan, budget: str | None) -> str:
+def _message(made: PricedPlan, recipe: Path | None, budget: str | None) -> str:
     from mergepipe.cli.plan_text import called
 
     names = listed([called(name) for name in made.experts])
     limit = f", budget {budget}" if budget else ""
+    if recipe is not None:
+        return f"Merge {names} as {recipe.name} says{limit}"
     return f"Merge {names} by {made.plan.method}{limit}"
 
 

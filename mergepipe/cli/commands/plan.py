@@ -1,20 +1,23 @@
 """`mp plan`: how deep a merge would read each expert, and what that costs."""
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mergepipe.cli import completion, merge_options
+from mergepipe.cli import completion, merge_options, recipe_options
 from mergepipe.cli.command import command
 from mergepipe.cli.merge_options import MergeOptions
 from mergepipe.cli.panels import MERGING
 from mergepipe.cli.session import Session
 from mergepipe.cli.text import duration, short
+from mergepipe.errors import UsageError
 
 if TYPE_CHECKING:
     from mergepipe.api import Repository
     from mergepipe.api.plan_request import PlanRequest
+    from mergepipe.api.recipes import RecipeOptions
     from mergepipe.cli.plan_costs import PricedPlan
 
 
@@ -23,6 +26,7 @@ def add(app: typer.Typer) -> None:
     examples = """
         mp plan code math --base llama --density 0.5 --budget raw:10%
         mp plan code math --method linear --weight 0.7,0.3 --dry-run
+        mp plan --recipe config.yml --budget 25%
     """
     command(app, "plan", MERGING, examples=examples)(plan)
 
@@ -30,14 +34,15 @@ def add(app: typer.Typer) -> None:
 def plan(
     session: Session,
     experts: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="EXPERT...",
             help="A revision, or a path (./x is surely one), which is imported.",
             autocompletion=completion.revisions,
             show_default=False,
         ),
-    ],
+    ] = None,
+    recipe: recipe_options.Recipe = None,
     base: merge_options.Base = None,
     method: merge_options.Method = None,
     weight: merge_options.Weight = None,
@@ -49,6 +54,7 @@ def plan(
     out_dtype: merge_options.OutDType = None,
     device: merge_options.Device = None,
     allow_missing: merge_options.AllowMissing = False,
+    out_shard_size: recipe_options.ShardSize = None,
     dry_run: merge_options.DryRun = False,
 ) -> None:
     """Plan a merge: which blocks of which expert to read, and how deep.
@@ -69,10 +75,17 @@ def plan(
         device,
         allow_missing,
     )
-    request = options.request(experts)
+    recipe_options.check_alone(recipe, out_shard_size, experts, None, options)
+    if recipe is None and not experts:
+        raise UsageError("what shall be merged?", "mp plan EXPERT... --base REV, or --recipe FILE")
+    asked = (
+        options.request(experts or ())
+        if recipe is None
+        else recipe_options.recipe_options(options, out_shard_size, None)
+    )
     options.checked_device()
     with session.repository() as repository:
-        made = make_plan(session, repository, request, store=not dry_run)
+        made = make_plan(session, repository, asked, recipe, store=not dry_run)
         if not dry_run:
             repository.store_plan(made.plan)
     document = made.document(stored=not dry_run)
@@ -90,14 +103,27 @@ def plan(
 
 
 def make_plan(
-    session: Session, repository: "Repository", request: "PlanRequest", *, store: bool
+    session: Session,
+    repository: "Repository",
+    asked: "PlanRequest | RecipeOptions",
+    recipe: Path | None = None,
+    *,
+    store: bool,
 ) -> "PricedPlan":
     """Plan, telling what is done on the way; also what `mp merge` begins with."""
+    from mergepipe.api.plan_request import PlanRequest
     from mergepipe.cli.plan_costs import priced
 
     began = time.monotonic()
     with session.progress() as progress:
-        planned = repository.plan_request(request, progress=progress, told=session.say, store=store)
+        if isinstance(asked, PlanRequest):
+            planned = repository.plan_request(
+                asked, progress=progress, told=session.say, store=store
+            )
+        else:
+            planned = repository.plan_recipe_with(
+                recipe or Path(), asked, progress=progress, told=session.say, store=store
+            )
     return priced(repository, planned, time.monotonic() - began)
 
 
