@@ -1,15 +1,30 @@
 """Whole-tensor statistics: exact counts and measured passes agree, and with numpy."""
 
+from dataclasses import replace
+
 import cases
+import mergekit_formulas as formulas
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mergepipe.dtypes import F32
 from mergepipe.errors import MergeInputError
-from mergepipe.methods import Coarse, Need, NeedKind, Scalars, Unit, find
+from mergepipe.methods import (
+    SAME,
+    Coarse,
+    Full,
+    Need,
+    NeedKind,
+    Scalars,
+    Scope,
+    Unit,
+    find,
+    order,
+)
 from mergepipe.methods import statistics as stats
-from mergepipe.methods.trim import coarse_share, from_counts
+from mergepipe.methods.trim import band_from_counts, coarse_share, from_counts
 
 
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "F32", "F64"])
@@ -46,6 +61,98 @@ def test_trims_with_many_ties(values, density):
     k = max(1, int(density * len(d)))
     assert trim.threshold == np.sort(d)[-k]
     assert trim.density * len(d) == pytest.approx((d >= trim.threshold).sum())
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F16", "F32", "F64"])
+@pytest.mark.parametrize("density", [1.0, 0.7, 0.5, 0.01, 1e-9, 0.0])
+@pytest.mark.parametrize("gamma", [0.0, 0.01, 0.4, 1.0])
+def test_counts_and_passes_give_the_same_band(dtype, density, gamma):
+    case = cases.make("breadcrumbs", np.random.default_rng(3), 2, dtype, length=5003)
+    need = Need(NeedKind.BAND, 1, density, gamma)
+    measured = stats.measure(need, case.split([100, 1300, 4000]))
+    d = np.abs(case.terms[1].delta(case.base).astype(np.float32))
+    magnitudes, counts = np.unique(d, return_counts=True)
+    known = stats.from_counts(need, magnitudes, counts, len(d))
+    assert measured[:3] == known[:3]
+    assert measured[3:] == pytest.approx(known[3:], rel=1e-9)
+    if magnitudes[0] == 0:
+        assert stats.from_counts(need, magnitudes[1:], counts[1:], len(d)) == known
+    if density < 1:
+        kept = formulas.band(case.terms[1].delta(case.base), density, gamma)
+        assert known.density == pytest.approx(((d >= known[0]) & (d <= known[1])).mean())
+        assert known.l1_kept == pytest.approx(np.abs(kept.astype(np.float32)).sum(dtype=float))
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.lists(st.sampled_from([0.0, 0.5, 1.0, 1.5, 2.0, 1e-30]), min_size=1, max_size=40),
+    st.floats(0.0, 0.999),
+    st.floats(0.0, 1.0),
+)
+def test_bands_with_many_ties(values, density, gamma):
+    d = np.array(values, np.float32)
+    magnitudes, counts = np.unique(d, return_counts=True)
+    n, kept = len(d), int(density * len(d))
+    for zeros in (0, 1):
+        if zeros and magnitudes[0] != 0:
+            continue
+        band = band_from_counts(magnitudes[zeros:], counts[zeros:], density, gamma, n)
+        inside = (d >= band.threshold) & (d <= band.ceiling)
+        assert inside.sum() == pytest.approx(band.density * n)
+        assert band.l1_kept == pytest.approx(d[inside].sum(dtype=float))
+        assert inside.sum() >= kept
+        falling = np.sort(d)[::-1]
+        dropped = min(int(gamma * n), n - kept)
+        if kept:
+            assert (band.ceiling, band.threshold) == (falling[dropped], falling[dropped + kept - 1])
+    unit = Unit(0, n, Full(d, F32), (Full(2 * d, F32),), Scalars.plain(1), F32)
+    assert stats.measure(Need(NeedKind.BAND, 0, density, gamma), [unit]) == pytest.approx(band)
+
+
+@pytest.mark.parametrize("name", [n for n in cases.ALL if n not in ("linear", "passthrough")])
+@pytest.mark.parametrize("layout", cases.LAYOUTS)
+def test_statistics_hardly_depend_on_the_split(name, layout):
+    case = cases.make(name, np.random.default_rng(2), 4, "any", layout, length=4200)
+    for need in case.method.needs(case.settings):
+        if need.kind in stats.COUNTED:
+            continue  # not of estimates; and tested above
+        whole = stats.measure(need, [case.unit])
+        parts = stats.measure(need, case.split(range(0, 4200, 600)))
+        assert parts == pytest.approx(whole, rel=1e-12)
+        assert stats.partial(need, case.unit).nbytes <= 768 << 10
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "any", "F64"])
+@pytest.mark.parametrize("layout", cases.LAYOUTS)
+def test_gram_matrix_of_differences(dtype, layout):
+    case = cases.make("model_stock", np.random.default_rng(4), 4, dtype, layout)
+    ds = np.array(case.deltas())
+    got = stats.measure(Need(NeedKind.DELTA_GRAM), case.split([1000]))
+    assert np.allclose(np.reshape(got, (4, 4)), ds @ ds.T, rtol=1e-6, atol=1e-12)
+
+
+def test_order_statistics_are_exact():
+    rng = np.random.default_rng(0)
+    values = np.abs(rng.standard_normal(5000) * 10.0 ** rng.integers(-12, 3, 5000))
+    values = values.astype(np.float32)
+    values[:400] = values[400:800]  # ties
+    falling = np.sort(values)[::-1]
+    buckets = order.bucket_counts(values)
+    for rank in (1, 2, 17, 1250, 2500, 4999, 5000):
+        inside = order.place_counts(values, order.find(buckets, rank)[0])
+        assert np.float32(order.value_at(buckets, inside, rank)) == falling[rank - 1]
+
+
+def test_ranges_of_whole_rows():
+    unit = Unit(0, 6, Full(np.zeros(6, np.float32), F32), (SAME,), Scalars.plain(1), F32)
+    need = Need(NeedKind.RANK_L1, 0, 0.5, epsilon=0.1)
+    assert stats.of(need).scope is Scope.ROW
+    for row, start in ((0, 0), (4, 0), (3, 1)):
+        with pytest.raises(MergeInputError, match="not whole rows"):
+            stats.partial(need, replace(unit, row_length=row, start=start))
+    with pytest.raises(MergeInputError, match="columns are not known"):
+        two = replace(unit, terms=(SAME, SAME), scalars=Scalars.plain(2))
+        stats.measure(Need(NeedKind.DELTA_COLUMNS), [two])
 
 
 def test_a_threshold_is_not_measured_on_estimates():
@@ -87,6 +194,12 @@ def test_passes():
     by_norm = dare.needs(dare.settings({"density": 0.5, "rescale_norm": "l1"}, [{}]))
     assert stats.passes(by_norm) == 2
     assert stats.passes(dare.needs(dare.settings({"density": 0.5}, [{}]))) == 1
+    crumbs = find("breadcrumbs")
+    band = crumbs.needs(crumbs.settings({"density": 0.5}, [{}]))
+    assert (stats.passes(band), stats.passes(band, exact_counts=False)) == (1, 3)
+    sce = find("sce")
+    assert stats.passes(sce.needs(sce.settings({"select_topk": 0.5}, [{}]))) == 4
+    assert stats.passes(sce.needs(sce.settings({}, [{}]))) == 2
     assert stats.passes(find("slerp").needs(find("slerp").settings({"t": 0.5}, [{}, {}]))) == 2
 
 
@@ -98,3 +211,4 @@ def test_the_share_of_a_coarse_layer_that_a_trim_keeps():
     assert coarse_share(magnitudes, counts, 2.0, 3.0) == 4 / 8
     assert coarse_share(magnitudes, counts, 1.0, np.inf) == 0.0
     assert coarse_share(magnitudes, counts, 5.0, 1.0) == 1.0
+    assert coarse_share(magnitudes, counts, 1.0, 0.0, ceiling=2.0) == 8 / 12
