@@ -38,8 +38,20 @@ _FILE = st.one_of(
 )
 
 
+_CONFIG = st.dictionaries(_KEYS, _VALUES, max_size=5).map(lambda value: json.dumps(value).encode())
+_MODERN = st.fixed_dictionaries(
+    {"tokenizer.json": _NEARLY.map(lambda value: json.dumps(value).encode())},
+    optional={
+        "tokenizer_config.json": _CONFIG,
+        "special_tokens_map.json": _CONFIG,
+        "chat_template.jinja": st.just(b"{{ x }}"),
+    },
+)
+_ANY = st.dictionaries(st.sampled_from(sorted(TOKENIZER_FILES)), _FILE, min_size=1, max_size=4)
+
+
 @settings(max_examples=400, deadline=None)
-@given(st.dictionaries(st.sampled_from(sorted(TOKENIZER_FILES)), _FILE, max_size=4), _NEARLY)
+@given(st.one_of(_MODERN, _MODERN, _ANY), _NEARLY)
 def test_any_files_are_read_or_refused(files, other):
     try:
         found = read_vocabulary(files, "m")

@@ -5,7 +5,7 @@ makes of it, unless an added token is in it. Ordinary tokens of other models bec
 tokenizer's model without merges, so that they have an id and decode, and cut no word apart.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -86,7 +86,7 @@ def _extended(content: bytes, vocabulary: Vocabulary, what: str) -> bytes:
         order = sorted(vocabulary.ids, key=vocabulary.ids.__getitem__)
         model["vocab"] = {token: vocabulary.ids[token] for token in order}
         if not own <= vocabulary.ids.keys():
-            _drop_merges(model, set(ordinary) | own & vocabulary.ids.keys())
+            _drop_merges(model, set(ordinary) | own & vocabulary.ids.keys(), what)
     document["added_tokens"] = [
         {"id": vocabulary.ids[token], **_flags(flags)} for token, flags in vocabulary.added.items()
     ]
@@ -103,17 +103,25 @@ def _pieces(before: list[Any], vocabulary: Vocabulary, what: str) -> list[Any]:
     return [[token, scores.get(token, lowest)] for token in order]
 
 
-def _drop_merges(model: dict[str, Any], known: set[str]) -> None:
+def _drop_merges(model: dict[str, Any], known: set[str], what: str) -> None:
     """Leave out merges of tokens that the embeddings have no rows for."""
     merges = model.get("merges")
-    if not isinstance(merges, list):
+    if merges is None:
         return
-    kept = []
-    for merge in merges:
-        parts = merge.split(" ") if isinstance(merge, str) else merge
-        if all(part in known for part in (*parts, "".join(parts))):
-            kept.append(merge)
-    model["merges"] = kept
+    try:
+        pairs = msgspec.convert(merges, list[str | tuple[str, str]])
+    except msgspec.ValidationError as error:
+        raise MalformedFile(f"{what}: its merges are no pairs of tokens: {error}") from error
+    model["merges"] = [
+        pair
+        for pair in pairs
+        if all(part in known for part in _parts(pair)) and "".join(_parts(pair)) in known
+    ]
+
+
+def _parts(merge: str | tuple[str, str]) -> Sequence[str]:
+    """The tokens that a merge joins: older files write them as one text."""
+    return merge.split(" ") if isinstance(merge, str) else merge
 
 
 def _flags(token: AddedToken) -> dict[str, Any]:
