@@ -81,7 +81,7 @@ def test_multislerp_is_the_mean_direction():
     # Direction (1, 2) by weights, not by lengths; length the weighted mean.
     found = run("multislerp", [[3, 0], [0, 6]], weights=[1, 2])
     assert found == near(5 / np.sqrt(5), 10 / np.sqrt(5))
-    unweighted = run("multislerp", [[1, 0], [0, 2]], {}, {"normalize_weights": False}, [1, -1])
+    unweighted = run("multislerp", [[1, 0], [0, 2]], None, {"normalize_weights": False}, [1, -1])
     assert unweighted == near(-ROOT, ROOT)
     # Directions that cancel out: the plain weighted mean.
     assert run("multislerp", [[1, 0], [-3, 0]]) == near(-1, 0)
@@ -177,8 +177,9 @@ def test_fusion_takes_over_the_outliers():
     d[[3, 77, 390]] = 0.5
     found = np.array(run("arcee_fusion", [base + d], base, row=20))
     changed = np.flatnonzero(found != base.astype(np.float32))
-    assert {3, 77, 390} <= set(changed)
-    assert len(changed) < 60
+    # The rows with outliers have diverged, and all their changes weigh more than any other row's.
+    assert set(changed // 20) == {0, 3, 19}
+    assert len(changed) == 60
     assert run("arcee_fusion", [[2]], [1]) == [2]
     assert run("arcee_fusion", [[1, 2]], [1, 2]) == [1, 2]
 
