@@ -59,9 +59,10 @@ class Downloads:
     `close` finishes them; what is unfinished when the context is left is dropped.
     """
 
-    def __init__(self, quarantine: Quarantine) -> None:
+    def __init__(self, quarantine: Quarantine, pack_bytes: int = FETCH_PACK_BYTES) -> None:
         self.received = Received()
         self._quarantine = quarantine
+        self._pack_bytes = pack_bytes
         self._open: dict[Lane, PackWriter] = {}
         self._keeper = ThreadPoolExecutor(1, thread_name_prefix="quarantine")
         self._keeping: list[Future[None]] = []
@@ -106,7 +107,7 @@ class Downloads:
         return writer
 
     def _close_if_full(self, lane: Lane) -> None:
-        if self._open[lane].size >= FETCH_PACK_BYTES:
+        if self._open[lane].size >= self._pack_bytes:
             self._finish(lane)
 
     def _finish(self, lane: Lane) -> None:

@@ -27,7 +27,12 @@ from mergepipe.repository.refnames import HEADS, REMOTES, short_name
 from mergepipe.repository.refs import ANY
 from mergepipe.transfer.admission import Admission
 from mergepipe.transfer.closure import blocks_of, commits_between, known_objects, objects_of
-from mergepipe.transfer.downloading import BlockDownload, Downloads, Received
+from mergepipe.transfer.downloading import (
+    FETCH_PACK_BYTES,
+    BlockDownload,
+    Downloads,
+    Received,
+)
 from mergepipe.transfer.home import Home
 from mergepipe.transfer.layered import LayeredStorage
 from mergepipe.transfer.quarantine import Quarantine
@@ -83,6 +88,7 @@ def fetch(
     store: ByteStore,
     options: FetchOptions | None = None,
     *,
+    pack_bytes: int = FETCH_PACK_BYTES,
     progress: Progress = SILENT,
 ) -> Fetched:
     """Bring branches of `store`, called `remote` here, and tags on them; refs/remotes/ follows.
@@ -101,7 +107,7 @@ def fetch(
             remote_packs = RemoteStorage(store, Index(remote_index(home.directory, remote)))
             try:
                 fetching = _Fetch(home, quarantine, remote_packs, remote, store, progress)
-                received = fetching.run(tips)
+                received = fetching.run(tips, Downloads(quarantine, pack_bytes))
             finally:
                 remote_packs.close()
             admission = Admission(home.storage, quarantine, threads=home.threads, progress=progress)
@@ -167,7 +173,7 @@ class _Fetch:
         self._store = store
         self._progress = progress
 
-    def run(self, tips: Iterable[ObjectId]) -> Received:
+    def run(self, tips: Iterable[ObjectId], downloads: Downloads) -> Received:
         self._home.storage.refresh()
         self._quarantine.storage.refresh()
         here = LayeredStorage(self._home.storage, self._quarantine.storage)
@@ -175,7 +181,7 @@ class _Fetch:
         self._promise_blocks()
         objects = ObjectStore(LayeredStorage(here, self._remote))
         known = list(self._home.refs.list().values())
-        with Downloads(self._quarantine) as downloads:
+        with downloads:
             expected = self._objects(here, objects, list(tips), known, downloads)
             downloads.close()  # a cut from here on need not read them again
             blocks = BlockDownload(here, self._remote, self._store, downloads, self._progress)
