@@ -198,7 +198,7 @@ class Gatherer:
         return source
 
     def _decoded(self, source: StoredRows, lines: "Bytes") -> Any:
-        return decode(source.dtype, lines.reshape(-1)).reshape(len(lines), -1)
+        return decode(source.dtype, lines.reshape(-1).data).reshape(len(lines), -1)
 
     def _converted(self, model: int, lines: "Bytes") -> "Bytes":
         source = self._source(model)
