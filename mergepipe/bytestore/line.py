@@ -120,6 +120,8 @@ class Line:
                 # Nobody may go on writing into memory that the caller has back.
                 self._fail(error)
                 self.close()
+                if isinstance(error, LineEnded) and isinstance(self.failure, MergepipeError):
+                    raise self.failure from error  # why it was given up
                 if isinstance(error, OSError):
                     raise BrokenExchange(str(error), exchange.got) from error
                 raise

@@ -83,8 +83,8 @@ class PipePeer:
 
     def end(self) -> MergepipeError | None:
         os.close(self.writing)
-        self._thread.join()
         os.close(self.reading)
+        self._thread.join()
         return None
 
 
