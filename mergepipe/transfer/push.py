@@ -154,9 +154,12 @@ def _attempt(
         if decision.move is Move.UNCHANGED:
             settle(decision)
     tips = [decision.new for decision in moving if decision.new is not None]
+    order: Sequence[ObjectId] = ()
     if tips:
-        _send(source, store, tips, list(there.values.values()), tally, progress)
-    for decision in moving:
+        order = _send(source, store, tips, list(there.values.values()), tally, progress)
+    # What needs most goes first: the other side then looks at all of it once, in one go.
+    place: dict[ObjectId | None, int] = {each: -number for number, each in enumerate(order)}
+    for decision in sorted(moving, key=lambda each: place.get(each.new, 1)):
         _swap(store, decision, there)
         settle(decision)
     _make_head(store, there, moving)
@@ -169,11 +172,14 @@ def _send(
     known: Sequence[ObjectId],
     tally: _Tally,
     progress: Progress,
-) -> None:
-    """Send what `tips` need and the other side lacks; blocks first, objects last."""
+) -> Sequence[ObjectId]:
+    """Send what `tips` need and the other side lacks; blocks first, objects last.
+
+    Returns the commits that are new there, each after those that it needs.
+    """
     new = commits_between(source.objects, tips, known)
     if not new.commits:
-        return
+        return ()
     # What the tips there bring counts as known too: a branch begun anew shares most with them.
     have = known_objects(source.objects, dict.fromkeys([*new.boundary, *known[:_MOST_TIPS]]))
     need = _needed(source.objects, new.commits, have)
@@ -205,6 +211,7 @@ def _send(
         uploader.send_groups(grouping.run(candidates), done)
     objects = [(identity, held[identity]) for identity in need.objects]
     uploader.send_packs(object_packs(source.storage, objects, source.pack_bytes), done)
+    return new.commits
 
 
 def _needed(objects: ObjectStore, commits: Sequence[ObjectId], known: dict[ObjectId, str]) -> _Need:
