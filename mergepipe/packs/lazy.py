@@ -225,17 +225,16 @@ class LazyByteStore(LocalByteStore):
         return False
 
     def _local(self, pack: PromisedPack, record: int) -> memoryview | None:
-        """A record, if it is here, whole."""
+        """A record, if it is here, whole; perhaps in a pack that became ours meanwhile."""
         start, end = pack.start(record), pack.start(record + 1)
         data = memoryview(bytearray(end - start))
-        try:
-            count = super().read_into(promised_key(pack.id), start, data)
-        except FileNotFoundError:
-            return None
-        if count < len(data) or not pack.is_whole(record, data):
-            return None
-        pack.note(record)
-        return data
+        for key in (promised_key(pack.id), pack_key(pack.id)):
+            with contextlib.suppress(FileNotFoundError):
+                if super().read_into(key, start, data) == len(data) and pack.is_whole(record, data):
+                    pack.note(record)
+                    return data
+        pack.note(record, here=False)  # what was here may be damaged now
+        return None
 
     def _begins(self, pack: PromisedPack, record: int) -> bool:
         head = memoryview(bytearray(RECORD_HEADER_BYTES))
@@ -255,8 +254,13 @@ class LazyByteStore(LocalByteStore):
         todo = list(records)
         while todo:
             with self._arrivals:
-                mine = [one for one in todo if one not in self._coming]
-                others = [one for one in todo if one in self._coming]
+                # Another thread may have brought it since it was missed.
+                others = [
+                    (pack, record)
+                    for pack, record in todo
+                    if (pack, record) in self._coming or pack.is_here(record)
+                ]
+                mine = [one for one in todo if one not in others]
                 self._coming.update(mine)
             try:
                 found.update((one, data) for one, data in self._fetch(mine) if wanted)
@@ -300,14 +304,12 @@ class LazyByteStore(LocalByteStore):
             found.append(((pack, record), data[begin:stop]))
             if stop <= count and pack.is_whole(record, data[begin:stop]):
                 good.append(record)
-        if len(good) == len(run):
-            self._keep(pack, start, data)
-        else:
-            for record in good:
-                begin, stop = pack.start(record), pack.start(record + 1)
-                self._keep(pack, begin, data[begin - start : stop - start])
-        for record in good:
-            pack.note(record)
+        whole = len(good) == len(run)
+        for first, last in [(run[0][1], run[-1][1])] if whole else [(one, one) for one in good]:
+            begin, stop = pack.start(first), pack.start(last + 1)
+            if self._keep(pack, begin, data[begin - start : stop - start]):
+                for record in range(first, last + 1):
+                    pack.note(record)
         with self._arrivals:
             self._received += count
         return found
@@ -324,12 +326,12 @@ class LazyByteStore(LocalByteStore):
             self.relist()
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), key)
 
-    def _keep(self, pack: PromisedPack, offset: int, data: memoryview) -> None:
+    def _keep(self, pack: PromisedPack, offset: int, data: memoryview) -> bool:
         """Write records where they belong. No fsync: what a crash takes comes again."""
         try:
             descriptor = os.open(self._path(promised_key(pack.id)), os.O_WRONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            return  # another process made it whole
+            return False  # another process made it whole
         try:
             while data:
                 written = os.pwrite(descriptor, data, offset)
@@ -338,8 +340,10 @@ class LazyByteStore(LocalByteStore):
             # The reader has the bytes. That they have to come again is no reason to fail.
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
+            return False
         finally:
             os.close(descriptor)
+        return True
 
     def _move_if_complete(self, pack: PromisedPack) -> None:
         """A pack all of whose records came is one of ours."""

@@ -86,9 +86,9 @@ class PromisedPack:
         """Whether a record is known to be here; if not, it still may be."""
         return bool(self._here[record])
 
-    def note(self, record: int) -> None:
-        """A record was seen here, whole."""
-        self._here[record] = 1
+    def note(self, record: int, here: bool = True) -> None:
+        """A record was seen here, whole; or was not."""
+        self._here[record] = here
 
     def begins(self, record: int, head: memoryview) -> bool:
         """Whether these bytes are the header of a record: the rest most likely came with it."""
