@@ -34,7 +34,7 @@ STILL_WORKING = b"\xc0"
 # RFC 6750, section 2.1. Anything else could end the header and begin another.
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
-_GONE_FOR_NOW = frozenset((500, 502, 503, 504))
+_GONE_FOR_NOW = frozenset((408, 429, 500, 502, 503, 504))
 _PROGRESS_BYTES = 1 << 20
 
 Taken = TypeVar("Taken")
@@ -43,7 +43,7 @@ _RETRIED = (OSError, http.client.HTTPException)
 
 
 class _ServerTrouble(OSError):
-    """A 5xx that may be gone when we ask again."""
+    """A 5xx, or the like, that may be gone when we ask again."""
 
 
 class HttpByteStore:
@@ -282,6 +282,8 @@ class HttpByteStore:
                         continue
                     raise
                 with response:
+                    if line.ended:  # http.client takes what there is for all the headers
+                        raise ConnectionError("the reply was cut off")
                     pace.restart()
                     line.allow(allowance)
                     self._check_status(response, missing)
@@ -388,6 +390,8 @@ def _body(response: http.client.HTTPResponse, limit: int) -> bytes:
 
 def _reply(response: http.client.HTTPResponse, pace: Pace) -> bytes:
     """The answer to a write, which may have taken a while: nil bytes come before it until then."""
+    if response.length is None and response.headers.get("Transfer-Encoding") is None:
+        raise RemoteRefused("the remote does not say where its reply ends")
     while (first := response.read(1)) == STILL_WORKING:
         pace.alive()
     most = wire.MOST_IDS + wire.LARGEST_REPLY

@@ -35,6 +35,8 @@ class PacedSocket:
     def __init__(self, inner: socket.socket) -> None:
         self._inner = inner
         self.pace = Pace()
+        self.ended = False
+        """Whether a read met the end of what the other side sends."""
         self._allowance = 0
 
     def begin(self, pace: Pace) -> None:
@@ -90,6 +92,7 @@ class PacedSocket:
             raise RemoteRefused("the remote sends more than it was asked for")
         self._inner.settimeout(self.pace.left())
         count = raw.readinto(out[: self._allowance]) or 0
+        self.ended = not count
         self._allowance -= count
         self.pace.moved(count)
         return int(count)

@@ -164,7 +164,9 @@ class StdioByteStore:
                     found = line.ask(request, limit, out, _pieces(body))
                 finally:
                     self._drop_if_broken(line)
-                break
+                if found.error is None or found.error.kind not in wire.PASSING:
+                    break
+                raise ConnectionError(found.error.message)
             except OSError as error:
                 got = error.got if isinstance(error, BrokenExchange) else 0
                 pause = next(pauses, None)

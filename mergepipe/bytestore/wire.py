@@ -33,6 +33,9 @@ LARGEST_REPLY = 64 << 10
 LONGEST_KEY = 1100
 WRITE_ID_BYTES = 16
 
+PASSING = frozenset(("internal", "timeout"))
+"""Kinds of errors after which it makes sense to ask again: a server's own trouble."""
+
 _MESSAGE_CHARACTERS = 600
 # Errors that mean the same on both sides. Any other kind is just a no.
 _KINDS: dict[str, type[MergepipeError]] = {
@@ -129,6 +132,8 @@ def error_reply(error: BaseException) -> ErrorReply:
         return ErrorReply(error.kind, error.message[:4096], error.hint[:4096])
     if isinstance(error, FileNotFoundError):
         return ErrorReply("not_found", "there is no such key")
+    if isinstance(error, TimeoutError):
+        return ErrorReply("timeout", "nothing came for too long")
     return ErrorReply("internal", f"the server failed ({type(error).__name__})")
 
 

@@ -84,8 +84,12 @@ class PipePeer:
     def end(self) -> MergepipeError | None:
         os.close(self.writing)
         os.close(self.reading)
-        self._thread.join()
+        self.join()
         return None
+
+    def join(self) -> None:
+        """Wait for the server to end."""
+        self._thread.join()
 
 
 @contextmanager

@@ -100,7 +100,7 @@ class Service:
             except ClientDisconnect:
                 return Response(status_code=400)  # nobody reads it
             except TimeoutError:
-                return _error(408, wire.ErrorReply("timeout", "nothing came for too long"), True)
+                return _error(408, wire.error_reply(TimeoutError()), True)
             except (MergepipeError, OSError) as error:
                 if not isinstance(error, MergepipeError | FileNotFoundError):
                     _log.error("%s %s failed", request.method, request.url.path, exc_info=error)

@@ -11,7 +11,14 @@ from typing import BinaryIO
 import msgspec
 
 from mergepipe.bytestore import frames, wire
-from mergepipe.bytestore.frames import LARGEST_PAYLOAD, FrameReader, FrameWriter, Header, Kind
+from mergepipe.bytestore.frames import (
+    LARGEST_PAYLOAD,
+    FrameReader,
+    FrameWriter,
+    Header,
+    Kind,
+    LineEnded,
+)
 from mergepipe.bytestore.pace import IDLE_S, Pace
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import MergepipeError, RemoteRefused, UsageError
@@ -195,7 +202,10 @@ class _Session:
         return len(view)
 
     def _body(self, task: _Task, size: int) -> Iterator[bytes]:
-        """The bytes that belong to a request, of which there are `size`."""
+        """The bytes that belong to a request, of which there are `size`.
+
+        Raises RemoteRefused, Stalled, and LineEnded, which nobody is left to hear of.
+        """
         total = 0
         while (piece := self._arrived(task)) is not None:
             total += len(piece)
@@ -210,7 +220,7 @@ class _Session:
         while not self._hung_up:
             with contextlib.suppress(queue.Empty):
                 return task.arrived.get(timeout=min(0.5, pace.left()))
-        return None
+        raise LineEnded("the client is gone")
 
     def _ids(self, task: _Task, count: int) -> list[bytes]:
         if not 0 <= count <= wire.MOST_IDS:
