@@ -286,7 +286,7 @@ class _Stage:
             name,
             self._like(row).like,
             copied.dtype if copied is not None else self._dtype(row),
-            self._method,
+            self._method.variant(settings, base=base is not None),
             settings,
             base,
             inputs if copied is None else (_plain(copied),),

@@ -22,19 +22,13 @@ class BaseRole(StrEnum):
     INPUT = "input"
 
 
-# Which of two it is must be said, although nothing is subtracted from it.
-_FIRST = frozenset({"slerp", "nearswap", "arcee_fusion"})
-# These work on differences where there is a base, and on the weights where there is none.
-_IF_GIVEN = frozenset({"nuslerp", "multislerp"})
-
-
 def base_role(method: Method) -> BaseRole:
     """What a base is to `method`."""
-    if method.needs_base or method.name in _IF_GIVEN:
+    if not method.base_is_term:
         return BaseRole.REFERENCE
-    return BaseRole.FIRST if method.name in _FIRST else BaseRole.INPUT
+    return BaseRole.FIRST if method.minimum_models == 2 else BaseRole.INPUT
 
 
 def base_required(method: Method) -> bool:
-    """Whether a recipe must name a base."""
-    return method.needs_base or method.name in _FIRST
+    """Whether a recipe must name a base: also where it only says which of two comes first."""
+    return method.needs_base or base_role(method) is BaseRole.FIRST

@@ -28,8 +28,6 @@ EVERY_TENSOR = "*"
 # What pydantic, and so mergekit, takes for a truth value besides the real ones.
 _TRUE = ("true", "yes", "on", "t", "y", "1")
 _FALSE = ("false", "no", "off", "f", "n", "0")
-# Of mergekit's own arithmetic; it changes no result here.
-WITHOUT_MEANING = frozenset({"int8_mask"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +74,13 @@ def settings_for(
             for found, levels in zip(own, inputs, strict=True):
                 value = _value(parameter, (levels.own, *shared), levels.name, position, source)
                 if value is None:
-                    _check_missing(parameter, method, levels.label, levels.name, source)
-                else:
-                    found[parameter.name] = value
+                    value = _default(parameter, method, levels.label, levels.name, source)
+                found[parameter.name] = value
         else:
             value = _value(parameter, shared, output_name, position, source)
             if value is None:
-                _check_missing(parameter, method, None, output_name, source)
-            else:
-                together[parameter.name] = value
+                value = _default(parameter, method, None, output_name, source)
+            together[parameter.name] = value
     try:
         return method.settings(together, own)
     except MergeInputError as error:
@@ -105,7 +101,7 @@ def check_names(method: Method, stage: Stage, notes: Notes) -> None:
                 levels.append(one.parameters)
     for level in levels:
         for name, given in level.items():
-            if name not in known and name not in WITHOUT_MEANING:
+            if name not in known and name not in method.ignored:
                 close = get_close_matches(name.lower(), known, n=1)
                 hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}"
                 notes.warn(
@@ -136,12 +132,13 @@ def _warn_of_shared(
             )
 
 
-def _check_missing(
+def _default(
     parameter: Parameter, method: Method, label: str | None, name: str, source: str
-) -> None:
-    """Raise MergeInputError unless there is a default that mergekit has as well."""
+) -> Value:
+    """What a recipe that is silent means. Raises MergeInputError where it must not be."""
     if parameter.default is not None and not parameter.mergekit_requires:
-        return
+        meant = parameter.mergekit_default
+        return parameter.default if meant is None else meant
     who = "" if label is None else f" for {quoted(label)}"
     raise MergeInputError(
         f"{source}: method {method.name}: {parameter.name} is missing{who}, tensor {quoted(name)}",
