@@ -102,6 +102,7 @@ class _Assembly:
             task.seed,
             task.tensor_key,
             task.row_length,
+            task.slab_length,
         )
 
     def _term(self, one: Input) -> Term:

@@ -20,7 +20,7 @@ from mergepipe.objects.store import ObjectStore
 from mergepipe.planner.checking import fits
 from mergepipe.planner.numbers import scalars_of
 from mergepipe.planner.steps import Grid, output_block_bytes
-from mergepipe.planner.trees import Tree, unit_blocks
+from mergepipe.planner.trees import Tree, unit_blocks, widest
 
 
 def method_of(line: LinePlan) -> Method:
@@ -57,9 +57,9 @@ class Laying:
         made: dict[int, MergedTensor] = {}
         under = Tree.of(number, self.lines).lines
         like = self.objects.tensor(line.like)
-        span = max(unit_blocks(method_of(self.lines[one]), like) for one in under)
+        unit = unit_blocks(widest(*(method_of(self.lines[one]).scope for one in under)), like)
         for one in (*under[1:], number):  # each after those that it takes in
-            made[one] = self._merged(one, made, span if one == number else 1)
+            made[one] = self._merged(one, made, unit if one == number else 1)
         return made[number]
 
     def _merged(self, number: int, made: dict[int, MergedTensor], unit: int) -> MergedTensor:
@@ -84,6 +84,7 @@ class Laying:
             self.seed,
             tensor_key(line.name),
             like.shape[-1] if like.shape else 1,
+            prod(like.shape[1:]),
         )
         self._heads[number] = memo_head(method, task)
         return MergedTensor(

@@ -5,7 +5,7 @@ and spreading over threads are those of a merge. Partial results are added in th
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -20,14 +20,14 @@ from mergepipe.engine.meter import Meter, metered
 from mergepipe.engine.steps import MergedTensor
 from mergepipe.engine.work import UNCHANGED, Step, Work
 from mergepipe.ids import NO_ID, ObjectId
-from mergepipe.methods import SAME, Full, Need, Unit
+from mergepipe.methods import SAME, Full, Need, Scope, Unit
 from mergepipe.methods import statistics as stats
 from mergepipe.methods.statistics import Partial
 from mergepipe.objects.merging import LinePlan, PlanProfile
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.storage import Storage
 from mergepipe.planner.resolution import Measured
-from mergepipe.planner.trees import Tree
+from mergepipe.planner.trees import Tree, unit_blocks, widest
 
 _LOOK_AHEAD = 32
 
@@ -54,8 +54,11 @@ class Measuring:
         number = len(lines) - 1
         under = [lines[one] for one in Tree.of(number, lines).lines]
         columns = columns_of(under, profiles, objects)
-        tensor = Laying(lines, seed, objects, columns).lay(number)
-        assert isinstance(tensor, MergedTensor)
+        laid = Laying(lines, seed, objects, columns).lay(number)
+        assert isinstance(laid, MergedTensor)
+        scope = widest(Scope.ELEMENT, *(stats.of(need).scope for need in needs))
+        unit = max(laid.unit, unit_blocks(scope, objects.tensor(lines[number].like)))
+        tensor = replace(laid, unit=unit)
         factors = FactorReader(self.storage, meter)
         batcher = Batcher(metadata, ObjectId(NO_ID), factors, encode=False)
         known: dict[Need, list[Partial]] = {need: [] for need in needs}
@@ -79,7 +82,7 @@ class Measuring:
         """One pass over the tensor: the sum of every need's partials."""
         every = any(need.expert is None for need in known)
         about = range(len(tensor.inputs)) if every else {need.expert or 0 for need in known}
-        deltas = any(need.expert is not None for need in known)
+        deltas = any(stats.of(need).deltas for need in known)
         steps = [
             tensor.reading(index, about, deltas=deltas)
             for index in range(0, tensor.grid.blocks, tensor.unit)
@@ -130,4 +133,5 @@ def _still(step: Step) -> Unit:
         task.seed,
         task.tensor_key,
         task.row_length,
+        task.slab_length,
     )

@@ -37,7 +37,7 @@ _VERSION = b"mergepipe step 2\0"
 _WORD = (1 << 64) - 1
 # Numbers that mean the same wherever in a tensor an element lies.
 _PLAIN = frozenset(
-    {"weight", "threshold", "coarse_scale", "rescale", "elect", "normalize", "scale"}
+    {"weight", "threshold", "ceiling", "coarse_scale", "rescale", "elect", "normalize", "scale"}
 )
 
 Blocks: TypeAlias = tuple[BlockId, ...]
@@ -110,12 +110,12 @@ def _known(view: View, key: bytes, count: int) -> Blocks | None:
 def memo_head(method: Method, task: LineTask) -> bytes:
     """What the steps of one line share of their keys."""
     numbers = stored_numbers(task.scalars)
-    row = task.row_length if method.scope is not Scope.ELEMENT else 0
+    rows = (task.row_length, task.slab_length) if method.scope is not Scope.ELEMENT else (0, 0)
     return b"".join(
         (
             _VERSION,
             f"{method.name}\0{task.dtype.name}\0".encode(),
-            struct.pack("<IQ", method.version, row),
+            struct.pack("<IQQ", method.version, *rows),
             msgspec.msgpack.encode(numbers),
             # What chance decides depends on where it is asked. Numbers of methods that are not
             # known here may be a chance's.

@@ -22,7 +22,6 @@ from mergepipe.engine.work import (
 from mergepipe.errors import MergeInputError
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.methods import Method
-from mergepipe.methods.sweeps import WEIGHTED_SUM
 from mergepipe.names import quoted
 from mergepipe.objects.merging import Depth, TermKind
 from mergepipe.planner.steps import Grid
@@ -134,12 +133,7 @@ class MergedTensor:
             still = all(one is UNCHANGED for one in inputs)
             if still and not isinstance(base, Adapted) and _dtype(base) == self.task.dtype:
                 return base
-        return Computed(self._making(base, inputs, needs_base=self._needs_base))
-
-    @property
-    def _needs_base(self) -> bool:
-        """Whether the result depends on a base that is there, even if nothing is left out."""
-        return self.method.needs_base or self.method.sweep is not WEIGHTED_SUM
+        return Computed(self._making(base, inputs, needs_base=self.method.needs_base))
 
     def _span(self, index: int) -> tuple[int, int, int]:
         """Of the unit that begins with block `index`: its blocks, first element, and end."""

@@ -107,7 +107,7 @@ class LineTask:
     """What all steps of one line share: everything resolved, nothing to look up.
 
     number       of the line in the plan
-    row_length   elements of a row
+    row_length   elements of a row; slab_length: under one index of the first dimension
     """
 
     number: int
@@ -118,6 +118,7 @@ class LineTask:
     seed: int
     tensor_key: int
     row_length: int
+    slab_length: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,10 @@ from msgspec import structs
 
 from mergepipe.catalog.view import TensorView
 from mergepipe.dtypes import byte_length, dtype_of
+from mergepipe.methods import statistics
 from mergepipe.methods.parameters import Settings
-from mergepipe.methods.protocol import Method, Need, NeedKind
+from mergepipe.methods.protocol import Method, Need, Scope
+from mergepipe.methods.statistics import COUNTED
 from mergepipe.methods.terms import Scalars
 from mergepipe.objects.merging import Depth, LinePlan, PlanInput
 from mergepipe.planner.costs import Depths, equal_blocks
@@ -22,7 +24,7 @@ from mergepipe.planner.profiles import ProfileTable
 from mergepipe.planner.resolution import known_needs, passes_of, resolve, supposed
 from mergepipe.planner.steps import Grid, output_block_bytes
 from mergepipe.planner.table import TensorCost, kept_cost
-from mergepipe.planner.trees import taken
+from mergepipe.planner.trees import taken, widest
 
 Values = Mapping[Need, Sequence[float]]
 
@@ -75,6 +77,16 @@ class Draft:
         return passes_of(self.late, len(self.views))
 
     @property
+    def scope(self) -> Scope:
+        """The widest of its method's and its statistics': what is made or measured at once."""
+        return widest(self.method.scope, *(statistics.of(one).scope for one in self.measured))
+
+    @property
+    def measured(self) -> tuple[Need, ...]:
+        """All that no profile knows."""
+        return (*self.trims, *self.late)
+
+    @property
     def looks_at_lines(self) -> bool:
         """Whether thresholds are measured of tensors that other lines make."""
         return bool(self.trims) and any(one.made is not None for one in taken(self.unplanned))
@@ -95,7 +107,7 @@ class Draft:
 
     def supposed_values(self) -> Values:
         """What is known of the method's needs, and guesses at the rest."""
-        return supposed((*self.late, *self.trims), self.values, len(self.views))
+        return supposed(self.measured, self.values, len(self.views))
 
     def supposed_scalars(self) -> Scalars:
         """Scalars good enough to choose depths by."""
@@ -138,8 +150,8 @@ def draft_line(line: Prepared, tensors: Tensors, profiles: ProfileTable) -> Draf
         line.method,
         line.settings,
         known,
-        tuple(one for one in needs if one.kind is NeedKind.TRIM and one not in known),
-        tuple(one for one in needs if one.kind is not NeedKind.TRIM),
+        tuple(one for one in needs if one.kind in COUNTED and one not in known),
+        tuple(one for one in needs if one.kind not in COUNTED),
         views,
         equal,
         tuple(end - start for start, end in map(grid.span, range(grid.blocks))),

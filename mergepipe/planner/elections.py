@@ -72,7 +72,8 @@ def _drawn(
     small = values[:first][_places(weights[:first], turns)] if first else np.zeros(len(signs))
     either = np.where(_uniform(row, 1, len(signs)) < 0.5, -1.0, 1.0)
     exact = np.where(signs != 0, signs * large, either * small)
-    exact = np.where(np.abs(exact) >= own.threshold, exact, 0.0)
+    size = np.abs(exact)
+    exact = np.where((size >= own.threshold) & (size <= own.ceiling), exact, 0.0)
     factor = np.where(_uniform(row, 2, len(signs)) < own.density, own.weight * own.rescale, 0.0)
     estimate = signs.astype(np.float64) * (magnitude * own.coarse_scale) * factor
     return exact * factor, estimate

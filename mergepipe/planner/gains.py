@@ -5,12 +5,13 @@ An estimate of what a read does for the result, from the profile alone; see docs
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 import numpy.typing as npt
 
 from mergepipe.catalog.view import TensorView
-from mergepipe.methods.terms import Scalars
+from mergepipe.methods.terms import ExpertScalars, Scalars
 from mergepipe.methods.trim import coarse_share, sum_in_order
 
 Floats = npt.NDArray[np.float64]
@@ -30,12 +31,16 @@ class ExpertGains:
     exact: Floats
 
 
-def share_above_trim(view: TensorView, threshold: float) -> float:
-    """The share of the coarse reading's L1 norm that lies above a trim's threshold."""
+def share_above_trim(view: TensorView, own: ExpertScalars) -> float:
+    """The share of the coarse reading's L1 norm that lies within a trim."""
     magnitudes, counts = view.distinct
-    if threshold <= 0 or not view.has_coarse or not len(counts):
+    if not _trims(own) or not view.has_coarse or not len(counts):
         return 1.0
-    return coarse_share(magnitudes, counts, _coarse_threshold(view), threshold)
+    return coarse_share(magnitudes, counts, _coarse_threshold(view), own.threshold, own.ceiling)
+
+
+def _trims(own: ExpertScalars) -> bool:
+    return own.threshold > 0 or own.ceiling < inf
 
 
 def tensor_gains(
@@ -57,24 +62,24 @@ def tensor_gains(
             found.append(None)
             continue
         weight = (own.weight * scalars.scale / divisor) ** 2 * agrees
-        kept = weight * view.energies * _surviving(view, own.threshold, elements)
+        kept = weight * view.energies * _surviving(view, own, elements)
         coarse = np.zeros_like(kept)
         if view.has_coarse:
-            above = share_above_trim(view, own.threshold)
+            above = share_above_trim(view, own)
             captured = np.minimum(weight * view.estimate_energies * above**2, kept)
             coarse = np.where(captured > 0, kept - NOISE * (kept - captured), 0.0)
         found.append(ExpertGains(coarse, kept))
     return found
 
 
-def _surviving(view: TensorView, threshold: float, elements: Sequence[int]) -> Floats:
+def _surviving(view: TensorView, own: ExpertScalars, elements: Sequence[int]) -> Floats:
     """Share of each block's energy that a trim of the whole tensor leaves.
 
     The counts are the tensor's: a block's are taken to be of the same form, stretched to its
     energy.
     """
     magnitudes, counts = view.distinct
-    if threshold <= 0 or not len(counts):
+    if not _trims(own) or not len(counts):
         return np.ones(view.blocks)
     values = magnitudes.astype(np.float64)
     energies = values * values * counts
@@ -83,9 +88,12 @@ def _surviving(view: TensorView, threshold: float, elements: Sequence[int]) -> F
     known = np.nan_to_num(view.energies)
     mean_square = sum_in_order(known) / max(sum_in_order(sizes), 1.0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        stretched = threshold * np.sqrt(mean_square * sizes / known)
-    stretched = np.nan_to_num(stretched, nan=np.inf, posinf=np.inf)
-    shares: Floats = above[np.searchsorted(values, stretched)] / (above[0] or 1.0)
+        stretch = np.sqrt(mean_square * sizes / known)
+        low, high = own.threshold * stretch, own.ceiling * stretch
+    low = np.nan_to_num(low, nan=np.inf, posinf=np.inf)
+    high = np.nan_to_num(high, nan=np.inf, posinf=np.inf)
+    kept = above[np.searchsorted(values, low)] - above[np.searchsorted(values, high, "right")]
+    shares: Floats = np.maximum(kept, 0.0) / (above[0] or 1.0)
     return shares
 
 

@@ -211,7 +211,7 @@ def _line_up(
         name,
         identity,
         (recipe.dtype or dtype) if arithmetic else dtype,
-        method,
+        method.variant(settings, base=base is not None),
         settings,
         base,
         inputs,

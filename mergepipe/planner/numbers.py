@@ -4,10 +4,9 @@ Which numbers there are is the methods' affair (`methods.terms`): one that is ad
 here without further ado, and plans that do not use it stay as they are, to the byte.
 """
 
-from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 from mergepipe.errors import MergeInputError
 from mergepipe.methods.terms import ExpertScalars, Scalars
@@ -31,44 +30,30 @@ def scalars_of(line: LinePlan) -> Scalars:
 
 def _stored(values: Scalars | ExpertScalars) -> Stored:
     found: list[Number] = []
-    for name, default in _defaults(type(values)).items():
+    kind: Any = type(values)
+    for name, default in _defaults(kind).items():
         value = getattr(values, name)
         if value == default:
             continue
-        if isinstance(value, Mapping):
-            found += [(f"{name}.{key}", float(value[key])) for key in sorted(value)]
-        elif isinstance(value, tuple):
+        if isinstance(value, tuple):
             found.append((name, tuple(float(one) for one in value)))
         else:
             found.append((name, value if isinstance(value, bool) else float(value)))
     return tuple(found)
 
 
-def _read(kind: type[Scalars] | type[ExpertScalars], numbers: Stored) -> dict[str, Any]:
+def _read(kind: Any, numbers: Stored) -> dict[str, Any]:
     defaults = _defaults(kind)
-    found: dict[str, Any] = {}
-    for name, value in numbers:
-        field, _, key = name.partition(".")
-        if field not in defaults:
+    for name, _ in numbers:
+        if name not in defaults:
             raise MergeInputError(
                 f"the plan has a number {quoted(name)} that no method of this release knows",
                 "make the plan again",
             )
-        default = defaults[field]
-        if key:
-            found.setdefault(field, {})[key] = value
-        elif isinstance(default, int) and not isinstance(default, bool):
-            found[field] = int(value) if isinstance(value, float) else value
-        else:
-            found[field] = value
-    return found
+    return dict(numbers)
 
 
 @cache
 def _defaults(kind: Any) -> dict[str, Any]:
     """What a field has by default; `kind` is a dataclass."""
-    return {
-        one.name: one.default if one.default is not MISSING else cast(Any, one.default_factory)()
-        for one in fields(kind)
-        if one.name != _EXPERTS
-    }
+    return {one.name: one.default for one in fields(kind) if one.name != _EXPERTS}

@@ -1,6 +1,6 @@
 """Which statistics a model's tensor has against the base's."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self, TypeAlias
 
@@ -8,7 +8,8 @@ import numpy as np
 
 from mergepipe.catalog.view import TensorView
 from mergepipe.ids import ObjectId
-from mergepipe.methods.trim import Trim, from_counts
+from mergepipe.methods.protocol import Need
+from mergepipe.methods.statistics import from_counts
 from mergepipe.objects.merging import LinePlan, PlanInput, Profile, TermKind
 
 # A profile with its id, or None: then blocks are read exactly.
@@ -65,9 +66,9 @@ def profiled_pairs(lines: Iterable[LinePlan]) -> list[Pair]:
     )
 
 
-def trim_of(view: TensorView, density: float, elements: int) -> Trim | None:
-    """A trim from a profile's exact counts; None where it has none."""
+def counted(view: TensorView, need: Need, elements: int) -> Sequence[float] | None:
+    """The value of a need from a profile's exact counts; None where it has none."""
     magnitudes, counts = view.distinct
     if not len(counts) and (np.isnan(view.energies).any() or view.changed.any()):
         return None
-    return from_counts(magnitudes, counts, density, elements)
+    return from_counts(need, magnitudes, counts, elements)

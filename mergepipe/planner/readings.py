@@ -43,6 +43,16 @@ class Reading:
         found += full * self.trims
         return found
 
+    def saved_bytes(self, depths: Depths) -> int:
+        """What leaves share within steps, over all passes: it is read, and counts, once."""
+        if not self.costs.shared:
+            return 0
+        return sum(
+            self.costs.saved_bytes(np.where(times[:, None] > done, own, np.uint8(Depth.OMITTED)))
+            for times, own in ((self.passes, self.own(depths)), (self.trims, self.costs.full))
+            for done in range(int(times.max(initial=0)))
+        )
+
     def base_bytes(self, depths: Depths, *, every_step: bool) -> int:
         """What the bases take, at most."""
         own = self.own(depths)

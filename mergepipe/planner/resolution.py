@@ -7,16 +7,14 @@ from typing import Protocol
 import numpy as np
 
 from mergepipe.catalog.view import TensorView
+from mergepipe.methods import statistics
 from mergepipe.methods.parameters import Settings
-from mergepipe.methods.protocol import Method, Need, NeedKind
-from mergepipe.methods.statistics import of as statistic_of
-from mergepipe.methods.statistics import supposed as guess
+from mergepipe.methods.protocol import Method, Need
 from mergepipe.methods.terms import Scalars
-from mergepipe.methods.trim import Trim, from_counts
 from mergepipe.objects.merging import LinePlan, PlanProfile
 from mergepipe.planner.elections import ELECTED, shortening
 from mergepipe.planner.gains import share_above_trim
-from mergepipe.planner.profiles import trim_of
+from mergepipe.planner.profiles import counted
 
 _NONE = np.zeros(0, np.float32)
 
@@ -63,16 +61,16 @@ def known_needs(
     """
     found: dict[Need, Sequence[float]] = {}
     for need in needs:
-        if need.kind is not NeedKind.TRIM or need.expert is None:
+        if need.expert is None or need.kind not in statistics.COUNTED:
             continue
         view = views[need.expert]
-        trim: Trim | None = None
+        value: Sequence[float] | None = None
         if unchanged[need.expert]:
-            trim = from_counts(_NONE, _NONE, need.density, elements)
+            value = statistics.from_counts(need, _NONE, _NONE, elements)
         elif view is not None:
-            trim = trim_of(view, need.density, elements)
-        if trim is not None:
-            found[need] = trim
+            value = counted(view, need, elements)
+        if value is not None:
+            found[need] = value
     return found
 
 
@@ -80,11 +78,8 @@ def supposed(
     needs: Sequence[Need], known: Mapping[Need, Sequence[float]], experts: int
 ) -> dict[Need, Sequence[float]]:
     """Values also for needs that are not measured yet, good enough to choose depths by."""
-    found = dict(known)
-    for need in needs:
-        if need not in found:
-            found[need] = guess(need, experts)
-    return found
+    guessed = {need: statistics.supposed(need, experts) for need in needs}
+    return {**guessed, **known}
 
 
 def resolve(
@@ -104,7 +99,7 @@ def resolve(
     """
     plain = method.resolve(settings, values)
     shares = [
-        share_above_trim(view, own.threshold) if view is not None and used else 1.0
+        share_above_trim(view, own) if view is not None and used else 1.0
         for view, own, used in zip(views, plain.experts, coarse, strict=True)
     ]
     scalars = method.resolve(settings, values, shares)
@@ -125,5 +120,5 @@ def passes_of(needs: Sequence[Need], experts: int) -> list[int]:
     passes = [0] * experts
     for need in needs:
         for row in range(experts) if need.expert is None else (need.expert,):
-            passes[row] = max(passes[row], statistic_of(need).passes)
+            passes[row] = max(passes[row], statistics.of(need).passes)
     return passes

@@ -57,7 +57,7 @@ class Root:
     def full_bytes(self) -> int:
         """Bytes of the exact merge that count as the experts', over all passes."""
         full = sum(int(reading.full_bytes.sum()) for reading in self.readings)
-        return full - self.costs.saved_bytes(self.costs.full)
+        return full - sum(reading.saved_bytes(self.costs.full) for reading in self.readings)
 
     @property
     def forced_bytes(self) -> int:
@@ -157,11 +157,11 @@ def _root(
     readings += [
         reading(Tree.of(number, lines), 0)
         for number in tree.lines[1:]
-        if number not in measured and (drafts[number].trims or drafts[number].late)
+        if number not in measured and drafts[number].measured
     ]
     costs = readings[0].costs
     like = tensors[lines[tree.root].like]
-    whole = any(unit_blocks(draft.method, like) > 1 for draft in drafts.values())
+    whole = any(unit_blocks(draft.scope, like) > 1 for draft in drafts.values())
     forced = ~costs.equal
     aligned = []
     for row, leaf in enumerate(tree.leaves):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 import numpy.typing as npt
@@ -205,14 +206,14 @@ def tensor_cost(
                 _density(leaf.view, leaf.scalars, leaf.raw_bytes),
             )
         )
-    merging = readings[0].costs
+    everything = np.where(depths == Depth.EQUAL, depths, np.uint8(Depth.EXACT))
     return TensorCost(
         name,
         False,
         tuple(experts),
         base_bytes,
-        merging.saved_bytes(merging.full),
-        merging.saved_bytes(readings[0].own(depths)),
+        sum(reading.saved_bytes(everything) for reading in readings),
+        sum(reading.saved_bytes(depths) for reading in readings),
         float(np.sqrt(sum_in_order(missing**2))),
     )
 
@@ -255,13 +256,16 @@ def shares(scalars: Scalars) -> list[float]:
 
 
 def _density(view: TensorView | None, scalars: ExpertScalars, raw_bytes: int) -> float | None:
-    if scalars.threshold <= 0:
+    if scalars.threshold <= 0 and scalars.ceiling == inf:
         return scalars.density
     if view is None or not len(view.distinct[1]):
         return None
     magnitudes, counts = view.distinct
-    kept = int(counts[np.searchsorted(magnitudes, np.float32(scalars.threshold)) :].sum())
-    return kept / (raw_bytes // 2)  # only 16-bit dtypes have counts
+    first = int(np.searchsorted(magnitudes, np.float32(scalars.threshold)))
+    last = int(np.searchsorted(magnitudes, np.float32(scalars.ceiling), "right"))
+    elements = raw_bytes // 2  # only 16-bit dtypes have counts
+    unchanged = 0 if scalars.threshold > 0 else elements - int(counts.sum())
+    return (int(counts[first:last].sum()) + unchanged) / elements
 
 
 def _share(energy: float | None, kept: float | None) -> float:

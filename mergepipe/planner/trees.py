@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import lcm
 from typing import Self
 
-from mergepipe.methods.protocol import Method, Scope
+from mergepipe.methods.protocol import Scope
 from mergepipe.objects.merging import LinePlan, PlanInput
 from mergepipe.objects.records import Tensor
 from mergepipe.planner.steps import Grid
@@ -69,12 +69,18 @@ def taken(line: LinePlan) -> tuple[PlanInput, ...]:
     return line.inputs if line.base is None else (line.base, *line.inputs)
 
 
-def unit_blocks(method: Method, like: Tensor) -> int:
-    """How many blocks of its grid a unit of a method covers, at least: whole rows, all of it."""
+def unit_blocks(scope: Scope, like: Tensor) -> int:
+    """How many blocks of its grid a unit of this scope covers, at least: whole rows, all of it."""
     grid = Grid.of(like)
-    if method.scope is Scope.ELEMENT or grid.blocks < 2:
+    if scope is Scope.ELEMENT or grid.blocks < 2:
         return 1
-    if method.scope is Scope.TENSOR:
+    if scope is Scope.TENSOR:
         return grid.blocks
     row = like.shape[-1] if like.shape else 1
     return min(grid.blocks, lcm(grid.per_block, row) // grid.per_block)
+
+
+def widest(*scopes: Scope) -> Scope:
+    """The scope that all others lie in."""
+    order = (Scope.ELEMENT, Scope.ROW, Scope.TENSOR)
+    return max(scopes, key=order.index)
