@@ -2,10 +2,11 @@
 
 python benchmarks/remote_process.py push REPOSITORY URL
 python benchmarks/remote_process.py clone URL DIRECTORY
-python benchmarks/remote_process.py verify REPOSITORY
+python benchmarks/remote_process.py verify|idle REPOSITORY
 
 `push` sends every branch; `clone` writes no files; `verify` decodes and hashes every block that
-history needs. Prints `seconds X`: what the call alone took, kernels loaded before.
+history needs, `idle` does nothing. Prints `seconds X`: what the call alone took, kernels loaded
+before.
 """
 
 import sys
@@ -61,7 +62,7 @@ def main() -> None:
             begin = time.perf_counter()
             if what == "push":
                 opened.push(rest[0], PushOptions(all_branches=True))
-            else:
+            elif what == "verify":
                 verify(opened)
             seconds = time.perf_counter() - begin
     print(f"seconds {seconds:.4f}")

@@ -10,12 +10,15 @@ compared with the slower of its two. Then one more fine-tune is pushed, and push
 
 import argparse
 import itertools
+import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -27,7 +30,7 @@ from mergepipe.transfer.push_refs import PushOptions
 
 HERE = Path(__file__).parent
 TRANSFER = [sys.executable, HERE / "remote_process.py"]
-MP = [sys.executable, "-c", "from mergepipe.cli.main import main; main()"]
+MP = [sys.executable, "-c", "from mergepipe.cli.main import main; raise SystemExit(main())"]
 LIMIT = 1 / 0.8
 THIN_LIMIT = 1.02
 PEAK_MIB = 600
@@ -81,6 +84,17 @@ def served(root: Path) -> Iterator[tuple[str, int]]:
             process.terminate()
 
 
+def processor_s(pid: int) -> float:
+    """Processor time of a running process so far (Linux)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def with_server(sample: Sample, before_s: float, pid: int) -> Sample:
+    """A client's run, and what the server did for it."""
+    return replace(sample, cpu_s=sample.cpu_s + processor_s(pid) - before_s)
+
+
 def peak_bytes(pid: int) -> int:
     """Peak resident memory of a running process so far (Linux)."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
@@ -115,13 +129,15 @@ class Bench:
         there = self.fresh()
         Repository.init(there).close()
         with served(there) as (url, pid):
-            sample = run([*TRANSFER, "push", self.root, url])
+            before_s = processor_s(pid)
+            sample = with_server(run([*TRANSFER, "push", self.root, url]), before_s, pid)
             self.server_peaks.append(peak_bytes(pid))
         return sample
 
     def clone_http(self) -> Sample:
         with served(self.root) as (url, pid):
-            sample = run([*TRANSFER, "clone", url, self.fresh()])
+            before_s = processor_s(pid)
+            sample = with_server(run([*TRANSFER, "clone", url, self.fresh()]), before_s, pid)
             self.server_peaks.append(peak_bytes(pid))
         return sample
 
@@ -158,7 +174,11 @@ def speeds(bench: Bench, runs: int) -> list[Row]:
         "cp": bench.copy,
         "curl": bench.curl,
     }
-    found = {name: seconds(samples) for name, samples in interleaved(cases, runs).items()}
+    samples = interleaved(cases, runs)
+    found = {name: seconds(each) for name, each in samples.items()}
+    # The interpreter's start and the kernels' loading are in every case's; `idle` is only that.
+    idle_s = statistics.median(run([*TRANSFER, "idle", bench.root]).cpu_s for _ in range(3))
+    processor = {name: [each.cpu_s - idle_s for each in runs_] for name, runs_ in samples.items()}
     rows = []
     for name in ("push file", "clone file", "push http", "clone http"):
         plain = "curl" if name.endswith("http") else "cp"
@@ -172,6 +192,10 @@ def speeds(bench: Bench, runs: int) -> list[Row]:
                 LIMIT,
             )
         )
+    for name in ("push file", "clone file", "push http", "clone http"):
+        mine, theirs = processor[name], processor["verify"]
+        title = f"{name}, processor, beside verify"
+        rows.append(Row(title, spread(mine), spread(theirs), ratio(mine, theirs), None))
     for plain in ("cp", "curl"):
         compared = ratio(found["verify"], found[plain])
         rows.append(
