@@ -7,7 +7,7 @@ from enum import Enum
 from types import TracebackType
 from typing import Self
 
-from mergepipe.bytestore.protocol import Buffer, ByteStore, ByteWriter, expect
+from mergepipe.bytestore.protocol import Buffer, ByteStore, ByteWriter, Expecting, expect
 from mergepipe.engine.work import Permit
 from mergepipe.ids import BlockId
 from mergepipe.packs.index import Location
@@ -60,6 +60,24 @@ class Meter:
                 self._bytes[Source.METADATA],
                 self._reads,
             )
+
+    def expect(self, store: ByteStore, runs: Sequence[Sequence[Location]], permit: Permit) -> None:
+        """Tell a store that is far away of runs that `read_records` will ask for.
+
+        Raises UnplannedRead before anything is fetched.
+        """
+        if len(runs) < 2 or not isinstance(store, Expecting):
+            return
+        for run in runs:
+            for at in run:
+                _source(at, permit)
+        ends = [(run[0], run[-1]) for run in runs]
+        store.expect(
+            [
+                (pack_key(first.pack), first.offset, last.offset + last.stored_bytes - first.offset)
+                for first, last in ends
+            ]
+        )
 
     def read_records(self, store: ByteStore, records: Sequence[Location], permit: Permit) -> Buffer:
         """Records that lie side by side in one pack, in one read of exactly their bytes.

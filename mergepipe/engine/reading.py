@@ -66,7 +66,9 @@ class FetchedBlocks:
 
     def fetch(self, group: Group) -> None:
         """Read the group's records: neighbours together, nothing between."""
-        for records in _neighbours(group.records):
+        runs = list(_neighbours(group.records))
+        self._meter.expect(self._store, runs, self._work.permit)
+        for records in runs:
             span = memoryview(self._meter.read_records(self._store, records, self._work.permit))
             start = records[0].offset
             for at in records:

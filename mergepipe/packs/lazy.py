@@ -401,8 +401,8 @@ def _runs(records: Sequence[_Record]) -> Iterator[list[_Record]]:
     ordered = sorted(records, key=lambda one: (one[0].id, one[1]))
     run: list[_Record] = ordered[:1]
     for (before, last), (pack, record) in pairwise(ordered):
-        length = pack.start(record + 1) - pack.start(run[0][1])
-        if before is not pack or last + 1 != record or length > _RUN_BYTES:
+        beside = before is pack and last + 1 == record
+        if not beside or pack.start(record + 1) - pack.start(run[0][1]) > _RUN_BYTES:
             yield run
             run = []
         run.append((pack, record))

@@ -211,6 +211,14 @@ def test_what_is_expected_comes_in_few_exchanges(clone: Clone) -> None:
         for header, offset in wanted:
             store.read_into(key, offset, memoryview(bytearray(header.stored_bytes)))
         assert len(clone.remote.reads) == 2
+        everything = [
+            (pack_key(one), offset, header.stored_bytes)
+            for one in block_packs(origin)
+            for header, offset in read_footer(origin, one)[1]
+        ]
+        store.expect(everything)
+        assert clone.remote.bytes == sum(length for _, _, length in everything)
+        assert len(clone.remote.reads) < 3 + 2 * len(block_packs(origin))
         store.expect([("packs/none.pack", 0, 10), ("refs/heads/main", 0, 10)])
 
 
