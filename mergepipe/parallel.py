@@ -51,6 +51,14 @@ class Scratch(threading.local):
         """Begin the next piece of work: all that was taken may be handed out again."""
         self._chunk, self._used = 0, 0
 
+    def mark(self) -> tuple[int, int]:
+        """Where it stands, for `rewind`."""
+        return self._chunk, self._used
+
+    def rewind(self, mark: tuple[int, int]) -> None:
+        """Take back all that was handed out since `mark`."""
+        self._chunk, self._used = mark
+
     def take(self, length: int) -> memoryview:
         """Writable bytes, their content left over."""
         while True:

@@ -15,6 +15,7 @@ from mergepipe.ids import BlockId, ObjectId, PackId
 from mergepipe.objects.records import Tensor
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
+from mergepipe.packs.encodings import Encoding
 from mergepipe.packs.format import RECORD_HEADER_BYTES, Content, RecordHeader, RecordKind
 from mergepipe.packs.index import PackEntry, View
 from mergepipe.packs.reader import pack_key, read_exactly, read_footer
@@ -29,6 +30,7 @@ from mergepipe.transfer.closure import (
     known_objects,
     objects_of,
 )
+from mergepipe.transfer.inspection import Inspected
 from mergepipe.transfer.layered import LayeredStorage
 from mergepipe.transfer.quarantine import Quarantine
 from mergepipe.transfer.verification import BadBlock, plant, verify
@@ -50,6 +52,7 @@ class Admission:
     """One decision about commits that others sent. Used from one thread, `store.lock` held.
 
     `verify` first, which takes long; then `publish`, under `lock`, right before the ref moves.
+    What was `inspected` as it came in is not decoded again.
     """
 
     def __init__(
@@ -57,11 +60,13 @@ class Admission:
         storage: Storage,
         quarantine: Quarantine,
         *,
+        inspected: Inspected | None = None,
         threads: int = 1,
         progress: Progress = SILENT,
     ) -> None:
         self._storage = storage
         self._quarantine = quarantine
+        self._inspected = Inspected(0) if inspected is None else inspected
         self._threads = threads
         self._progress = progress
         self._needed: dict[PackId, set[int]] = {}
@@ -136,8 +141,8 @@ class Admission:
         self._commits = len(new.commits)
         expected = self._objects(objects, new)
         blocks = self._new_blocks(expected)
-        forest = plant(both, blocks, self._are_new)
-        verify(forest, both.store, BlockReader(self._storage), self._threads, self._progress)
+        forest = plant(both, blocks, self._are_new, self._is_known)
+        verify(forest, both.store, BlockReader(both), self._threads, self._progress)
         self._raw_bytes = forest.raw_bytes
         for pack, offset in objects.places:
             self._needed.setdefault(pack, set()).add(offset)
@@ -183,6 +188,9 @@ class Admission:
 
     def _are_new(self, blocks: Sequence[BlockId]) -> list[bool]:
         return self._storage.ask(lambda view: [not view.has_block(block) for block in blocks])
+
+    def _is_known(self, encoding: Encoding) -> bool:
+        return tuple((at.pack, at.offset) for at in encoding.layers) in self._inspected
 
     def _mine(self, packs: Iterable[PackId]) -> set[PackId]:
         """Those of some packs that are quarantined."""

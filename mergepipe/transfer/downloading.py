@@ -29,6 +29,7 @@ from mergepipe.packs.writer import PackWriter
 from mergepipe.parallel import ordered_map
 from mergepipe.progress import Progress
 from mergepipe.sizes import format_size
+from mergepipe.transfer.inspection import Arrived, Inspected, Inspector, Places
 from mergepipe.transfer.layered import LayeredStorage
 from mergepipe.transfer.quarantine import Quarantine
 from mergepipe.transfer.remote_packs import RemoteStorage
@@ -59,11 +60,18 @@ class Downloads:
     `close` finishes them; what is unfinished when the context is left is dropped.
     """
 
-    def __init__(self, quarantine: Quarantine, pack_bytes: int = FETCH_PACK_BYTES) -> None:
+    def __init__(
+        self,
+        quarantine: Quarantine,
+        inspected: Inspected,
+        pack_bytes: int = FETCH_PACK_BYTES,
+    ) -> None:
         self.received = Received()
+        self.inspected = inspected
         self._quarantine = quarantine
         self._pack_bytes = pack_bytes
         self._open: dict[Lane, PackWriter] = {}
+        self._right: dict[Lane, list[tuple[Places, int]]] = {lane: [] for lane in Lane}
         self._keeper = ThreadPoolExecutor(1, thread_name_prefix="quarantine")
         self._keeping: list[Future[None]] = []
 
@@ -83,11 +91,16 @@ class Downloads:
         self.received.objects += 1
         self._close_if_full(Lane.OBJECTS)
 
-    def add_record(self, header: RecordHeader, record: memoryview) -> None:
-        """Append a record of a block as it stands, its checksum verified by the caller."""
+    def add_record(self, header: RecordHeader, record: memoryview, before: Places | None) -> None:
+        """Append a record of a block as it stands, its checksum verified by the caller.
+
+        `before`: the places of the layers before it, if its block was inspected and is right.
+        """
         lane = Lane.COARSE if header.layer + 1 < header.layers else Lane.WHOLE
         sealed = bytes(record[:RECORD_HEADER_BYTES])
-        self._writer(lane).add_sealed(header, sealed, record[RECORD_HEADER_BYTES:])
+        offset = self._writer(lane).add_sealed(header, sealed, record[RECORD_HEADER_BYTES:])
+        if before is not None:
+            self._right[lane].append((before, offset))
         self.received.blocks += lane is Lane.WHOLE
         self._close_if_full(lane)
 
@@ -110,6 +123,13 @@ class Downloads:
         if self._open[lane].size >= self._pack_bytes:
             self._finish(lane)
 
+    def finish(self, lane: Lane) -> None:
+        """Finish the pack of one lane, if one is begun; what was added there can then be read."""
+        if lane in self._open:
+            self._finish(lane)
+        while self._keeping:
+            self._keeping.pop(0).result()
+
     def _finish(self, lane: Lane) -> None:
         writer = self._open[lane]
         self._keeping = [keeping for keeping in self._keeping if not _is_done(keeping)]
@@ -119,6 +139,9 @@ class Downloads:
         pack, value = writer.finish()
         del self._open[lane]
         self.received.bytes += value.size
+        for before, offset in self._right[lane]:
+            self.inspected.note((*before, (pack, offset)))
+        self._right[lane].clear()
         entry = PackEntry(pack, value.size, writer.content, writer.records)
         self._keeping.append(self._keeper.submit(self._quarantine.keep_written, entry, value))
 
@@ -151,6 +174,8 @@ class BlockDownload:
         self._store = store
         self._downloads = downloads
         self._progress = progress
+        self._leaned_on: set[bytes] = set()
+        self._inspector = Inspector(here, downloads.inspected, self._is_leaned_on)
         self._avoid: set[Place] = set()
         self._done: set[Place] = set()
 
@@ -198,6 +223,8 @@ class BlockDownload:
                         f"block {block.hex()} has {encoding.raw_length} bytes at the remote, "
                         f"its tensor {expected[block]}"
                     )
+                if encoding.base is not None:
+                    self._leaned_on.add(encoding.base)
                 for at in encoding.layers:
                     place = (at.pack, at.offset)
                     if at.pack not in local and place not in self._done:
@@ -208,16 +235,25 @@ class BlockDownload:
         )
 
     def _transfer(self, records: Sequence[Location]) -> None:
+        coarse = [at for at in records if at.layer + 1 < at.layers]
+        self._transfer_lane(coarse)
+        self._downloads.finish(Lane.COARSE)  # what follows is decoded with it
+        self._transfer_lane(records[len(coarse) :])
+
+    def _transfer_lane(self, records: Sequence[Location]) -> None:
         runs = joined(records, _RUN_BYTES, _GAP_BYTES)
         with ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="fetch") as pool:
             for run in ordered_map(pool, self._read, runs, window=2 * _CONNECTIONS):
-                for at, header, record in run:
-                    self._downloads.add_record(header, record)
+                for at, one, before in run:
+                    self._downloads.add_record(one.header, one.record, before)
                     self._done.add((at.pack, at.offset))
-                    self._progress.advance(len(record))
+                    self._progress.advance(len(one.record))
 
-    def _read(self, run: Sequence[Location]) -> list[tuple[Location, RecordHeader, memoryview]]:
-        """The records of one run, their checksums verified."""
+    def _read(self, run: Sequence[Location]) -> list[tuple[Location, "_Came", Places | None]]:
+        """The records of one run, their checksums verified, and blocks inspected as far as can be.
+
+        Raises Corruption for a block that is another one.
+        """
         start, end = run[0].offset, run[-1].offset + run[-1].stored_bytes
         key = pack_key(run[0].pack)
         data = memoryview(bytearray(end - start))  # lengths were bounded when footers were read
@@ -225,11 +261,16 @@ class BlockDownload:
         if count < len(data):
             at = next(at for at in run if at.offset + at.stored_bytes > start + count)
             raise _BadRecord(at, Corruption(f"{key} is cut short: {start + count} bytes"))
-        return list(self._check(run, data, start, key))
+        came = list(self._check(run, data, start, key))
+        arrived = [Arrived(one.header, one.record[RECORD_HEADER_BYTES:]) for one in came]
+        return list(zip(run, came, self._inspector.inspect(arrived), strict=True))
+
+    def _is_leaned_on(self, header: RecordHeader) -> bool:
+        return header.id in self._leaned_on
 
     def _check(
         self, run: Sequence[Location], data: memoryview, start: int, key: str
-    ) -> Iterator[tuple[Location, RecordHeader, memoryview]]:
+    ) -> Iterator["_Came"]:
         for at in run:
             record = data[at.offset - start : at.offset - start + at.stored_bytes]
             try:
@@ -239,7 +280,15 @@ class BlockDownload:
                 verify_payload(header, record[RECORD_HEADER_BYTES:], key)
             except Corruption as error:
                 raise _BadRecord(at, error) from error
-            yield at, header, record
+            yield _Came(header, record)
+
+
+@dataclass(frozen=True, slots=True)
+class _Came:
+    """A record as it came, header included."""
+
+    header: RecordHeader
+    record: memoryview
 
 
 def _lacking(view: View, blocks: Sequence[BlockId]) -> list[BlockId]:

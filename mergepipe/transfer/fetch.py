@@ -34,6 +34,7 @@ from mergepipe.transfer.downloading import (
     Received,
 )
 from mergepipe.transfer.home import Home
+from mergepipe.transfer.inspection import Inspected
 from mergepipe.transfer.layered import LayeredStorage
 from mergepipe.transfer.quarantine import Quarantine
 from mergepipe.transfer.remote_packs import RemoteStorage, remote_index
@@ -102,15 +103,21 @@ def fetch(
     heads = _chosen(there, options.branches)
     tips = dict.fromkeys([*heads.values(), *(there.tags.values() if options.tags else ())])
     with home.writing(), Quarantine(home.directory, _NO_LIMIT_BYTES) as quarantine:
-        commits, received = 0, Received()
+        commits, received, inspected = 0, Received(), Inspected()
         if _any_new(home, tips):
             remote_packs = RemoteStorage(store, Index(remote_index(home.directory, remote)))
             try:
                 fetching = _Fetch(home, quarantine, remote_packs, remote, store, progress)
-                received = fetching.run(tips, Downloads(quarantine, pack_bytes))
+                received = fetching.run(tips, Downloads(quarantine, inspected, pack_bytes))
             finally:
                 remote_packs.close()
-            admission = Admission(home.storage, quarantine, threads=home.threads, progress=progress)
+            admission = Admission(
+                home.storage,
+                quarantine,
+                inspected=inspected,
+                threads=home.threads,
+                progress=progress,
+            )
             admission.verify(tips, home.refs.list().values())
             with home.refs.locked():
                 commits = admission.publish().commits

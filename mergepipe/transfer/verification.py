@@ -16,11 +16,11 @@ from mergepipe.errors import CodecError, Corruption
 from mergepipe.ids import BlockId, PackId, block_id
 from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.encodings import Encoding, Place, choose
-from mergepipe.packs.format import RECORD_HEADER_BYTES
+from mergepipe.packs.format import RECORD_HEADER_BYTES, RecordHeader
 from mergepipe.packs.index import Location
-from mergepipe.packs.reader import pack_key, read_exactly
+from mergepipe.packs.reader import pack_key
 from mergepipe.packs.storage import Storage
-from mergepipe.parallel import ordered_map
+from mergepipe.parallel import Scratch, ordered_map
 from mergepipe.progress import Progress
 
 _BATCH = 4096
@@ -45,8 +45,8 @@ class Forest:
     """How new blocks are stored, and what leans on what.
 
     chosen   the encoding of each new block, and of new bases that only these need
-    leaning  blocks by the block they lean on
-    bottom   new blocks without a base; held: bases that the store holds
+    leaning  blocks to be looked at, by the block they lean on
+    bottom   those without a base; held: bases that can be read already
     """
 
     chosen: dict[BlockId, Encoding] = field(default_factory=dict)
@@ -55,6 +55,7 @@ class Forest:
     held: list[BlockId] = field(default_factory=list)
     depth: int = 1
     largest: int = 0
+    todo_bytes: int = 0
 
     @property
     def raw_bytes(self) -> int:
@@ -66,11 +67,13 @@ def plant(
     storage: Storage,
     expected: Mapping[BlockId, int],
     is_new: Callable[[Sequence[BlockId]], list[bool]],
+    is_known: Callable[[Encoding], bool] = lambda encoding: False,
 ) -> Forest:
     """Find how blocks of the `expected` lengths are stored in `storage`, and in what order to look.
 
-    `is_new` tells which of the bases the store does not hold whole. Raises MissingObject for a
-    block without a complete encoding, BadBlock for one of another length than expected.
+    `is_new` tells which of the bases the store does not hold whole, `is_known` which encodings need
+    no second look. Raises MissingObject for a block without a complete encoding, BadBlock for one
+    of another length than expected.
     """
     forest = Forest()
     remaining = iter(expected)
@@ -87,7 +90,7 @@ def plant(
             while link is not None:
                 depth, link = depth + 1, found[link].base
             forest.depth = max(forest.depth, depth)
-    _connect(forest)
+    _connect(forest, is_known)
     return forest
 
 
@@ -105,24 +108,26 @@ def _check_length(
         raise _bad(encoding, f"block {block.hex()} and its base differ in length")
 
 
-def _connect(forest: Forest) -> None:
+def _connect(forest: Forest, is_known: Callable[[Encoding], bool]) -> None:
     """Link blocks to their bases, each group in the order of its records."""
+    todo = {block for block, encoding in forest.chosen.items() if not is_known(encoding)}
 
     def place(block: BlockId) -> Place:
         first = forest.chosen[block].layers[0]
         return first.pack, first.offset
 
     held: dict[BlockId, None] = {}
-    for block in sorted(forest.chosen, key=place):
+    for block in sorted(todo, key=place):
         encoding = forest.chosen[block]
         forest.largest = max(forest.largest, encoding.raw_length)
         if encoding.base is None:
             forest.bottom.append(block)
             continue
         forest.leaning.setdefault(encoding.base, []).append(block)
-        if encoding.base not in forest.chosen:
+        if encoding.base not in todo:
             held[encoding.base] = None
     forest.held = list(held)
+    forest.todo_bytes = sum(forest.chosen[block].raw_length for block in todo)
 
 
 def verify(
@@ -137,7 +142,7 @@ def verify(
     affordable = _MEMORY_BYTES // (level_bytes * (forest.depth + 1))
     workers = max(1, min(threads, affordable))
     worker = _Worker(forest, store, reader)
-    progress.start("verify", forest.raw_bytes)
+    progress.start("verify", forest.todo_bytes)
     with ThreadPoolExecutor(workers, thread_name_prefix="verify") as pool:
         for done in ordered_map(pool, worker.run, worker.pieces(), window=2 * workers + 2):
             progress.advance(done)
@@ -148,6 +153,7 @@ class _Worker:
         self._forest = forest
         self._store = store
         self._reader = reader
+        self._scratch = Scratch()
 
     def pieces(self) -> Iterator[tuple[bool, list[BlockId]]]:
         """What to begin with: blocks at the bottom, or (True) bases that the store holds."""
@@ -158,24 +164,40 @@ class _Worker:
 
     def run(self, piece: tuple[bool, list[BlockId]]) -> int:
         """Verify a piece and all that leans on it; returns how many raw bytes were new."""
+        self._scratch.reset()
         held, blocks = piece
         if held:
             return self._above(dict(zip(blocks, self._reader.read(blocks), strict=True)))
         return self._verify(blocks, {})
 
     def _verify(self, blocks: Sequence[BlockId], bases: Mapping[BlockId, memoryview]) -> int:
+        mark = self._scratch.mark()
         raws = {}
         payloads = self._payloads(blocks)
         for block in blocks:
             encoding = self._forest.chosen[block]
             layers = [payloads[at.pack, at.offset] for at in encoding.layers]
             base = None if encoding.base is None else bases[encoding.base]
-            raw = _decode(block, encoding, layers, base)
+            raw = self._decode(block, encoding, layers, base)
             if block_id(raw) != block:
                 raise _bad(encoding, f"block {block.hex()} is not what its id says")
             raws[block] = raw
-        del payloads
-        return sum(len(raw) for raw in raws.values()) + self._above(raws)
+        done = sum(len(raw) for raw in raws.values()) + self._above(raws)
+        self._scratch.rewind(mark)
+        return done
+
+    def _decode(
+        self,
+        block: BlockId,
+        encoding: Encoding,
+        layers: Sequence[memoryview],
+        base: memoryview | None,
+    ) -> memoryview:
+        first = encoding.layers[0]
+        try:
+            return decode_block(first, layers, base, self._scratch)
+        except Corruption as error:
+            raise BadBlock(error, {at.pack for at in encoding.layers}) from error
 
     def _above(self, raws: Mapping[BlockId, memoryview]) -> int:
         """Verify what leans on blocks that are at hand."""
@@ -211,7 +233,11 @@ class _Worker:
         found: dict[Place, memoryview] = {}
         for run in joined(records, _LARGEST_READ):
             start, end = run[0].offset, run[-1].offset + run[-1].stored_bytes
-            data = memoryview(read_exactly(self._store, pack_key(run[0].pack), start, end - start))
+            data = self._scratch.take(end - start)
+            key = pack_key(run[0].pack)
+            count = self._store.read_into(key, start, data)
+            if count < len(data):
+                raise Corruption(f"{key} is cut short: {start + count} bytes")
             for at in run:
                 begin = at.offset - start + RECORD_HEADER_BYTES
                 found[at.pack, at.offset] = data[begin : begin + at.encoded_length]
@@ -238,30 +264,30 @@ def joined(
         yield run
 
 
-def _decode(
-    block: BlockId,
-    encoding: Encoding,
+def decode_block(
+    record: Location | RecordHeader,
     layers: Sequence[memoryview],
     base: memoryview | None,
+    scratch: Scratch,
 ) -> memoryview:
-    first = encoding.layers[0]
-    if first.codec == _RAW_TAG:
-        if len(layers) != 1 or len(layers[0]) != encoding.raw_length:
-            raise _bad(encoding, f"block {block.hex()}: a raw record of the wrong length")
+    """What the payloads of a block's records decode to; its id is the caller's to compare.
+
+    `record` is any of them. Raises Corruption, or CodecError, naming the block.
+    """
+    block, length = record.id.hex(), record.raw_length
+    if record.codec == _RAW_TAG:
+        if len(layers) != 1 or len(layers[0]) != length:
+            raise Corruption(f"block {block}: a raw record of the wrong length")
         return layers[0]
-    out = memoryview(bytearray(encoding.raw_length))
+    if base is not None and len(base) != length:
+        raise Corruption(f"block {block} and its base differ in length")
+    out = scratch.take(length)
     try:
-        codec_tagged(first.codec, first.version).decode_into(layers, base, out)
+        codec_tagged(record.codec, record.version).decode_into(layers, base, out)
     except CodecError as error:
-        raise BadBlock(
-            CodecError(f"block {block.hex()}: {error.message}", error.hint), _packs(encoding)
-        ) from error
+        raise CodecError(f"block {block}: {error.message}", error.hint) from error
     return out
 
 
 def _bad(encoding: Encoding, message: str) -> BadBlock:
-    return BadBlock(Corruption(message), _packs(encoding))
-
-
-def _packs(encoding: Encoding) -> set[PackId]:
-    return {at.pack for at in encoding.layers}
+    return BadBlock(Corruption(message), {at.pack for at in encoding.layers})
