@@ -40,6 +40,7 @@ class Spelling:
         """Add a line; returns the input that takes it in."""
         found = find(method)
         settings = found.settings(shared or {}, own or [{}] * len(inputs))
+        found = found.variant(settings, base=base is not None)
         first = next(one for one in (base, *inputs) if one is not None)
         if like is None:
             at = first.source

@@ -22,6 +22,7 @@ FIRST = [
     ("task_arithmetic", {"weight": 0.4}, True),
     ("ties", {"density": 0.4}, True),
     ("slerp", {"t": 0.3}, False),
+    ("della", {"density": 0.5}, True),
 ]
 SECOND = [
     ("linear", {}, False),
@@ -30,6 +31,15 @@ SECOND = [
     ("dare_ties", {"density": 0.5}, True),
     ("dare_linear", {"density": 0.5, "rescale_norm": "l1"}, True),
     ("slerp", {"t": 0.6}, False),
+    ("della_linear", {"density": 0.5}, True),
+    ("breadcrumbs", {"density": 0.5}, True),
+    ("sce", {"select_topk": 0.5}, True),
+]
+# Every method in both places, and beside more than one other.
+PAIRS = [
+    (FIRST[(number + shift) % len(FIRST)], second, ("BF16", "F32")[shift // 2])
+    for number, second in enumerate(SECOND)
+    for shift in (0, 3)
 ]
 
 
@@ -85,17 +95,17 @@ def execute(repo, merge, branch, *, apart=True):
     return made
 
 
-@pytest.mark.parametrize("dtype", ["BF16", "F32"])
-@pytest.mark.parametrize("first", FIRST, ids=lambda one: f"{one[0]}{one[2]}")
-def test_stages_in_one_merge_are_stages_in_turns(tmp_path, first, dtype):
+@pytest.mark.parametrize(
+    ("first", "second", "dtype"), PAIRS, ids=[f"{a[0]}-{b[0]}-{dtype}" for a, b, dtype in PAIRS]
+)
+def test_stages_in_one_merge_are_stages_in_turns(tmp_path, first, second, dtype):
     repo = three_experts(tmp_path, block_size=4096, codec="auto")
-    for second in SECOND:
-        wanted = in_turns(repo, first, second, dtype=dtype)
-        made = execute(repo, staged(repo, first, second, dtype=dtype), "fused")
-        assert made.snapshot == wanted.snapshot, second
-        again = replay(engine_of(repo, 3), made.manifest_id)
-        assert again.same
-        assert again.readings.expert_bytes == made.expert_bytes_read
+    wanted = in_turns(repo, first, second, dtype=dtype)
+    made = execute(repo, staged(repo, first, second, dtype=dtype), "fused")
+    assert made.snapshot == wanted.snapshot
+    again = replay(engine_of(repo, 3), made.manifest_id)
+    assert again.same
+    assert again.readings.expert_bytes == made.expert_bytes_read
     repo.close()
 
 
