@@ -11,7 +11,7 @@ from mergepipe.sizes import format_size
 STEM = "model"
 # What transformers cuts at when it is not told (save_pretrained, `max_shard_size`).
 SHARD_BYTES = 5_000_000_000
-_SMALLEST = 1 << 16
+_SMALLEST = 1 << 12
 
 
 @dataclass(frozen=True, slots=True)
