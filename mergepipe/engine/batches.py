@@ -45,8 +45,10 @@ class Batcher:
     derive: bool = False
     encode: bool = True
 
-    def works(self, steps: Sequence[Step], *, streamed: bool) -> Iterator[Work]:
-        """The work of these steps, in order; `streamed`: one work, in several groups.
+    def works(self, steps: Sequence[Step], together: int = 1) -> Iterator[Work]:
+        """The work of these steps, in order.
+
+        together: so many blocks of a tensor belong in one work, if need be in several groups.
 
         Raises MissingObject naming a block that is in no pack, or has no coarse layer any more.
         """
@@ -54,10 +56,12 @@ class Batcher:
         options = stored_encodings(self.storage)(wanted)
         factors = self.factors.of(steps)
         making = _Gathering()
+        part: object = None
         for step in steps:
             reads = self._reads(step, options)
+            before, part = part, (step.task.number, step.index // together)
             if making.full(step, reads):
-                if streamed:
+                if part == before:
                     making.close_group()
                 else:
                     yield making.work(self.plan, factors, self.encode)

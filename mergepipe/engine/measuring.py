@@ -99,7 +99,7 @@ class Measuring:
         works = _works(
             batcher,
             [step for step, still in zip(steps, idle, strict=True) if not still],
-            streamed=tensor.streamed,
+            tensor.together,
         )
         read = (own for results in self.executor.results(works, run) for own in results)
         totals: dict[Need, Partial] = {}
@@ -112,10 +112,16 @@ class Measuring:
         return totals
 
 
-def _works(batcher: Batcher, steps: list[Step], *, streamed: bool) -> Iterator[Work]:
-    ahead = len(steps) if streamed else _LOOK_AHEAD
-    for first in range(0, len(steps), max(ahead, 1)):
-        yield from batcher.works(steps[first : first + ahead], streamed=streamed)
+def _works(batcher: Batcher, steps: list[Step], together: int) -> Iterator[Work]:
+    ahead: list[Step] = []
+    for step in steps:
+        begins = ahead and step.index // together != ahead[-1].index // together
+        if begins and len(ahead) >= _LOOK_AHEAD:
+            yield from batcher.works(ahead, together)
+            ahead = []
+        ahead.append(step)
+    if ahead:
+        yield from batcher.works(ahead, together)
 
 
 def _still(step: Step) -> Unit:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import lcm
 from typing import TypeAlias
 
 from mergepipe.engine.estimates import CoarseColumns
@@ -24,7 +25,7 @@ from mergepipe.ids import BlockId, ObjectId
 from mergepipe.methods import Method
 from mergepipe.names import quoted
 from mergepipe.objects.merging import Depth, TermKind
-from mergepipe.planner.steps import Grid
+from mergepipe.planner.steps import Grid, together
 
 AGAIN = "make the plan again"
 # An input that is there, to be read or computed.
@@ -78,9 +79,9 @@ class MergedTensor:
     heads: Mapping[int, bytes] = field(repr=False)
 
     @property
-    def streamed(self) -> bool:
-        """Whether it is made in one go, because an input's block serves several of its own."""
-        return any(one.grid != self.grid for one in self.tensors())
+    def together(self) -> int:
+        """How many blocks one work has to make, because an input's block serves several of them."""
+        return lcm(self.unit, together(self.grid, (one.grid for one in self.tensors())))
 
     def tensors(self) -> Iterator[InputTensor]:
         """All stored tensors that it is made of."""

@@ -138,15 +138,27 @@ class Streaming:
                 tensor.block_bytes,
                 [BlockId(b"")] * tensor.grid.blocks,
             )
-            if tensor.streamed:
-                yield from self._batched(list(self._unknown(number, tensor)), streamed=True)
+            if tensor.together > 1:
+                yield from self._in_parts(number, tensor)
                 continue
             for step in self._unknown(number, tensor):
                 waiting.append(step)
                 if len(waiting) >= _LOOK_AHEAD:
-                    yield from self._batched(waiting, streamed=False)
+                    yield from self._batched(waiting)
                     waiting = []
-        yield from self._batched(waiting, streamed=False)
+        yield from self._batched(waiting)
+
+    def _in_parts(self, number: int, tensor: MergedTensor) -> Iterator[Work]:
+        """The work of a tensor of which some blocks belong together."""
+        together = tensor.together
+        waiting: list[Step] = []
+        for step in self._unknown(number, tensor):
+            begins = waiting and step.index // together != waiting[-1].index // together
+            if begins and len(waiting) >= _LOOK_AHEAD:
+                yield from self._batched(waiting, together)
+                waiting = []
+            waiting.append(step)
+        yield from self._batched(waiting, together)
 
     def _unknown(self, number: int, tensor: MergedTensor) -> Iterator[Step]:
         """The tensor's steps; blocks that are the base's are put down at once."""
@@ -159,7 +171,7 @@ class Streaming:
             else:
                 yield step
 
-    def _batched(self, steps: Sequence[Step], *, streamed: bool) -> Iterator[Work]:
+    def _batched(self, steps: Sequence[Step], together: int = 1) -> Iterator[Work]:
         """The work that is left of these steps once what was remembered is put down."""
         new: list[Step] = []
         for step, known in zip(steps, self.memo.find(steps), strict=True):
@@ -169,7 +181,7 @@ class Streaming:
                 self._put(step, known)
                 self._tally.remembered += len(known)
                 self.progress.advance(step.output_bytes)
-        return self.batcher.works(new, streamed=streamed) if new else iter(())
+        return self.batcher.works(new, together) if new else iter(())
 
     def _put(self, step: Step, blocks: Sequence[BlockId]) -> None:
         output = self._outputs[step.task.number]

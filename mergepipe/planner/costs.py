@@ -25,7 +25,7 @@ from mergepipe.planner.reads import (
     only_way,
     whole_reads,
 )
-from mergepipe.planner.steps import Grid
+from mergepipe.planner.steps import Grid, together
 from mergepipe.planner.trees import Tree
 
 Bytes = npt.NDArray[np.int64]
@@ -56,7 +56,8 @@ class TensorCosts:
     """Stored bytes of one tensor's reads; arrays have a row per leaf, a column per output block.
 
     equal         the leaf's block is the base's, or it has none
-    exact         of an exact read beyond the base's; of an indivisible leaf all of it, in column 0
+    exact         of an exact read beyond the base's; of an indivisible leaf for all the steps that
+                  are made together, in the first of them
     coarse        of a coarse read; NOT_THERE without a coarse layer over the base's block
     base          of the bases' blocks, where a step reads them
     whole         per leaf: read exactly and wholly, or not at all (its grid is another)
@@ -171,15 +172,18 @@ def tree_costs(
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A leaf's blocks: one for each of the output's, or, unpaired, those that are read at all.
+    """A leaf's blocks, cut by `grid`: one for each of the output's if it is `paired`.
 
-    over  the base's blocks that coarse layers lie over, one for each of the output's; or none
+    equal  by the output's blocks; read: by its own, of one that is not paired
+    over   the base's blocks that coarse layers lie over, one for each of the output's; or none
     """
 
     ids: list[BlockId]
+    grid: Grid
     paired: bool
     equal: npt.NDArray[np.bool_]
     over: list[BlockId]
+    read: npt.NDArray[np.bool_]
 
 
 def _row(
@@ -193,13 +197,13 @@ def _row(
     """aligned: the leaf's line has the output's grid."""
     if tensor is None:
         full = bool(equal.all())
-        return _Row([], True, np.full(grid.blocks, full, np.bool_), [])
-    ids = tensor.block_ids()
-    if aligned and Grid.of(tensor) == grid:
-        return _Row(ids, True, equal, over)
-    if len(equal) == len(ids):
-        ids = [block for block, same in zip(ids, equal, strict=True) if not same]
-    return _Row(ids, False, np.zeros(grid.blocks, np.bool_), [])
+        return _Row([], grid, True, np.full(grid.blocks, full, np.bool_), [], ~equal)
+    ids, own = tensor.block_ids(), Grid.of(tensor)
+    if aligned and own == grid:
+        return _Row(ids, own, True, equal, over, ~equal)
+    # Where its line has the same blocks as it, some of them may be the base's all the same.
+    read = ~equal if len(equal) == len(ids) else np.ones(len(ids), np.bool_)
+    return _Row(ids, own, False, np.zeros(grid.blocks, np.bool_), [], read)
 
 
 def _bases(
@@ -235,7 +239,7 @@ class _Filling:
         self.factors = np.zeros(len(rows), np.int64)
         self.base_factors = 0
         self.shared: dict[int, _Shared] = {}
-        self.held: set[BlockId] = set()
+        self.held: dict[int, frozenset[BlockId]] = {}
 
     def costs(self) -> TensorCosts:
         whole = tuple(not row.paired for row in self.rows)
@@ -286,10 +290,22 @@ class _Filling:
         options = find(self._wanted(touched))
         for step in touched:
             self._step(step, options)
-        for place, row in enumerate(self.rows):
-            if not row.paired:
-                self.exact[place, 0] = _whole_bytes(row.ids, options, self.held)
+        if not all(row.paired for row in self.rows):
+            self._add_whole(options)
         return self.costs()
+
+    def _add_whole(self, options: Options) -> None:
+        """Count the leaves that are cut otherwise, by the steps that are made together."""
+        grids = [*(row.grid for row in self.rows), *(grid for _, grid in self.bases)]
+        count = together(self.grid, grids)
+        for first in range(0, self.grid.blocks, count):
+            last = min(first + count, self.grid.blocks) - 1
+            start, end = self.grid.span(first)[0], self.grid.span(last)[1]
+            held = {block for step in range(first, last + 1) for block in self.held.get(step, ())}
+            for place, row in enumerate(self.rows):
+                if not row.paired:
+                    blocks = [row.ids[at] for at in row.grid.under(start, end) if row.read[at]]
+                    self.exact[place, first] = _whole_bytes(blocks, options, held)
 
     def _under(self, step: int) -> list[BlockId]:
         """The bases' blocks under a step."""
@@ -307,13 +323,13 @@ class _Filling:
             if row.paired and row.ids:
                 wanted.update(row.ids[step] for step in np.flatnonzero(~self.equal[place]))
             else:
-                wanted.update(row.ids)
+                wanted.update(row.ids[at] for at in np.flatnonzero(row.read[: len(row.ids)]))
         return wanted
 
     def _step(self, step: int, options: Options) -> None:
         under = base_reads(self._under(step), options)
         in_hand = held_by(under)
-        self.held |= in_hand
+        self.held[step] = in_hand
         self.base[step] = sum(chain.stored_bytes for chain in under)
         rows = [
             place

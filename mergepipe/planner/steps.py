@@ -4,8 +4,9 @@ The output is cut where the layout's tensor is cut, in elements: a change of dty
 length of its blocks, never where they begin. Shared by planner and engine.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from math import prod
+from math import lcm, prod
 from typing import Self
 
 from mergepipe.dtypes import DType, dtype_of
@@ -50,6 +51,15 @@ class Grid:
     def under(self, start: int, end: int) -> range:
         """The blocks that elements `start` to `end` touch."""
         return range(start // self.per_block, -(-end // self.per_block))
+
+
+def together(grid: Grid, others: Iterable[Grid]) -> int:
+    """How many blocks of a grid belong together: those after which every other grid has a cut too.
+
+    An input's block that lies under several of the output's is then read once, for all of them.
+    """
+    cut = lcm(grid.per_block, *(one.per_block for one in others))
+    return max(1, min(grid.blocks, cut // grid.per_block))
 
 
 def output_block_bytes(layout: Tensor, dtype: DType) -> int:

@@ -134,7 +134,7 @@ def works_of(repo, planned):
     for number in range(len(plan.lines)):
         tensor = laying.lay(number)
         assert isinstance(tensor, MergedTensor)
-        yield from batcher.works(list(tensor.steps()), streamed=False)
+        yield from batcher.works(list(tensor.steps()))
 
 
 def test_a_record_that_is_not_in_the_plan_is_refused(tmp_path):
