@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -138,6 +139,15 @@ def test_a_signal_stops_it_after_what_is_under_way(committed: Path, number: sign
         assert run.stderr is not None
         assert "Traceback" not in run.stderr.read()
     assert not list((committed / ".mergepipe" / "tmp").glob("*"))
+
+
+def test_what_to_install_is_said(other: Path) -> None:
+    without = "import sys; sys.modules['uvicorn'] = None; from mergepipe.cli.main import main;"
+    words = [sys.executable, "-c", f"{without} sys.exit(main(['serve', {str(other)!r}]))"]
+    run = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert "uvicorn" in run.stderr
+    assert "pip install 'mergepipe[http]'" in run.stderr
 
 
 def test_where_it_may_listen_and_what_it_may_serve(tmp_path: Path, mp: Mp, process: Mp) -> None:

@@ -23,6 +23,7 @@ from mergepipe.bytestore.stdio import StdioByteStore
 from mergepipe.errors import MergepipeError, RemoteRefused
 from mergepipe.transfer.serving.stdio import serve_stdio
 from mergepipe.transfer.serving.surface import EVERYTHING
+from tests.bytestore import plain_server
 from tests.bytestore.transports import PipePeer
 
 PACK = f"packs/{'a' * 64}.pack"
@@ -250,7 +251,7 @@ def test_the_server_ends_with_its_stdin(tmp_path: Path) -> None:
 
     def start() -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
-            [sys.executable, "-m", "tests.bytestore.plain_server", str(tmp_path)],
+            [sys.executable, plain_server.__file__, str(tmp_path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

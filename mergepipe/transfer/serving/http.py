@@ -35,6 +35,7 @@ from mergepipe.transfer.serving.tokens import Scope, Tokens
 
 _PIECE_BYTES = 1 << 20
 _THREADS = 32
+_SWAPS = 4
 _HEARTBEAT_S = 5.0
 _LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.IGNORECASE)
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{1,18})")
@@ -66,6 +67,8 @@ class Service:
         self._tokens = tokens
         self._idle_s = idle_s
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="serve")
+        # Swaps decode and verify, one after the other: reads do not stand in line with them.
+        self._swapping = ThreadPoolExecutor(_SWAPS, thread_name_prefix="swap")
         self._busy = 0
         self._lock = threading.Lock()
 
@@ -214,7 +217,7 @@ class Service:
     async def _swap(self, request: Request) -> Response:
         asked = await self._document(request, wire.SwapRequest)
         return await self._answer(
-            lambda: wire.SwapReply(self._offer.swap(asked)), msgspec.msgpack.encode
+            lambda: wire.SwapReply(self._offer.swap(asked)), wire.encode, on=self._swapping
         )
 
     async def _holds(self, request: Request) -> Response:
@@ -223,7 +226,11 @@ class Service:
 
     async def _call(self, function: Callable[..., Result], *arguments: object) -> Result:
         """Call the store on a thread: it reads disks."""
+        return await self._run(self._threads, function, *arguments)
 
+    async def _run(
+        self, threads: ThreadPoolExecutor, function: Callable[..., Result], *arguments: object
+    ) -> Result:
         def counted() -> Result:
             with self._lock:
                 self._busy += 1
@@ -233,13 +240,17 @@ class Service:
                 with self._lock:
                     self._busy -= 1
 
-        return await asyncio.get_running_loop().run_in_executor(self._threads, counted)
+        return await asyncio.get_running_loop().run_in_executor(threads, counted)
 
     async def _answer(
-        self, work: Callable[[], Result], encode: Callable[[Result], bytes], status: int = 200
+        self,
+        work: Callable[[], Result],
+        encode: Callable[[Result], bytes],
+        status: int = 200,
+        on: ThreadPoolExecutor | None = None,
     ) -> Response:
         """What `work` gives. Work that takes long sends nils meanwhile, so that nobody hangs up."""
-        task = asyncio.ensure_future(self._call(work))
+        task = asyncio.ensure_future(self._run(on or self._threads, work))
         done, _ = await asyncio.wait([task], timeout=_HEARTBEAT_S)
         if done:
             return Response(encode(await task), status, headers=_HEADERS)
