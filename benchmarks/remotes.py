@@ -37,8 +37,10 @@ PEAK_MIB = 600
 FLAT_LIMIT = 1.15
 
 
-def grown(root: Path, work: Path, size_bytes: int) -> int:
-    """A repository that stores about `size_bytes`; what it stores."""
+def grown(
+    root: Path, work: Path, size_bytes: int, names: tuple[str, str] = ("main", "tuned")
+) -> int:
+    """A repository that stores about `size_bytes` on branches of two names; what it stores."""
     model = work / "model"
     # A generated model is stored in two thirds of its size, a dense fine-tune in a third.
     command = [sys.executable, HERE / "generate.py", model, str(size_bytes), "0"]
@@ -47,7 +49,7 @@ def grown(root: Path, work: Path, size_bytes: int) -> int:
     Repository.init(root).close()
     # In processes of their own: peak memory is inherited from a parent.
     stored = 0
-    for path, branch, base in ((model, "main", []), (tuned, "tuned", ["--base", "main"])):
+    for path, branch, base in ((model, names[0], []), (tuned, names[1], ["--base", names[0]])):
         done = subprocess.run(
             [*MP, "-C", root, "commit", path, "-b", branch, *base, "--json"],
             check=True,
@@ -106,8 +108,9 @@ def peak_bytes(pid: int) -> int:
 class Bench:
     """One repository, pushed and cloned again and again."""
 
-    def __init__(self, root: Path, work: Path) -> None:
+    def __init__(self, root: Path, work: Path, warm: Path) -> None:
         self.root = root
+        self.warm = warm
         self.work = work
         self.server_peaks: list[int] = []
         self._numbers = itertools.count()
@@ -129,6 +132,8 @@ class Bench:
         there = self.fresh()
         Repository.init(there).close()
         with served(there) as (url, pid):
+            # A server works for long: its kernels are loaded by somebody's first push.
+            run([*TRANSFER, "push", self.warm, url])
             before_s = processor_s(pid)
             sample = with_server(run([*TRANSFER, "push", self.root, url]), before_s, pid)
             self.server_peaks.append(peak_bytes(pid))
@@ -268,12 +273,15 @@ def main() -> None:
         work = Path(folder)
         stored = grown(work / "here", work, options.size)
         print(f"a repository that stores {format_size(stored)}; medians of {options.runs} runs")
-        large = Bench(work / "here", work)
+        little = work / "little-work"
+        little.mkdir()
+        grown(work / "little", little, 1 << 20, ("warm", "warm-tuned"))
+        large = Bench(work / "here", work, work / "little")
         rows = speeds(large, options.runs)
         half = work / "half-work"
         half.mkdir()
         grown(work / "half", half, options.size // 2)
-        rows += memory(large, Bench(work / "half", work))
+        rows += memory(large, Bench(work / "half", work, work / "little"))
         rows += thin(large, work)
     sys.exit(0 if print_table(rows) else 1)
 
