@@ -111,9 +111,7 @@ def test_other_grids_dtypes_and_shards(tmp_path):
             base=spelled.of("wide", name), file=path, shared={"weight": 0.5},
             like=spelled.tensors["wide"][name], dtype="F16",
         )  # fmt: skip
-    made = execute(repo, spelled.merge("wide"))
-    planned = planner_of(repo).build_merge(spelled.merge("wide"))
-    assert made.expert_bytes_read == planned.costs.expert_bytes_planned
+    execute(repo, spelled.merge("wide"))
     directory = repo.checkout("out", to=tmp_path / "out")
     size = sum(2 * int(np.prod(shape)) for shape in SHAPES.values())
     written = json.loads((directory / "model.safetensors.index.json").read_text())
