@@ -9,6 +9,7 @@ import typer
 
 from mergepipe.cli import completion
 from mergepipe.cli.command import command
+from mergepipe.cli.hub import hub_url, quiet_hub
 from mergepipe.cli.panels import MODEL
 from mergepipe.cli.session import Session
 from mergepipe.cli.text import count, duration, short, title
@@ -39,6 +40,7 @@ def add(app: typer.Typer) -> None:
     examples = """
         mp commit -m "First try"                        the files beside .mergepipe
         mp commit ../llama-code -b code --base llama    another model, onto a branch of its own
+        mp commit hf://org/llama-code -b code           one of the Hugging Face hub
     """
     command(app, "commit", MODEL, examples=examples)(commit)
 
@@ -47,7 +49,10 @@ def commit(
     session: Session,
     path: Annotated[
         Path | None,
-        typer.Argument(metavar="PATH", help="A directory or file instead of the worktree."),
+        typer.Argument(
+            metavar="PATH",
+            help="A directory or file instead of the worktree, or hf://org/name[@rev].",
+        ),
     ] = None,
     message: Annotated[
         str, typer.Option("--message", "-m", metavar="MSG", help="What this is.")
@@ -80,9 +85,15 @@ def commit(
     commit, and is no error.
     """
     with session.repository() as repository:
+        began = time.monotonic()
+        url = hub_url(path)
+        if url is not None:
+            from mergepipe.api import hub
+
+            model = hub.model_at(url, quiet=quiet_hub(session))
+            path, message = model.path, message or model.title
         if not no_verify:
             _run_hook(session, repository, path, branch, message)
-        began = time.monotonic()
         with session.progress() as progress:
             made = repository.commit(
                 path, message=message, branch=branch, base=base, progress=progress

@@ -7,6 +7,7 @@ import typer
 
 from mergepipe.cli import completion
 from mergepipe.cli.command import command
+from mergepipe.cli.hub import push_to_hub
 from mergepipe.cli.panels import SHARING
 from mergepipe.cli.session import Session
 from mergepipe.cli.text import count, duration, short, table
@@ -59,6 +60,7 @@ def add(app: typer.Typer) -> None:
         mp push backup --all --tags
         mp push origin --delete experiment
         mp push /mnt/disk/llama main
+        mp push hf://org/name merged
     """
     command(app, "push", SHARING, examples=examples)(push)
 
@@ -119,12 +121,18 @@ def push(
     """Send what a remote lacks, then move its branches and tags.
 
     Only blocks that it does not have travel, encoded as they are stored. A push that was cut goes
-    on where it was.
+    on where it was. To hf://org/name[@branch] go the files of one revision (HEAD); with --force,
+    files that are there beside them go.
     """
     import time
 
     from mergepipe.transfer.push_refs import PushOptions
+    from mergepipe.transfer.urls import is_hub
 
+    if remote is not None and is_hub(remote):
+        others = all_branches or tags or delete or force_with_lease or bool(lease)
+        push_to_hub(session, remote, list(refs or ()), exact=force, others=others)
+        return
     options = PushOptions(
         refs=tuple(refs or ()),
         all_branches=all_branches,

@@ -1,0 +1,60 @@
+"""Models from the Hugging Face hub, and to it."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mergepipe import __version__
+from mergepipe.ids import ObjectId
+from mergepipe.progress import SILENT, Progress
+from mergepipe.transfer import hub
+from mergepipe.transfer.hub import HubModel, HubUpload
+from mergepipe.transfer.urls import RemoteUrl, parse_url
+
+if TYPE_CHECKING:
+    from mergepipe.api.repository import Repository
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """A revision that went to the hub: its commit here, and what that became there."""
+
+    url: RemoteUrl
+    commit: ObjectId
+    files: int
+    raw_bytes: int
+    upload: HubUpload
+
+
+def model_at(text: str, *, quiet: bool = False) -> HubModel:
+    """A model of the hub (`hf://org/name[@rev]`), in its cache on this machine.
+
+    Raises as `transfer.hub.download`.
+    """
+    return hub.download(hub.check_hub_url(parse_url(text)), __version__, quiet=quiet)
+
+
+def push(
+    repository: "Repository",
+    text: str,
+    revision: str = "HEAD",
+    *,
+    message: str = "",
+    exact: bool = False,
+    quiet: bool = False,
+    progress: Progress = SILENT,
+) -> Uploaded:
+    """Upload the files of a revision as a new version of a model on the hub.
+
+    Takes room for them in the temporary folder. `exact`: files that the hub has beside them go.
+    Raises as `transfer.hub.upload`.
+    """
+    url = hub.check_hub_url(parse_url(text))
+    identity, commit = repository.commit_of(revision)
+    files = repository.objects.snapshot(commit.snapshot).files
+    said = message or commit.message or f"mergepipe {identity.hex()[:12]}"
+    with tempfile.TemporaryDirectory(prefix="mergepipe-hub-") as folder:
+        repository.checkout(identity.hex(), to=Path(folder), progress=progress)
+        made = hub.upload(url, Path(folder), said, __version__, exact=exact, quiet=quiet)
+    return Uploaded(url, identity, len(files), sum(file.size for file in files), made)

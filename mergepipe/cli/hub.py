@@ -1,0 +1,92 @@
+"""What `mp commit` and `mp push` do with hf:// URLs."""
+
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from mergepipe.cli.session import Session
+from mergepipe.cli.text import count, duration, short
+from mergepipe.errors import UsageError
+from mergepipe.names import escape_for_terminal
+from mergepipe.sizes import format_size
+
+_MANGLED = "hf:/"
+
+
+class HubPushDocument(msgspec.Struct, frozen=True):
+    """`mp push hf://... --json`. `hub_commit` is the hub's id of the new version.
+
+    `created`: whether the model was made there (it is private then).
+    """
+
+    remote: str
+    url: str
+    commit: str
+    hub_commit: str
+    page: str
+    created: bool
+    files: int
+    raw_bytes: int
+    seconds: float
+
+
+def hub_url(path: Path | None) -> str | None:
+    """The hf:// URL that was typed where a path may stand, or None.
+
+    The parser makes a path of it, and a path has no double slashes.
+    """
+    text = "" if path is None else str(path)
+    if not text.startswith(_MANGLED):
+        return None
+    return f"hf://{text.removeprefix(_MANGLED)}"
+
+
+def quiet_hub(session: Session) -> bool:
+    """Whether the hub's own progress bars stay away: they are for people."""
+    return session.quiet or session.as_json or not sys.stderr.isatty()
+
+
+def push_to_hub(
+    session: Session, url: str, revisions: list[str], *, exact: bool, others: bool
+) -> None:
+    """Upload one revision. `exact`: --force was given; `others`: an option that makes no sense."""
+    from mergepipe.api import hub
+
+    if others or len(revisions) > 1 or any(":" in each for each in revisions):
+        raise UsageError(
+            "the hub takes the files of one revision: it has no history of ours",
+            "mp push hf://org/name[@branch] [REV] [--force]",
+        )
+    began = time.monotonic()
+    with session.repository() as repository, session.progress() as progress:
+        made = hub.push(
+            repository,
+            url,
+            *revisions,
+            exact=exact,
+            quiet=quiet_hub(session),
+            progress=progress,
+        )
+    seconds = time.monotonic() - began
+    document = HubPushDocument(
+        remote=made.url.shown,
+        url=made.url.shown,
+        commit=made.commit.hex(),
+        hub_commit=made.upload.commit,
+        page=made.upload.page,
+        created=made.upload.created,
+        files=made.files,
+        raw_bytes=made.raw_bytes,
+        seconds=round(seconds, 3),
+    )
+    text = (
+        f"To {escape_for_terminal(made.url.shown)}\n"
+        f"  {short(made.commit)}: {count(made.files, 'file')}, {format_size(made.raw_bytes)}, "
+        f"{duration(seconds)}\n"
+        f"  {escape_for_terminal(made.upload.page)}"
+    )
+    session.emit(document, "" if session.quiet else text)
+    if made.upload.created:
+        session.say("the model is new there, and private: its settings on the hub change that")
