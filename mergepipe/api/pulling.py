@@ -135,7 +135,8 @@ def clone(
 
     With `branch`, that one only, with its history. A `lazy` clone has history and metadata, and no
     files checked out; blocks come from the remote when they are read. Relative paths begin where
-    this process is. Raises UsageError (the directory is not empty), RevisionNotFound, and as `fetch`.
+    this process is. Raises UsageError (the directory is not empty), RevisionNotFound, and as
+    `fetch`.
     """
     from mergepipe.api.repository import Repository
 

@@ -56,8 +56,8 @@ def download(url: RemoteUrl, version: str, *, quiet: bool = False) -> HubModel:
     """The files of a model, downloaded into the hub's cache as far as they are not there.
 
     `version` is ours, for the hub to know. Offline, or where HF_HUB_OFFLINE is set, what the cache
-    has is used. `quiet`: without the hub's own progress bars. Raises RevisionNotFound, AuthenticationError, RemoteUnreachable,
-    RemoteRefused, UsageError (the extra is not installed).
+    has is used. `quiet`: without the hub's own progress bars. Raises RevisionNotFound,
+    AuthenticationError, RemoteUnreachable, RemoteRefused, UsageError (the extra is not installed).
     """
     hub = _hub(quiet)
     with _failing(url):
