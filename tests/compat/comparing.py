@@ -51,8 +51,12 @@ def _unit(name: str, own: torch.Tensor, other: torch.Tensor, inputs: list[Tensor
     for tensors in inputs:
         for key, value in tensors.items():
             # Slices move layers: any input of that place and shape could be the one added up.
-            if _role(key) == _role(name) and value.shape == own.shape:
+            if _role(key) != _role(name):
+                continue
+            if value.shape == own.shape:
                 size = torch.maximum(size, value.double().abs())
+            else:  # laid out anew: a row may be a mean over all of these
+                size = torch.maximum(size, value.double().abs().amax(0))
     bits = _HALF_BITS if own.dtype == torch.bfloat16 else 24
     step = torch.exp2(torch.floor(torch.log2(size.clamp_min(1e-30))) + 1 - bits)
     return step * (1.01 if own.dtype == torch.bfloat16 else _STEPS)

@@ -420,7 +420,7 @@ VOCABULARY = [
             "words " + W[0],
             "other_words " + W[1],
             base=False,
-            top="tokenizer_source: union\ndtype: {dtype}\n",
+            top="base_model: {words}\ntokenizer_source: union\ndtype: {dtype}\n",
         ),
     ),
     Case(
@@ -440,7 +440,8 @@ VOCABULARY = [
             "words " + W[0],
             "other_words " + W[1],
             base=False,
-            top="""tokenizer:
+            top="""base_model: {words}
+tokenizer:
   source: union
   tokens:
     <tool>:
@@ -462,7 +463,7 @@ dtype: {dtype}
             "math " + W[0],
             "code " + W[1],
             base=False,
-            top="tokenizer: {{source: base, pad_to_multiple_of: 48}}\ndtype: {dtype}\n",
+            top="base_model: {math}\ntokenizer: {{source: base, pad_to_multiple_of: 48}}\ndtype: {dtype}\n",
         ),
     ),
     Case(
@@ -472,7 +473,7 @@ dtype: {dtype}
             "math " + W[0],
             "code " + W[1],
             base=False,
-            top="tokenizer: {{source: union, pad_to_multiple_of: 48}}\ndtype: {dtype}\n",
+            top="base_model: {math}\ntokenizer: {{source: union, pad_to_multiple_of: 48}}\ndtype: {dtype}\n",
         ),
     ),
     Case(

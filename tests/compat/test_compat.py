@@ -24,8 +24,22 @@ pytestmark = [
     pytest.mark.skipif(not PYTHON, reason="MERGEKIT_PYTHON names no Python with mergekit"),
 ]
 RUNS = [(case, dtype) for case in CASES for dtype in case.dtypes]
-# The share of a bfloat16 tensor's weights that a threshold may leave undecided.
-TIE_BUCKET = {"ties": 0.06, "sce": 0.06, "breadcrumbs": 0.08, "stages": 0.06, "precedence": 0.06}
+# With `dtype: bfloat16` mergekit rounds after every step and ends up to four units from what it
+# says itself with more digits, so that is what it is asked for; ours gets the config as it is.
+MORE_DIGITS = {"float32": "float32", "bfloat16": "float32\nout_dtype: bfloat16"}
+# The share of weights that a threshold may leave undecided, among equals or by rounding.
+UNDECIDED: dict[tuple[str, str], float] = {
+    ("ties", "bfloat16"): 0.02,
+    ("ties_plain", "bfloat16"): 0.02,
+    ("ties_int8", "bfloat16"): 0.02,
+    ("ties_rescale", "bfloat16"): 0.05,  # who is kept also decides the factor
+    ("precedence", "bfloat16"): 0.02,
+    ("breadcrumbs", "bfloat16"): 0.015,
+    ("breadcrumbs_ties", "bfloat16"): 0.01,
+    ("three_stages_of_ties", "bfloat16"): 0.02,
+    ("sce_top", "bfloat16"): 0.001,
+    ("arcee_fusion", "float32"): 0.0001,  # one weight lies on the fence of median + 1.5 IQR
+}
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,9 @@ class Theirs:
 
     def config(self, case: Case, dtype: str) -> Path:
         return self.directory / f"{case.name}.{dtype}.yml"
+
+    def config_for_mergekit(self, case: Case, dtype: str) -> Path:
+        return self.directory / f"{case.name}.{dtype}.mergekit.yml"
 
     def result(self, case: Case, dtype: str) -> Path:
         return self.directory / f"{case.name}.{dtype}.mergekit"
@@ -52,9 +69,11 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Theirs:
     for case, dtype in RUNS:
         names = {name: str(path) for name, path in models[dtype].items()}
         found.config(case, dtype).write_text(case.text.format(**names, dtype=dtype))
+        text = case.text.format(**names, dtype=MORE_DIGITS[dtype])
+        found.config_for_mergekit(case, dtype).write_text(text)
         jobs.append(
             {
-                "config": str(found.config(case, dtype)),
+                "config": str(found.config_for_mergekit(case, dtype)),
                 "out": str(found.result(case, dtype)),
                 "options": case.options,
             }
@@ -112,11 +131,7 @@ def test_a_config_gives_the_same(
         same_statistics(case, dtype, ours, expected, theirs)
         return
     found = difference(ours, expected, [read(path) for path in theirs.models[dtype].values()])
-    undecided = 0.0
-    if dtype == "bfloat16":
-        undecided = max(
-            (share for part, share in TIE_BUCKET.items() if part in case.name), default=0.0
-        )
+    undecided = UNDECIDED.get((case.name, dtype), 0.0)
     assert found.share <= undecided, found
 
 
