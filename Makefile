@@ -12,13 +12,14 @@ MERGEKIT := .venv-mergekit
 MERGEKIT_READY := $(MERGEKIT)/.installed
 CODE := mergepipe tests benchmarks examples
 
-.PHONY: help demo install check test format lint types layers compat bench clean
+.PHONY: help demo install check test format lint types layers compat faults bench clean
 
 help:
 	@echo "make demo     train, commit, merge and compare real models, in ./demo-output"
 	@echo "make test     run the tests"
 	@echo "make check    formatting, lint, types, layers and tests: what .ci/run runs"
 	@echo "make compat   every recipe beside mergekit itself, which it installs in .venv-mergekit"
+	@echo "make faults   remotes whose lines break and whose servers are killed, thousands of times"
 	@echo "make bench    benchmarks against peers; prints ratios"
 	@echo "make format   format the code"
 	@echo "make clean    remove .venv and caches"
@@ -57,6 +58,10 @@ $(MERGEKIT_READY): tests/compat/mergekit.txt
 
 compat: $(READY) $(MERGEKIT_READY)
 	MERGEKIT_PYTHON=$(abspath $(MERGEKIT))/bin/python $(RUN)/python -m pytest -m compat tests/compat
+
+# Hours on a small machine. -rP prints how many runs there were, and how they ended.
+faults: $(READY)
+	$(RUN)/python -m pytest -m slow -rP tests/faults
 
 format: $(READY)
 	$(RUN)/ruff format $(CODE)

@@ -18,6 +18,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from mergepipe.bytestore.pace import IDLE_S
 from mergepipe.bytestore.protocol import Buffer, ByteWriter
 from mergepipe.bytestore.spool import SpoolWriter
 from mergepipe.errors import (
@@ -50,7 +51,6 @@ _PARTS_AT_ONCE = 4
 
 _CLIENT = {
     "connect_timeout": timedelta(seconds=10),
-    "read_timeout": timedelta(seconds=30),  # idle, not in all
     "timeout": timedelta(minutes=15),
     "user_agent": "mergepipe",
 }
@@ -284,7 +284,12 @@ class _Conflict(Exception):
 
 
 def open_bucket(
-    scheme: str, bucket: str, prefix: str, environment: Mapping[str, str]
+    scheme: str,
+    bucket: str,
+    prefix: str,
+    environment: Mapping[str, str],
+    *,
+    idle_s: float = IDLE_S,
 ) -> CloudByteStore:
     """The store at `s3://bucket/prefix` (gs, az), with credentials found as its own tools do.
 
@@ -299,7 +304,8 @@ def open_bucket(
 
     shown = f"{scheme}://{bucket}" + (f"/{prefix}" if prefix else "")
     shared: dict[str, Any] = {"prefix": prefix or None, "retry_config": _RETRIES}
-    client: dict[str, Any] = dict(_CLIENT)
+    # `read_timeout` is for a connection that is idle, `timeout` for a request in all.
+    client: dict[str, Any] = {**_CLIENT, "read_timeout": timedelta(seconds=idle_s)}
     make: Any
     if scheme == "s3":
         shared |= s3_settings(environment)

@@ -21,7 +21,7 @@ from mergepipe.errors import (
 )
 from mergepipe.names import escape_for_terminal
 
-_PATIENCE_S = 120.0
+_PATIENCE_S = 120.0  # somebody may be typing a passphrase
 _ENDING_S = 2.0
 _KEPT_WORDS = 4096
 _UNREACHABLE = 255
@@ -80,6 +80,7 @@ class SshByteStore(StdioByteStore):
         program: str = "mp",
         read_only: bool = False,
         idle_s: float = IDLE_S,
+        patience_s: float = _PATIENCE_S,
         retries: Retries | None = None,
     ) -> None:
         words = ssh_command(
@@ -95,7 +96,7 @@ class SshByteStore(StdioByteStore):
             lambda: Process(words, host, program),
             escape_for_terminal(host),
             idle_s=idle_s,
-            patience_s=max(idle_s, _PATIENCE_S),  # somebody may be typing a passphrase
+            patience_s=max(idle_s, patience_s),
             retries=retries,
         )
 

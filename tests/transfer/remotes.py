@@ -165,7 +165,7 @@ def same_models(a: Repository, b: Repository, folder: Path, *revisions: str) -> 
 
 
 @contextmanager
-def copied(store: MemoryByteStore, folder: Path) -> Iterator[Repository]:
+def copied(store: ByteStore, folder: Path) -> Iterator[Repository]:
     """A repository of what a store without code of its own holds."""
     directory = initialise(folder)
     for prefix in ("packs/", "refs/"):
