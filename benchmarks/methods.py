@@ -5,25 +5,43 @@ python benchmarks/methods.py [ELEMENTS]   bfloat16 in and out; the median of sev
 `exact` terms are full bfloat16 weights, `coarse` ones packed trits, `mixed` half of each. `torch`
 is our own torch path, which gives the same bytes (checked); `eager` is what one would write in
 torch without that aim, over ranges of 256 Ki elements.
+
+A second table has every method and variant as it comes: its element pass, and the passes that
+measure its statistics, each in element-experts per second of one core (four models, or as many as
+the method takes; rows of 2048).
 """
 
-import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import product
+from statistics import median
 
 import numpy as np
 import torch
 
 from mergepipe.dtypes import BF16
-from mergepipe.methods import Coarse, ExpertScalars, Full, Scalars, Unit, find, merge
+from mergepipe.methods import (
+    METHODS,
+    VARIANTS,
+    Coarse,
+    ExpertScalars,
+    Full,
+    Method,
+    Scalars,
+    Unit,
+    find,
+    merge,
+)
+from mergepipe.methods import statistics as stats
 from mergepipe.methods.terms import SIGNS as SIGN_TABLE
 
 RUNS = 7
 SPREAD = 2e-4
-METHODS = ("linear", "task_arithmetic", "ties", "dare_ties")
+COMPARED = ("linear", "task_arithmetic", "ties", "dare_ties")
+ROW = 2048
 TERMS = ("exact", "coarse", "mixed")
 
 
@@ -86,7 +104,34 @@ def seconds(work: Callable[[], object]) -> float:
         begin = time.process_time()
         work()
         taken.append(time.process_time() - begin)
-    return statistics.median(taken)
+    return median(taken)
+
+
+def of_every_method(elements: int, base: Full, models: list[Full]) -> None:
+    """The second table."""
+    elements -= elements % ROW
+    print("\n| method | K | element pass M/s | statistics M/s | passes |\n|---|---|---|---|---|")
+    for name, method in {**METHODS, **VARIANTS}.items():
+        count = min(4, method.maximum_models or 4)
+        settings = method.settings(_parameters(method), [{}] * count)
+        whole = Unit(0, len(base.data), base, tuple(models[:count]), Scalars.plain(count), BF16)
+        unit = replace(whole.part(0, elements), row_length=ROW, slab_length=ROW)
+        values, taken = {}, 0.0
+        for need in method.needs(settings):
+            taken += seconds(partial(stats.measure, need, [unit]))
+            values[need] = stats.measure(need, [unit])
+        unit = replace(unit, scalars=method.resolve(settings, values))
+        speed = elements * count / seconds(partial(merge, method, unit)) / 1e6
+        measured = f"{elements * count / taken / 1e6:.0f}" if taken else "-"
+        passes = stats.passes(method.needs(settings), exact_counts=False) - 1
+        print(f"| {name} | {count} | {speed:.0f} | {measured} | {passes} |", flush=True)
+
+
+def _parameters(method: Method) -> dict[str, object]:
+    """What gives it the most to do."""
+    own = {parameter.name for parameter in method.parameters}
+    given = {"t": 0.3, "density": 0.5, "select_topk": 0.5, "rescale_norm": "l1"}
+    return {name: value for name, value in given.items() if name in own}
 
 
 def main(elements: int) -> None:
@@ -102,7 +147,7 @@ def main(elements: int) -> None:
     ]
     print("| method | terms | K | fused M/s | eager M/s | ratio | torch M/s |")
     print("|---|---|---|---|---|---|---|")
-    for name, label, count in product(METHODS, TERMS, (2, 8, 20)):
+    for name, label, count in product(COMPARED, TERMS, (2, 8, 20)):
         terms = {
             "exact": full[:count],
             "coarse": coarse[:count],
@@ -119,6 +164,7 @@ def main(elements: int) -> None:
         fused, plain, same = (elements * count / seconds(work) / 1e6 for work in works)
         row = f"{fused:.0f} | {plain:.0f} | {fused / plain:.1f} | {same:.0f}"
         print(f"| {name} | {label} | {count} | {row} |", flush=True)
+    of_every_method(elements, Full(bfloat16(base), BF16), full)
 
 
 if __name__ == "__main__":

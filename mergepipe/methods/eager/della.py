@@ -57,9 +57,22 @@ def _chances(d: torch.Tensor, density: float, epsilon: float, row_length: int) -
     """How likely each element is to stay, float64 (length,)."""
     if row_length < 2:
         return torch.full_like(d, density, dtype=torch.float64)
-    sizes = d.abs().float().view(-1, row_length)
-    rising = sizes.sort(-1).values
-    first = torch.searchsorted(rising, sizes)
-    behind = torch.searchsorted(rising, sizes, right=True)
-    rank = (first + behind - 1).double() / 2
+    # The bits of what is not negative have its order, and give a NaN its place too.
+    bits = d.abs().float().view(torch.int32).view(-1, row_length)
+    rank = _ranks(bits)
     return ((density - epsilon) + 2 * epsilon * rank / (row_length - 1)).view(-1)
+
+
+def _ranks(rows: torch.Tensor) -> torch.Tensor:
+    """The mean rank of each value in its row, float64."""
+    if rows.device.type == "cpu":
+        from mergepipe.methods.fused.ranks import mean_ranks
+
+        values = rows.numpy().view(np.uint32)
+        found = np.empty(values.shape)
+        mean_ranks(values, np.argsort(values, axis=-1), found)
+        return torch.from_numpy(found)
+    rising = rows.sort(-1).values
+    first = torch.searchsorted(rising, rows)
+    behind = torch.searchsorted(rising, rows, right=True)
+    return (first + behind - 1).double() / 2
