@@ -60,10 +60,11 @@ class Inspected:
         found = self._raws.get(block)
         return None if found is None else memoryview(found)
 
-    def forget(self) -> None:
-        """Let go of everything."""
+    def forget(self, *, everything: bool) -> None:
+        """Let go of the bytes that are kept, or of `everything`."""
         with self._lock:
-            self._places.clear()
+            if everything:
+                self._places.clear()
             self._raws.clear()
             self._room = self._kept_bytes
 

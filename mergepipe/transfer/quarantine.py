@@ -4,10 +4,9 @@ Framing, bounds and every record's checksum are checked as a pack closes; whethe
 what they claim is for `admission`. Nobody else reads from here.
 """
 
-import mmap
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +29,7 @@ from mergepipe.repository.incoming import (
     stale_packs,
 )
 from mergepipe.sizes import format_size
+from mergepipe.transfer.inspection import Arrived
 
 MAX_PACK_BYTES = 128 << 20
 MAX_PACKS = 1 << 16
@@ -38,6 +38,9 @@ MAX_OBJECT_BYTES = 256 << 20
 DEFAULT_LIMIT_BYTES = 64 << 30
 # How much may pass before the room that is left is looked up again: others write here too.
 _LOOK_AGAIN_BYTES = 8 << 20
+_RUN_BYTES = 8 << 20
+
+Look = Callable[[PackId, Sequence[int], Sequence[Arrived]], None]
 
 
 class Quarantine:
@@ -84,18 +87,21 @@ class Quarantine:
         self._check_room(0)
         return QuarantineWriter(self._local.create(), self)
 
-    def keep(self, writer: ByteWriter, pack: PackId) -> None:
+    def keep(self, writer: ByteWriter, pack: PackId, look: Look | None = None) -> None:
         """Check what was written as the pack of this id, and keep it; durable on return.
 
-        Raises Corruption for what is no such pack, RemoteRefused for one that is too large.
+        `look` is given the pack and its records, some MiB at a time, with their offsets. Raises
+        what it raises, Corruption for what is no such pack, RemoteRefused where there is no room.
         """
         assert isinstance(writer, QuarantineWriter)
         writer.sync()
         local = writer.local
         key = local.path.relative_to(self._local.root).as_posix()
         content, records = read_footer(self._local, pack, key)
-        _check_records(local.path, pack, records)
         self._check_room(local.size)
+        for offsets, arrived in _checked(self._local, key, pack, records):
+            if look is not None:
+                look(pack, offsets, arrived)
         self._keep(PackEntry(pack, local.size, content, records), local)
 
     def keep_written(self, entry: PackEntry, value: ByteWriter) -> None:
@@ -276,24 +282,43 @@ def _moved(key: str) -> str:
     return incoming_key(pack)
 
 
-def _check_records(path: Path, pack: PackId, records: Sequence[tuple[RecordHeader, int]]) -> None:
-    """Every record as the footer says, its checksum right. Raises Corruption, RemoteRefused."""
+def _checked(
+    store: LocalByteStore, key: str, pack: PackId, records: Sequence[tuple[RecordHeader, int]]
+) -> Iterator[tuple[list[int], list[Arrived]]]:
+    """Every record as the footer says, its checksum right, some MiB at a time.
+
+    The bytes are valid until the next ones are asked for. Raises Corruption, RemoteRefused.
+    """
     what = f"pack {pack.hex()}"
-    with (
-        path.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-        memoryview(mapped) as data,
-    ):
-        for header, offset in records:
+    buffer = bytearray(_RUN_BYTES)
+    for run in _runs(records):
+        begin = run[0][1]
+        length = run[-1][1] + run[-1][0].stored_bytes - begin
+        data = memoryview(buffer if length <= len(buffer) else bytearray(length))[:length]
+        store.read_into(key, begin, data)
+        arrived = []
+        for header, offset in run:
             if header.kind is RecordKind.OBJECT and header.raw_length > MAX_OBJECT_BYTES:
                 raise RemoteRefused(
                     f"{what}: object {header.id.hex()} claims {header.raw_length} bytes"
                 )
-            begin = offset + RECORD_HEADER_BYTES
-            with (
-                data[offset:begin] as stands,
-                data[begin : begin + header.encoded_length] as payload,
-            ):
-                sealed = header.sealed(digest(payload))
-                if stands != sealed or not sealed.endswith(header.checksum):
-                    raise Corruption(f"{what}: record of {header.id.hex()[:12]} fails its checksum")
+            record = data[offset - begin : offset - begin + header.stored_bytes]
+            sealed = header.sealed(digest(record[RECORD_HEADER_BYTES:]))
+            if record[:RECORD_HEADER_BYTES] != sealed or not sealed.endswith(header.checksum):
+                raise Corruption(f"{what}: record of {header.id.hex()[:12]} fails its checksum")
+            arrived.append(Arrived(header, record[RECORD_HEADER_BYTES:]))
+        yield [offset for _, offset in run], arrived
+
+
+def _runs(
+    records: Sequence[tuple[RecordHeader, int]],
+) -> Iterator[Sequence[tuple[RecordHeader, int]]]:
+    """Records, which follow each other, in pieces that are read at once."""
+    first, size = 0, 0
+    for number, (header, _) in enumerate(records):
+        if number > first and size + header.stored_bytes > _RUN_BYTES:
+            yield records[first:number]
+            first, size = number, 0
+        size += header.stored_bytes
+    if records:
+        yield records[first:]

@@ -8,6 +8,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from types import TracebackType
 from typing import Self
 
@@ -17,7 +18,7 @@ from mergepipe.errors import (
     RefMoved,
     RemoteRefused,
 )
-from mergepipe.ids import BlockId, ObjectId
+from mergepipe.ids import NO_ID, BlockId, ObjectId, PackId
 from mergepipe.names import quoted
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.index import View
@@ -29,6 +30,7 @@ from mergepipe.repository.refnames import HEADS, TAGS, check_ref_name, short_nam
 from mergepipe.repository.refs import HEAD
 from mergepipe.transfer.admission import Admission
 from mergepipe.transfer.home import Home
+from mergepipe.transfer.inspection import Arrived, Inspected, Inspector
 from mergepipe.transfer.layered import LayeredStorage
 from mergepipe.transfer.quarantine import Quarantine, parse_pack_key
 from mergepipe.transfer.remote_refs import MOST_REFS, parse_ref
@@ -52,6 +54,7 @@ class ReceivingStore:
         self._store = home.storage.store
         self._progress = progress
         self._quarantine = Quarantine(home.directory, home.config.receive.limit)
+        self._inspected = Inspected()
         # One admission at a time bounds memory, and a write that is sent twice waits for itself.
         self._deciding = threading.Lock()
         self._decided: OrderedDict[bytes, bool] = OrderedDict()
@@ -150,10 +153,22 @@ class ReceivingStore:
                 writer.abort()
                 continue
             try:
-                self._quarantine.keep(writer, pack)
+                self._quarantine.keep(writer, pack, self._look)
             except BaseException:
                 writer.abort()
                 raise
+
+    def _look(self, pack: PackId, offsets: Sequence[int], arrived: Sequence[Arrived]) -> None:
+        """Decode what can be decoded while more comes in. Raises Corruption naming a block."""
+        for offset, before in zip(offsets, self._inspector.inspect(arrived), strict=True):
+            if before is not None:
+                self._inspected.note((*before, (pack, offset)))
+
+    @cached_property
+    def _inspector(self) -> Inspector:
+        both = LayeredStorage(self._home.storage, self._quarantine.storage)
+        # What others lean on is seldom a difference itself.
+        return Inspector(both, self._inspected, lambda header: header.base == NO_ID)
 
     def put(self, key: str, value: Buffer) -> None:
         """Never: refs move by compare-and-swap, packs are published."""
@@ -201,6 +216,7 @@ class ReceivingStore:
                 admission = Admission(
                     home.storage,
                     self._quarantine,
+                    inspected=self._inspected,
                     threads=home.threads,
                     progress=self._progress,
                 )
@@ -211,6 +227,7 @@ class ReceivingStore:
                         return False
                     admission.publish()
                     home.refs.update(key, new, expected=old, who=who, why=why)
+            self._inspected.forget(everything=self._quarantine.empty)
         except RefMoved:
             return False
         return True

@@ -111,10 +111,11 @@ def a_base_of_another_length(forge: Forge) -> tuple[ObjectId, bytes]:
 
 @case
 def a_chain_without_an_end(forge: Forge) -> tuple[ObjectId, bytes]:
-    ids = [block_id(noise(BLOCK)) for _ in range(40)]
+    end = noise(BLOCK)
+    ids = [*(block_id(noise(BLOCK)) for _ in range(40)), block_id(end)]
     for block, base in itertools.pairwise(ids):
         forge.block(noise(50), id=block, base=base, codec=2, raw_length=BLOCK)
-    forge.block(noise(BLOCK), id=ids[-1])
+    forge.block(end)
     return forge.commit(forge.tensor_of(ids[0], BLOCK), BLOCK), ids[0]
 
 
@@ -337,8 +338,11 @@ def test_what_comes_along_does_not_get_in(take: Callable[..., object], repo: Rep
     forge = Forge()
     new = noise(BLOCK)
     commit = forge.model(new)
-    lie = forge.block(noise(BLOCK), id=block_id(here))
-    forge.block(noise(20), id=block_id(noise(1)), layer=0, layers=2)
+    # Nobody can tell yet what these are: a layer and a base are missing.
+    forge.block(noise(20), id=block_id(here), layer=0, layers=2, raw_length=BLOCK)
+    lie = forge.block(
+        noise(20), id=block_id(here), codec=2, raw_length=BLOCK, base=block_id(noise(1))
+    )
     stray = forge.put(Tensor("U8", (0,), BLOCK, b""), id=object_id(b"tensor of nobody"))
     take(repo, forge.packs(), commit, "new")
     with repo.storage.view() as view:
@@ -346,6 +350,21 @@ def test_what_comes_along_does_not_get_in(take: Callable[..., object], repo: Rep
         assert view.object(stray) is None
     assert [bytes(raw) for raw in repo.blocks.read([lie, block_id(new)])] == [here, new]
     assert repo.fsck(read_data=True).ok
+
+
+def test_a_lie_beside_what_is_needed(take: Callable[..., object], repo: Repository) -> None:
+    """A wrong block that no tensor names: not sent, or not taken."""
+    forge = Forge()
+    commit = forge.model(noise(BLOCK))
+    lie = forge.block(noise(BLOCK), id=block_id(noise(BLOCK)))
+    if take is pushed:
+        with pytest.raises(Corruption, match=lie.hex()):
+            take(repo, forge.packs(), commit)
+        assert quarantined(repo) == []
+    else:
+        take(repo, forge.packs(), commit)
+    with repo.storage.view() as view:
+        assert view.block(lie) == []
 
 
 @pytest.mark.parametrize(
