@@ -26,6 +26,8 @@ WORKTREE = "worktree"
 HOOKS = "hooks"
 RECIPES = "recipes"
 RUNS = "runs"
+INCOMING = "incoming"
+REMOTES = "remotes"
 TMP = "tmp"
 LOCK = "lock"
 STORE_LOCK = "store.lock"
@@ -34,7 +36,20 @@ DEFAULT_BRANCH = "main"
 
 _FOLDERS = (HEADS, TAGS, LOGS, PACKS, HOOKS, RECIPES, RUNS, TMP)
 # What a template must not bring: history comes from commits, not from a folder somebody copied.
-_RESERVED = (HEAD, REFS, LOGS, PACKS, INDEX, WORKTREE, RUNS, TMP, LOCK, STORE_LOCK)
+_RESERVED = (
+    HEAD,
+    REFS,
+    LOGS,
+    PACKS,
+    INDEX,
+    WORKTREE,
+    RUNS,
+    INCOMING,
+    REMOTES,
+    TMP,
+    LOCK,
+    STORE_LOCK,
+)
 
 
 def find(start: Path) -> Path:
