@@ -151,7 +151,7 @@ def collect_in_child(pipe: Connection, folder: Path) -> None:
     """Collect again and again, until told to stop."""
     pipe.send("begun")
     with _telling(pipe):
-        while not pipe.poll(0.05):
+        while not pipe.poll(0.4):
             with Repository.open(folder, who=WHO) as repo, contextlib.suppress(Locked):
                 repo.gc()
 
