@@ -149,3 +149,55 @@ def test_what_does_not_fit_is_said_before_anything_is_read(tmp_path):
     lacking = base.of("e0", None)
     refused("lacks it, and there is no base", "layer.v", "linear", [own, lacking])
     repo.close()
+
+
+def test_a_stage_may_be_cut_otherwise_than_what_takes_it_in(tmp_path):
+    """The grid of a line that no file holds changes no bit, and is explained like any other."""
+    repo = repository(tmp_path / "repo", block_size=4096, codec="auto")
+    base = random_model(0)
+    repo.commit(write_model(tmp_path / "wide", base, "F32"), branch="wide")
+    for number in range(3):
+        values = random_model(number + 1, near=base)
+        repo.commit(write_model(tmp_path / f"n{number}", values), branch=f"n{number}")
+    made = []
+    for like in ("n0", "wide"):
+        spelled = Spelling(repo, "n0", "n1", "n2", "wide")
+        for name in SHAPES:
+            stage = spelled.line(
+                "stage", "ties", [spelled.of("n0", name), spelled.of("n1", name)],
+                base=spelled.of("wide", name), like=spelled.tensors[like][name],
+                shared={"density": 0.5},
+            )  # fmt: skip
+            spelled.line(
+                name, "task_arithmetic", [stage, spelled.of("n2", name)],
+                base=spelled.of("n0", name), file=FILE, shared={"weight": 0.5},
+            )  # fmt: skip
+        made.append(execute(repo, spelled.merge("n0"), f"out-{like}"))
+    assert made[0].snapshot == made[1].snapshot
+    repo.close()
+
+
+def test_a_layout_lives_as_long_as_the_merge_and_is_explained(tmp_path):
+    repo = three_experts(tmp_path, block_size=4096, codec="auto")
+    spelled = Spelling(repo, *EXPERTS, "base", base="base")
+    stage = spelled.line("s", "linear", [spelled.of("e0", "embed"), spelled.of("e1", "embed")])
+    spelled.line(
+        "new.name", "task_arithmetic", [stage, spelled.of("e2", "embed")],
+        base=spelled.of("base", "embed"), file=FILE, shared={"weight": 0.5},
+    )  # fmt: skip
+    planned = repo.plan_merge(spelled.merge())
+    made = repo.merge(planned, branch="out")
+    repo.gc()
+    assert repo.replay("out").same
+    told, plan, manifest = repo.explain("out", "new.name")
+    assert manifest == made.manifest_id
+    assert plan == planned.plan
+    [tensor] = told.tensors
+    assert [(part.cost.model, part.method) for part in tensor.experts] == [
+        (2, "task_arithmetic"),
+        (0, "linear"),
+        (1, "linear"),
+    ]
+    assert told.costs.expert_bytes_planned == made.expert_bytes_read
+    assert told.method == "linear, task_arithmetic"
+    repo.close()
