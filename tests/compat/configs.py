@@ -463,7 +463,9 @@ dtype: {dtype}
             "math " + W[0],
             "code " + W[1],
             base=False,
-            top="base_model: {math}\ntokenizer: {{source: base, pad_to_multiple_of: 48}}\ndtype: {dtype}\n",
+            top="base_model: {math}\n"
+            "tokenizer: {{source: base, pad_to_multiple_of: 48}}\n"
+            "dtype: {dtype}\n",
         ),
     ),
     Case(
@@ -473,7 +475,9 @@ dtype: {dtype}
             "math " + W[0],
             "code " + W[1],
             base=False,
-            top="base_model: {math}\ntokenizer: {{source: union, pad_to_multiple_of: 48}}\ndtype: {dtype}\n",
+            top="base_model: {math}\n"
+            "tokenizer: {{source: union, pad_to_multiple_of: 48}}\n"
+            "dtype: {dtype}\n",
         ),
     ),
     Case(

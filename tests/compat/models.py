@@ -97,6 +97,25 @@ def read(directory: Path) -> Tensors:
     return found
 
 
+def vocabulary(directory: Path) -> dict[str, int]:
+    """Token -> row of a checkpoint's tokenizer."""
+    tokenizer = json.loads((directory / "tokenizer.json").read_text())
+    added = {one["content"]: one["id"] for one in tokenizer["added_tokens"]}
+    return {**tokenizer["model"]["vocab"], **added}
+
+
+def in_order_of(tensors: Tensors, own: dict[str, int], wanted: dict[str, int]) -> Tensors:
+    """A model with its token rows where another vocabulary of the same tokens has them."""
+    assert own.keys() == wanted.keys()
+    found = dict(tensors)
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        if name in tensors:
+            found[name] = tensors[name].clone()
+            for token, row in wanted.items():
+                found[name][row] = tensors[name][own[token]]
+    return found
+
+
 def _base() -> Tensors:
     source = np.random.default_rng(7)
 
