@@ -1,19 +1,10 @@
-"""Pushers, fetchers and collectors in processes of their own, which may be killed.
-
-They are forked from a server that has all loaded and no threads: a process costs milliseconds.
-"""
+"""Pushers, fetchers and collectors in processes of their own, which may be killed."""
 
 import contextlib
-import functools
-import multiprocessing
-import multiprocessing.context
-import os
-import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -25,7 +16,7 @@ from mergepipe.transfer.fetch import fetch
 from mergepipe.transfer.push import push
 from mergepipe.transfer.push_refs import Decision, Wanted
 
-from .limits import LIMIT_S
+from .children import Child
 from .places import CALM, Patience, Place
 from .recording import Failing
 from .source import source_of
@@ -39,68 +30,6 @@ class Failure:
 
     at: int
     after: bool
-
-
-@functools.cache
-def _context() -> multiprocessing.context.ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["faults.processes", "faults.warm"])
-    # Python 3.11 does not hand its path on to the server, where an import that fails is no error.
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-    try:
-        forkserver.ensure_running()
-    finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
-    return context
-
-
-class Child:
-    """A process that says where it is, over a pipe: `begun`, refs that moved, how it ended."""
-
-    def __init__(self, work: Callable[..., None], *arguments: object) -> None:
-        context = _context()
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=work, args=(theirs, *arguments), daemon=True)
-        self._process.start()
-        theirs.close()
-        self.said: list[str] = []
-
-    def wait_until_it_begins(self) -> object:
-        """Return once it is about to work; what it says then."""
-        assert self._pipe.poll(LIMIT_S), "a process does not start"
-        return self._pipe.recv()
-
-    def go(self) -> None:
-        """Let it work."""
-        with contextlib.suppress(OSError):
-            self._pipe.send(None)
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        self._process.kill()
-
-    def finish(self) -> str:
-        """How it ended: `done`, the name of an error, or `killed`. Fails if it hangs."""
-        self._process.join(LIMIT_S)
-        hangs = self._process.is_alive()
-        self._process.kill()
-        self._process.join()
-        with contextlib.suppress(EOFError, OSError):
-            while self._pipe.poll():
-                self.said.append(self._pipe.recv())
-        self._pipe.close()
-        assert not hangs, f"a process hangs; it said {self.said}"
-        ends = [word for word in self.said if not word.startswith("refs/")]
-        return ends[-1] if ends else "killed"
-
-    @property
-    def moved(self) -> list[str]:
-        """Refs that it was told of."""
-        return [word for word in self.said if word.startswith("refs/")]
 
 
 def push_in_child(
@@ -131,22 +60,6 @@ def fetch_in_child(pipe: Connection, target: Path, place: Place) -> None:
             fetch(repo, "origin", store, pack_bytes=_FETCH_PACK_BYTES)
 
 
-def serve_in_child(pipe: Connection, folder: Path) -> None:
-    """What `mp serve` does, without the time that it takes to load; says its port."""
-    from mergepipe.transfer.receiving import ReceivingStore
-    from mergepipe.transfer.serving.http import Service
-    from mergepipe.transfer.serving.listening import bind, listen
-    from mergepipe.transfer.serving.offer import Offer
-
-    with (
-        Repository.open(folder, who=WHO) as repo,
-        ReceivingStore(repo) as store,
-        bind("127.0.0.1", 0, guarded=False) as listening,
-    ):
-        port = listening.getsockname()[1]
-        listen(Service(Offer(store)), listening, lambda: pipe.send(port))
-
-
 def collect_in_child(pipe: Connection, folder: Path) -> None:
     """Collect again and again, until told to stop."""
     pipe.send("begun")
@@ -165,8 +78,10 @@ def _begin(pipe: Connection) -> None:
 def _telling(pipe: Connection) -> Iterator[None]:
     try:
         yield
-    except (RefMoved, RemoteUnreachable) as error:
-        pipe.send(type(error).__name__)
+    except RefMoved:
+        pipe.send("RefMoved")
+    except RemoteUnreachable:
+        pipe.send("RemoteUnreachable")
     except BaseException:
         pipe.send(f"failed: {traceback.format_exc()}")
     else:

@@ -12,12 +12,13 @@ from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import RemoteUnreachable
 from mergepipe.ids import ObjectId
 
+from .children import Child
 from .limits import Tally, within_limit
-from .processes import Child, how_long, push_in_child
+from .processes import how_long, push_in_child
 from .pushes import World, worlds
 from .recording import Failing
 
-RUNS = [6, pytest.param(500, marks=pytest.mark.slow)]
+RUNS = [4, pytest.param(500, marks=pytest.mark.slow)]
 
 
 @pytest.fixture

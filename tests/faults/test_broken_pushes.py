@@ -31,7 +31,7 @@ def folder() -> Iterator[Path]:
 
 
 def test_pushes(folder: Path) -> None:
-    tally = broken_pushes("http", list(KINDS.values()), folder, runs=10, seed=5)
+    tally = broken_pushes("forked", list(KINDS.values()), folder, runs=10, seed=5)
     assert tally["struck"] >= 5
     assert tally["gave up"]
 

@@ -18,9 +18,10 @@ from mergepipe.bytestore.retries import Retries
 from mergepipe.errors import RemoteUnreachable
 from mergepipe.ids import ObjectId
 
+from .children import Child, serve_in_child
 from .limits import LIMIT_S, Tally
 from .places import Patience, Place, ssh_places, start_server
-from .processes import Child, collect_in_child, serve_in_child
+from .processes import collect_in_child
 from .pushes import World, worlds_at
 
 # One that waits for the server to come back, and one that does not.
@@ -85,7 +86,7 @@ def commands() -> Iterator[Servers]:
 @pytest.mark.parametrize(
     ("started", "runs"),
     [
-        (forked, 6),
+        (forked, 4),
         pytest.param(forked, 500, marks=pytest.mark.slow),
         pytest.param(commands, 20, marks=pytest.mark.slow),
     ],

@@ -10,15 +10,17 @@ from properties.trees import scratch
 from mergepipe.ids import ObjectId
 from mergepipe.transfer.push_refs import Wanted
 
+from .children import Child
 from .limits import Tally, within_limit
 from .places import CALM, HASTY
-from .processes import Child, Failure, push_in_child
+from .processes import Failure, push_in_child
 from .proxy import Effect
 from .pushes import World, worlds
 from .source import Models, source_of
 
 EFFECTS = {
     "http": tuple(Effect),
+    "forked": tuple(Effect),
     "s3": tuple(Effect),
     "ssh": (Effect.CUT, Effect.STALL, Effect.LOST),
     "file": (),
@@ -36,8 +38,8 @@ def folder() -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("scheme", "runs"),
     [
-        ("file", 6),
-        ("http", 6),
+        ("file", 3),
+        ("forked", 3),
         *(pytest.param(*each, marks=pytest.mark.slow) for each in LONG),
     ],
 )
