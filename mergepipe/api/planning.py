@@ -29,7 +29,7 @@ Told = Callable[[str], None]
 """Takes a message for the user about something that is done on the way."""
 
 
-def _say_nothing(message: str) -> None:
+def say_nothing(message: str) -> None:
     """The default for messages."""
 
 
@@ -69,7 +69,7 @@ class Planning(Importing):
         seed: int = 0,
         allow_missing: bool = False,
         progress: Progress = SILENT,
-        told: Told = _say_nothing,
+        told: Told = say_nothing,
         import_paths: bool = True,
         **parameters: "Setting",
     ) -> "PlannedMerge":
@@ -105,7 +105,7 @@ class Planning(Importing):
         request: "PlanRequest",
         *,
         progress: Progress = SILENT,
-        told: Told = _say_nothing,
+        told: Told = say_nothing,
         store: bool = True,
     ) -> "PlannedMerge":
         """As `plan`. With `store` False nothing is written.
@@ -143,7 +143,7 @@ class Planning(Importing):
         budget: str | None = None,
         *,
         progress: Progress = SILENT,
-        told: Told = _say_nothing,
+        told: Told = say_nothing,
         store: bool = True,
     ) -> "PlannedMerge":
         """The plan of a merge that a front end spelled out line by line; all else as `plan`.
@@ -200,7 +200,7 @@ class Planning(Importing):
         self,
         base: str | None = None,
         progress: Progress = SILENT,
-        told: Told = _say_nothing,
+        told: Told = say_nothing,
         store: bool = True,
     ) -> "RepositoryCatalog":
         """A catalog whose imports lean on `base`, and which tells what it does on the way.
@@ -213,7 +213,7 @@ class Planning(Importing):
             if not self._is_path(text):
                 return self.resolve(text)
             if not store:
-                raise _not_imported(text)
+                raise not_imported(text)
             leaning = None if text == base or base is None else base
             if leaning is not None and self._is_path(leaning):
                 leaning = commit_for(leaning).hex()
@@ -290,10 +290,11 @@ class Planning(Importing):
         """Every name, before the first import reads anything."""
         paths = [text for text in named if self._is_path(text)]
         if paths and not store:
-            raise _not_imported(paths[0])
+            raise not_imported(paths[0])
 
 
-def _not_imported(text: str) -> UsageError:
+def not_imported(text: str) -> UsageError:
+    """The error for a path where nothing may be written."""
     return UsageError(
         f"{quoted(text)} is not in the repository, and a dry run imports nothing",
         f"commit it first: mp commit -b NAME {text}",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mergepipe.api.merging import Merging
-from mergepipe.api.planning import Told, _not_imported, _say_nothing
+from mergepipe.api.planning import Told, not_imported, say_nothing
 from mergepipe.errors import UsageError
 from mergepipe.ids import ObjectId, object_id
 from mergepipe.names import escape_for_terminal, quoted
@@ -66,7 +66,7 @@ class Recipes(Merging):
         shard_bytes: int | None = None,
         title: str = "Merged model",
         progress: Progress = SILENT,
-        told: Told = _say_nothing,
+        told: Told = say_nothing,
         store: bool = True,
     ) -> "PlannedMerge":
         """The plan of a mergekit recipe: the path of a file, or YAML text (it has a line end).
@@ -91,7 +91,7 @@ class Recipes(Merging):
         options: RecipeOptions,
         *,
         progress: Progress = SILENT,
-        told: Told = _say_nothing,
+        told: Told = say_nothing,
         store: bool = True,
     ) -> "PlannedMerge":
         """As `plan_recipe`."""
@@ -107,7 +107,7 @@ class Recipes(Merging):
             told(f"warning: {warning}")
         if not store:
             if models.unknown:
-                raise _not_imported(str(next(iter(models.unknown))))
+                raise not_imported(str(next(iter(models.unknown))))
             if looked.lays_out:
                 raise UsageError(
                     "the recipe brings vocabularies together, and a dry run lays out no embeddings",
@@ -131,7 +131,7 @@ class Recipes(Merging):
         shard_bytes: int | None = None,
         device: str = "cpu",
         progress: Progress = SILENT,
-        told: Told = _say_nothing,
+        told: Told = say_nothing,
     ) -> "MergeResult":
         """Merge by a recipe, and commit on a branch (None: the current one); see `plan_recipe`."""
         before = self.imported_bytes
