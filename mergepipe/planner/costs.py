@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mergepipe.ids import ID_BYTES, BlockId, ObjectId
-from mergepipe.objects.merging import Depth, LinePlan, LowRank, TermKind
+from mergepipe.ids import BlockId, ObjectId
+from mergepipe.objects.merging import Depth, LinePlan, LowRank
 from mergepipe.objects.records import Tensor
+from mergepipe.planner.equality import equal_blocks, stored_base
 from mergepipe.planner.inputs import Tensors
 from mergepipe.planner.reads import (
     Chain,
@@ -95,44 +96,6 @@ class TensorCosts:
         )
 
 
-def equal_blocks(line: LinePlan, tensors: Tensors) -> npt.NDArray[np.bool_]:
-    """Which blocks of a line's inputs are the base's, or are not there: a row per input.
-
-    Blocks are those of the line. A tensor that a line makes, and what low-rank factors change, is
-    never the base's.
-    """
-    grid = Grid.of(tensors[line.like])
-    equal = np.zeros((len(line.inputs), grid.blocks), np.bool_)
-    base = _stored_base(line)
-    under = None if base is None else tensors[base]
-    pairs = under is not None and Grid.of(under) == grid
-    for row, one in enumerate(line.inputs):
-        if one.source is None and one.factors is None:
-            equal[row] = True
-        elif one.stored is not None and one.kind is TermKind.FULL and one.factors is None:
-            own = tensors[one.stored]
-            if pairs and under is not None and own.dtype == under.dtype and Grid.of(own) == grid:
-                equal[row] = (_rows(own) == _rows(under)).all(axis=1)
-    return equal
-
-
-def every_step(line: LinePlan, tensors: Tensors, *, noop: bool) -> bool:
-    """Whether a line's base is also read where no input has anything to add to it.
-
-    noop: of the line's method, `omitted_is_noop`.
-    """
-    base = _stored_base(line)
-    if base is None or not noop:
-        return True
-    under = tensors[base]
-    return under.dtype != line.dtype or Grid.of(under) != Grid.of(tensors[line.like])
-
-
-def _stored_base(line: LinePlan) -> ObjectId | None:
-    """A line's base, if it is a stored tensor as it stands."""
-    return None if line.base is None or line.base.factors is not None else line.base.stored
-
-
 def tree_costs(
     tree: Tree,
     lines: Sequence[LinePlan],
@@ -152,7 +115,7 @@ def tree_costs(
         line = lines[number]
         equal = equal_blocks(line, tensors)
         aligned = Grid.of(tensors[line.like]) == grid
-        base = _stored_base(line)
+        base = stored_base(line)
         under = None if base is None else tensors[base]
         over = [] if under is None or Grid.of(under) != grid else under.block_ids()
         for place, one in enumerate(line.inputs):
@@ -381,10 +344,6 @@ class _Filling:
                 tuple(_places(exact.get(row)) for row in everyone),
                 tuple(_places(coarse.get(row)) for row in everyone),
             )
-
-
-def _rows(tensor: Tensor) -> npt.NDArray[np.uint8]:
-    return np.frombuffer(tensor.blocks, np.uint8).reshape(-1, ID_BYTES)
 
 
 def _whole_bytes(blocks: Sequence[BlockId], options: Options, held: Iterable[BlockId]) -> int:

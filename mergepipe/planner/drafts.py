@@ -15,7 +15,8 @@ from mergepipe.methods.protocol import Method, Need, Scope
 from mergepipe.methods.statistics import COUNTED
 from mergepipe.methods.terms import Scalars
 from mergepipe.objects.merging import Depth, LinePlan, PlanInput
-from mergepipe.planner.costs import Depths, equal_blocks
+from mergepipe.planner.costs import Depths
+from mergepipe.planner.equality import equal_blocks
 from mergepipe.planner.gains import ExpertGains, tensor_gains
 from mergepipe.planner.inputs import Tensors
 from mergepipe.planner.numbers import stored_numbers

@@ -16,8 +16,9 @@ from mergepipe.methods import registry
 from mergepipe.methods.terms import ExpertScalars
 from mergepipe.names import quoted
 from mergepipe.objects.merging import LinePlan, Plan
-from mergepipe.planner.costs import every_step, tree_costs
+from mergepipe.planner.costs import tree_costs
 from mergepipe.planner.drafts import Copied, raw_bytes
+from mergepipe.planner.equality import every_step
 from mergepipe.planner.inputs import ObjectSource, Tensors
 from mergepipe.planner.numbers import scalars_of
 from mergepipe.planner.profiles import Profiles, ProfileTable

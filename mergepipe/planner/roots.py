@@ -9,8 +9,9 @@ import numpy.typing as npt
 from mergepipe.catalog.view import TensorView
 from mergepipe.methods.terms import Scalars
 from mergepipe.objects.merging import Depth, LinePlan
-from mergepipe.planner.costs import NOT_THERE, Bytes, Depths, TensorCosts, every_step, tree_costs
+from mergepipe.planner.costs import NOT_THERE, Bytes, Depths, TensorCosts, tree_costs
 from mergepipe.planner.drafts import Copied, Draft, raw_bytes
+from mergepipe.planner.equality import every_step
 from mergepipe.planner.gains import Floats
 from mergepipe.planner.inputs import Tensors
 from mergepipe.planner.numbers import scalars_of
