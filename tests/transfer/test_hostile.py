@@ -504,7 +504,7 @@ def test_a_remote_that_lies_once_it_is_believed(repo: Repository) -> None:
 
 
 @contextmanager
-def bounded(most: int = 64 << 20) -> Iterator[None]:
+def bounded(most: int = 128 << 20) -> Iterator[None]:
     """No more memory than this is allocated inside."""
     tracemalloc.start()
     try:
