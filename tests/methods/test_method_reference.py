@@ -45,6 +45,19 @@ def test_within_the_bound_of_float64(name, dtype, layout):
         assert_close(case, result)
 
 
+# The others see differences only, or take them element by element.
+ANGLES = [n for n in cases.ALL if n.startswith(("slerp", "nuslerp", "multislerp", "karcher"))]
+
+
+@pytest.mark.parametrize("name", ANGLES)
+def test_models_far_apart(name):
+    # Models of one family are all but parallel: what is done with angles hardly shows.
+    for seed, count in enumerate((2, 3, 5, 8)):
+        for spread in (0.05, 0.5):
+            case = cases.make(name, np.random.default_rng(seed), count, "F32", spread=spread)
+            assert_close(case, merge(case.method, case.unit))
+
+
 @pytest.mark.parametrize("out", ["BF16", "F16", "F32"])
 @pytest.mark.parametrize("name", cases.BOTH)
 def test_fused_and_torch_give_the_same_bytes(name, out):
