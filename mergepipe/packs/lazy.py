@@ -9,7 +9,6 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 from mergepipe.bytestore.local import LocalByteStore, sync_directory
@@ -18,20 +17,16 @@ from mergepipe.ids import PackId
 from mergepipe.packs.far_side import FarSide
 from mergepipe.packs.format import RECORD_HEADER_BYTES, Content
 from mergepipe.packs.index import Location
-from mergepipe.packs.promised import PROMISED, PromisedPack, promised_key
+from mergepipe.packs.promised import PROMISED, PromisedPack, Record, neighbours, promised_key
 from mergepipe.packs.promises import promise
-from mergepipe.packs.reader import PREFIX, SUFFIX, pack_key
+from mergepipe.packs.reader import PREFIX, pack_key, parse_pack_key, parse_pack_name
 from mergepipe.packs.writer import PackWriter
 
-# Neighbours are fetched together up to this: enough to hide a round trip, and more than one such
-# request is under way at a time.
-_RUN_BYTES = 4 << 20
 # A pack may become whole, or be replaced by the other side, while it is read; not for ever.
 _MOST_MOVES = 4
 _BLOCK_BYTES = 512  # what st_blocks counts, whatever the file system's own blocks are
 
-_Record = tuple[PromisedPack, int]
-_Run = list[tuple[_Record, memoryview]]
+_Run = list[tuple[Record, memoryview]]
 
 
 class LazyByteStore(LocalByteStore):
@@ -46,7 +41,7 @@ class LazyByteStore(LocalByteStore):
         self._far = FarSide(connect, remote)
         self._packs: dict[PackId, PromisedPack] = {}
         self._received = 0
-        self._coming: set[_Record] = set()
+        self._coming: set[Record] = set()
         self._arrivals = threading.Condition()
         self._relisting = threading.RLock()
 
@@ -94,7 +89,7 @@ class LazyByteStore(LocalByteStore):
     def size(self, key: str) -> int | None:
         """Length of the value, or None; of a promised pack, what it will be."""
         found = super().size(key)
-        if found is None and (pack := _pack_of(key)) is not None:
+        if found is None and (pack := parse_pack_key(key)) is not None:
             return super().size(promised_key(pack))
         return found
 
@@ -109,7 +104,7 @@ class LazyByteStore(LocalByteStore):
     def delete(self, key: str) -> None:
         """Remove the key; of a promised pack, what came of it."""
         super().delete(key)
-        if (pack := _pack_of(key)) is not None:
+        if (pack := parse_pack_key(key)) is not None:
             super().delete(promised_key(pack))
             self._packs.pop(pack, None)
 
@@ -118,7 +113,7 @@ class LazyByteStore(LocalByteStore):
 
         Side by side: else who reads one after the other waits for each. Raises RemoteUnreachable.
         """
-        missing: dict[_Record, None] = {}
+        missing: dict[Record, None] = {}
         for key, offset, length in ranges:
             if super().size(key) is not None or (pack := self._promised(key)) is None:
                 continue
@@ -133,7 +128,7 @@ class LazyByteStore(LocalByteStore):
 
     def promised(self) -> set[PackId]:
         """Packs of which something may still be with the remote."""
-        found = (_pack_of(PREFIX + key.removeprefix(PROMISED)) for key in super().list(PROMISED))
+        found = (parse_pack_name(key.removeprefix(PROMISED)) for key in super().list(PROMISED))
         return {pack for pack in found if pack is not None and not self._is_own(pack)}
 
     def has_record(self, at: Location) -> bool:
@@ -247,10 +242,10 @@ class LazyByteStore(LocalByteStore):
     # Fetching
 
     def _bring(
-        self, records: Iterable[_Record], *, wanted: bool = False
-    ) -> dict[_Record, memoryview]:
+        self, records: Iterable[Record], *, wanted: bool = False
+    ) -> dict[Record, memoryview]:
         """Fetch records, each once however many threads want it; returns them if `wanted`."""
-        found: dict[_Record, memoryview] = {}
+        found: dict[Record, memoryview] = {}
         todo = list(records)
         while todo:
             with self._arrivals:
@@ -280,8 +275,8 @@ class LazyByteStore(LocalByteStore):
                     found[one] = came
         return found
 
-    def _fetch(self, records: Sequence[_Record]) -> Iterator[tuple[_Record, memoryview]]:
-        runs = list(_runs(records))
+    def _fetch(self, records: Sequence[Record]) -> Iterator[tuple[Record, memoryview]]:
+        runs = list(neighbours(records))
         if len(runs) < 2:
             fetched: Iterable[_Run] = map(self._fetch_run, runs)
         else:
@@ -291,7 +286,7 @@ class LazyByteStore(LocalByteStore):
         for pack in {pack.id: pack for pack, _ in records}.values():
             self._move_if_complete(pack)
 
-    def _fetch_run(self, run: Sequence[_Record]) -> _Run:
+    def _fetch_run(self, run: Sequence[Record]) -> _Run:
         """Neighbouring records in one exchange; those whose checksums hold are kept."""
         pack, first = run[0]
         start, end = pack.start(first), pack.start(run[-1][1] + 1)
@@ -370,7 +365,7 @@ class LazyByteStore(LocalByteStore):
             sync_directory(self.root / folder)
 
     def _promised(self, key: str) -> PromisedPack | None:
-        pack = _pack_of(key)
+        pack = parse_pack_key(key)
         if pack is None:
             return None
         found = self._packs.get(pack)
@@ -394,32 +389,6 @@ class LazyByteStore(LocalByteStore):
 
 class _Moved(Exception):
     """A promised pack is not where it was: whole now, or given up."""
-
-
-def _runs(records: Sequence[_Record]) -> Iterator[list[_Record]]:
-    """Records that lie side by side, in pack order, no run much longer than _RUN_BYTES."""
-    ordered = sorted(records, key=lambda one: (one[0].id, one[1]))
-    run: list[_Record] = ordered[:1]
-    for (before, last), (pack, record) in pairwise(ordered):
-        beside = before is pack and last + 1 == record
-        if not beside or pack.start(record + 1) - pack.start(run[0][1]) > _RUN_BYTES:
-            yield run
-            run = []
-        run.append((pack, record))
-    if run:
-        yield run
-
-
-def _pack_of(key: str) -> PackId | None:
-    """The pack that a key names, or None."""
-    name = key[len(PREFIX) : -len(SUFFIX)]
-    if not (key.startswith(PREFIX) and key.endswith(SUFFIX) and len(name) == 64):
-        return None
-    try:
-        pack = PackId(bytes.fromhex(name))
-    except ValueError:
-        return None
-    return pack if pack_key(pack) == key else None
 
 
 def _sync_file(path: Path) -> None:

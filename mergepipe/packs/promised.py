@@ -7,6 +7,9 @@ if its checksum holds, so there is no list of them that could be wrong.
 
 from array import array
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import TypeAlias
 
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import Corruption
@@ -22,6 +25,9 @@ from mergepipe.packs.format import (
 from mergepipe.packs.reader import pack_key, read_exactly, read_footer
 
 PROMISED = "promised/"
+# Neighbours are fetched together up to this: enough to hide a round trip, and more than one such
+# request is under way at a time.
+_RUN_BYTES = 4 << 20
 
 
 def promised_key(pack: PackId) -> str:
@@ -102,3 +108,21 @@ class PromisedPack:
             return False
         sealed = self.header(record).sealed(digest(data[RECORD_HEADER_BYTES:]))
         return sealed == data[:RECORD_HEADER_BYTES]
+
+
+Record: TypeAlias = tuple[PromisedPack, int]
+"""A record, by its pack and its number there."""
+
+
+def neighbours(records: Sequence[Record]) -> Iterator[list[Record]]:
+    """Records that lie side by side, in pack order, no run much longer than 4 MiB."""
+    ordered = sorted(records, key=lambda one: (one[0].id, one[1]))
+    run: list[Record] = ordered[:1]
+    for (before, last), (pack, record) in pairwise(ordered):
+        beside = before is pack and last + 1 == record
+        if not beside or pack.start(record + 1) - pack.start(run[0][1]) > _RUN_BYTES:
+            yield run
+            run = []
+        run.append((pack, record))
+    if run:
+        yield run

@@ -20,6 +20,7 @@ from mergepipe.packs.format import (
 
 PREFIX = "packs/"
 SUFFIX = ".pack"
+_HEX = frozenset("0123456789abcdef")
 _CHUNK_BYTES = 1 << 20
 _RECORD_KIND = {Content.BLOCKS: RecordKind.BLOCK, Content.OBJECTS: RecordKind.OBJECT}
 
@@ -29,19 +30,23 @@ def pack_key(pack: PackId) -> str:
     return f"{PREFIX}{pack.hex()}{SUFFIX}"
 
 
+def parse_pack_key(key: str) -> PackId | None:
+    """The pack of a key (`packs/<64 hex>.pack`), or None for any other."""
+    return parse_pack_name(key.removeprefix(PREFIX)) if key.startswith(PREFIX) else None
+
+
+def parse_pack_name(name: str) -> PackId | None:
+    """The pack of a file name (`<64 hex>.pack`), or None for any other."""
+    stem = name.removesuffix(SUFFIX)
+    if stem == name or len(stem) != 64 or not set(stem) <= _HEX:
+        return None
+    return PackId(bytes.fromhex(stem))
+
+
 def pack_ids(store: ByteStore) -> list[PackId]:
     """Every pack the store lists, sorted."""
-    found = []
-    for key in store.list(PREFIX):
-        name = key[len(PREFIX) : -len(SUFFIX)]
-        if key.endswith(SUFFIX) and len(name) == 64:
-            try:
-                pack = PackId(bytes.fromhex(name))
-            except ValueError:
-                continue  # not ours: a stray file in packs/
-            if pack_key(pack) == key:
-                found.append(pack)
-    return found
+    found = (parse_pack_key(key) for key in store.list(PREFIX))
+    return [pack for pack in found if pack is not None]  # None: a stray file in packs/
 
 
 def read_exactly(store: ByteStore, key: str, offset: int, length: int) -> bytearray:

@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mergepipe.ids import PackId
+from mergepipe.packs.reader import SUFFIX, parse_pack_name
 
 FOLDER = "incoming/"
-SUFFIX = ".pack"
 STALE_AFTER_S = 7 * 24 * 3600
-_HEX = frozenset("0123456789abcdef")
 
 
 def incoming_packs(directory: Path) -> Iterator[tuple[PackId, os.stat_result]]:
@@ -42,11 +41,3 @@ def stale_packs(directory: Path, now_s: float) -> list[tuple[PackId, int]]:
 def incoming_key(pack: PackId) -> str:
     """Where a quarantined pack lies."""
     return f"{FOLDER}{pack.hex()}{SUFFIX}"
-
-
-def parse_pack_name(name: str) -> PackId | None:
-    """The pack of a file name (`<64 hex>.pack`), or None for any other."""
-    stem = name.removesuffix(SUFFIX)
-    if stem == name or len(stem) != 64 or not set(stem) <= _HEX:
-        return None
-    return PackId(bytes.fromhex(stem))

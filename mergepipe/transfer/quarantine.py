@@ -19,13 +19,20 @@ from mergepipe.errors import Corruption, MergepipeError, RemoteRefused
 from mergepipe.ids import PackId, digest
 from mergepipe.packs.format import RECORD_HEADER_BYTES, RecordHeader, RecordKind
 from mergepipe.packs.index import Index, PackEntry
-from mergepipe.packs.reader import PREFIX, pack_key, read_footer
+from mergepipe.packs.reader import (
+    PREFIX,
+    pack_key,
+    parse_pack_name,
+    read_footer,
+)
+from mergepipe.packs.reader import (
+    parse_pack_key as parse_pack_key,
+)
 from mergepipe.packs.storage import Storage
 from mergepipe.repository.incoming import (
     FOLDER,
     incoming_key,
     incoming_packs,
-    parse_pack_name,
     stale_packs,
 )
 from mergepipe.sizes import format_size
@@ -268,11 +275,6 @@ class IncomingPacks:
     def delete(self, key: str) -> None:
         """Remove a key."""
         self._local.delete(_moved(key))
-
-
-def parse_pack_key(key: str) -> PackId | None:
-    """The pack of a key (`packs/<64 hex>.pack`), or None for any other."""
-    return parse_pack_name(key.removeprefix(PREFIX)) if key.startswith(PREFIX) else None
 
 
 def _moved(key: str) -> str:
