@@ -157,6 +157,8 @@ class ReceivingStore:
             except BaseException:
                 writer.abort()
                 raise
+            if self._store.size(key) is not None:  # sent twice at once, and one was taken in
+                self._quarantine.remove([pack])
 
     def _look(self, pack: PackId, offsets: Sequence[int], arrived: Sequence[Arrived]) -> None:
         """Decode what can be decoded while more comes in. Raises Corruption naming a block."""

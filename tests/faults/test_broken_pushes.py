@@ -42,4 +42,5 @@ def test_many_pushes(scheme: str, kind: str, runs: int, folder: Path) -> None:
     tally = broken_pushes(scheme, [KINDS[kind]], folder, runs, seed=len(kind) * 1000 + runs)
     assert tally["runs"] == runs
     assert tally["struck"] >= runs // 2
-    assert 0 < tally["gave up"] < runs
+    assert tally["gave up"] < runs
+    assert tally["gave up"] or scheme == "s3"  # whose library tries again as it likes

@@ -62,6 +62,40 @@ def test_races(scheme: str, runs: int, faulty: bool, folder: Path) -> None:
         assert tally["done"] and tally["RefMoved"]
 
 
+@pytest.mark.parametrize(
+    ("scheme", "runs"),
+    [
+        ("file", 3),
+        ("forked", 3),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in LONG),
+    ],
+)
+def test_the_same_from_three(scheme: str, runs: int, folder: Path) -> None:
+    """The same packs at once, to one ref or to three: everybody gets through."""
+    tally = Tally(f"the same from three {scheme}")
+    for world, numbers in worlds(scheme, folder, runs, seed=43):
+        for number in numbers:
+            tip = world.models.tune()
+            one = bool(world.chance.random() < 0.5)
+            refs = [f"refs/heads/same-{number}-{0 if one else at}" for at in range(3)]
+            before = world.place.refs()
+            children = [
+                Child(push_in_child, world.folder / "source", world.place, [Wanted(ref, tip)])
+                for ref in refs
+            ]
+            for child in children:
+                child.wait_until_it_begins()
+            for child in children:
+                child.go()
+            ended = [child.finish() for child in children]
+            assert ended == ["done"] * 3
+            goal: dict[str, ObjectId | None] = dict.fromkeys(refs, tip)
+            world.check(before, goal, goal)
+            world.check_nothing_is_left()
+            tally.note("runs", "one ref" if one else "three refs")
+    tally.show()
+
+
 def _race(world: World, rival: Models, number: int, *, faulty: bool) -> list[str]:
     """One race; how the two ended."""
     chance = world.chance
