@@ -14,6 +14,13 @@ from urllib.parse import quote
 
 from mergepipe.bytestore import wire
 from mergepipe.bytestore.http_connection import Connections, paced
+from mergepipe.bytestore.http_replies import (
+    PROTOCOL,
+    PROTOCOL_HEADER,
+    checked_range,
+    read_body,
+    read_reply,
+)
 from mergepipe.bytestore.pace import IDLE_S, Pace
 from mergepipe.bytestore.protocol import Buffer, ByteWriter
 from mergepipe.bytestore.retries import Retries
@@ -27,13 +34,8 @@ from mergepipe.errors import (
 )
 from mergepipe.names import quoted
 
-PROTOCOL_HEADER = "Mergepipe-Protocol"
-PROTOCOL = "1"
-STILL_WORKING = b"\xc0"
-
 # RFC 6750, section 2.1. Anything else could end the header and begin another.
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 _GONE_FOR_NOW = frozenset((408, 429, 500, 502, 503, 504))
 _PROGRESS_BYTES = 1 << 20
 
@@ -89,7 +91,7 @@ class HttpByteStore:
         limit = wire.largest_value(key)
 
         def take(response: http.client.HTTPResponse, pace: Pace) -> bytes | None:
-            return None if response.status == 404 else _body(response, limit)
+            return None if response.status == 404 else read_body(response, limit)
 
         return self._ask("GET", _value(key), take, limit, missing=True)
 
@@ -110,7 +112,7 @@ class HttpByteStore:
             if response.status in (404, 416):
                 ended = True
                 return response.status == 416
-            count, total = _checked_range(response, offset + done, len(out) - done)
+            count, total = checked_range(response, offset + done, len(out) - done)
             ended = offset + done + count == total
             end = done + count
             while done < end:
@@ -155,7 +157,7 @@ class HttpByteStore:
             some = ids[at : at + wire.MOST_IDS]
             body = wire.encode(some)
             reply = self._ask(
-                "POST", "/v1/holds", _reply, wire.MOST_IDS + wire.LARGEST_REPLY, body=body
+                "POST", "/v1/holds", read_reply, wire.MOST_IDS + wire.LARGEST_REPLY, body=body
             )
             found += wire.parse_holds(reply, some)
         return found
@@ -183,7 +185,7 @@ class HttpByteStore:
 
     def put(self, key: str, value: Buffer) -> None:
         """Write or replace a small value."""
-        self._ask("PUT", _value(key), _reply, wire.LARGEST_REPLY, body=bytes(value))
+        self._ask("PUT", _value(key), read_reply, wire.LARGEST_REPLY, body=bytes(value))
 
     def compare_and_swap(self, key: str, old: bytes | None, new: bytes | None) -> bool:
         """Replace `old` by `new` if the value is `old`; a lost reply is looked up."""
@@ -198,16 +200,16 @@ class HttpByteStore:
             tries += 1
             return wire.encode(wire.SwapRequest(key, old, new, write_id, again=tries > 1))
 
-        reply = self._ask("POST", "/v1/swap", _reply, wire.LARGEST_REPLY, body=body)
+        reply = self._ask("POST", "/v1/swap", read_reply, wire.LARGEST_REPLY, body=body)
         return wire.parse(reply, wire.SwapReply, "an answer to a swap").swapped
 
     def delete(self, key: str) -> None:
         """Remove the key."""
-        self._ask("DELETE", _value(key), _reply, wire.LARGEST_REPLY)
+        self._ask("DELETE", _value(key), read_reply, wire.LARGEST_REPLY)
 
     def _listing(self, what: str, prefix: str) -> bytes:
         def take(response: http.client.HTTPResponse, pace: Pace) -> bytes:
-            return _body(response, wire.LARGEST_LISTING)
+            return read_body(response, wire.LARGEST_LISTING)
 
         path = f"/v1/{what}?prefix={quote(prefix, safe='/')}"
         return self._ask("GET", path, take, wire.LARGEST_LISTING)
@@ -216,7 +218,9 @@ class HttpByteStore:
         pauses = self._retries.pauses()
         while True:
             try:
-                self._ask("PUT", _value(key), _reply, wire.LARGEST_REPLY, body=writer, again=False)
+                self._ask(
+                    "PUT", _value(key), read_reply, wire.LARGEST_REPLY, body=writer, again=False
+                )
             except _Broken as error:
                 pause = next(pauses, None)
                 if pause is None:
@@ -334,7 +338,7 @@ class HttpByteStore:
     def _refusal(self, response: http.client.HTTPResponse, ours: bool) -> MergepipeError:
         status = response.status
         if ours:
-            body = _body(response, wire.LARGEST_REPLY)
+            body = read_body(response, wire.LARGEST_REPLY)
             if body:
                 return wire.error_from(wire.parse(body, wire.ErrorReply, "an error"))
         if status in (401, 403, 407):
@@ -373,48 +377,3 @@ def _send_spooled(connection: http.client.HTTPConnection, body: SpoolWriter) -> 
         return
     for piece in body.pieces():
         paced(connection).sendall(piece)
-
-
-def _body(response: http.client.HTTPResponse, limit: int) -> bytes:
-    """The whole body, whose length is known. Raises RemoteRefused if not, or beyond `limit`."""
-    length = response.length
-    if length is None:
-        raise RemoteRefused("the remote does not say how long its reply is")
-    if length > limit:
-        raise RemoteRefused(f"the remote sends {length:,} bytes, of which {limit:,} fit")
-    found = response.read(length)
-    if len(found) != length:
-        raise ConnectionError("the reply was cut off")
-    return found
-
-
-def _reply(response: http.client.HTTPResponse, pace: Pace) -> bytes:
-    """The answer to a write, which may have taken a while: nil bytes come before it until then."""
-    if response.length is None and response.headers.get("Transfer-Encoding") is None:
-        raise RemoteRefused("the remote does not say where its reply ends")
-    while (first := response.read(1)) == STILL_WORKING:
-        pace.alive()
-    most = wire.MOST_IDS + wire.LARGEST_REPLY
-    reply = first + response.read(most)  # as much as there is: its length need not be known
-    if response.read(1):
-        raise RemoteRefused(f"the remote sends more than {most:,} bytes")
-    if response.length:
-        raise ConnectionError("the reply was cut off")
-    # A reply that began with nils could not have another status any more.
-    if first and first[0] & 0xF0 == 0x80 and b"kind" in reply[:16]:
-        raise wire.error_from(wire.parse(reply, wire.ErrorReply, "an error"))
-    return reply
-
-
-def _checked_range(response: http.client.HTTPResponse, first: int, wanted: int) -> tuple[int, int]:
-    """How many bytes come, and how long the whole value is. Raises RemoteRefused for others."""
-    found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
-    if response.status != 206 or found is None:
-        raise RemoteRefused("the remote does not send the range it was asked for")
-    start, last, total = (int(each) for each in found.groups())
-    count = last - start + 1
-    fits = start == first and 0 < count <= wanted and last < total
-    whole = count == wanted or last == total - 1
-    if not (fits and whole and response.length == count):
-        raise RemoteRefused("the remote does not send the range it was asked for")
-    return count, total

@@ -1,7 +1,6 @@
 """A byte store over http, as a Starlette application (docs/format-remote.md, "http")."""
 
 import asyncio
-import contextlib
 import logging
 import re
 import threading
@@ -15,12 +14,10 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import Receive, Send
-from starlette.types import Scope as AsgiScope
 
 from mergepipe.bytestore import wire
-from mergepipe.bytestore.http import PROTOCOL, PROTOCOL_HEADER, STILL_WORKING
-from mergepipe.bytestore.pace import IDLE_S, Pace
+from mergepipe.bytestore.http_replies import PROTOCOL, PROTOCOL_HEADER, STILL_WORKING
+from mergepipe.bytestore.pace import IDLE_S
 from mergepipe.bytestore.protocol import ByteStore, ByteWriter
 from mergepipe.errors import (
     AuthenticationError,
@@ -29,11 +26,11 @@ from mergepipe.errors import (
     NoSpace,
     UsageError,
 )
+from mergepipe.transfer.serving.http_bodies import Piecewise, body_of, drain, whole_body
 from mergepipe.transfer.serving.offer import Offer, ReadOnly, TooLarge, is_published
 from mergepipe.transfer.serving.surface import REPOSITORY, Surface
 from mergepipe.transfer.serving.tokens import Scope, Tokens
 
-_PIECE_BYTES = 1 << 20
 _THREADS = 32
 _SWAPS = 4
 _HEARTBEAT_S = 5.0
@@ -41,8 +38,6 @@ _LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.IGNORECASE
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{1,18})")
 _LARGEST_REQUEST = wire.MOST_IDS * (wire.ID_BYTES + 2) + 16
 _HEADERS = {PROTOCOL_HEADER: PROTOCOL, "Cache-Control": "no-store"}
-
-_BODY_READ = "mergepipe.body_read"
 
 _log = logging.getLogger("mergepipe.serve")
 Result = TypeVar("Result")
@@ -108,7 +103,7 @@ class Service:
                 if not isinstance(error, MergepipeError | FileNotFoundError):
                     _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
                 if not isinstance(error, TooLarge):
-                    await self._drain(request)
+                    await drain(request, self._idle_s)
                 return _error(_status(error), wire.error_reply(error), _has_body(request))
 
         return guarded
@@ -151,7 +146,18 @@ class Service:
         headers["Content-Length"] = str(end - first)
         if request.method == "HEAD":
             return Response(headers=headers)
-        return _Piecewise(self, key, first, end, 200 if asked is None else 206, headers)
+
+        def read(begin: int, stop: int) -> Awaitable[bytearray]:
+            return self._call(self._piece, key, begin, stop)
+
+        status = 200 if asked is None else 206
+        return Piecewise(read, first, end, status, headers, self._idle_s)
+
+    def _piece(self, key: str, begin: int, end: int) -> bytearray:
+        piece = bytearray(end - begin)
+        if self._offer.read_into(key, begin, memoryview(piece)) != len(piece):
+            raise OSError(f"{key} became shorter")
+        return piece
 
     async def _put(self, request: Request) -> Response:
         key = _key(request)
@@ -159,7 +165,7 @@ class Service:
         self._offer.check_upload(key, int(declared) if declared.isdigit() else 0)
         limit = wire.largest_value(key)
         if not is_published(key):
-            data = b"".join([each async for some in self._body(request, limit) for each in some])
+            data = await whole_body(request, limit, self._idle_s)
             return await self._answer(lambda: self._offer.put(key, data), _nothing, 201)
         writer = await self._call(self._offer.create)
         try:
@@ -176,7 +182,7 @@ class Service:
         writing: asyncio.Future[None] | None = None
         failure: MergepipeError | OSError | None = None
         try:
-            async for pieces in self._body(request, limit):
+            async for pieces in body_of(request, limit, self._idle_s):
                 if writing is not None:
                     try:
                         await writing
@@ -193,16 +199,6 @@ class Service:
                 await asyncio.wait([writing])
         if failure is not None:
             raise failure
-
-    async def _drain(self, request: Request) -> None:
-        """Read what is still coming: who is cut off while sending does not hear why."""
-        declared = request.headers.get("content-length", "0")
-        if request.scope.get(_BODY_READ):
-            return  # waiting for more would be waiting for the client to go away
-        if declared.isdigit() and 0 < int(declared) <= wire.LARGEST_PACK:
-            with contextlib.suppress(TimeoutError, ClientDisconnect, TooLarge):
-                async for _ in self._body(request, wire.LARGEST_PACK):
-                    pass
 
     async def _delete(self, request: Request) -> Response:
         key = _key(request)
@@ -267,86 +263,11 @@ class Service:
         return StreamingResponse(slowly(), 200, headers=_HEADERS)
 
     async def _document(self, request: Request, kind: type[Result]) -> Result:
-        pieces = self._body(request, _LARGEST_REQUEST)
-        body = b"".join([each async for some in pieces for each in some])
+        body = await whole_body(request, _LARGEST_REQUEST, self._idle_s)
         try:
             return msgspec.msgpack.decode(body, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise UsageError(f"a request that cannot be read: {error}") from error
-
-    async def _body(self, request: Request, limit: int) -> AsyncIterator[list[bytes]]:
-        """The body, about 1 MiB at a time, as long as it keeps coming."""
-        pace = Pace(self._idle_s)
-        pieces: list[bytes] = []
-        waiting = total = 0
-        more = True
-        while more:
-            async with asyncio.timeout(pace.left()):
-                message = await request.receive()
-            if message["type"] == "http.disconnect":
-                raise ClientDisconnect
-            data = message.get("body", b"")
-            more = message.get("more_body", False)
-            request.scope[_BODY_READ] = not more
-            total += len(data)
-            if total > limit:
-                raise TooLarge(f"a request has at most {limit:,} bytes")
-            pace.moved(len(data))
-            pieces.append(data)
-            waiting += len(data)
-            if waiting >= _PIECE_BYTES:
-                yield pieces
-                pieces, waiting = [], 0
-        if waiting:
-            yield pieces
-
-
-class _Piecewise(Response):
-    """A range of a value, read a piece ahead of what is being sent."""
-
-    def __init__(
-        self,
-        service: Service,
-        key: str,
-        first: int,
-        end: int,
-        status: int,
-        headers: dict[str, str],
-    ) -> None:
-        super().__init__(status_code=status, headers=headers)
-        self._service = service
-        self._key = key
-        self._first = first
-        self._end = end
-
-    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        start = {"type": "http.response.start", "status": self.status_code}
-        await send({**start, "headers": self.raw_headers})
-        pace = Pace(self._service._idle_s)
-        at = self._first
-        coming = self._read(at)
-        try:
-            while at < self._end:
-                piece = await coming
-                at += len(piece)
-                if at < self._end:
-                    coming = self._read(at)
-                async with asyncio.timeout(pace.left()):
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-                pace.restart()
-        finally:
-            if not coming.done():
-                await asyncio.wait([coming])
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    def _read(self, at: int) -> "asyncio.Future[bytearray]":
-        return asyncio.ensure_future(self._service._call(self._piece, at))
-
-    def _piece(self, at: int) -> bytearray:
-        piece = bytearray(min(_PIECE_BYTES, self._end - at))
-        if self._service._offer.read_into(self._key, at, memoryview(piece)) != len(piece):
-            raise OSError(f"{self._key} became shorter")
-        return piece
 
 
 def application(
