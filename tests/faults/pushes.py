@@ -12,10 +12,14 @@ import numpy as np
 
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import RemoteUnreachable
-from mergepipe.ids import ObjectId
+from mergepipe.ids import BlockId, ObjectId, PackId
+from mergepipe.packs.format import RecordHeader
+from mergepipe.packs.index import View
+from mergepipe.packs.reader import read_footer
 from mergepipe.repository.layout import DIRECTORY
 from mergepipe.transfer.push import Source, push
 from mergepipe.transfer.push_refs import Decision, Wanted
+from mergepipe.transfer.quarantine import Quarantine
 
 from .limits import Tally, soon, within_limit
 from .places import CALM, HASTY, Make, Patience, Place, places
@@ -42,6 +46,8 @@ class World:
         self.proxy: Proxy | None = None
         self.usual = Traffic(0, 0, 0, ())
         self._others: list[str] = []
+        self.left = 0
+        """Packs found in quarantine when all was done."""
 
     @contextmanager
     def connected(self) -> Iterator["World"]:
@@ -119,11 +125,21 @@ class World:
         return now
 
     def check_nothing_is_left(self) -> None:
-        """Neither quarantined packs nor unfinished ones, once servers have noticed."""
+        """No unfinished packs, once servers have noticed, and none in quarantine that matters.
+
+        Whoever was killed after copying what was needed out of a pack leaves it, for gc to remove.
+        """
+        if self.place.bucket:
+            return
         directory = self.place.folder / DIRECTORY
-        if not self.place.bucket:
-            assert list(directory.glob("incoming/*.pack")) == []
-            assert soon(lambda: not _files(directory / "tmp")), _files(directory / "tmp")
+        assert soon(lambda: not _files(directory / "tmp")), _files(directory / "tmp")
+        left = [PackId(bytes.fromhex(path.stem)) for path in directory.glob("incoming/*.pack")]
+        self.left += len(left)
+        if left:
+            with self.place.opened() as repo, Quarantine(directory) as quarantine:
+                for pack in left:
+                    _, records = read_footer(quarantine.packs, pack)
+                    assert repo.storage.ask(partial(_has_all, records=records)), "not taken in"
 
     def aside_bytes(self, traffic: Traffic) -> int:
         """What may have gone to the server that was no pack."""
@@ -148,6 +164,13 @@ class World:
             spent = self.proxy.traffic.up - sum(line.sizes.values())
             assert spent < self.aside_bytes(self.proxy.traffic), spent
         return line
+
+
+def _has_all(view: View, records: Sequence[tuple[RecordHeader, int]]) -> bool:
+    return all(
+        view.object(ObjectId(header.id)) is not None or view.has_block(BlockId(header.id))
+        for header, _ in records
+    )
 
 
 def _files(folder: Path) -> list[str]:

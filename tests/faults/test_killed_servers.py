@@ -141,6 +141,7 @@ def _killed(world: World, numbers: range, servers: Servers, tally: Tally) -> Non
             world.finish(wanted)
     finally:
         collector.go()
+    tally.note(*["packs left in quarantine"] * world.left)
     ended = collector.finish()
     assert ended == "done", ended
 
