@@ -288,7 +288,14 @@ class Planning(Importing):
 
     def _check_names(self, named: Sequence[str], store: bool) -> None:
         """Every name, before the first import reads anything."""
+        from mergepipe.api.catalog import as_path
+
         paths = [text for text in named if self._is_path(text)]
+        for text in paths:
+            if as_path(text).suffix in (".yaml", ".yml") and as_path(text).is_file():
+                raise UsageError(
+                    f"{quoted(text)} is no model", f"a recipe goes in as --recipe {text}"
+                )
         if paths and not store:
             raise not_imported(paths[0])
 

@@ -4,6 +4,7 @@ A directory that was never imported is looked at before it is: names, shapes and
 its headers, so that a recipe that cannot be merged is refused before hours of reading.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,7 +66,7 @@ class RecipeModels:
         if location is None:
             raise MergeInputError(
                 f"{quoted(path)} is no revision here, and no directory",
-                "nothing is downloaded: commit the model, or put it beside the recipe",
+                _not_here(path),
             )
         sources = scan(location)
         known = self._imported.get(location)
@@ -243,3 +244,15 @@ class StoredModels(RecipeModels):
         )
         self.read_bytes += made.read_bytes
         return made.tensors
+
+
+def _not_here(path: str) -> str:
+    """What to do about a model that is nowhere. `org/name` is how the hub calls its models."""
+    if re.fullmatch(r"[\w][\w.-]*/[\w][\w.-]*", path, re.ASCII):
+        return (
+            "nothing is downloaded: `mp commit hf://"
+            + path
+            + " -b NAME` stores a model of the hub, "
+            "and NAME stands for it in the recipe"
+        )
+    return "nothing is downloaded: commit the model, or put it beside the recipe"

@@ -100,10 +100,13 @@ class Recipes(Merging):
 
         options.check()
         read, directory = _read(recipe)
+        # Told at once: a key that nobody knows is often why something is missing below.
+        for warning in read.warnings:
+            told(f"warning: {warning}")
         check(read)
         models = RecipeModels(self, directory)
         looked = expand(read, models, models, models, allow_missing=options.allow_missing)
-        for warning in looked.warnings:
+        for warning in looked.warnings[len(read.warnings) :]:
             told(f"warning: {warning}")
         if not store:
             if models.unknown:

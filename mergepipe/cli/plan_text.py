@@ -116,6 +116,10 @@ def _conclusions(document: PlanDocument, budget: str | None) -> list[str]:
         lines.append(
             f"the L2 norm of what is omitted or estimated is {number(document.omitted_norm)}"
         )
+    if sum(one.bytes_planned for one in document.experts) > planned:
+        lines.append(
+            "blocks that several experts lean on count for each of them, in the total once"
+        )
     base = f"besides, {format_size(document.base_bytes_planned)} of the base"
     lines.append(base if document.base_bytes_planned else "nothing of a base is read")
     for read, what in (

@@ -13,7 +13,7 @@ from mergepipe.errors import AmbiguousRevision, InvalidRefName, MissingObject, R
 from mergepipe.ids import ID_BYTES, ObjectId
 from mergepipe.objects.records import Commit
 from mergepipe.repository.reflog import settled
-from mergepipe.repository.refnames import HEADS, IMPORTS, TAGS, check_ref_name, short_name
+from mergepipe.repository.refnames import HEADS, IMPORTS, REMOTES, TAGS, check_ref_name, short_name
 from mergepipe.repository.refs import HEAD, RefStore
 
 SHORTEST_PREFIX = 4
@@ -234,5 +234,18 @@ def _unreadable(text: str) -> RevisionNotFound:
 def _not_found(text: str, name: str, refs: RefStore) -> RevisionNotFound:
     names = [short_name(ref) for ref in (*refs.names(HEADS), *refs.names(TAGS))]
     near = difflib.get_close_matches(name, names or [HEAD], 1)
-    hint = f"did you mean {near[0]}?" if near else "`mp branch` and `mp tag` list what there is"
+    there = [short_name(ref) for ref in refs.names(REMOTES)]
+    same = [each for each in there if each.partition("/")[2] == name]
+    if same:
+        hint = f"there is {same[0]}: `mp branch {name} {same[0]}` makes one here of it"
+    elif near := near or _near_there(name, there):
+        hint = f"did you mean {near[0]}?"
+    else:
+        hint = "`mp branch --all` and `mp tag` list what there is"
     return RevisionNotFound(f"no branch, tag or commit is called {text!r}", hint)
+
+
+def _near_there(name: str, there: Sequence[str]) -> list[str]:
+    """The branch of a remote, as `origin/x`, that is called most like `name` or has such an end."""
+    ends = {each.partition("/")[2]: each for each in there}
+    return [ends.get(near, near) for near in difflib.get_close_matches(name, [*there, *ends], 1)]

@@ -56,7 +56,7 @@ def find_remote(
     if not any(letter in wanted for letter in ":/"):
         raise UsageError(
             f"no remote is called {quoted(wanted)}",
-            f"there are {', '.join(remotes)}" if remotes else f"mp remote add {wanted} URL",
+            f"the remotes are: {', '.join(remotes)}" if remotes else f"mp remote add {wanted} URL",
         )
     return "", check_remote_url(wanted)
 

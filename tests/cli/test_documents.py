@@ -57,6 +57,7 @@ ID = re.compile("[0-9a-f]{64}")
         (["switch", "two"], SwitchDocument),
         (["reset", "HEAD"], ResetDocument),
         (["branch"], list[BranchDocument]),
+        (["branch", "--all"], list[BranchDocument]),
         (["branch", "side"], BranchDocument),
         (["branch", "-d", "two", "-f"], BranchDocument),
         (["tag"], list[TagDocument]),

@@ -51,3 +51,24 @@ def test_history_loads_no_transport(committed: Path) -> None:
         [sys.executable, "-c", program], cwd=committed, capture_output=True, text=True, check=True
     )
     assert done.stdout.endswith("[]\n"), done.stdout
+
+
+def test_branches_of_remotes_are_listed(committed: Path, tmp_path: Path, mp: Mp) -> None:
+    assert mp("branch", "-r").out == ""
+    assert "mp fetch" in mp("branch", "-r").err
+    mp("init", "../there")
+    mp("remote", "add", "origin", "../there")
+    mp("push", "origin", "main:theirs")
+    tip = mp("log", "--json").document[0]["commit"]
+    theirs = {"name": "origin/theirs", "commit": tip, "current": False, "remote": "origin"}
+    main = {"name": "main", "commit": tip, "current": True, "remote": None}
+    assert mp("branch", "-r", "--json").document == [theirs]
+    assert mp("branch", "--json").document == [main]
+    assert mp("branch", "--all", "--json").document == [main, theirs]
+    assert [line.split()[:2] for line in mp("branch", "-a").out.splitlines()] == [
+        ["*", "main"],
+        ["origin/theirs", tip[:12]],
+    ]
+    assert "mp branch theirs origin/theirs" in mp("switch", "theirs", expect=1).err
+    assert "mp branch theirs" in mp("branch", "-r", "theirs", expect=2).err
+    assert "mp push REMOTE :theirs" in mp("branch", "-r", "-d", "theirs", expect=2).err

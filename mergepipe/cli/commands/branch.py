@@ -1,6 +1,6 @@
 """`mp branch`: list, make and remove branches."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -10,23 +10,34 @@ from mergepipe.cli.command import command
 from mergepipe.cli.panels import HISTORY
 from mergepipe.cli.parameters import Delete, RevisionOrHead
 from mergepipe.cli.session import Session
-from mergepipe.cli.text import short, table, title
+from mergepipe.cli.text import ABBREVIATED, short, table, title
 from mergepipe.errors import UsageError
+from mergepipe.ids import ObjectId
+
+if TYPE_CHECKING:
+    from mergepipe.repository.refs import RefStore
 
 
 class BranchDocument(msgspec.Struct, frozen=True):
-    """A branch; `mp branch --json` lists them. `current`: HEAD is on it."""
+    """A branch; `mp branch --json` lists them.
+
+    current  HEAD is on it
+    remote   the remote that had it at the last fetch or push; null for one of this repository
+    """
 
     name: str
     commit: str
     current: bool
+    remote: str | None = None
 
 
 def add(app: typer.Typer) -> None:
     """Register the command."""
     examples = """
         mp branch                  list them
+        mp branch -r               those that remotes had at the last fetch
         mp branch try code~1       make one at a commit
+        mp branch code origin/code one here of one there
         mp branch -d try           remove it
     """
     command(app, "branch", HISTORY, examples=examples)(branch)
@@ -48,13 +59,34 @@ def branch(
             show_default=False,
         ),
     ] = False,
+    remotes: Annotated[
+        bool,
+        typer.Option(
+            "--remotes",
+            "-r",
+            help="List those that remotes had when last asked.",
+            show_default=False,
+        ),
+    ] = False,
+    everything: Annotated[
+        bool,
+        typer.Option("--all", "-a", help="List those here, then those.", show_default=False),
+    ] = False,
 ) -> None:
     """List the branches, make one at REV, or remove one. HEAD stays; see `mp switch`."""
+    listing = remotes or everything
     if name is None:
         if delete:
             raise UsageError("which branch?", "mp branch -d NAME")
-        _list(session)
+        _list(session, here=everything or not remotes, remotes=listing)
         return
+    if listing:
+        raise UsageError(
+            "--remotes and --all list branches, and take no name",
+            f"mp push REMOTE :{name} removes one there"
+            if delete
+            else f"mp branch {name} REMOTE/{name} makes one here of one there",
+        )
     with session.repository() as repository:
         if delete:
             identity = repository.delete_branch(name, force=force)
@@ -66,25 +98,19 @@ def branch(
     session.emit(document, "" if session.quiet else text)
 
 
-def _list(session: Session) -> None:
-    from mergepipe.repository.refnames import HEADS
-
+def _list(session: Session, *, here: bool, remotes: bool) -> None:
     with session.repository() as repository:
         head = repository.refs.head()
-        found = repository.refs.list(HEADS)
-        documents = [
-            BranchDocument(ref.removeprefix(HEADS), identity.hex(), ref == head.branch)
-            for ref, identity in found.items()
-        ]
+        documents = _documents(repository.refs, here=here, remotes=remotes)
         rows = [
             (
                 ("* " if document.current else "  ") + document.name,
-                short(identity),
-                title(repository.objects.commit(identity).message),
+                document.commit[:ABBREVIATED],
+                title(repository.objects.commit(ObjectId(bytes.fromhex(document.commit))).message),
             )
-            for document, identity in zip(documents, found.values(), strict=True)
+            for document in documents
         ]
-    if head.branch is None and head.commit is not None:
+    if here and head.branch is None and head.commit is not None:
         rows.insert(0, ("* (detached HEAD)", short(head.commit), ""))
     lines = table(rows).splitlines() if rows else []
     text = "\n".join(
@@ -92,4 +118,26 @@ def _list(session: Session) -> None:
     )
     session.emit(documents, text)
     if not rows:
-        session.say("no branches yet: the first commit makes one")
+        session.say(
+            "no branches yet: the first commit makes one"
+            if here
+            else "nothing known of any remote's branches yet: mp fetch brings them"
+        )
+
+
+def _documents(refs: "RefStore", *, here: bool, remotes: bool) -> list[BranchDocument]:
+    from mergepipe.repository.refnames import HEADS, REMOTES
+
+    current = refs.head().branch
+    found = []
+    if here:
+        found += [
+            BranchDocument(ref.removeprefix(HEADS), identity.hex(), ref == current)
+            for ref, identity in refs.list(HEADS).items()
+        ]
+    if remotes:
+        for ref, identity in refs.list(REMOTES).items():
+            name = ref.removeprefix(REMOTES)
+            remote = name.partition("/")[0]
+            found.append(BranchDocument(name, identity.hex(), current=False, remote=remote))
+    return found

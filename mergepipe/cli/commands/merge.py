@@ -203,9 +203,13 @@ def _check_target(repository: "Repository", branch: str | None, out: Path | None
 
 
 def _message(made: PricedPlan, recipe: Path | None, budget: str | None) -> str:
+    from mergepipe.api.catalog import looks_like_path
     from mergepipe.cli.plan_text import called
 
-    names = listed([called(name) for name in made.experts])
+    # Where a model lay on this machine says nothing to others; what its directory is called does.
+    names = listed(
+        [(looks_like_path(name) and Path(name).name) or called(name) for name in made.experts]
+    )
     limit = f", budget {budget}" if budget else ""
     if recipe is not None:
         return f"Merge {names} as {recipe.name} says{limit}"

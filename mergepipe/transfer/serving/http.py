@@ -117,13 +117,15 @@ class Service:
             if not _LOOPBACK.fullmatch(request.headers.get("host", "")):
                 raise _NotAllowed("without tokens, only localhost is served")
         else:
-            allowed = self._tokens.scope(request.headers.get("authorization", ""))
+            given = request.headers.get("authorization", "")
+            allowed = self._tokens.scope(given)
             if allowed is Scope.NONE:
                 raise AuthenticationError(
-                    "a token is needed", "set MP_TOKEN, or add it to the file of tokens"
+                    "this token is not known here" if given else "a token is needed",
+                    "set MP_TOKEN, or add it to the file of tokens",
                 )
             if allowed < needed:
-                raise _NotAllowed("this token may only read")
+                raise _NotAllowed("this token may only read", "a push needs one that may write")
 
     async def _get(self, request: Request) -> Response:
         key = _key(request)
