@@ -1,13 +1,12 @@
 """The physical byte counter. It sits at the read call, and refuses what the plan did not name."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from types import TracebackType
-from typing import Self
 
-from mergepipe.bytestore.protocol import Buffer, ByteStore, ByteWriter, Expecting, expect
+from mergepipe.bytestore.forwarding import ForwardingStore
+from mergepipe.bytestore.protocol import Buffer, ByteStore, Expecting, expect
 from mergepipe.engine.work import Permit
 from mergepipe.ids import BlockId
 from mergepipe.packs.index import Location
@@ -113,27 +112,13 @@ def _source(at: Location, permit: Permit) -> Source:
     )
 
 
-class CountingStore:
+class CountingStore(ForwardingStore):
     """A byte store whose every read counts as one source's."""
 
     def __init__(self, store: ByteStore, meter: Meter, source: Source) -> None:
-        self._store = store
+        super().__init__(store)
         self._meter = meter
         self._source = source
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """The store below stays open: it is another's."""
-
-    def close(self) -> None:
-        """The store below stays open: it is another's."""
 
     def get(self, key: str) -> bytes | None:
         """As the store below, counted."""
@@ -150,38 +135,6 @@ class CountingStore:
     def expect(self, ranges: Sequence[tuple[str, int, int]]) -> None:
         """As the store below; counted when it is read."""
         expect(self._store, ranges)
-
-    def size(self, key: str) -> int | None:
-        """As the store below."""
-        return self._store.size(key)
-
-    def list(self, prefix: str) -> Iterator[str]:
-        """As the store below."""
-        return self._store.list(prefix)
-
-    def values(self, prefix: str) -> dict[str, bytes]:
-        """All values of a folder of small ones, by key."""
-        return self._store.values(prefix)
-
-    def create(self) -> ByteWriter:
-        """As the store below."""
-        return self._store.create()
-
-    def publish(self, values: Sequence[tuple[ByteWriter, str]]) -> None:
-        """As the store below."""
-        self._store.publish(values)
-
-    def put(self, key: str, value: Buffer) -> None:
-        """As the store below."""
-        self._store.put(key, value)
-
-    def compare_and_swap(self, key: str, old: bytes | None, new: bytes | None) -> bool:
-        """As the store below."""
-        return self._store.compare_and_swap(key, old, new)
-
-    def delete(self, key: str) -> None:
-        """As the store below."""
-        self._store.delete(key)
 
 
 def metered(storage: Storage, meter: Meter, source: Source = Source.METADATA) -> Storage:

@@ -22,11 +22,9 @@ from mergepipe.packs.index import Index, PackEntry
 from mergepipe.packs.reader import (
     PREFIX,
     pack_key,
+    parse_pack_key,
     parse_pack_name,
     read_footer,
-)
-from mergepipe.packs.reader import (
-    parse_pack_key as parse_pack_key,
 )
 from mergepipe.packs.storage import Storage
 from mergepipe.repository.incoming import (

@@ -22,7 +22,7 @@ from mergepipe.ids import NO_ID, BlockId, ObjectId, PackId
 from mergepipe.names import quoted
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.index import View
-from mergepipe.packs.reader import PREFIX
+from mergepipe.packs.reader import PREFIX, parse_pack_key
 from mergepipe.packs.storage import Storage
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository.history import is_ancestor
@@ -32,7 +32,7 @@ from mergepipe.transfer.admission import Admission
 from mergepipe.transfer.home import Home
 from mergepipe.transfer.inspection import Arrived, Inspected, Inspector
 from mergepipe.transfer.layered import LayeredStorage
-from mergepipe.transfer.quarantine import Quarantine, parse_pack_key
+from mergepipe.transfer.quarantine import Quarantine
 from mergepipe.transfer.remote_refs import MOST_REFS, parse_ref
 
 MOST_IDS = 100_000

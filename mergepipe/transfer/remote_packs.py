@@ -7,13 +7,12 @@ only new ones are read. Nothing in it is believed: a record counts when its byte
 import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from mergepipe.bytestore.protocol import Buffer, ByteStore, ByteWriter
+from mergepipe.bytestore.forwarding import ForwardingStore
+from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import Corruption, RemoteRefused
 from mergepipe.ids import PackId
 from mergepipe.packs.format import Content, RecordHeader, RecordKind, parse_footer
@@ -118,32 +117,17 @@ def _is_sane(header: RecordHeader, offset: int) -> bool:
     return header.kind is RecordKind.BLOCK or header.raw_length <= MAX_OBJECT_BYTES
 
 
-class _ReadAhead:
+class _ReadAhead(ForwardingStore):
     """A byte store whose small reads are cut out of larger ones: objects lie side by side."""
 
     def __init__(self, store: ByteStore) -> None:
-        self._store = store
+        super().__init__(store)
         self._windows: OrderedDict[tuple[str, int], bytes] = OrderedDict()
         self._lock = threading.Lock()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Forget what was read; the store is another's."""
         self._windows.clear()
-
-    def get(self, key: str) -> bytes | None:
-        """The whole value, or None."""
-        return self._store.get(key)
 
     def read_into(self, key: str, offset: int, out: memoryview) -> int:
         """Fill `out` from `offset` of the value."""
@@ -173,35 +157,3 @@ class _ReadAhead:
             while len(self._windows) > _WINDOWS:
                 self._windows.popitem(last=False)
         return window
-
-    def size(self, key: str) -> int | None:
-        """Length of the value, or None."""
-        return self._store.size(key)
-
-    def list(self, prefix: str) -> Iterator[str]:
-        """Keys under a folder."""
-        return self._store.list(prefix)
-
-    def values(self, prefix: str) -> dict[str, bytes]:
-        """All values of a folder of small ones."""
-        return self._store.values(prefix)
-
-    def create(self) -> ByteWriter:
-        """Begin a value."""
-        return self._store.create()
-
-    def publish(self, values: Sequence[tuple[ByteWriter, str]]) -> None:
-        """Make values visible."""
-        self._store.publish(values)
-
-    def put(self, key: str, value: Buffer) -> None:
-        """Write or replace a value."""
-        self._store.put(key, value)
-
-    def compare_and_swap(self, key: str, old: bytes | None, new: bytes | None) -> bool:
-        """Replace a value."""
-        return self._store.compare_and_swap(key, old, new)
-
-    def delete(self, key: str) -> None:
-        """Remove a key."""
-        self._store.delete(key)

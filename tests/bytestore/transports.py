@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 import pytest
 
+from mergepipe.bytestore.forwarding import ForwardingStore
 from mergepipe.bytestore.http import HttpByteStore
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.bytestore.memory import MemoryByteStore
@@ -54,6 +55,12 @@ def memory(folder: Path) -> Iterator[ByteStore]:
 @contextmanager
 def local(folder: Path) -> Iterator[ByteStore]:
     with LocalByteStore(folder) as store:
+        yield store
+
+
+@contextmanager
+def forwarding(folder: Path) -> Iterator[ByteStore]:
+    with MemoryByteStore() as behind, ForwardingStore(behind) as store:
         yield store
 
 
@@ -121,6 +128,7 @@ def ssh(folder: Path) -> Iterator[ByteStore]:
 
 TRANSPORTS: dict[str, Callable[[Path], AbstractContextManager[ByteStore]]] = {
     "memory": memory,
+    "forwarding": forwarding,
     "local": local,
     "http": http,
     "stdio": stdio,

@@ -4,15 +4,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from repository.checkpoints import WHO, bf16, new_repository, write_model
 
 from mergepipe.api import Repository
-from mergepipe.bytestore.memory import MemoryByteStore
-from mergepipe.bytestore.protocol import Buffer, ByteStore, ByteWriter
+from mergepipe.bytestore.forwarding import ForwardingStore
+from mergepipe.bytestore.protocol import ByteStore, ByteWriter
 from mergepipe.objects.records import Commit
 from mergepipe.packs.transaction import Transaction
 from mergepipe.repository.layout import initialise
@@ -76,55 +74,19 @@ class Family:
         )
 
 
-class Interposed:
-    """A byte store behind another one, that may do something before it acts."""
+class Interposed(ForwardingStore):
+    """A byte store behind another one, that may do something before it acts, and closes it."""
 
-    def __init__(self, inner: ByteStore) -> None:
-        self.inner = inner
+    @property
+    def inner(self) -> ByteStore:
+        return self._store
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+    @inner.setter
+    def inner(self, store: ByteStore) -> None:
+        self._store = store
 
     def close(self) -> None:
         self.inner.close()
-
-    def get(self, key: str) -> bytes | None:
-        return self.inner.get(key)
-
-    def read_into(self, key: str, offset: int, out: memoryview) -> int:
-        return self.inner.read_into(key, offset, out)
-
-    def size(self, key: str) -> int | None:
-        return self.inner.size(key)
-
-    def list(self, prefix: str) -> Iterator[str]:
-        return self.inner.list(prefix)
-
-    def values(self, prefix: str) -> dict[str, bytes]:
-        return self.inner.values(prefix)
-
-    def create(self) -> ByteWriter:
-        return self.inner.create()
-
-    def publish(self, values: Sequence[tuple[ByteWriter, str]]) -> None:
-        self.inner.publish(values)
-
-    def put(self, key: str, value: Buffer) -> None:
-        self.inner.put(key, value)
-
-    def compare_and_swap(self, key: str, old: bytes | None, new: bytes | None) -> bool:
-        return self.inner.compare_and_swap(key, old, new)
-
-    def delete(self, key: str) -> None:
-        self.inner.delete(key)
 
 
 class Line(Interposed):
