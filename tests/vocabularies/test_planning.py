@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mergepipe.checkpoints.relaying import is_token_tensor
 from mergepipe.checkpoints.row_maps import MEAN, ZERO
 from mergepipe.errors import MergeInputError
 from mergepipe.formats.tokenizers.vocabulary import AddedToken, Vocabulary
@@ -197,14 +196,6 @@ def test_ids_that_move():
         "eos_token_id": [2, 3],
         "pad_token_id": None,
     }
-
-
-def test_which_tensors_are_meant():
-    assert is_token_tensor("model.embed_tokens.weight", (12, 4), 12)
-    assert is_token_tensor("lm_head.bias", (12,), 12)
-    assert not is_token_tensor("model.layers.3.mlp.up_proj.weight", (12, 4), 12)
-    assert not is_token_tensor("model.norm.weight", (4,), 12)
-    assert not is_token_tensor("scale", (), None)
 
 
 _TOKENS = st.lists(st.sampled_from([f"t{n}" for n in range(12)]), unique=True, max_size=10)
