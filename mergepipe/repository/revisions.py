@@ -246,6 +246,9 @@ def _not_found(text: str, name: str, refs: RefStore) -> RevisionNotFound:
 
 
 def _near_there(name: str, there: Sequence[str]) -> list[str]:
-    """The branch of a remote, as `origin/x`, that is called most like `name` or has such an end."""
-    ends = {each.partition("/")[2]: each for each in there}
-    return [ends.get(near, near) for near in difflib.get_close_matches(name, [*there, *ends], 1)]
+    """The branch of a remote, as `origin/x`, whose own part is most like `name`, or its end."""
+    remote, _, own = name.partition("/")
+    among = [each for each in there if each.startswith(f"{remote}/")]
+    wanted = own if among else name
+    ends = {each.partition("/")[2]: each for each in among or there}
+    return [ends[near] for near in difflib.get_close_matches(wanted, ends, 1)]

@@ -81,4 +81,6 @@ def repository_at(path: Path) -> Path:
         return path / layout.DIRECTORY
     if (path / layout.PACKS).is_dir() and (path / layout.HEAD).is_file():
         return path
-    raise NoRepository(f"there is no repository at {path}", "mp init makes one")
+    raise NoRepository(
+        f"there is no repository at {path}", "check the path; `mp init PATH` makes one"
+    )

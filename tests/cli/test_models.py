@@ -77,6 +77,12 @@ def test_status_of_a_model_that_is_not_checked_out(committed: Path, mp: Mp) -> N
     assert "deleted" not in said
     found = mp("status", "--json").document
     assert (found["clean"], found["materialised"], found["changes"]) == (True, False, [])
+    (committed / "recipe.yml").write_text("merge_method: linear")
+    said = mp("status").out
+    assert "new:      recipe.yml" in said
+    assert "mp checkout HEAD" in said
+    assert "nothing but them" in said
+    assert "deleted" not in said
 
 
 def test_checkout_into_the_worktree_and_back_to_a_branch(

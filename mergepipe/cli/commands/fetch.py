@@ -38,7 +38,7 @@ def fetch(
     branches: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="BRANCH", help="Branches there; all if none is given.", show_default=False
+            metavar="BRANCH...", help="Branches there; all if none is given.", show_default=False
         ),
     ] = None,
     tags: Annotated[

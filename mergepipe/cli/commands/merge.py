@@ -159,13 +159,26 @@ def merge(
             )
         hook = _run_hook(session, repository, result)
         if out is not None:
-            with session.progress() as progress:
-                repository.checkout(result.commit.hex(), to=out, progress=progress)
+            _write_out(session, repository, result, out)
         written = repository.objects.commit(result.commit).message
         here = repository.worktree.snapshot() is not None and branch is None
     document = _document(costs, made, result, out, hook)
     session.emit(document, _summary(session, document, result, written))
     _next_steps(session, document, here)
+
+
+def _write_out(
+    session: Session, repository: "Repository", result: "MergeResult", out: Path
+) -> None:
+    commit = result.commit.hex()
+    try:
+        with session.progress() as progress:
+            repository.checkout(commit, to=out, progress=progress)
+    except MergepipeError as error:
+        at = short(result.commit)
+        raise type(error)(
+            error.message, f"the merge is made, as {at}: mp checkout {at} --to DIR writes its files"
+        ) from error
 
 
 def _check_usage(experts: list[str] | None, plan: str | None, options: MergeOptions) -> None:

@@ -79,7 +79,7 @@ def push(
     refs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="REF",
+            metavar="REF...",
             help="Branches, tags, SOURCE:TARGET; the current branch if none is given.",
             autocompletion=completion.revisions,
             show_default=False,

@@ -61,6 +61,12 @@ def status(session: Session) -> None:
                 changes = repository.status(progress)
             recorded = repository.worktree.snapshot()
         tip = None if head.commit is None else repository.objects.commit(head.commit).snapshot
+        gone = {change.path for change in changes if change.change == "deleted"}
+        absent = (
+            tip is not None
+            and bool(gone)
+            and gone.issuperset(file.path for file in repository.objects.snapshot(tip).files)
+        )
     document = StatusDocument(
         branch=head.short_branch,
         commit=None if head.commit is None else head.commit.hex(),
@@ -70,10 +76,11 @@ def status(session: Session) -> None:
         worktree_snapshot=None if recorded is None else recorded.hex(),
     )
     behind = recorded is not None and tip is not None and recorded != tip
-    session.emit(document, _text(session.paint, head, document, behind))
+    session.emit(document, _text(session.paint, head, document, behind, absent))
 
 
-def _text(paint: Paint, head: "Head", document: StatusDocument, behind: bool) -> str:
+def _text(paint: Paint, head: "Head", document: StatusDocument, behind: bool, absent: bool) -> str:
+    """absent: none of the commit's files is here, so that others beside are hardly a new model."""
     lines = [_where(paint, head)]
     if not document.materialised:
         if head.commit is None:
@@ -82,6 +89,11 @@ def _text(paint: Paint, head: "Head", document: StatusDocument, behind: bool) ->
             lines.append("No files are checked out: `mp checkout HEAD` writes them here")
     elif not document.changes:
         lines.append("Nothing to commit: the files here are those of the last commit")
+    elif absent and document.worktree_snapshot is None:
+        new = [change for change in document.changes if change.change == "new"]
+        lines.append("No files are checked out: `mp checkout HEAD` writes them here")
+        lines += ["", "Other files are here, and `mp commit` would store nothing but them:", ""]
+        lines += _listed(paint, new)
     else:
         lines += ["", *_listed(paint, document.changes), ""]
         if behind:
