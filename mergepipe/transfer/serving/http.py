@@ -122,7 +122,7 @@ class Service:
             if allowed is Scope.NONE:
                 raise AuthenticationError(
                     "this token is not known here" if given else "a token is needed",
-                    "set MP_TOKEN, or add it to the file of tokens",
+                    "set MP_TOKEN, or put it into .mergepipe/tokens: docs/remotes.md",
                 )
             if allowed < needed:
                 raise _NotAllowed("this token may only read", "a push needs one that may write")
