@@ -111,7 +111,11 @@ def pull(
             raise Diverged(
                 f"{current} and {theirs} have diverged: neither is an earlier version of the other",
                 f"mp reset --hard {theirs} takes theirs (mp branch NAME first keeps yours); "
-                "mp push --force keeps yours",
+                + (
+                    "mp push --force keeps yours"
+                    if wanted == current
+                    else f"mp merge {current} {theirs} -b NAME makes a model of both"
+                ),
             )
     files = new != old and follow(new)
     if new != old:
