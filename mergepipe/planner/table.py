@@ -10,7 +10,7 @@ import numpy.typing as npt
 from mergepipe.catalog.view import TensorView
 from mergepipe.methods.terms import ExpertScalars, Scalars
 from mergepipe.methods.trim import sum_in_order
-from mergepipe.objects.merging import Depth, LinePlan
+from mergepipe.objects.merging import Depth
 from mergepipe.planner.costs import Depths
 from mergepipe.planner.readings import Reading
 
@@ -227,11 +227,6 @@ def kept_cost(
         for model, count, raw in zip(models, blocks, raw_bytes, strict=True)
     )
     return TensorCost(name, True, experts)
-
-
-def depths_of(plan: LinePlan) -> Depths:
-    """A planned line's depths as an array, a row per input."""
-    return np.array([np.frombuffer(own, np.uint8) for own in plan.depths], np.uint8)
 
 
 def leftover(view: TensorView, depths: Depths, scale: float) -> Floats:

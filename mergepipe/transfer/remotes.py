@@ -61,11 +61,6 @@ def find_remote(
     return "", check_remote_url(wanted)
 
 
-def lazy_remote(remotes: Mapping[str, RemoteSettings]) -> str | None:
-    """The remote that blocks come from when they are read, or None."""
-    return next((name for name, settings in remotes.items() if settings.lazy), None)
-
-
 def add_remote(
     remotes: Mapping[str, RemoteSettings],
     configure: Callable[[str, str | None], None],

@@ -15,7 +15,7 @@ from mergepipe.dtypes import DTYPES
 from mergepipe.ids import NO_ID, BlockId, ObjectId, PackId, block_id, digest, object_id
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.grid import block_bytes, spans
-from mergepipe.objects.merging import Profile, TensorProfile
+from mergepipe.objects.merging import LinePlan, Profile, TensorProfile
 from mergepipe.objects.records import (
     Blob,
     FileEntry,
@@ -36,6 +36,7 @@ from mergepipe.planner import (
     build_plan,
     expand,
 )
+from mergepipe.planner.costs import Depths
 from mergepipe.planner.profiles import Cited, Profiles
 from mergepipe.planner.reads import Options
 
@@ -296,3 +297,8 @@ def family(
         weights.append(tuned)
         profiles.append(profile_of(shelf, expert, base, tuned, base_weights))
     return Family(shelf, base, experts, profiles, base_weights, weights)
+
+
+def depths_of(plan: LinePlan) -> Depths:
+    """A planned line's depths as an array, a row per input."""
+    return np.array([np.frombuffer(own, np.uint8) for own in plan.depths], np.uint8)

@@ -25,13 +25,13 @@ from mergepipe.planner import (
 from mergepipe.planner.elections import ELECTED
 from mergepipe.planner.numbers import scalars_of
 from mergepipe.planner.recipe import Setting
-from mergepipe.planner.table import depths_of
 from tests.planner.stored_models import (
     Family,
     add_model,
     add_snapshot,
     add_tensor,
     by_pair,
+    depths_of,
     family,
     float_bytes,
     named,

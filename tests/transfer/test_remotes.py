@@ -16,7 +16,7 @@ from mergepipe.repository import layout
 from mergepipe.repository.config import RemoteSettings
 from mergepipe.transfer.connect import FileRemote, connect, repository_at
 from mergepipe.transfer.credentials import Credentials, gather, read_tokens
-from mergepipe.transfer.remotes import check_remote_name, check_remote_url, find_remote, lazy_remote
+from mergepipe.transfer.remotes import check_remote_name, check_remote_url, find_remote
 from mergepipe.transfer.urls import parse_url
 
 ORIGIN = {"origin": RemoteSettings("/srv/a"), "up": RemoteSettings("http://h", lazy=True)}
@@ -36,8 +36,6 @@ def test_a_remote_is_found_by_name_or_url() -> None:
     for wanted, remotes in (("nosuch", ORIGIN), (None, {}), ("hf://a/b", ORIGIN)):
         with pytest.raises(UsageError):
             find_remote(remotes, wanted)
-    assert lazy_remote(ORIGIN) == "up"
-    assert lazy_remote({}) is None
 
 
 def test_the_hub_is_no_remote() -> None:
