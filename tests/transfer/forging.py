@@ -1,6 +1,8 @@
 """Packs of one's own making, true ones and any other, and remotes that offer them."""
 
+import tracemalloc
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -204,3 +206,14 @@ def incoming(directory: Path) -> Iterator[Path]:
 
 def wrong_id(raw: bytes) -> bytes:
     return object_id(raw + b"!")
+
+
+@contextmanager
+def bounded(most: int = 128 << 20) -> Iterator[None]:
+    """No more memory than this is allocated inside."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < most
+    finally:
+        tracemalloc.stop()

@@ -1,10 +1,7 @@
 """What is not as it should be is refused, pushed or fetched alike, and nothing of it stays."""
 
-import itertools
 import random
-import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,17 +11,17 @@ import zstandard
 from repository.checkpoints import WHO
 
 from mergepipe.api import Repository
-from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import Corruption, MergepipeError, MissingObject, RemoteRefused
 from mergepipe.ids import ObjectId, PackId, block_id, object_id
-from mergepipe.objects.encoding import encode
-from mergepipe.objects.records import Blob, FileEntry, Safetensors, Snapshot, Tensor, TensorEntry
+from mergepipe.objects.records import Tensor
 from mergepipe.packs.format import MAX_BLOCK_BYTES
 from mergepipe.transfer.fetch import fetch
 
+from .forged_models import CASES, RAW
 from .forging import (
     BLOCK,
     Forge,
+    bounded,
     fetched,
     noise,
     pushed,
@@ -32,218 +29,7 @@ from .forging import (
     remote_of,
     visible,
 )
-from .remotes import Interposed
-
-RAW = noise(3 * BLOCK + 100)
-Case = Callable[[Forge], tuple[ObjectId, bytes]]
-CASES: dict[str, Case] = {}
-
-
-def case(make: Case) -> Case:
-    """Note a way to be wrong: returns a commit, and the id that the message has to name."""
-    CASES[make.__name__] = make
-    return make
-
-
-@case
-def a_block_that_is_another_one(forge: Forge) -> tuple[ObjectId, bytes]:
-    real = noise(BLOCK)
-    forge.block(noise(BLOCK), id=block_id(real))
-    return forge.commit(forge.tensor_of(block_id(real), BLOCK), BLOCK), block_id(real)
-
-
-@case
-def a_block_that_does_not_decode(forge: Forge) -> tuple[ObjectId, bytes]:
-    real = noise(BLOCK)
-    forge.block(noise(99), id=block_id(real), codec=1, raw_length=BLOCK)
-    return forge.commit(forge.tensor_of(block_id(real), BLOCK), BLOCK), block_id(real)
-
-
-@case
-def a_codec_that_nobody_has(forge: Forge) -> tuple[ObjectId, bytes]:
-    real = noise(BLOCK)
-    forge.block(real, codec=77)
-    return forge.commit(forge.tensor_of(block_id(real), BLOCK), BLOCK), block_id(real)
-
-
-@case
-def a_block_of_another_length(forge: Forge) -> tuple[ObjectId, bytes]:
-    block = forge.block(noise(BLOCK - 1))
-    return forge.commit(forge.tensor_of(block, BLOCK), BLOCK), block
-
-
-@case
-def a_raw_block_whose_payload_is_shorter(forge: Forge) -> tuple[ObjectId, bytes]:
-    real = noise(BLOCK)
-    forge.block(real[:-1], id=block_id(real), raw_length=BLOCK)
-    return forge.commit(forge.tensor_of(block_id(real), BLOCK), BLOCK), block_id(real)
-
-
-@case
-def a_block_with_two_lengths(forge: Forge) -> tuple[ObjectId, bytes]:
-    block = forge.block(noise(BLOCK))
-    tensors = (
-        forge.tensor_of(block, BLOCK),
-        forge.tensor_of(block, 100),
-    )
-    files = tuple(
-        FileEntry(f"{n}.bin", False, size, Blob(tensor))
-        for n, (tensor, size) in enumerate(zip(tensors, (BLOCK, 100), strict=True))
-    )
-    return forge.commit_of(forge.put(Snapshot(files))), block
-
-
-@case
-def blocks_that_lean_on_each_other(forge: Forge) -> tuple[ObjectId, bytes]:
-    one, other = noise(BLOCK), noise(BLOCK)
-    forge.block(noise(50), id=block_id(one), base=block_id(other), codec=2, raw_length=BLOCK)
-    forge.block(noise(50), id=block_id(other), base=block_id(one), codec=2, raw_length=BLOCK)
-    return forge.commit(forge.tensor_of(block_id(one), BLOCK), BLOCK), block_id(one)
-
-
-@case
-def a_base_of_another_length(forge: Forge) -> tuple[ObjectId, bytes]:
-    base = forge.block(noise(BLOCK // 2))
-    block = block_id(noise(BLOCK))
-    forge.block(noise(50), id=block, base=base, codec=2, raw_length=BLOCK)
-    return forge.commit(forge.tensor_of(block, BLOCK), BLOCK), block
-
-
-@case
-def a_chain_without_an_end(forge: Forge) -> tuple[ObjectId, bytes]:
-    end = noise(BLOCK)
-    ids = [*(block_id(noise(BLOCK)) for _ in range(40)), block_id(end)]
-    for block, base in itertools.pairwise(ids):
-        forge.block(noise(50), id=block, base=base, codec=2, raw_length=BLOCK)
-    forge.block(end)
-    return forge.commit(forge.tensor_of(ids[0], BLOCK), BLOCK), ids[0]
-
-
-@case
-def a_difference_from_nothing(forge: Forge) -> tuple[ObjectId, bytes]:
-    real = noise(BLOCK)
-    forge.block(noise(50), id=block_id(real), codec=2, raw_length=BLOCK)
-    return forge.commit(forge.tensor_of(block_id(real), BLOCK), BLOCK), block_id(real)
-
-
-@case
-def an_object_that_is_another_one(forge: Forge) -> tuple[ObjectId, bytes]:
-    real = encode(Tensor("U8", (0,), BLOCK, b""))
-    forge.put(Tensor("I8", (0,), BLOCK, b""), id=object_id(real))
-    return forge.commit(object_id(real), 0), object_id(real)
-
-
-@case
-def an_object_that_is_not_canonical(forge: Forge) -> tuple[ObjectId, bytes]:
-    canonical = encode(Tensor("U8", (5,), BLOCK, forge.block(b"12345")))
-    longer = canonical.replace(b"\x91\x05", b"\x91\xcc\x05", 1)
-    assert longer != canonical
-    tensor = forge.put(longer)
-    return forge.commit(tensor, 5), tensor
-
-
-@case
-def an_object_of_garbage(forge: Forge) -> tuple[ObjectId, bytes]:
-    tensor = forge.put(b"tensor 1\n" + noise(50))
-    return forge.commit(tensor, 5), tensor
-
-
-@case
-def a_tensor_where_a_snapshot_should_be(forge: Forge) -> tuple[ObjectId, bytes]:
-    tensor = forge.tensor(RAW)
-    return forge.commit_of(tensor), tensor
-
-
-@case
-def a_branch_that_is_no_commit(forge: Forge) -> tuple[ObjectId, bytes]:
-    tensor = forge.tensor(RAW)
-    return tensor, tensor
-
-
-@case
-def a_profile_that_is_none(forge: Forge) -> tuple[ObjectId, bytes]:
-    tensor = forge.tensor(RAW)
-    snapshot = forge.put(Snapshot((FileEntry("w", False, len(RAW), Blob(tensor)),)))
-    return forge.commit_of(snapshot, profile=tensor), tensor
-
-
-@case
-def too_few_blocks(forge: Forge) -> tuple[ObjectId, bytes]:
-    tensor = forge.tensor_of(forge.block(noise(BLOCK)), 2 * BLOCK)
-    return forge.commit(tensor, 2 * BLOCK), tensor
-
-
-@case
-def blocks_cut_in_the_middle_of_an_id(forge: Forge) -> tuple[ObjectId, bytes]:
-    tensor = forge.tensor_of(forge.block(noise(BLOCK))[:-1], BLOCK)
-    return forge.commit(tensor, BLOCK), tensor
-
-
-@case
-def a_tensor_of_absurd_shape(forge: Forge) -> tuple[ObjectId, bytes]:
-    tensor = forge.tensor_of(b"", 0, shape=(1 << 62,) * 60, block_bytes=1)
-    return forge.commit(tensor, 1 << 62), tensor
-
-
-@case
-def a_tensor_of_very_many_dimensions(forge: Forge) -> tuple[ObjectId, bytes]:
-    tensor = forge.tensor_of(b"", 0, shape=(1 << 62,) * 100_000)
-    return forge.commit(tensor, 0), tensor
-
-
-@case
-def a_dtype_that_nobody_has(forge: Forge) -> tuple[ObjectId, bytes]:
-    tensor = forge.tensor_of(b"", 0, dtype="F7")
-    return forge.commit(tensor, 0), tensor
-
-
-@case
-def bits_that_fill_no_byte(forge: Forge) -> tuple[ObjectId, bytes]:
-    tensor = forge.tensor_of(forge.block(b"1"), 1, dtype="F4", shape=(1,))
-    return forge.commit(tensor, 1), tensor
-
-
-@case
-def a_file_of_another_size(forge: Forge) -> tuple[ObjectId, bytes]:
-    tensor = forge.tensor(RAW)
-    file = FileEntry("w.safetensors", False, 9, Safetensors(tensor, (TensorEntry("w", tensor),)))
-    snapshot = forge.put(Snapshot((file,)))
-    return forge.commit_of(snapshot), snapshot
-
-
-@case
-def a_file_that_is_there_twice(forge: Forge) -> tuple[ObjectId, bytes]:
-    file = FileEntry("w", False, len(RAW), Blob(forge.tensor(RAW)))
-    snapshot = forge.put(Snapshot((file, file)))
-    return forge.commit_of(snapshot), snapshot
-
-
-def path_case(name: str, path: str) -> None:
-    def make(forge: Forge) -> tuple[ObjectId, bytes]:
-        file = FileEntry(path, False, len(RAW), Blob(forge.tensor(RAW)))
-        snapshot = forge.put(Snapshot((file,)))
-        return forge.commit_of(snapshot), snapshot
-
-    CASES[f"a_path_{name}"] = make
-
-
-path_case("outside", "../../etc/cron.d/x")
-path_case("from_the_root", "/etc/passwd")
-path_case("into_the_repository", ".mergepipe/hooks/post-merge")
-path_case("into_git", "x/.GIT/hooks/post-checkout")
-path_case("with_a_nul", "a\0b")
-path_case("with_a_newline", "a\nb")
-path_case("with_a_backslash", "a\\..\\b")
-path_case("that_is_empty", "")
-path_case("without_an_end", "a/" * 3000 + "b")
-
-
-@case
-def paths_that_are_one_elsewhere(forge: Forge) -> tuple[ObjectId, bytes]:
-    tensor = forge.tensor(RAW)
-    files = tuple(FileEntry(path, False, len(RAW), Blob(tensor)) for path in ("A", "a"))
-    snapshot = forge.put(Snapshot(files))
-    return forge.commit_of(snapshot), snapshot
+from .lying_remotes import LIES, Liar
 
 
 @pytest.fixture(params=["pushed", "fetched"])
@@ -406,70 +192,6 @@ def test_bytes_that_changed_on_the_way(
     assert pushed(repo, honest, commit)
 
 
-class Liar(Interposed):
-    """A remote that answers as it likes."""
-
-    def __init__(self, inner: ByteStore, **lies: Callable[..., object]) -> None:
-        super().__init__(inner)
-        self._lies = lies
-        self.asked = 0
-
-    def __getattribute__(self, name: str) -> object:
-        lies: dict[str, Callable[..., object]] = object.__getattribute__(self, "__dict__").get(
-            "_lies", {}
-        )
-        if name in lies:
-            self.asked += 1
-            return lies[name]
-        return object.__getattribute__(self, name)
-
-
-def endless_packs(prefix: str) -> Iterator[str]:
-    return (f"packs/{number:064x}.pack" for number in itertools.count())
-
-
-def zeros(key: str, offset: int, out: memoryview) -> int:
-    return len(out)
-
-
-def nothing(key: str, offset: int, out: memoryview) -> int:
-    return 0
-
-
-def too_much(key: str, offset: int, out: memoryview) -> int:
-    return len(out) + 1000
-
-
-def gone(key: str, offset: int, out: memoryview) -> int:
-    raise FileNotFoundError(key)
-
-
-def noisy(key: str, offset: int, out: memoryview) -> int:
-    out[:] = noise(len(out))
-    return len(out)
-
-
-A_COMMIT = b"0" * 64 + b"\n"
-LIES: dict[str, dict[str, Callable[..., object]]] = {
-    "too many refs": {
-        "values": lambda prefix: {f"refs/heads/b{n}": A_COMMIT for n in range(150_000)}
-    },
-    "a name that is a path": {"values": lambda prefix: {"refs/heads/../../x": A_COMMIT}},
-    "a name with control characters": {"values": lambda prefix: {"refs/heads/\x1b[2J": A_COMMIT}},
-    "a name that is an option": {"values": lambda prefix: {"refs/heads/--force": A_COMMIT}},
-    "a value that is no id": {"values": lambda prefix: {"refs/heads/main": b"ref: refs/heads/x"}},
-    "packs without end": {"list": endless_packs},
-    "all bytes zero": {"read_into": zeros},
-    "no bytes": {"read_into": nothing},
-    "more bytes than asked for": {"read_into": too_much},
-    "packs that are never there": {"read_into": gone},
-    "noise": {"read_into": noisy},
-    "packs of absurd size": {"size": lambda key: 1 << 62},
-    "packs of no size": {"size": lambda key: 0},
-    "packs of negative size": {"size": lambda key: -1},
-}
-
-
 @pytest.mark.parametrize("name", sorted(LIES))
 def test_a_remote_that_lies(name: str, repo: Repository) -> None:
     forge = Forge()
@@ -501,14 +223,3 @@ def test_a_remote_that_lies_once_it_is_believed(repo: Repository) -> None:
     assert visible(repo) == {}
     fetch(repo, "origin", honest)
     assert repo.fsck(read_data=True).ok
-
-
-@contextmanager
-def bounded(most: int = 128 << 20) -> Iterator[None]:
-    """No more memory than this is allocated inside."""
-    tracemalloc.start()
-    try:
-        yield
-        assert tracemalloc.get_traced_memory()[1] < most
-    finally:
-        tracemalloc.stop()

@@ -28,9 +28,9 @@ from mergepipe.transfer.serving.offer import Offer
 from tests.bytestore.bad_lines import answering, flood, trickle
 from tests.bytestore.transports import serving
 
-from .forging import BLOCK, Forge, line, noise, remote_of, send, visible
+from .forged_models import CASES, RAW
+from .forging import BLOCK, Forge, bounded, line, noise, remote_of, send, visible
 from .remotes import Family
-from .test_hostile import CASES, RAW, bounded
 
 IDLE_S = 0.4
 QUICKLY = Retries(again=1, first_s=0.01, longest_s=0.01)
