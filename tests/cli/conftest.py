@@ -100,3 +100,22 @@ def committed(repository: Path, model: Path, mp: Mp) -> Path:
     """A repository with the model on main; its directory is the current one."""
     mp("commit", model, "-m", "First try")
     return repository
+
+
+@pytest.fixture
+def family(tmp_path: Path) -> dict[str, Path]:
+    from tests.cli.families import write_family  # loads torch, which few tests here need
+
+    return write_family(tmp_path / "models")
+
+
+@pytest.fixture
+def merging(
+    tmp_path: Path, family: dict[str, Path], mp: Mp, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A repository with `base`, and `math` and `code` that lean on it; blocks of 4 KiB."""
+    mp("init", tmp_path / "repository", "--block-size", "4KiB")
+    monkeypatch.chdir(tmp_path / "repository")
+    for name, path in family.items():
+        mp("commit", path, "-b", name, *(() if name == "base" else ("--base", "base")))
+    return tmp_path / "repository"

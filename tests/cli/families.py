@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+# Arguments of plan and merge.
+TIES = ["math", "code", "--base", "base", "--density", "0.5"]
 SHAPES = {"embed": (256, 96), "layer.w": (192, 128), "norm": (96,), "layer.v": (96, 160)}
 CHANGED = {"embed", "layer.w", "layer.v"}
 """Tensors that fine-tunes change."""
