@@ -67,16 +67,16 @@ class Proxy:
 
     def arm(self, faults: Sequence[Fault] = ()) -> None:
         """Hang up on all who are left, count from nothing, and let these faults strike."""
-        with self._lock:
-            left = list(self._open)
-            self._faults, self._struck = list(faults), []
-            self._moved, self._exchanges = {True: 0, False: 0}, 0
-        for connection in left:
-            connection.end()
         while True:
             with self._lock:
-                if not self._open.intersection(left):
+                if not self._open:
+                    self._faults, self._struck = list(faults), []
+                    self._moved, self._exchanges = {True: 0, False: 0}, 0
                     return
+                left = list(self._open)
+                self._faults = []
+            for connection in left:
+                connection.end()
             time.sleep(0.001)
 
     @property
