@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,15 @@ def test_a_full_disk_under_the_output(committed: Path) -> None:
     assert os.strerror(errno.ENOSPC) not in done.stderr
 
 
+@pytest.fixture
+def listening_to_ctrl_c() -> Iterator[None]:
+    """Processes started here hear SIGINT; those of a job in the background inherit not to."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("listening_to_ctrl_c")
 def test_ctrl_c_is_no_traceback_and_no_commit(
     committed: Path, tmp_path: Path, process: Mp, mp: Mp
 ) -> None:

@@ -72,7 +72,10 @@ def ask(url: str, method: str, path: str, body: bytes = b"", **headers: str) -> 
         connection.putheader(name, value)
     if body:
         connection.putheader("Content-Length", str(len(body)))
-    connection.endheaders(body or None)
+    connection.endheaders()
+    # A server may answer, and hang up, before it has seen all of a body that it refuses.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        connection.send(body)
     with contextlib.closing(connection), connection.getresponse() as response:
         return response.status, response.read()
 
