@@ -20,7 +20,7 @@ from mergepipe.packs.storage import Storage
 from mergepipe.parallel import Scratch
 from mergepipe.transfer.verification import decode_block
 
-_KEPT_BYTES = 256 << 20
+_KEPT_BYTES = 128 << 20
 _PIECE_BYTES = 4 << 20
 
 Places = tuple[Place, ...]
