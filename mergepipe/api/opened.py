@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 from mergepipe.bytestore.local import LocalByteStore
+from mergepipe.closing import Closing
 from mergepipe.ids import ObjectId
 from mergepipe.objects.records import Commit
 from mergepipe.objects.store import ObjectStore
@@ -36,7 +36,7 @@ Identity: TypeAlias = Signature | Callable[[str], Signature]
 """Who acts: always the same, or as a function of the configured author says at each moment."""
 
 
-class OpenRepository:
+class OpenRepository(Closing):
     """What every operation on a repository needs; `Repository` adds the operations."""
 
     def __init__(
@@ -100,17 +100,6 @@ class OpenRepository:
     def close(self) -> None:
         """Release files, and what unfinished work left behind."""
         self.storage.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _byte_store(self) -> LocalByteStore:
         """The files of the repository; of a lazy clone, with what its remote has."""

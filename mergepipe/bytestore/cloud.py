@@ -15,12 +15,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from mergepipe.bytestore.pace import IDLE_S
 from mergepipe.bytestore.protocol import Buffer, ByteWriter
 from mergepipe.bytestore.spool import SpoolWriter
+from mergepipe.closing import Closing
 from mergepipe.errors import (
     AuthenticationError,
     MergepipeError,
@@ -66,23 +66,12 @@ _RETRIES = {
 _SHOWN = 300
 
 
-class CloudByteStore:
+class CloudByteStore(Closing):
     """Keys are objects of a bucket, below a prefix. `shown` names the place in messages."""
 
     def __init__(self, store: "ObjectStore", shown: str) -> None:
         self._store = store
         self.shown = shown
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Connections are closed when they have been idle."""

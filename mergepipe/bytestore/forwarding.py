@@ -1,28 +1,16 @@
 """A byte store in front of another, for those that change one thing about it."""
 
 from collections.abc import Iterator, Sequence
-from types import TracebackType
-from typing import Self
 
 from mergepipe.bytestore.protocol import Buffer, ByteStore, ByteWriter
+from mergepipe.closing import Closing
 
 
-class ForwardingStore:
+class ForwardingStore(Closing):
     """Everything as the store below, which stays its owner's to close."""
 
     def __init__(self, store: ByteStore) -> None:
         self._store = store
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Nothing: the store below is another's."""

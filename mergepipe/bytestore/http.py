@@ -8,8 +8,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 from urllib.parse import quote
 
 from mergepipe.bytestore import wire
@@ -25,6 +24,7 @@ from mergepipe.bytestore.pace import IDLE_S, Pace
 from mergepipe.bytestore.protocol import Buffer, ByteWriter
 from mergepipe.bytestore.retries import Retries
 from mergepipe.bytestore.spool import SpoolWriter
+from mergepipe.closing import Closing
 from mergepipe.errors import (
     AuthenticationError,
     MergepipeError,
@@ -48,7 +48,7 @@ class _ServerTrouble(OSError):
     """A 5xx, or the like, that may be gone when we ask again."""
 
 
-class HttpByteStore:
+class HttpByteStore(Closing):
     """What `mp serve` offers at `url`. Reads, and writes that can be looked up, are retried."""
 
     def __init__(
@@ -70,17 +70,6 @@ class HttpByteStore:
             self._headers["Authorization"] = f"Bearer {token}"
         if self._connections.proxy_authorization:
             self._headers["Proxy-Authorization"] = self._connections.proxy_authorization
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the connections."""

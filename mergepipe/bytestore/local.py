@@ -13,11 +13,10 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from mergepipe.bytestore.local_writer import LocalWriter, raise_if_full, sync_directory
 from mergepipe.bytestore.protocol import Buffer, ByteWriter
+from mergepipe.closing import Closing
 from mergepipe.errors import MergepipeError
 
 _OPEN_FILES = 64
@@ -25,7 +24,7 @@ _OPEN_FILES = 64
 __all__ = ["LocalByteStore", "LocalWriter", "raise_if_full", "sync_directory"]
 
 
-class LocalByteStore:
+class LocalByteStore(Closing):
     """Keys are files under `root`; unfinished values live in `root/tmp/<session>/`."""
 
     def __init__(self, root: Path) -> None:
@@ -38,17 +37,6 @@ class LocalByteStore:
         self._counter = 0
         self._flusher = ThreadPoolExecutor(1, thread_name_prefix="fsync")
         _open_stores.add(self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close every descriptor and remove this process's session directory."""

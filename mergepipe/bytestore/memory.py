@@ -2,10 +2,9 @@
 
 import threading
 from collections.abc import Iterator, Sequence
-from types import TracebackType
-from typing import Self
 
 from mergepipe.bytestore.protocol import Buffer, ByteWriter
+from mergepipe.closing import Closing
 
 
 class MemoryWriter:
@@ -32,23 +31,12 @@ class MemoryWriter:
         self._data = bytearray()
 
 
-class MemoryByteStore:
+class MemoryByteStore(Closing):
     """A dict with the manners of a byte store."""
 
     def __init__(self) -> None:
         self._values: dict[str, bytes] = {}
         self._lock = threading.Lock()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Nothing to release."""

@@ -4,8 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -15,6 +14,7 @@ from mergepipe.bytestore.pace import IDLE_S
 from mergepipe.bytestore.protocol import Buffer, ByteWriter
 from mergepipe.bytestore.retries import Retries
 from mergepipe.bytestore.spool import SpoolWriter
+from mergepipe.closing import Closing
 from mergepipe.errors import MergepipeError, RemoteRefused, RemoteUnreachable
 from mergepipe.names import quoted
 
@@ -24,7 +24,7 @@ _NIL = b"\xc0"
 Made = TypeVar("Made")
 
 
-class StdioByteStore:
+class StdioByteStore(Closing):
     """What is served where `connect` leads. The line is opened when it is needed, and again.
 
     `patience_s`: how long the other side may take to greet.
@@ -48,17 +48,6 @@ class StdioByteStore:
         self._line: Line | None = None
         self._lock = threading.Lock()
         self._owner = os.getpid()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the line; the other side ends."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from mergepipe.dtypes import U8, byte_length, dtype_of
 from mergepipe.engine.encoding import OutputEncoder
 from mergepipe.engine.streaming import BlockSink
+from mergepipe.formats.config_json import TORCH_NAMES
 from mergepipe.formats.safetensors import build_header, parse_header
 from mergepipe.ids import BlockId, ObjectId, block_id
 from mergepipe.objects.encoding import decode, encode
@@ -21,7 +22,6 @@ from mergepipe.objects.records import Blob, FileEntry, Safetensors, Snapshot, Te
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
 
-_TORCH_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 _DTYPE = re.compile(rb'("(?:torch_)?dtype"\s*:\s*)"(?:bfloat16|float16|float32|float64)"')
 _TOTAL_SIZE = re.compile(rb'("total_size"\s*:\s*)\d+(?:\.\d+)?')
 
@@ -102,8 +102,8 @@ class OutputFiles:
         if not isinstance(file.content, Blob):
             return file
         name = file.path.rpartition("/")[2]
-        if name == "config.json" and dtype in _TORCH_NAMES:
-            new = b'\\1"%s"' % _TORCH_NAMES[dtype].encode()
+        if name == "config.json" and dtype in TORCH_NAMES:
+            new = b'\\1"%s"' % TORCH_NAMES[dtype].encode()
             return self._substitute(file, _DTYPE, new)
         if name.endswith(".safetensors.index.json"):
             return self._substitute(file, _TOTAL_SIZE, b"\\g<1>%d" % total_bytes)

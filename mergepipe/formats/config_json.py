@@ -23,7 +23,7 @@ _LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _LANGUAGE_MODELS = ("text_config", "llm_config", "language_config")
 # Lists that are not about layers, however long they happen to be.
 _NOT_BY_LAYER = ("architectures", "_token_id", "_token_ids", "_section", "_factor", "_size")
-_TORCH_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
+TORCH_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 _SLIDING, _FULL = "sliding_attention", "full_attention"
 
 
@@ -92,13 +92,13 @@ def amended(
     for key, value in changes.items():
         for home in [home for home in (changed, part) if key in home] or [part]:
             home[key] = value
-    if dtype is not None and dtype in _TORCH_NAMES:
+    if dtype is not None and dtype in TORCH_NAMES:
         named = [
             (home, key) for home in (changed, part) for key in ("dtype", "torch_dtype")
             if key in home
         ]  # fmt: skip
         for home, key in named or [(changed, "torch_dtype")]:
-            home[key] = _TORCH_NAMES[dtype]
+            home[key] = TORCH_NAMES[dtype]
     return changed
 
 

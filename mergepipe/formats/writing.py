@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 from mergepipe.bytestore.local_writer import sync_directory
+from mergepipe.closing import Closing
 from mergepipe.errors import MergepipeError, NoSpace, UnsafePath
 from mergepipe.ids import Buffer
 from mergepipe.names import quoted
@@ -34,7 +35,7 @@ def is_unfinished_export(name: str) -> bool:
     return _UNFINISHED.fullmatch(name) is not None
 
 
-class ExportDirectory:
+class ExportDirectory(Closing):
     """A directory that files are written into, made if it is not there. For any thread.
 
     `root` is the user's own word, so links on the way to it are followed; below it, none is.
@@ -47,17 +48,6 @@ class ExportDirectory:
             self._descriptor = os.open(root, _DIRECTORY)
         self._swept: set[str] = set()
         self._flusher = ThreadPoolExecutor(1, thread_name_prefix="flush")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Release the descriptor; files that were created from here stay usable."""

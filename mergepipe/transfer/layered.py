@@ -6,10 +6,10 @@ same code as those of one repository.
 
 import contextlib
 from collections.abc import Collection, Iterator, Sequence
-from types import TracebackType
-from typing import NoReturn, Self
+from typing import NoReturn
 
 from mergepipe.bytestore.protocol import Buffer, ByteStore, ByteWriter
+from mergepipe.closing import Closing
 from mergepipe.ids import BlockId, ObjectId, PackId
 from mergepipe.packs.encodings import DEEPEST_CHAIN, encodings
 from mergepipe.packs.format import Content
@@ -106,22 +106,11 @@ class LayeredView(View):
         return self._first.cached(key)
 
 
-class _EitherStore:
+class _EitherStore(Closing):
     """Values of the first store, then of the second. Nothing is written through it."""
 
     def __init__(self, first: ByteStore, second: ByteStore) -> None:
         self._stores = (first, second)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Nothing: the stores belong to others."""

@@ -9,12 +9,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from mergepipe.bytestore.local import LocalByteStore, sync_directory
 from mergepipe.bytestore.local_writer import LocalWriter
 from mergepipe.bytestore.protocol import Buffer, ByteWriter
+from mergepipe.closing import Closing
 from mergepipe.errors import Corruption, MergepipeError, RemoteRefused
 from mergepipe.ids import PackId, digest
 from mergepipe.packs.format import RECORD_HEADER_BYTES, RecordHeader, RecordKind
@@ -48,7 +47,7 @@ _RUN_BYTES = 8 << 20
 Look = Callable[[PackId, Sequence[int], Sequence[Arrived]], None]
 
 
-class Quarantine:
+class Quarantine(Closing):
     """The quarantine of one repository. May be used from any thread, by several processes.
 
     At most `limit_bytes` in all.
@@ -58,17 +57,6 @@ class Quarantine:
         self._local = LocalByteStore(directory)
         self._limit_bytes = limit_bytes
         self.packs = IncomingPacks(self._local)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Release files; packs stay."""
@@ -209,22 +197,11 @@ class QuarantineWriter:
         self.local.abort()
 
 
-class IncomingPacks:
+class IncomingPacks(Closing):
     """Quarantined packs as a byte store: `packs/<id>.pack` here is `incoming/<id>.pack` there."""
 
     def __init__(self, local: LocalByteStore) -> None:
         self._local = local
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Release file descriptors."""

@@ -9,10 +9,9 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from types import TracebackType
-from typing import Self
 
 from mergepipe.bytestore.protocol import Buffer, ByteWriter
+from mergepipe.closing import Closing
 from mergepipe.errors import (
     InvalidRefName,
     RefMoved,
@@ -43,7 +42,7 @@ _REMEMBERED = 1024
 _WHY = "push "
 
 
-class ReceivingStore:
+class ReceivingStore(Closing):
     """The keys of an open repository that others may see; all methods from any thread.
 
     `home` stays its owner's to close. `progress` hears of what is verified.
@@ -58,17 +57,6 @@ class ReceivingStore:
         # One admission at a time bounds memory, and a write that is sent twice waits for itself.
         self._deciding = threading.Lock()
         self._decided: OrderedDict[bytes, bool] = OrderedDict()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Release files of the quarantine; packs stay in it."""
