@@ -1,57 +1,45 @@
 """LoRA adapters as PEFT saves them: what each of their tensors does to the model under them.
 
-    adapter_config.json        rank, alpha, patterns, flags
+    adapter_config.json        rank, alpha, patterns, flags (adapter_config.py)
     adapter_model.safetensors  base_model.model.<module>.lora_A.weight (r x in), .lora_B.weight
                                (out x r), .lora_embedding_A (r x rows), .lora_embedding_B
-                               (columns x r); whole tensors (`modules_to_save`, trained biases)
-                               under their own names
+                               (columns x r), of convolutions (r x in x kernel) and (out x r x
+                               1...); whole tensors (`modules_to_save`, trained biases) under
+                               their own names
 
 The change of a weight is scale * (B @ A), transposed for embeddings and for layers that keep their
 weight as (in, out). scale is alpha / r, or alpha / sqrt(r) with `use_rslora`. Hu et al., "LoRA",
 2021; Kalajdzievski, "A Rank Stabilization Scaling Factor", 2023. Nothing here reads a weight.
+
+Names are those of modules in memory, which the model's files may call otherwise
+(weight_names.py). Which weights are (in, out) follows from the model's architecture: PEFT saves
+one `fan_in_fan_out`, that of the module it wrapped last, and on loading goes by the module.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from math import sqrt
+from math import prod, sqrt
+from typing import Any
 
-import msgspec
-
-from mergepipe.errors import MalformedFile, MergeInputError
+from mergepipe.errors import MergeInputError
+from mergepipe.formats.adapter_config import ADAPTER_CONFIG, AdapterConfig, read_config
+from mergepipe.formats.weight_names import Spelling, other_layout
 from mergepipe.names import quoted
 
-ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-MAX_CONFIG_BYTES = 4 << 20
 _PREFIX = "base_model.model."
 _EMBEDDING = (".lora_embedding_A", ".lora_embedding_B")
 _LINEAR = (".lora_A.weight", ".lora_B.weight")
-# Ways to begin that put the difference from a *changed* base into the adapter.
-_CHANGES_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga")
-
-# Regular expressions of others can take for ever: names, `.`, `.*`, `\\d+` and `[0-9]` do not.
-_SIMPLE = re.compile(r"(?:[A-Za-z0-9_-]|\\\.|\.\*?|\\d\+?|\[[0-9-]+\]\+?)*")
-_LONGEST_PATTERN = 200
+# Modules of class Conv1D, whose weights are (in, out), and the models that have them
+# (transformers: gpt2, openai, decision_transformer, imagegpt, clvp).
+_TURNED = frozenset(("c_attn", "q_attn", "c_proj", "c_fc"))
+_TURNED_MODELS = frozenset(
+    ("gpt2", "openai-gpt", "decision_transformer", "imagegpt", "clvp_decoder", "clvp")
+)
+# They make more of their input: what is wider than high is (in, out).
+_WIDENING = ("c_attn.weight", "c_fc.weight")
 
 Shape = tuple[int, ...]
-
-
-class _Config(msgspec.Struct):
-    """What we read of an adapter's config; other members are skipped."""
-
-    peft_type: str = ""
-    r: int = 8
-    lora_alpha: float = 8
-    use_rslora: bool = False
-    use_dora: bool = False
-    fan_in_fan_out: bool = False
-    init_lora_weights: bool | str | None = True
-    rank_pattern: dict[str, int] | None = None
-    alpha_pattern: dict[str, float] | None = None
-    target_parameters: list[str] | None = None
-    base_model_name_or_path: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,72 +74,144 @@ def is_adapter(paths: Iterable[str]) -> bool:
 
 
 def read_adapter(
-    config: bytes, tensors: Mapping[str, Shape], model: Mapping[str, Shape], label: str
+    config: bytes,
+    tensors: Mapping[str, Shape],
+    model: Mapping[str, Shape],
+    label: str,
+    model_config: Mapping[str, Any] | None = None,
 ) -> Adapter:
     """What an adapter does to a model.
 
     tensors, model  names and shapes of the adapter's tensors and of the model's
+    model_config    config.json of the model, if it has one
 
     Raises MalformedFile for a config that is none, MergeInputError naming `label` and the tensor
     for kinds of adapter that are no plain LoRA, and where adapter and model do not fit.
     """
-    settings = _parse(config, label)
-    _refuse_other_kinds(settings, label)
-    changes: dict[str, LowRankChange] = {}
-    replaced: dict[str, str] = {}
-    for name in sorted(tensors):
-        module, down, up = _factor_names(name)
-        if module is None:
-            target = _target(name.removeprefix(_PREFIX), model)
-            if target is None and _is_tied_head(name, model):
-                continue
-            _check_whole(label, name, tensors[name], target, model)
-            assert target is not None
-            replaced[target] = name
-        elif name == down:
-            target = _target(f"{module}.weight", model)
-            if target is None:
-                raise _misfit(label, name, "the model has no such weight")
-            if up not in tensors:
-                raise _misfit(label, name, f"{quoted(up)} is missing")
-            changes[target] = _change(
-                settings, label, module, (down, tensors[down]), (up, tensors[up]), model[target]
+    return _Reading(read_config(config, label), tensors, model, label, model_config).run()
+
+
+class _Reading:
+    """An adapter being read for a model."""
+
+    def __init__(
+        self,
+        settings: AdapterConfig,
+        tensors: Mapping[str, Shape],
+        model: Mapping[str, Shape],
+        label: str,
+        model_config: Mapping[str, Any] | None,
+    ) -> None:
+        self._settings = settings
+        self._tensors = tensors
+        self._model = model
+        self._label = label
+        self._spelling = Spelling(model)
+        self._turned = _keeps_turned(model, model_config)
+
+    def run(self) -> Adapter:
+        changes: dict[str, LowRankChange] = {}
+        replaced: dict[str, str] = {}
+        for name in sorted(self._tensors):
+            module, down, up = _factor_names(name)
+            if module is None:
+                target = self._target(name)
+                if target is None and _is_tied_head(name, self._model):
+                    continue
+                self._check_whole(name, target)
+                assert target is not None
+                replaced[target] = name
+            elif name == down:
+                target = self._target(f"{module}.weight")
+                if target is None:
+                    raise self._lacking(name, f"{module}.weight", "the model has no such weight")
+                if up not in self._tensors:
+                    raise self._misfit(name, f"{quoted(up)} is missing")
+                if target in changes:
+                    raise self._misfit(name, f"{quoted(target)} is changed twice")
+                changes[target] = self._change(module, down, up, target)
+            elif down not in self._tensors:
+                raise self._misfit(name, f"{quoted(down)} is missing")
+        if not changes and not replaced:
+            raise MergeInputError(f"{quoted(self._label)} is an adapter that changes nothing")
+        return Adapter(changes, replaced, self._settings.base_model_name_or_path)
+
+    def _target(self, name: str) -> str | None:
+        """The model's tensor that an adapter's tensor is about."""
+        name = name.removeprefix(_PREFIX)
+        for wrapper in (".modules_to_save.default", ".base_layer"):
+            name = name.replace(wrapper, "")
+        return self._spelling.of(name)
+
+    def _check_whole(self, name: str, target: str | None) -> None:
+        if ".lora_" in name:
+            raise self._misfit(name, "this is no factor of a plain LoRA")
+        if target is None:
+            raise self._lacking(name, name.removeprefix(_PREFIX), "the model has no such tensor")
+        mine, theirs = self._tensors[name], self._model[target]
+        if mine != theirs:
+            raise self._misfit(name, f"its shape is {list(mine)}, the model's {list(theirs)}")
+
+    def _change(self, module: str, down: str, up: str, target: str) -> LowRankChange:
+        first, second, weight = self._tensors[down], self._tensors[up], self._model[target]
+        rank = first[0] if first else 0
+        fits = len(first) == len(second) == len(weight) >= 2
+        if not fits or prod(second[1:]) != rank or second[1] != rank:
+            raise self._misfit(
+                down, f"{list(second)} times {list(first)} is no change of {list(weight)}"
             )
-        elif down not in tensors:
-            raise _misfit(label, name, f"{quoted(down)} is missing")
-    if not changes and not replaced:
-        raise MergeInputError(f"{quoted(label)} is an adapter that changes nothing")
-    return Adapter(changes, replaced, settings.base_model_name_or_path)
+        if not rank:
+            raise self._misfit(down, "its rank is 0")
+        made = (second[0], *first[1:])
+        turned = made[::-1] == weight and (made != weight or self._is_turned(module, down))
+        turned = turned and len(weight) == 2
+        if not turned and made != weight:
+            raise self._misfit(
+                down, f"it is a change of {list(made)}, and the weight is {list(weight)}"
+            )
+        alpha = self._settings.alpha(module, self._label)
+        scale = alpha / (sqrt(rank) if self._settings.use_rslora else rank)
+        return LowRankChange(up, down, scale, turned)
 
+    def _is_turned(self, module: str, down: str) -> bool:
+        """Whether a square weight is (in, out)."""
+        if down.endswith(_EMBEDDING[0]):
+            return True
+        if self._turned is None:
+            return self._settings.fan_in_fan_out
+        return self._turned and module.rpartition(".")[2] in _TURNED
 
-def _parse(config: bytes, label: str) -> _Config:
-    if len(config) > MAX_CONFIG_BYTES:
-        raise MalformedFile(f"{ADAPTER_CONFIG} of {quoted(label)} has {len(config)} bytes")
-    try:
-        return msgspec.json.decode(config, type=_Config)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedFile(f"{ADAPTER_CONFIG} of {quoted(label)}: {error}") from error
-
-
-def _refuse_other_kinds(settings: _Config, label: str) -> None:
-    what = None
-    if settings.peft_type.upper() != "LORA":
-        what = f"of type {quoted(settings.peft_type or 'unknown')}, not LORA"
-    elif settings.use_dora:
-        what = "a DoRA, which is not a low-rank change"
-    elif settings.target_parameters:
-        what = "one of whole parameters (target_parameters)"
-    elif isinstance(settings.init_lora_weights, str) and settings.init_lora_weights.startswith(
-        _CHANGES_BASE
-    ):
-        what = (
-            f"begun by {settings.init_lora_weights}, so that it changes a base that was changed too"
-        )
-    if what is not None:
-        raise MergeInputError(
-            f"the adapter {quoted(label)} is {what}",
+    def _lacking(self, tensor: str, target: str, problem: str) -> MergeInputError:
+        """The error for a weight that the model does not have, or has in another layout."""
+        layout = other_layout([target], list(self._model))
+        if layout is None:
+            return self._misfit(tensor, problem)
+        what, apart = layout
+        how = "one by one" if apart else "in one tensor"
+        return MergeInputError(
+            f"the adapter {quoted(self._label)} does not fit: tensor {quoted(tensor)}: the model "
+            f"keeps {what} {how}",
             "merge it into its model with peft (merge_and_unload), and commit the result",
         )
+
+    def _misfit(self, tensor: str, problem: str) -> MergeInputError:
+        return MergeInputError(
+            f"the adapter {quoted(self._label)} does not fit: tensor {quoted(tensor)}: {problem}",
+            "name the model that it was trained on, as in model+adapter",
+        )
+
+
+def _keeps_turned(model: Mapping[str, Shape], config: Mapping[str, Any] | None) -> bool | None:
+    """Whether a model has layers that keep their weight as (in, out); None: nothing tells."""
+    kind = None if config is None else config.get("model_type")
+    if isinstance(kind, str):
+        return kind in _TURNED_MODELS
+    wide = {
+        shape[1] > shape[0]
+        for name, shape in model.items()
+        if name.endswith(_WIDENING) and len(shape) == 2 and shape[0] != shape[1]
+    }
+    return wide.pop() if len(wide) == 1 else None
 
 
 def _factor_names(name: str) -> tuple[str | None, str, str]:
@@ -164,92 +224,8 @@ def _factor_names(name: str) -> tuple[str | None, str, str]:
     return None, "", ""
 
 
-def _target(name: str, model: Mapping[str, Shape]) -> str | None:
-    """The model's tensor that an adapter's tensor is about.
-
-    A checkpoint of the bare model lacks the prefix that the model the adapter was trained on had,
-    or has one more: then the one tensor that ends alike.
-    """
-    name = name.replace(".modules_to_save.default", "").replace(".base_layer", "")
-    if name in model:
-        return name
-    shorter = name.partition(".")[2]
-    if shorter and shorter in model:
-        return shorter
-    longer = [one for one in model if one.endswith("." + name)]
-    return longer[0] if len(longer) == 1 else None
-
-
 def _is_tied_head(name: str, model: Mapping[str, Shape]) -> bool:
     """Whether this is a copy of the embeddings, saved for a model that shares them."""
     return name.endswith("lm_head.weight") and not any(
         one.endswith("lm_head.weight") for one in model
-    )
-
-
-def _check_whole(
-    label: str, name: str, shape: Shape, target: str | None, model: Mapping[str, Shape]
-) -> None:
-    if ".lora_" in name:
-        raise _misfit(label, name, "this is no factor of a plain LoRA")
-    if target is None:
-        raise _misfit(label, name, "the model has no such tensor")
-    if shape != model[target]:
-        raise _misfit(label, name, f"its shape is {list(shape)}, the model's {list(model[target])}")
-
-
-def _change(
-    settings: _Config,
-    label: str,
-    module: str,
-    down: tuple[str, Shape],
-    up: tuple[str, Shape],
-    weight: Shape,
-) -> LowRankChange:
-    if len(weight) != 2 or len(down[1]) != 2 or len(up[1]) != 2 or down[1][0] != up[1][1]:
-        raise _misfit(
-            label, down[0], f"{list(up[1])} times {list(down[1])} is no change of {list(weight)}"
-        )
-    rank = down[1][0]
-    if not rank:
-        raise _misfit(label, down[0], "its rank is 0")
-    alpha = _by_pattern(settings.alpha_pattern, module, settings.lora_alpha, label)
-    made, turned = (up[1][0], down[1][1]), (down[1][1], up[1][0])
-    wants_turned = settings.fan_in_fan_out or down[0].endswith(_EMBEDDING[0])
-    transposed = turned == weight and (wants_turned or made != weight)
-    if not transposed and made != weight:
-        raise _misfit(
-            label, down[0], f"it is a change of {list(made)}, and the weight is {list(weight)}"
-        )
-    scale = alpha / (sqrt(rank) if settings.use_rslora else rank)
-    return LowRankChange(up[0], down[0], scale, transposed)
-
-
-def _by_pattern(
-    patterns: Mapping[str, float] | None, module: str, default: float, label: str
-) -> float:
-    """The value of the first pattern that a module's name ends with, as PEFT matches them."""
-    for pattern, value in (patterns or {}).items():
-        if module.endswith("." + pattern) or _matcher(pattern, label).fullmatch(module):
-            return value
-    return default
-
-
-@cache
-def _matcher(pattern: str, label: str) -> re.Pattern[str]:
-    """PEFT's match of a pattern, for the regular expressions that cannot run away."""
-    rest = pattern.removeprefix("^").removesuffix("$")
-    anchored = "" if pattern.startswith("^") else r"(?:.*\.)?"
-    if len(pattern) > _LONGEST_PATTERN or not _SIMPLE.fullmatch(rest):
-        raise MergeInputError(
-            f"alpha_pattern of the adapter {quoted(label)}: {quoted(pattern)} is not understood",
-            "names with `.*` and `\\d+` in them are; merge the adapter with peft otherwise",
-        )
-    return re.compile(anchored + rest)
-
-
-def _misfit(label: str, tensor: str, problem: str) -> MergeInputError:
-    return MergeInputError(
-        f"the adapter {quoted(label)} does not fit: tensor {quoted(tensor)}: {problem}",
-        "name the model that it was trained on, as in model+adapter",
     )

@@ -10,7 +10,8 @@ import torch
 from safetensors.numpy import load_file
 
 from mergepipe.errors import MalformedFile, MergeInputError
-from mergepipe.formats.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter, read_adapter
+from mergepipe.formats.adapter_config import ADAPTER_CONFIG
+from mergepipe.formats.adapters import ADAPTER_WEIGHTS, Adapter, read_adapter
 
 MODEL = {"model.layers.0.q_proj.weight": (6, 4), "lm_head.weight": (9, 4)}
 FACTORS = {
@@ -132,11 +133,59 @@ def test_scale_and_rank_come_from_what_was_saved() -> None:
         ({"init_lora_weights": "pissa"}, "pissa"),
         ({"target_parameters": ["mlp.experts"]}, "target_parameters"),
         ({"alpha_pattern": {"(a+)+$": 1}}, "not understood"),
+        ({"alpha_pattern": {".*a.*b.*c.*d": 1}}, "not understood"),
+        ({"alpha_pattern": {"(a": 1}}, "not understood"),
+        ({"alora_invocation_tokens": [1, 2]}, "an aLoRA"),
+        ({"layer_replication": [[0, 2], [1, 3]]}, "repeated layers"),
+        ({"trainable_token_indices": [3]}, "trained rows of the embeddings"),
+        ({"lora_bias": True}, "biases of its factors"),
+        ({"use_qalora": True}, "QALoRA"),
+        ({"arrow_config": {"top_k": 2}}, "Arrow"),
+        ({"use_what_comes_next": True}, "use_what_comes_next, which is not known here"),
     ],
 )
 def test_other_kinds_are_refused(members: dict[str, object], problem: str) -> None:
     with pytest.raises(MergeInputError, match=problem):
         read_adapter(config(**members), FACTORS, MODEL, "a")
+
+
+@pytest.mark.parametrize("kind", ["PREFIX_TUNING", "P_TUNING", "XLORA"])
+def test_what_peft_cannot_merge_either_says_so(kind: str) -> None:
+    with pytest.raises(MergeInputError, match=kind) as refused:
+        read_adapter(config(peft_type=kind), FACTORS, MODEL, "a")
+    assert "peft cannot merge it either" in refused.value.hint
+    with pytest.raises(MergeInputError, match="LOHA") as refused:
+        read_adapter(config(peft_type="LOHA"), FACTORS, MODEL, "a")
+    assert "merge_and_unload" in refused.value.hint
+
+
+def test_an_adapter_of_what_the_model_keeps_in_one_tensor() -> None:
+    fused = {"model.layers.0.qkv_proj.weight": (18, 4)}
+    with pytest.raises(MergeInputError, match="keys and values in one tensor") as refused:
+        read_adapter(config(), FACTORS, fused, "a")
+    assert "merge_and_unload" in refused.value.hint
+
+
+def test_which_weights_are_turned_follows_from_the_model() -> None:
+    square = {"h.0.attn.c_proj.weight": (4, 4), "lm_head.weight": (4, 4)}
+    factors = {
+        f"base_model.model.{name.removesuffix('weight')}lora_{side}.weight": shape
+        for name in square
+        for side, shape in (("A", (2, 4)), ("B", (4, 2)))
+    }
+    wide, high = {"h.0.attn.c_attn.weight": (4, 12)}, {"h.0.attn.c_attn.weight": (12, 4)}
+
+    def turned(more: dict[str, tuple[int, ...]], kind: str | None, **members: object) -> list[bool]:
+        of = None if kind is None else {"model_type": kind}
+        changes = read_adapter(config(**members), factors, {**square, **more}, "a", of).changes
+        return [changes[name].transposed for name in square]
+
+    for flag in (True, False):
+        assert turned({}, "gpt2", fan_in_fan_out=flag) == [True, False]
+        assert turned({}, "gpt_bigcode", fan_in_fan_out=flag) == [False, False]
+        assert turned(wide, None, fan_in_fan_out=flag) == [True, False]
+        assert turned(high, None, fan_in_fan_out=flag) == [False, False]
+        assert turned({}, None, fan_in_fan_out=flag) == [flag, flag]
 
 
 @pytest.mark.parametrize(

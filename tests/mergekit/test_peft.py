@@ -8,7 +8,14 @@ import peft
 import pytest
 import torch
 from safetensors.numpy import load_file
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
 from mergepipe.api import Repository
 
@@ -19,6 +26,17 @@ LLAMA = {
     "modules_to_save": ["lm_head"],
 }  # fmt: skip
 GPT2 = {"r": 2, "lora_alpha": 5, "target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True}
+# Layers whose weights are (in, out) and others, some square; PEFT saves one flag for all.
+MIXED = {
+    "r": 2, "lora_alpha": 5, "target_modules": ["c_attn", "c_proj", "lm_head"],
+    "alpha_pattern": {r"h\.(0|1)\.attn\.c_proj": 3, r".*\.mlp\.c_.*": 2},
+}  # fmt: skip
+# On disk `encoder.layer.0.attention.attention.query`, in memory `layers.0.attention.q_proj`; and
+# a convolution.
+VIT = {
+    "r": 2, "lora_alpha": 3, "target_modules": ["q_proj", "fc2", "projection"],
+    "modules_to_save": ["classifier"],
+}  # fmt: skip
 
 
 def llama() -> Any:
@@ -34,11 +52,28 @@ def gpt2() -> Any:
     return GPT2LMHeadModel(GPT2Config(vocab_size=32, n_embd=8, n_layer=2, n_head=2, n_positions=16))
 
 
+def untied() -> Any:
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=8, n_embd=8, n_layer=2, n_head=2, n_positions=16, tie_word_embeddings=False
+        )
+    )
+
+
+def vit() -> Any:
+    return ViTForImageClassification(
+        ViTConfig(
+            hidden_size=8, intermediate_size=8, num_attention_heads=2, num_hidden_layers=2,
+            image_size=8, patch_size=4,
+        )
+    )  # fmt: skip
+
+
 def make(directory: Path, model: Any, settings: dict[str, Any]) -> dict[str, Any]:
     """`model` and `lora` in a directory; returns the weights that peft merges."""
     torch.manual_seed(1)
     model.save_pretrained(directory / "model")
-    tuned: Any = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", **settings))
+    tuned: Any = peft.get_peft_model(model, peft.LoraConfig(**settings))
     for parameter in tuned.parameters():
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.2)
@@ -48,7 +83,9 @@ def make(directory: Path, model: Any, settings: dict[str, Any]) -> dict[str, Any
     return load_file(directory / "merged" / "model.safetensors")
 
 
-@pytest.mark.parametrize(("model", "settings"), [(llama, LLAMA), (gpt2, GPT2)])
+@pytest.mark.parametrize(
+    ("model", "settings"), [(llama, LLAMA), (gpt2, GPT2), (untied, MIXED), (vit, VIT)]
+)
 @pytest.mark.parametrize(
     "text",
     [

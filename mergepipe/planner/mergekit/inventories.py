@@ -11,7 +11,8 @@ from typing import Any, Protocol
 from mergepipe.checkpoints.tokenizers import StoredTokenizer
 from mergepipe.dtypes import dtype_of
 from mergepipe.errors import MergeInputError
-from mergepipe.formats.adapters import ADAPTER_CONFIG, is_adapter, read_adapter
+from mergepipe.formats.adapter_config import ADAPTER_CONFIG
+from mergepipe.formats.adapters import is_adapter, read_adapter
 from mergepipe.formats.architecture import read_architecture
 from mergepipe.formats.config_json import CONFIG_NAME, parse_config
 from mergepipe.ids import ObjectId
@@ -151,6 +152,7 @@ class Inventories:
             {tensor: self._tensors[identity].shape for tensor, identity in stored.items()},
             {tensor: held.shape for tensor, held in model.tensors.items()},
             label,
+            model.config,
         )
         changed: dict[str, Held] = {}
         for tensor, own in adapter.replaced.items():
