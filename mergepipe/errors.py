@@ -105,6 +105,12 @@ class Locked(MergepipeError):
     kind = "locked"
 
 
+class NewerFormat(MergepipeError):
+    """Whole as far as one can tell, and written by a later release than this one."""
+
+    kind = "newer_format"
+
+
 class Corruption(MergepipeError):
     """Bytes are not what they were declared to be, in the store or in a file that is read."""
 

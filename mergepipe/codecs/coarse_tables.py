@@ -17,8 +17,9 @@ from mergepipe.jit import kernel
 ROW = 256
 SHARES = 6 * (CLASSES - 1)
 _TOTAL = 1 << COARSE_BITS
-# Bytes with that many non-zero trits: 5 over k, times 2^k.
-_WAYS = (1, 10, 40, 80, 80, 32)
+# Of the share of bytes with k non-zero trits, 160ths that one of them has: there are 5 over k,
+# times 2^k of them (1, 10, 40, 80, 80, 32), and 160 is the least that all of these divide.
+_PARTS = (160, 16, 4, 2, 2, 5)
 
 _U16 = types.Array(uint16, 1, "C")
 _U32 = types.Array(uint32, 1, "C")
@@ -43,10 +44,7 @@ def _frequencies(shares: Any, frequencies: Any) -> None:
     frequencies[:] = 0
     for byte in range(243):
         moved = _moved(byte)
-        share = np.int64(shares[moved])
-        if share > 0:
-            # 64 keeps the division from rounding small shares away before `normalise`.
-            frequencies[byte] = max(np.int64(1), share * 64 // _WAYS[moved])
+        frequencies[byte] = np.int64(shares[moved]) * _PARTS[moved]
     normalise(frequencies, _TOTAL)
 
 

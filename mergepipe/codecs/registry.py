@@ -21,6 +21,8 @@ _CODECS = {
 }
 NAMES = tuple(_CODECS)
 TAGS = {name: tag for name, (tag, _, _) in _CODECS.items()}
+# Tag and version of payloads that are the block itself: readers may take them as they are.
+VERBATIM = (0, 1)
 _NAME_OF_TAG = {tag: name for name, tag in TAGS.items()}
 
 

@@ -24,7 +24,11 @@ _READ_U8 = types.Array(uint8, 1, "C", readonly=True)
 
 @kernel(void(_U32, int64), inner=True)
 def normalise(weights: Any, total: Any) -> None:
-    """Scale weights in place to sum to `total`; what is not 0 stays at least 1; all 0 stays."""
+    """Scale weights in place to sum to `total`; all 0 stays.
+
+    What is not 0 becomes the floor of its share, at least 1. What is missing then goes to the
+    first of the greatest; while there is too much, the first of the greatest loses one.
+    """
     size = weights.size
     before = np.int64(0)
     for i in range(size):
@@ -43,13 +47,12 @@ def normalise(weights: Any, total: Any) -> None:
     if after < total:
         weights[largest] += total - after
     while after > total:
+        largest = 0
         for i in range(size):
             if weights[i] > weights[largest]:
                 largest = i
-        # An eighth at a time, so that no single frequency bears all of it.
-        less = min(after - total, np.int64(weights[largest]) // 8 + 1)
-        weights[largest] -= less
-        after -= less
+        weights[largest] -= 1
+        after -= 1
 
 
 @kernel(int64(int64), inline=True, inner=True)

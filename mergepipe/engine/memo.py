@@ -28,17 +28,14 @@ from mergepipe.engine.work import (
 )
 from mergepipe.ids import ID_BYTES, BlockId
 from mergepipe.methods import Method, Scope
+from mergepipe.objects.merging import InputNumbers, LineNumbers
 from mergepipe.packs.index import View
 from mergepipe.packs.storage import Storage
-from mergepipe.planner.numbers import Stored, stored_numbers
+from mergepipe.planner.numbers import stored_numbers
 
 _PREFIX = b"m/"
-_VERSION = b"mergepipe step 2\0"
+_VERSION = b"mergepipe step 3\0"
 _WORD = (1 << 64) - 1
-# Numbers that mean the same wherever in a tensor an element lies.
-_PLAIN = frozenset(
-    {"weight", "threshold", "ceiling", "coarse_scale", "rescale", "elect", "normalize", "scale"}
-)
 
 Blocks: TypeAlias = tuple[BlockId, ...]
 
@@ -117,8 +114,8 @@ def memo_head(method: Method, task: LineTask) -> bytes:
             f"{method.name}\0{task.dtype.name}\0".encode(),
             struct.pack("<IQQ", method.version, *rows),
             msgspec.msgpack.encode(numbers),
-            # What chance decides depends on where it is asked. Numbers of methods that are not
-            # known here may be a chance's.
+            # What chance decides depends on where it is asked. A method's extras may be a
+            # chance's; all other numbers but the density mean the same everywhere.
             struct.pack("<QQ", task.seed & _WORD, task.tensor_key) if _placed(numbers) else b"",
         )
     )
@@ -138,10 +135,10 @@ def memo_key(heads: Mapping[int, bytes], making: Making, start: int) -> bytes:
     return blake3(b"".join(parts)).digest()
 
 
-def _placed(numbers: tuple[Stored, tuple[Stored, ...]]) -> bool:
+def _placed(numbers: tuple[LineNumbers, tuple[InputNumbers, ...]]) -> bool:
     """Whether what is made depends on where in the tensor it lies."""
-    own, experts = numbers
-    return any(name not in _PLAIN for stored in (own, *experts) for name, _ in stored)
+    line, inputs = numbers
+    return bool(line.extras) or any(one.density != 1 for one in inputs)
 
 
 def _input(heads: Mapping[int, bytes], one: Input | None, start: int) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mergepipe.bytestore.protocol import Buffer, ByteStore
-from mergepipe.codecs.registry import codec_tagged
+from mergepipe.codecs.registry import VERBATIM, codec_tagged
 from mergepipe.engine.estimates import trits_from_layer, trits_from_weights
 from mergepipe.engine.meter import Meter, Source, metered
 from mergepipe.engine.work import Estimate, Group, Step, Weights, Work
@@ -27,7 +27,6 @@ from mergepipe.packs.reader import pack_key
 from mergepipe.packs.storage import Storage
 
 LARGEST_READ = 16 << 20
-_RAW_TAG = 0
 
 
 class BlockSource(Protocol):
@@ -112,7 +111,7 @@ class FetchedBlocks:
         if base is not None and len(base) != encoding.raw_length:
             raise Corruption(f"block {block.hex()} and its base differ in length")
         raw: Buffer
-        if first.codec == _RAW_TAG and len(layers) == 1:
+        if (first.codec, first.version) == VERBATIM and len(layers) == 1:
             if len(layers[0]) != encoding.raw_length:
                 raise Corruption(f"block {block.hex()}: a raw record of the wrong length")
             raw = layers[0]

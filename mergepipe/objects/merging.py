@@ -4,7 +4,7 @@ Columns are little-endian arrays kept as bytes; `catalog.view` and the planner g
 """
 
 from enum import IntEnum
-from typing import ClassVar, TypeAlias
+from typing import ClassVar
 
 import msgspec
 
@@ -83,8 +83,24 @@ class PlanProfile(Part, frozen=True, array_like=True, forbid_unknown_fields=True
     profile: ObjectId
 
 
-# A resolved number of a method, by its name in methods.terms; what has its default is left out.
-Number: TypeAlias = tuple[str, bool | float | tuple[float, ...]]
+class LineNumbers(Part, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A line's resolved numbers, all of them; docs/format-merge.md says what each does."""
+
+    elect: bool
+    normalize: bool
+    scale: float
+    extras: tuple[float, ...]
+
+
+class InputNumbers(Part, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """An input's resolved numbers, all of them; docs/format-merge.md says what each does."""
+
+    weight: float
+    threshold: float
+    coarse_scale: float
+    density: float
+    rescale: float
+    ceiling: float
 
 
 class PlanInput(Part, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -123,15 +139,15 @@ class LinePlan(Part, frozen=True, array_like=True, forbid_unknown_fields=True):
     inputs: tuple[PlanInput, ...]
     copied: ObjectId | None = None
     depths: tuple[bytes, ...] = ()
-    numbers: tuple[Number, ...] = ()
-    input_numbers: tuple[tuple[Number, ...], ...] = ()
+    numbers: LineNumbers | None = None
+    input_numbers: tuple[InputNumbers, ...] = ()
 
 
 class Plan(Record, frozen=True, array_like=True, forbid_unknown_fields=True):
     """How deep to read each block of each input, and what to do with it."""
 
     KIND: ClassVar[str] = "plan"
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
 
     seed: int
     layout: ObjectId

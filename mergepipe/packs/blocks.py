@@ -4,7 +4,7 @@ import errno
 from collections.abc import Iterable, Mapping, Sequence
 
 from mergepipe.bytestore.protocol import expect
-from mergepipe.codecs.registry import codec_tagged
+from mergepipe.codecs.registry import VERBATIM, codec_tagged
 from mergepipe.errors import CodecError, Corruption, MissingObject
 from mergepipe.ids import BlockId, block_id
 from mergepipe.packs.encodings import Encoding, Place, choose, encodings
@@ -24,7 +24,6 @@ from mergepipe.parallel import Scratch
 __all__ = ["BlockReader", "Encoding", "encodings"]
 
 _LARGEST_READ = 16 << 20
-_RAW_TAG = 0
 _FARTHEST = 1 << 62  # past it, an offset is damage, and no file system takes it
 # gc may replace packs under a reader; more often than this within one read is no coincidence.
 _MOST_REFRESHES = 4
@@ -251,7 +250,7 @@ class _Reading:
                 first, Corruption(f"block {block.hex()} and its base differ in length")
             )
         layers = [self._records[at.pack, at.offset][1] for at in encoding.layers]
-        if first.codec == _RAW_TAG:
+        if (first.codec, first.version) == VERBATIM:
             if len(layers) != 1 or len(layers[0]) != encoding.raw_length:
                 raise _BadRecord(
                     first, Corruption(f"block {block.hex()}: a raw record of the wrong length")

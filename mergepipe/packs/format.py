@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
-from mergepipe.errors import Corruption
+from mergepipe.errors import Corruption, NewerFormat
 from mergepipe.ids import NO_ID, Buffer, PackId, digest
 
 PACK_MAGIC = b"MPPACK\r\n"
@@ -16,7 +16,8 @@ RECORD_MAGIC = b"MPR1"
 TRAILER_MAGIC = b"MPEND\r\n\0"
 
 _PACK_HEADER = struct.Struct("<8sII")
-_RECORD = struct.Struct("<4sBBBBB7xQQ32s32s")
+_RECORD = struct.Struct("<4sBBBBB7sQQ32s32s")
+_RESERVED = bytes(7)
 _CHECKSUM_BYTES = 32
 _TRAILER = struct.Struct("<QQ32s8s")
 _OFFSET = struct.Struct("<Q")
@@ -77,6 +78,7 @@ class RecordHeader:
             self.version,
             self.layer,
             self.layers,
+            _RESERVED,
             self.raw_length,
             self.encoded_length,
             self.id,
@@ -91,14 +93,14 @@ def pack_header(content: Content) -> bytes:
 
 
 def parse_pack_header(data: Buffer, what: str) -> Content:
-    """The content of the pack called `what`. Raises Corruption."""
+    """The content of the pack called `what`. Raises Corruption, NewerFormat."""
     if len(data) < PACK_HEADER_BYTES:
         raise Corruption(f"{what} is cut short: {len(data)} bytes")
     magic, version, content = _PACK_HEADER.unpack_from(data)
     if magic != PACK_MAGIC:
         raise Corruption(f"{what} is not a pack")
     if version != PACK_VERSION:
-        raise Corruption(
+        raise NewerFormat(
             f"{what} has pack format {version}; this mergepipe reads {PACK_VERSION}",
             "use the newer mergepipe that wrote it",
         )
@@ -112,14 +114,15 @@ def parse_record(data: Buffer, what: str, at: int = 0) -> RecordHeader:
     """The record header that starts at byte `at` of `data`. Raises Corruption naming `what`."""
     if len(data) - at < RECORD_HEADER_BYTES:
         raise Corruption(f"{what}: a record header is cut short")
-    magic, kind, codec, version, layer, layers, raw, encoded, identity, base = _RECORD.unpack_from(
-        data, at
+    magic, kind, codec, version, layer, layers, reserved, raw, encoded, identity, base = (
+        _RECORD.unpack_from(data, at)
     )
     if magic != RECORD_MAGIC or kind > RecordKind.OBJECT:
         raise Corruption(f"{what}: no record where one should begin")
     if (
         not 1 <= layers <= MAX_LAYERS
         or layer >= layers
+        or reserved != _RESERVED
         or identity == base
         or not plausible_lengths(RecordKind(kind), raw, encoded)
         or (kind == RecordKind.OBJECT and (layers != 1 or base != NO_ID))

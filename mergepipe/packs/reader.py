@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from blake3 import blake3
 
 from mergepipe.bytestore.protocol import ByteStore
-from mergepipe.errors import Corruption
+from mergepipe.errors import Corruption, NewerFormat
 from mergepipe.ids import PackId, digest
 from mergepipe.packs import format as pack_format
 from mergepipe.packs.format import (
+    FOOTER_ENTRY_BYTES,
     PACK_HEADER_BYTES,
     RECORD_HEADER_BYTES,
     RECORD_MAGIC,
@@ -66,7 +67,8 @@ def read_footer(
     """What a pack holds and every record's header and offset, from its verified footer.
 
     `key` says where it lies, if not among the packs. Raises Corruption if header, trailer or
-    footer are not what the pack's name says, and FileNotFoundError if there is no such pack.
+    footer are not what the pack's name says, NewerFormat for a pack of a later release, and
+    FileNotFoundError if there is no such pack.
     """
     key = key or pack_key(pack)
     size = store.size(key)
@@ -74,7 +76,41 @@ def read_footer(
         raise FileNotFoundError(key)
     if size < PACK_HEADER_BYTES + TRAILER_BYTES:
         raise Corruption(f"{key} is cut short: {size} bytes")
-    content = pack_format.parse_pack_header(read_exactly(store, key, 0, PACK_HEADER_BYTES), key)
+    header = read_exactly(store, key, 0, PACK_HEADER_BYTES)
+    try:
+        content = pack_format.parse_pack_header(header, key)
+    except NewerFormat as newer:
+        # Nothing vouches for the version. A footer of ours, of this very name, shows that it is
+        # the header that is damaged, and not we who are too old.
+        if _has_footer_of(store, pack, key, size):
+            raise Corruption(f"{key}: its header is damaged") from newer
+        raise
+    records = _footer_records(store, pack, key, size)
+    end = PACK_HEADER_BYTES
+    for record, offset in records:
+        if offset != end:
+            raise Corruption(f"{key}: records do not follow each other")
+        # The name vouches for the records, and they for the one header field it does not cover.
+        if record.kind is not _RECORD_KIND[content]:
+            raise Corruption(f"{key}: its header says {content.name.lower()}, its records do not")
+        end += record.stored_bytes
+    if end != size - TRAILER_BYTES - len(records) * FOOTER_ENTRY_BYTES:
+        raise Corruption(f"{key}: its records do not end where its footer begins")
+    return content, records
+
+
+def _has_footer_of(store: ByteStore, pack: PackId, key: str, size: int) -> bool:
+    try:
+        _footer_records(store, pack, key, size)
+    except Corruption:
+        return False
+    return True
+
+
+def _footer_records(
+    store: ByteStore, pack: PackId, key: str, size: int
+) -> list[tuple[RecordHeader, int]]:
+    """The records of a footer that is what the pack's name says. Raises Corruption."""
     length, identity = pack_format.parse_trailer(
         read_exactly(store, key, size - TRAILER_BYTES, TRAILER_BYTES), key
     )
@@ -83,18 +119,7 @@ def read_footer(
     footer = read_exactly(store, key, size - TRAILER_BYTES - length, length)
     if digest(footer) != identity or identity != pack:
         raise Corruption(f"{key}: its footer does not match its name")
-    records = pack_format.parse_footer(footer, key)
-    end = PACK_HEADER_BYTES
-    for header, offset in records:
-        if offset != end:
-            raise Corruption(f"{key}: records do not follow each other")
-        # The name vouches for the records, and they for the one header field it does not cover.
-        if header.kind is not _RECORD_KIND[content]:
-            raise Corruption(f"{key}: its header says {content.name.lower()}, its records do not")
-        end += header.stored_bytes
-    if end != size - TRAILER_BYTES - length:
-        raise Corruption(f"{key}: its records do not end where its footer begins")
-    return content, records
+    return pack_format.parse_footer(footer, key)
 
 
 def salvage_records(store: ByteStore, pack: PackId) -> Iterator[tuple[RecordHeader, int]]:

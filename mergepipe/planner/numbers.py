@@ -1,59 +1,45 @@
-"""A method's resolved numbers as a plan keeps them: by name, and only what is not the default.
+"""A method's resolved numbers as a plan keeps them: every one, in the order of the format.
 
-Which numbers there are is the methods' affair (`methods.terms`): one that is added there is kept
-here without further ado, and plans that do not use it stay as they are, to the byte.
+None is left out because it is a default: what a plan means stands in the plan. A number that
+`methods.terms` gains is a new version of plans (docs/format-merge.md).
 """
 
-from dataclasses import fields
-from functools import cache
-from typing import Any
+from msgspec import structs
 
 from mergepipe.errors import MergeInputError
 from mergepipe.methods.terms import ExpertScalars, Scalars
 from mergepipe.names import quoted
-from mergepipe.objects.merging import LinePlan, Number
-
-_EXPERTS = "experts"
-Stored = tuple[Number, ...]
+from mergepipe.objects.merging import InputNumbers, LineNumbers, LinePlan
 
 
-def stored_numbers(scalars: Scalars) -> tuple[Stored, tuple[Stored, ...]]:
+def stored_numbers(scalars: Scalars) -> tuple[LineNumbers, tuple[InputNumbers, ...]]:
     """The numbers of a line, and those of each of its inputs."""
-    return _stored(scalars), tuple(_stored(own) for own in scalars.experts)
+    numbers = LineNumbers(
+        elect=scalars.elect,
+        normalize=scalars.normalize,
+        scale=float(scalars.scale),
+        extras=tuple(float(extra) for extra in scalars.extras),
+    )
+    # Floats even where somebody counted in whole numbers: MessagePack tells them apart.
+    inputs = tuple(
+        InputNumbers(
+            weight=float(expert.weight),
+            threshold=float(expert.threshold),
+            coarse_scale=float(expert.coarse_scale),
+            density=float(expert.density),
+            rescale=float(expert.rescale),
+            ceiling=float(expert.ceiling),
+        )
+        for expert in scalars.experts
+    )
+    return numbers, inputs
 
 
 def scalars_of(line: LinePlan) -> Scalars:
-    """The numbers of a planned line. Raises MergeInputError for one that no method here has."""
-    experts = tuple(ExpertScalars(**_read(ExpertScalars, own)) for own in line.input_numbers)
-    return Scalars(experts, **_read(Scalars, line.numbers))
-
-
-def _stored(values: Scalars | ExpertScalars) -> Stored:
-    found: list[Number] = []
-    kind: Any = type(values)
-    for name, default in _defaults(kind).items():
-        value = getattr(values, name)
-        if value == default:
-            continue
-        if isinstance(value, tuple):
-            found.append((name, tuple(float(one) for one in value)))
-        else:
-            found.append((name, value if isinstance(value, bool) else float(value)))
-    return tuple(found)
-
-
-def _read(kind: Any, numbers: Stored) -> dict[str, Any]:
-    defaults = _defaults(kind)
-    for name, _ in numbers:
-        if name not in defaults:
-            raise MergeInputError(
-                f"the plan has a number {quoted(name)} that no method of this release knows",
-                "make the plan again",
-            )
-    return dict(numbers)
-
-
-@cache
-def _defaults(kind: Any) -> dict[str, Any]:
-    """What a field has by default; `kind` is a dataclass."""
-    return {one.name: one.default for one in fields(kind) if one.name != _EXPERTS}
+    """The numbers of a planned line. Raises MergeInputError if it has none."""
+    if line.numbers is None:
+        raise MergeInputError(
+            f"the plan has no numbers for {quoted(line.name)}", "make the plan again"
+        )
+    experts = tuple(ExpertScalars(**structs.asdict(numbers)) for numbers in line.input_numbers)
+    return Scalars(experts, **structs.asdict(line.numbers))

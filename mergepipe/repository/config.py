@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from mergepipe.codecs import registry
+from mergepipe.codecs.chooser import EFFORTS
 from mergepipe.errors import ConfigError, InvalidRefName, MergepipeError
 from mergepipe.repository.refnames import REMOTES, check_ref_name
 from mergepipe.sizes import GIB, KIB, MIB, parse_size
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import tomlkit
 
 FORMAT = 1
+# What `requires` may name: things that a reader must know although the layout stays as it is. None
+# so far.
+FEATURES: tuple[str, ...] = ()
 Value: TypeAlias = str | int | float | bool
 
 _SMALLEST_BLOCK = 4 * KIB
@@ -198,11 +201,20 @@ def _check_format(document: Mapping[str, object], where: str) -> None:
             f"{where}: the repository has format {version}; this mergepipe reads up to {FORMAT}",
             "use a newer mergepipe",
         )
+    required = document.get("requires", [])
+    if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
+        raise ConfigError(f"{where}: `requires` is a list of names", "remove or mend the line")
+    unknown = [name for name in required if name not in FEATURES]
+    if unknown:
+        raise ConfigError(
+            f"{where}: the repository needs {', '.join(unknown)}; this mergepipe cannot",
+            "use a newer mergepipe",
+        )
 
 
 def _flatten(document: Mapping[str, object], where: str) -> Iterator[tuple[str, object]]:
     for section, content in document.items():
-        if section == "format":
+        if section in ("format", "requires"):
             continue
         if not isinstance(content, dict):
             raise ConfigError(f"{where}: unknown key {section!r}", _nearest(section))
@@ -289,9 +301,8 @@ def _receive_limit(value: object) -> int:
 
 
 def _codec(value: object) -> str:
-    choices = ("auto", *registry.NAMES)
-    if value not in choices:
-        raise ValueError(f"no codec is called {value!r}; there are {', '.join(choices)}")
+    if value not in EFFORTS:
+        raise ValueError(f"{value!r} is not one of {', '.join(EFFORTS)}")
     return str(value)
 
 

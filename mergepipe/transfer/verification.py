@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from mergepipe.bytestore.protocol import ByteStore
-from mergepipe.codecs.registry import codec_tagged
+from mergepipe.codecs.registry import VERBATIM, codec_tagged
 from mergepipe.errors import CodecError, Corruption
 from mergepipe.ids import BlockId, PackId, block_id
 from mergepipe.packs.blocks import BlockReader
@@ -29,7 +29,6 @@ _PIECE_BYTES = 4 << 20
 _LARGEST_READ = 16 << 20
 # What all workers together may hold; a chain of the largest blocks leaves room for fewer of them.
 _MEMORY_BYTES = 512 << 20
-_RAW_TAG = 0
 
 
 class BadBlock(Exception):
@@ -275,7 +274,7 @@ def decode_block(
     `record` is any of them. Raises Corruption, or CodecError, naming the block.
     """
     block, length = record.id.hex(), record.raw_length
-    if record.codec == _RAW_TAG:
+    if (record.codec, record.version) == VERBATIM:
         if len(layers) != 1 or len(layers[0]) != length:
             raise Corruption(f"block {block}: a raw record of the wrong length")
         return layers[0]

@@ -262,7 +262,7 @@ def test_plans_that_do_not_fit_are_refused(tmp_path):
             change(first, depths=(b"\1" * len(first.depths[0]), *first.depths[1:])),
             *rest,
         ),
-        "number": (change(first, numbers=(("temperature", 1.0),)), *rest),
+        "number": (change(first, numbers=None), *rest),
     }
     before = sorted(path.name for path in (repo.directory / "packs").iterdir())
     for lines in broken.values():

@@ -4,16 +4,17 @@ import random
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mergepipe.codecs.registry import codec_named
 from mergepipe.dtypes import U8
-from mergepipe.errors import Corruption, MissingObject
+from mergepipe.errors import CodecError, Corruption, MissingObject
 from mergepipe.ids import BlockId, block_id
 from mergepipe.packs.blocks import BlockReader
-from mergepipe.packs.encoding import encode_block, seal_payloads
+from mergepipe.packs.encoding import EncodedRecord, encode_block, seal_payloads
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.transaction import Transaction
 
@@ -248,3 +249,14 @@ def test_threads_read_while_others_write(storage: Storage) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def test_a_raw_record_of_a_later_version_is_not_read_as_ours(storage: Storage) -> None:
+    raw = b"\x07" * 64
+    encoded = encode_block(block_id(raw), raw, U8, codec_named("raw"))
+    (record,) = encoded.records
+    later = replace(record.header, version=2)
+    sealed = EncodedRecord(later, later.sealed(block_id(raw)), raw)
+    store_blocks(storage, replace(encoded, records=(sealed,)))
+    with pytest.raises(CodecError, match="version 2 of codec raw"):
+        BlockReader(storage).read([block_id(raw)])

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mergepipe.bytestore.memory import MemoryByteStore
-from mergepipe.errors import Corruption
+from mergepipe.errors import Corruption, NewerFormat
 from mergepipe.ids import NO_ID, BlockId, PackId, digest
 from mergepipe.packs import format as pack_format
 from mergepipe.packs.format import Content, RecordHeader, RecordKind
@@ -80,6 +80,16 @@ def test_every_flipped_bit_of_the_framing_is_noticed(store: MemoryByteStore) -> 
             read_footer(store, pack)
 
 
+def test_a_pack_of_a_later_release_is_not_taken_for_a_damaged_one(store: MemoryByteStore) -> None:
+    pack = write_pack(store, PAYLOADS)
+    data = bytearray(store.get(pack_key(pack)) or b"")
+    data[8] = 2
+    data[-9] ^= 1  # its footer is another than ours
+    store.put(pack_key(pack), data)
+    with pytest.raises(NewerFormat, match="pack format 2"):
+        read_footer(store, pack)
+
+
 def test_every_truncation_is_noticed(store: MemoryByteStore) -> None:
     pack = write_pack(store, PAYLOADS[:2])
     data = store.get(pack_key(pack))
@@ -130,6 +140,15 @@ def test_a_record_cannot_claim_what_it_likes() -> None:
         sealed = RecordHeader(**fields).sealed(digest(b"abc"))
         with pytest.raises(Corruption):
             pack_format.parse_record(sealed, "pack")
+
+
+def test_bytes_kept_for_later_are_zero() -> None:
+    sealed = bytearray(header(b"abc").sealed(digest(b"abc")))
+    for place in range(9, 16):
+        changed = sealed.copy()
+        changed[place] = 1
+        with pytest.raises(Corruption):
+            pack_format.parse_record(changed, "pack")
 
 
 @given(st.binary(max_size=600))

@@ -46,7 +46,8 @@ def test_what_is_not_written_has_its_default():
     [
         ("store.block_size", "2MiB", 2 << 20),
         ("store.block_size", "4096", 4096),
-        ("store.codec", "zstd", "zstd"),
+        ("store.codec", "small", "small"),
+        ("store.codec", "fast", "fast"),
         ("store.max_chain", "0", 0),
         ("core.lock_timeout", "0.5", 0.5),
         ("core.threads", "4", 4),
@@ -86,6 +87,7 @@ def test_unset_brings_the_default_back_and_forgets_a_remote():
         ("store.block_size", "1GiB"),
         ("store.block_size", "big"),
         ("store.codec", "gzip"),
+        ("store.codec", "zstd"),
         ("store.max_chain", "-1"),
         ("store.max_chain", "1.5"),
         ("core.lock_timeout", "nan"),
@@ -163,3 +165,11 @@ def test_reading_does_not_load_the_editor():
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert result.stdout == "[]\n", result.stderr
+
+
+def test_what_a_repository_requires_is_told_at_once() -> None:
+    assert config.parse("format = 1\nrequires = []").store.codec == "auto"
+    with pytest.raises(ConfigError, match=r"needs sparse-blocks; .* cannot"):
+        config.parse('format = 1\nrequires = ["sparse-blocks"]')
+    with pytest.raises(ConfigError, match="list of names"):
+        config.parse('format = 1\nrequires = "x"')
