@@ -127,7 +127,7 @@ def test_config_is_listed_read_set_and_unset(repository: Path, mp: Mp) -> None:
     ("arguments", "said"),
     [
         (["store.kodec"], "did you mean store.codec?"),
-        (["store.codec", "rar"], "no codec is called 'rar'"),
+        (["store.codec", "rar"], "'rar' is not one of auto, fast, small, raw"),
         (["core.threads", "many"], "not a whole number"),
     ],
 )
