@@ -1,4 +1,14 @@
-"""The repository as users hold it, from Python or behind `mp`."""
+"""The repository as users hold it, from Python or behind `mp` (docs/python.md).
+
+Who lives here: `repository` is what `Repository` offers; `opened` holds its parts; `planning`,
+`merging`, `recipes`, `importing`, `sharing`, `pulling`, `pushing` and `upkeep` are its areas,
+`remotes` and `hub` what lies elsewhere.
+
+What comes in: revisions, paths, URLs, options. What goes out: plain results.
+
+What never happens here: no terminal, no environment, no clock: whoever calls says who acts and
+when.
+"""
 
 from mergepipe.api.repository import Repository
 

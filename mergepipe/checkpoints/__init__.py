@@ -1,1 +1,12 @@
-"""Ingest and export: a directory of files to a snapshot in the store, and back."""
+"""Files into the store and out of it: commit, import, checkout, export.
+
+Who lives here: `ingest` reads files once, cut by `layout`, against `bases`, encoded by `deltas`;
+`commits` makes a snapshot and history of it, `publication` makes it visible. `assembly`, `export`
+and `checkout` are the way out; `worktree` is what lies beside `.mergepipe`. `embeddings`,
+`gathering` and `row_maps` lay embeddings anew; `layouts` are snapshots that say which files a merge
+will have.
+
+What comes in: paths. What goes out: snapshots and commits; files, bit for bit.
+
+What never happens here: weights are not computed with, and no file is seen half written.
+"""
