@@ -74,8 +74,10 @@ def profile(repo, snapshot, base):
 
 def tensor_columns(dtype, size, blocks, raw, base_blocks, base_raw):
     width = 4 if dtype == "F32" else 2
-    energies, changed, largest, thresholds, magnitudes, kept, coarse = ([] for _ in range(7))
-    trits, sizes, complete = [], [], width == 2
+    columns: list[list] = [[] for _ in range(7)]
+    energies, changed, largest, thresholds, magnitudes, kept, coarse = columns
+    trits: list = []
+    sizes, complete = [], width == 2
     for number, block in enumerate(blocks):
         x, b = (one[number * size : (number + 1) * size] for one in (raw, base_raw))
         paired = len(x) == len(b)
@@ -178,7 +180,7 @@ class Plan:
                     own["d"] = self.estimate(inputs[place], base, number, b, own)
                 else:
                     own["x"] = values(tensor[4][span], tensor[0])
-                    own["d"] = None if b is None else own["x"] - values(b, under[0])
+                    own["d"] = None if under is None else own["x"] - values(b, under[0])
                 terms.append(own)
             start = number * size // (4 if dtype == "F32" else 2)
             out.append(self.block(name, method, dtype, b, terms, numbers, start))

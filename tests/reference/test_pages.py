@@ -55,8 +55,8 @@ def test_versions_of_objects() -> None:
     for kind in (Plan, Profile, Manifest):
         assert f"## {kind.KIND} {kind.VERSION}:" in MERGE
     page = (DOCS / "format.md").read_text()
-    for kind in (Tensor, Snapshot):
-        assert f"{kind.KIND} {kind.VERSION}  " in page
+    for other in (Tensor, Snapshot):
+        assert f"{other.KIND} {other.VERSION}  " in page
 
 
 def test_fields_stand_in_the_order_of_the_page() -> None:
