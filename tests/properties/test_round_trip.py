@@ -14,7 +14,7 @@ from mergepipe.repository.reflog import Signature
 from properties.trees import BLOCK_BYTES, Tree, read_tree, scratch, trees, write_tree
 
 WHO = Signature("A U Thor <a@example.org>", 1_700_000_000, 60)
-CODECS = ("auto", "raw", "zstd")
+CODECS = ("auto", "raw", "fast", "small")
 property_test = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
