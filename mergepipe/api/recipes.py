@@ -103,10 +103,12 @@ class Recipes(Merging):
         # Told at once: a key that nobody knows is often why something is missing below.
         for warning in read.warnings:
             told(f"warning: {warning}")
-        check(read)
+        checked = check(read)
+        for warning in checked[len(read.warnings) :]:
+            told(f"warning: {warning}")
         models = RecipeModels(self, directory)
         looked = expand(read, models, models, models, allow_missing=options.allow_missing)
-        for warning in looked.warnings[len(read.warnings) :]:
+        for warning in looked.warnings[len(checked) :]:
             told(f"warning: {warning}")
         if not store:
             if models.unknown:

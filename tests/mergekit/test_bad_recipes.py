@@ -36,7 +36,7 @@ BAD = {
     # 2: the file
     "empty": Bad("# nothing\n", 2, r"r\.yml is empty"),
     "no mapping": Bad("- a\n- b\n", 2, "line 1, column 1: a recipe is a list of 2"),
-    "bomb": Bad("a: &a [1]\nb: [*a, *a]\n", 2, "anchors and aliases"),
+    "bomb": Bad(f"a: &a [{'1, ' * 999}]\nb: [{'*a, ' * 999}]\n", 2, "too many values"),
     "no method": Bad(A_AND_B, 2, "a recipe has no 'merge_method'"),
     "nothing to merge": Bad("merge_method: linear\n", 2, "none of models, slices and modules"),
     "empty models": Bad("merge_method: linear\nmodels: []\n", 2, "none of models, slices"),
@@ -51,6 +51,8 @@ BAD = {
     "no adapter": Bad("merge_method: linear\nmodels: [{model: a+}]\n", 2, "names no adapter"),
     "empty slices": Bad("merge_method: linear\nslices: [{sources: []}]\n", 2, "has no sources"),
     "no range": Bad(slices("{model: a}"), 2, "a source has no 'layer_range'"),
+    "range of half layers": Bad(slices("{model: a, layer_range: [0, 1.5]}"), 2, "is a list of 2"),
+    "range of truths": Bad(slices("{model: a, layer_range: [false, true]}"), 2, "is a list of 2"),
     "negative range": Bad(
         slices("{model: a, layer_range: [-2, 2]}"), 2, r"line 3, .*\[-2, 2\] counts no layers"
     ),
@@ -146,9 +148,14 @@ BAD = {
         "parameters: {t: 1}",
         13, "line 1: method slerp takes exactly 2 models, not 3", early=False,
     ),
-    "twice the same": Bad(
-        "merge_method: linear\nmodels: [{model: a}, {model: a}]\nparameters: {weight: 1}", 13,
-        "line 2: 'a' is named twice", early=False,
+    "the base twice": Bad(
+        "merge_method: ties\nbase_model: a\nmodels: [{model: a}, {model: b}, {model: a}]\n"
+        "parameters: {weight: 1}",
+        13, "line 3: the base 'a' is named twice", early=False,
+    ),
+    "no layers": Bad(
+        slices("{model: a, layer_range: [0, 0]}", "{model: b, layer_range: [3, 3]}"), 13,
+        "line 3: the result would have no layers", early=False,
     ),
     "shapes": Bad(
         "merge_method: linear\nmodels: [{model: a}, {model: wide}]\nparameters: {weight: 1}", 13,

@@ -430,3 +430,79 @@ def test_missing_tensors_may_be_allowed(toys: Toys) -> None:
         toys.expand(text)
     merge = toys.expand(text, allow_missing=True)
     assert line(merge, q(2)).inputs[0].source is None
+
+
+def test_a_slice_of_the_base_alone_is_the_base(toys: Toys) -> None:
+    merge = toys.expand(
+        """
+merge_method: ties
+base_model: base
+slices:
+- sources: [{model: base, layer_range: [0, 2]}]
+- sources: [{model: base, layer_range: [2, 4]}, {model: a, layer_range: [2, 4]}]
+parameters: {weight: 1}
+dtype: bfloat16
+"""
+    )
+    alone = line(merge, q(1))
+    assert (alone.method.name, alone.base, alone.dtype.name) == ("passthrough", None, "BF16")
+    assert sources(toys, merge, q(1)) == [f"base:{q(1)}"]
+    assert line(merge, q(2)).method.name == "ties"
+    whole = toys.expand("merge_method: model_stock\nbase_model: base\nmodels: [{model: base}]\n")
+    assert {one.method.name for one in whole.written} == {"passthrough"}
+    with pytest.raises(MergeInputError, match="model_stock takes at least 2, not 1"):
+        toys.expand("merge_method: model_stock\nbase_model: base\nmodels: [{model: a}]\n")
+
+
+@pytest.mark.parametrize("method", ["slerp", "nuslerp"])
+def test_a_part_with_one_source_is_that_source(toys: Toys, method: str) -> None:
+    base = "base_model: base\n" if method == "slerp" else ""
+    merge = toys.expand(
+        f"""
+merge_method: {method}
+{base}slices:
+- sources: [{{model: a, layer_range: [0, 2]}}]
+- sources: [{{model: base, layer_range: [2, 4]}}, {{model: a, layer_range: [2, 4]}}]
+parameters: {{t: 0.5, weight: 0.5}}
+"""
+    )
+    assert line(merge, q(0)).method.name == "passthrough"
+    assert sources(toys, merge, q(0)) == [f"a:{q(0)}"]
+    assert line(merge, q(3)).method.name == method
+
+
+def test_one_model_may_come_twice(toys: Toys) -> None:
+    merge = toys.expand(
+        """
+merge_method: linear
+slices:
+- sources:
+  - {model: a, layer_range: ["0", 2.0], parameters: {weight: 1}}
+  - {model: a, layer_range: [2, "4.0"], parameters: {weight: 3}}
+"""
+    )
+    assert sources(toys, merge, q(1)) == [f"a:{q(1)}", f"a:{q(3)}"]
+    assert weights(merge, q(1)) == [1.0, 3.0]
+    both = toys.expand(
+        models("{model: a, parameters: {weight: 1}}", "{model: a, parameters: {weight: 2}}",
+               method="task_arithmetic", more="base_model: base\n")
+    )  # fmt: skip
+    assert weights(both, q(0)) == [1.0, 2.0]
+
+
+def test_a_slice_of_no_layers_between_others_is_told(toys: Toys) -> None:
+    merge = toys.expand(
+        """
+merge_method: passthrough
+slices:
+- sources: [{model: a, layer_range: [0, 0]}]
+- sources: [{model: b, layer_range: [0, 2]}]
+- sources: [{model: b, layer_range: [3, 3]}]
+- sources: [{model: c, layer_range: [4, 4]}]
+"""
+    )
+    assert [warning.split(";")[0] for warning in merge.warnings] == [
+        "r.yml, line 6: a slice between others holds no layers, and has no effect"
+    ]
+    assert sources(toys, merge, "model.embed_tokens.weight") == ["a:model.embed_tokens.weight"]
+    assert sources(toys, merge, "lm_head.weight") == ["c:lm_head.weight"]

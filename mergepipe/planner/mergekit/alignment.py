@@ -5,30 +5,23 @@ before the layers comes from a module's first slice, what stands after them from
 no layers chooses the head alone). mergekit 0.1.5, by its behaviour.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from mergepipe.errors import MergeInputError, MergepipeError
-from mergepipe.formats.architecture import Section, Stack
+from mergepipe.formats.architecture import DEFAULT, Section, Stack
 from mergepipe.methods.parameters import nearest
 from mergepipe.methods.protocol import Method
 from mergepipe.names import quoted
 from mergepipe.planner.mergekit.document import Place
 from mergepipe.planner.mergekit.inventory import Held, Inventory, Keys
-from mergepipe.planner.mergekit.roles import BaseRole, base_required, base_role
-from mergepipe.planner.mergekit.schema import (
-    NO_PARAMETERS,
-    LayerRange,
-    ModelName,
-    Module,
-    OutputSlice,
-    Parameters,
-    Stage,
-)
+from mergepipe.planner.mergekit.schema import Module, Parameters, Stage
 from mergepipe.planner.mergekit.settings import Position
+from mergepipe.planner.mergekit.slices import Finder, Member, Slice, Slicing
 
 _MOST_NAMED = 3
+_RANGES = "layer_range counts from the first layer up to, but without, the end: [3, 4] is layer 3"
 # Parameters of slice, module and recipe, the nearest first.
 Levels: TypeAlias = tuple[Parameters, ...]
 
@@ -50,6 +43,7 @@ class Row:
     layer   of the output; -1 outside of layers
     origin  the model whose layer it stands in for, and the layer's number there (-1: none)
     order   place in the files of that model
+    alone   its one cell is taken as it is: the slice has a model that nothing is merged into
     """
 
     name: str
@@ -61,36 +55,7 @@ class Row:
     layer: int
     origin: tuple[Inventory, int]
     order: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Member:
-    """A model in a slice: the layers it gives (None: all), and its own parameters."""
-
-    name: ModelName
-    inventory: Inventory
-    layers: LayerRange | None
-    own: Parameters
-    place: Place
-
-    @property
-    def begin(self) -> int:
-        return 0 if self.layers is None else self.layers.begin
-
-
-@dataclass(frozen=True, slots=True)
-class _Slice:
-    """A slice with its models; `inputs` are what the method takes, in order."""
-
-    part: OutputSlice
-    inputs: tuple[_Member, ...]
-    base: _Member | None
-    reference: _Member
-    layers: int
-
-    @property
-    def everyone(self) -> tuple[_Member, ...]:
-        return self.inputs if self.base is None else (*self.inputs, self.base)
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,20 +70,25 @@ class _Spot:
     number: int = -1
 
 
-# A model of a slice by its name; the second is what an adapter by itself is laid on.
-Finder = Callable[[ModelName, ModelName | None], Inventory]
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """The rows of a stage's output, in the order of its files, and what a person should know."""
+
+    rows: list[Row]
+    warnings: tuple[str, ...]
 
 
 def align(
     stage: Stage, method: Method, find: Finder, source: str, *, allow_missing: bool = False
-) -> list[Row]:
-    """The rows of a stage's output, in the order of its files.
+) -> Aligned:
+    """The rows of a stage's output.
 
     Raises MergeInputError: modules, layers, bases, numbers of models or tensors that do not fit.
     `allow_missing`: tensors that a model lacks count as the base's, and those only it has are left
     out.
     """
-    return _Alignment(stage, method, find, source, allow_missing).rows()
+    alignment = _Alignment(stage, method, find, source, allow_missing)
+    return Aligned(alignment.rows(), tuple(alignment.warnings))
 
 
 class _Alignment:
@@ -126,24 +96,24 @@ class _Alignment:
         self, stage: Stage, method: Method, find: Finder, source: str, allow_missing: bool
     ) -> None:
         self._stage = stage
-        self._method = method
-        self._find = find
+        self._slicing = Slicing(stage, method, find, source)
         self._source = source
         self._allow_missing = allow_missing
         self._orders: dict[str, dict[str, int]] = {}
+        self.warnings: list[str] = []
 
     def rows(self) -> list[Row]:
         only = self._stage.modules.get(None)
         found: list[Row] = []
         if only is None:
             modules = {str(name): module for name, module in self._stage.modules.items()}
-            slices = {name: self._slices(module) for name, module in modules.items()}
+            slices = {name: self._slicing.of(module) for name, module in modules.items()}
             known = self._check_modules(slices, next(iter(modules.values())))
             for name in known:
                 found += self._module(name, modules[name], slices[name], own=True)
             single = all(module.whole for module in modules.values())
         else:
-            parts = self._slices(only)
+            parts = self._slicing.of(only)
             known = parts[0].reference.inventory.architecture.modules
             if len(known) > 1 and not only.whole:
                 raise self._refused(
@@ -158,7 +128,7 @@ class _Alignment:
         # Whole models keep the order of the files, in which they are read fastest.
         return sorted(found, key=lambda row: row.order) if single else found
 
-    def _check_modules(self, slices: dict[str, list[_Slice]], first: Module) -> tuple[str, ...]:
+    def _check_modules(self, slices: dict[str, list[Slice]], first: Module) -> tuple[str, ...]:
         """The modules of the models, in their order; each must be in the recipe."""
         inventory = next(iter(slices.values()))[0].reference.inventory
         known = inventory.architecture.modules
@@ -178,88 +148,15 @@ class _Alignment:
             )
         return known
 
-    def _slices(self, module: Module) -> list[_Slice]:
-        return [self._slice(part, whole=module.whole) for part in module.slices]
-
-    def _slice(self, part: OutputSlice, *, whole: bool) -> _Slice:
-        named = part.base or self._stage.base
-        role = base_role(self._method)
-        if named is None and base_required(self._method):
-            raise self._refused(
-                part.place,
-                f"method {self._method.name} needs a base_model",
-                "say which model is the base",
-            )
-        members: list[_Member] = []
-        for one in part.sources:
-            if any(one.model == member.name for member in members):
-                raise self._refused(
-                    one.place, f"{quoted(str(one.model))} is named twice", "name each model once"
-                )
-            members.append(
-                _Member(
-                    one.model, self._find(one.model, named), one.layers, one.parameters, one.place
-                )
-            )
-        base = next((member for member in members if member.name == named), None)
-        if base is None and named is not None:
-            if whole:
-                base = _Member(
-                    named, self._find(named, None), None, NO_PARAMETERS, self._stage.place
-                )
-                members.append(base)
-            elif role is not BaseRole.INPUT:
-                raise self._refused(
-                    part.place,
-                    f"the base {quoted(str(named))} is not among the sources of a slice",
-                    "list it there with the layer_range that it gives",
-                )
-        inputs = self._inputs(members, base, role)
-        reference = base if base is not None and not base.inventory.changes_only else None
-        if reference is None:
-            reference = next((one for one in members if not one.inventory.changes_only), None)
-        if reference is None:
-            raise self._refused(
-                part.place, "a slice has only adapters", "name a base_model for them"
-            )
-        try:
-            self._method.check_models(
-                len(inputs), base=base is not None and role is BaseRole.REFERENCE
-            )
-        except MergeInputError as error:
-            raise self._refused(part.place, error.message, error.hint) from error
-        if role is not BaseRole.REFERENCE:
-            self._check_adapters(inputs)
-            base = None
-        return _Slice(part, inputs, base, reference, 0)
-
-    def _inputs(
-        self, members: Sequence[_Member], base: _Member | None, role: BaseRole
-    ) -> tuple[_Member, ...]:
-        others = tuple(member for member in members if member is not base)
-        if role is BaseRole.REFERENCE:
-            return others
-        if role is BaseRole.FIRST and base is not None:
-            return (base, *others)
-        return tuple(members)
-
-    def _check_adapters(self, inputs: Sequence[_Member]) -> None:
-        for member in inputs:
-            if member.inventory.changes_only:
-                raise self._refused(
-                    member.place,
-                    f"{quoted(member.inventory.label)} is an adapter, and method "
-                    f"{self._method.name} takes whole models",
-                    "write model+adapter",
-                )
-
     def _module(
-        self, name: str, module: Module, parts: Sequence[_Slice], *, own: bool
+        self, name: str, module: Module, parts: Sequence[Slice], *, own: bool
     ) -> Iterator[Row]:
         shared = (module.parameters, self._stage.parameters) if own else (self._stage.parameters,)
         first = 0
+        counts = [self._count(name, part) for part in parts]
+        self._check_layers(name, parts, counts)
         for number, part in enumerate(parts):
-            slice_ = replace(part, layers=self._count(name, part))
+            slice_ = replace(part, layers=counts[number])
             levels = (part.part.parameters, *shared)
             if number == 0:
                 yield from self._outside(name, slice_, Section.BEFORE, levels)
@@ -271,7 +168,24 @@ class _Alignment:
             if number == len(parts) - 1:
                 yield from self._outside(name, slice_, Section.AFTER, levels)
 
-    def _count(self, module: str, part: _Slice) -> int:
+    def _check_layers(self, name: str, parts: Sequence[Slice], counts: Sequence[int]) -> None:
+        """A model of no layers is none; only the first and the last slice can do without any."""
+        reference = parts[0].reference
+        if not any(counts) and reference.inventory.architecture.layers(name):
+            raise self._refused(
+                reference.place,
+                "the result would have no layers"
+                + ("" if name == DEFAULT else f" in module {quoted(name)}"),
+                _RANGES,
+            )
+        for part, count in list(zip(parts, counts, strict=True))[1:-1]:
+            if not count:
+                self.warnings.append(
+                    f"{self._source}, line {part.reference.place.line}: a slice between others "
+                    f"holds no layers, and has no effect; {_RANGES}"
+                )
+
+    def _count(self, module: str, part: Slice) -> int:
         """How many layers a slice has; all its models agree."""
         counts = []
         for member in part.everyone:
@@ -297,71 +211,71 @@ class _Alignment:
         return counts[0][0]
 
     def _layer(
-        self, module: str, part: _Slice, layer: int, number: int, stack: Stack, levels: Levels
+        self, module: str, part: Slice, layer: int, number: int, stack: Stack, levels: Levels
     ) -> Iterator[Row]:
         keys = {
-            member.name: member.inventory.section(module, Section.LAYER, member.begin + layer)
+            member.number: member.inventory.section(module, Section.LAYER, member.begin + layer)
             for member in part.everyone
         }
         origin = part.reference.inventory, part.reference.begin + layer
         position = Position(layer, part.layers)
         yield from self._rows_of(part, keys, _Spot(module, position, levels, origin, stack, number))
 
-    def _outside(
-        self, module: str, part: _Slice, section: Section, levels: Levels
-    ) -> Iterator[Row]:
+    def _outside(self, module: str, part: Slice, section: Section, levels: Levels) -> Iterator[Row]:
         keys = {
-            member.name: dict(member.inventory.section(module, section)) for member in part.everyone
+            member.number: dict(member.inventory.section(module, section))
+            for member in part.everyone
         }
         if section is Section.AFTER:
             self._add_tied_heads(part, keys)
         origin = part.reference.inventory, -1
         yield from self._rows_of(part, keys, _Spot(module, Position(), levels, origin))
 
-    def _add_tied_heads(self, part: _Slice, keys: dict[ModelName, dict[str, str]]) -> None:
+    def _add_tied_heads(self, part: Slice, keys: dict[int, dict[str, str]]) -> None:
         """Models that share their embeddings give them as the head, if another has its own."""
         heads = [
             member.inventory.head
             for member in part.everyone
-            if member.inventory.head in keys[member.name]
+            if member.inventory.head in keys[member.number]
         ]
         if not heads or heads[0] is None:
             return
         for member in part.everyone:
             tied = member.inventory.tied_head
-            if heads[0] not in keys[member.name] and tied is not None:
-                keys[member.name][heads[0]] = tied
+            if heads[0] not in keys[member.number] and tied is not None:
+                keys[member.number][heads[0]] = tied
 
-    def _rows_of(self, part: _Slice, keys: Mapping[ModelName, Keys], spot: _Spot) -> Iterator[Row]:
+    def _rows_of(self, part: Slice, keys: Mapping[int, Keys], spot: _Spot) -> Iterator[Row]:
         """A row for each tensor of the reference, once the other models were seen to have it."""
-        reference = keys[part.reference.name]
+        reference = keys[part.reference.number]
         for member in part.everyone:
             if member is not part.reference and not member.inventory.changes_only:
-                self._check_keys(part, member, keys[member.name], reference)
+                self._check_keys(part, member, keys[member.number], reference)
         for key, name in reference.items():
             cells = {
-                member.name: self._cell(member, keys[member.name].get(key), key, spot)
+                member.number: self._cell(member, keys[member.number].get(key), key, spot)
                 for member in part.everyone
             }
             yield Row(
                 spot.stack.name(spot.number, key) if spot.stack is not None else key,
                 spot.module,
-                tuple(cells[member.name] for member in part.inputs),
-                None if part.base is None else cells[part.base.name],
+                tuple(cells[member.number] for member in part.inputs),
+                None if part.base is None else cells[part.base.number],
                 spot.position,
                 spot.levels,
                 spot.number,
                 spot.origin,
                 self._order(part.reference.inventory, name, tied=name != key),
+                part.alone,
             )
 
-    def _cell(self, member: _Member, name: str | None, key: str, spot: _Spot) -> Cell:
+    def _cell(self, member: Member, name: str | None, key: str, spot: _Spot) -> Cell:
         held = None if name is None else member.inventory.tensors[name]
         # Filters know shared embeddings by the name that the head has elsewhere.
         shown = key if spot.stack is None or name is None else name
         return Cell(member.inventory, shown, held, member.own)
 
-    def _check_keys(self, part: _Slice, member: _Member, mine: Keys, reference: Keys) -> None:
+    def _check_keys(self, part: Slice, member: Member, mine: Keys, reference: Keys) -> None:
         label, other = member.inventory.label, part.reference.inventory.label
         missing = [name for key, name in reference.items() if key not in mine]
         if missing and not (self._allow_missing and part.base is not None):

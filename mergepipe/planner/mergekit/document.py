@@ -1,8 +1,9 @@
 """YAML text as plain values that know where they stood. What comes in is somebody else's file.
 
-Only what recipes need: mappings with text keys, sequences and scalars. Anchors, aliases and tags
-are refused (an alias can stand for a billion values), as are duplicate keys, and size, depth and
-number of values are capped before anything is built from them.
+Only what recipes need: mappings with text keys, sequences and scalars. Tags and duplicate keys are
+refused, and size, depth and number of values are capped before anything is built from them. What an
+alias or a merge key (`<<`) stands for is shared, not copied, and counts again each time: nine lines
+can stand for a billion values.
 """
 
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import TypeAlias
 import yaml
 
 from mergepipe.errors import UsageError
+from mergepipe.methods.parameters import nearest
 from mergepipe.names import escape_for_terminal, quoted
 
 MAX_BYTES = 1 << 20
@@ -59,11 +61,12 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A key of a mapping, and its value."""
+    """A key of a mapping, and its value; `anchored`: something in the value has an anchor."""
 
     key: str
     place: Place
     value: "Node"
+    anchored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,8 @@ def read_documents(text: str | bytes, source: str = "the recipe") -> tuple[Node,
     """The documents of a YAML file, empty ones left out.
 
     Raises UsageError naming `source`, line and column: no YAML, not UTF-8, too large, too deep,
-    anchors, aliases, tags, keys that are not text or come twice.
+    aliases of nothing, of what they stand in or of too much, tags, keys that are not text or come
+    twice.
     """
     return tuple(_Reader(source).documents(_decoded(text, source)))
 
@@ -119,11 +123,15 @@ class _Reader:
     def __init__(self, source: str) -> None:
         self._source = source
         self._values = 0
+        # What anchors of this document stand for; None while it is still being read.
+        self._anchors: dict[str, Node | None] = {}
+        self._anchored = 0
 
     def documents(self, text: str) -> Iterator[Node]:
         events = self._events(text)
         for event in events:
             if isinstance(event, yaml.DocumentStartEvent):
+                self._anchors = {}
                 node = self._node(next(events), events, 0)
                 if not (isinstance(node, Scalar) and node.value is None):
                     yield node
@@ -142,17 +150,24 @@ class _Reader:
 
     def _node(self, event: yaml.Event, events: Iterator[yaml.Event], depth: int) -> Node:
         place = _place(event)
-        self._values += 1
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise self._refused(
-                place, "anchors and aliases are not read", "write the value out in each place"
-            )
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event.anchor or "", place, depth)
+        self._count(place, depth)
         tag = getattr(event, "tag", None)
         if tag is not None:
             raise self._refused(place, f"the tag {quoted(tag)} is not read", "leave it out")
-        if self._values > MAX_VALUES or depth > MAX_DEPTH:
-            what = f"nests deeper than {MAX_DEPTH}" if depth > MAX_DEPTH else "has too many values"
-            raise self._refused(place, f"the document {what}", "no recipe needs that")
+        anchor = getattr(event, "anchor", None)
+        if anchor is None:
+            return self._content(event, events, place, depth)
+        self._anchored += 1
+        self._anchors[anchor] = None
+        node = self._content(event, events, place, depth)
+        self._anchors[anchor] = node
+        return node
+
+    def _content(
+        self, event: yaml.Event, events: Iterator[yaml.Event], place: Place, depth: int
+    ) -> Node:
         if isinstance(event, yaml.MappingStartEvent):
             return self._mapping(place, events, depth)
         if isinstance(event, yaml.SequenceStartEvent):
@@ -163,11 +178,55 @@ class _Reader:
         assert isinstance(event, yaml.ScalarEvent)
         return Scalar(_value(event), event.value, place)
 
+    def _alias(self, anchor: str, place: Place, depth: int) -> Node:
+        """What an alias stands for, counted as if it stood there in full."""
+        if anchor not in self._anchors:
+            raise self._refused(
+                place,
+                f"nothing before it has the anchor {quoted('&' + anchor)}",
+                nearest(anchor, self._anchors),
+            )
+        node = self._anchors[anchor]
+        if node is None:
+            raise self._refused(
+                place, f"{quoted('*' + anchor)} stands inside of itself", "write it out"
+            )
+        # Walked once per alias: the work is bounded by what may be counted.
+        waiting = [(node, depth)]
+        while waiting:
+            inner, level = waiting.pop()
+            self._count(place, level)
+            if isinstance(inner, Mapping):
+                waiting += [(entry.value, level + 1) for entry in inner.entries]
+            elif isinstance(inner, Sequence):
+                waiting += [(item, level + 1) for item in inner.items]
+        return node
+
+    def _count(self, place: Place, depth: int) -> None:
+        self._values += 1
+        if depth > MAX_DEPTH:
+            raise self._refused(
+                place, f"the document nests deeper than {MAX_DEPTH}", "no recipe needs that"
+            )
+        if self._values > MAX_VALUES:
+            raise self._refused(
+                place,
+                f"the document has too many values: more than {MAX_VALUES}, what aliases stand "
+                "for included",
+                "no recipe needs that",
+            )
+
     def _mapping(self, place: Place, events: Iterator[yaml.Event], depth: int) -> Mapping:
         entries: dict[str, Entry] = {}
+        merged: dict[str, Entry] = {}
         while not isinstance(event := next(events), yaml.MappingEndEvent):
             key = self._node(event, events, depth + 1)
-            if not isinstance(key, Scalar) or key.text == "<<":
+            anchored = self._anchored
+            if isinstance(event, yaml.ScalarEvent) and event.value == "<<" and event.implicit[0]:
+                for one in self._merged(self._node(next(events), events, depth + 1)):
+                    merged.setdefault(one.key, one)
+                continue
+            if not isinstance(key, Scalar):
                 raise self._refused(key.place, "this key is not text", "")
             if key.text in entries:
                 raise self._refused(
@@ -176,8 +235,20 @@ class _Reader:
                     f"the first is at {entries[key.text].place}",
                 )
             value = self._node(next(events), events, depth + 1)
-            entries[key.text] = Entry(key.text, key.place, value)
-        return Mapping(tuple(entries.values()), place)
+            entries[key.text] = Entry(key.text, key.place, value, self._anchored > anchored)
+        # What a mapping says itself beats what it takes over, whichever comes first.
+        return Mapping(tuple({**merged, **entries}.values()), place)
+
+    def _merged(self, node: Node) -> Iterator[Entry]:
+        """The entries that a merge key takes over: of one mapping or of several, in order."""
+        for part in node.items if isinstance(node, Sequence) else (node,):
+            if not isinstance(part, Mapping):
+                raise self._refused(
+                    part.place,
+                    "a merge key (<<) takes over a mapping, or a list of them",
+                    "give the anchor to a mapping: name: &name",
+                )
+            yield from part.entries
 
     def _refused(self, place: Place, problem: str, hint: str) -> UsageError:
         return UsageError(f"{self._source}, {place}: {problem}", hint)

@@ -15,6 +15,8 @@ from mergepipe.formats.architecture import head_and_embeddings, is_vocabulary, r
 from mergepipe.formats.config_json import LayerOrigin, amended, layer_count, restacked
 from mergepipe.ids import ObjectId
 from mergepipe.methods import registry
+from mergepipe.methods.parameters import Settings
+from mergepipe.methods.passthrough import PASSTHROUGH
 from mergepipe.methods.protocol import Method
 from mergepipe.names import quoted
 from mergepipe.objects.merging import TermKind
@@ -179,13 +181,15 @@ class _Stage:
         self.reference: Inventory
         self.vocabulary: StageVocabulary
         self.base_place: int | None = None
+        self._notes: tuple[str, ...] = ()
 
     def run(self, *, last: bool) -> Inventory:
         stage = self._stage
         self.vocabulary = self._vocabulary()
-        rows = align(
+        aligned = align(
             stage, self._method, self._find, self._source, allow_missing=self._allow_missing
         )
+        rows, self._notes = aligned.rows, aligned.warnings
         self.reference = rows[0].origin[0]
         if stage.base is not None:
             place = self._inventory(stage.base, None).place
@@ -218,7 +222,7 @@ class _Stage:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        return tuple(
+        return self._notes + tuple(
             f"{self._source}, line {self._stage.place.line}: {note}"
             for note in self.vocabulary.plan.notes
         )
@@ -270,14 +274,7 @@ class _Stage:
         self._check_shapes(row)
         copied = self._copied(row)
         inputs = tuple(self._input(cell, row.base) for cell in row.cells)
-        settings = settings_for(
-            self._method,
-            row.shared,
-            [InputLevels(cell.inventory.label, cell.name, cell.own) for cell in row.cells],
-            row.name,
-            row.position,
-            self._source,
-        )
+        method, settings = self._settings(row)
         base = None if row.base is None or row.base.held is None else _plain(row.base.held)
         # Random masks are drawn by name: those of two stages shall not be the same.
         name = row.name if last else f"{self._stage.name}:{row.name}"
@@ -286,12 +283,26 @@ class _Stage:
             name,
             self._like(row).like,
             copied.dtype if copied is not None else self._dtype(row),
-            self._method.variant(settings, base=base is not None),
+            method.variant(settings, base=base is not None),
             settings,
             base,
             inputs if copied is None else (_plain(copied),),
             copied is not None,
         )
+
+    def _settings(self, row: Row) -> tuple[Method, Settings]:
+        """How a row is made: by the stage's method, or taken as it is."""
+        if row.alone:
+            return PASSTHROUGH, PASSTHROUGH.settings({}, [{}])
+        settings = settings_for(
+            self._method,
+            row.shared,
+            [InputLevels(cell.inventory.label, cell.name, cell.own) for cell in row.cells],
+            row.name,
+            row.position,
+            self._source,
+        )
+        return self._method, settings
 
     def _input(self, cell: Cell, base: Cell | None) -> LineInput:
         held = cell.held

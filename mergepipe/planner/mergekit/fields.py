@@ -109,6 +109,8 @@ class Fields:
             if key in without_effect:
                 self._notes.warn(entry.place, f"{key} has no effect, in mergekit as here")
                 continue
+            if entry.anchored:
+                continue  # it only holds what aliases elsewhere stand for
             hint = nearest(key, self._asked)
             self._notes.warn(
                 entry.place, f"{self._what} knows no {quoted(key)}, which is passed over; {hint}"
@@ -123,10 +125,17 @@ def text(node: Node, what: str, notes: Notes) -> str:
 
 
 def whole(node: Node) -> int | None:
-    """A whole number, or None."""
-    if isinstance(node, Scalar) and type(node.value) is int:
-        return node.value
-    return None
+    """A whole number, or None. Text and floats that are one count, as pydantic takes them."""
+    value = node.value if isinstance(node, Scalar) else None
+    if isinstance(value, str):
+        text = value.strip().removesuffix(".0")
+        digits = text.removeprefix("-").removeprefix("+")
+        return int(text) if digits.isascii() and digits.isdecimal() and len(text) < 20 else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    # Floats beyond 2^53 are no exact numbers any more.
+    exact = isinstance(value, int) or (value.is_integer() and abs(value) < 1 << 53)
+    return int(value) if exact else None
 
 
 def described(node: Node) -> str:
