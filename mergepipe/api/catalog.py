@@ -35,13 +35,15 @@ class RepositoryCatalog:
         return Measuring(self.storage)
 
     def revision(self, text: str, /) -> Revision:
-        """The snapshots that a revision (or an imported path) and its base stand for."""
-        commit = self.commit_for(text)
-        found = self.objects.commit(commit)
-        base = None if found.base is None else self.objects.commit(found.base).snapshot
-        if found.profile is not None and base is not None:
-            self._recall(found.profile, found.snapshot, base)
-        return Revision(text, commit, found.snapshot, found.base, base)
+        """The snapshots of a revision (or an imported path) and of what it was trained from."""
+        identity = self.commit_for(text)
+        commit = self.objects.commit(identity)
+        under = commit.trained_from or commit.leans_on
+        if commit.profile is not None and under is not None:
+            self._recall(commit.profile, commit.snapshot, self.objects.commit(under).snapshot)
+        trained = commit.trained_from
+        base = None if trained is None else self.objects.commit(trained).snapshot
+        return Revision(text, identity, commit.snapshot, trained, base)
 
     def profile(self, snapshot: ObjectId, base: ObjectId, /) -> Cited:
         """The profile of a pair; made by reading both where none is known."""

@@ -60,8 +60,8 @@ class Importing(OpenRepository):
         known = fingerprints.find(path, sources)
         if known is not None and self.objects.has(known):
             return known, 0
-        leaning = None if base is None else self.resolve(base)
-        request = CommitRequest(f"Import {path.name}", self.signature(), import_ref(path), leaning)
+        trained = None if base is None else self.resolve(base)
+        request = CommitRequest(f"Import {path.name}", self.signature(), import_ref(path), trained)
         with self.writing():
             result = self.committer().commit(sources, request, progress)
         fingerprints.remember(path, sources, result.commit)
@@ -105,10 +105,21 @@ class Importing(OpenRepository):
         tip = self.refs.read(found.ref)
         if known is not None and tip is not None and self.objects.has(known):
             held = self.objects.commit(tip)
-            if held.snapshot == self.objects.commit(known).snapshot:
+            named = None if entry.base is None else self.resolve(entry.base)
+            same = held.snapshot == self.objects.commit(known).snapshot
+            if same and named in (None, held.trained_from):
                 raw_bytes = sum(file.size for file in found.sources)
                 result = CommitResult(
-                    tip, held.snapshot, entry.branch, held.base, raw_bytes, 0, 0, 0, True
+                    tip,
+                    held.snapshot,
+                    entry.branch,
+                    held.leans_on,
+                    raw_bytes,
+                    0,
+                    0,
+                    0,
+                    True,
+                    held.trained_from,
                 )
                 return Imported(found.root, entry.branch, result, read=False)
         request = CommitRequest(

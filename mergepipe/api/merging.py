@@ -120,11 +120,17 @@ class Merging(Planning):
     def analyze(
         self, revision: str, base: str | None = None, progress: Progress = SILENT
     ) -> ObjectId:
-        """The profile of a revision against a base (its commit's, by default), made if need be."""
+        """The profile of a revision against a base, made if it is not known.
+
+        Without `base`: what the revision was trained from, or else what it leans on.
+        """
         commit = self.objects.commit(self.resolve(revision))
-        under = commit.base if base is None else self.resolve(base)
+        under = self.resolve(base) if base is not None else commit.trained_from or commit.leans_on
         if under is None:
-            raise UsageError(f"{revision} leans on no base", "name one with --base")
+            raise UsageError(
+                f"nobody said what {revision} was trained from, and it leans on nothing",
+                "name a model with --base",
+            )
         lower = self.objects.commit(under).snapshot
         known = self.profiles().find(commit.snapshot, lower)
         if known is not None:

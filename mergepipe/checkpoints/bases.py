@@ -1,4 +1,4 @@
-"""What a new model leans on: the tensors of a base that its own pair up with, and which base."""
+"""What a new model leans on: the tensors that its own pair up with, of which model, and by name."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -10,6 +10,8 @@ from mergepipe.ids import ObjectId
 from mergepipe.objects.grid import spans
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
+from mergepipe.repository.refnames import IMPORTS, REMOTES, short_name
+from mergepipe.repository.refs import RefStore
 
 # A fine-tune differs from its base in about a quarter of its bits at most; strangers in 40%.
 _SIMILAR_BITS = 0.33
@@ -57,7 +59,27 @@ def best_match(
         return None
     # A sibling may be as near as the base they share; the one that leans on nothing is the base.
     near = [commit for commit, share in shares.items() if share <= _NEAR * min(shares.values())]
-    return min(near, key=lambda commit: (objects.commit(commit).base is not None, shares[commit]))
+    return min(
+        near, key=lambda commit: (objects.commit(commit).leans_on is not None, shares[commit])
+    )
+
+
+def named_here(name: str, refs: RefStore, objects: ObjectStore) -> ObjectId | None:
+    """The commit that a model card's `org/model` stands for: a ref of that name, or of its end.
+
+    Case does not count. None if no ref is called so, or refs that hold different models are.
+    """
+    wanted = {name.casefold(), name.rpartition("/")[2].casefold()}
+    found: dict[ObjectId, ObjectId] = {}
+    for ref, tip in refs.list().items():
+        called = short_name(ref)
+        if ref.startswith(IMPORTS):
+            called = called.rpartition("-")[0].removeprefix("imports/")  # a digest ends them
+        elif ref.startswith(REMOTES):
+            called = called.partition("/")[2]
+        if called.casefold() in wanted:
+            found.setdefault(objects.commit(tip).snapshot, tip)
+    return next(iter(found.values())) if len(found) == 1 else None
 
 
 def _differing_bits(

@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from mergepipe.catalog.pairing import BaseTensors
 from mergepipe.catalog.pairs import Pair
 from mergepipe.catalog.profiles import Profiles
-from mergepipe.checkpoints.bases import best_match, pair_all
+from mergepipe.checkpoints.bases import best_match, named_here, pair_all
 from mergepipe.checkpoints.deltas import DeltaEncoder
 from mergepipe.checkpoints.ingest import Ingested, ingest
 from mergepipe.checkpoints.layout import Layout
 from mergepipe.checkpoints.publication import publish_commit
 from mergepipe.checkpoints.requests import CommitRequest, CommitResult
 from mergepipe.errors import NothingToCommit
-from mergepipe.formats.tree import SourceFile
+from mergepipe.formats.model_card import CARD_BYTES, CARD_NAME, base_model_of
+from mergepipe.formats.tree import SourceFile, read_start
 from mergepipe.ids import ObjectId
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.records import Commit
@@ -74,20 +75,22 @@ class Committer:
                 threads=core_count(self._config.core.threads),
                 progress=progress,
             )
-            base, profile = self._lean(choice.base, made, encoder, transaction)
+            trained = choice.trained_from
+            leans_on, profile = self._lean(choice, made, encoder, transaction)
 
             def make(tip: ObjectId | None) -> Commit | None:
-                if tip is not None and self._objects.commit(tip).snapshot == made.snapshot:
+                if tip is not None and self._holds(tip, made.snapshot, request.base):
                     return None
                 return Commit(
                     made.snapshot,
                     () if tip is None else (tip,),
-                    base,
+                    leans_on,
                     request.who.author,
                     request.who.time,
                     request.who.utc_offset,
                     request.message,
                     profile,
+                    trained_from=trained,
                 )
 
             why = "commit" if not request.message else f"commit: {request.message.splitlines()[0]}"
@@ -97,35 +100,47 @@ class Committer:
             stored, new = transaction.stored_bytes, transaction.new_blocks
         if published.unchanged:
             kept = self._objects.commit(published.commit)
-            base, stored, new = kept.base, 0, 0
-        elif profile is not None and base is not None:
-            snapshot = self._objects.commit(base).snapshot
+            leans_on, trained, stored, new = kept.leans_on, kept.trained_from, 0, 0
+        elif profile is not None and (under := trained or leans_on) is not None:
+            snapshot = self._objects.commit(under).snapshot
             self._profiles.remember(profile, made.snapshot, snapshot)
         return CommitResult(
             published.commit,
             made.snapshot,
             published.branch,
-            base,
+            leans_on,
             made.raw_bytes,
             stored,
             made.blocks,
             new,
             published.unchanged,
+            trained,
         )
+
+    def _holds(self, tip: ObjectId, snapshot: ObjectId, base: ObjectId | None) -> bool:
+        """Whether a commit holds this model already, and says of it what is said now."""
+        commit = self._objects.commit(tip)
+        if commit.snapshot != snapshot:
+            return False
+        return base in (None, tip, commit.trained_from)
 
     def _lean(
         self,
-        base: ObjectId | None,
+        choice: "_BaseChoice",
         made: Ingested,
         encoder: DeltaEncoder,
         transaction: Transaction,
     ) -> tuple[ObjectId | None, ObjectId | None]:
-        """The base to record, and the profile against it, completed from stored blocks."""
+        """What to lean on, and the profile against it, completed from stored blocks."""
+        base = choice.base
         if base is None:
             return None, None
         commit = self._objects.commit(base)
         if commit.snapshot == made.snapshot:
-            return commit.base, commit.profile  # a copy leans on what the original leans on
+            # A copy leans on what the original leans on. Its profile would be of another pair where
+            # it was trained from something else.
+            same = choice.trained_from == commit.trained_from
+            return commit.leans_on, commit.profile if same else None
         if self._config.store.codec == "raw":
             return base, None  # speed was asked for: the profile is made when it is first needed
         missing = list(encoder.profile.missing())
@@ -140,7 +155,12 @@ class Committer:
 
 
 class _BaseChoice:
-    """Which commit the new model leans on: as asked, else the parent, else the best match."""
+    """What a new model was trained from, and what its blocks lean on: two things.
+
+    trained_from  as asked, else as the tip of its branch, else as its model card says; else None.
+                  Likeness never decides it: of siblings without their base, one would be it
+    base          what the blocks lean on: the same, else the tip, else what is most like it
+    """
 
     def __init__(
         self, objects: ObjectStore, reader: BlockReader, refs: RefStore, request: CommitRequest
@@ -150,22 +170,45 @@ class _BaseChoice:
         self._refs = refs
         self._request = request
         self.base: ObjectId | None = None
+        self.trained_from: ObjectId | None = None
 
     def pair_up(self, layout: Layout) -> Sequence[Pair | None]:
         """The pairs of a layout's tensors with the base's, once the base is chosen."""
-        base = self._request.base or self._parent() or self._best(layout)
+        parent = self._parent()
+        named = self._request.base or self._inherited(parent)
+        if named is None:
+            named = self._carded(layout)
+        if named is not None:
+            pairs = self._pairs(layout, named)
+            if self._request.base is not None or any(pairs):
+                self.trained_from = self.base = named
+                return pairs
+        base = parent or self._best(layout)
         if base is None:
             return [None] * len(layout.tensors)
-        snapshot = self._objects.snapshot(self._objects.commit(base).snapshot)
-        pairs = pair_all(layout, BaseTensors(snapshot, self._objects))
-        if self._request.base is not None or any(pairs):
+        pairs = self._pairs(layout, base)
+        if any(pairs):
             self.base = base
         return pairs
+
+    def _pairs(self, layout: Layout, base: ObjectId) -> Sequence[Pair | None]:
+        snapshot = self._objects.snapshot(self._objects.commit(base).snapshot)
+        return pair_all(layout, BaseTensors(snapshot, self._objects))
 
     def _parent(self) -> ObjectId | None:
         head = self._refs.head()
         branch = self._request.branch or head.branch
         return head.commit if branch is None else self._refs.read(branch)
+
+    def _inherited(self, parent: ObjectId | None) -> ObjectId | None:
+        return None if parent is None else self._objects.commit(parent).trained_from
+
+    def _carded(self, layout: Layout) -> ObjectId | None:
+        """The commit that the model card names, if one name here stands for it."""
+        cards = (file.source for file in layout.files if file.source.path == CARD_NAME)
+        card = next(cards, None)
+        name = None if card is None else base_model_of(read_start(card, CARD_BYTES))
+        return None if name is None else named_here(name, self._refs, self._objects)
 
     def _best(self, layout: Layout) -> ObjectId | None:
         commits: dict[ObjectId, ObjectId] = {}  # one for each snapshot, however many refs it has

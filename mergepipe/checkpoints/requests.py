@@ -8,7 +8,11 @@ from mergepipe.repository.reflog import Signature
 
 @dataclass(frozen=True, slots=True)
 class CommitRequest:
-    """What a user asks of a commit. `branch`: a full ref name, None for where HEAD is."""
+    """What a user asks of a commit.
+
+    branch  a full ref name; None for where HEAD is
+    base    what the model was trained from; None: what its branch or its model card says
+    """
 
     message: str
     who: Signature
@@ -20,7 +24,9 @@ class CommitRequest:
 class CommitResult:
     """What a commit made. Sizes in bytes; `stored_bytes` is what it added to the store.
 
-    `unchanged`: the branch held this very snapshot already, and `commit` is its tip.
+    base          the commit that the new blocks lean on
+    trained_from  the commit that the model was trained from, as somebody said
+    unchanged     the branch held this very snapshot already, and `commit` is its tip
     """
 
     commit: ObjectId
@@ -32,3 +38,4 @@ class CommitResult:
     blocks: int
     new_blocks: int
     unchanged: bool = False
+    trained_from: ObjectId | None = None

@@ -29,13 +29,14 @@ class CommitText:
         return f"{at}{self._decoration(identity)} {title(commit.message)}"
 
     def paragraph(self, identity: "ObjectId", commit: "Commit") -> Iterator[str]:
-        """The lines that git writes, and the base that the model leans on."""
+        """The lines that git writes, what the model was trained from, and what it leans on."""
         yield self._paint("yellow", f"commit {identity.hex()}") + self._decoration(identity)
         if len(commit.parents) > 1:
             yield f"Merge:  {' '.join(short(parent) for parent in commit.parents)}"
-        if commit.base is not None:
-            names = ", ".join(self._names.get(commit.base, []))
-            yield f"Base:   {short(commit.base)}{f' ({names})' if names else ''}"
+        if commit.trained_from is not None:
+            yield f"Base:   {self._named(commit.trained_from)}"
+        if commit.leans_on not in (None, commit.trained_from):
+            yield f"Leans:  {self._named(commit.leans_on)}"
         if self._verbose:
             yield f"Snapshot: {commit.snapshot.hex()}"
             for what, other in (("Manifest", commit.manifest), ("Profile", commit.profile)):
@@ -47,6 +48,10 @@ class CommitText:
             yield ""
             for line in commit.message.rstrip().splitlines():
                 yield f"    {escape_for_terminal(line)}".rstrip()
+
+    def _named(self, identity: "ObjectId") -> str:
+        names = ", ".join(self._names.get(identity, []))
+        return f"{short(identity)}{f' ({names})' if names else ''}"
 
     def _decoration(self, identity: "ObjectId") -> str:
         names = self._names.get(identity)

@@ -103,6 +103,7 @@ class Engine:
                     who.utc_offset,
                     with_trailer(asked.message or f"Merge by {plan.method}", costs()),
                     manifest=manifest_id,
+                    trained_from=base,
                 )
 
             published = transactions.publish(

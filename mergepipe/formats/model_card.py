@@ -1,10 +1,12 @@
-"""The README.md of a merged model: what it is made of, so that someone who finds it can tell."""
+"""The README.md of a model: of a merged one, what it is made of; of any, the base that it names."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 CARD_NAME = "README.md"
+CARD_BYTES = 64 << 10
+"""How much of a card is looked at for its front matter."""
 RECIPE_NAME = "mergekit_config.yml"
 
 
@@ -30,6 +32,35 @@ class Card:
     inputs: Sequence[CardInput]
     budget: str | None
     recipe: str
+
+
+def base_model_of(start: bytes) -> str | None:
+    """The one model that a card's front matter names as its base (`base_model`), if it does.
+
+    start  the card's first `CARD_BYTES`. Several names are those of a merge: none of them is what
+           the model was trained from. So is a relation other than a fine-tune's.
+    """
+    import yaml
+
+    text = start.decode("utf-8", "replace")
+    lines = text.splitlines()
+    if not lines or lines[0].strip() != "---":
+        return None
+    ends = [number for number, line in enumerate(lines[1:], 1) if line.strip() == "---"]
+    if not ends:
+        return None
+    try:
+        front = yaml.safe_load("\n".join(lines[1 : ends[0]]))
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None  # a card is prose for people: one that is broken says nothing
+    if not isinstance(front, dict):
+        return None
+    if front.get("base_model_relation", "finetune") != "finetune":
+        return None
+    named = front.get("base_model")
+    if isinstance(named, list) and len(named) == 1:
+        named = named[0]
+    return named if isinstance(named, str) and named else None
 
 
 def model_card(card: Card) -> bytes:

@@ -154,6 +154,14 @@ def read_source(source: SourceFile, limit_bytes: int) -> bytes:
     return bytes(content)
 
 
+def read_start(source: SourceFile, limit_bytes: int) -> bytes:
+    """The first bytes of a file, at most `limit_bytes`."""
+    content = bytearray(min(source.size, limit_bytes))
+    with open_stable(source) as reader:
+        reader.read_into(0, memoryview(content))
+    return bytes(content)
+
+
 def _list(directory: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(directory) as entries:

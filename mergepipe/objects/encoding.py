@@ -15,7 +15,8 @@ _DECODERS: dict[type[Record], msgspec.msgpack.Decoder[Record]] = {}
 
 def encode(record: Record) -> bytes:
     """The canonical bytes of an object."""
-    return b"%s %d\n" % (record.KIND.encode(), record.VERSION) + _ENCODER.encode(record)
+    written = record.as_written()
+    return _head(type(written)) + _ENCODER.encode(written)
 
 
 def kind_of(canonical: bytes) -> str:
@@ -29,21 +30,26 @@ def kind_of(canonical: bytes) -> str:
 
 def decode(canonical: bytes, kind: type[Kind], what: str) -> Kind:
     """The object of these bytes. Raises Corruption if they are no canonical `kind`."""
-    head, _, body = canonical.partition(b"\n")
-    expected = f"{kind.KIND} {kind.VERSION}".encode()
-    if head != expected:
+    head, newline, body = canonical.partition(b"\n")
+    versions: tuple[type[Record], ...] = (kind, *kind.EARLIER)
+    version = next((one for one in versions if _head(one) == head + newline), None)
+    if version is None:
         raise Corruption(
-            f"{what} is {head[:40]!r}, not {expected.decode()!r}",
+            f"{what} is {head[:40]!r}, not {_head(kind)[:-1].decode()!r}",
             "a newer mergepipe may have written it" if head.startswith(kind.KIND.encode()) else "",
         )
-    decoder = _DECODERS.get(kind)
+    decoder = _DECODERS.get(version)
     if decoder is None:
-        decoder = _DECODERS[kind] = msgspec.msgpack.Decoder(kind)
+        decoder = _DECODERS[version] = msgspec.msgpack.Decoder(version)
     try:
-        record = decoder.decode(body)
+        record = decoder.decode(body).as_read()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Corruption(f"{what} does not decode: {error}") from error
-    if _ENCODER.encode(record) != body:
+    if encode(record) != canonical:
         raise Corruption(f"{what} is not canonical")
     assert isinstance(record, kind)
     return record
+
+
+def _head(version: type[Record]) -> bytes:
+    return b"%s %d\n" % (version.KIND.encode(), version.VERSION)

@@ -20,6 +20,16 @@ class Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
 
     KIND: ClassVar[str]
     VERSION: ClassVar[int]
+    EARLIER: ClassVar[tuple[type["Record"], ...]] = ()
+    """Versions before this one that are still read, and still written where they say it all."""
+
+    def as_written(self) -> "Record":
+        """The same value in the version that it is written in."""
+        return self
+
+    def as_read(self) -> "Record":
+        """The same value in the version that the rest of the code knows."""
+        return self
 
 
 class Tensor(Record, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -85,18 +95,59 @@ class Snapshot(Record, frozen=True, array_like=True, forbid_unknown_fields=True)
     files: tuple[FileEntry, ...]
 
 
-class Commit(Record, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A snapshot with its place in history. `time` is Unix seconds, `utc_offset` minutes."""
+class CommitOne(Record, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A commit as it is written where nobody said what its model was trained from."""
 
     KIND: ClassVar[str] = "commit"
     VERSION: ClassVar[int] = 1
 
     snapshot: Id
     parents: tuple[Id, ...]
-    base: Id | None
+    leans_on: Id | None
+    author: str
+    time: int
+    utc_offset: int
+    message: str
+    profile: Id | None
+    manifest: Id | None
+
+    def as_read(self) -> "Commit":
+        """The commit."""
+        return Commit(*(getattr(self, name) for name in self.__struct_fields__))
+
+
+class Commit(Record, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A snapshot with its place in history. `time` is Unix seconds, `utc_offset` minutes.
+
+    leans_on      the commit whose blocks this one's are encoded against: storage's choice
+    trained_from  the commit that this model is a fine-tune of, as somebody said: the base of
+                  merges; None where nobody did
+    profile       against `trained_from` if there is one, else against `leans_on`
+    """
+
+    KIND: ClassVar[str] = "commit"
+    VERSION: ClassVar[int] = 2
+    EARLIER: ClassVar[tuple[type[Record], ...]] = (CommitOne,)
+
+    snapshot: Id
+    parents: tuple[Id, ...]
+    leans_on: Id | None
     author: str
     time: int
     utc_offset: int
     message: str
     profile: Id | None = None
     manifest: Id | None = None
+    trained_from: Id | None = None
+
+    @property
+    def needed(self) -> tuple[ObjectId, ...]:
+        """The commits that have to be where this one is: its parents, and the models under it."""
+        under = (one for one in (self.leans_on, self.trained_from) if one is not None)
+        return tuple(dict.fromkeys((*self.parents, *under)))
+
+    def as_written(self) -> Record:
+        """Version 1 where it says everything: such a commit keeps the id that it always had."""
+        if self.trained_from is not None:
+            return self
+        return CommitOne(*(getattr(self, name) for name in CommitOne.__struct_fields__))

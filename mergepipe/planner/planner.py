@@ -8,6 +8,7 @@ from mergepipe.dtypes import DType
 from mergepipe.errors import MergeInputError, UsageError
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.methods import registry
+from mergepipe.names import quoted
 from mergepipe.objects.merging import TermKind
 from mergepipe.planner.budget import Budget
 from mergepipe.planner.build import PlannedMerge, build_plan
@@ -24,7 +25,7 @@ from mergepipe.sizes import MIB
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """A revision that was resolved: the snapshots of its commit and of the commit it leans on."""
+    """A revision that was resolved: the snapshots of its commit and of what it was trained from."""
 
     label: str
     commit: ObjectId
@@ -83,7 +84,7 @@ class Planner:
     ) -> PlannedMerge:
         """The plan of merging revisions.
 
-        base_model  a revision; without one, the commit that all experts lean on, if they do
+        base_model  a revision; without one, what all experts were trained from, as somebody said
         operator    a merge method, in any case
         budget_mb   expert bytes to read at most, in MiB; or `budget`, as text (`Budget.parse`)
         weights, densities  one per expert; one for all: among `parameters`
@@ -172,19 +173,31 @@ class Planner:
         if base is not None:
             found = self._catalog.revision(base)
             return Model(found.label, found.snapshot)
-        leaning = {(one.base_commit, one.base_snapshot) for one in experts}
-        commit, snapshot = next(iter(leaning))
-        if len(leaning) == 1 and commit is not None and snapshot is not None:
+        # What storage leans a model on by likeness never counts: it may be a sibling.
+        commit, snapshot = experts[0].base_commit, experts[0].base_snapshot
+        common = all(one.base_snapshot == snapshot for one in experts)
+        if common and commit is not None and snapshot is not None:
             return Model(commit.hex()[:12], snapshot)
         if not needed:
             return None
-        named = ", ".join(
-            f"{one.label} on {one.base_commit.hex()[:12] if one.base_commit else 'nothing'}"
-            for one in experts
-        )
-        raise MergeInputError(
-            f"the experts have no base in common: {named}", "name one with --base"
-        )
+        raise _no_common_base(experts)
+
+
+def _no_common_base(experts: Sequence[Revision]) -> MergeInputError:
+    silent = [one.label for one in experts if one.base_commit is None]
+    names = " ".join(one.label for one in experts)
+    if silent:
+        which = ", ".join(quoted(label) for label in silent)
+        what = f"nobody said what {which} {'was' if len(silent) == 1 else 'were'} trained from"
+    else:
+        trained = (f"{one.label} from {(one.base_commit or b'').hex()[:12]}" for one in experts)
+        what = f"they were trained from different models: {', '.join(trained)}"
+    first = (silent or [experts[0].label])[0]
+    return MergeInputError(
+        f"the experts have no base in common: {what}",
+        f"for this merge: mp merge {names} --base REV; for good: "
+        f"mp commit PATH -b {first} --base REV, which works for a model that is stored already",
+    )
 
 
 def _own_parameters(

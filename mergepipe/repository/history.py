@@ -248,8 +248,7 @@ def reachable_commits(
         commit_id = stack.pop()
         commit = objects.commit(commit_id)
         yield commit_id, commit
-        needed = commit.parents if commit.base is None else (*commit.parents, commit.base)
-        for other in needed:
+        for other in commit.needed:
             if other not in seen:
                 seen.add(other)
                 stack.append(other)

@@ -117,7 +117,8 @@ class _Walk:
         for parent in commit.parents:
             self._stack.append((parent, Commit.KIND, Owner(identity, "parent")))
         for kind, other in (
-            (Commit.KIND, commit.base),
+            (Commit.KIND, commit.leans_on),
+            (Commit.KIND, commit.trained_from),
             ("profile", commit.profile),
             ("manifest", commit.manifest),
         ):

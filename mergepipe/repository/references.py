@@ -48,8 +48,8 @@ def references(canonical: bytes, what: str) -> References:
     known = KINDS.get(kind)
     record = None if known is None else decode(canonical, known, what)
     if isinstance(record, Commit):
-        optional = (record.base, record.profile, record.manifest)
-        needed = (record.snapshot, *record.parents, *(other for other in optional if other))
+        optional = (record.profile, record.manifest)
+        needed = (record.snapshot, *record.needed, *(other for other in optional if other))
         return References(kind, needed, (), ())
     if isinstance(record, Snapshot):
         return References(kind, tuple(snapshot_tensors(record)), (), ())

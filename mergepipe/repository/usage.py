@@ -117,7 +117,7 @@ def measure(
         names.setdefault(commit, name)
     models = []
     for (name, identity), need in zip(revisions, needs, strict=True):
-        base = objects.commit(identity).base
+        base = objects.commit(identity).leans_on
         models.append(
             ModelUsage(
                 name,

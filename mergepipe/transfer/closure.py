@@ -185,8 +185,7 @@ class _Painting:
                 raise error if child is None else _missing(error, child) from None
             except Corruption as error:
                 raise error if child is None else _blamed(error, child) from None
-            needed = record.parents if record.base is None else (*record.parents, record.base)
-            self._needs[commit] = tuple(dict.fromkeys(needed))
+            self._needs[commit] = record.needed
             self._times[commit] = record.time
         self._colours[commit] = after
         if commit not in self._queued:
@@ -321,7 +320,8 @@ class _Closure:
 
 def _of_commit(commit: Commit) -> list[tuple[ObjectId, str | None]]:
     optional = (
-        (commit.base, Commit.KIND),
+        (commit.leans_on, Commit.KIND),
+        (commit.trained_from, Commit.KIND),
         (commit.profile, "profile"),
         (commit.manifest, "manifest"),
     )

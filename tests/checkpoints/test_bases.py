@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from mergepipe.api import Repository
+from mergepipe.errors import MergeInputError
 from tests.repository.checkpoints import Raw, bf16, new_repository, write_model
 
 ROWS, COLUMNS = 256, 128
@@ -26,7 +28,7 @@ def commit(repository: Repository, folder: Path, values: np.ndarray, **options: 
 
 def base_of(repository: Repository, branch: str) -> str | None:
     """The branch whose tip a branch's commit leans on."""
-    base = repository.commit_of(branch)[1].base
+    base = repository.commit_of(branch)[1].leans_on
     names = {at: name for name, at in repository.refs.list("refs/heads/").items()}
     return None if base is None else names[base].removeprefix("refs/heads/")
 
@@ -62,6 +64,66 @@ def test_a_copy_leans_on_what_the_original_leans_on(tmp_path: Path) -> None:
         found = [repository.commit_of(name)[1] for name in ("tuned", "copy")]
         assert found[0].snapshot == found[1].snapshot
         assert found[0].profile == found[1].profile
+
+
+def test_likeness_says_nothing_about_what_a_model_was_trained_from(tmp_path: Path) -> None:
+    """Siblings before their base lean on each other; a merge on that would be wrong, and quiet."""
+    with new_repository(tmp_path / "repository", codec="auto") as repository:
+        base = weights(1)
+        for seed, name in enumerate(("one", "two")):
+            commit(repository, tmp_path / name, weights(10 + seed, near=base))
+        assert base_of(repository, "two") == "one"
+        commit(repository, tmp_path / "base", base)
+        with pytest.raises(MergeInputError, match="nobody said what 'one', 'two'") as refused:
+            repository.plan(experts=["one", "two"])
+        hint = refused.value.hint or ""
+        assert "mp merge one two --base REV" in hint
+        assert "mp commit PATH -b one --base REV" in hint
+        # What the hint says works on models that are stored already.
+        for name in ("one", "two"):
+            made = repository.commit(tmp_path / name, branch=name, base="base")
+            assert not made.unchanged
+            assert repository.commit(tmp_path / name, branch=name, base="base").unchanged
+        planned = repository.plan(experts=["one", "two"])
+        assert planned.plan.base == repository.commit_of("base")[1].snapshot
+
+
+def test_a_branch_keeps_what_its_models_were_trained_from(tmp_path: Path) -> None:
+    with new_repository(tmp_path / "repository", codec="auto") as repository:
+        base = weights(1)
+        first = weights(2, near=base)
+        commit(repository, tmp_path / "base", base)
+        commit(repository, tmp_path / "js", first, base="base")
+        (tmp_path / "day2").mkdir()
+        commit(repository, tmp_path / "day2" / "js", weights(3, near=first, step=2e-4))
+        tip = repository.commit_of("js")[1]
+        assert tip.trained_from == repository.resolve("base")
+        assert tip.parents == (repository.resolve("js~1"),)
+        assert tip.profile is not None
+        profile = repository.profiles().load(tip.profile)
+        assert profile.base == repository.commit_of("base")[1].snapshot
+
+
+@pytest.mark.parametrize(
+    ("front", "found"),
+    [
+        ("base_model: meta/Llama-Small", True),
+        ("base_model:\n- meta/llama-small", True),
+        ("base_model: meta/llama-large", False),
+        ("base_model: [meta/llama-small, meta/other]", False),
+        ("base_model: meta/llama-small\nbase_model_relation: merge", False),
+        ("base_model: {a: [}", False),
+    ],
+)
+def test_a_model_card_names_the_base(tmp_path: Path, front: str, found: bool) -> None:
+    with new_repository(tmp_path / "repository", codec="auto") as repository:
+        base = weights(1)
+        commit(repository, tmp_path / "llama-small", base)
+        (tmp_path / "tuned").mkdir()
+        (tmp_path / "tuned" / "README.md").write_text(f"---\n{front}\n---\n# Tuned\n")
+        commit(repository, tmp_path / "tuned", weights(2, near=base))
+        trained = repository.commit_of("tuned")[1].trained_from
+        assert trained == (repository.resolve("llama-small") if found else None)
 
 
 def test_chains_are_as_long_as_the_settings_allow(tmp_path: Path) -> None:

@@ -224,7 +224,7 @@ def test_refused_before_anything_is_read_or_written(
 
 def test_a_base_and_dtypes_can_be_named(merging: Path, mp: Mp) -> None:
     made = mp("merge", "math", "code", "--out-dtype", "float32", "-b", "wide", "--json").document
-    assert made["base"] == "base"  # which both lean on
+    assert made["base"] == "base"  # which both were trained from
     tensors = mp("show", "wide", "--tensors", "--json").document["tensors"]
     assert {one["dtype"] for one in tensors} == {"F32"}
 

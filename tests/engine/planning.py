@@ -19,8 +19,9 @@ class RepositoryCatalog:
 
     def revision(self, text):
         identity, commit = self._repo.commit_of(text)
-        base = None if commit.base is None else self._repo.objects.commit(commit.base).snapshot
-        return Revision(text, identity, commit.snapshot, commit.base, base)
+        trained = commit.trained_from
+        base = None if trained is None else self._repo.objects.commit(trained).snapshot
+        return Revision(text, identity, commit.snapshot, trained, base)
 
     def profile(self, snapshot, base):
         if not self._known:

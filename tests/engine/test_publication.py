@@ -47,7 +47,7 @@ def test_commit_parents_manifest_and_run(tmp_path):
     assert repo.resolve("merged") == made.commit
     assert made.branch == "merged"
     assert commit.parents == (commits["base"], *(commits[name] for name in EXPERTS))
-    assert (commit.base, commit.manifest) == (commits["base"], made.manifest_id)
+    assert (commit.trained_from, commit.manifest) == (commits["base"], made.manifest_id)
     assert commit.message.startswith("Three in one\n\n")
     assert f"Expert-Bytes-Read: {made.expert_bytes_read} " in commit.message
     manifest = repo.objects.load(made.manifest_id, Manifest)

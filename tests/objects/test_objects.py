@@ -46,6 +46,7 @@ EXAMPLES: list[Record] = [
     ),
     Commit(IDS[0], (), None, "Ada <a@b>", 0, 0, ""),
     Commit(IDS[0], (IDS[1], IDS[2]), IDS[3], "é", -5, -720, "first\n\nsecond", IDS[1], IDS[2]),
+    Commit(IDS[0], (), IDS[1], "a", 0, 0, "", IDS[2], None, trained_from=IDS[3]),
 ]
 
 
@@ -68,7 +69,8 @@ def put(storage: Storage, *records: Record) -> list[ObjectId]:
 def test_canonical_bytes_round_trip(record: Record) -> None:
     canonical = encode(record)
     assert kind_of(canonical) == record.KIND
-    assert canonical.startswith(f"{record.KIND} 1\n".encode())
+    version = 1 if getattr(record, "trained_from", None) is None else 2
+    assert canonical.startswith(f"{record.KIND} {version}\n".encode())
     assert decode(canonical, type(record), "it") == record
 
 
@@ -202,3 +204,17 @@ def test_blocks_hold_whole_rows_where_a_row_fits(name: str, shape: list[int], li
     pieces = list(spans(total, block))
     assert pieces[0][0] == 0 and pieces[-1][1] == total
     assert all(end == begin for (_, end), (begin, _) in itertools.pairwise(pieces))
+
+
+def test_a_commit_of_which_nobody_said_a_base_is_written_as_before() -> None:
+    plain = Commit(IDS[0], (IDS[1],), IDS[2], "a", 1, 2, "m", IDS[3])
+    canonical = encode(plain)
+    assert canonical.startswith(b"commit 1\n\x99")
+    assert decode(canonical, Commit, "it") == plain
+    trained = encode(msgspec.structs.replace(plain, trained_from=IDS[2]))
+    assert trained.startswith(b"commit 2\n\x9a")
+    assert decode(trained, Commit, "it").trained_from == IDS[2]
+    # The same value as version 2 would be a second id for it.
+    silent = b"commit 2\n" + msgspec.msgpack.encode(plain)
+    with pytest.raises(Corruption, match="not canonical"):
+        decode(silent, Commit, "it")

@@ -75,7 +75,7 @@ def test_what_a_model_leans_on(repo: Repository, tmp_path: Path) -> None:
     store_blocks(repo.storage, delta)
     write_model(tmp_path / "tuned", {"w": tuned})
     tip: ObjectId = commit(repo, tmp_path / "tuned", "tuned", base="base")
-    assert repo.objects.commit(tip).base == first
+    assert repo.objects.commit(tip).leans_on == first
     found = usage(repo)
     model = {one.rev: one for one in found.models}["tuned"]
     assert (model.base, model.base_rev) == (first, "base")

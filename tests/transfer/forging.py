@@ -105,7 +105,7 @@ class Forge:
         fields: dict[str, object] = {
             "snapshot": snapshot,
             "parents": tuple(parents),
-            "base": None,
+            "leans_on": None,
             "author": "Eve",
             "time": 1_700_000_000,
             "utc_offset": 0,

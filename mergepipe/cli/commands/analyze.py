@@ -51,15 +51,15 @@ def analyze(
         typer.Option(
             "--base",
             metavar="REV",
-            help="Against which model; without it, the one that REV leans on.",
+            help="Against which model; without it, the one that REV was trained from.",
             autocompletion=completion.revisions,
         ),
     ] = None,
 ) -> None:
     """Make the profile of a model against a base, so that planning need not.
 
-    A commit has one against the base that it leans on. For any other pair both models are read
-    once, here or when a plan first needs it.
+    A commit has one against the model that it was trained from. For any other pair both models
+    are read once, here or when a plan first needs it.
     """
     began = time.monotonic()
     with session.repository() as repository:

@@ -33,6 +33,7 @@ class CommitDocument(msgspec.Struct, frozen=True):
     new_blocks: int
     unchanged: bool
     seconds: float
+    trained_from: str | None
 
 
 def add(app: typer.Typer) -> None:
@@ -110,9 +111,13 @@ def commit(
         new_blocks=made.new_blocks,
         unchanged=made.unchanged,
         seconds=round(seconds, 3),
+        trained_from=None if made.trained_from is None else made.trained_from.hex(),
     )
     session.emit(document, "" if session.quiet else _summary(session, made, message, seconds))
-    session.note(f"snapshot {document.snapshot}\nbase     {document.base or 'none'}")
+    session.note(
+        f"snapshot     {document.snapshot}\ntrained from {document.trained_from or 'not said'}\n"
+        f"leans on     {document.base or 'nothing'}"
+    )
 
 
 def _run_hook(

@@ -31,6 +31,7 @@ class LogEntry(msgspec.Struct, frozen=True):
     utc_offset: int
     base: str | None
     profile: str | None
+    trained_from: str | None
 
 
 def add(app: typer.Typer) -> None:
@@ -76,8 +77,9 @@ def log_entry(identity: "ObjectId", commit: "Commit") -> LogEntry:
         snapshot=commit.snapshot.hex(),
         manifest=None if commit.manifest is None else commit.manifest.hex(),
         utc_offset=commit.utc_offset,
-        base=None if commit.base is None else commit.base.hex(),
+        base=None if commit.leans_on is None else commit.leans_on.hex(),
         profile=None if commit.profile is None else commit.profile.hex(),
+        trained_from=None if commit.trained_from is None else commit.trained_from.hex(),
     )
 
 
