@@ -272,7 +272,7 @@ REFUSED = {
         "merge_method: della\nbase_model: base\nmodels: [{model: math}]\n"
         "parameters: {weight: 1, density: 0.1, epsilon: 0.3}\n", 13, "epsilon",
     ),
-    "bomb": ("a: &a [x]\nb: [*a, *a]\n", 2, "anchors and aliases"),
+    "bomb": ("a: &a [" + "x, " * 999 + "]\nb: [" + "*a, " * 999 + "]\n", 2, "too many values"),
     "tokenizer": (LINEAR + "tokenizer_source: nobody\n", 13, "'nobody' is no revision"),
     "no token": (
         LINEAR + "tokenizer: {source: union, tokens: {x: {source: math}}}\n", 13, "token 'x'",
