@@ -6,6 +6,7 @@ CPUs.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -34,10 +35,7 @@ def kernel(
         dispatcher: Any = numba.njit(**options)(function)
         if dispatcher is function:  # NUMBA_DISABLE_JIT
             return function
-        dispatcher.enable_caching()
-        # numba takes a cached kernel for fresh while its own file is unchanged. A kernel has the
-        # code of those it calls, and values of constants, compiled in: all sources beside it count.
-        dispatcher._cache._cache_file._source_stamp = _sources(_package_of(function))
+        _cache_on_disk(dispatcher, function)
         for signature in () if inner else signatures:
             dispatcher.compile(signature)
         if signatures and not inner:
@@ -45,6 +43,29 @@ def kernel(
         return cast(Function, dispatcher)
 
     return compiled
+
+
+def _cache_on_disk(dispatcher: Any, function: Callable[..., Any]) -> None:
+    """Keep compiled code for later processes, where some folder can be written.
+
+    Where none can (a read-only installation, no home), or the disk is full, kernels are compiled
+    anew in each process: slower, and no reason to fail.
+    """
+    try:
+        dispatcher.enable_caching()
+    except RuntimeError:  # "cannot cache function ...: no locator available"
+        return
+    cache = dispatcher._cache
+    # numba takes a cached kernel for fresh while its own file is unchanged. A kernel has the
+    # code of those it calls, and values of constants, compiled in: all sources beside it count.
+    cache._cache_file._source_stamp = _sources(_package_of(function))
+    save = cache.save_overload
+
+    def save_if_possible(*arguments: Any) -> None:
+        with suppress(OSError):
+            save(*arguments)
+
+    cache.save_overload = save_if_possible
 
 
 def _package_of(function: Callable[..., Any]) -> Path:

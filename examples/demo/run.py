@@ -54,7 +54,8 @@ def main() -> None:
     shell.run("explain", "budgeted")
     shell.run("explain", "budgeted", "--tensor", "model.layers.0.mlp.up_proj.weight")
     print(f"\nDone in {time.monotonic() - begin_s:.0f} s. It is all in {output}; now try")
-    print(f"  cd {output}/repository; mp diff base exact; mp du; mp replay budgeted")
+    for words in ("diff base exact", "du", "replay budgeted"):
+        print(f"  {shlex.join((str(MP), '-C', str(shell.directory)))} {words}")
 
 
 def train(directory: Path) -> dict[str, torch.Tensor]:
