@@ -98,6 +98,12 @@ class NoRepository(MergepipeError):
     kind = "no_repository"
 
 
+class UnsafeRepository(MergepipeError):
+    """A repository holds what none may hold, such as a link: somebody may mean harm."""
+
+    kind = "unsafe_repository"
+
+
 class Locked(MergepipeError):
     """Another process holds the lock."""
 

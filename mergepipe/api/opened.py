@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 from mergepipe.bytestore.local import LocalByteStore
+from mergepipe.bytestore.untrusted import read_plain
 from mergepipe.closing import Closing
 from mergepipe.ids import ObjectId
 from mergepipe.objects.records import Commit
@@ -51,6 +52,7 @@ class OpenRepository(Closing):
 
         The remote of a lazy clone may be a lazy clone, but not for ever.
         """
+        layout.check(directory)
         self.directory = directory
         self.config = _load_config(directory / layout.CONFIG)
         self.who = who
@@ -153,7 +155,7 @@ class OpenRepository(Closing):
         """Replace the text of `config.toml` by what `edit` makes of it. Raises ConfigError."""
         path = self.directory / layout.CONFIG
         with self.refs.locked():
-            text = path.read_text(encoding="utf-8") if path.exists() else ""
+            text = _config_text(path)
             self.store.put(layout.CONFIG, edit(configuration.with_format(text)).encode())
             self.config = _load_config(path)
 
@@ -195,8 +197,12 @@ class OpenRepository(Closing):
 
 
 def _load_config(path: Path) -> configuration.Config:
+    return configuration.parse(_config_text(path), str(path))
+
+
+def _config_text(path: Path) -> str:
+    """The text of a config file; none if it is not there, as every setting has a default."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return read_plain(path).decode()
     except FileNotFoundError:
-        text = ""  # every setting has a default
-    return configuration.parse(text, str(path))
+        return ""

@@ -7,6 +7,7 @@ fsync of a file makes its bytes durable; only fsync of the directory makes its *
 import contextlib
 import fcntl
 import os
+import re
 import threading
 import weakref
 from collections import OrderedDict
@@ -16,16 +17,29 @@ from pathlib import Path
 
 from mergepipe.bytestore.local_writer import LocalWriter, raise_if_full, sync_directory
 from mergepipe.bytestore.protocol import Buffer, ByteWriter
+from mergepipe.bytestore.untrusted import (
+    beneath,
+    is_real_directory,
+    open_plain,
+    plain_status,
+    read_plain,
+)
 from mergepipe.closing import Closing
 from mergepipe.errors import MergepipeError
 
 _OPEN_FILES = 64
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_SESSIONS = "tmp"
+_SESSION = re.compile(r"[0-9]+-[0-9a-z]+")
 
 __all__ = ["LocalByteStore", "LocalWriter", "raise_if_full", "sync_directory"]
 
 
 class LocalByteStore(Closing):
-    """Keys are files under `root`; unfinished values live in `root/tmp/<session>/`."""
+    """Keys are files under `root`; unfinished values live in `root/tmp/<session>/`.
+
+    What is no plain file, or lies behind a link, raises UnsafeRepository (`untrusted.py`).
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -52,7 +66,7 @@ class LocalByteStore(Closing):
     def get(self, key: str) -> bytes | None:
         """The whole value, or None."""
         try:
-            return self._path(key).read_bytes()
+            return read_plain(self._path(key))
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 
@@ -73,8 +87,8 @@ class LocalByteStore(Closing):
     def size(self, key: str) -> int | None:
         """Length of the value, or None."""
         try:
-            return self._path(key).stat().st_size
-        except (FileNotFoundError, NotADirectoryError):
+            return plain_status(self._path(key)).st_size
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 
     def list(self, prefix: str) -> Iterator[str]:
@@ -89,6 +103,8 @@ class LocalByteStore(Closing):
                 yield key
                 continue
             try:
+                if key and not is_real_directory(beneath(self.root, key.rstrip("/"))):
+                    continue
                 with os.scandir(self.root / key) as found:
                     entries = [
                         f"{key}{entry.name}/"
@@ -163,6 +179,12 @@ class LocalByteStore(Closing):
                 sync_directory(self._path(key).parent)
             return True
 
+    def move(self, key: str, target: str) -> None:
+        """Give a value another key; the caller makes that durable. Raises FileNotFoundError."""
+        self._path(key).rename(self._path(target))
+        self._forget(key)  # what was open under the old name
+        self._forget(target)
+
     def delete(self, key: str) -> None:
         """Remove the key and what it left open."""
         self._forget(key)
@@ -171,15 +193,15 @@ class LocalByteStore(Closing):
 
     def remove_dead_sessions(self) -> None:
         """Remove what killed processes left in tmp/. A live session is held by its flock."""
-        tmp = self.root / "tmp"
-        if not tmp.is_dir():
+        tmp = self.root / _SESSIONS
+        if not is_real_directory(tmp):
             return
         for session in tmp.iterdir():
-            if session == self._session or not session.is_dir():
+            if session == self._session or not _SESSION.fullmatch(session.name):
                 continue
             try:
-                descriptor = os.open(session, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            except FileNotFoundError:
+                descriptor = os.open(session, _OPEN_DIRECTORY)
+            except (FileNotFoundError, NotADirectoryError):
                 continue
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -210,7 +232,7 @@ class LocalByteStore(Closing):
         parts = key.split("/")
         if any(part in ("", ".", "..") for part in parts) or "\0" in key:
             raise MergepipeError(f"not a key: {key!r}")
-        return self.root / key
+        return beneath(self.root, key)
 
     def _make_folder(self, folder: Path) -> Sequence[Path]:
         """Make a folder and its parents; returns the folders whose entries changed."""
@@ -224,10 +246,10 @@ class LocalByteStore(Closing):
 
     def _begin_session(self) -> Path:
         while self._session is None:
-            session = self.root / "tmp" / f"{os.getpid()}-{os.urandom(4).hex()}"
+            session = beneath(self.root, f"{_SESSIONS}/{os.getpid()}-{os.urandom(4).hex()}")
             session.mkdir(parents=True)
             with contextlib.suppress(FileNotFoundError):
-                held = os.open(session, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                held = os.open(session, _OPEN_DIRECTORY)
                 fcntl.flock(held, fcntl.LOCK_EX)
                 # Someone tidying up may have removed it between the mkdir and the lock.
                 if session.is_dir():
@@ -246,7 +268,7 @@ class LocalByteStore(Closing):
 
     @contextlib.contextmanager
     def _swap_lock(self) -> Iterator[None]:
-        descriptor = os.open(self.root / "swap.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+        descriptor = open_plain(self.root / "swap.lock", os.O_CREAT | os.O_RDWR, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
@@ -257,7 +279,7 @@ class LocalByteStore(Closing):
         with self._lock:
             descriptor = self._files.get(key)
             if descriptor is None:
-                descriptor = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC)
+                descriptor = open_plain(self._path(key), os.O_RDONLY)
                 self._files[key] = descriptor
                 self._evict()
             else:

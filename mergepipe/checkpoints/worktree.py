@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from mergepipe.bytestore.protocol import ByteStore
+from mergepipe.bytestore.untrusted import plain_status, read_plain
 from mergepipe.checkpoints.fingerprint import Fingerprint
 from mergepipe.checkpoints.ingest import ingest
 from mergepipe.formats.tree import SourceFile, scan
@@ -64,8 +65,8 @@ class Worktree:
     def state(self) -> WorktreeState:
         """What is recorded; nothing, where the record is missing, damaged or of another version."""
         try:
-            written_ns = self._path.stat().st_mtime_ns
-            state = msgspec.json.decode(self._path.read_bytes(), type=WorktreeState)
+            written_ns = plain_status(self._path).st_mtime_ns
+            state = msgspec.json.decode(read_plain(self._path), type=WorktreeState)
         except (FileNotFoundError, msgspec.DecodeError):
             return EMPTY
         if state.version != _VERSION:

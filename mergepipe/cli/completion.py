@@ -27,11 +27,13 @@ def remotes(incomplete: str) -> list[str]:
     """Remotes of the repository."""
     import tomllib
 
+    from mergepipe.bytestore.untrusted import read_plain
+
     directory = _directory()
     try:
-        text = "" if directory is None else (directory / "config.toml").read_text(encoding="utf-8")
-        found = tomllib.loads(text).get("remote", {})
-    except (OSError, ValueError):
+        data = b"" if directory is None else read_plain(directory / "config.toml")
+        found = tomllib.loads(data.decode()).get("remote", {})
+    except (OSError, ValueError, MergepipeError):
         return []
     return sorted(found) if isinstance(found, dict) else []
 
@@ -65,11 +67,13 @@ def _names(*folders: str) -> list[str]:
 
 
 def _directory() -> Path | None:
+    from mergepipe.bytestore.untrusted import check_tree
     from mergepipe.repository.layout import find
 
-    if named := os.environ.get("MP_DIR"):
-        return Path(named)
     try:
-        return find(Path())
+        named = os.environ.get("MP_DIR")
+        directory = Path(named) if named else find(Path())
+        check_tree(directory)
+        return directory
     except MergepipeError:
         return None  # a shell that completes must not show errors

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from mergepipe.bytestore.untrusted import is_real_directory
 from mergepipe.cli.text import Paint, paint_for
 from mergepipe.cli.trace import NoTrace, Trace
 from mergepipe.errors import NoRepository
@@ -66,7 +67,7 @@ class Session:
             raise NoRepository(
                 f"MP_DIR names {quoted(named)}, which is no directory", "unset it, or correct it"
             )
-        if (directory / ".mergepipe").is_dir():
+        if is_real_directory(directory / ".mergepipe"):
             return directory / ".mergepipe"
         if not (directory / "packs").is_dir():
             raise NoRepository(f"MP_DIR names {quoted(named)}, which is no repository")

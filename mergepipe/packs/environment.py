@@ -20,6 +20,12 @@ from typing import ClassVar
 import lmdb
 
 from mergepipe.bytestore.local import raise_if_full
+from mergepipe.bytestore.untrusted import (
+    is_real_directory,
+    open_plain,
+    plain_status,
+    status_of,
+)
 from mergepipe.errors import Corruption, MergepipeError, NoSpace
 from mergepipe.ids import PackId
 
@@ -27,6 +33,7 @@ INDEX_VERSION = b"2"
 _FIRST_MAP_BYTES = 16 << 30
 _SMALLEST_MAP_BYTES = 256 << 20  # under `ulimit -v` the first size may not be had
 _LEAST_FREE_BYTES = 1 << 20
+_DATA, _READERS = "data.mdb", "lock.mdb"  # what LMDB calls its files
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 # What says "these bytes are no index" - and not "you may not", "too many readers" and the like.
 _DAMAGE = (
@@ -82,7 +89,8 @@ class Environment:
     @classmethod
     def shared(cls, path: Path) -> "Environment":
         """The environment of this process for a directory, opened if need be. Raises NoSpace."""
-        key = os.path.realpath(path)
+        # The folder itself must be none that a link leads to; where it lies is as we were told.
+        key = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118
         with cls._registry_lock:
             environment = cls._registry.get(key)
             if environment is None:
@@ -217,9 +225,8 @@ class Environment:
         """Whether the file we have open is not the one on disk: removed, or rebuilt by another."""
         if self._lmdb is None:
             return True
-        try:
-            found = (self.path / "data.mdb").stat()
-        except FileNotFoundError:
+        found = status_of(self.path / _DATA)
+        if found is None:
             return True
         return (found.st_dev, found.st_ino) != self._identity
 
@@ -235,13 +242,14 @@ class Environment:
 
     def _open(self, remove: bool = False) -> None:
         """Open the environment; start an empty one where what is there cannot be used."""
+        _check_plain(self.path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock_path = self.path.parent / "index.lock"
-            lock = os.open(lock_path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+            lock = open_plain(lock_path, os.O_CREAT | os.O_RDWR, 0o644)
         except OSError as error:
             raise_if_full(error, str(self.path))
-            if error.errno in _READ_ONLY and not remove and (self.path / "data.mdb").exists():
+            if error.errno in _READ_ONLY and not remove and (self.path / _DATA).exists():
                 self._open_read_only()
                 return
             raise
@@ -249,6 +257,8 @@ class Environment:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if remove:
                 _empty(self.path)
+            _check_plain(self.path)
+            _leave_other_names(self.path)
             try:
                 self._open_files()
             except (*_DAMAGE, _Unusable):
@@ -287,7 +297,7 @@ class Environment:
         """Check what is there, find the tables (or `create` them), and use it from now on."""
         # A file shorter than its pages would end in SIGBUS, not in an error.
         pages = environment.info()["last_pgno"] + 1
-        found = (self.path / "data.mdb").stat()
+        found = (self.path / _DATA).stat()
         if 0 < found.st_size < pages * environment.stat()["psize"]:
             raise _Unusable(str(self.path))
         if create:
@@ -344,8 +354,26 @@ def _map(path: Path) -> lmdb.Environment:
 
 
 def _empty(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(exist_ok=True)
+    """Remove LMDB's two files, and never anything else that may lie beside them."""
+    for name in (_DATA, _READERS):
+        (path / name).unlink(missing_ok=True)
+
+
+def _check_plain(path: Path) -> None:
+    """Raise UnsafeRepository unless LMDB, which follows links, finds its own files or none."""
+    if is_real_directory(path):
+        for name in (_DATA, _READERS):
+            if status_of(path / name) is not None:
+                plain_status(path / name)
+
+
+def _leave_other_names(path: Path) -> None:
+    """Drop a file that has a second name (a hard link): the index is made again, that one stays."""
+    for name in (_DATA, _READERS):
+        status = status_of(path / name)
+        if status is not None and status.st_nlink > 1:
+            _empty(path)
+            break
 
 
 def _write_error(path: Path, error: lmdb.Error) -> MergepipeError:

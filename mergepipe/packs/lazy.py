@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mergepipe.bytestore.local import LocalByteStore, sync_directory
 from mergepipe.bytestore.protocol import ByteStore
+from mergepipe.bytestore.untrusted import open_plain, open_to_change, plain_status
 from mergepipe.ids import PackId
 from mergepipe.packs.far_side import FarSide
 from mergepipe.packs.format import RECORD_HEADER_BYTES, Content
@@ -324,7 +325,7 @@ class LazyByteStore(LocalByteStore):
     def _keep(self, pack: PromisedPack, offset: int, data: memoryview) -> bool:
         """Write records where they belong. No fsync: what a crash takes comes again."""
         try:
-            descriptor = os.open(self._path(promised_key(pack.id)), os.O_WRONLY | os.O_CLOEXEC)
+            descriptor = open_to_change(self._path(promised_key(pack.id)), os.O_WRONLY)
         except FileNotFoundError:
             return False  # another process made it whole
         try:
@@ -345,7 +346,7 @@ class LazyByteStore(LocalByteStore):
         key = promised_key(pack.id)
         try:
             if not pack.complete:
-                found = self._path(key).stat()
+                found = plain_status(self._path(key))
                 if pack.scanned or found.st_blocks * _BLOCK_BYTES < found.st_size:
                     return
                 # No holes, so other processes may have brought what this one did not.
@@ -356,10 +357,9 @@ class LazyByteStore(LocalByteStore):
             with self._relisting:
                 _sync_file(self._path(key))
                 (self.root / PREFIX).mkdir(exist_ok=True)
-                self._path(key).rename(self._path(pack_key(pack.id)))
+                self.move(key, pack_key(pack.id))
         except FileNotFoundError:
             return  # another thread or process did it
-        self._forget(key)
         self._packs.pop(pack.id, None)
         for folder in (PREFIX, PROMISED):
             sync_directory(self.root / folder)
@@ -392,7 +392,7 @@ class _Moved(Exception):
 
 
 def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = open_plain(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

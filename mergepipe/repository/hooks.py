@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from mergepipe.bytestore.untrusted import beneath, plain_status
 from mergepipe.errors import HookFailed
 from mergepipe.repository.layout import HOOKS
 
@@ -24,7 +25,7 @@ def run_hook(
     """
     program = directory / HOOKS / name
     try:
-        owner = program.stat().st_uid
+        owner = plain_status(beneath(directory, f"{HOOKS}/{name}")).st_uid
     except (FileNotFoundError, NotADirectoryError):
         return False
     if not os.access(program, os.X_OK):

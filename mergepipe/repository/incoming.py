@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from mergepipe.bytestore.untrusted import is_real_directory, plain_status
 from mergepipe.ids import PackId
 from mergepipe.packs.reader import SUFFIX, parse_pack_name
 
@@ -18,6 +19,8 @@ STALE_AFTER_S = 7 * 24 * 3600
 def incoming_packs(directory: Path) -> Iterator[tuple[PackId, os.stat_result]]:
     """The quarantined packs of the repository at `directory`, with what their files are."""
     try:
+        if not is_real_directory(directory / FOLDER.rstrip("/")):
+            return
         with os.scandir(directory / FOLDER) as found:
             entries = list(found)
     except FileNotFoundError:
@@ -26,7 +29,7 @@ def incoming_packs(directory: Path) -> Iterator[tuple[PackId, os.stat_result]]:
         pack = parse_pack_name(entry.name)
         if pack is not None:
             with contextlib.suppress(FileNotFoundError):  # admitted meanwhile
-                yield pack, entry.stat()
+                yield pack, plain_status(Path(entry.path))
 
 
 def stale_packs(directory: Path, now_s: float) -> list[tuple[PackId, int]]:

@@ -10,7 +10,14 @@ import stat
 from pathlib import Path
 
 from mergepipe.bytestore.local import sync_directory
-from mergepipe.errors import ConfigError, MergepipeError, NoRepository, UsageError
+from mergepipe.bytestore.untrusted import check_tree, is_real_directory, status_of
+from mergepipe.errors import (
+    ConfigError,
+    MergepipeError,
+    NoRepository,
+    UnsafeRepository,
+    UsageError,
+)
 from mergepipe.repository import config
 from mergepipe.repository.refnames import HEADS, TAGS
 
@@ -35,6 +42,7 @@ STORE_LOCK = "store.lock"
 DEFAULT_BRANCH = "main"
 
 _FOLDERS = (HEADS, TAGS, LOGS, PACKS, HOOKS, RECIPES, RUNS, TMP)
+_DIRECTORIES = (REFS, LOGS, PACKS, INDEX, HOOKS, RECIPES, RUNS, INCOMING, REMOTES, TMP)
 # What a template must not bring: history comes from commits, not from a folder somebody copied.
 _RESERVED = (
     HEAD,
@@ -55,17 +63,32 @@ _RESERVED = (
 def find(start: Path) -> Path:
     """The `.mergepipe` directory of `start` or of its nearest parent that has one.
 
-    Raises NoRepository.
+    Raises NoRepository, UnsafeRepository for a link or a special file of that name.
     """
     start = start.absolute()
     for folder in (start, *start.parents):
         # A parent that we may not search is one without a repository.
         with contextlib.suppress(PermissionError):
-            if (folder / DIRECTORY).is_dir():
+            if is_real_directory(folder / DIRECTORY):
                 return folder / DIRECTORY
     raise NoRepository(
         f"no {DIRECTORY} directory in {start} or any parent", "make one here with `mp init`"
     )
+
+
+def check(directory: Path) -> None:
+    """Raise UnsafeRepository unless all of the repository is regular files and real directories.
+
+    Everything in it is looked at (some 1 ms for a thousand files), and the names above have to be
+    what they belong to be.
+    """
+    check_tree(directory)
+    for name in _DIRECTORIES:
+        status = status_of(directory / name)
+        if status is not None and not stat.S_ISDIR(status.st_mode):
+            raise UnsafeRepository(
+                f"{directory / name} is no directory, as it has to be", "mp init makes another"
+            )
 
 
 def default_template() -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from mergepipe.bytestore.untrusted import open_plain, open_to_change, status_of
 from mergepipe.errors import Locked, MergepipeError
 
 _FIRST_WAIT_S = 0.001
@@ -107,7 +108,7 @@ def _sign(descriptor: int) -> None:
 
 def _try(path: Path, shared: bool) -> int | None:
     """A descriptor that holds the lock, or None if somebody else's does."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    descriptor = open_to_change(path, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         if not _is(path, descriptor):
@@ -133,15 +134,14 @@ def _try(path: Path, shared: bool) -> int | None:
 
 
 def _is(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
+    status = status_of(path)
+    return status is not None and os.path.samestat(status, os.fstat(descriptor))
 
 
 def _locked(path: Path, timeout_s: float) -> Locked:
     try:
-        text = path.read_bytes()[:32].strip()
+        with os.fdopen(open_plain(path, os.O_RDONLY), "rb") as file:
+            text = file.read(32).strip()
     except OSError:
         text = b""
     holder = f"process {int(text)}" if text.isdigit() else "another process"

@@ -8,6 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mergepipe.bytestore.local import sync_directory
+from mergepipe.bytestore.untrusted import (
+    beneath,
+    is_real_directory,
+    open_to_change,
+    read_plain,
+)
 from mergepipe.errors import Corruption
 from mergepipe.ids import NO_ID, ObjectId
 
@@ -94,9 +100,9 @@ class Reflog:
         A last line without its end is the trace of a crash and is left out.
         Raises Corruption for any other line that is not an entry.
         """
-        path = self._folder / name
+        path = self._path(name)
         try:
-            data = path.read_bytes()
+            data = read_plain(path)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return []
         lines = data.decode(errors="replace").split("\n")
@@ -113,16 +119,20 @@ class Reflog:
 
     def names(self) -> Iterator[str]:
         """Every ref that has a log, `HEAD` included, sorted by folder."""
+        if not is_real_directory(self._folder):
+            return
         for folder, folders, files in os.walk(self._folder):
             folders.sort()
             for name in sorted(files):
+                if name.endswith(".lock"):  # no ref is called that: a copy under way
+                    continue
                 yield (Path(folder) / name).relative_to(self._folder).as_posix()
 
     def append(self, name: str, entry: ReflogEntry) -> None:
         """Add an entry and return once it is durable."""
-        path = self._folder / name
+        path = self._path(name)
         made = self._make_room(path)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        descriptor = open_to_change(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         try:
             _cut_torn_line(descriptor)
             line = entry.encode()
@@ -140,7 +150,7 @@ class Reflog:
 
     def remove(self, name: str) -> None:
         """Forget the log of a ref that is gone, and folders that are empty without it."""
-        path = self._folder / name
+        path = self._path(name)
         path.unlink(missing_ok=True)
         for folder in path.parents:
             if folder == self._folder:
@@ -149,6 +159,9 @@ class Reflog:
                 folder.rmdir()
             except OSError:
                 break
+
+    def _path(self, name: str) -> Path:
+        return beneath(self._folder.parent, f"{self._folder.name}/{name}")
 
     def _make_room(self, path: Path) -> bool:
         """Whether the file is new. Logs in its way are of refs removed just before a crash."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mergepipe.bytestore.protocol import ByteStore
+from mergepipe.bytestore.untrusted import is_real_directory
 from mergepipe.errors import NoRepository, UsageError
 from mergepipe.repository import layout
 from mergepipe.transfer.credentials import Credentials
@@ -75,9 +76,9 @@ def connect(
 def repository_at(path: Path) -> Path:
     """The repository directory that a file URL names: itself, or its `.mergepipe`.
 
-    Raises NoRepository.
+    Raises NoRepository, UnsafeRepository.
     """
-    if (path / layout.DIRECTORY).is_dir():
+    if is_real_directory(path / layout.DIRECTORY):
         return path / layout.DIRECTORY
     if (path / layout.PACKS).is_dir() and (path / layout.HEAD).is_file():
         return path

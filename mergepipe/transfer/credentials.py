@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mergepipe.bytestore.untrusted import plain_status, status_of
 from mergepipe.errors import AuthenticationError, ConfigError
 from mergepipe.transfer.urls import WEB, RemoteUrl
 
@@ -72,7 +73,10 @@ def gather(
         found = read_tokens(home / f"{TOKENS}.toml")
         tokens |= {key: token for key, token in found.items() if "://" in key}
     if repository is not None:
-        tokens |= read_tokens(repository / TOKENS)
+        path = repository / TOKENS
+        if status_of(path) is not None:
+            plain_status(path)  # the user's own file may be a link, this one not
+        tokens |= read_tokens(path)
     return Credentials(environment, tokens)
 
 

@@ -7,6 +7,7 @@ what they claim is for `admission`. Nobody else reads from here.
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -109,23 +110,21 @@ class Quarantine(Closing):
 
     def size(self, pack: PackId) -> int | None:
         """Length of a quarantined pack, or None. Whoever asks still wants it: it is not stale."""
-        path = self._local.root / incoming_key(pack)
-        try:
-            os.utime(path)
-            return path.stat().st_size
-        except FileNotFoundError:
-            return None
+        size = self._local.size(incoming_key(pack))
+        if size is not None:
+            with suppress(FileNotFoundError):  # admitted meanwhile
+                os.utime(self._local.root / incoming_key(pack), follow_symlinks=False)
+        return size
 
     def release(self, pack: PackId) -> None:
         """Move a pack to `packs/`; the caller makes the name durable (`sync_packs`)."""
         try:
-            target = self._local.root / pack_key(pack)
-            (self._local.root / incoming_key(pack)).rename(target)
+            self._local.move(incoming_key(pack), pack_key(pack))
         except FileNotFoundError:
             if self._local.size(pack_key(pack)) is None:
                 raise
             # Another admission needed the same pack and was first.
-        self._local.delete(incoming_key(pack))  # closes what was open under the old name
+            self._local.delete(incoming_key(pack))
 
     def sync_packs(self) -> None:
         """Make the names of released packs durable."""
