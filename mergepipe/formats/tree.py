@@ -5,6 +5,7 @@ directory, a dangling link and anything that is no regular file is refused.
 """
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,8 +24,11 @@ from mergepipe.formats.ignore import IGNORE_FILE, IgnoreRules
 from mergepipe.formats.writing import is_unfinished_export
 from mergepipe.names import quoted
 from mergepipe.objects.paths import check_path, check_paths
+from mergepipe.repository.layout import DIRECTORY
 
-_SKIPPED = (".mergepipe", ".git")
+_SKIPPED = (DIRECTORY, ".git")
+# A repository that a killed init or clone was making (repository.layout, transfer.clone).
+_UNFINISHED_REPOSITORY = re.compile(r"\..+\.(?:init|clone)-[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +47,11 @@ def scan(root: Path) -> tuple[SourceFile, ...]:
     """All files under `root`, or the lone file `root`, sorted by the UTF-8 bytes of their paths.
 
     Leaves out empty directories, `.mergepipe` and `.git` at any level, what `.mpignore` names, and
-    what a killed checkout left. Raises UnsafePath for a path or kind of file that no snapshot may
-    hold, IncompleteCheckpoint for a dangling link, MergepipeError for what cannot be read.
+    what a killed checkout, init or clone left. Raises UnsafePath for a path or kind of file that no
+    snapshot may hold and for what lies inside a repository, IncompleteCheckpoint for a dangling
+    link, MergepipeError for what cannot be read.
     """
+    _refuse_repository(root)
     if not root.is_dir():
         return (scan_file(root),)
     found: list[SourceFile] = []
@@ -60,7 +66,7 @@ def scan(root: Path) -> tuple[SourceFile, ...]:
             rules = rules.entering(directory, location / IGNORE_FILE)
         for entry in entries:
             path = directory + entry.name
-            if entry.name in _SKIPPED or is_unfinished_export(entry.name):
+            if entry.name in _SKIPPED or _is_unfinished(entry.name):
                 continue
             is_directory = entry.is_dir(follow_symlinks=False)
             if rules.ignores(f"{path}/" if is_directory else path):
@@ -76,6 +82,7 @@ def scan(root: Path) -> tuple[SourceFile, ...]:
 
 def scan_file(location: Path, path: str | None = None) -> SourceFile:
     """One file, to be stored as `path` (by default under its own name). Raises as `scan` does."""
+    _refuse_repository(location)
     return _source(check_path(location.name if path is None else path), location)
 
 
@@ -162,6 +169,23 @@ def read_start(source: SourceFile, limit_bytes: int) -> bytes:
     return bytes(content)
 
 
+def _is_unfinished(name: str) -> bool:
+    """Whether only a killed command leaves something of this name behind."""
+    return is_unfinished_export(name) or _UNFINISHED_REPOSITORY.fullmatch(name) is not None
+
+
+def _refuse_repository(location: Path) -> None:
+    """Raise UnsafePath for a repository's own directory and for whatever lies in one."""
+    resolved = location.resolve()
+    for folder in (resolved, *resolved.parents):
+        # A clone in the making has a worktree, so its directory may be looked into.
+        if folder.name == DIRECTORY or folder.name.startswith(f"{DIRECTORY}.init-"):
+            raise UnsafePath(
+                f"{quoted(str(location))} is a repository's own, or lies in one",
+                f"name the directory of the model, which is beside {DIRECTORY}",
+            )
+
+
 def _list(directory: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(directory) as entries:
@@ -192,6 +216,8 @@ def _source(path: str, location: Path) -> SourceFile:
             f"{quoted(path)} is a {_kind(status.st_mode)}, not a regular file",
             f"remove it or name it in {IGNORE_FILE}",
         )
+    if location.is_symlink():
+        _refuse_repository(location)
     if not os.access(location, os.R_OK):
         raise MergepipeError(f"cannot read {quoted(str(location))}: permission denied")
     return SourceFile(

@@ -66,6 +66,23 @@ def test_skips_repositories_and_unfinished_exports(tmp_path: Path) -> None:
     assert paths(tmp_path) == [".mp-export-mine", "a/x"]
 
 
+def test_a_repository_is_no_model(tmp_path: Path) -> None:
+    for killed in (".mergepipe.init-0123456789abcdef", ".model.clone-0123456789abcdef"):
+        (tmp_path / killed).mkdir()
+        (tmp_path / killed / "HEAD").write_text("ref: refs/heads/main")
+    (tmp_path / ".mergepipe" / "refs").mkdir(parents=True)
+    (tmp_path / ".mergepipe" / "HEAD").write_text("ref: refs/heads/main")
+    (tmp_path / "config.json").write_text("{}")
+    assert [file.path for file in scan(tmp_path)] == ["config.json"]
+    (tmp_path / "head").symlink_to(tmp_path / ".mergepipe" / "HEAD")
+    for inside in (
+        *(".mergepipe", ".mergepipe/refs", ".mergepipe/HEAD", ".", "head"),
+        ".mergepipe.init-0123456789abcdef",
+    ):
+        with pytest.raises(UnsafePath, match="is a repository's own"):
+            scan(tmp_path / inside)
+
+
 def test_links(tmp_path: Path) -> None:
     blobs, model = tmp_path / "blobs", tmp_path / "snapshots/main"
     write(blobs, {"0a1b": "weights"})
