@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mergepipe.catalog.profiles import Profiles
+from mergepipe.checkpoints.small_files import read_stored_file
 from mergepipe.engine.measuring import Measuring
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.objects.merging import Profile
+from mergepipe.objects.records import Snapshot
 from mergepipe.objects.store import ObjectStore
+from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.storage import Storage
 from mergepipe.planner.planner import Revision
 from mergepipe.planner.profiles import Cited
@@ -21,6 +24,7 @@ class RepositoryCatalog:
 
     commit_for    resolves a revision, or imports a path
     make_profile  makes the profile of (snapshot, base) that is not known yet
+    keep          makes a snapshot of stored tensors known to `objects`
     """
 
     storage: Storage
@@ -28,11 +32,16 @@ class RepositoryCatalog:
     profiles: Profiles
     commit_for: Callable[[str], ObjectId]
     make_profile: Callable[[ObjectId, ObjectId], tuple[ObjectId, Profile]]
+    keep: Callable[[Snapshot], ObjectId]
 
     @property
     def measure(self) -> Measuring:
         """Measures what no profile holds."""
         return Measuring(self.storage)
+
+    def read_file(self, snapshot: Snapshot, path: str, /) -> bytes | None:
+        """The bytes of a file that holds no tensors; None if the snapshot has none of this path."""
+        return read_stored_file(snapshot, path, self.objects, BlockReader(self.storage))
 
     def revision(self, text: str, /) -> Revision:
         """The snapshots of a revision (or an imported path) and of what it was trained from."""

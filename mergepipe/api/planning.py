@@ -1,14 +1,17 @@
 """Planning in a repository: experts by revision or by path, missing profiles made on the way."""
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mergepipe.api.importing import Importing
+from mergepipe.api.kept import KeptObjects, ObjectsBeside
 from mergepipe.api.naming import Holder, holders
 from mergepipe.errors import RevisionNotFound, UsageError
 from mergepipe.ids import ObjectId, object_id
 from mergepipe.names import escape_for_terminal, quoted
 from mergepipe.objects.encoding import encode
+from mergepipe.objects.records import Snapshot
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository import layout, revisions
 from mergepipe.sizes import format_size
@@ -135,7 +138,10 @@ class Planning(Importing):
             seed=request.seed,
             allow_missing=request.allow_missing,
         )
-        return planner.build(recipe, Budget.parse(request.budget))
+        planned = planner.build(recipe, Budget.parse(request.budget))
+        for warning in planned.merge.warnings:
+            told(f"warning: {warning}")
+        return planned
 
     def plan_merge(
         self,
@@ -234,8 +240,23 @@ class Planning(Importing):
             )
             return self._make_profile(snapshot, under, progress, store=store)
 
+        beside = KeptObjects()
+
+        def keep(snapshot: Snapshot) -> ObjectId:
+            if not store:
+                return beside.add_object(encode(snapshot))
+            with self.transactions.begin() as transaction:
+                identity = transaction.add_object(encode(snapshot))
+                transaction.publish()
+            return identity
+
         return RepositoryCatalog(
-            self.storage, self.objects, self.profiles(), commit_for, make_profile
+            self.storage,
+            self.objects if store else ObjectsBeside(self.storage, beside.objects),
+            self.profiles(),
+            commit_for,
+            make_profile,
+            keep,
         )
 
     def holders(self, snapshots: Iterable[ObjectId]) -> dict[ObjectId, Holder]:
@@ -298,6 +319,12 @@ class Planning(Importing):
                 )
         if paths and not store:
             raise not_imported(paths[0])
+        if paths:
+            from mergepipe.api.recipe_models import RecipeModels
+
+            models = RecipeModels(self, Path())
+            for text in paths:
+                models.check(text)
 
 
 def not_imported(text: str) -> UsageError:

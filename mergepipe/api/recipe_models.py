@@ -15,9 +15,10 @@ from mergepipe.checkpoints.imports import Fingerprints
 from mergepipe.checkpoints.layout import Layout, SourceTensor
 from mergepipe.checkpoints.layout import lay_out as cut_files
 from mergepipe.checkpoints.row_maps import RowMap
+from mergepipe.checkpoints.small_files import read_stored_file
 from mergepipe.checkpoints.tokenizers import StoredTokenizer, read_tokenizer
 from mergepipe.dtypes import Kind
-from mergepipe.errors import MalformedFile, MergeInputError, RevisionNotFound
+from mergepipe.errors import MergeInputError, RevisionNotFound
 from mergepipe.formats.huggingface import check_shards
 from mergepipe.formats.tokenizers.documents import MAX_FILE_BYTES, is_tokenizer_file
 from mergepipe.formats.tokenizers.reading import read_vocabulary
@@ -26,6 +27,7 @@ from mergepipe.ids import ObjectId, digest, object_id
 from mergepipe.names import quoted
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.records import Blob, FileEntry, Safetensors, Snapshot, Tensor, TensorEntry
+from mergepipe.planner.model_files import read_model_files
 
 if TYPE_CHECKING:
     from mergepipe.api.importing import Importing
@@ -77,6 +79,11 @@ class RecipeModels:
         self.unknown[location] = self._look_at(location, sources)
         return self.unknown[location]
 
+    def check(self, path: str) -> None:
+        """Raise what can be said against merging a model before any weight is read."""
+        snapshot = self.snapshot(self.find(path, None))
+        read_model_files(snapshot, self.tensor, self.read_file, path)
+
     def snapshot(self, identity: ObjectId, /) -> Snapshot:
         """A stored snapshot, or one of files that were looked at."""
         looked = self._looked.get(identity)
@@ -95,12 +102,8 @@ class RecipeModels:
         looked = self._looked.get(object_id(encode(snapshot)))
         if looked is not None:
             return read_source(looked.sources[path], MAX_FILE_BYTES)
-        if entry.size > MAX_FILE_BYTES:
-            raise MalformedFile(
-                f"{quoted(path)} has {entry.size} bytes; {MAX_FILE_BYTES} are allowed"
-            )
-        blocks = self._repository.objects.tensor(entry.content.data).block_ids()
-        return b"".join(self._repository.blocks.read(blocks))
+        objects, reader = self._repository.objects, self._repository.blocks
+        return read_stored_file(snapshot, path, objects, reader)
 
     def tokenizer(self, snapshot: ObjectId, label: str, /) -> StoredTokenizer:
         """The tokenizer of a model. Raises MalformedFile."""

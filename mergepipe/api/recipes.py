@@ -5,13 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mergepipe.api.kept import KeptObjects, ObjectsBeside
 from mergepipe.api.merging import Merging
 from mergepipe.api.planning import Told, not_imported, say_nothing
 from mergepipe.errors import UsageError
-from mergepipe.ids import ObjectId, object_id
+from mergepipe.ids import ObjectId
 from mergepipe.names import escape_for_terminal, quoted
-from mergepipe.objects.store import ObjectStore
-from mergepipe.packs.storage import Storage
 from mergepipe.progress import SILENT, Progress
 from mergepipe.sizes import format_size
 
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from mergepipe.api.recipe_models import RecipeModels
     from mergepipe.engine.result import MergeResult
     from mergepipe.formats.model_card import Card
-    from mergepipe.ids import BlockId
-    from mergepipe.packs.encoding import EncodedBlock
     from mergepipe.packs.transaction import Transaction
     from mergepipe.planner.build import PlannedMerge
     from mergepipe.planner.lines import Merge
@@ -118,7 +115,7 @@ class Recipes(Merging):
                     "the recipe brings vocabularies together, and a dry run lays out no embeddings",
                     "leave --dry-run out: a plan is stored, and merges nothing yet",
                 )
-            kept = _Kept()
+            kept = KeptObjects()
             merge = self._laid_out(read, looked, models, options, kept)
             return self._planned(merge, options, kept.objects, progress, told, store=False)
         imported = self._import(models, looked, progress, told)
@@ -217,7 +214,7 @@ class Recipes(Merging):
 
         catalog = self.catalog_with(None, progress, told, store)
         if kept:
-            catalog = replace(catalog, objects=_Beside(self.storage, kept))
+            catalog = replace(catalog, objects=ObjectsBeside(self.storage, kept))
         return Planner(catalog).build_merge(merge, Budget.parse(options.budget))
 
     def _laid_out(
@@ -226,7 +223,7 @@ class Recipes(Merging):
         expanded: "Expanded",
         models: "RecipeModels",
         options: RecipeOptions,
-        sink: "Transaction | _Kept",
+        sink: "Transaction | KeptObjects",
     ) -> "Merge":
         """The merge with the files of its output, which are written into `sink`."""
         from mergepipe.checkpoints.layouts import LaidTensor, write_layout
@@ -309,41 +306,3 @@ def _card(
         )
     methods = list(dict.fromkeys(stage.method for stage in recipe.stages))
     return Card(options.title, methods, inputs, options.budget, recipe.text)
-
-
-class _Kept:
-    """Takes objects, and keeps them in memory: for plans that are only shown."""
-
-    def __init__(self) -> None:
-        self.objects: dict[ObjectId, bytes] = {}
-
-    def has_block(self, block: "BlockId", /) -> bool:
-        """Blocks are not asked for: nobody reads the files of such a plan."""
-        return True
-
-    def add_block(self, block: "EncodedBlock", /) -> bool:
-        """Nothing to keep."""
-        return False
-
-    def add_object(self, canonical: bytes, /) -> ObjectId:
-        """Keep an object."""
-        identity = object_id(canonical)
-        self.objects[identity] = canonical
-        return identity
-
-    def pending_object(self, identity: ObjectId, /) -> bytes | None:
-        """An object that was kept."""
-        return self.objects.get(identity)
-
-
-class _Beside(ObjectStore):
-    """A repository's objects, and some that it does not have."""
-
-    def __init__(self, storage: Storage, more: Mapping[ObjectId, bytes]) -> None:
-        super().__init__(storage)
-        self._more = more
-
-    def canonical(self, identity: ObjectId) -> bytes:
-        """The object's bytes."""
-        found = self._more.get(identity)
-        return super().canonical(identity) if found is None else found

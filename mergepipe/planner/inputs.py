@@ -3,7 +3,7 @@
 No weight is read. Every error names a model and a tensor.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from mergepipe.dtypes import dtype_of
@@ -16,6 +16,7 @@ from mergepipe.names import quoted
 from mergepipe.objects.merging import TermKind
 from mergepipe.objects.records import Safetensors, Snapshot, Tensor
 from mergepipe.planner.lines import Line, LineInput, Merge
+from mergepipe.planner.model_files import ModelFiles, ReadFile, read_model_files
 from mergepipe.planner.recipe import Expert, Model, Recipe, settings_for
 
 _MOST_NAMED = 3
@@ -48,74 +49,118 @@ class Tensors:
 
 
 class _Names:
-    """A snapshot's tensors by file and name; by name alone where that says enough."""
+    """A model's tensors by file and name; by component and name where that says enough."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, files: ModelFiles) -> None:
+        self.files = files
         self.by_place: dict[tuple[str, str], ObjectId] = {}
-        self._by_name: dict[str, list[tuple[str, ObjectId]]] = {}
-        for path, name, identity in _listed(snapshot):
-            self.by_place[path, name] = identity
-            self._by_name.setdefault(name, []).append((path, identity))
+        self._by_name: dict[tuple[str, str], list[ObjectId]] = {}
+        for directory, component in files.components.items():
+            for one in component.tensors:
+                self.by_place[one.path, one.name] = one.identity
+                self._by_name.setdefault((directory, one.name), []).append(one.identity)
 
     def find(self, path: str, name: str) -> ObjectId | None:
         """The tensor called `name`: in the file `path`, or wherever its shards put it."""
         here = self.by_place.get((path, name))
         if here is not None:
             return here
-        there = self._by_name.get(name, [])
-        return there[0][1] if len(there) == 1 else None
+        there = self._by_name.get((_directory(path), name), [])
+        return there[0] if len(there) == 1 else None
 
-    def unused(self, layout: "_Names") -> list[str]:
-        """Names that the layout has nowhere."""
-        return sorted(name for name in self._by_name if name not in layout._by_name)
-
-
-def _listed(snapshot: Snapshot) -> Iterator[tuple[str, str, ObjectId]]:
-    for file in snapshot.files:
-        if isinstance(file.content, Safetensors):
-            for entry in file.content.tensors:
-                yield file.path, entry.name, entry.tensor
+    def lacking(self, other: "_Names") -> list[str]:
+        """What `other` has and this has not, by the names that users see."""
+        return sorted(
+            directory + name
+            for directory, name in other._by_name
+            if (directory, name) not in self._by_name
+        )
 
 
-def expand(recipe: Recipe, tensors: Tensors, objects: ObjectSource) -> Merge:
+def _directory(path: str) -> str:
+    return path[: path.rfind("/") + 1]
+
+
+def _nothing(snapshot: Snapshot, path: str) -> None:
+    """Reads no file: for models that are only tensors."""
+
+
+def expand(
+    recipe: Recipe,
+    tensors: Tensors,
+    objects: ObjectSource,
+    read: ReadFile = _nothing,
+    keep: Callable[[Snapshot], ObjectId] | None = None,
+) -> Merge:
     """The merge of a recipe: a line for each tensor of its layout, in the order of its files.
+
+    read  gives configs and indexes
+    keep  makes a snapshot known to `objects`: of the layout without weights that are not the
+          model's, if it has such
 
     Models are the experts in their order, then the base. Raises MergeInputError: wrong number of
     models, a base that is needed, parameters that the method does not take, names that do not
-    match, shapes or dtypes that differ, a dtype that the method cannot compute with.
+    match, shapes or dtypes that differ, a dtype that the method cannot compute with, weights that
+    are codes.
     """
     method = registry.find(recipe.method)
     method.check_models(len(recipe.experts), base=recipe.base is not None)
     for expert in recipe.experts:
         _check_kind(recipe, expert)
-    layout = _Names(objects.snapshot(recipe.layout.snapshot))
-    if not layout.by_place:
-        raise MergeInputError(
-            f"{quoted(recipe.layout.label)} has no tensors", "only safetensors files are merged"
-        )
-    experts = [_Names(objects.snapshot(expert.snapshot)) for expert in recipe.experts]
+    known: dict[ObjectId, _Names] = {}
+
+    def names_of(model: Model | Expert) -> _Names:
+        found = known.get(model.snapshot)
+        if found is None:
+            snapshot = objects.snapshot(model.snapshot)
+            files = read_model_files(snapshot, tensors.__getitem__, read, model.label)
+            found = known[model.snapshot] = _Names(files)
+        return found
+
+    layout = names_of(recipe.layout)
+    experts = [names_of(expert) for expert in recipe.experts]
     if not recipe.allow_missing:
         for expert, names in zip(recipe.experts, experts, strict=True):
             _check_names(recipe, expert, layout, names)
     settings = _SettingsReader(recipe, method)
-    lines = [
-        _line_up(
-            recipe,
-            method,
-            settings.read(place[1]),
-            tensors,
-            place,
-            identity,
-            tuple(names.find(*place) for names in experts),
-        )
-        for place, identity in layout.by_place.items()
-    ]
     models = tuple(Model(expert.label, expert.snapshot) for expert in recipe.experts)
     base = None
     if recipe.base is not None:
         base = len(models)
         models = (*models, recipe.base)
-    return Merge(recipe.layout.snapshot, models, tuple(lines), base, recipe.seed)
+    lines = []
+    for file in layout.files.layout.files:
+        if not isinstance(file.content, Safetensors):
+            continue
+        for entry in file.content.tensors:
+            place = file.path, entry.name
+            if place not in layout.by_place:
+                lines.append(_kept(place, entry.tensor, tensors, method, base or 0))
+                continue
+            own = tuple(names.find(*place) for names in experts)
+            read_settings = settings.read(entry.name)
+            lines.append(_line_up(recipe, method, read_settings, tensors, place, entry.tensor, own))
+    identity = recipe.layout.snapshot
+    if keep is not None and layout.files.layout is not layout.files.snapshot:
+        identity = keep(layout.files.layout)
+    warnings = tuple(dict.fromkeys(text for one in known.values() for text in one.files.warnings))
+    return Merge(identity, models, tuple(lines), base, recipe.seed, warnings=warnings)
+
+
+def _kept(
+    place: tuple[str, str], identity: ObjectId, tensors: Tensors, method: Method, model: int
+) -> Line:
+    """A tensor of the layout that is no weight of the model (an adapter's in it): as it stands."""
+    return Line(
+        *place,
+        identity,
+        dtype_of(tensors[identity].dtype),
+        method,
+        Settings({}, ({},)),
+        None,
+        (LineInput(model, identity),),
+        copied=True,
+    )
 
 
 class _SettingsReader:
@@ -152,13 +197,13 @@ def _check_kind(recipe: Recipe, expert: Expert) -> None:
 def _check_names(recipe: Recipe, expert: Expert, layout: _Names, names: _Names) -> None:
     label, reference = quoted(expert.label), quoted(recipe.layout.label)
     if expert.kind is not TermKind.DELTA:
-        missing = [name for path, name in layout.by_place if names.find(path, name) is None]
+        missing = names.lacking(layout)
         if missing:
             raise MergeInputError(
                 f"{label} lacks {_some(missing)}, which {reference} has",
                 "merge models of one architecture, or let missing tensors count as the base's",
             )
-    extra = names.unused(layout)
+    extra = layout.lacking(names)
     if extra:
         raise MergeInputError(
             f"{label} has {_some(extra)}, which {reference} lacks",

@@ -75,6 +75,7 @@ class Merge:
             their order (its tensors need not be those of the output), the others are taken over
     models  every model that a line reads, the base among them
     base    the model that commits lean on (its place among the models), or None
+    warnings  what a user should know of it
     """
 
     layout: ObjectId
@@ -83,3 +84,4 @@ class Merge:
     base: int | None = None
     seed: int = 0
     notes: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()

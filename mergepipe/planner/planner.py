@@ -10,6 +10,7 @@ from mergepipe.ids import BlockId, ObjectId
 from mergepipe.methods import registry
 from mergepipe.names import quoted
 from mergepipe.objects.merging import TermKind
+from mergepipe.objects.records import Snapshot
 from mergepipe.planner.budget import Budget
 from mergepipe.planner.build import PlannedMerge, build_plan
 from mergepipe.planner.checking import check_merge
@@ -58,6 +59,14 @@ class Catalog(Protocol):
 
     def encodings(self, blocks: Iterable[BlockId], /) -> Options:
         """Every encoding of blocks and of what they lean on (`reads.stored_encodings`)."""
+        ...
+
+    def read_file(self, snapshot: Snapshot, path: str, /) -> bytes | None:
+        """The bytes of a file that holds no tensors; None if the snapshot has none of this path."""
+        ...
+
+    def keep(self, snapshot: Snapshot, /) -> ObjectId:
+        """Make a snapshot of stored tensors known to `objects`."""
         ...
 
 
@@ -141,7 +150,9 @@ class Planner:
     def build(self, recipe: Recipe, budget: Budget | None = None) -> PlannedMerge:
         """The plan of a recipe."""
         objects = self._catalog.objects
-        return self.build_merge(expand(recipe, Tensors(objects), objects), budget)
+        catalog = self._catalog
+        merge = expand(recipe, Tensors(objects), objects, catalog.read_file, catalog.keep)
+        return self.build_merge(merge, budget)
 
     def build_merge(self, merge: Merge, budget: Budget | None = None) -> PlannedMerge:
         """The plan of a merge, spelled out line by line.

@@ -1,7 +1,9 @@
 """A catalog over one repository, as the API has one, so that tests can plan."""
 
 from mergepipe.catalog.profiles import Profiles
+from mergepipe.checkpoints.small_files import read_stored_file
 from mergepipe.engine.measuring import Measuring
+from mergepipe.objects.encoding import encode
 from mergepipe.objects.merging import Profile
 from mergepipe.planner import Planner, Revision, stored_encodings
 
@@ -16,6 +18,15 @@ class RepositoryCatalog:
         self.objects = repo.objects
         self.measure = Measuring(repo.storage)
         self.encodings = stored_encodings(repo.storage)
+
+    def read_file(self, snapshot, path):
+        return read_stored_file(snapshot, path, self._repo.objects, self._repo.blocks)
+
+    def keep(self, snapshot):
+        with self._repo.transactions.begin() as transaction:
+            identity = transaction.add_object(encode(snapshot))
+            transaction.publish()
+        return identity
 
     def revision(self, text):
         identity, commit = self._repo.commit_of(text)

@@ -145,7 +145,7 @@ def expand(
         made.base_place,
         made.vocabulary.plan,
         made.vocabulary.tokenizer,
-        warnings,
+        (*warnings, *inventories.warnings),
         lays_out,
     )
 

@@ -4,9 +4,9 @@ No weight is read: shapes and dtypes are the tensors' own, and of all files only
 adapter_config.json are looked into.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from mergepipe.checkpoints.tokenizers import StoredTokenizer
 from mergepipe.dtypes import dtype_of
@@ -14,7 +14,7 @@ from mergepipe.errors import MergeInputError
 from mergepipe.formats.adapter_config import ADAPTER_CONFIG
 from mergepipe.formats.adapters import is_adapter, read_adapter
 from mergepipe.formats.architecture import read_architecture
-from mergepipe.formats.config_json import CONFIG_NAME, parse_config
+from mergepipe.formats.weight_files import TOP
 from mergepipe.ids import ObjectId
 from mergepipe.names import quoted
 from mergepipe.objects.merging import LowRank
@@ -22,6 +22,7 @@ from mergepipe.objects.records import Safetensors, Snapshot
 from mergepipe.planner.inputs import ObjectSource, Tensors
 from mergepipe.planner.mergekit.inventory import Held, Inventory
 from mergepipe.planner.mergekit.schema import ModelName
+from mergepipe.planner.model_files import read_model_files
 from mergepipe.planner.recipe import Model
 
 
@@ -45,12 +46,14 @@ class Inventories:
 
     models      every stored model that was asked for, in the order of the first mention
     tokenizers  that were read, by the label of the model
+    warnings    what a user should know of the models
     """
 
     def __init__(self, objects: ObjectSource, tensors: Tensors, source: ModelSource) -> None:
         self.models: list[Model] = []
         self.stages: dict[str, Inventory] = {}
         self.tokenizers: dict[str, StoredTokenizer] = {}
+        self.warnings: list[str] = []
         self._objects = objects
         self._tensors = tensors
         self._source = source
@@ -118,22 +121,27 @@ class Inventories:
 
     def _stored(self, name: ModelName, place: int, snapshot: Snapshot) -> Inventory:
         label = str(name)
+        files = read_model_files(snapshot, self._tensors.__getitem__, self._source.read_file, label)
+        self.warnings += [text for text in files.warnings if text not in self.warnings]
+        component = files.components.get(TOP)
+        if component is None or len(files.components) > 1:
+            directories = [directory for directory in files.components if directory != TOP]
+            raise MergeInputError(
+                f"{quoted(label)} is a pipeline: {', '.join(directories)} are models of their own",
+                "name one of its directories, or merge it without a recipe",
+            )
         held: dict[str, Held] = {}
-        for tensor_name, identity in _listed(snapshot):
-            if tensor_name in held:
+        for one in component.tensors:
+            if one.name in held:
                 raise MergeInputError(
-                    f"{quoted(label)} has two tensors called {quoted(tensor_name)}",
+                    f"{quoted(label)} has two tensors called {quoted(one.name)}",
                     "keep one set of weights: model.safetensors and shards of it are two",
                 )
-            tensor = self._tensors[identity]
-            held[tensor_name] = Held(
-                identity, identity, tensor.shape, dtype_of(tensor.dtype), place
+            tensor = self._tensors[one.identity]
+            held[one.name] = Held(
+                one.identity, one.identity, tensor.shape, dtype_of(tensor.dtype), place
             )
-        if not held:
-            raise MergeInputError(
-                f"{quoted(label)} has no tensors", "only safetensors files are merged"
-            )
-        config = self._config(snapshot, label)
+        config = component.config
         return Inventory(label, place, place, held, read_architecture(held, config, label), config)
 
     def _adapted(self, model: Inventory, name: ModelName) -> dict[str, Held]:
@@ -165,10 +173,6 @@ class Inventories:
             under = changed.get(tensor, model.tensors[tensor])
             changed[tensor] = replace(under, factors=factors, adapter=place)
         return changed
-
-    def _config(self, snapshot: Snapshot, label: str) -> Mapping[str, Any] | None:
-        content = self._source.read_file(snapshot, CONFIG_NAME)
-        return None if content is None else parse_config(content, f"{CONFIG_NAME} of {label}")
 
 
 def _listed(snapshot: Snapshot) -> Iterator[tuple[str, ObjectId]]:

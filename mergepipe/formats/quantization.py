@@ -1,0 +1,240 @@
+"""Quantized checkpoints: recognised by their tensors, and 8-bit floats turned into what they mean.
+
+A quantized checkpoint holds codes, and numbers beside them that say what the codes mean. Merging
+either as if it were a weight gives a model that is wrong and looks right. What tells them is the
+tensors, never the config alone: a config may keep its `quantization_config` over whole weights.
+
+Layouts: those that the quantizers of transformers 5 write or read, and those of MLX, ModelOpt and
+ComfyUI. 8-bit floats are weights but for a factor per tensor, row, column or block of both
+(DeepSeek-V3's report, section 3.3; `Fp8Dequantize` of transformers), so they can be merged exactly.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from mergepipe.dtypes import DType, Kind
+from mergepipe.errors import MergeInputError
+from mergepipe.names import quoted
+
+Outline = Mapping[str, tuple[DType, tuple[int, ...]]]
+"""A model's tensors: dtype and shape by name."""
+
+QUANTIZATION_KEYS = ("quantization_config", "compression_config", "quantization")
+FLOATS = frozenset({"F8_E4M3", "F8_E5M2"})
+_SCALE_DTYPES = frozenset({"F32", "BF16", "F16", "F8_E8M0", "U8"})
+_DEFAULT_BLOCK = 128  # DeepSeek-V3's, and the default of transformers' FineGrainedFP8Config
+# What the scale of `x.weight` is called beside it, and of a parameter by another name.
+_WEIGHT_SCALES = (
+    *("weight_scale_inv", "weight_scale", "scale", "qscale_weight", "scale_weight"),
+)  # fmt: skip
+_SCALES = ("_scale_inv", "_scale")
+# Of activations and caches: they are no part of what the weights mean.
+_BESIDE = (
+    *("input_scale", "activation_scale", "output_scale", "input_scale_ub", "qscale_act"),
+    *("scale_input", "k_scale", "v_scale", "q_scale", "prob_scale", "scaled_fp8"),
+)
+# Endings that no weight has; the quantizer that writes them.
+_SIGNS = (
+    ("GPTQ or AWQ", (".qweight", ".qzeros", ".g_idx")),
+    ("bitsandbytes", (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", ".SCB",
+                      ".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4",
+                      ".weight_format")),
+    ("HQQ or SINQ", (".W_q",)),
+    ("compressed-tensors", (".weight_packed", ".weight_shape", ".weight_zero_point", ".bitmask",
+                            ".weight_global_scale", ".weight_g_idx")),
+    ("ModelOpt", (".weight_scale_2",)),
+    ("quanto", (".weight._data", ".weight._scale")),
+    ("AQLM", (".codebooks",)),
+    ("VPTQ", (".centroids.weight", ".res_centroids.weight", ".outlier_centroids.weight")),
+    ("SpQR", (".dense_weights", ".col_vals", ".row_offsets", ".in_perm")),
+    ("TorchAO", ("_weight_qdata", "_weight_scale_and_zero", "_weight_zero_point")),
+    ("HIGGS", (".tables2",)),
+    ("FP-Quant", (".dqweight", ".forward_hadamard_matrix")),
+    ("MXFP4", ("_blocks",)),
+    ("Metal", (".qbiases",)),
+    ("EETQ", (".weight_scales",)),
+    ("Gemma", (".embedding_quantized",)),
+    ("block FP8", ("_scale_inv",)),
+    ("Quark", (".weight_quantizer.scale",)),
+    ("GGUF", (".qweight_type",)),
+)  # fmt: skip
+_CODES = frozenset({Kind.INTEGER, Kind.UNSIGNED})
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """How a model is quantized.
+
+    method  of which quantizer, in the words of the config or of the tensors' names
+    shown   the first tensor that shows it
+    scales  the names of 8-bit floats -> of their scales (None: they are what they say); None where
+            any of the weights is more than that
+    block   rows and columns that share a scale, where the config says so
+    """
+
+    method: str
+    shown: str
+    scales: Mapping[str, str | None] | None
+    block: tuple[int, int] | None = None
+
+    def is_beside(self, name: str) -> bool:
+        """Whether a tensor goes away once the weights are what they mean."""
+        used = set((self.scales or {}).values())
+        return name in used or name.rpartition(".")[2] in _BESIDE or name.endswith(_BESIDE[:3])
+
+
+def read_quantization(outline: Outline, config: Mapping[str, Any] | None) -> Quantization | None:
+    """How a model is quantized, from its tensors; the config names the method. None: it is not."""
+    settings = _settings(config)
+    shown, named = _shown(outline, quantized=settings is not None)
+    if shown is None:
+        return None
+    method = named if settings is None else _method(settings, named)
+    block = _block(settings)
+    try:
+        scales = _scales(outline, block, settings)
+    except _NotFloats:
+        return Quantization(method, shown, None)
+    return Quantization(method, shown, scales, block)
+
+
+def refuse_codes(outline: Outline, config: Mapping[str, Any] | None, label: str) -> None:
+    """Raise MergeInputError, naming method and tensor, for a model whose weights are codes."""
+    found = read_quantization(outline, config)
+    if found is None:
+        return
+    raise MergeInputError(
+        f"{quoted(label)} is quantized ({found.method}): {quoted(found.shown)} holds codes, "
+        "not weights",
+        "merge the models that were quantized, and quantize the result; or load it with "
+        "transformers, call model.dequantize(), save it, and merge that",
+    )
+
+
+def scale_blocks(
+    shape: tuple[int, ...], scale: tuple[int, ...], block: tuple[int, int] | None
+) -> tuple[int, ...] | None:
+    """How many elements share a scale, along each dimension of a weight; None: it does not fit.
+
+    One scale, one for each row (`[rows]` or `[rows, 1]`), column or matrix, or one for each block.
+    """
+    if prod(scale) == 1:
+        return shape
+    if len(scale) == 1 and len(shape) == 2 and scale[0] == shape[0]:
+        return (1, shape[1])
+    if len(scale) != len(shape):
+        return None
+    sizes = []
+    for place, (length, count) in enumerate(zip(shape, scale, strict=True), 2 - len(shape)):
+        given = [block[place]] if block is not None and place >= 0 else []
+        size = _block_size(length, count, given)
+        if size is None:
+            return None
+        sizes.append(size)
+    return tuple(sizes)
+
+
+def _block_size(length: int, count: int, given: list[int]) -> int | None:
+    if count == 1:
+        return length
+    if count == length:
+        return 1
+    for size in (*given, _DEFAULT_BLOCK):
+        if -(-length // size) == count:
+            return size
+    return length // count if count and length % count == 0 else None
+
+
+class _NotFloats(Exception):
+    """Some codes are more than 8-bit floats with scales."""
+
+
+def _settings(config: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """What a config says of quantization: its own, or that of a part."""
+    if config is None:
+        return None
+    for home in (config, *(part for part in config.values() if isinstance(part, dict))):
+        for key in QUANTIZATION_KEYS:
+            if isinstance(home.get(key), dict):
+                found: Mapping[str, Any] = home[key]
+                return found
+    return None
+
+
+def _method(settings: Mapping[str, Any], named: str) -> str:
+    given = settings.get("quant_method") or settings.get("quant_algo")
+    return given if isinstance(given, str) and given else named
+
+
+def _block(settings: Mapping[str, Any] | None) -> tuple[int, int] | None:
+    size = None if settings is None else settings.get("weight_block_size")
+    if isinstance(size, list) and len(size) == 2 and all(type(n) is int and n > 0 for n in size):
+        return size[0], size[1]
+    return None
+
+
+def _shown(outline: Outline, *, quantized: bool) -> tuple[str | None, str]:
+    """The first tensor that is no weight but part of a code, and what writes such a one."""
+    for name, (dtype, shape) in outline.items():
+        for method, endings in _SIGNS:
+            if name.endswith(endings) and _is_sign(name, outline):
+                return name, method
+        if dtype.kind is Kind.FLOAT and dtype.bits <= 8:
+            return name, f"{dtype.bits}-bit floats"
+        packed = dtype.kind in _CODES and dtype.bits < 64 and len(shape) >= 2
+        if packed and (quantized or name.endswith((".weight", "_proj"))):
+            return name, f"{dtype} codes"
+    return None, ""
+
+
+def _is_sign(name: str, outline: Outline) -> bool:
+    """Some endings tell only beside another tensor."""
+    if name.endswith("_blocks"):
+        return name.removesuffix("_blocks") + "_scales" in outline
+    return True
+
+
+def _scales(
+    outline: Outline, block: tuple[int, int] | None, settings: Mapping[str, Any] | None
+) -> dict[str, str | None]:
+    """The scale of every 8-bit float. Raises _NotFloats where anything is coded otherwise."""
+    found: dict[str, str | None] = {}
+    for name, (dtype, shape) in outline.items():
+        if dtype.name in FLOATS and name.rpartition(".")[2] not in _BESIDE:
+            found[name] = _scale(name, shape, outline, block, settings)
+    used = set(found.values())
+    for name, (dtype, shape) in outline.items():
+        if name in found or name in used or name.rpartition(".")[2] in _BESIDE:
+            continue
+        odd = dtype.kind is Kind.FLOAT and dtype.bits <= 8
+        packed = dtype.kind in _CODES and dtype.bits < 64 and len(shape) >= 2
+        if odd or packed or any(name.endswith(endings) for _, endings in _SIGNS):
+            raise _NotFloats
+    if not found:
+        raise _NotFloats
+    return found
+
+
+def _scale(
+    name: str,
+    shape: tuple[int, ...],
+    outline: Outline,
+    block: tuple[int, int] | None,
+    settings: Mapping[str, Any] | None,
+) -> str | None:
+    stem, _, last = name.rpartition(".")
+    names = [name + ending for ending in _SCALES]
+    if last == "weight":
+        names += [f"{stem}.{own}" if stem else own for own in _WEIGHT_SCALES]
+    for own in names:
+        if own not in outline:
+            continue
+        dtype, of = outline[own]
+        if dtype.name not in _SCALE_DTYPES or scale_blocks(shape, of, block) is None:
+            raise _NotFloats
+        return own
+    if settings is not None:
+        raise _NotFloats  # its scales are somewhere else, or missing
+    return None

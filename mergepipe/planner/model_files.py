@@ -1,0 +1,101 @@
+"""A stored model as merges see it: its components, and the tensors of each.
+
+No weight is read: only names, shapes, configs and indexes.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from mergepipe.dtypes import dtype_of
+from mergepipe.formats.config_json import CONFIG_NAME, parse_config
+from mergepipe.formats.quantization import refuse_codes
+from mergepipe.formats.unread_weights import no_weights
+from mergepipe.formats.weight_files import WeightFiles, sort_weight_files
+from mergepipe.ids import ObjectId
+from mergepipe.objects.records import Safetensors, Snapshot, Tensor
+
+ReadFile: TypeAlias = Callable[[Snapshot, str], bytes | None]
+"""The bytes of a small file of a snapshot; None if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A tensor of a component: the path of its file, its name, and its id."""
+
+    path: str
+    name: str
+    identity: ObjectId
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """What is loaded as one model: its directory (empty, or ending with `/`) and its tensors."""
+
+    directory: str
+    tensors: tuple[StoredTensor, ...]
+    config: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A model's components by their directories, and which of its files are none."""
+
+    label: str
+    snapshot: Snapshot
+    components: Mapping[str, Component]
+    sorted: WeightFiles
+    _places: dict[str, str] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What of the model's weights is not merged."""
+        return tuple(f"{self.label}: left out: {text}" for text in self.sorted.left_out_texts)
+
+    @property
+    def layout(self) -> Snapshot:
+        """The snapshot without weights that are not the model's."""
+        if not self.sorted.left_out:
+            return self.snapshot
+        return Snapshot(
+            tuple(file for file in self.snapshot.files if not self._is_left_out(file.path))
+        )
+
+    def _is_left_out(self, path: str) -> bool:
+        return path in self.sorted.left_out
+
+
+def read_model_files(
+    snapshot: Snapshot, tensor: Callable[[ObjectId], Tensor], read: ReadFile, label: str
+) -> ModelFiles:
+    """A snapshot's components.
+
+    Raises MergeInputError: no weights that can be read, or weights that are codes.
+    """
+    held = {
+        file.path: file.content.tensors
+        for file in snapshot.files
+        if isinstance(file.content, Safetensors)
+    }
+    paths = [file.path for file in snapshot.files]
+    sorted_files = sort_weight_files(
+        {path: [entry.name for entry in entries] for path, entries in held.items()},
+        set(paths),
+        lambda path: read(snapshot, path),
+    )
+    components = {}
+    for directory, files in sorted_files.components.items():
+        content = read(snapshot, directory + CONFIG_NAME)
+        config = None if content is None else parse_config(content, f"{CONFIG_NAME} of {label}")
+        tensors = tuple(
+            StoredTensor(path, entry.name, entry.tensor) for path in files for entry in held[path]
+        )
+        outline = {}
+        for one in tensors:
+            stored = tensor(one.identity)
+            outline[one.name] = (dtype_of(stored.dtype), stored.shape)
+        refuse_codes(outline, config, label + ("" if not directory else f"/{directory[:-1]}"))
+        components[directory] = Component(directory, tensors, config)
+    if not any(component.tensors for component in components.values()):
+        raise no_weights(label, paths, sorted_files.left_out)
+    return ModelFiles(label, snapshot, components, sorted_files)
