@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mergepipe.packs.transaction import Transaction
     from mergepipe.planner.build import PlannedMerge
     from mergepipe.planner.lines import Merge
-    from mergepipe.planner.mergekit.expand import Expanded
+    from mergepipe.planner.mergekit.expanded import Expanded
     from mergepipe.planner.mergekit.schema import MergekitRecipe
 
 _SEEDS = 1 << 63
@@ -230,7 +230,7 @@ class Recipes(Merging):
         from mergepipe.dtypes import byte_length
         from mergepipe.formats.shards import SHARD_BYTES
         from mergepipe.objects.encoding import decode
-        from mergepipe.objects.records import Safetensors, Snapshot, Tensor
+        from mergepipe.objects.records import Snapshot, Tensor
         from mergepipe.planner.mergekit.output_files import files_beside
 
         def tensor(identity: ObjectId) -> Tensor:
@@ -240,11 +240,14 @@ class Recipes(Merging):
             return models.tensor(identity)
 
         of = expanded.models[expanded.output.files_of]
-        like = models.snapshot(of.snapshot)
         own = models.tokenizer(of.snapshot, of.label).vocabulary
-        beside = files_beside(expanded, like, own, models, _card(recipe, expanded, models, options))
-        laid = [LaidTensor(line.name, line.like, tensor(line.like)) for line in expanded.written]
-        layout = write_layout(
+        beside = files_beside(expanded, own, models, _card(recipe, expanded, models, options))
+        stem = expanded.like.sorted.stem
+        laid = [
+            LaidTensor(line.name, line.like, tensor(line.like), stem(line.file or ""))
+            for line in expanded.written
+        ]
+        identity = write_layout(
             laid,
             beside.made,
             beside.carried,
@@ -256,19 +259,13 @@ class Recipes(Merging):
                 for line, one in zip(expanded.written, laid, strict=True)
             ],
         )
-        pending = sink.pending_object(layout)
-        written = (
-            models.snapshot(layout)
+        pending = sink.pending_object(identity)
+        layout = (
+            models.snapshot(identity)
             if pending is None
             else decode(pending, Snapshot, "the layout of a merge")
         )
-        files = {
-            entry.name: file.path
-            for file in written.files
-            if isinstance(file.content, Safetensors)
-            for entry in file.content.tensors
-        }
-        return expanded.laid_out(layout, files, options.seed, {})
+        return expanded.laid_out(layout, identity, options.seed, tensor)
 
 
 def _read(recipe: str | Path) -> "tuple[MergekitRecipe, Path]":

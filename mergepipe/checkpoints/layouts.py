@@ -12,8 +12,9 @@ from typing import Protocol
 from mergepipe.codecs.registry import codec_named
 from mergepipe.dtypes import U8, byte_length, dtype_of
 from mergepipe.errors import MergeInputError
+from mergepipe.formats.huggingface import INDEX_SUFFIX
 from mergepipe.formats.safetensors import build_header
-from mergepipe.formats.shards import INDEX_NAME, SHARD_BYTES, cut_into_shards, shard_index
+from mergepipe.formats.shards import SHARD_BYTES, STEM, cut_into_shards, shard_index
 from mergepipe.ids import BlockId, ObjectId, block_id
 from mergepipe.names import quoted
 from mergepipe.objects.encoding import encode
@@ -28,11 +29,15 @@ _METADATA = {"format": "pt"}
 
 @dataclass(frozen=True, slots=True)
 class LaidTensor:
-    """An output tensor: its name, and the stored tensor whose shape, dtype and grid it has."""
+    """An output tensor: its name, and the stored tensor whose shape, dtype and grid it has.
+
+    stem  of the files that hold it, with the directory of its component: `unet/model`
+    """
 
     name: str
     like: ObjectId
     stored: Tensor
+    stem: str = STEM
 
     @property
     def size_bytes(self) -> int:
@@ -75,20 +80,24 @@ def write_layout(
 
     Raises MergeInputError for two tensors of one name, UnsafePath, UsageError.
     """
-    names = [tensor.name for tensor in tensors]
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise MergeInputError(f"the output would have two tensors called {quoted(twice)}")
-    shards = cut_into_shards(sizes or [tensor.size_bytes for tensor in tensors], shard_bytes)
     made = dict(files)
-    if len(shards) > 1:
-        made[INDEX_NAME] = shard_index(
-            shards, names, sum(sizes or [tensor.size_bytes for tensor in tensors])
-        )
-    entries = [
-        _tensor_file(shard.path, [tensors[place] for place in shard.tensors], sink, block_size)
-        for shard in shards
-    ]
+    entries: list[FileEntry] = []
+    for stem in dict.fromkeys(tensor.stem for tensor in tensors):
+        places = [place for place, tensor in enumerate(tensors) if tensor.stem == stem]
+        own = [tensors[place] for place in places]
+        names = [tensor.name for tensor in own]
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise MergeInputError(f"the output would have two tensors called {quoted(twice)}")
+        bytes_of = [own[at].size_bytes if sizes is None else sizes[place]
+                    for at, place in enumerate(places)]  # fmt: skip
+        shards = cut_into_shards(bytes_of, shard_bytes, stem)
+        if len(shards) > 1:
+            made[stem + INDEX_SUFFIX] = shard_index(shards, names, sum(bytes_of))
+        entries += [
+            _tensor_file(shard.path, [own[place] for place in shard.tensors], sink, block_size)
+            for shard in shards
+        ]
     entries += [
         FileEntry(path, False, len(data), Blob(write_bytes(data, sink, block_size)))
         for path, data in made.items()

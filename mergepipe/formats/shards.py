@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mergepipe.errors import UsageError
-from mergepipe.formats.huggingface import INDEX_SUFFIX
 from mergepipe.sizes import format_size
 
 STEM = "model"
@@ -22,11 +21,13 @@ class Shard:
     tensors: tuple[int, ...]
 
 
-def cut_into_shards(sizes: Sequence[int], shard_bytes: int = SHARD_BYTES) -> list[Shard]:
+def cut_into_shards(
+    sizes: Sequence[int], shard_bytes: int = SHARD_BYTES, stem: str = STEM
+) -> list[Shard]:
     """Tensors of these sizes (bytes), in order, into files of at most `shard_bytes` of data.
 
-    One file is `model.safetensors`. A tensor larger than a file gets one of its own. Raises
-    UsageError for a size that makes no sense.
+    One file is `<stem>.safetensors`, in its directory if the stem has one. A tensor larger than a
+    file gets one of its own. Raises UsageError for a size that makes no sense.
     """
     if shard_bytes < _SMALLEST:
         raise UsageError(
@@ -43,21 +44,20 @@ def cut_into_shards(sizes: Sequence[int], shard_bytes: int = SHARD_BYTES) -> lis
         held += size
     count = len(groups)
     if count == 1:
-        return [Shard(f"{STEM}.safetensors", tuple(groups[0]))]
+        return [Shard(f"{stem}.safetensors", tuple(groups[0]))]
     return [
-        Shard(f"{STEM}-{number:05d}-of-{count:05d}.safetensors", tuple(group))
+        Shard(f"{stem}-{number:05d}-of-{count:05d}.safetensors", tuple(group))
         for number, group in enumerate(groups, 1)
     ]
 
 
 def shard_index(shards: Sequence[Shard], names: Sequence[str], total_bytes: int) -> bytes:
     """The text of `model.safetensors.index.json`: tensor name -> file, and the bytes of all."""
-    places = {names[place]: shard.path for shard in shards for place in shard.tensors}
+    places = {
+        names[place]: shard.path.rpartition("/")[2] for shard in shards for place in shard.tensors
+    }
     members = {
         "metadata": {"total_size": total_bytes},
         "weight_map": {name: places[name] for name in sorted(places)},
     }
     return (json.dumps(members, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-INDEX_NAME = STEM + INDEX_SUFFIX

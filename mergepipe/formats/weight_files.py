@@ -49,6 +49,24 @@ class WeightFiles:
     adapters: Mapping[str, tuple[str, ...]]
     left_out: Mapping[str, str]
 
+    def is_stray(self, path: str) -> bool:
+        """Whether a file is, or lies beside, weights that are not the model's."""
+        directory = _directory(path)
+        mine = {_directory(own) for files in self.components.values() for own in files}
+        mine |= set(self.adapters) | {TOP}
+        stray = {_directory(own) for own in self.left_out} - mine
+        return path in self.left_out or any(directory.startswith(one) for one in stray)
+
+    def stem(self, directory: str) -> str:
+        """What the files of a component are called, as far as libraries look for that name.
+
+        Its directory is part of it: `unet/diffusion_pytorch_model`.
+        """
+        files = self.components.get(directory, ())
+        match = _NAME.fullmatch(_base(files[0])) if files else None
+        known = match is not None and match["stem"] in _STANDARD[:2]
+        return directory + (match["stem"] if match is not None and known else _STANDARD[0])
+
     @property
     def left_out_texts(self) -> list[str]:
         """What a user should know of the files that are left out, one text for each reason."""

@@ -3,18 +3,20 @@
 No weight is read. Every error names a model and a tensor.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Protocol
 
 from mergepipe.dtypes import dtype_of
 from mergepipe.errors import MergeInputError
+from mergepipe.formats.buffers import is_buffer
 from mergepipe.ids import ObjectId
 from mergepipe.methods import registry
 from mergepipe.methods.parameters import Settings
+from mergepipe.methods.passthrough import PASSTHROUGH
 from mergepipe.methods.protocol import Method
 from mergepipe.names import quoted
 from mergepipe.objects.merging import TermKind
-from mergepipe.objects.records import Safetensors, Snapshot, Tensor
+from mergepipe.objects.records import Safetensors, Snapshot, Tensor, TensorEntry
 from mergepipe.planner.lines import Line, LineInput, Merge
 from mergepipe.planner.model_files import ModelFiles, ReadFile, read_model_files
 from mergepipe.planner.recipe import Expert, Model, Recipe, settings_for
@@ -68,6 +70,14 @@ class _Names:
         there = self._by_name.get((_directory(path), name), [])
         return there[0] if len(there) == 1 else None
 
+    def buffers(self, tensors: Tensors) -> set[str]:
+        """Tensors that follow from the config, by directory and name."""
+        return {
+            _directory(path) + name
+            for (path, name), identity in self.by_place.items()
+            if is_buffer(name, tensors[identity].shape)
+        }
+
     def lacking(self, other: "_Names") -> list[str]:
         """What `other` has and this has not, by the names that users see."""
         return sorted(
@@ -119,9 +129,10 @@ def expand(
 
     layout = names_of(recipe.layout)
     experts = [names_of(expert) for expert in recipe.experts]
+    buffers = {name for names in known.values() for name in names.buffers(tensors)}
     if not recipe.allow_missing:
         for expert, names in zip(recipe.experts, experts, strict=True):
-            _check_names(recipe, expert, layout, names)
+            _check_names(recipe, expert, layout, names, buffers)
     settings = _SettingsReader(recipe, method)
     models = tuple(Model(expert.label, expert.snapshot) for expert in recipe.experts)
     base = None
@@ -134,10 +145,11 @@ def expand(
             continue
         for entry in file.content.tensors:
             place = file.path, entry.name
-            if place not in layout.by_place:
-                lines.append(_kept(place, entry.tensor, tensors, method, base or 0))
-                continue
             own = tuple(names.find(*place) for names in experts)
+            buffer = _directory(file.path) + entry.name in buffers and None in own
+            if place not in layout.by_place or buffer:
+                lines.append(kept_line(file.path, entry, tensors[entry.tensor], base or 0))
+                continue
             read_settings = settings.read(entry.name)
             lines.append(_line_up(recipe, method, read_settings, tensors, place, entry.tensor, own))
     identity = recipe.layout.snapshot
@@ -147,18 +159,20 @@ def expand(
     return Merge(identity, models, tuple(lines), base, recipe.seed, warnings=warnings)
 
 
-def _kept(
-    place: tuple[str, str], identity: ObjectId, tensors: Tensors, method: Method, model: int
-) -> Line:
-    """A tensor of the layout that is no weight of the model (an adapter's in it): as it stands."""
+def kept_line(path: str, entry: TensorEntry, tensor: Tensor, model: int) -> Line:
+    """A tensor of the layout that is no weight of the model (an adapter's in it): as it stands.
+
+    model  the place of the one that it is from
+    """
     return Line(
-        *place,
-        identity,
-        dtype_of(tensors[identity].dtype),
-        method,
+        path,
+        entry.name,
+        entry.tensor,
+        dtype_of(tensor.dtype),
+        PASSTHROUGH,
         Settings({}, ({},)),
         None,
-        (LineInput(model, identity),),
+        (LineInput(model, entry.tensor),),
         copied=True,
     )
 
@@ -194,16 +208,18 @@ def _check_kind(recipe: Recipe, expert: Expert) -> None:
         )
 
 
-def _check_names(recipe: Recipe, expert: Expert, layout: _Names, names: _Names) -> None:
+def _check_names(
+    recipe: Recipe, expert: Expert, layout: _Names, names: _Names, buffers: Container[str]
+) -> None:
     label, reference = quoted(expert.label), quoted(recipe.layout.label)
     if expert.kind is not TermKind.DELTA:
-        missing = names.lacking(layout)
+        missing = [name for name in names.lacking(layout) if name not in buffers]
         if missing:
             raise MergeInputError(
                 f"{label} lacks {_some(missing)}, which {reference} has",
                 "merge models of one architecture, or let missing tensors count as the base's",
             )
-    extra = layout.lacking(names)
+    extra = [name for name in layout.lacking(names) if name not in buffers]
     if extra:
         raise MergeInputError(
             f"{label} has {_some(extra)}, which {reference} lacks",

@@ -4,7 +4,7 @@ No weight is read: only names, shapes, configs and indexes.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from mergepipe.dtypes import dtype_of
@@ -45,7 +45,6 @@ class ModelFiles:
     snapshot: Snapshot
     components: Mapping[str, Component]
     sorted: WeightFiles
-    _places: dict[str, str] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -54,15 +53,12 @@ class ModelFiles:
 
     @property
     def layout(self) -> Snapshot:
-        """The snapshot without weights that are not the model's."""
+        """The snapshot without weights that are not the model's, and what lies beside them."""
         if not self.sorted.left_out:
             return self.snapshot
         return Snapshot(
-            tuple(file for file in self.snapshot.files if not self._is_left_out(file.path))
+            tuple(file for file in self.snapshot.files if not self.sorted.is_stray(file.path))
         )
-
-    def _is_left_out(self, path: str) -> bool:
-        return path in self.sorted.left_out
 
 
 def read_model_files(

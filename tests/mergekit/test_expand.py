@@ -4,8 +4,9 @@ import pytest
 
 from mergepipe.errors import MergeInputError
 from mergepipe.objects.merging import TermKind
+from mergepipe.objects.records import FileEntry, Safetensors, Snapshot, TensorEntry
 from mergepipe.planner.lines import Line, Made
-from mergepipe.planner.mergekit.expand import Expanded
+from mergepipe.planner.mergekit.expanded import Expanded
 from tests.mergekit.toys import Toys, family, llama, llama_config
 
 
@@ -321,9 +322,24 @@ slices:
 
 def test_layouts_name_the_files(toys: Toys) -> None:
     expanded = toys.expand(STAGES)
-    files = {one.name: f"{number}.safetensors" for number, one in enumerate(expanded.written)}
-    merge = expanded.laid_out(toys.named["a"], files, 7, {})
-    assert [one.file for one in merge.lines if one.file is not None] == list(files.values())
+    files = {f"{number}.safetensors": one for number, one in enumerate(reversed(expanded.written))}
+    layout = Snapshot(
+        tuple(
+            FileEntry(path, False, 8, Safetensors(one.like, (TensorEntry(one.name, one.like),)))
+            for path, one in files.items()
+        )
+    )
+    merge = expanded.laid_out(layout, toys.named["a"], 7, toys.tensor)
+    written = [one for one in merge.lines if one.file is not None]
+    assert [(one.file, one.name) for one in written] == [
+        (path, one.name) for path, one in files.items()
+    ]
+    for one in written:  # what they take in are the same lines, wherever those are now
+        before = line(expanded, one.name)
+        for now, then in zip(one.inputs, before.inputs, strict=True):
+            if isinstance(then.source, Made):
+                assert isinstance(now.source, Made)
+                assert merge.lines[now.source.line] == expanded.lines[then.source.line]
     assert (merge.seed, merge.base, merge.layout) == (7, expanded.base, toys.named["a"])
 
 

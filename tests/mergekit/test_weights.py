@@ -58,3 +58,94 @@ def test_a_second_set_of_weights_is_left_out(models: Path, mp: Mp, tmp_path: Pat
     for out in ("a", "b"):
         assert sorted(path.name for path in (tmp_path / out).rglob("*.safetensors")) == [WEIGHTS]
     assert "left out" in mp("merge", *plain, "--dry-run").err
+
+
+def test_buffers_that_some_models_have(models: Path, mp: Mp, tmp_path: Path) -> None:
+    """An old transformers wrote them (llama.cpp #7051): they follow from the config."""
+    content = load_file(models / "code" / WEIGHTS)
+    old = {f"model.layers.{n}.self_attn.rotary_emb.inv_freq": np.arange(4.0) for n in range(4)}
+    save_file({**content, **old, "position_ids": np.arange(8)[None]}, models / "code" / WEIGHTS)
+    turned = LINEAR.replace("math", "x").replace("code", "math").replace("x", "code")
+    for out, text in (("out1", LINEAR), ("out2", turned)):
+        made = mp("merge", "--recipe", recipe(models, text), "-b", "r", "--out", tmp_path / out)
+        assert "'position_ids' and 4 more, which another model lacks: left out" in made.err
+        assert list(load_file(tmp_path / out / WEIGHTS)) == list(content)
+    for name in ("math", "code"):
+        mp("commit", models / name, "-b", name)
+    for first, second, count in (("math", "code", 0), ("code", "math", 5)):
+        out = tmp_path / first
+        mp("merge", first, second, "--method", "linear", "-b", "plain", "--out", out)
+        assert len(load_file(out / WEIGHTS)) == len(content) + count
+
+
+def write_pipeline(directory: Path, seed: int) -> dict[str, dict[str, np.ndarray]]:
+    """Components as diffusers saves them; their tensors have the same names."""
+    source = np.random.default_rng(seed)
+    stems = {"unet": "diffusion_pytorch_model", "text_encoder": "model", "text_encoder_2": "model"}
+    found = {}
+    for component, stem in stems.items():
+        found[f"{component}/{stem}.safetensors"] = {
+            f"layers.{n}.q_proj.weight": source.standard_normal((8, 8)).astype(np.float32)
+            for n in range(2)
+        }
+        (directory / component).mkdir(parents=True)
+        save_file(found[f"{component}/{stem}.safetensors"],
+                  directory / component / f"{stem}.safetensors", {"format": "pt"})  # fmt: skip
+        (directory / component / "config.json").write_text('{"_class_name": "X"}\n')
+    (directory / "model_index.json").write_text("{}")
+    return found
+
+
+@pytest.mark.parametrize("how", ["recipe", "plain", "sharded"])
+def test_a_pipeline_is_merged_component_by_component(
+    models: Path, mp: Mp, tmp_path: Path, how: str
+) -> None:
+    math, code = (write_pipeline(models / name, seed) for seed, name in enumerate(("p", "q")))
+    text = LINEAR.replace("math", "p").replace("code", "q")
+    out = tmp_path / "out"
+    if how == "plain":
+        plain = (models / "p", models / "q", "--method", "linear", "--weight", "0.75,0.25")
+        mp("merge", *plain, "-b", "merged", "--out", out)
+    else:
+        size = ("--out-shard-size", "4KiB") if how == "sharded" else ()
+        mp("merge", "--recipe", recipe(models, text), "-b", "merged", "--out", out, *size)
+    assert {str(path.relative_to(out)) for path in out.rglob("*.safetensors")} == set(math)
+    for path, content in math.items():
+        made = load_file(out / path)
+        assert list(made) == list(content)
+        for name, values in content.items():
+            exact = 0.75 * values.astype(np.float64) + 0.25 * code[path][name]
+            np.testing.assert_allclose(made[name], exact, rtol=2e-7, atol=1e-7)
+    assert (out / "unet" / "config.json").read_text() == '{"_class_name": "X"}\n'
+    assert not (out / "config.json").exists()
+    sliced = """merge_method: passthrough
+slices:
+- sources: [{model: p, layer_range: [0, 1]}]
+"""
+    refused = mp("merge", "--recipe", recipe(models, sliced), "-b", "s", expect=13)
+    assert "slices and modules are of one model, and 'p' is a pipeline of several" in refused.err
+
+
+def test_modules_beside_a_model(models: Path, mp: Mp, tmp_path: Path) -> None:
+    """The Dense module of a sentence transformer (mergekit #286, #577)."""
+    dense = {name: {"linear.weight": np.full((2, 8), at, np.float32)} for name, at in
+             (("math", 1.0), ("code", 5.0))}  # fmt: skip
+    for name, content in dense.items():
+        (models / name / "2_Dense").mkdir()
+        save_file(content, models / name / "2_Dense" / WEIGHTS, {"format": "pt"})
+        (models / name / "modules.json").write_text("[]")
+    mp("merge", "--recipe", recipe(models, LINEAR), "-b", "merged", "--out", tmp_path / "out")
+    made = load_file(tmp_path / "out" / "2_Dense" / WEIGHTS)
+    assert (made["linear.weight"] == 2.0).all()
+    assert "linear.weight" not in load_file(tmp_path / "out" / WEIGHTS)
+    stack = """merge_method: passthrough
+slices:
+- sources: [{model: math, layer_range: [0, 3]}]
+- sources: [{model: code, layer_range: [1, 4]}]
+"""
+    mp("merge", "--recipe", recipe(models, stack), "-b", "stack", "--out", tmp_path / "stack")
+    made = load_file(tmp_path / "stack" / "2_Dense" / WEIGHTS)
+    assert (made["linear.weight"] == 1.0).all()
+    shutil.rmtree(models / "code" / "2_Dense")
+    refused = mp("merge", "--recipe", recipe(models, LINEAR), "-b", "merged", expect=13)
+    assert "'code' has no weights in '2_Dense/'" in refused.err

@@ -22,7 +22,8 @@ from mergepipe.objects.records import (
     Tensor,
     TensorEntry,
 )
-from mergepipe.planner.mergekit.expand import Expanded, expand
+from mergepipe.planner.mergekit.expand import expand
+from mergepipe.planner.mergekit.expanded import Expanded
 from mergepipe.planner.mergekit.reading import read_recipe
 
 Shapes = Mapping[str, Sequence[int]]

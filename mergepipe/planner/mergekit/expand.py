@@ -5,7 +5,6 @@ never written. No weight is read.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 from mergepipe.checkpoints.tokenizers import StoredTokenizer
@@ -13,18 +12,20 @@ from mergepipe.dtypes import DType
 from mergepipe.errors import MergeInputError
 from mergepipe.formats.architecture import head_and_embeddings, is_vocabulary, read_architecture
 from mergepipe.formats.config_json import LayerOrigin, amended, layer_count, restacked
-from mergepipe.ids import ObjectId
+from mergepipe.formats.weight_files import TOP
 from mergepipe.methods import registry
 from mergepipe.methods.parameters import Settings
 from mergepipe.methods.passthrough import PASSTHROUGH
 from mergepipe.methods.protocol import Method
 from mergepipe.names import quoted
 from mergepipe.objects.merging import TermKind
-from mergepipe.planner.inputs import ObjectSource, Tensors
-from mergepipe.planner.lines import Line, LineInput, Made, Merge
+from mergepipe.planner.inputs import ObjectSource
+from mergepipe.planner.lines import Line, LineInput, Made
 from mergepipe.planner.mergekit.alignment import Cell, Row, align
+from mergepipe.planner.mergekit.components import of_component
+from mergepipe.planner.mergekit.expanded import Expanded
 from mergepipe.planner.mergekit.fields import Notes
-from mergepipe.planner.mergekit.inventories import Inventories, ModelSource
+from mergepipe.planner.mergekit.inventories import Inventories
 from mergepipe.planner.mergekit.inventory import Held, Inventory
 from mergepipe.planner.mergekit.promotion import promoted
 from mergepipe.planner.mergekit.schema import MergekitRecipe, ModelName, Stage
@@ -34,54 +35,14 @@ from mergepipe.planner.mergekit.settings import (
     check_values,
     settings_for,
 )
+from mergepipe.planner.mergekit.shelf import ModelSource, Shelf
+from mergepipe.planner.mergekit.stray_buffers import without_stray_buffers
 from mergepipe.planner.mergekit.vocabularies import (
     Embeddings,
     StageVocabulary,
     bring_together,
     lending,
 )
-from mergepipe.planner.recipe import Model
-from mergepipe.planner.vocabulary import VocabularyPlan
-
-_UNWRITTEN = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Expanded:
-    """A recipe's lines, before it is decided which file holds which of them.
-
-    models    every stored model that is read, in the order of the recipe
-    lines     those of the output have a `file` that means nothing yet
-    output    the result as a model, with its config.json and whose other files it takes over
-    base      the model that commits lean on: the output's base_model, if it is a stored one
-    tokens    what becomes of the output's vocabulary
-    tokenizer the output's tokenizer, files and all
-    lays_out  whether embeddings of some stage are laid out anew
-    """
-
-    models: tuple[Model, ...]
-    lines: tuple[Line, ...]
-    output: Inventory
-    base: int | None
-    tokens: VocabularyPlan
-    tokenizer: StoredTokenizer
-    warnings: tuple[str, ...]
-    lays_out: bool
-
-    @property
-    def written(self) -> tuple[Line, ...]:
-        """The lines of the output, in the order of its files."""
-        return tuple(line for line in self.lines if line.file is not None)
-
-    def laid_out(
-        self, layout: ObjectId, files: Mapping[str, str], seed: int, notes: Mapping[str, str]
-    ) -> Merge:
-        """The merge, once a layout says which file holds which tensor."""
-        lines = tuple(
-            line if line.file is None else replace(line, file=files[line.name])
-            for line in self.lines
-        )
-        return Merge(layout, self.models, lines, self.base, seed, notes)
 
 
 def check(recipe: MergekitRecipe) -> tuple[str, ...]:
@@ -126,28 +87,64 @@ def expand(
     fit; nothing was read then but names, shapes and configs.
     """
     warnings = check(recipe)
-    tensors = Tensors(objects)
-    inventories = Inventories(objects, tensors, source)
+    shelf = Shelf(objects, source)
     lines: list[Line] = []
-    lays_out = False
-    for stage in recipe.stages:
-        made = _Stage(stage, recipe.source, inventories, embeddings, lines, allow_missing)
-        output = made.run(last=stage is recipe.output)
-        warnings += made.warnings
-        lays_out |= made.vocabulary.plan.lays_out
-        if stage.name is not None:
-            inventories.stages[stage.name] = output
-            inventories.tokenizers[output.label] = made.vocabulary.tokenizer
+    directories = shelf.directories(recipe)
+    parts: dict[str, _Part] = {}
+    for directory in directories:
+        component = of_component(recipe, directory, shelf, alone=TOP not in directories)
+        part = _Part(component, Inventories(shelf, directory), embeddings, lines)
+        part.run(allow_missing)
+        parts[directory] = part
+        warnings += tuple(text for text in part.warnings if text not in warnings)
+    main = parts[TOP if TOP in parts else directories[0]]
     return Expanded(
-        tuple(inventories.models),
+        tuple(shelf.models),
         tuple(lines),
-        output,
-        made.base_place,
-        made.vocabulary.plan,
-        made.vocabulary.tokenizer,
-        (*warnings, *inventories.warnings),
-        lays_out,
+        main.output,
+        main.last.base_place,
+        main.last.vocabulary.plan,
+        main.last.vocabulary.tokenizer,
+        (*warnings, *shelf.warnings),
+        any(part.lays_out for part in parts.values()),
+        {directory: part.output for directory, part in parts.items()},
+        shelf.files_at(main.output.files_of),
     )
+
+
+class _Part:
+    """A recipe's stages over one component of its models; lines are appended to `lines`."""
+
+    def __init__(
+        self,
+        recipe: MergekitRecipe,
+        inventories: Inventories,
+        embeddings: Embeddings,
+        lines: list[Line],
+    ) -> None:
+        self.warnings: tuple[str, ...] = ()
+        self.lays_out = False
+        self.output: Inventory
+        self.last: _Stage
+        self._recipe = recipe
+        self._inventories = inventories
+        self._embeddings = embeddings
+        self._lines = lines
+
+    def run(self, allow_missing: bool) -> None:
+        """Make every stage into lines."""
+        recipe, inventories = self._recipe, self._inventories
+        for stage in recipe.stages:
+            made = _Stage(
+                stage, recipe.source, inventories, self._embeddings, self._lines, allow_missing
+            )
+            self.output = made.run(last=stage is recipe.output)
+            self.warnings += made.warnings
+            self.lays_out |= made.vocabulary.plan.lays_out
+            if stage.name is not None:
+                inventories.stages[stage.name] = self.output
+                inventories.tokenizers[self.output.label] = made.vocabulary.tokenizer
+            self.last = made
 
 
 def _method(stage: Stage, source: str) -> Method:
@@ -186,10 +183,12 @@ class _Stage:
     def run(self, *, last: bool) -> Inventory:
         stage = self._stage
         self.vocabulary = self._vocabulary()
+        self._models, buffers = without_stray_buffers(self.vocabulary.inventories)
         aligned = align(
             stage, self._method, self._find, self._source, allow_missing=self._allow_missing
         )
-        rows, self._notes = aligned.rows, aligned.warnings
+        notes = (f"{self._source}, line {stage.place.line}: {note}" for note in buffers)
+        rows, self._notes = aligned.rows, (*notes, *aligned.warnings)
         self.reference = rows[0].origin[0]
         if stage.base is not None:
             place = self._inventory(stage.base, None).place
@@ -245,6 +244,8 @@ class _Stage:
             ) from error
 
     def _tokenizer(self, inventory: Inventory) -> StoredTokenizer:
+        if self._inventories.component != TOP:
+            return StoredTokenizer()  # it belongs to the model in the top directory
         known = self._inventories.tokenizers.get(inventory.label)
         if known is None:
             snapshot = self._inventories.models[inventory.files_of].snapshot
@@ -253,7 +254,7 @@ class _Stage:
         return known
 
     def _find(self, name: ModelName, base: ModelName | None) -> Inventory:
-        return self.vocabulary.inventories[name]
+        return self._models[name]
 
     def _inventory(self, name: ModelName, base: ModelName | None) -> Inventory:
         try:
@@ -279,7 +280,7 @@ class _Stage:
         # Random masks are drawn by name: those of two stages shall not be the same.
         name = row.name if last else f"{self._stage.name}:{row.name}"
         return Line(
-            _UNWRITTEN if last else None,
+            self._inventories.component if last else None,
             name,
             self._like(row).like,
             copied.dtype if copied is not None else self._dtype(row),

@@ -4,61 +4,45 @@ No weight is read: shapes and dtypes are the tensors' own, and of all files only
 adapter_config.json are looked into.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from mergepipe.checkpoints.tokenizers import StoredTokenizer
 from mergepipe.dtypes import dtype_of
 from mergepipe.errors import MergeInputError
 from mergepipe.formats.adapter_config import ADAPTER_CONFIG
-from mergepipe.formats.adapters import is_adapter, read_adapter
+from mergepipe.formats.adapters import read_adapter
 from mergepipe.formats.architecture import read_architecture
 from mergepipe.formats.weight_files import TOP
 from mergepipe.ids import ObjectId
 from mergepipe.names import quoted
 from mergepipe.objects.merging import LowRank
 from mergepipe.objects.records import Safetensors, Snapshot
-from mergepipe.planner.inputs import ObjectSource, Tensors
 from mergepipe.planner.mergekit.inventory import Held, Inventory
 from mergepipe.planner.mergekit.schema import ModelName
-from mergepipe.planner.model_files import read_model_files
+from mergepipe.planner.mergekit.shelf import Shelf
 from mergepipe.planner.recipe import Model
-
-
-class ModelSource(Protocol):
-    """Where the models that a recipe names come from."""
-
-    def find(self, path: str, revision: str | None, /) -> ObjectId:
-        """The snapshot of a model: a revision of the repository first, then a path.
-
-        Raises MergeInputError for one that is neither.
-        """
-        ...
-
-    def read_file(self, snapshot: Snapshot, path: str, /) -> bytes | None:
-        """The bytes of a file that is no safetensors file; None if the snapshot has none."""
-        ...
 
 
 class Inventories:
     """Models by name. `stages` are results of earlier stages, which beat what is stored.
 
-    models      every stored model that was asked for, in the order of the first mention
+    component   the directory of the component that they are of
     tokenizers  that were read, by the label of the model
-    warnings    what a user should know of the models
     """
 
-    def __init__(self, objects: ObjectSource, tensors: Tensors, source: ModelSource) -> None:
-        self.models: list[Model] = []
+    def __init__(self, shelf: Shelf, component: str = TOP) -> None:
+        self.component = component
         self.stages: dict[str, Inventory] = {}
         self.tokenizers: dict[str, StoredTokenizer] = {}
-        self.warnings: list[str] = []
-        self._objects = objects
-        self._tensors = tensors
-        self._source = source
+        self._shelf = shelf
+        self._tensors = shelf.tensors
         self._known: dict[ModelName, Inventory] = {}
-        self._snapshots: dict[ModelName, tuple[int, Snapshot]] = {}
+
+    @property
+    def models(self) -> Sequence[Model]:
+        """Every stored model that was asked for, in the order of the first mention."""
+        return self._shelf.models
 
     def find(self, name: ModelName) -> Inventory:
         """The model of this name, with the adapter that it asks for.
@@ -74,13 +58,12 @@ class Inventories:
         elif name.revision is None and name.path in self.stages:
             return self.stages[name.path]
         else:
-            place, snapshot = self._snapshot(name)
-            if is_adapter(file.path for file in snapshot.files):
+            if self._shelf.is_adapter(name):
                 raise MergeInputError(
                     f"{quoted(str(name))} is an adapter, not a model",
                     f"write model+{name}, or give a method that takes differences a base_model",
                 )
-            found = self._stored(name, place, snapshot)
+            found = self._stored(name)
         self._known[name] = found
         return found
 
@@ -88,11 +71,11 @@ class Inventories:
         """Whether a name is that of an adapter by itself."""
         if name.lora is not None or (name.revision is None and name.path in self.stages):
             return False
-        return is_adapter(file.path for file in self._snapshot(name)[1].files)
+        return self._shelf.is_adapter(name)
 
     def adapter_alone(self, name: ModelName, model: Inventory) -> Inventory:
         """An adapter as an input of its own: what it changes of `model`, and nothing else."""
-        place, _ = self._snapshot(name)
+        place, _ = self._shelf.snapshot(name)
         changed = self._adapted(model, name)
         alone = {
             tensor: held if held.factors is None else replace(held, source=None, model=place)
@@ -107,29 +90,12 @@ class Inventories:
         changed = {**model.tensors, **self._adapted(model, lora)}
         return replace(model, label=str(name), tensors=changed)
 
-    def _snapshot(self, name: ModelName) -> tuple[int, Snapshot]:
-        found = self._snapshots.get(name)
-        if found is None:
-            identity = self._source.find(name.path, name.revision)
-            known = [model.snapshot for model in self.models]
-            if identity not in known:
-                self.models.append(Model(str(name), identity))
-                known.append(identity)
-            found = known.index(identity), self._objects.snapshot(identity)
-            self._snapshots[name] = found
-        return found
-
-    def _stored(self, name: ModelName, place: int, snapshot: Snapshot) -> Inventory:
+    def _stored(self, name: ModelName) -> Inventory:
+        place, _ = self._shelf.snapshot(name)
+        component = self._shelf.component(name, self.component)
         label = str(name)
-        files = read_model_files(snapshot, self._tensors.__getitem__, self._source.read_file, label)
-        self.warnings += [text for text in files.warnings if text not in self.warnings]
-        component = files.components.get(TOP)
-        if component is None or len(files.components) > 1:
-            directories = [directory for directory in files.components if directory != TOP]
-            raise MergeInputError(
-                f"{quoted(label)} is a pipeline: {', '.join(directories)} are models of their own",
-                "name one of its directories, or merge it without a recipe",
-            )
+        if self.component != TOP:
+            label += "/" + self.component[:-1]
         held: dict[str, Held] = {}
         for one in component.tensors:
             if one.name in held:
@@ -147,8 +113,8 @@ class Inventories:
     def _adapted(self, model: Inventory, name: ModelName) -> dict[str, Held]:
         """The tensors of a model that an adapter changes or replaces, with the change on them."""
         label = str(name)
-        place, snapshot = self._snapshot(name)
-        settings = self._source.read_file(snapshot, ADAPTER_CONFIG)
+        place, snapshot = self._shelf.snapshot(name)
+        settings = self._shelf.read_file(snapshot, ADAPTER_CONFIG)
         if settings is None:
             raise MergeInputError(
                 f"{quoted(label)} is no adapter: it has no {ADAPTER_CONFIG}",

@@ -9,9 +9,10 @@ from mergepipe.formats.huggingface import INDEX_SUFFIX
 from mergepipe.formats.model_card import CARD_NAME, RECIPE_NAME, Card, model_card
 from mergepipe.formats.tokenizers.documents import is_tokenizer_file
 from mergepipe.formats.tokenizers.vocabulary import Vocabulary
-from mergepipe.objects.records import Blob, FileEntry, Snapshot
-from mergepipe.planner.mergekit.expand import Expanded
-from mergepipe.planner.mergekit.inventories import ModelSource
+from mergepipe.objects.records import FileEntry, Safetensors, Snapshot
+from mergepipe.planner.mergekit.expanded import Expanded
+from mergepipe.planner.mergekit.shelf import ModelSource
+from mergepipe.planner.model_files import ModelFiles
 from mergepipe.planner.vocabulary import adjusted_ids
 
 GENERATION_CONFIG = "generation_config.json"
@@ -42,32 +43,34 @@ class FilesBeside:
 
 def files_beside(
     expanded: Expanded,
-    like: Snapshot,
     own: Vocabulary | None,
     source: ModelSource,
     card: Card,
 ) -> FilesBeside:
     """The files beside the tensors of a recipe's output.
 
-    like  the stored model whose other files it takes over; `own` is that model's vocabulary
+    own  the vocabulary of the model whose other files it takes over
 
-    config.json has the output's layers and rows; it and generation_config.json have the ids of its
-    tokens. Files that come out as they were are taken over bit for bit.
+    config.json of each component has the output's layers and rows; it and generation_config.json
+    have the ids of its tokens. Files that come out as they were are taken over bit for bit.
     """
+    like = expanded.like.layout
     made: dict[str, bytes] = {CARD_NAME: model_card(card)}
     if card.recipe:
         made[RECIPE_NAME] = card.recipe.encode()
     made.update(expanded.tokenizer.files)
-    config = expanded.output.config
-    if config is not None:
-        changes = adjusted_ids(config, expanded.tokens, own)
-        _replace(made, CONFIG_NAME, amended(config, changes), like, source)
+    for directory, output in expanded.components.items():
+        if output.config is not None:
+            top = output is expanded.output
+            changes = adjusted_ids(output.config, expanded.tokens, own) if top else {}
+            config = amended(output.config, changes)
+            _replace(made, directory + CONFIG_NAME, config, like, source)
     generation = source.read_file(like, GENERATION_CONFIG)
     if generation is not None:
         settings = parse_config(generation, GENERATION_CONFIG)
         changes = adjusted_ids(settings, expanded.tokens, own)
         _replace(made, GENERATION_CONFIG, {**settings, **changes}, like, source)
-    return FilesBeside(made, tuple(_carried(like.files, made)))
+    return FilesBeside(made, tuple(_carried(expanded.like, made)))
 
 
 def _replace(
@@ -83,12 +86,15 @@ def _replace(
         made[path] = dump_config(config)
 
 
-def _carried(files: Iterable[FileEntry], made: Mapping[str, bytes]) -> Iterable[FileEntry]:
-    for file in files:
+def _carried(like: ModelFiles, made: Mapping[str, bytes]) -> Iterable[FileEntry]:
+    adapters = {path for files in like.sorted.adapters.values() for path in files}
+    for file in like.layout.files:
         name = file.path.rpartition("/")[2]
-        if not isinstance(file.content, Blob) or file.path in made:
+        if file.path in adapters or file.path.startswith(tuple(like.sorted.adapters)):
+            yield file
+        elif isinstance(file.content, Safetensors) or file.path in made:
             continue
-        if name.endswith(_WEIGHTS) or name in _OTHERS:
-            continue
-        if not is_tokenizer_file(file.path):
+        elif (
+            not name.endswith(_WEIGHTS) and name not in _OTHERS and not is_tokenizer_file(file.path)
+        ):
             yield file

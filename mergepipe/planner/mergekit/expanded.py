@@ -1,0 +1,97 @@
+"""A recipe spelled out, before it is decided which file of the output holds which tensor."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from mergepipe.checkpoints.tokenizers import StoredTokenizer
+from mergepipe.ids import ObjectId
+from mergepipe.objects.records import Safetensors, Snapshot, Tensor, TensorEntry
+from mergepipe.planner.inputs import kept_line
+from mergepipe.planner.lines import Line, LineInput, Made, Merge
+from mergepipe.planner.mergekit.inventory import Inventory
+from mergepipe.planner.model_files import ModelFiles
+from mergepipe.planner.recipe import Model
+from mergepipe.planner.vocabulary import VocabularyPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Expanded:
+    """A recipe's lines, before it is decided which file holds which of them.
+
+    models    every stored model that is read, in the order of the recipe
+    lines     those of the output have the directory of their component as `file`
+    output    the result as a model, with its config.json and whose other files it takes over
+    base      the model that commits lean on: the output's base_model, if it is a stored one
+    tokens    what becomes of the output's vocabulary
+    tokenizer the output's tokenizer, files and all
+    lays_out  whether embeddings of some stage are laid out anew
+    components  the results by their directories; `output` is that in the top one, if there is one
+    like      the files of the model whose other files the output takes over
+    """
+
+    models: tuple[Model, ...]
+    lines: tuple[Line, ...]
+    output: Inventory
+    base: int | None
+    tokens: VocabularyPlan
+    tokenizer: StoredTokenizer
+    warnings: tuple[str, ...]
+    lays_out: bool
+    components: Mapping[str, Inventory]
+    like: ModelFiles
+
+    @property
+    def written(self) -> tuple[Line, ...]:
+        """The lines of the output, in the order of its files."""
+        return tuple(line for line in self.lines if line.file is not None)
+
+    def laid_out(
+        self,
+        layout: Snapshot,
+        identity: ObjectId,
+        seed: int,
+        tensor: Callable[[ObjectId], Tensor],
+    ) -> Merge:
+        """The merge, once a layout says which file holds which tensor.
+
+        Adapters that lie in the model's directories are taken over as they stand.
+        """
+        order: list[tuple[str, TensorEntry]] = [
+            (file.path, entry)
+            for file in layout.files
+            if isinstance(file.content, Safetensors)
+            for entry in file.content.tensors
+        ]
+        made = {
+            (line.file, line.name): number
+            for number, line in enumerate(self.lines)
+            if line.file is not None
+        }
+        numbers = [number for number, line in enumerate(self.lines) if line.file is None]
+        lines = [self.lines[number] for number in numbers]
+        moved = {number: place for place, number in enumerate(numbers)}
+        like = self.output.files_of
+        for path, entry in order:
+            number = made.get((path[: path.rfind("/") + 1], entry.name))
+            if number is None:
+                lines.append(kept_line(path, entry, tensor(entry.tensor), like))
+            else:
+                lines.append(replace(self.lines[number], file=path))
+        return Merge(
+            identity, self.models, tuple(_moved(line, moved) for line in lines), self.base, seed
+        )
+
+
+def _moved(line: Line, places: Mapping[int, int]) -> Line:
+    """A line whose inputs are made by lines that were moved."""
+
+    def moved(one: LineInput) -> LineInput:
+        if isinstance(one.source, Made):
+            return replace(one, source=Made(places[one.source.line]))
+        return one
+
+    return replace(
+        line,
+        base=None if line.base is None else moved(line.base),
+        inputs=tuple(moved(one) for one in line.inputs),
+    )

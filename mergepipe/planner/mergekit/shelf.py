@@ -1,0 +1,116 @@
+"""The stored models that a recipe names, each looked up and sorted into components once."""
+
+from typing import Protocol
+
+from mergepipe.errors import MergeInputError
+from mergepipe.formats.adapters import is_adapter
+from mergepipe.ids import ObjectId
+from mergepipe.names import quoted
+from mergepipe.objects.records import Snapshot
+from mergepipe.planner.inputs import ObjectSource, Tensors
+from mergepipe.planner.mergekit.schema import MergekitRecipe, ModelName
+from mergepipe.planner.model_files import Component, ModelFiles, read_model_files
+from mergepipe.planner.recipe import Model
+
+
+class ModelSource(Protocol):
+    """Where the models that a recipe names come from."""
+
+    def find(self, path: str, revision: str | None, /) -> ObjectId:
+        """The snapshot of a model: a revision of the repository first, then a path.
+
+        Raises MergeInputError for one that is neither.
+        """
+        ...
+
+    def read_file(self, snapshot: Snapshot, path: str, /) -> bytes | None:
+        """The bytes of a file that is no safetensors file; None if the snapshot has none."""
+        ...
+
+
+class Shelf:
+    """Stored models by name.
+
+    models    every one that was asked for, in the order of the first mention
+    warnings  what a user should know of their files
+    """
+
+    def __init__(self, objects: ObjectSource, source: ModelSource) -> None:
+        self.models: list[Model] = []
+        self.warnings: list[str] = []
+        self.tensors = Tensors(objects)
+        self._objects = objects
+        self._source = source
+        self._snapshots: dict[ModelName, tuple[int, Snapshot]] = {}
+        self._files: dict[int, ModelFiles] = {}
+
+    def snapshot(self, name: ModelName) -> tuple[int, Snapshot]:
+        """A model's place among all, and its files."""
+        found = self._snapshots.get(name)
+        if found is None:
+            identity = self._source.find(name.path, name.revision)
+            known = [model.snapshot for model in self.models]
+            if identity not in known:
+                self.models.append(Model(str(name), identity))
+                known.append(identity)
+            found = known.index(identity), self._objects.snapshot(identity)
+            self._snapshots[name] = found
+        return found
+
+    def is_adapter(self, name: ModelName) -> bool:
+        """Whether this is an adapter by itself."""
+        return is_adapter(file.path for file in self.snapshot(name)[1].files)
+
+    def read_file(self, snapshot: Snapshot, path: str) -> bytes | None:
+        """The bytes of a small file; None if there is none."""
+        return self._source.read_file(snapshot, path)
+
+    def files(self, name: ModelName) -> ModelFiles:
+        """A model's components. Raises MergeInputError where it has no weights that can be read."""
+        place, snapshot = self.snapshot(name)
+        found = self._files.get(place)
+        if found is None:
+            found = read_model_files(snapshot, self.tensors.__getitem__, self.read_file, str(name))
+            self._files[place] = found
+            self.warnings += [text for text in found.warnings if text not in self.warnings]
+        return found
+
+    def files_at(self, place: int) -> ModelFiles:
+        """The files of a model that was looked at, by its place."""
+        return self._files[place]
+
+    def component(self, name: ModelName, directory: str) -> Component:
+        """One of a model's components. Raises MergeInputError where the model lacks it."""
+        files = self.files(name)
+        found = files.components.get(directory)
+        if found is None:
+            have = ", ".join(quoted(own or "the top directory") for own in files.components)
+            raise MergeInputError(
+                f"{quoted(str(name))} has no weights in {quoted(directory or 'its top directory')},"
+                f" as other models of the recipe have; it has them in {have}",
+                "merge models of one kind, or name the directories of theirs that fit each other",
+            )
+        return found
+
+    def directories(self, recipe: MergekitRecipe) -> tuple[str, ...]:
+        """The components of all models of a recipe, in the order of their directories.
+
+        Raises MergeInputError naming the recipe's line.
+        """
+        stages = {stage.name for stage in recipe.stages}
+        found: set[str] = set()
+        for stage in recipe.stages:
+            for name in stage.models:
+                if name.revision is None and name.path in stages:
+                    continue
+                plain = ModelName(name.path, name.revision)
+                try:
+                    if not self.is_adapter(plain):
+                        found |= set(self.files(plain).components)
+                    if name.lora is not None:
+                        self.snapshot(name.lora)
+                except MergeInputError as error:
+                    raise MergeInputError(
+                        f"{recipe.source}, line {name.place.line}: {error.message}", error.hint
+                    ) from error
+        return tuple(sorted(found))

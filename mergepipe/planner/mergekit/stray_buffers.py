@@ -1,0 +1,50 @@
+"""Buffers that only some models of a stage have: no part of its result."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from mergepipe.formats.buffers import is_buffer
+from mergepipe.names import quoted
+from mergepipe.planner.mergekit.inventory import Inventory
+from mergepipe.planner.mergekit.schema import ModelName
+
+Inventories = Mapping[ModelName, Inventory]
+
+
+def without_stray_buffers(models: Inventories) -> tuple[Inventories, tuple[str, ...]]:
+    """Models without the buffers that another model lacks, and a note on each that had any.
+
+    Layers may have moved, so a buffer is known by its key in its layer.
+    """
+    whole = [one for one in models.values() if not one.changes_only]
+    shared = set.intersection(*(_buffers(one) for one in whole)) if whole else set()
+    kept: dict[ModelName, Inventory] = {}
+    notes: list[str] = []
+    for name, model in models.items():
+        stray = [
+            tensor
+            for tensor, held in model.tensors.items()
+            if is_buffer(tensor, held.shape) and _key(model, tensor) not in shared
+        ]
+        kept[name] = model
+        if stray and not model.changes_only:
+            gone = set(stray)
+            tensors = {key: held for key, held in model.tensors.items() if key not in gone}
+            kept[name] = replace(model, tensors=tensors)
+            more = "" if len(stray) == 1 else f" and {len(stray) - 1} more"
+            notes.append(
+                f"{quoted(model.label)} has the buffer {quoted(stray[0])}{more}, which another "
+                "model lacks: left out, as it follows from the config"
+            )
+    return kept, tuple(dict.fromkeys(notes))
+
+
+def _buffers(model: Inventory) -> set[tuple[str, str]]:
+    return {
+        _key(model, name) for name, held in model.tensors.items() if is_buffer(name, held.shape)
+    }
+
+
+def _key(model: Inventory, name: str) -> tuple[str, str]:
+    spot = model.architecture.spots[name]
+    return spot.module, spot.key
