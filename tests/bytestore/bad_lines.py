@@ -16,7 +16,6 @@ def answering(script: Script) -> Iterator[str]:
     """A server that does as the script says on each connection; gives its URL."""
 
     def serve(client: socket.socket) -> None:
-        client.settimeout(10)
         head = b""
         while b"\r\n\r\n" not in head:
             if not (piece := client.recv(65536)):
@@ -57,6 +56,12 @@ def trickle(client: socket.socket, data: bytes, pause_s: float) -> None:
         for at in range(len(data)):
             client.sendall(data[at : at + 1])
             time.sleep(pause_s)
+
+
+def until_it_hangs_up(client: socket.socket) -> None:
+    """Say nothing until the client has had enough."""
+    while client.recv(65536):
+        pass
 
 
 def flood(client: socket.socket, data: bytes, most: int = 1 << 30) -> None:

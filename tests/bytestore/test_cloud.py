@@ -1,7 +1,6 @@
 """What only a bucket can show: conditional writes, lost replies, bounds, credentials."""
 
 import threading
-import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -212,10 +211,8 @@ def test_no_bucket_is_no_empty_one(bucket: Bucket) -> None:
 
 
 def test_nobody_there(bucket: Bucket) -> None:
-    started = time.monotonic()
     with pytest.raises(RemoteUnreachable, match="s3://"):
         bucket.store(port=free_port()).list("refs/")
-    assert time.monotonic() - started < 30
 
 
 def test_settings_come_from_the_environment_or_a_profile(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What a client on a line is told by servers that lie, stall or never stop, and ssh that fails."""
 
 import os
+import select
 import struct
 import sys
 import threading
@@ -34,6 +35,9 @@ PACK = f"packs/{'a' * 64}.pack"
 QUICKLY = Retries(again=1, first_s=0.01, longest_s=0.01)
 Script = Callable[[BinaryIO, int], None]
 """What a server does after its hello about the request of this number."""
+PATIENT_S = 600.0
+"""A guard: nothing waits for it, however slow the machine."""
+STALLED_S = 0.3
 
 
 def frame(number: int, kind: int, payload: bytes = b"") -> bytes:
@@ -48,7 +52,9 @@ HELLO = frame(0, Kind.HELLO, frames.HELLO)
 
 
 @contextmanager
-def told(script: Script, hello: bytes = HELLO, idle_s: float = 0.4) -> Iterator[StdioByteStore]:
+def told(
+    script: Script, hello: bytes = HELLO, idle_s: float = PATIENT_S
+) -> Iterator[StdioByteStore]:
     def serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
         with suppress(OSError):
             stdout.write(hello)
@@ -72,14 +78,12 @@ def _read(source: BinaryIO, count: int) -> bytes:
 
 
 def refused(use: Callable[[], object], kind: type[MergepipeError], match: str | None = None) -> str:
-    """`use` ends soon, in little memory, with this error; what the user is shown."""
-    began = time.monotonic()
+    """`use` ends, in little memory, with this error; what the user is shown."""
     tracemalloc.start()
     with pytest.raises(kind, match=match) as caught:
         use()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert time.monotonic() - began < 10
     assert peak < 64 << 20
     shown = caught.value.message + caught.value.hint
     assert shown.replace("\n", "").isprintable()
@@ -117,6 +121,13 @@ def test_what_never_ends(script: Script) -> None:
         refused(lambda: store.compare_and_swap("refs/heads/main", None, b"x"), RemoteRefused)
 
 
+def until_nobody_reads(stdout: BinaryIO) -> None:
+    """Say nothing until the client has had enough."""
+    watched = select.poll()
+    watched.register(stdout, 0)
+    watched.poll()  # for the error that the other end is closed
+
+
 def test_a_server_that_stalls_is_given_up() -> None:
     def trickling(stdout: BinaryIO, number: int) -> None:
         for _ in range(100):
@@ -125,20 +136,23 @@ def test_a_server_that_stalls_is_given_up() -> None:
 
     def half_a_frame(stdout: BinaryIO, number: int) -> None:
         stdout.write(frame(number, Kind.DATA, b"x" * 50)[:20])
-        time.sleep(1)
+        until_nobody_reads(stdout)
 
-    for script in (lambda stdout, number: time.sleep(1), trickling, half_a_frame):
-        with told(script) as store:
+    def silent(stdout: BinaryIO, number: int) -> None:
+        until_nobody_reads(stdout)
+
+    for script in (silent, trickling, half_a_frame):
+        with told(script, idle_s=STALLED_S) as store:
             refused(lambda store=store: read(store), RemoteUnreachable)
-    with told(trickling, hello=b"", idle_s=0.2) as store:
+    with told(trickling, hello=b"", idle_s=STALLED_S) as store:
         refused(lambda: read(store), RemoteUnreachable)
 
 
 def test_a_server_that_takes_nothing_is_given_up() -> None:
     def stop_reading(stdout: BinaryIO, number: int) -> None:
-        time.sleep(1)
+        until_nobody_reads(stdout)
 
-    with told(stop_reading) as store:
+    with told(stop_reading, idle_s=STALLED_S) as store:
         writer = store.create()
         writer.write(bytes(8 << 20))
         refused(lambda: store.publish([(writer, PACK)]), RemoteUnreachable)
@@ -222,7 +236,7 @@ def test_one_stalled_request_does_not_stop_the_others() -> None:
             for each in reversed(waiting):
                 stdout.write(frame(each, Kind.REPLY, packed(each)))
 
-    with told(script, idle_s=10) as store:
+    with told(script) as store:
         sizes: list[int | None] = []
         threads = [
             threading.Thread(target=lambda: sizes.append(store.size(PACK))) for _ in range(8)

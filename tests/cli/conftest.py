@@ -67,7 +67,6 @@ def process() -> Mp:
             text=True,
             capture_output=True,
             check=False,
-            timeout=60,
             **options,
         )
         assert done.returncode == expect, f"mp {arguments}: {done}"

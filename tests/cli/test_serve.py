@@ -5,12 +5,14 @@ import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -125,20 +127,35 @@ def test_a_read_only_server(committed: Path, tmp_path: Path, mp: Mp) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_it_after_what_is_under_way(committed: Path, number: signal.Signals) -> None:
     with serving() as (run, url):
-        client = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
+        client = http.client.HTTPConnection(url.removeprefix("http://"))
         client.putrequest("PUT", f"/v1/value/packs/{'a' * 64}.pack")
         client.putheader("Content-Length", "1000")
         client.endheaders(bytes(500))
-        time.sleep(0.3)
+        while not _files(committed / ".mergepipe" / "tmp"):  # it has come
+            time.sleep(0.01)
         run.send_signal(number)
-        time.sleep(0.3)
+        while _takes_connections(url):
+            time.sleep(0.01)
         client.send(bytes(500))
         with client.getresponse() as response:
             assert response.status == 409  # it was no pack, which takes all of it to say
-        assert run.wait(20) == 0
+        assert run.wait() == 0
         assert run.stderr is not None
         assert "Traceback" not in run.stderr.read()
     assert not list((committed / ".mergepipe" / "tmp").glob("*"))
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def _takes_connections(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        socket.create_connection((parts.hostname, parts.port)).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 def test_what_to_install_is_said(other: Path) -> None:

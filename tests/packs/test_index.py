@@ -283,7 +283,6 @@ def test_forked_children_read_and_write(root: Path) -> None:
         [sys.executable, "-c", FORKED, str(root), tests],
         capture_output=True,
         text=True,
-        timeout=60,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -309,7 +309,7 @@ def test_killed_while_it_fetches(tmp_path: Path) -> None:
 def fetch_in_child(root: Path, remote: ByteStore) -> None:
     with Repository.open(root, who=WHO) as repo:
         fetch(repo, "origin", remote, pack_bytes=1 << 20)
-        time.sleep(1)
+        signal.pause()
 
 
 def test_history_that_is_here_is_not_read(family: Family, here: Repository) -> None:

@@ -32,7 +32,7 @@ from .forged_models import CASES, RAW
 from .forging import BLOCK, Forge, bounded, line, noise, remote_of, send, visible
 from .remotes import Family
 
-IDLE_S = 0.4
+IDLE_S = 600.0
 QUICKLY = Retries(again=1, first_s=0.01, longest_s=0.01)
 Reply = Callable[[socket.socket], None]
 # What is asked for (`values`, `keys`, `size`, `read`, `get`, `holds`, `swap`), and what comes.

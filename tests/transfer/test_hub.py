@@ -43,7 +43,6 @@ def mp(tmp_path: Path) -> Mp:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=120,
             check=False,
         )
         assert done.returncode == expect, done

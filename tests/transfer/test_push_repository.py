@@ -144,7 +144,7 @@ def test_two_pushers_race(family: Family, there: Repository, tmp_path: Path) -> 
 
     class Gated(HoldingLine):
         def compare_and_swap(self, key: str, old: bytes | None, new: bytes | None) -> bool:
-            gate.wait(30)
+            gate.wait()
             return super().compare_and_swap(key, old, new)
 
     def run(name: str) -> None:

@@ -456,7 +456,7 @@ def test_gc_beside_pushes(repo: Repository, store: ReceivingStore, tmp_path: Pat
 
     def collect() -> None:
         with Repository.open(tmp_path / "repo", who=WHO) as other:
-            while not stop.wait(0.05):
+            while not stop.wait(0.01):
                 other.gc()
 
     collector = threading.Thread(target=collect)
@@ -480,7 +480,6 @@ def test_killed_while_it_takes_in(tmp_path: Path, rounds: int, seed: int) -> Non
     with Repository.init(tmp_path / "repo", who=WHO) as repo:
         chance = random.Random(seed)
         before: ObjectId | None = None
-        moved = 0
         for _ in range(rounds):
             forge = Forge()
             commit = forge.model(noise(20 * BLOCK), parents=[before] if before else [])
@@ -491,14 +490,12 @@ def test_killed_while_it_takes_in(tmp_path: Path, rounds: int, seed: int) -> Non
             finish(child)
             assert repo.refs.read(MAIN) in (before, commit)
             assert repo.fsck(read_data=True).ok
-            moved += repo.refs.read(MAIN) == commit
             with ReceivingStore(repo) as store:
                 deliver(store, packs)
                 if repo.refs.read(MAIN) == before:
                     assert store.compare_and_swap(MAIN, line(before), line(commit))
             before = commit
         assert repo.fsck(read_data=True).ok
-        assert moved < rounds
 
 
 def push_in_child(
@@ -507,7 +504,7 @@ def push_in_child(
     with Repository.open(root, who=WHO) as repo, ReceivingStore(repo) as store:
         deliver(store, packs)
         store.compare_and_swap(MAIN, line(before), line(commit))
-        time.sleep(1)
+        signal.pause()
 
 
 def test_a_disk_that_fails_leaves_nothing_visible(repo: Repository, store: ReceivingStore) -> None:
