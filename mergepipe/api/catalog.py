@@ -12,10 +12,10 @@ from mergepipe.objects.merging import Profile
 from mergepipe.objects.records import Snapshot
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
+from mergepipe.packs.choice import Options, stored_encodings
 from mergepipe.packs.storage import Storage
 from mergepipe.planner.planner import Revision
 from mergepipe.planner.profiles import Cited
-from mergepipe.planner.reads import Options, stored_encodings
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class RepositoryCatalog:
 
     def encodings(self, blocks: Iterable[BlockId], /) -> Options:
         """Every encoding of blocks and of what they lean on."""
-        return stored_encodings(self.storage)(blocks)
+        return stored_encodings(self.storage, blocks)
 
 
 def looks_like_path(text: str) -> bool:

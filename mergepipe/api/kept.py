@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from mergepipe.ids import BlockId, ObjectId, object_id
 from mergepipe.objects.store import ObjectStore
-from mergepipe.packs.encoding import EncodedBlock
+from mergepipe.packs.encoded_blocks import EncodedBlock
 from mergepipe.packs.storage import Storage
 
 

@@ -13,7 +13,7 @@ from mergepipe.codecs.protocol import Codec
 from mergepipe.codecs.registry import codec_named
 from mergepipe.ids import BlockId
 from mergepipe.packs.blocks import BlockReader
-from mergepipe.packs.encoding import EncodedBlock, encode_block, seal_payloads
+from mergepipe.packs.encoded_blocks import EncodedBlock, encode_block, seal_payloads
 from mergepipe.packs.storage import Storage
 from mergepipe.parallel import Scratch
 

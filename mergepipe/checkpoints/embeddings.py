@@ -22,7 +22,7 @@ from mergepipe.objects.encoding import encode
 from mergepipe.objects.grid import spans
 from mergepipe.objects.records import Tensor
 from mergepipe.packs.blocks import BlockReader
-from mergepipe.packs.encoding import EncodedBlock, encode_block
+from mergepipe.packs.encoded_blocks import EncodedBlock, encode_block
 from mergepipe.parallel import ordered_map
 
 # Made at once, of one model and of the base: what bounds the memory. A vocabulary in quite another

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from mergepipe.checkpoints.layout import Layout, Span
 from mergepipe.checkpoints.outcome import BlockOutcome
 from mergepipe.ids import BlockId, ObjectId, object_id
-from mergepipe.packs.encoding import EncodedBlock
+from mergepipe.packs.encoded_blocks import EncodedBlock
 
 
 class Fingerprint:

@@ -19,7 +19,7 @@ from mergepipe.ids import BlockId, ObjectId, block_id
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.paths import check_paths
 from mergepipe.objects.records import Blob, FileEntry, Safetensors, Snapshot, Tensor, TensorEntry
-from mergepipe.packs.encoding import EncodedBlock
+from mergepipe.packs.encoded_blocks import EncodedBlock
 from mergepipe.parallel import BufferPool, ordered_map
 from mergepipe.progress import Progress
 

@@ -21,7 +21,7 @@ from mergepipe.objects.encoding import encode
 from mergepipe.objects.grid import spans
 from mergepipe.objects.paths import check_paths
 from mergepipe.objects.records import Blob, FileEntry, Safetensors, Snapshot, Tensor, TensorEntry
-from mergepipe.packs.encoding import EncodedBlock, encode_block
+from mergepipe.packs.encoded_blocks import EncodedBlock, encode_block
 
 # What transformers asks for before it loads a file.
 _METADATA = {"format": "pt"}

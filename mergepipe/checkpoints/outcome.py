@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mergepipe.ids import BlockId
-from mergepipe.packs.encoding import EncodedBlock
+from mergepipe.packs.encoded_blocks import EncodedBlock
 
 if TYPE_CHECKING:
     from mergepipe.catalog.facts import BlockFacts

@@ -2,7 +2,7 @@
 
 `store.codec`: `raw` stores bytes as they are; `fast` takes the one codec that suits the dtype;
 `auto` compares the fast ones; `small` also those that take longer. Nothing ever expands: a block
-that its codec does not make smaller is stored raw (packs.encoding.encode_block).
+that its codec does not make smaller is stored raw (packs.encoded_blocks.encode_block).
 """
 
 from collections.abc import Sequence

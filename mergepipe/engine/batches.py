@@ -13,16 +13,14 @@ from mergepipe.engine.factors import FactorReader
 from mergepipe.engine.work import Adapted, Estimate, Factor, Group, Permit, Step, Weights, Work
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.objects.merging import Depth
-from mergepipe.packs.encodings import Encoding, Place
-from mergepipe.packs.index import Location
+from mergepipe.packs.choice import Options, stored_encodings
+from mergepipe.packs.records import Encoding, Location, Place
 from mergepipe.packs.storage import Storage
 from mergepipe.planner.reads import (
-    Options,
     StepReads,
     Wanted,
     coarse_read,
     step_reads,
-    stored_encodings,
 )
 
 BATCH_BYTES = 16 << 20
@@ -53,7 +51,7 @@ class Batcher:
         Raises MissingObject naming a block that is in no pack, or has no coarse layer any more.
         """
         wanted = {block for step in steps for block in (*step.under, *step.making.blocks())}
-        options = stored_encodings(self.storage)(wanted)
+        options = stored_encodings(self.storage, wanted)
         factors = self.factors.of(steps)
         making = _Gathering()
         part: object = None
@@ -148,7 +146,7 @@ class _Gathering:
 
     def close_group(self) -> None:
         """What is there so far is fetched, and made, before what follows."""
-        records = tuple(sorted(self.records.values(), key=lambda at: (at.pack, at.offset)))
+        records = tuple(sorted(self.records.values(), key=lambda at: at.place))
         self.groups.append(Group(tuple(self.steps), records))
         self.steps, self.records = [], {}
         self.read_bytes = self.made_bytes = 0
@@ -183,9 +181,8 @@ class _Gathering:
             self._add_record(layer)
 
     def _add_record(self, at: Location) -> None:
-        place = (at.pack, at.offset)
-        if place not in self.records:
-            self.records[place] = at
+        if at.place not in self.records:
+            self.records[at.place] = at
             self.read_bytes += at.stored_bytes
 
 

@@ -27,7 +27,7 @@ from mergepipe.ids import BlockId, block_id
 from mergepipe.methods import SAME, Coarse, Delta, Full, Term, Unit, find, merge
 from mergepipe.methods.terms import view_bytes
 from mergepipe.objects.grid import spans
-from mergepipe.packs.encoding import EncodedBlock
+from mergepipe.packs.encoded_blocks import EncodedBlock
 from mergepipe.packs.storage import Storage
 from mergepipe.values import decode
 

@@ -10,7 +10,7 @@ from mergepipe.bytestore.protocol import Buffer
 from mergepipe.codecs.registry import codec_named
 from mergepipe.dtypes import DType
 from mergepipe.ids import BlockId
-from mergepipe.packs.encoding import EncodedBlock, encode_block
+from mergepipe.packs.encoded_blocks import EncodedBlock, encode_block
 
 _DELTA_DTYPES = frozenset({"BF16", "F16", "F32"})
 

@@ -16,8 +16,9 @@ from mergepipe.engine.work import Adapted, Factor, Group, Making, Permit, Produc
 from mergepipe.errors import Corruption
 from mergepipe.ids import NO_ID, BlockId, ObjectId
 from mergepipe.packs.blocks import BlockReader
+from mergepipe.packs.choice import stored_encodings
 from mergepipe.packs.storage import Storage
-from mergepipe.planner.reads import Chain, stored_encodings, whole_reads
+from mergepipe.planner.reads import Chain, whole_reads
 from mergepipe.values import decode
 
 Floats = npt.NDArray[np.float32]
@@ -53,8 +54,9 @@ class FactorReader:
 
     def _read(self, making: Making) -> dict[Factor, bytes]:
         bases, others = _factors(making)
-        options = stored_encodings(Storage(self.storage.store, self.storage.index))(
-            block for factor in (*bases, *others) for block in factor.blocks
+        options = stored_encodings(
+            Storage(self.storage.store, self.storage.index),
+            (block for factor in (*bases, *others) for block in factor.blocks),
         )
         held: set[BlockId] = set()
         under = [whole_reads(factor.blocks, options, held) for factor in bases]

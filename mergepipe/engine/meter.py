@@ -9,8 +9,8 @@ from mergepipe.bytestore.forwarding import ForwardingStore
 from mergepipe.bytestore.protocol import Buffer, ByteStore, Expecting, expect
 from mergepipe.engine.work import Permit
 from mergepipe.ids import BlockId
-from mergepipe.packs.index import Location
 from mergepipe.packs.reader import pack_key
+from mergepipe.packs.records import Location
 from mergepipe.packs.storage import Storage
 
 
@@ -70,12 +70,8 @@ class Meter:
         for run in runs:
             for at in run:
                 _source(at, permit)
-        ends = [(run[0], run[-1]) for run in runs]
         store.expect(
-            [
-                (pack_key(first.pack), first.offset, last.offset + last.stored_bytes - first.offset)
-                for first, last in ends
-            ]
+            [(pack_key(run[0].pack), run[0].offset, run[-1].end - run[0].offset) for run in runs]
         )
 
     def read_records(self, store: ByteStore, records: Sequence[Location], permit: Permit) -> Buffer:
@@ -91,7 +87,7 @@ class Meter:
             if at.pack != first.pack or at.offset != end:
                 raise UnplannedRead(f"bytes {end} to {at.offset} of {pack_key(at.pack)}")
             lengths[_source(at, permit)] += at.stored_bytes
-            end += at.stored_bytes
+            end = at.end
         span = memoryview(bytearray(end - first.offset))
         read = store.read_into(pack_key(first.pack), first.offset, span)
         with self._lock:
@@ -105,10 +101,10 @@ def _source(at: Location, permit: Permit) -> Source:
     block = BlockId(at.id)
     if block in permit.base:
         return Source.BASE
-    if block in permit.exact or (block in permit.coarse and at.layer == 0):
+    if block in permit.exact or (block in permit.coarse and at.header.layer == 0):
         return Source.EXPERT
     raise UnplannedRead(
-        f"layer {at.layer} of block {block.hex()[:12]} is not in the plan at that depth"
+        f"layer {at.header.layer} of block {block.hex()[:12]} is not in the plan at that depth"
     )
 
 

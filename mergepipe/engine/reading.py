@@ -1,32 +1,23 @@
 """Blocks of one work in memory: fetched in few large reads, decoded once, let go of early."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from mergepipe.bytestore.protocol import Buffer, ByteStore
-from mergepipe.codecs.registry import VERBATIM, codec_tagged
 from mergepipe.engine.estimates import trits_from_layer, trits_from_weights
 from mergepipe.engine.meter import Meter, Source, metered
 from mergepipe.engine.work import Estimate, Group, Step, Weights, Work
 from mergepipe.errors import Corruption
 from mergepipe.ids import BlockId, block_id
 from mergepipe.packs.blocks import BlockReader
-from mergepipe.packs.encodings import Place
-from mergepipe.packs.format import (
-    RECORD_HEADER_BYTES,
-    RecordKind,
-    parse_record,
-    plausible_lengths,
-)
-from mergepipe.packs.index import Location
-from mergepipe.packs.reader import pack_key
+from mergepipe.packs.decoding import decode_block, memory_for
+from mergepipe.packs.records import Location, Place
+from mergepipe.packs.runs import record_in, runs
 from mergepipe.packs.storage import Storage
-
-LARGEST_READ = 16 << 20
 
 
 class BlockSource(Protocol):
@@ -65,13 +56,15 @@ class FetchedBlocks:
 
     def fetch(self, group: Group) -> None:
         """Read the group's records: neighbours together, nothing between."""
-        runs = list(_neighbours(group.records))
-        self._meter.expect(self._store, runs, self._work.permit)
-        for records in runs:
+        for at in group.records:
+            if not at.is_plausible:
+                raise Corruption(f"block {at.id.hex()}: a record of absurd length")
+        neighbours = list(runs(group.records))
+        self._meter.expect(self._store, neighbours, self._work.permit)
+        for records in neighbours:
             span = memoryview(self._meter.read_records(self._store, records, self._work.permit))
-            start = records[0].offset
             for at in records:
-                self._payloads[at.pack, at.offset] = _payload(span, at, at.offset - start)
+                self._payloads[at.place] = record_in(span, at, records[0].offset)[1]
 
     def raw(self, block: BlockId) -> Buffer:
         """A block's bytes, compared with its id. Raises Corruption, CodecError."""
@@ -88,7 +81,7 @@ class FetchedBlocks:
         if layer is None:
             raw, base = self.raw(estimate.block), self.raw(estimate.base)
             return trits_from_weights(estimate, raw, base, estimate.dtype).data
-        payload = self._payloads[layer.pack, layer.offset]
+        payload = self._payloads[layer.place]
         return trits_from_layer(estimate, payload, count).data
 
     def done(self, step: Step) -> None:
@@ -98,27 +91,16 @@ class FetchedBlocks:
             if not self._uses[block]:
                 self._raws.pop(block, None)
                 for at in self._records(block):
-                    self._payloads.pop((at.pack, at.offset), None)
+                    self._payloads.pop(at.place, None)
 
     def _decoded(self, block: BlockId) -> Buffer:
         found = self._raws.get(block)
         if found is not None:
             return found
         encoding = self._work.encodings[block]
-        base = None if encoding.base is None else self._decoded(encoding.base)
-        first = encoding.layers[0]
-        layers = [self._payloads[at.pack, at.offset] for at in encoding.layers]
-        if base is not None and len(base) != encoding.raw_length:
-            raise Corruption(f"block {block.hex()} and its base differ in length")
-        raw: Buffer
-        if (first.codec, first.version) == VERBATIM and len(layers) == 1:
-            if len(layers[0]) != encoding.raw_length:
-                raise Corruption(f"block {block.hex()}: a raw record of the wrong length")
-            raw = layers[0]
-        else:
-            out = np.empty(encoding.raw_length, np.uint8).data
-            codec_tagged(first.codec, first.version).decode_into(layers, base, out)
-            raw = out
+        base = None if encoding.base is None else memoryview(self._decoded(encoding.base))
+        layers = [self._payloads[place] for place in encoding.places]
+        raw = decode_block(encoding.header, layers, base, memory_for(None))
         self._raws[block] = raw
         return raw
 
@@ -174,34 +156,6 @@ class RepairedBlocks:
     def done(self, step: Step) -> None:
         """Keep nothing."""
         self._raws.clear()
-
-
-def _neighbours(records: Sequence[Location]) -> Iterator[list[Location]]:
-    """Runs of records that lie side by side, LARGEST_READ at most unless one alone is longer."""
-    run: list[Location] = []
-    for at in records:
-        if not plausible_lengths(RecordKind.BLOCK, at.raw_length, at.encoded_length):
-            raise Corruption(f"block {at.id.hex()}: a record of absurd length")
-        if run:
-            end = run[-1].offset + run[-1].stored_bytes
-            length = end + at.stored_bytes - run[0].offset
-            if run[-1].pack != at.pack or end != at.offset or length > LARGEST_READ:
-                yield run
-                run = []
-        run.append(at)
-    if run:
-        yield run
-
-
-def _payload(span: memoryview, at: Location, begin: int) -> memoryview:
-    """The payload of the record that begins at byte `begin` of what was read."""
-    what = pack_key(at.pack)
-    if begin + at.stored_bytes > len(span):
-        raise Corruption(f"{what} is cut short")
-    if not at.describes(parse_record(span, what, begin)):
-        raise Corruption(f"{what}: the record at {at.offset} is not the one indexed")
-    begin += RECORD_HEADER_BYTES
-    return span[begin : begin + at.encoded_length]
 
 
 def joined(source: BlockSource, weights: Weights) -> Buffer:

@@ -9,7 +9,7 @@ from mergepipe.ids import BlockId, ObjectId, object_id
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.merging import Manifest, Plan
 from mergepipe.objects.store import ObjectStore
-from mergepipe.packs.encoding import EncodedBlock
+from mergepipe.packs.encoded_blocks import EncodedBlock
 from mergepipe.progress import SILENT, Progress
 
 

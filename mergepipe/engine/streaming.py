@@ -25,7 +25,7 @@ from mergepipe.objects.encoding import encode
 from mergepipe.objects.merging import Plan
 from mergepipe.objects.records import Safetensors, Snapshot, Tensor
 from mergepipe.objects.store import ObjectStore
-from mergepipe.packs.encoding import EncodedBlock
+from mergepipe.packs.encoded_blocks import EncodedBlock
 from mergepipe.progress import Progress
 
 # Steps whose records are looked up at once: enough to make the look-up cheap, few enough that

@@ -13,8 +13,7 @@ from typing import TypeAlias
 from mergepipe.dtypes import DType
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.methods import Scalars
-from mergepipe.packs.encodings import Encoding
-from mergepipe.packs.index import Location
+from mergepipe.packs.records import Encoding, Location
 
 
 @dataclass(frozen=True, slots=True)

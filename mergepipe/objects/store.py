@@ -8,9 +8,10 @@ from mergepipe.errors import CodecError, Corruption, MissingObject
 from mergepipe.ids import ObjectId, object_id
 from mergepipe.objects.encoding import decode, encode, kind_of
 from mergepipe.objects.records import Commit, Record, Snapshot, Tensor
-from mergepipe.packs.format import RECORD_HEADER_BYTES, RecordKind, plausible_lengths
-from mergepipe.packs.index import Location, View
+from mergepipe.packs.format import RECORD_HEADER_BYTES
+from mergepipe.packs.index import View
 from mergepipe.packs.reader import pack_key, read_exactly
+from mergepipe.packs.records import Location
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.transaction import Transaction
 
@@ -82,18 +83,18 @@ class ObjectStore:
     def read(self, identity: ObjectId, at: Location) -> bytes:
         """One copy of an object, verified. Raises Corruption, FileNotFoundError."""
         what = f"object {identity.hex()} in {pack_key(at.pack)}"
-        sane = plausible_lengths(RecordKind.OBJECT, at.raw_length, at.encoded_length)
-        if not sane or at.offset > 1 << 62:
-            raise Corruption(f"{what} claims {at.raw_length} bytes at {at.offset}")
+        header = at.header
+        if not at.is_plausible:
+            raise Corruption(f"{what} claims {header.raw_length} bytes at {at.offset}")
         payload = read_exactly(
             self._storage.store,
             pack_key(at.pack),
             at.offset + RECORD_HEADER_BYTES,
-            at.encoded_length,
+            header.encoded_length,
         )
-        raw = bytearray(at.raw_length)
+        raw = bytearray(header.raw_length)
         try:
-            codec_tagged(at.codec, at.version).decode_into([payload], None, memoryview(raw))
+            codec_tagged(header.codec, header.version).decode_into([payload], None, memoryview(raw))
         except CodecError as error:
             raise CodecError(f"{what}: {error.message}", error.hint) from error
         if object_id(raw) != identity:

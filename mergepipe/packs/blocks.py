@@ -4,27 +4,17 @@ import errno
 from collections.abc import Iterable, Mapping, Sequence
 
 from mergepipe.bytestore.protocol import expect
-from mergepipe.codecs.registry import VERBATIM, codec_tagged
 from mergepipe.errors import CodecError, Corruption, MissingObject
 from mergepipe.ids import BlockId, block_id
-from mergepipe.packs.encodings import Encoding, Place, choose, encodings
-from mergepipe.packs.format import (
-    RECORD_HEADER_BYTES,
-    RecordHeader,
-    RecordKind,
-    parse_record,
-    plausible_lengths,
-    verify_payload,
-)
-from mergepipe.packs.index import Location
+from mergepipe.packs.choice import choose
+from mergepipe.packs.decoding import decode_block, memory_for
+from mergepipe.packs.format import RecordHeader, verify_payload
 from mergepipe.packs.reader import pack_key
+from mergepipe.packs.records import Encoding, Location, Place
+from mergepipe.packs.runs import record_in, runs
 from mergepipe.packs.storage import Storage
 from mergepipe.parallel import Scratch
 
-__all__ = ["BlockReader", "Encoding", "encodings"]
-
-_LARGEST_READ = 16 << 20
-_FARTHEST = 1 << 62  # past it, an offset is damage, and no file system takes it
 # gc may replace packs under a reader; more often than this within one read is no coincidence.
 _MOST_REFRESHES = 4
 
@@ -90,7 +80,7 @@ class BlockReader:
                     self._storage.rebuild()
                     continue
                 damage = damage or bad.error
-                avoid.add((bad.at.pack, bad.at.offset))
+                avoid.add(bad.at.place)
 
     def verify(self, encodings: Mapping[BlockId, Encoding]) -> None:
         """Decode blocks by exactly these encodings, over bases read as ever; compare their hashes.
@@ -128,9 +118,9 @@ class _Reading:
         self, storage: Storage, chosen: dict[BlockId, Encoding], scratch: Scratch | None
     ) -> None:
         self._storage = storage
-        self._scratch = scratch
         if scratch is not None:
             scratch.reset()
+        self._memory = memory_for(scratch)
         self._chosen = chosen
         self._records: dict[Place, tuple[RecordHeader, memoryview]] = {}
         self._raws: dict[BlockId, memoryview] = {}
@@ -157,50 +147,24 @@ class _Reading:
                     ),
                 )
 
-    def _memory(self, length: int) -> memoryview:
-        return (
-            memoryview(bytearray(length)) if self._scratch is None else self._scratch.take(length)
-        )
-
     def _fetch(self) -> None:
         """Every record that is needed, read with few large calls."""
-        locations = sorted(
-            {
-                (at.pack, at.offset): at
-                for encoding in self._chosen.values()
-                for at in encoding.layers
-            }.values(),
-            key=lambda at: (at.pack, at.offset),
-        )
-        for at in locations:
-            sane = plausible_lengths(RecordKind.BLOCK, at.raw_length, at.encoded_length)
-            if not sane or at.offset > _FARTHEST:
+        places = {at.place: at for encoding in self._chosen.values() for at in encoding.layers}
+        for at in places.values():
+            if not at.is_plausible:
                 raise _BadRecord(at, Corruption(f"block {at.id.hex()}: a record of absurd length"))
-        spans: list[tuple[Sequence[Location], int]] = []
-        first = 0
-        while first < len(locations):
-            last = first
-            start = locations[first].offset
-            end = start + locations[first].stored_bytes
-            while (
-                last + 1 < len(locations)
-                and locations[last + 1].pack == locations[first].pack
-                and locations[last + 1].offset == end
-                and end + locations[last + 1].stored_bytes - start <= _LARGEST_READ
-            ):
-                last += 1
-                end += locations[last].stored_bytes
-            spans.append((locations[first : last + 1], end - start))
-            first = last + 1
-        ranges = [(pack_key(span[0].pack), span[0].offset, length) for span, length in spans]
-        expect(self._storage.store, ranges)
-        for span, length in spans:
-            self._read_span(span, length)
+        found = list(runs(places[place] for place in sorted(places)))
+        expect(
+            self._storage.store,
+            [(pack_key(run[0].pack), run[0].offset, run[-1].end - run[0].offset) for run in found],
+        )
+        for run in found:
+            self._read_run(run)
 
-    def _read_span(self, neighbours: Sequence[Location], length: int) -> None:
-        start = neighbours[0].offset
-        key = pack_key(neighbours[0].pack)
-        span = self._memory(length)
+    def _read_run(self, run: Sequence[Location]) -> None:
+        start = run[0].offset
+        key = pack_key(run[0].pack)
+        span = self._memory(run[-1].end - start)
         try:
             count = self._storage.store.read_into(key, start, span)
         except FileNotFoundError:
@@ -213,21 +177,12 @@ class _Reading:
         except OSError as error:
             if error.errno != errno.EIO:
                 raise
-            raise _BadRecord(neighbours[0], Corruption(f"{key} cannot be read: {error}")) from error
-        for at in neighbours:
-            begin = at.offset - start
-            if begin + at.stored_bytes > count:
-                raise _BadRecord(at, Corruption(f"{key} is cut short: {start + count} bytes"))
+            raise _BadRecord(run[0], Corruption(f"{key} cannot be read: {error}")) from error
+        for at in run:
             try:
-                header = parse_record(span, key, begin)
+                self._records[at.place] = record_in(span[:count], at, start)
             except Corruption as error:
                 raise _BadRecord(at, error) from error
-            if not at.describes(header):
-                raise _BadRecord(
-                    at, Corruption(f"{key}: the record at {at.offset} is not the one indexed")
-                )
-            begin += RECORD_HEADER_BYTES
-            self._records[at.pack, at.offset] = (header, span[begin : begin + at.encoded_length])
 
     def _raw(self, block: BlockId) -> memoryview:
         """The decoded bytes of a block, its bases first; none of them verified yet."""
@@ -244,27 +199,14 @@ class _Reading:
 
     def _decode(self, block: BlockId, base: memoryview | None) -> memoryview:
         encoding = self._chosen[block]
-        first = encoding.layers[0]
-        if base is not None and len(base) != encoding.raw_length:
-            raise _BadRecord(
-                first, Corruption(f"block {block.hex()} and its base differ in length")
-            )
-        layers = [self._records[at.pack, at.offset][1] for at in encoding.layers]
-        if (first.codec, first.version) == VERBATIM:
-            if len(layers) != 1 or len(layers[0]) != encoding.raw_length:
-                raise _BadRecord(
-                    first, Corruption(f"block {block.hex()}: a raw record of the wrong length")
-                )
-            return layers[0]
-        out = self._memory(encoding.raw_length)
+        layers = [self._records[place][1] for place in encoding.places]
         try:
-            codec_tagged(first.codec, first.version).decode_into(layers, base, out)
+            return decode_block(encoding.header, layers, base, self._memory)
         except CodecError as error:
             guilty, _ = self._damaged_record(block)
-            raise _BadRecord(
-                guilty or first, CodecError(f"block {block.hex()}: {error.message}", error.hint)
-            ) from error
-        return out
+            raise _BadRecord(guilty or encoding.layers[0], error) from error
+        except Corruption as error:
+            raise _BadRecord(encoding.layers[0], error) from error
 
     def _blame(self, block: BlockId) -> _BadRecord:
         """What to avoid after a block came out wrong: of its chain, the record that is damaged."""
@@ -289,7 +231,7 @@ class _Reading:
         link: BlockId | None = block
         while link is not None and link in self._chosen:
             for at in self._chosen[link].layers:
-                header, payload = self._records[at.pack, at.offset]
+                header, payload = self._records[at.place]
                 try:
                     verify_payload(header, payload, pack_key(at.pack))
                 except Corruption:

@@ -4,8 +4,9 @@ Shared by reader and writer, so that the layout stands in one place.
 """
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import NamedTuple
 
 from mergepipe.errors import Corruption, NewerFormat
 from mergepipe.ids import NO_ID, Buffer, PackId, digest
@@ -49,9 +50,24 @@ class RecordKind(IntEnum):
     OBJECT = 1
 
 
+class EncodingKey(NamedTuple):
+    """What the records of one encoding of a block, one for each layer, have in common."""
+
+    kind: RecordKind
+    id: bytes
+    base: bytes
+    codec: int
+    version: int
+    layers: int
+    raw_length: int
+
+
 @dataclass(frozen=True, slots=True)
 class RecordHeader:
-    """All that a record says about its payload. Lengths in bytes; `base` is NO_ID for none."""
+    """All that a record says about its payload. Lengths in bytes; `base` is NO_ID for none.
+
+    Two are equal whether or not their checksums are known: an index keeps none.
+    """
 
     kind: RecordKind
     codec: int
@@ -62,7 +78,25 @@ class RecordHeader:
     encoded_length: int
     id: bytes
     base: bytes
-    checksum: bytes = b""
+    checksum: bytes = field(default=b"", compare=False)
+
+    @property
+    def encoding(self) -> EncodingKey:
+        """The encoding that the record is a layer of."""
+        return EncodingKey(
+            self.kind,
+            self.id,
+            self.base,
+            self.codec,
+            self.version,
+            self.layers,
+            self.raw_length,
+        )
+
+    @property
+    def is_last_layer(self) -> bool:
+        """Whether it makes its block whole: what comes before is read alone, too."""
+        return self.layer + 1 == self.layers
 
     @property
     def stored_bytes(self) -> int:

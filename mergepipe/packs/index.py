@@ -14,7 +14,8 @@ import lmdb
 
 from mergepipe.ids import ID_BYTES, NO_ID, BlockId, ObjectId, PackId
 from mergepipe.packs.environment import Environment, IndexDamaged
-from mergepipe.packs.format import RECORD_HEADER_BYTES, Content, RecordHeader, RecordKind
+from mergepipe.packs.format import Content, RecordHeader, RecordKind, object_header
+from mergepipe.packs.records import Location
 
 _BLOCK_KEY_BYTES = 2 * ID_BYTES + 3
 _BLOCK = struct.Struct("<IQQQB")
@@ -23,47 +24,6 @@ _PACK = struct.Struct("<32sQI")
 _NUMBER = struct.Struct(">I")
 _NEXT_NUMBER = b"next pack"
 _DEEPEST_CHAIN = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Location:
-    """One record in one pack. Offsets and lengths in bytes; `base` is NO_ID for none."""
-
-    pack: PackId
-    offset: int
-    codec: int
-    version: int
-    layer: int
-    layers: int
-    raw_length: int
-    encoded_length: int
-    base: bytes
-    id: bytes
-
-    @property
-    def stored_bytes(self) -> int:
-        """Length of the whole record: what reading it costs."""
-        return RECORD_HEADER_BYTES + self.encoded_length
-
-    def describes(self, header: RecordHeader) -> bool:
-        """Whether `header`, found at this place, is the record the index means."""
-        return self.id == header.id and (
-            self.base,
-            self.codec,
-            self.version,
-            self.layer,
-            self.layers,
-            self.raw_length,
-            self.encoded_length,
-        ) == (
-            header.base,
-            header.codec,
-            header.version,
-            header.layer,
-            header.layers,
-            header.raw_length,
-            header.encoded_length,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,22 +139,15 @@ class View:
             raise IndexDamaged(self._environment.path, "a key of the wrong length")
         codec, version, layer = key[2 * ID_BYTES :]
         base = key[ID_BYTES : 2 * ID_BYTES]
-        return Location(
-            self._pack(number),
-            offset,
-            codec,
-            version,
-            layer,
-            layers,
-            raw,
-            encoded,
-            base,
-            key[:ID_BYTES],
+        header = RecordHeader(
+            RecordKind.BLOCK, codec, version, layer, layers, raw, encoded, key[:ID_BYTES], base
         )
+        return Location(header, self._pack(number), offset)
 
     def _object_location(self, key: bytes, value: bytes) -> Location:
         number, offset, encoded, raw, codec, version = self._unpack(_OBJECT, value)
-        return Location(self._pack(number), offset, codec, version, 0, 1, raw, encoded, NO_ID, key)
+        header = object_header(key, codec, version, raw, encoded)
+        return Location(header, self._pack(number), offset)
 
     def _pack(self, number: int) -> PackId:
         known = self._environment.numbers.get(number)

@@ -17,17 +17,23 @@ from mergepipe.bytestore.untrusted import open_plain, open_to_change, plain_stat
 from mergepipe.ids import PackId
 from mergepipe.packs.far_side import FarSide
 from mergepipe.packs.format import RECORD_HEADER_BYTES, Content
-from mergepipe.packs.index import Location
-from mergepipe.packs.promised import PROMISED, PromisedPack, Record, neighbours, promised_key
+from mergepipe.packs.promised import (
+    PROMISED,
+    PromisedPack,
+    PromisedRecord,
+    neighbours,
+    promised_key,
+)
 from mergepipe.packs.promises import promise
 from mergepipe.packs.reader import PREFIX, pack_key, parse_pack_key, parse_pack_name
+from mergepipe.packs.records import Location
 from mergepipe.packs.writer import PackWriter
 
 # A pack may become whole, or be replaced by the other side, while it is read; not for ever.
 _MOST_MOVES = 4
 _BLOCK_BYTES = 512  # what st_blocks counts, whatever the file system's own blocks are
 
-_Run = list[tuple[Record, memoryview]]
+_Run = list[tuple[PromisedRecord, memoryview]]
 
 
 class LazyByteStore(LocalByteStore):
@@ -42,7 +48,7 @@ class LazyByteStore(LocalByteStore):
         self._far = FarSide(connect, remote)
         self._packs: dict[PackId, PromisedPack] = {}
         self._received = 0
-        self._coming: set[Record] = set()
+        self._coming: set[PromisedRecord] = set()
         self._arrivals = threading.Condition()
         self._relisting = threading.RLock()
 
@@ -114,13 +120,13 @@ class LazyByteStore(LocalByteStore):
 
         Side by side: else who reads one after the other waits for each. Raises RemoteUnreachable.
         """
-        missing: dict[Record, None] = {}
+        missing: dict[PromisedRecord, None] = {}
         for key, offset, length in ranges:
             if super().size(key) is not None or (pack := self._promised(key)) is None:
                 continue
             for record in pack.records(offset, length):
                 if not pack.is_here(record) and not self._begins(pack, record):
-                    missing[pack, record] = None
+                    missing[PromisedRecord(pack, record)] = None
         # What went away meanwhile is noticed, and looked for, by whoever reads it.
         with contextlib.suppress(FileNotFoundError):
             self._bring(missing)
@@ -200,7 +206,7 @@ class LazyByteStore(LocalByteStore):
             self._packs.pop(pack.id, None)
             raise _Moved from None
         missing = [
-            (pack, record)
+            PromisedRecord(pack, record)
             for record in pack.records(offset, count)
             if record not in known and not self._came(pack, record, offset, out[:count])
         ]
@@ -243,18 +249,16 @@ class LazyByteStore(LocalByteStore):
     # Fetching
 
     def _bring(
-        self, records: Iterable[Record], *, wanted: bool = False
-    ) -> dict[Record, memoryview]:
+        self, records: Iterable[PromisedRecord], *, wanted: bool = False
+    ) -> dict[PromisedRecord, memoryview]:
         """Fetch records, each once however many threads want it; returns them if `wanted`."""
-        found: dict[Record, memoryview] = {}
+        found: dict[PromisedRecord, memoryview] = {}
         todo = list(records)
         while todo:
             with self._arrivals:
                 # Another thread may have brought it since it was missed.
                 others = [
-                    (pack, record)
-                    for pack, record in todo
-                    if (pack, record) in self._coming or pack.is_here(record)
+                    one for one in todo if one in self._coming or one.promise.is_here(one.number)
                 ]
                 mine = [one for one in todo if one not in others]
                 self._coming.update(mine)
@@ -276,7 +280,9 @@ class LazyByteStore(LocalByteStore):
                     found[one] = came
         return found
 
-    def _fetch(self, records: Sequence[Record]) -> Iterator[tuple[Record, memoryview]]:
+    def _fetch(
+        self, records: Sequence[PromisedRecord]
+    ) -> Iterator[tuple[PromisedRecord, memoryview]]:
         runs = list(neighbours(records))
         if len(runs) < 2:
             fetched: Iterable[_Run] = map(self._fetch_run, runs)
@@ -287,7 +293,7 @@ class LazyByteStore(LocalByteStore):
         for pack in {pack.id: pack for pack, _ in records}.values():
             self._move_if_complete(pack)
 
-    def _fetch_run(self, run: Sequence[Record]) -> _Run:
+    def _fetch_run(self, run: Sequence[PromisedRecord]) -> _Run:
         """Neighbouring records in one exchange; those whose checksums hold are kept."""
         pack, first = run[0]
         start, end = pack.start(first), pack.start(run[-1][1] + 1)
@@ -297,7 +303,7 @@ class LazyByteStore(LocalByteStore):
         good: list[int] = []
         for _, record in run:
             begin, stop = pack.start(record) - start, pack.start(record + 1) - start
-            found.append(((pack, record), data[begin:stop]))
+            found.append((PromisedRecord(pack, record), data[begin:stop]))
             if stop <= count and pack.is_whole(record, data[begin:stop]):
                 good.append(record)
         whole = len(good) == len(run)

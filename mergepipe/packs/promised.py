@@ -7,9 +7,8 @@ if its checksum holds, so there is no list of them that could be wrong.
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import Corruption
@@ -22,7 +21,13 @@ from mergepipe.packs.format import (
     RecordHeader,
     parse_record,
 )
-from mergepipe.packs.reader import pack_key, read_exactly, read_footer
+from mergepipe.packs.reader import (
+    check_frame,
+    pack_key,
+    read_content,
+    read_footer_bytes,
+)
+from mergepipe.packs.runs import runs
 
 PROMISED = "promised/"
 # Neighbours are fetched together up to this: enough to hide a round trip, and more than one such
@@ -59,13 +64,13 @@ class PromisedPack:
         if size is None:
             raise FileNotFoundError(key)
         try:
-            _, records = read_footer(store, pack, key)
+            content = read_content(store, key)
+            footer = read_footer_bytes(store, pack, key)
+            records = check_frame(content, footer, size, key)
         except Corruption:
             return cls(pack, size, b"", array("Q", [0]))
-        length = FOOTER_ENTRY_BYTES * len(records)
-        footer = bytes(read_exactly(store, key, size - TRAILER_BYTES - length, length))
         starts = array("Q", [offset for _, offset in records])
-        starts.append(size - TRAILER_BYTES - length)
+        starts.append(size - TRAILER_BYTES - len(footer))
         return cls(pack, size, footer, starts)
 
     @property
@@ -110,19 +115,28 @@ class PromisedPack:
         return sealed == data[:RECORD_HEADER_BYTES]
 
 
-Record: TypeAlias = tuple[PromisedPack, int]
-"""A record, by its pack and its number there."""
+class PromisedRecord(NamedTuple):
+    """A record of a promised pack, by its number there."""
+
+    promise: PromisedPack
+    number: int
+
+    @property
+    def pack(self) -> PackId:
+        """The pack."""
+        return self.promise.id
+
+    @property
+    def offset(self) -> int:
+        """Where it begins."""
+        return self.promise.start(self.number)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Its length."""
+        return self.promise.start(self.number + 1) - self.offset
 
 
-def neighbours(records: Sequence[Record]) -> Iterator[list[Record]]:
-    """Records that lie side by side, in pack order, no run much longer than 4 MiB."""
-    ordered = sorted(records, key=lambda one: (one[0].id, one[1]))
-    run: list[Record] = ordered[:1]
-    for (before, last), (pack, record) in pairwise(ordered):
-        beside = before is pack and last + 1 == record
-        if not beside or pack.start(record + 1) - pack.start(run[0][1]) > _RUN_BYTES:
-            yield run
-            run = []
-        run.append((pack, record))
-    if run:
-        yield run
+def neighbours(records: Iterable[PromisedRecord]) -> Iterator[list[PromisedRecord]]:
+    """Records that lie side by side, in pack order, no run longer than 4 MiB but of one record."""
+    return runs(sorted(records, key=lambda one: (one.pack, one.number)), _RUN_BYTES)

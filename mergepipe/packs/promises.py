@@ -8,25 +8,28 @@ from functools import partial
 
 from mergepipe.bytestore.local import LocalByteStore, LocalWriter, raise_if_full
 from mergepipe.bytestore.protocol import ByteStore
-from mergepipe.errors import Corruption, RemoteRefused
+from mergepipe.errors import RemoteRefused
 from mergepipe.ids import PackId
 from mergepipe.packs.format import (
     PACK_HEADER_BYTES,
     TRAILER_BYTES,
     Content,
-    parse_pack_header,
-    parse_trailer,
+    pack_header,
+    trailer,
 )
 from mergepipe.packs.promised import promised_key
-from mergepipe.packs.reader import pack_ids, pack_key, read_exactly, read_footer
+from mergepipe.packs.reader import (
+    check_frame,
+    pack_ids,
+    pack_key,
+    read_content,
+    read_footer_bytes,
+)
 from mergepipe.parallel import ordered_map
 
 MOST_PACKS = 200_000
 # Packs are written at 256 MiB or so, whatever came last on top.
 LARGEST_PACK_BYTES = 1 << 30
-_LARGEST_FOOTER_BYTES = 64 << 20
-# The end of a pack that is read at first: the footer of some 480 records fits.
-_TAIL_BYTES = 64 << 10
 _READERS = 8
 _PUBLISHED_AT_ONCE = 64
 
@@ -35,8 +38,7 @@ _PUBLISHED_AT_ONCE = 64
 class _Frame:
     pack: PackId
     size: int
-    header: bytes
-    tail: bytes
+    footer: bytes
 
 
 def promise(
@@ -74,20 +76,13 @@ def _frame(remote: ByteStore, pack: PackId) -> _Frame | None:
     if not PACK_HEADER_BYTES + TRAILER_BYTES <= size <= LARGEST_PACK_BYTES:
         raise RemoteRefused(f"{key} of the remote has {size} bytes")
     try:
-        header = bytes(read_exactly(remote, key, 0, PACK_HEADER_BYTES))
-        if parse_pack_header(header, key) is not Content.BLOCKS:
+        if read_content(remote, key) is not Content.BLOCKS:
             return None
-        tail = bytes(read_exactly(remote, key, max(0, size - _TAIL_BYTES), min(size, _TAIL_BYTES)))
-        length, _ = parse_trailer(tail[-TRAILER_BYTES:], key)
-        length += TRAILER_BYTES
-        if length > min(size - PACK_HEADER_BYTES, _LARGEST_FOOTER_BYTES):
-            raise Corruption(f"{key} of the remote: its footer is longer than it can be")
-        if length > len(tail):
-            rest = read_exactly(remote, key, size - length, length - len(tail))
-            tail = bytes(rest) + tail
-        return _Frame(pack, size, header, tail[-length:])
+        footer = read_footer_bytes(remote, pack, key, far=True)
     except FileNotFoundError:
         return None
+    check_frame(Content.BLOCKS, footer, size, key)
+    return _Frame(pack, size, footer)
 
 
 def _promise_all(store: LocalByteStore, frames: Iterable[_Frame]) -> None:
@@ -97,10 +92,9 @@ def _promise_all(store: LocalByteStore, frames: Iterable[_Frame]) -> None:
         for frame in frames:
             value = store.create()
             values.append((value, promised_key(frame.pack)))
-            value.write(frame.header)
+            value.write(pack_header(Content.BLOCKS))
             _put_at_end(value, frame)
             value.sync()
-            _check_frame(store, value, frame)
         store.publish(values)
     except BaseException:
         for value, _ in values:
@@ -112,7 +106,8 @@ def _put_at_end(value: LocalWriter, frame: _Frame) -> None:
     descriptor = os.open(value.path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.ftruncate(descriptor, frame.size)
-        view, at = memoryview(frame.tail), frame.size - len(frame.tail)
+        view = memoryview(frame.footer + trailer(frame.footer))
+        at = frame.size - len(view)
         while view:
             written = os.pwrite(descriptor, view, at)
             view, at = view[written:], at + written
@@ -121,13 +116,6 @@ def _put_at_end(value: LocalWriter, frame: _Frame) -> None:
         raise
     finally:
         os.close(descriptor)
-
-
-def _check_frame(store: LocalByteStore, value: LocalWriter, frame: _Frame) -> None:
-    """Compare a frame with the pack's name. Raises Corruption."""
-    # An unpublished file, read by the code that reads packs.
-    with LocalByteStore(value.path.parent) as folder:
-        read_footer(folder, frame.pack, value.path.name)
 
 
 def _batches(frames: Iterator[_Frame]) -> Iterator[list[_Frame]]:

@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from blake3 import blake3
 
 from mergepipe.bytestore.protocol import ByteStore
-from mergepipe.errors import Corruption, NewerFormat
+from mergepipe.errors import Corruption, NewerFormat, RemoteRefused
 from mergepipe.ids import PackId, digest
 from mergepipe.packs import format as pack_format
 from mergepipe.packs.format import (
-    FOOTER_ENTRY_BYTES,
     PACK_HEADER_BYTES,
     RECORD_HEADER_BYTES,
     RECORD_MAGIC,
@@ -23,6 +22,9 @@ PREFIX = "packs/"
 SUFFIX = ".pack"
 _HEX = frozenset("0123456789abcdef")
 _CHUNK_BYTES = 1 << 20
+# The end of a far pack that is read at first: the footer of some 480 records fits.
+_FAR_TAIL_BYTES = 64 << 10
+_LARGEST_FAR_FOOTER_BYTES = 64 << 20
 _RECORD_KIND = {Content.BLOCKS: RecordKind.BLOCK, Content.OBJECTS: RecordKind.OBJECT}
 
 
@@ -71,21 +73,65 @@ def read_footer(
     FileNotFoundError if there is no such pack.
     """
     key = key or pack_key(pack)
+    try:
+        content = read_content(store, key)
+    except NewerFormat as newer:
+        # Nothing vouches for the version. A footer of ours, of this very name, shows that it is
+        # the header that is damaged, and not we who are too old.
+        try:
+            read_footer_bytes(store, pack, key)
+        except Corruption:
+            raise newer from None
+        raise Corruption(f"{key}: its header is damaged") from newer
+    footer = read_footer_bytes(store, pack, key)
+    return content, check_frame(content, footer, store.size(key) or 0, key)
+
+
+def read_content(store: ByteStore, key: str) -> Content:
+    """What a pack says that it holds. Raises Corruption, NewerFormat, FileNotFoundError."""
     size = store.size(key)
     if size is None:
         raise FileNotFoundError(key)
     if size < PACK_HEADER_BYTES + TRAILER_BYTES:
         raise Corruption(f"{key} is cut short: {size} bytes")
-    header = read_exactly(store, key, 0, PACK_HEADER_BYTES)
-    try:
-        content = pack_format.parse_pack_header(header, key)
-    except NewerFormat as newer:
-        # Nothing vouches for the version. A footer of ours, of this very name, shows that it is
-        # the header that is damaged, and not we who are too old.
-        if _has_footer_of(store, pack, key, size):
-            raise Corruption(f"{key}: its header is damaged") from newer
-        raise
-    records = _footer_records(store, pack, key, size)
+    return pack_format.parse_pack_header(read_exactly(store, key, 0, PACK_HEADER_BYTES), key)
+
+
+def read_footer_bytes(store: ByteStore, pack: PackId, key: str = "", *, far: bool = False) -> bytes:
+    """A pack's footer; its hash is the pack's name, and every line of it makes sense.
+
+    `far`: the store is another machine's. A short footer then takes one exchange, and an absurd
+    one is refused. Raises Corruption, FileNotFoundError, RemoteRefused.
+    """
+    key = key or pack_key(pack)
+    size = store.size(key)
+    if size is None:
+        raise FileNotFoundError(key)
+    if size < PACK_HEADER_BYTES + TRAILER_BYTES:
+        raise Corruption(f"{key} is cut short: {size} bytes")
+    # Near, no more than is needed: what lies before it may be records that are not here yet.
+    tail_bytes = min(size, _FAR_TAIL_BYTES if far else TRAILER_BYTES)
+    tail = bytes(read_exactly(store, key, size - tail_bytes, tail_bytes))
+    length, identity = pack_format.parse_trailer(tail[-TRAILER_BYTES:], key)
+    if length > size - PACK_HEADER_BYTES - TRAILER_BYTES:
+        raise Corruption(f"{key}: its footer is longer than the file")
+    if far and length > _LARGEST_FAR_FOOTER_BYTES:
+        raise RemoteRefused(f"{key} of the remote has a footer of {length} bytes")
+    footer = tail[-TRAILER_BYTES - length : -TRAILER_BYTES] if length else b""
+    if len(footer) < length:
+        begin = size - TRAILER_BYTES - length
+        footer = bytes(read_exactly(store, key, begin, length - len(footer))) + footer
+    if digest(footer) != identity or identity != pack:
+        raise Corruption(f"{key}: its footer does not match its name")
+    pack_format.parse_footer(footer, key)
+    return footer
+
+
+def check_frame(
+    content: Content, footer: bytes, size: int, key: str
+) -> list[tuple[RecordHeader, int]]:
+    """The records that a footer lists, which fill a pack of this size. Raises Corruption."""
+    records = pack_format.parse_footer(footer, key)
     end = PACK_HEADER_BYTES
     for record, offset in records:
         if offset != end:
@@ -94,32 +140,9 @@ def read_footer(
         if record.kind is not _RECORD_KIND[content]:
             raise Corruption(f"{key}: its header says {content.name.lower()}, its records do not")
         end += record.stored_bytes
-    if end != size - TRAILER_BYTES - len(records) * FOOTER_ENTRY_BYTES:
+    if end != size - TRAILER_BYTES - len(footer):
         raise Corruption(f"{key}: its records do not end where its footer begins")
-    return content, records
-
-
-def _has_footer_of(store: ByteStore, pack: PackId, key: str, size: int) -> bool:
-    try:
-        _footer_records(store, pack, key, size)
-    except Corruption:
-        return False
-    return True
-
-
-def _footer_records(
-    store: ByteStore, pack: PackId, key: str, size: int
-) -> list[tuple[RecordHeader, int]]:
-    """The records of a footer that is what the pack's name says. Raises Corruption."""
-    length, identity = pack_format.parse_trailer(
-        read_exactly(store, key, size - TRAILER_BYTES, TRAILER_BYTES), key
-    )
-    if length > size - PACK_HEADER_BYTES - TRAILER_BYTES:
-        raise Corruption(f"{key}: its footer is longer than the file")
-    footer = read_exactly(store, key, size - TRAILER_BYTES - length, length)
-    if digest(footer) != identity or identity != pack:
-        raise Corruption(f"{key}: its footer does not match its name")
-    return pack_format.parse_footer(footer, key)
+    return records
 
 
 def salvage_records(store: ByteStore, pack: PackId) -> Iterator[tuple[RecordHeader, int]]:

@@ -10,8 +10,9 @@ from mergepipe.errors import Corruption
 from mergepipe.ids import PackId
 from mergepipe.packs.environment import IndexDamaged
 from mergepipe.packs.format import Content, RecordKind
-from mergepipe.packs.index import Index, Location, PackEntry, View
+from mergepipe.packs.index import Index, PackEntry, View
 from mergepipe.packs.reader import pack_ids, pack_key, read_footer, salvage_records
+from mergepipe.packs.records import Location
 
 Answer = TypeVar("Answer")
 
@@ -126,7 +127,7 @@ class Storage:
             return False
         except Corruption:
             return True
-        return any(offset == at.offset and at.describes(header) for header, offset in records)
+        return (at.header, at.offset) in records
 
     def _entry(self, pack: PackId) -> PackEntry | None:
         """What to index of a pack; of a damaged one, the records that are whole."""

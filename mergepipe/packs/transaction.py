@@ -8,7 +8,7 @@ from typing import Self
 
 from mergepipe.bytestore.protocol import ByteWriter
 from mergepipe.ids import BlockId, ObjectId, PackId, object_id
-from mergepipe.packs.encoding import EncodedBlock, encode_object
+from mergepipe.packs.encoded_blocks import EncodedBlock, encode_object
 from mergepipe.packs.format import Content
 from mergepipe.packs.index import PackEntry
 from mergepipe.packs.reader import pack_key
@@ -66,7 +66,7 @@ class Transaction:
         if block.id in self._blocks:
             return False
         for record in block.records:
-            lane = Lane.COARSE if record.header.layer + 1 < record.header.layers else Lane.WHOLE
+            lane = Lane.WHOLE if record.header.is_last_layer else Lane.COARSE
             self._writer(lane).add_sealed(record.header, record.sealed, record.payload)
             self._close_if_full(lane)
         self._blocks.add(block.id)

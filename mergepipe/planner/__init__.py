@@ -18,7 +18,6 @@ from mergepipe.planner.explain import Explanation, costs_of, explain
 from mergepipe.planner.inputs import Tensors, expand
 from mergepipe.planner.lines import Line, LineInput, Made, Merge
 from mergepipe.planner.planner import Catalog, Planner, Revision
-from mergepipe.planner.reads import stored_encodings
 from mergepipe.planner.recipe import Expert, Model, PerTensor, Recipe
 from mergepipe.planner.resolution import Measure, Measured
 from mergepipe.planner.table import CostTable, ExpertCost, TensorCost
@@ -48,5 +47,4 @@ __all__ = [
     "costs_of",
     "expand",
     "explain",
-    "stored_encodings",
 ]

@@ -12,13 +12,13 @@ import numpy.typing as npt
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.objects.merging import Depth, LinePlan, LowRank
 from mergepipe.objects.records import Tensor
+from mergepipe.packs.choice import Options
+from mergepipe.packs.records import Place
 from mergepipe.planner.equality import equal_blocks, stored_base
 from mergepipe.planner.inputs import Tensors
 from mergepipe.planner.reads import (
     Chain,
     EncodingSource,
-    Options,
-    Place,
     base_reads,
     coarse_read,
     exact_read,

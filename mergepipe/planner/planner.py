@@ -11,6 +11,7 @@ from mergepipe.methods import registry
 from mergepipe.names import quoted
 from mergepipe.objects.merging import TermKind
 from mergepipe.objects.records import Snapshot
+from mergepipe.packs.choice import Options
 from mergepipe.planner.budget import Budget
 from mergepipe.planner.build import PlannedMerge, build_plan
 from mergepipe.planner.checking import check_merge
@@ -18,7 +19,6 @@ from mergepipe.planner.inputs import ObjectSource, Tensors, expand
 from mergepipe.planner.lines import Merge
 from mergepipe.planner.prepared import prepare
 from mergepipe.planner.profiles import Cited, Pair, profiled_pairs
-from mergepipe.planner.reads import Options
 from mergepipe.planner.recipe import Expert, Model, Recipe, Setting
 from mergepipe.planner.resolution import Measure
 from mergepipe.sizes import MIB
@@ -58,7 +58,7 @@ class Catalog(Protocol):
         ...
 
     def encodings(self, blocks: Iterable[BlockId], /) -> Options:
-        """Every encoding of blocks and of what they lean on (`reads.stored_encodings`)."""
+        """Every encoding of blocks and of what they lean on (`packs.choice.stored_encodings`)."""
         ...
 
     def read_file(self, snapshot: Snapshot, path: str, /) -> bytes | None:

@@ -6,22 +6,18 @@ coarsely by layer 0 of an encoding that leans on the base's block. A record that
 is read once in a step, and counts for the first of them.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from mergepipe.errors import Corruption, MissingObject
-from mergepipe.ids import NO_ID, BlockId, PackId
+from mergepipe.errors import MissingObject
+from mergepipe.ids import BlockId
 from mergepipe.objects.merging import Depth
-from mergepipe.packs.encodings import DEEPEST_CHAIN, Encoding, encodings
-from mergepipe.packs.index import Location
-from mergepipe.packs.storage import Storage
+from mergepipe.packs.choice import Options, cheapest, unreadable_block
+from mergepipe.packs.records import Encoding, Location, Place
 
-# Every complete encoding of each block.
-Options: TypeAlias = Mapping[BlockId, Sequence[Encoding]]
-# Finds the encodings of blocks and of all blocks they may lean on.
 EncodingSource: TypeAlias = Callable[[Iterable[BlockId]], Options]
-Place: TypeAlias = tuple[PackId, int]
+"""Finds the encodings of blocks and of all blocks they may lean on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +54,7 @@ class StepReads:
 
     def base_records(self) -> dict[Place, Location]:
         """The base's records, each once."""
-        return {(at.pack, at.offset): at for chain in self.base for at in chain.records}
+        return {at.place: at for chain in self.base for at in chain.records}
 
     def expert_records(self) -> dict[Place, Location]:
         """The experts' records, each once, without those that the base needs too."""
@@ -68,53 +64,8 @@ class StepReads:
             for chains in self.experts
             for chain in chains
             for at in chain.records
-            if (place := (at.pack, at.offset)) not in known
+            if (place := at.place) not in known
         }
-
-
-def stored_encodings(storage: Storage) -> EncodingSource:
-    """The source that looks into a store's index, each call in one read transaction."""
-
-    def find(blocks: Iterable[BlockId]) -> Options:
-        wanted = sorted(set(blocks))  # neighbours in the index are found faster
-        found = storage.ask(lambda view: _closure(wanted, view.block))
-        if any(not ways for ways in found.values()) and storage.refresh():
-            # "Not there" is confirmed against the packs before it is believed.
-            found = storage.ask(lambda view: _closure(wanted, view.block))
-        return found
-
-    return find
-
-
-def _closure(
-    wanted: Sequence[BlockId], look_up: Callable[[BlockId], Iterable[Location]]
-) -> dict[BlockId, list[Encoding]]:
-    found: dict[BlockId, list[Encoding]] = {}
-    todo = wanted
-    for _ in range(DEEPEST_CHAIN + 1):
-        bases: set[BlockId] = set()
-        for block in todo:
-            ways = found[block] = _ways(list(look_up(block)))
-            bases.update(way.base for way in ways if way.base is not None)
-        todo = sorted(bases - found.keys())
-        if not todo:
-            break
-    return found
-
-
-def _ways(locations: list[Location]) -> list[Encoding]:
-    """As `encodings`, sooner done where a block is stored in one way, as nearly all are."""
-    if locations and len(locations) == locations[0].layers:
-        first = locations[0]
-        one = (first.base, first.codec, first.version)
-        if all(
-            at.layer == layer and (at.base, at.codec, at.version) == one
-            for layer, at in enumerate(locations)
-        ):
-            return [
-                Encoding(BlockId(first.base) if first.base != NO_ID else None, tuple(locations))
-            ]
-    return encodings(locations)
 
 
 def only_way(block: BlockId, options: Options, in_hand: Collection[BlockId]) -> Encoding | None:
@@ -128,54 +79,22 @@ def only_way(block: BlockId, options: Options, in_hand: Collection[BlockId]) -> 
 def exact_read(block: BlockId, options: Options, in_hand: Collection[BlockId] = ()) -> Chain:
     """How to read a block wholly by the fewest bytes; nothing for one that is in hand.
 
-    Ties go to the shorter chain, then to the smaller codec tag and base id. Raises MissingObject.
+    Raises MissingObject.
     """
-    links = _cheapest(block, options, in_hand, ())
-    if links is None:
-        raise _unreadable(block, options)
-    return Chain(block, Depth.EXACT, links)
-
-
-_Links: TypeAlias = tuple[tuple[BlockId, Encoding], ...]
-
-
-def _cheapest(
-    block: BlockId, options: Options, in_hand: Collection[BlockId], above: tuple[BlockId, ...]
-) -> _Links | None:
     if block in in_hand:
-        return ()
+        return Chain(block, Depth.EXACT, ())
     only = only_way(block, options, in_hand)
     if only is not None:
-        return ((block, only),)  # nearly always
-    ways = options.get(block, ())
-    if len(above) > DEEPEST_CHAIN:
-        return None
-    best: tuple[tuple[int, int, int, int, bytes], _Links] | None = None
-    for way in ways:
-        rest = _below(way, block, options, in_hand, above)
-        if rest is None:
-            continue
-        total = way.stored_bytes + sum(link.stored_bytes for _, link in rest)
-        first = way.layers[0]
-        rank = (total, len(rest), first.codec, first.version, way.base or b"")
-        if best is None or rank < best[0]:
-            best = (rank, ((block, way), *rest))
-    return None if best is None else best[1]
-
-
-def _below(
-    way: Encoding,
-    block: BlockId,
-    options: Options,
-    in_hand: Collection[BlockId],
-    above: tuple[BlockId, ...],
-) -> _Links | None:
-    """What an encoding leans on; None if that cannot be read or leads back here."""
-    if way.base is None:
-        return ()
-    if way.base in above:
-        return None
-    return _cheapest(way.base, options, in_hand, (*above, block))
+        return Chain(block, Depth.EXACT, ((block, only),))  # nearly always
+    best = cheapest([block], options, in_hand)
+    links: list[tuple[BlockId, Encoding]] = []
+    link: BlockId | None = block
+    while link is not None and link not in in_hand:
+        if link not in best:
+            raise unreadable_block(block, options)
+        links.append((link, best[link]))
+        link = best[link].base
+    return Chain(block, Depth.EXACT, tuple(links))
 
 
 def coarse_read(block: BlockId, base: BlockId, options: Options) -> Chain | None:
@@ -184,7 +103,7 @@ def coarse_read(block: BlockId, base: BlockId, options: Options) -> Chain | None
     for way in options.get(block, ()):
         if way.base == base and len(way.layers) > 1:
             first = way.layers[0]
-            rank = (first.stored_bytes, first.codec, first.version)
+            rank = (first.stored_bytes, first.header.codec, first.header.version)
             if best is None or rank < best[0]:
                 best = (rank, way)
     return None if best is None else Chain(block, Depth.COARSE, ((block, best[1]),))
@@ -250,18 +169,3 @@ def _reads(options: Options, wanted: Wanted, in_hand: frozenset[BlockId]) -> Ite
                     "mp analyze makes it; a plan that reads exactly does not need it",
                 )
             yield chain
-
-
-def _unreadable(block: BlockId, options: Options) -> Corruption:
-    """Why no encoding of a block will do: follow its first bases to what is missing."""
-    at, seen = block, {block}
-    while options.get(at):
-        base = options[at][0].base
-        if base is None or base in seen:
-            return Corruption(f"block {block.hex()}: its bases never end")
-        seen.add(base)
-        at = base
-    return MissingObject(
-        f"block {at.hex()} is in no pack",
-        "mp fsck tells what else is missing; mp fetch may bring it back",
-    )

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from mergepipe.errors import Corruption, MissingObject
 from mergepipe.ids import BlockId, PackId
 from mergepipe.packs.blocks import BlockReader
-from mergepipe.packs.encodings import Encoding, choose
+from mergepipe.packs.choice import choose
 from mergepipe.packs.environment import IndexDamaged
-from mergepipe.packs.format import RecordHeader, RecordKind
-from mergepipe.packs.index import Location
+from mergepipe.packs.format import RecordHeader
 from mergepipe.packs.reader import PREFIX, pack_ids, pack_key, read_footer
+from mergepipe.packs.records import Encoding, Location
 from mergepipe.packs.storage import Storage
 from mergepipe.parallel import ordered_map
 from mergepipe.progress import Progress
@@ -48,21 +48,17 @@ def check_packs(storage: Storage) -> tuple[dict[PackId, _Records], list[Problem]
 
 def check_index(storage: Storage, packs: dict[PackId, _Records]) -> list[Problem]:
     """Where the index and the packs' footers disagree."""
-    indexed: dict[PackId, set[tuple[object, ...]]] = {}
+    indexed: dict[PackId, set[tuple[RecordHeader, int]]] = {}
     try:
         with storage.view() as view:
             listed = view.packs()
-            for kind, locations in (
-                (RecordKind.BLOCK, view.blocks()),
-                (RecordKind.OBJECT, view.objects()),
-            ):
-                for at in locations:
-                    indexed.setdefault(at.pack, set()).add(_indexed(at, kind))
+            for at in itertools.chain(view.blocks(), view.objects()):
+                indexed.setdefault(at.pack, set()).add((at.header, at.offset))
     except IndexDamaged as error:
         return [Problem(ProblemKind.INDEX, "index", error.message)]
     problems = []
     for pack, records in packs.items():
-        expected = {_expected(header, offset) for header, offset in records}
+        expected = set(records)
         found = indexed.get(pack, set())
         size = storage.store.size(pack_key(pack))
         if pack not in listed or listed[pack][0] != size or expected != found:
@@ -72,36 +68,6 @@ def check_index(storage: Storage, packs: dict[PackId, _Records]) -> list[Problem
             )
             problems.append(Problem(ProblemKind.INDEX, pack.hex(), detail))
     return problems
-
-
-def _expected(header: RecordHeader, offset: int) -> tuple[object, ...]:
-    return (
-        header.kind,
-        header.id,
-        header.base,
-        header.codec,
-        header.version,
-        header.layer,
-        header.layers,
-        header.raw_length,
-        header.encoded_length,
-        offset,
-    )
-
-
-def _indexed(at: Location, kind: RecordKind) -> tuple[object, ...]:
-    return (
-        kind,
-        at.id,
-        at.base,
-        at.codec,
-        at.version,
-        at.layer,
-        at.layers,
-        at.raw_length,
-        at.encoded_length,
-        at.offset,
-    )
 
 
 def check_blocks(

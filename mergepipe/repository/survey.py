@@ -7,23 +7,21 @@ from dataclasses import dataclass, field
 
 from mergepipe.errors import Corruption
 from mergepipe.ids import NO_ID, BlockId, PackId, digest
-from mergepipe.packs.encodings import choose
+from mergepipe.packs.choice import choose
 from mergepipe.packs.format import (
     RECORD_HEADER_BYTES,
     Content,
+    EncodingKey,
     RecordHeader,
     RecordKind,
 )
 from mergepipe.packs.lazy import LazyByteStore
 from mergepipe.packs.reader import pack_ids, pack_key, read_exactly, read_footer
+from mergepipe.packs.records import complete_encodings
 from mergepipe.packs.storage import Storage
 from mergepipe.repository.references import Alive
 
 _BATCH = 4096
-# A record without its place: equal for two copies.
-_Identity = tuple[RecordKind, bytes, bytes, int, int, int, int, int]
-# An encoding: the records of all its layers have it in common.
-_Whole = tuple[bytes, bytes, int, int, int, int]
 
 
 @dataclass(slots=True)
@@ -105,16 +103,26 @@ def survey(
         size = storage.store.size(pack_key(pack)) or 0
         state = PackState(pack, content, size, records)
         (others if pack in promised else packs).append(state)
-    complete = _complete_encodings([*packs, *others], blocks)
-    copies: dict[_Identity, list[tuple[PackState, RecordHeader, int]]] = {}
+    complete = complete_encodings(
+        header
+        for state in (*packs, *others)
+        for header, _ in state.records
+        if header.kind is RecordKind.BLOCK
+        and header.id in blocks
+        and (header.base == NO_ID or header.base in blocks)
+    )
+    # By what a record is, not where: equal for two copies.
+    copies: dict[tuple[EncodingKey, int], list[tuple[PackState, RecordHeader, int]]] = {}
     for state in packs:
         for header, offset in state.records:
             if header.kind is RecordKind.OBJECT:
                 wanted = header.id in alive.objects
             else:
-                wanted = _whole(header) in complete
+                wanted = header.encoding in complete
             if wanted:
-                copies.setdefault(_identity(header), []).append((state, header, offset))
+                copies.setdefault((header.encoding, header.layer), []).append(
+                    (state, header, offset)
+                )
     for found in copies.values():
         state, header, offset = found[0] if len(found) == 1 else _best_copy(storage, found)
         state.live.append((header, offset))
@@ -140,17 +148,6 @@ def check_record(storage: Storage, pack: PackId, header: RecordHeader, offset: i
     return data
 
 
-def _complete_encodings(packs: Iterable[PackState], blocks: Collection[BlockId]) -> set[_Whole]:
-    layers: dict[_Whole, set[int]] = {}
-    for state in packs:
-        for header, _ in state.records:
-            if header.kind is not RecordKind.BLOCK or header.id not in blocks:
-                continue
-            if header.base == NO_ID or header.base in blocks:
-                layers.setdefault(_whole(header), set()).add(header.layer)
-    return {whole for whole, found in layers.items() if len(found) == whole[4]}
-
-
 def _best_copy(
     storage: Storage, found: list[tuple[PackState, RecordHeader, int]]
 ) -> tuple[PackState, RecordHeader, int]:
@@ -163,27 +160,3 @@ def _best_copy(
             continue
         return state, header, offset
     return ordered[0]  # all damaged alike: fsck's business, nothing is lost by keeping one
-
-
-def _identity(header: RecordHeader) -> _Identity:
-    return (
-        header.kind,
-        header.id,
-        header.base,
-        header.codec,
-        header.version,
-        header.layer,
-        header.layers,
-        header.raw_length,
-    )
-
-
-def _whole(header: RecordHeader) -> _Whole:
-    return (
-        header.id,
-        header.base,
-        header.codec,
-        header.version,
-        header.layers,
-        header.raw_length,
-    )

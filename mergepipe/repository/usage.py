@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.objects.store import ObjectStore
-from mergepipe.packs.encodings import Encoding, Place, choose
+from mergepipe.packs.choice import choose
 from mergepipe.packs.lazy import LazyByteStore
+from mergepipe.packs.records import Encoding, Place
 from mergepipe.packs.storage import Storage
 from mergepipe.repository.history import snapshot_tensors
 from mergepipe.repository.refnames import HEADS, IMPORTS, TAGS, short_name
@@ -161,9 +162,7 @@ def _needs(commit: ObjectId, objects: ObjectStore, storage: Storage) -> _Needs:
 
 
 def _places(encodings: Iterable[Encoding]) -> dict[Place, int]:
-    return {
-        (at.pack, at.offset): at.stored_bytes for encoding in encodings for at in encoding.layers
-    }
+    return {at.place: at.stored_bytes for encoding in encodings for at in encoding.layers}
 
 
 def _totals(storage: Storage) -> tuple[int, int]:

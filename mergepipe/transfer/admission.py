@@ -15,10 +15,10 @@ from mergepipe.ids import BlockId, ObjectId, PackId
 from mergepipe.objects.records import Tensor
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
-from mergepipe.packs.encodings import Encoding
 from mergepipe.packs.format import RECORD_HEADER_BYTES, Content, RecordHeader, RecordKind
 from mergepipe.packs.index import PackEntry, View
 from mergepipe.packs.reader import pack_key, read_exactly, read_footer
+from mergepipe.packs.records import Encoding
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.transaction import PACK_BYTES
 from mergepipe.packs.writer import PackWriter
@@ -190,7 +190,7 @@ class Admission:
         return self._storage.ask(lambda view: [not view.has_block(block) for block in blocks])
 
     def _is_known(self, encoding: Encoding) -> bool:
-        return tuple((at.pack, at.offset) for at in encoding.layers) in self._inspected
+        return encoding.places in self._inspected
 
     def _mine(self, packs: Iterable[PackId]) -> set[PackId]:
         """Those of some packs that are quarantined."""
@@ -305,4 +305,7 @@ class _Objects:
 
 def _lengths(view: View, blocks: Sequence[BlockId]) -> list[int | None]:
     """The length of each block that can be read, else None."""
-    return [view.block(block)[0].raw_length if view.has_block(block) else None for block in blocks]
+    return [
+        view.block(block)[0].header.raw_length if view.has_block(block) else None
+        for block in blocks
+    ]

@@ -5,24 +5,25 @@ is not read again: the next attempt finds it.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import Corruption, MissingObject, NoSpace
 from mergepipe.ids import BlockId, PackId
-from mergepipe.packs.encoding import encode_object
-from mergepipe.packs.encodings import Place, choose
+from mergepipe.packs.choice import choose
+from mergepipe.packs.encoded_blocks import encode_object
 from mergepipe.packs.format import (
     RECORD_HEADER_BYTES,
     Content,
     RecordHeader,
-    parse_record,
     verify_payload,
 )
-from mergepipe.packs.index import Location, PackEntry, View
+from mergepipe.packs.index import PackEntry, View
 from mergepipe.packs.reader import pack_key
+from mergepipe.packs.records import Location, Place
+from mergepipe.packs.runs import record_in, runs
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.transaction import Lane
 from mergepipe.packs.writer import PackWriter
@@ -33,7 +34,6 @@ from mergepipe.transfer.inspection import Arrived, Inspected, Inspector, Places
 from mergepipe.transfer.layered import LayeredStorage
 from mergepipe.transfer.quarantine import Quarantine
 from mergepipe.transfer.remote_packs import RemoteStorage
-from mergepipe.transfer.verification import joined
 
 FETCH_PACK_BYTES = 64 << 20
 _BATCH = 4096
@@ -96,7 +96,7 @@ class Downloads:
 
         `before`: the places of the layers before it, if its block was inspected and is right.
         """
-        lane = Lane.COARSE if header.layer + 1 < header.layers else Lane.WHOLE
+        lane = Lane.WHOLE if header.is_last_layer else Lane.COARSE
         sealed = bytes(record[:RECORD_HEADER_BYTES])
         offset = self._writer(lane).add_sealed(header, sealed, record[RECORD_HEADER_BYTES:])
         if before is not None:
@@ -198,7 +198,7 @@ class BlockDownload:
                 if not self._remote.refresh():
                     raise MissingObject(f"{error} is gone from the remote", "try again") from error
             except _BadRecord as bad:
-                self._avoid.add((bad.at.pack, bad.at.offset))
+                self._avoid.add(bad.at.place)
                 if attempt + 1 == _MOST_ATTEMPTS:
                     raise bad.error from None
 
@@ -226,27 +226,26 @@ class BlockDownload:
                 if encoding.base is not None:
                     self._leaned_on.add(encoding.base)
                 for at in encoding.layers:
-                    place = (at.pack, at.offset)
-                    if at.pack not in local and place not in self._done:
-                        wanted[place] = at
+                    if at.pack not in local and at.place not in self._done:
+                        wanted[at.place] = at
                         rank.setdefault(at.pack, len(rank))
         return sorted(
-            wanted.values(), key=lambda at: (at.layer + 1 == at.layers, rank[at.pack], at.offset)
+            wanted.values(), key=lambda at: (at.header.is_last_layer, rank[at.pack], at.offset)
         )
 
     def _transfer(self, records: Sequence[Location]) -> None:
-        coarse = [at for at in records if at.layer + 1 < at.layers]
+        coarse = [at for at in records if not at.header.is_last_layer]
         self._transfer_lane(coarse)
         self._downloads.finish(Lane.COARSE)  # what follows is decoded with it
         self._transfer_lane(records[len(coarse) :])
 
     def _transfer_lane(self, records: Sequence[Location]) -> None:
-        runs = joined(records, _RUN_BYTES, _GAP_BYTES)
+        neighbours = runs(records, _RUN_BYTES, _GAP_BYTES)
         with ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="fetch") as pool:
-            for run in ordered_map(pool, self._read, runs, window=2 * _CONNECTIONS):
+            for run in ordered_map(pool, self._read, neighbours, window=2 * _CONNECTIONS):
                 for at, one, before in run:
                     self._downloads.add_record(one.header, one.record, before)
-                    self._done.add((at.pack, at.offset))
+                    self._done.add(at.place)
                     self._progress.advance(len(one.record))
 
     def _read(self, run: Sequence[Location]) -> list[tuple[Location, "_Came", Places | None]]:
@@ -254,33 +253,15 @@ class BlockDownload:
 
         Raises Corruption for a block that is another one.
         """
-        start, end = run[0].offset, run[-1].offset + run[-1].stored_bytes
-        key = pack_key(run[0].pack)
-        data = memoryview(bytearray(end - start))  # lengths were bounded when footers were read
-        count = self._store.read_into(key, start, data)
-        if count < len(data):
-            at = next(at for at in run if at.offset + at.stored_bytes > start + count)
-            raise _BadRecord(at, Corruption(f"{key} is cut short: {start + count} bytes"))
-        came = list(self._check(run, data, start, key))
+        start = run[0].offset
+        data = memoryview(bytearray(run[-1].end - start))  # bounded when footers were read
+        count = self._store.read_into(pack_key(run[0].pack), start, data)
+        came = [_check(at, data[:count], start) for at in run]
         arrived = [Arrived(one.header, one.record[RECORD_HEADER_BYTES:]) for one in came]
         return list(zip(run, came, self._inspector.inspect(arrived), strict=True))
 
     def _is_leaned_on(self, header: RecordHeader) -> bool:
         return header.id in self._leaned_on
-
-    def _check(
-        self, run: Sequence[Location], data: memoryview, start: int, key: str
-    ) -> Iterator["_Came"]:
-        for at in run:
-            record = data[at.offset - start : at.offset - start + at.stored_bytes]
-            try:
-                header = parse_record(record, key)
-                if not at.describes(header):
-                    raise Corruption(f"{key}: the record at {at.offset} is not the one listed")
-                verify_payload(header, record[RECORD_HEADER_BYTES:], key)
-            except Corruption as error:
-                raise _BadRecord(at, error) from error
-            yield _Came(header, record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +270,16 @@ class _Came:
 
     header: RecordHeader
     record: memoryview
+
+
+def _check(at: Location, data: memoryview, start: int) -> _Came:
+    """A record out of what was read at `start`. Raises _BadRecord."""
+    try:
+        header, payload = record_in(data, at, start)
+        verify_payload(header, payload, pack_key(at.pack))
+    except Corruption as error:
+        raise _BadRecord(at, error) from error
+    return _Came(header, data[at.offset - start : at.end - start])
 
 
 def _lacking(view: View, blocks: Sequence[BlockId]) -> list[BlockId]:

@@ -10,26 +10,17 @@ from typing import Protocol
 
 from mergepipe.bytestore.protocol import ByteStore, Holding
 from mergepipe.errors import Corruption, RemoteRefused
-from mergepipe.ids import NO_ID, BlockId, PackId, digest
-from mergepipe.packs.format import (
-    FOOTER_ENTRY_BYTES,
-    PACK_HEADER_BYTES,
-    TRAILER_BYTES,
-    RecordHeader,
-    parse_footer,
-    parse_trailer,
-)
-from mergepipe.packs.index import Index, Location
-from mergepipe.packs.reader import pack_ids, pack_key, read_exactly
+from mergepipe.ids import NO_ID, PackId, digest
+from mergepipe.packs.choice import DEEPEST_CHAIN
+from mergepipe.packs.format import FOOTER_ENTRY_BYTES, RecordHeader, parse_footer
+from mergepipe.packs.index import Index
+from mergepipe.packs.reader import pack_ids, pack_key, read_footer_bytes
+from mergepipe.packs.records import Location, complete_encodings
 from mergepipe.parallel import ordered_map
 
 # Ids asked about in one exchange; the other side takes 100,000 (docs/format-remote.md).
 _ASKED_AT_ONCE = 65_536
-# The end of a pack that is read at first: the footer of some 480 records fits.
-_TAIL_BYTES = 64 << 10
-_LARGEST_FOOTER_BYTES = 64 << 20
 _READERS = 8
-_DEEPEST_CHAIN = 16
 # Where an id begins in a footer's line, see packs.format.
 _ID_AT = slice(32, 64)
 
@@ -100,17 +91,17 @@ class Footers:
                 if identity in wanted:
                     line = memoryview(footer)[at : at + FOOTER_ENTRY_BYTES]
                     header, offset = parse_footer(line, pack_key(pack))[0]
-                    found.setdefault(identity, []).append(_location(pack, header, offset))
+                    found.setdefault(identity, []).append(Location(header, pack, offset))
         return found
 
     def holds(self, ids: Sequence[bytes]) -> list[bool]:
         """Whether each block or object is there whole: all its layers, and the bases it needs."""
         found: dict[bytes, list[Location]] = {}
         wanted = set(ids)
-        for _ in range(_DEEPEST_CHAIN + 1):
+        for _ in range(DEEPEST_CHAIN + 1):
             new = self.find(wanted)
             found.update(new)
-            bases = {at.base for places in new.values() for at in places if at.base != NO_ID}
+            bases = {at.header.base for places in new.values() for at in places} - {NO_ID}
             wanted = bases - found.keys()
             if not wanted:
                 break
@@ -144,38 +135,11 @@ class Footers:
 
     def _read(self, pack: PackId) -> tuple[PackId, bytes | None]:
         try:
-            return pack, read_footer_bytes(self._store, pack)
+            return pack, read_footer_bytes(self._store, pack, far=True)
         except FileNotFoundError:
             return pack, None  # joined with others since the listing
         except Corruption:
             return pack, None  # damaged there: what it holds does not count as held
-
-
-def read_footer_bytes(store: ByteStore, pack: PackId) -> bytes:
-    """A pack's footer, in two exchanges where it is short; its hash is the pack's name.
-
-    Raises Corruption for one that is not what the name says, FileNotFoundError, RemoteRefused.
-    """
-    key = pack_key(pack)
-    size = store.size(key)
-    if size is None:
-        raise FileNotFoundError(key)
-    if size < PACK_HEADER_BYTES + TRAILER_BYTES:
-        raise Corruption(f"{key} is cut short: {size} bytes")
-    tail = bytes(read_exactly(store, key, max(0, size - _TAIL_BYTES), min(size, _TAIL_BYTES)))
-    length, identity = parse_trailer(tail[-TRAILER_BYTES:], key)
-    if length > size - PACK_HEADER_BYTES - TRAILER_BYTES:
-        raise Corruption(f"{key}: its footer is longer than the pack")
-    if length > _LARGEST_FOOTER_BYTES:
-        raise RemoteRefused(f"{key} of the remote has a footer of {length} bytes")
-    have = tail[-TRAILER_BYTES - length : -TRAILER_BYTES] if length else b""
-    if len(have) < length:
-        begin = size - TRAILER_BYTES - length
-        have = bytes(read_exactly(store, key, begin, length - len(have))) + have
-    if identity != pack or digest(have) != pack:
-        raise Corruption(f"{key}: its footer does not match its name")
-    parse_footer(have, key)  # what is kept makes sense
-    return have
 
 
 class AskedHolding:
@@ -206,26 +170,14 @@ def _batches(ids: Sequence[bytes], size: int) -> Iterable[Sequence[bytes]]:
     return (ids[at : at + size] for at in range(0, len(ids), size))
 
 
-def _location(pack: PackId, header: RecordHeader, offset: int) -> Location:
-    return Location(
-        pack,
-        offset,
-        header.codec,
-        header.version,
-        header.layer,
-        header.layers,
-        header.raw_length,
-        header.encoded_length,
-        header.base,
-        header.id,
-    )
-
-
 def _whole(found: dict[bytes, list[Location]]) -> set[bytes]:
     """Which of the ids have an encoding with all layers, on no base or on a whole one."""
-    bases = {identity: _complete_bases(places) for identity, places in found.items()}
+    bases = {
+        identity: {key.base for key in complete_encodings(at.header for at in places)}
+        for identity, places in found.items()
+    }
     whole: set[bytes] = set()
-    for _ in range(_DEEPEST_CHAIN + 1):
+    for _ in range(DEEPEST_CHAIN + 1):
         more = {
             identity
             for identity, leaning in bases.items()
@@ -235,11 +187,3 @@ def _whole(found: dict[bytes, list[Location]]) -> set[bytes]:
             break
         whole |= more
     return whole
-
-
-def _complete_bases(places: Sequence[Location]) -> set[BlockId]:
-    layers: dict[tuple[bytes, int, int, int, int], set[int]] = {}
-    for at in places:
-        key = (at.base, at.codec, at.version, at.layers, at.raw_length)
-        layers.setdefault(key, set()).add(at.layer)
-    return {BlockId(key[0]) for key, have in layers.items() if len(have) == key[3]}

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from mergepipe.errors import Corruption
 from mergepipe.ids import NO_ID, BlockId, block_id
 from mergepipe.packs.blocks import BlockReader
-from mergepipe.packs.encodings import Place
+from mergepipe.packs.decoding import decode_block
 from mergepipe.packs.format import RECORD_HEADER_BYTES, RecordHeader, RecordKind
-from mergepipe.packs.index import Location, View
+from mergepipe.packs.index import View
 from mergepipe.packs.reader import pack_key, read_exactly
+from mergepipe.packs.records import Location, Place
 from mergepipe.packs.storage import Storage
 from mergepipe.parallel import Scratch
-from mergepipe.transfer.verification import decode_block
 
 _KEPT_BYTES = 128 << 20
 _PIECE_BYTES = 4 << 20
@@ -109,7 +109,7 @@ class Inspector:
         last = [
             one.header
             for one in arrived
-            if one.header.kind is RecordKind.BLOCK and one.header.layer + 1 == one.header.layers
+            if one.header.kind is RecordKind.BLOCK and one.header.is_last_layer
         ]
         layers = self._here.ask(functools.partial(_layers_before, headers=last))
         bases = self._bases(last, {BlockId(header.id) for header in last})
@@ -125,13 +125,13 @@ class Inspector:
                 found.append(None)
                 continue
             payloads = [self._payload(at) for at in before]
-            raw = decode_block(header, [*payloads, one.payload], base, self._scratch)
+            raw = decode_block(header, [*payloads, one.payload], base, self._scratch.take)
             if block_id(raw) != header.id:
                 raise Corruption(f"block {header.id.hex()} is not what its id says")
             raws[BlockId(header.id)] = raw
             if self._leaned_on(header):
                 self._inspected.keep(BlockId(header.id), raw)
-            found.append(tuple((at.pack, at.offset) for at in before))
+            found.append(tuple(at.place for at in before))
         return found
 
     def _bases(
@@ -157,7 +157,7 @@ class Inspector:
     def _payload(self, at: Location) -> memoryview:
         begin = at.offset + RECORD_HEADER_BYTES
         return memoryview(
-            read_exactly(self._here.store, pack_key(at.pack), begin, at.encoded_length)
+            read_exactly(self._here.store, pack_key(at.pack), begin, at.header.encoded_length)
         )
 
 
@@ -179,19 +179,9 @@ def _layers_before(view: View, headers: Sequence[RecordHeader]) -> dict[bytes, l
         layers: dict[int, Location] = {}
         if header.layers > 1:
             for at in view.block(BlockId(header.id)):
-                if _same_encoding(at, header):
-                    layers.setdefault(at.layer, at)
+                if at.header.encoding == header.encoding:
+                    layers.setdefault(at.header.layer, at)
         before = [layers[number] for number in range(header.layer) if number in layers]
         if len(before) == header.layer:
             found[header.checksum] = before
     return found
-
-
-def _same_encoding(at: Location, header: RecordHeader) -> bool:
-    return (at.base, at.codec, at.version, at.layers, at.raw_length) == (
-        header.base,
-        header.codec,
-        header.version,
-        header.layers,
-        header.raw_length,
-    )

@@ -11,9 +11,10 @@ from typing import NoReturn
 from mergepipe.bytestore.protocol import Buffer, ByteStore, ByteWriter
 from mergepipe.closing import Closing
 from mergepipe.ids import BlockId, ObjectId, PackId
-from mergepipe.packs.encodings import DEEPEST_CHAIN, encodings
+from mergepipe.packs.choice import DEEPEST_CHAIN
 from mergepipe.packs.format import Content
-from mergepipe.packs.index import Location, View
+from mergepipe.packs.index import View
+from mergepipe.packs.records import Location, encodings
 from mergepipe.packs.storage import Storage
 
 

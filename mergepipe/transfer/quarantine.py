@@ -26,6 +26,8 @@ from mergepipe.packs.reader import (
     parse_pack_name,
     read_footer,
 )
+from mergepipe.packs.records import Location
+from mergepipe.packs.runs import runs
 from mergepipe.packs.storage import Storage
 from mergepipe.repository.incoming import (
     FOLDER,
@@ -267,34 +269,21 @@ def _checked(
     """
     what = f"pack {pack.hex()}"
     buffer = bytearray(_RUN_BYTES)
-    for run in _runs(records):
-        begin = run[0][1]
-        length = run[-1][1] + run[-1][0].stored_bytes - begin
+    for run in runs((Location(header, pack, offset) for header, offset in records), _RUN_BYTES):
+        begin = run[0].offset
+        length = run[-1].end - begin
         data = memoryview(buffer if length <= len(buffer) else bytearray(length))[:length]
         store.read_into(key, begin, data)
         arrived = []
-        for header, offset in run:
+        for at in run:
+            header = at.header
             if header.kind is RecordKind.OBJECT and header.raw_length > MAX_OBJECT_BYTES:
                 raise RemoteRefused(
                     f"{what}: object {header.id.hex()} claims {header.raw_length} bytes"
                 )
-            record = data[offset - begin : offset - begin + header.stored_bytes]
+            record = data[at.offset - begin : at.end - begin]
             sealed = header.sealed(digest(record[RECORD_HEADER_BYTES:]))
             if record[:RECORD_HEADER_BYTES] != sealed or not sealed.endswith(header.checksum):
                 raise Corruption(f"{what}: record of {header.id.hex()[:12]} fails its checksum")
             arrived.append(Arrived(header, record[RECORD_HEADER_BYTES:]))
-        yield [offset for _, offset in run], arrived
-
-
-def _runs(
-    records: Sequence[tuple[RecordHeader, int]],
-) -> Iterator[Sequence[tuple[RecordHeader, int]]]:
-    """Records, which follow each other, in pieces that are read at once."""
-    first, size = 0, 0
-    for number, (header, _) in enumerate(records):
-        if number > first and size + header.stored_bytes > _RUN_BYTES:
-            yield records[first:number]
-            first, size = number, 0
-        size += header.stored_bytes
-    if records:
-        yield records[first:]
+        yield [at.offset for at in run], arrived

@@ -17,10 +17,9 @@ from mergepipe.errors import Corruption, RemoteRefused
 from mergepipe.ids import PackId
 from mergepipe.packs.format import Content, RecordHeader, RecordKind, parse_footer
 from mergepipe.packs.index import Index, PackEntry, View
-from mergepipe.packs.reader import PREFIX, pack_key, parse_pack_key
+from mergepipe.packs.reader import PREFIX, pack_key, parse_pack_key, read_footer_bytes
 from mergepipe.packs.storage import Storage
 from mergepipe.parallel import ordered_map
-from mergepipe.transfer.holdings import read_footer_bytes
 from mergepipe.transfer.quarantine import MAX_OBJECT_BYTES
 
 FOLDER = "remotes"
@@ -102,7 +101,7 @@ class RemoteStorage(Storage):
         """What a pack of the remote says it holds; None for one that is gone or damaged there."""
         key = pack_key(pack)
         try:
-            records = parse_footer(read_footer_bytes(self._remote, pack), key)
+            records = parse_footer(read_footer_bytes(self._remote, pack, far=True), key)
         except (FileNotFoundError, Corruption):
             return None
         sane = [(header, offset) for header, offset in records if _is_sane(header, offset)]

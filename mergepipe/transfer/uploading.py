@@ -13,10 +13,11 @@ from mergepipe.errors import Corruption, RemoteRefused
 from mergepipe.ids import BlockId, PackId, digest
 from mergepipe.packs import format as pack_format
 from mergepipe.packs.blocks import BlockReader
-from mergepipe.packs.encoding import EncodedBlock, encode_block
-from mergepipe.packs.encodings import Encoding
+from mergepipe.packs.encoded_blocks import EncodedBlock, encode_block
 from mergepipe.packs.format import RECORD_HEADER_BYTES, Content, parse_record
 from mergepipe.packs.reader import pack_key
+from mergepipe.packs.records import Encoding
+from mergepipe.packs.runs import runs
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.transaction import Lane
 from mergepipe.packs.writer import PackWriter
@@ -99,7 +100,7 @@ class Uploader:
         writer = self._target.create()
         try:
             writer.write(pack_format.pack_header(pack.content))
-            for span in _spans(pack.records):
+            for span in runs(pack.records, _PIECE_BYTES):
                 writer.write(self._read(span, check=self._alone))
             writer.write(pack.footer, pack_format.trailer(pack.footer))
             self._target.publish([(writer, pack_key(pack.id))])
@@ -112,7 +113,7 @@ class Uploader:
 
     def _blame(self, pack: WirePack) -> None:
         """The other side refused a pack. Raises Corruption if that is because of damage here."""
-        for span in _spans(pack.records):
+        for span in runs(pack.records, _PIECE_BYTES):
             self._read(span, check=True)
 
     def _read(self, span: Sequence[Copied], *, check: bool) -> memoryview:
@@ -157,8 +158,7 @@ class Uploader:
         for piece in _pieces(group.blocks):
             for encoded in self._encode(piece):
                 for record in encoded.records:
-                    last = record.header.layer + 1 == record.header.layers
-                    lane = Lane.WHOLE if last else Lane.COARSE
+                    lane = Lane.WHOLE if record.header.is_last_layer else Lane.COARSE
                     if lane not in lanes:
                         lanes[lane] = PackWriter(store, Content.BLOCKS)
                     lanes[lane].add_sealed(record.header, record.sealed, record.payload)
@@ -238,23 +238,6 @@ def _sum(sent: Iterable[Sent]) -> Sent:
         packs += each.packs
         bytes_ += each.bytes
     return Sent(packs, bytes_)
-
-
-def _spans(records: Sequence[Copied]) -> Iterator[Sequence[Copied]]:
-    """Records that lie side by side, some MiB at a time."""
-    first = 0
-    while first < len(records):
-        last, length = first + 1, records[first].stored_bytes
-        while (
-            last < len(records)
-            and records[last].pack == records[first].pack
-            and records[last].offset == records[first].offset + length
-            and length + records[last].stored_bytes <= _PIECE_BYTES
-        ):
-            length += records[last].stored_bytes
-            last += 1
-        yield records[first:last]
-        first = last
 
 
 def _pieces(blocks: Sequence[FreshBlock]) -> Iterator[Sequence[FreshBlock]]:

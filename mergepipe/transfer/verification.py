@@ -11,14 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from mergepipe.bytestore.protocol import ByteStore
-from mergepipe.codecs.registry import VERBATIM, codec_tagged
-from mergepipe.errors import CodecError, Corruption
+from mergepipe.errors import Corruption
 from mergepipe.ids import BlockId, PackId, block_id
 from mergepipe.packs.blocks import BlockReader
-from mergepipe.packs.encodings import Encoding, Place, choose
-from mergepipe.packs.format import RECORD_HEADER_BYTES, RecordHeader
-from mergepipe.packs.index import Location
+from mergepipe.packs.choice import choose
+from mergepipe.packs.decoding import decode_block
 from mergepipe.packs.reader import pack_key
+from mergepipe.packs.records import Encoding, Place
+from mergepipe.packs.runs import record_in, runs
 from mergepipe.packs.storage import Storage
 from mergepipe.parallel import Scratch, ordered_map
 from mergepipe.progress import Progress
@@ -26,7 +26,6 @@ from mergepipe.progress import Progress
 _BATCH = 4096
 # Raw bytes that a worker decodes at a time, a block at least.
 _PIECE_BYTES = 4 << 20
-_LARGEST_READ = 16 << 20
 # What all workers together may hold; a chain of the largest blocks leaves room for fewer of them.
 _MEMORY_BYTES = 512 << 20
 
@@ -102,9 +101,10 @@ def _check_length(
     """Before anything is allocated: a declared length must be the one that is needed."""
     length = encoding.raw_length
     if expected is not None and length != expected:
-        raise _bad(encoding, f"block {block.hex()} has {length} bytes, its tensor {expected}")
+        error = Corruption(f"block {block.hex()} has {length} bytes, its tensor {expected}")
+        raise _bad(encoding, error)
     if encoding.base is not None and found[encoding.base].raw_length != length:
-        raise _bad(encoding, f"block {block.hex()} and its base differ in length")
+        raise _bad(encoding, Corruption(f"block {block.hex()} and its base differ in length"))
 
 
 def _connect(forest: Forest, is_known: Callable[[Encoding], bool]) -> None:
@@ -112,8 +112,7 @@ def _connect(forest: Forest, is_known: Callable[[Encoding], bool]) -> None:
     todo = {block for block, encoding in forest.chosen.items() if not is_known(encoding)}
 
     def place(block: BlockId) -> Place:
-        first = forest.chosen[block].layers[0]
-        return first.pack, first.offset
+        return forest.chosen[block].layers[0].place
 
     held: dict[BlockId, None] = {}
     for block in sorted(todo, key=place):
@@ -175,11 +174,12 @@ class _Worker:
         payloads = self._payloads(blocks)
         for block in blocks:
             encoding = self._forest.chosen[block]
-            layers = [payloads[at.pack, at.offset] for at in encoding.layers]
+            layers = [payloads[place] for place in encoding.places]
             base = None if encoding.base is None else bases[encoding.base]
             raw = self._decode(block, encoding, layers, base)
             if block_id(raw) != block:
-                raise _bad(encoding, f"block {block.hex()} is not what its id says")
+                error = Corruption(f"block {block.hex()} is not what its id says")
+                raise _bad(encoding, error)
             raws[block] = raw
         done = sum(len(raw) for raw in raws.values()) + self._above(raws)
         self._scratch.rewind(mark)
@@ -192,11 +192,10 @@ class _Worker:
         layers: Sequence[memoryview],
         base: memoryview | None,
     ) -> memoryview:
-        first = encoding.layers[0]
         try:
-            return decode_block(first, layers, base, self._scratch)
+            return decode_block(encoding.header, layers, base, self._scratch.take)
         except Corruption as error:
-            raise BadBlock(error, {at.pack for at in encoding.layers}) from error
+            raise _bad(encoding, error) from error
 
     def _above(self, raws: Mapping[BlockId, memoryview]) -> int:
         """Verify what leans on blocks that are at hand."""
@@ -205,8 +204,7 @@ class _Worker:
         return sum(self._verify(blocks, raws) for blocks in self._cut(leaning))
 
     def _place(self, block: BlockId) -> Place:
-        first = self._forest.chosen[block].layers[0]
-        return first.pack, first.offset
+        return self._forest.chosen[block].layers[0].place
 
     def _cut(self, blocks: Iterable[BlockId]) -> Iterator[list[BlockId]]:
         """Pieces of a few MiB: the same length for blocks of the store, which lean-ons share."""
@@ -227,66 +225,17 @@ class _Worker:
         """The payloads of all their records, read with few calls."""
         records = sorted(
             (at for block in blocks for at in self._forest.chosen[block].layers),
-            key=lambda at: (at.pack, at.offset),
+            key=lambda at: at.place,
         )
-        found: dict[Place, memoryview] = {}
-        for run in joined(records, _LARGEST_READ):
-            start, end = run[0].offset, run[-1].offset + run[-1].stored_bytes
-            data = self._scratch.take(end - start)
-            key = pack_key(run[0].pack)
-            count = self._store.read_into(key, start, data)
-            if count < len(data):
-                raise Corruption(f"{key} is cut short: {start + count} bytes")
+        payloads: dict[Place, memoryview] = {}
+        for run in runs(records):
+            start = run[0].offset
+            data = self._scratch.take(run[-1].end - start)
+            count = self._store.read_into(pack_key(run[0].pack), start, data)
             for at in run:
-                begin = at.offset - start + RECORD_HEADER_BYTES
-                found[at.pack, at.offset] = data[begin : begin + at.encoded_length]
-        return found
+                payloads[at.place] = record_in(data[:count], at, start)[1]
+        return payloads
 
 
-def joined(
-    records: Iterable[Location], largest_bytes: int, gap_bytes: int = 0
-) -> Iterator[list[Location]]:
-    """Sorted records in runs to be read at once: neighbours, at most `gap_bytes` between them."""
-    run: list[Location] = []
-    end = 0
-    for at in records:
-        if run and (
-            at.pack != run[0].pack
-            or not 0 <= at.offset - end <= gap_bytes
-            or at.offset + at.stored_bytes - run[0].offset > largest_bytes
-        ):
-            yield run
-            run = []
-        run.append(at)
-        end = at.offset + at.stored_bytes
-    if run:
-        yield run
-
-
-def decode_block(
-    record: Location | RecordHeader,
-    layers: Sequence[memoryview],
-    base: memoryview | None,
-    scratch: Scratch,
-) -> memoryview:
-    """What the payloads of a block's records decode to; its id is the caller's to compare.
-
-    `record` is any of them. Raises Corruption, or CodecError, naming the block.
-    """
-    block, length = record.id.hex(), record.raw_length
-    if (record.codec, record.version) == VERBATIM:
-        if len(layers) != 1 or len(layers[0]) != length:
-            raise Corruption(f"block {block}: a raw record of the wrong length")
-        return layers[0]
-    if base is not None and len(base) != length:
-        raise Corruption(f"block {block} and its base differ in length")
-    out = scratch.take(length)
-    try:
-        codec_tagged(record.codec, record.version).decode_into(layers, base, out)
-    except CodecError as error:
-        raise CodecError(f"block {block}: {error.message}", error.hint) from error
-    return out
-
-
-def _bad(encoding: Encoding, message: str) -> BadBlock:
-    return BadBlock(Corruption(message), {at.pack for at in encoding.layers})
+def _bad(encoding: Encoding, error: Corruption) -> BadBlock:
+    return BadBlock(error, {at.pack for at in encoding.layers})

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from mergepipe.bytestore.protocol import Holding
 from mergepipe.errors import MissingObject
 from mergepipe.ids import BlockId
-from mergepipe.packs.encodings import Encoding, encodings
+from mergepipe.packs.records import Encoding, encodings
 from mergepipe.packs.storage import Storage
 
 

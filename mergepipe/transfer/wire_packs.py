@@ -13,7 +13,6 @@ from mergepipe.dtypes import DType
 from mergepipe.errors import Corruption, MissingObject
 from mergepipe.ids import BlockId, ObjectId, PackId, digest
 from mergepipe.packs import format as pack_format
-from mergepipe.packs.encodings import Encoding
 from mergepipe.packs.format import (
     FOOTER_ENTRY_BYTES,
     PACK_HEADER_BYTES,
@@ -21,10 +20,9 @@ from mergepipe.packs.format import (
     TRAILER_BYTES,
     Content,
 )
-from mergepipe.packs.index import Location
-from mergepipe.packs.reader import pack_key, read_exactly
+from mergepipe.packs.reader import pack_key, read_exactly, read_footer_bytes
+from mergepipe.packs.records import Encoding, Location
 from mergepipe.packs.storage import Storage
-from mergepipe.transfer.holdings import read_footer_bytes
 from mergepipe.transfer.wire_choice import Choice, Chooser
 
 WIRE_PACK_BYTES = 64 << 20
@@ -261,7 +259,7 @@ class StoredRecords:
             sealed = bytes(
                 read_exactly(self._storage.store, pack_key(at.pack), at.offset, RECORD_HEADER_BYTES)
             )
-        if not at.describes(pack_format.parse_record(sealed, pack_key(at.pack))):
+        if pack_format.parse_record(sealed, pack_key(at.pack)) != at.header:
             raise Corruption(
                 f"{pack_key(at.pack)}: the record at {at.offset} is not the one indexed",
                 "mp fsck --repair rebuilds the index",

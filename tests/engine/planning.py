@@ -1,11 +1,14 @@
 """A catalog over one repository, as the API has one, so that tests can plan."""
 
+from functools import partial
+
 from mergepipe.catalog.profiles import Profiles
 from mergepipe.checkpoints.small_files import read_stored_file
 from mergepipe.engine.measuring import Measuring
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.merging import Profile
-from mergepipe.planner import Planner, Revision, stored_encodings
+from mergepipe.packs.choice import stored_encodings
+from mergepipe.planner import Planner, Revision
 
 
 class RepositoryCatalog:
@@ -17,7 +20,7 @@ class RepositoryCatalog:
         self._profiles = Profiles(repo.storage, repo.objects, repo.blocks, repo.threads)
         self.objects = repo.objects
         self.measure = Measuring(repo.storage)
-        self.encodings = stored_encodings(repo.storage)
+        self.encodings = partial(stored_encodings, repo.storage)
 
     def read_file(self, snapshot, path):
         return read_stored_file(snapshot, path, self._repo.objects, self._repo.blocks)

@@ -234,11 +234,11 @@ def test_damage_is_read_around_or_refused(tmp_path):
     data[at.offset + 200] ^= 1
     from mergepipe.codecs.registry import codec_named
     from mergepipe.dtypes import BF16
-    from mergepipe.packs.encoding import encode_block
+    from mergepipe.packs.encoded_blocks import encode_block
 
     manager = engine_of(repo).transaction_manager
     assert manager is not None
-    raw = bytes(data[at.offset + 128 : at.offset + 128 + at.encoded_length])
+    raw = bytes(data[at.offset + 128 : at.offset + 128 + at.header.encoded_length])
     with manager.begin() as transaction:
         transaction.add_block(encode_block(block, raw, BF16, codec_named("zstd")))
         transaction.publish()

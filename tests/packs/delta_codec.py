@@ -14,7 +14,7 @@ from mergepipe.codecs.protocol import Buffer
 from mergepipe.dtypes import U8, DType
 from mergepipe.errors import CodecError
 from mergepipe.ids import BlockId, PackId, block_id
-from mergepipe.packs.encoding import EncodedBlock, encode_block, seal_payloads
+from mergepipe.packs.encoded_blocks import EncodedBlock, encode_block, seal_payloads
 from mergepipe.packs.index import Index
 from mergepipe.packs.reader import pack_ids, pack_key
 from mergepipe.packs.storage import Storage

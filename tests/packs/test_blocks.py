@@ -14,7 +14,7 @@ from mergepipe.dtypes import U8
 from mergepipe.errors import CodecError, Corruption, MissingObject
 from mergepipe.ids import BlockId, block_id
 from mergepipe.packs.blocks import BlockReader
-from mergepipe.packs.encoding import EncodedRecord, encode_block, seal_payloads
+from mergepipe.packs.encoded_blocks import EncodedRecord, encode_block, seal_payloads
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.transaction import Transaction
 

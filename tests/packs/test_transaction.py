@@ -56,8 +56,8 @@ def test_large_objects_are_compressed(storage: Storage) -> None:
     assert identity == object_id(canonical)
     at = storage.ask(lambda view: view.object(identity))
     assert at is not None
-    assert at.codec == 1
-    assert at.encoded_length < 200
+    assert at.header.codec == 1
+    assert at.header.encoded_length < 200
 
 
 @pytest.mark.parametrize("call", ["writev", "fsync", "rename"])

@@ -25,8 +25,9 @@ from mergepipe.objects.records import (
     Tensor,
     TensorEntry,
 )
-from mergepipe.packs.encodings import Encoding, encodings
-from mergepipe.packs.index import Location
+from mergepipe.packs.choice import Options
+from mergepipe.packs.format import RecordHeader, RecordKind
+from mergepipe.packs.records import Encoding, Location, encodings
 from mergepipe.planner import (
     Budget,
     Measure,
@@ -38,7 +39,6 @@ from mergepipe.planner import (
 )
 from mergepipe.planner.costs import Depths
 from mergepipe.planner.profiles import Cited, Profiles
-from mergepipe.planner.reads import Options
 
 COARSE_SHARE = 0.35
 _PACK = PackId(digest(b"pack"))
@@ -91,10 +91,11 @@ class Shelf:
     ) -> None:
         """One more encoding of a block, with layers of these encoded lengths."""
         for layer, length in enumerate(layers):
-            at = Location(
-                _PACK, self.end, codec, 1, layer, len(layers), raw_length, length,
-                base or NO_ID, block,
+            header = RecordHeader(
+                RecordKind.BLOCK, codec, 1, layer, len(layers), raw_length, length, block,
+                base or NO_ID,
             )  # fmt: skip
+            at = Location(header, _PACK, self.end)
             self.end += at.stored_bytes
             self.locations.setdefault(block, []).append(at)
 

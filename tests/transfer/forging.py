@@ -17,7 +17,7 @@ from mergepipe.ids import NO_ID, BlockId, ObjectId, PackId, block_id, object_id
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.records import Blob, Commit, Content, FileEntry, Record, Snapshot, Tensor
 from mergepipe.packs import format as pack_format
-from mergepipe.packs.encoding import encode_block, encode_object
+from mergepipe.packs.encoded_blocks import encode_block, encode_object
 from mergepipe.packs.format import RecordHeader, RecordKind
 from mergepipe.packs.reader import pack_key
 from mergepipe.packs.writer import PackWriter

@@ -95,7 +95,7 @@ def test_a_family(family: Family, here: Repository, tmp_path: Path, kind: str) -
 def family_is_layered(family: Family) -> bool:
     """Whether deltas are in two layers, so that coarse ones lie in packs of their own."""
     with family.repo.storage.view() as view:
-        return any(at.layers > 1 for at in view.blocks())
+        return any(at.header.layers > 1 for at in view.blocks())
 
 
 def test_only_some_branches(family: Family, line: ByteStore, here: Repository) -> None:

@@ -10,17 +10,16 @@ from packs.delta_codec import delta_block, raw_block
 from mergepipe.bytestore.memory import MemoryByteStore
 from mergepipe.errors import Corruption, RemoteRefused
 from mergepipe.ids import BlockId, PackId, block_id
-from mergepipe.packs.encoding import EncodedBlock, EncodedRecord
+from mergepipe.packs.encoded_blocks import EncodedBlock, EncodedRecord
 from mergepipe.packs.format import Content, pack_header, trailer
 from mergepipe.packs.index import Index
-from mergepipe.packs.reader import pack_key
+from mergepipe.packs.reader import pack_key, read_footer_bytes
 from mergepipe.packs.writer import PackWriter
 from mergepipe.transfer.holdings import (
     AskedHolding,
     Footers,
     IndexedFooters,
     holdings,
-    read_footer_bytes,
 )
 
 from .remotes import Interposed
@@ -137,14 +136,14 @@ def test_damaged_packs_do_not_count() -> None:
         store.put(pack_key(pack), damaged)
         assert Footers(store).holds([block_id(good), block_id(bad)]) == [True, False]
         with pytest.raises(Corruption):
-            read_footer_bytes(store, pack)
+            read_footer_bytes(store, pack, far=True)
 
 
 def test_long_footers_are_read_whole_and_absurd_ones_not_at_all() -> None:
     store = MemoryByteStore()
     blocks = [raw_block(raw(number, 40)) for number in range(1000)]
     pack = put_all(store, *blocks)
-    assert len(read_footer_bytes(store, pack)) == 1000 * 136
+    assert len(read_footer_bytes(store, pack, far=True)) == 1000 * 136
     places = Footers(store).find({block.id for block in blocks})
     assert len(places) == 1000
 
@@ -163,7 +162,7 @@ def test_long_footers_are_read_whole_and_absurd_ones_not_at_all() -> None:
     store = Huge()
     store.put(pack_key(huge), pack_header(Content.BLOCKS))
     with pytest.raises(RemoteRefused, match="footer of"):
-        read_footer_bytes(store, huge)
+        read_footer_bytes(store, huge, far=True)
 
 
 def test_who_can_tell_is_asked_in_pieces() -> None:

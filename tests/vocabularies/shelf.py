@@ -13,7 +13,7 @@ from mergepipe.objects.grid import block_bytes, spans
 from mergepipe.objects.records import Tensor
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
-from mergepipe.packs.encoding import encode_block
+from mergepipe.packs.encoded_blocks import encode_block
 from mergepipe.packs.index import Index
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.transaction import Transaction
