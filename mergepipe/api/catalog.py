@@ -51,6 +51,8 @@ class RepositoryCatalog:
         if commit.profile is not None and under is not None:
             self._recall(commit.profile, commit.snapshot, self.objects.commit(under).snapshot)
         trained = commit.trained_from
+        if trained is not None:
+            trained = self.commit_for(trained.hex())
         base = None if trained is None else self.objects.commit(trained).snapshot
         return Revision(text, identity, commit.snapshot, trained, base)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mergepipe.api.opened import OpenRepository
+from mergepipe.api.conversions import Converting
 from mergepipe.checkpoints.requests import CommitRequest, CommitResult
 from mergepipe.errors import MergepipeError
 from mergepipe.ids import ObjectId
@@ -41,7 +41,7 @@ class _Entry:
     sources: "Sequence[SourceFile]"
 
 
-class Importing(OpenRepository):
+class Importing(Converting):
     """The part of a repository that takes in models from elsewhere."""
 
     def import_path(
@@ -49,8 +49,9 @@ class Importing(OpenRepository):
     ) -> tuple[ObjectId, int]:
         """The commit that holds a checkpoint that is not on a branch, and the bytes read for it.
 
+        It is for merging: of pickles and 8-bit floats it holds what they stand for (`Converting`).
         It lies under refs/imports/, and is reused (0 bytes) while the files' sizes, mtimes and
-        inodes stay the same. Raises what committing raises.
+        inodes stay the same. Raises what converting and committing raise.
         """
         from mergepipe.checkpoints.imports import import_ref
         from mergepipe.formats.tree import scan
@@ -62,8 +63,8 @@ class Importing(OpenRepository):
             return known, 0
         trained = None if base is None else self.resolve(base)
         request = CommitRequest(f"Import {path.name}", self.signature(), import_ref(path), trained)
-        with self.writing():
-            result = self.committer().commit(sources, request, progress)
+        with self.converted(sources) as files, self.writing():
+            result = self.committer().commit(files, request, progress)
         fingerprints.remember(path, sources, result.commit)
         return result.commit, result.raw_bytes
 

@@ -125,7 +125,7 @@ class Planning(Importing):
         request.check()
         catalog = self.catalog_with(request.base, progress, told, store)
         named = [*request.experts, *([] if request.base is None else [request.base])]
-        self._check_names(named, store)
+        self._check_names(named, store, told)
         method = registry.find(request.method)
         planner = Planner(catalog)
         recipe = planner.recipe(
@@ -217,7 +217,9 @@ class Planning(Importing):
 
         def commit_for(text: str) -> ObjectId:
             if not self._is_path(text):
-                return self.resolve(text)
+                return self.readable(
+                    self.resolve(text), label=text, told=told, store=store, progress=progress
+                )
             if not store:
                 raise not_imported(text)
             leaning = None if text == base or base is None else base
@@ -307,7 +309,7 @@ class Planning(Importing):
             raise RevisionNotFound(f"there is no file or directory {quoted(text)}")
         return True
 
-    def _check_names(self, named: Sequence[str], store: bool) -> None:
+    def _check_names(self, named: Sequence[str], store: bool, told: Told) -> None:
         """Every name, before the first import reads anything."""
         from mergepipe.api.catalog import as_path
 
@@ -322,7 +324,7 @@ class Planning(Importing):
         if paths:
             from mergepipe.api.recipe_models import RecipeModels
 
-            models = RecipeModels(self, Path())
+            models = RecipeModels(self, Path(), told=told)
             for text in paths:
                 models.check(text)
 

@@ -5,11 +5,12 @@ its headers, so that a recipe that cannot be merged is refused before hours of r
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mergepipe.api.catalog import as_path, looks_like_path
+from mergepipe.checkpoints.conversion import Conversion, plan_conversion
 from mergepipe.checkpoints.embeddings import EmbeddingSink, Storing, lay_out
 from mergepipe.checkpoints.imports import Fingerprints
 from mergepipe.checkpoints.layout import Layout, SourceTensor
@@ -17,7 +18,7 @@ from mergepipe.checkpoints.layout import lay_out as cut_files
 from mergepipe.checkpoints.row_maps import RowMap
 from mergepipe.checkpoints.small_files import read_stored_file
 from mergepipe.checkpoints.tokenizers import StoredTokenizer, read_tokenizer
-from mergepipe.dtypes import Kind
+from mergepipe.dtypes import DType, Kind, byte_length
 from mergepipe.errors import MergeInputError, RevisionNotFound
 from mergepipe.formats.huggingface import check_shards
 from mergepipe.formats.tokenizers.documents import MAX_FILE_BYTES, is_tokenizer_file
@@ -26,8 +27,10 @@ from mergepipe.formats.tree import SourceFile, open_stable, read_source, scan
 from mergepipe.ids import ObjectId, digest, object_id
 from mergepipe.names import quoted
 from mergepipe.objects.encoding import encode
+from mergepipe.objects.grid import block_bytes
 from mergepipe.objects.records import Blob, FileEntry, Safetensors, Snapshot, Tensor, TensorEntry
 from mergepipe.planner.model_files import read_model_files
+from mergepipe.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from mergepipe.api.importing import Importing
@@ -49,7 +52,19 @@ class RecipeModels:
         repository: "Importing",
         directory: Path,
         imported: Mapping[Path, ObjectId] | None = None,
+        *,
+        progress: Progress = SILENT,
+        told: Callable[[str], None] = lambda _: None,
+        store: bool = True,
     ) -> None:
+        """Look in a repository, then below a directory.
+
+        told   takes what a user should know of how models are read
+        store  False: nothing is written, and models that need a converted copy are refused
+        """
+        self._told = told
+        self._progress = progress
+        self._store = store
         self.unknown: dict[Path, ObjectId] = {}
         self.commits: dict[ObjectId, ObjectId] = {}
         self._repository = repository
@@ -61,9 +76,17 @@ class RecipeModels:
     def find(self, path: str, revision: str | None, /) -> ObjectId:
         """The snapshot of a revision, or else of a directory. Raises MergeInputError."""
         if not looks_like_path(path):
-            commit = self._revision(path if revision is None else f"{path}@{revision}")
+            text = path if revision is None else f"{path}@{revision}"
+            commit = self._revision(text)
             if commit is not None:
-                return self._stored(commit)
+                readable = self._repository.readable(
+                    commit,
+                    label=text,
+                    told=self._told,
+                    store=self._store,
+                    progress=self._progress,
+                )
+                return self._stored(readable)
         location = self._location(path)
         if location is None:
             raise MergeInputError(
@@ -76,7 +99,7 @@ class RecipeModels:
             known = Fingerprints(self._repository.storage).find(location, sources)
         if known is not None and self._repository.objects.has(known):
             return self._stored(known)
-        self.unknown[location] = self._look_at(location, sources)
+        self.unknown[location] = self._look_at(location, sources, path)
         return self.unknown[location]
 
     def check(self, path: str) -> None:
@@ -100,6 +123,8 @@ class RecipeModels:
         if entry is None or not isinstance(entry.content, Blob):
             return None
         looked = self._looked.get(object_id(encode(snapshot)))
+        if looked is not None and path in looked.contents:
+            return looked.contents[path]
         if looked is not None:
             return read_source(looked.sources[path], MAX_FILE_BYTES)
         objects, reader = self._repository.objects, self._repository.blocks
@@ -148,15 +173,17 @@ class RecipeModels:
                 return location
         return None
 
-    def _look_at(self, location: Path, sources: Sequence[SourceFile]) -> ObjectId:
-        """A snapshot that nobody stores, of what headers say."""
-        layout = cut_files(sources, self._repository.config.store.block_size)
-        names = {
-            file.source.path: frozenset(tensor.name for tensor in file.header.tensors)
-            for file in layout.files
-            if file.header is not None
-        }
-        check_shards(sources, names)
+    def _look_at(self, location: Path, sources: Sequence[SourceFile], label: str) -> ObjectId:
+        """A snapshot that nobody stores, of what headers say once the model is imported."""
+        conversion = plan_conversion(sources)
+        kept = sources if conversion is None else conversion.kept(sources)
+        layout = cut_files(kept, self._repository.config.store.block_size)
+        if conversion is None:
+            check_shards(sources, {
+                file.source.path: frozenset(tensor.name for tensor in file.header.tensors)
+                for file in layout.files
+                if file.header is not None
+            })  # fmt: skip
         files = []
         for file in layout.files:
             source = file.source
@@ -167,30 +194,67 @@ class RecipeModels:
                 own = layout.tensors[file.first + 1 : file.last]
                 content = Safetensors(_NO_DATA, tuple(self._entry(layout, one) for one in own))
             files.append(FileEntry(source.path, source.executable, source.size, content))
-        snapshot = Snapshot(tuple(files))
+        if conversion is not None:
+            for note in conversion.notes:
+                self._told(f"{label}: {note}")
+            files += self._converted(conversion, location)
+        snapshot = Snapshot(tuple(sorted(files, key=lambda file: file.path.encode())))
         identity = object_id(encode(snapshot))
-        self._looked[identity] = _LookedAt(snapshot, {source.path: source for source in sources})
+        self._looked[identity] = _LookedAt(
+            snapshot,
+            {source.path: source for source in kept},
+            {} if conversion is None else conversion.contents,
+        )
         return identity
+
+    def _converted(self, conversion: Conversion, location: Path) -> list[FileEntry]:
+        """The files of a model that will be converted."""
+        files = [
+            FileEntry(path, False, len(content), Blob(ObjectId(digest(content))))
+            for path, content in conversion.contents.items()
+        ]
+        limit = self._repository.config.store.block_size
+        for path, tensors in conversion.files.items():
+            entries = []
+            for one in tensors:
+                stored = one.stored
+                size = byte_length(stored.dtype, stored.shape)
+                key = f"{location}:{path}:{one.name}".encode()
+                if one.dtype.kind is not Kind.FLOAT and stored.strides is None:
+                    key = _ends(stored.source, stored.start, stored.start + size)
+                entries.append(self._looked_at(one.name, one.dtype, stored.shape, limit, key))
+            files.append(FileEntry(path, False, 0, Safetensors(_NO_DATA, tuple(entries))))
+        return files
 
     def _entry(self, layout: Layout, one: SourceTensor) -> TensorEntry:
         source = layout.files[one.file].source
         key = f"{source.location}:{one.name}".encode()
         if one.dtype.kind is not Kind.FLOAT:
-            # Whether two models have the same counts or masks should be known before they are
-            # stored. Long ones are not read for that: if their ends agree, they are taken as equal.
-            key = b"".join(
-                _read(source, begin, end)
-                for begin, end in (
-                    (one.start, min(one.end, one.start + _SAMPLE)),
-                    (max(one.start, one.end - _SAMPLE), one.end),
-                )
-            )
-        blocks = digest(key) if one.end > one.start else b""
-        tensor = Tensor(one.dtype.name, one.shape, one.block_bytes, blocks)
+            key = _ends(source, one.start, one.end)
+        assert one.name is not None
+        limit = self._repository.config.store.block_size
+        return self._looked_at(one.name, one.dtype, one.shape, limit, key)
+
+    def _looked_at(
+        self, name: str, dtype: DType, shape: tuple[int, ...], limit: int, key: bytes
+    ) -> TensorEntry:
+        """A tensor that nobody stores; those of one `key` are taken as the same."""
+        blocks = digest(key) if byte_length(dtype, shape) else b""
+        tensor = Tensor(dtype.name, shape, block_bytes(dtype, shape, limit), blocks)
         identity = object_id(encode(tensor))
         self._tensors[identity] = tensor
-        assert one.name is not None
-        return TensorEntry(one.name, identity)
+        return TensorEntry(name, identity)
+
+
+def _ends(source: SourceFile, start: int, end: int) -> bytes:
+    """The first and the last bytes of a tensor.
+
+    Whether two models have the same counts or masks should be known before they are stored. Long
+    ones are not read for that: if their ends agree, they are taken as equal.
+    """
+    return _read(source, start, min(end, start + _SAMPLE)) + _read(
+        source, max(start, end - _SAMPLE), end
+    )
 
 
 def _read(source: SourceFile, begin: int, end: int) -> bytes:
@@ -203,9 +267,15 @@ def _read(source: SourceFile, begin: int, end: int) -> bytes:
 class _LookedAt:
     """Files of a directory that was looked at."""
 
-    def __init__(self, snapshot: Snapshot, sources: Mapping[str, SourceFile]) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        sources: Mapping[str, SourceFile],
+        contents: Mapping[str, bytes],
+    ) -> None:
         self.snapshot = snapshot
         self.sources = sources
+        self.contents = contents
 
 
 class StoredModels(RecipeModels):

@@ -103,7 +103,7 @@ class Recipes(Merging):
         checked = check(read)
         for warning in checked[len(read.warnings) :]:
             told(f"warning: {warning}")
-        models = RecipeModels(self, directory)
+        models = RecipeModels(self, directory, progress=progress, told=told, store=store)
         looked = expand(read, models, models, models, allow_missing=options.allow_missing)
         for warning in looked.warnings[len(checked) :]:
             told(f"warning: {warning}")

@@ -79,10 +79,18 @@ class Quantization:
     scales: Mapping[str, str | None] | None
     block: tuple[int, int] | None = None
 
-    def is_beside(self, name: str) -> bool:
-        """Whether a tensor goes away once the weights are what they mean."""
-        used = set((self.scales or {}).values())
-        return name in used or name.rpartition(".")[2] in _BESIDE or name.endswith(_BESIDE[:3])
+    def beside(self, outline: Outline) -> frozenset[str]:
+        """The tensors that go away once the weights are what they mean."""
+        used = {name for name in (self.scales or {}).values() if name is not None}
+        return frozenset(
+            used | {name for name in outline if _is_of_activations(name)} - set(self.scales or {})
+        )
+
+
+def _is_of_activations(name: str) -> bool:
+    """Whether this is a scale of what goes through a layer, not of its weights."""
+    last = name.rpartition(".")[2]
+    return last in _BESIDE or last.endswith(("_input_scale", "_activation_scale"))
 
 
 def read_quantization(outline: Outline, config: Mapping[str, Any] | None) -> Quantization | None:
@@ -202,11 +210,11 @@ def _scales(
     """The scale of every 8-bit float. Raises _NotFloats where anything is coded otherwise."""
     found: dict[str, str | None] = {}
     for name, (dtype, shape) in outline.items():
-        if dtype.name in FLOATS and name.rpartition(".")[2] not in _BESIDE:
+        if dtype.name in FLOATS and not _is_of_activations(name):
             found[name] = _scale(name, shape, outline, block, settings)
     used = set(found.values())
     for name, (dtype, shape) in outline.items():
-        if name in found or name in used or name.rpartition(".")[2] in _BESIDE:
+        if name in found or name in used or _is_of_activations(name):
             continue
         odd = dtype.kind is Kind.FLOAT and dtype.bits <= 8
         packed = dtype.kind in _CODES and dtype.bits < 64 and len(shape) >= 2

@@ -82,7 +82,6 @@ def scan(root: Path) -> tuple[SourceFile, ...]:
 
 def scan_file(location: Path, path: str | None = None) -> SourceFile:
     """One file, to be stored as `path` (by default under its own name). Raises as `scan` does."""
-    _refuse_repository(location)
     return _source(check_path(location.name if path is None else path), location)
 
 

@@ -51,10 +51,10 @@ class WeightFiles:
 
     def is_stray(self, path: str) -> bool:
         """Whether a file is, or lies beside, weights that are not the model's."""
-        directory = _directory(path)
-        mine = {_directory(own) for files in self.components.values() for own in files}
+        directory = directory_of(path)
+        mine = {directory_of(own) for files in self.components.values() for own in files}
         mine |= set(self.adapters) | {TOP}
-        stray = {_directory(own) for own in self.left_out} - mine
+        stray = {directory_of(own) for own in self.left_out} - mine
         return path in self.left_out or any(directory.startswith(one) for one in stray)
 
     def stem(self, directory: str) -> str:
@@ -88,7 +88,7 @@ def sort_weight_files(
     """
     by_directory: dict[str, list[str]] = {}
     for path in tensors:
-        by_directory.setdefault(_directory(path), []).append(path)
+        by_directory.setdefault(directory_of(path), []).append(path)
     components: dict[str, tuple[str, ...]] = {}
     adapters: dict[str, tuple[str, ...]] = {}
     left_out: dict[str, str] = {}
@@ -106,6 +106,16 @@ def sort_weight_files(
     return WeightFiles(components, adapters, left_out)
 
 
+def is_left_alone(directory: str) -> str | None:
+    """Why nothing below a directory is looked at, by its name; None where it is."""
+    names = directory.rstrip("/").split("/")
+    if any(_TRAINING.fullmatch(name) for name in names):
+        return "a checkpoint of its training"
+    if any(name in _COPIES for name in names):
+        return "the same model for another program"
+    return None
+
+
 def _no_component(
     directory: str,
     tensors: Mapping[str, Collection[str]],
@@ -116,11 +126,9 @@ def _no_component(
     """Why a directory holds no part of the model; None where it does."""
     if directory == TOP:
         return None
-    names = directory.rstrip("/").split("/")
-    if any(_TRAINING.fullmatch(name) for name in names):
-        return "a checkpoint of its training"
-    if any(name in _COPIES for name in names):
-        return "the same model for another program"
+    reason = is_left_alone(directory)
+    if reason is not None:
+        return reason
     if TOP in components and not any(name in paths for name in _PIPELINES):
         own = {name for path in files for name in tensors[path]}
         top = {name for path in components[TOP] for name in tensors[path]}
@@ -160,7 +168,7 @@ def _indexes(directory: str, paths: Collection[str]) -> list[str]:
     found = [
         (_order(match["stem"]), match["variant"] or "", path)
         for path in paths
-        if _directory(path) == directory and (match := _INDEX.fullmatch(_base(path)))
+        if directory_of(path) == directory and (match := _INDEX.fullmatch(_base(path)))
     ]
     return [path for _, _, path in sorted(found)]
 
@@ -182,7 +190,8 @@ def _order(stem: str) -> int:
     return len(_STANDARD) + (1 if stem.partition(".")[0] in _LAST else 0)
 
 
-def _directory(path: str) -> str:
+def directory_of(path: str) -> str:
+    """The directory of a file with its final slash; empty for the top one."""
     return path[: path.rfind("/") + 1]
 
 

@@ -6,9 +6,10 @@ No weight is read. Every error names a model and a tensor.
 from collections.abc import Callable, Container, Sequence
 from typing import Protocol
 
-from mergepipe.dtypes import dtype_of
+from mergepipe.dtypes import F32, DType, dtype_of
 from mergepipe.errors import MergeInputError
 from mergepipe.formats.buffers import is_buffer
+from mergepipe.formats.weight_files import directory_of
 from mergepipe.ids import ObjectId
 from mergepipe.methods import registry
 from mergepipe.methods.parameters import Settings
@@ -67,13 +68,19 @@ class _Names:
         here = self.by_place.get((path, name))
         if here is not None:
             return here
-        there = self._by_name.get((_directory(path), name), [])
+        there = self._by_name.get((directory_of(path), name), [])
         return there[0] if len(there) == 1 else None
+
+    def dtype_of(self, path: str, tensor: Tensor) -> DType:
+        """What a tensor counts as: of one that was 8-bit floats, what a result is to be in."""
+        component = self.files.components.get(directory_of(path))
+        given = None if component is None else component.dtype
+        return given if given is not None and tensor.dtype == F32.name else dtype_of(tensor.dtype)
 
     def buffers(self, tensors: Tensors) -> set[str]:
         """Tensors that follow from the config, by directory and name."""
         return {
-            _directory(path) + name
+            directory_of(path) + name
             for (path, name), identity in self.by_place.items()
             if is_buffer(name, tensors[identity].shape)
         }
@@ -85,10 +92,6 @@ class _Names:
             for directory, name in other._by_name
             if (directory, name) not in self._by_name
         )
-
-
-def _directory(path: str) -> str:
-    return path[: path.rfind("/") + 1]
 
 
 def _nothing(snapshot: Snapshot, path: str) -> None:
@@ -146,12 +149,22 @@ def expand(
         for entry in file.content.tensors:
             place = file.path, entry.name
             own = tuple(names.find(*place) for names in experts)
-            buffer = _directory(file.path) + entry.name in buffers and None in own
+            buffer = directory_of(file.path) + entry.name in buffers and None in own
             if place not in layout.by_place or buffer:
                 lines.append(kept_line(file.path, entry, tensors[entry.tensor], base or 0))
                 continue
             read_settings = settings.read(entry.name)
-            lines.append(_line_up(recipe, method, read_settings, tensors, place, entry.tensor, own))
+            counted = [
+                one.dtype_of(file.path, tensors[identity or entry.tensor])
+                for one, identity in zip((layout, *experts), (entry.tensor, *own), strict=True)
+            ]
+            stored = [None if one is None else tensors[one] for one in (entry.tensor, *own)]
+            _check_pairs(recipe, entry.name, stored, counted)
+            lines.append(
+                _line_up(
+                    recipe, method, read_settings, tensors, place, entry.tensor, own, counted[0]
+                )
+            )
     identity = recipe.layout.snapshot
     if keep is not None and layout.files.layout is not layout.files.snapshot:
         identity = keep(layout.files.layout)
@@ -241,7 +254,9 @@ def _line_up(
     place: tuple[str, str],
     identity: ObjectId,
     experts: tuple[ObjectId | None, ...],
+    counted: DType,
 ) -> Line:
+    """The line of a layout's tensor; `counted` is the dtype that it counts as."""
     file, name = place
     layout = tensors[identity]
     dtype = dtype_of(layout.dtype)
@@ -255,7 +270,6 @@ def _line_up(
                     "name one with --base",
                 )
             continue
-        _check_pair(recipe, expert, name, layout, tensors[tensor])
         if method.accepts(dtype_of(tensors[tensor].dtype)) != arithmetic:
             raise _cannot_compute(method, expert, name, tensors[tensor])
     if not arithmetic:
@@ -271,7 +285,7 @@ def _line_up(
         file,
         name,
         identity,
-        (recipe.dtype or dtype) if arithmetic else dtype,
+        (recipe.dtype or counted) if arithmetic else dtype,
         method.variant(settings, base=base is not None),
         settings,
         base,
@@ -288,17 +302,28 @@ def _cannot_compute(method: Method, expert: Expert, name: str, tensor: Tensor) -
     )
 
 
-def _check_pair(recipe: Recipe, expert: Expert, name: str, layout: Tensor, tensor: Tensor) -> None:
-    label, reference = quoted(expert.label), quoted(recipe.layout.label)
-    if tensor.shape != layout.shape:
-        raise MergeInputError(
-            f"{label}: tensor {quoted(name)} has shape {list(tensor.shape)}, "
-            f"in {reference} {list(layout.shape)}",
-            "merge models of one architecture and vocabulary",
-        )
-    free = recipe.dtype is not None or expert.kind is TermKind.DELTA
-    if tensor.dtype != layout.dtype and not free:
-        raise MergeInputError(
-            f"{label}: tensor {quoted(name)} is {tensor.dtype}, in {reference} {layout.dtype}",
-            "say what the output shall be, as in --dtype BF16, to merge across dtypes",
-        )
+def _check_pairs(
+    recipe: Recipe, name: str, stored: Sequence[Tensor | None], counted: Sequence[DType]
+) -> None:
+    """Each expert's tensor fits the layout's, which is the first, with the dtype it counts as.
+
+    Dtypes may differ where the result's is said, and in differences.
+    """
+    layout, reference = stored[0], quoted(recipe.layout.label)
+    assert layout is not None
+    for expert, tensor, dtype in zip(recipe.experts, stored[1:], counted[1:], strict=True):
+        if tensor is None:
+            continue
+        label = quoted(expert.label)
+        if tensor.shape != layout.shape:
+            raise MergeInputError(
+                f"{label}: tensor {quoted(name)} has shape {list(tensor.shape)}, "
+                f"in {reference} {list(layout.shape)}",
+                "merge models of one architecture and vocabulary",
+            )
+        free = recipe.dtype is not None or expert.kind is TermKind.DELTA
+        if dtype != counted[0] and not free:
+            raise MergeInputError(
+                f"{label}: tensor {quoted(name)} is {dtype}, in {reference} {counted[0]}",
+                "say what the output shall be, as in --dtype BF16, to merge across dtypes",
+            )

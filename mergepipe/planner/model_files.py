@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from mergepipe.dtypes import dtype_of
+from mergepipe.checkpoints.conversion import DEQUANTIZED
+from mergepipe.dtypes import DType, dtype_called, dtype_of
 from mergepipe.formats.config_json import CONFIG_NAME, parse_config
 from mergepipe.formats.quantization import refuse_codes
 from mergepipe.formats.unread_weights import no_weights
@@ -30,11 +31,15 @@ class StoredTensor:
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """What is loaded as one model: its directory (empty, or ending with `/`) and its tensors."""
+    """What is loaded as one model: its directory (empty, or ending with `/`) and its tensors.
+
+    dtype  of a result, where the float32 in it stands for 8-bit floats (checkpoints.conversion)
+    """
 
     directory: str
     tensors: tuple[StoredTensor, ...]
     config: Mapping[str, Any] | None
+    dtype: DType | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +59,12 @@ class ModelFiles:
     @property
     def layout(self) -> Snapshot:
         """The snapshot without weights that are not the model's, and what lies beside them."""
-        if not self.sorted.left_out:
-            return self.snapshot
-        return Snapshot(
-            tuple(file for file in self.snapshot.files if not self.sorted.is_stray(file.path))
+        files = tuple(
+            file
+            for file in self.snapshot.files
+            if not self.sorted.is_stray(file.path) and file.path.rpartition("/")[2] != DEQUANTIZED
         )
+        return self.snapshot if len(files) == len(self.snapshot.files) else Snapshot(files)
 
 
 def read_model_files(
@@ -91,7 +97,14 @@ def read_model_files(
             stored = tensor(one.identity)
             outline[one.name] = (dtype_of(stored.dtype), stored.shape)
         refuse_codes(outline, config, label + ("" if not directory else f"/{directory[:-1]}"))
-        components[directory] = Component(directory, tensors, config)
+        note = read(snapshot, directory + DEQUANTIZED)
+        dtype = None if note is None else _result_dtype(note)
+        components[directory] = Component(directory, tensors, config, dtype)
     if not any(component.tensors for component in components.values()):
         raise no_weights(label, paths, sorted_files.left_out)
     return ModelFiles(label, snapshot, components, sorted_files)
+
+
+def _result_dtype(note: bytes) -> DType:
+    given = parse_config(note, DEQUANTIZED).get("dtype")
+    return dtype_called(given if isinstance(given, str) else "bfloat16")

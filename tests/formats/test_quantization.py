@@ -95,9 +95,7 @@ def test_8_bit_floats_with_their_scales(
         found = read_quantization(outline(tensors), config)
         assert found is not None
         assert found.scales == {f"{P}.weight": f"{P}.{scale}"}
-        assert found.is_beside(f"{P}.input_scale")
-        assert found.is_beside(f"{P}.{scale}")
-        assert not found.is_beside("norm.weight")
+        assert found.beside(outline(tensors)) == {f"{P}.input_scale", f"{P}.{scale}"}
 
 
 def test_how_many_elements_share_a_scale() -> None:

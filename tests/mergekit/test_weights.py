@@ -1,11 +1,15 @@
 """Checkpoints as they are found: which of their files are merged, and what is refused."""
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file as load_torch
+from safetensors.torch import save_file as save_torch
 
 from tests.mergekit.test_command import LINEAR, Mp, models, mp, recipe, stored
 
@@ -149,3 +153,125 @@ slices:
     shutil.rmtree(models / "code" / "2_Dense")
     refused = mp("merge", "--recipe", recipe(models, LINEAR), "-b", "merged", expect=13)
     assert "'code' has no weights in '2_Dense/'" in refused.err
+
+
+def pickled(directory: Path, how: str = "one") -> None:
+    """The weights of a model as transformers 4 saved them."""
+    content = {
+        name: torch.from_numpy(values) for name, values in load_file(directory / WEIGHTS).items()
+    }
+    (directory / WEIGHTS).unlink()
+    (directory / "training_args.bin").write_bytes(b"no weights")
+    if how == "one":
+        torch.save(content, directory / "pytorch_model.bin")
+        return
+    (directory / "pytorch_model.bin").unlink()
+    shards = [f"pytorch_model-0000{n}-of-00002.bin" for n in (1, 2)]
+    names = list(content)
+    for shard, own in zip(shards, (names[::2], names[1::2]), strict=True):
+        torch.save({name: content[name] for name in own}, directory / shard)
+    index = {name: shards[place % 2] for place, name in enumerate(names)}
+    (directory / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": index}))
+
+
+@pytest.mark.parametrize("how", ["one", "sharded"])
+@pytest.mark.parametrize("committed", [False, True])
+def test_pickles_are_merged(
+    models: Path, mp: Mp, tmp_path: Path, how: str, committed: bool
+) -> None:
+    mp("merge", "--recipe", recipe(models, LINEAR), "-b", "expected", "--out", tmp_path / "a")
+    pickled(models / "math", how)
+    if committed:
+        mp("commit", models / "math", "-b", "math")
+    made = mp("merge", "--recipe", recipe(models, LINEAR), "-b", "made", "--out", tmp_path / "b")
+    assert "math: pytorch_model" in made.err
+    assert "no code in it is run" in made.err
+    found, expected = (load_file(tmp_path / out / WEIGHTS) for out in ("a", "b"))
+    assert found.keys() == expected.keys()
+    assert all(found[name].tobytes() == expected[name].tobytes() for name in found)
+    assert not list((tmp_path / "b").glob("*.bin*"))
+    plain = ("math" if committed else models / "math", models / "code", "--method", "linear")
+    mp("merge", *plain, "--weight", "0.75,0.25", "-b", "plain", "--out", tmp_path / "c")
+    shards = sorted((tmp_path / "c").glob("*.safetensors"))
+    assert len(shards) == (1 if how == "one" else 2)
+    content = {name: values for shard in shards for name, values in load_file(shard).items()}
+    assert all(found[name].tobytes() == content[name].tobytes() for name in found)
+    if how == "sharded":
+        index = json.loads((tmp_path / "c" / "model.safetensors.index.json").read_text())
+        assert index["weight_map"].keys() == found.keys()
+    assert not list(Path(".mergepipe/tmp").iterdir())
+    if committed:  # what was committed comes back as it was
+        mp("checkout", "math", "--to", tmp_path / "d")
+        for path in (models / "math").iterdir():
+            assert (tmp_path / "d" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_pickles_with_code_are_refused(models: Path, mp: Mp) -> None:
+    (models / "math" / WEIGHTS).unlink()
+    torch.save(torch.nn.Linear(2, 2), models / "math" / "pytorch_model.bin")
+    before = stored()
+    refused = mp("merge", "--recipe", recipe(models, LINEAR), "-b", "r", expect=12)
+    assert "it needs torch.nn.modules.linear.Linear" in refused.err
+    assert stored() == before
+
+
+BLOCK = 4
+
+
+def eight_bits(directory: Path, layout: str) -> dict[str, torch.Tensor]:
+    """A model in 8-bit floats; returns the numbers that it stands for, in float64."""
+    content, meaning = {}, {}
+    for name, values in load_file(directory / WEIGHTS).items():
+        weight = torch.from_numpy(values)
+        if weight.ndim < 2 or "layers" not in name:
+            content[name] = weight.bfloat16()
+            meaning[name] = content[name].double()
+            continue
+        rows, columns = weight.shape
+        block = {"block": (BLOCK, BLOCK), "row": (1, columns), "tensor": (rows, columns)}[layout]
+        grid = weight.reshape(rows // block[0], block[0], columns // block[1], block[1])
+        scale = grid.abs().amax((1, 3)) / 448
+        wide = scale.repeat_interleave(block[0], 0).repeat_interleave(block[1], 1)
+        content[name] = (weight / wide).to(torch.float8_e4m3fn)
+        meaning[name] = content[name].double() * wide.double()
+        ending = "_scale_inv" if layout == "block" else "_scale"
+        content[name + ending] = scale.reshape(()) if layout == "tensor" else scale
+        content[name.removesuffix("weight") + "input_scale"] = torch.ones(())
+    save_torch(content, directory / WEIGHTS, {"format": "pt"})
+    config = json.loads((directory / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "fp8", "weight_block_size": [BLOCK, BLOCK]}
+    (directory / "config.json").write_text(json.dumps(config | {"torch_dtype": "bfloat16"}))
+    return meaning
+
+
+@pytest.mark.parametrize("layout", ["block", "row", "tensor"])
+@pytest.mark.parametrize("committed", [False, True])
+def test_8_bit_floats_are_what_they_stand_for(
+    models: Path, mp: Mp, tmp_path: Path, layout: str, committed: bool
+) -> None:
+    math, code = (eight_bits(models / name, layout) for name in ("math", "code"))
+    if committed:
+        for name in ("math", "code"):
+            mp("commit", models / name, "-b", name)
+    text = LINEAR + "dtype: float32\n"
+    made = mp("merge", "--recipe", recipe(models, text), "-b", "made", "--out", tmp_path / "a")
+    assert "math: the weights are 8-bit floats (fp8)" in made.err
+    found = load_torch(tmp_path / "a" / WEIGHTS)
+    assert set(found) == set(math)
+    for name, values in found.items():
+        torch.testing.assert_close(
+            values.double(), 0.75 * math[name] + 0.25 * code[name], rtol=2e-7, atol=1e-8
+        )
+    # Where nothing is asked, the result is in what the config says.
+    mp("merge", "--recipe", recipe(models, LINEAR), "-b", "half", "--out", tmp_path / "b")
+    here = [models / name for name in ("math", "code")]
+    plain = ("math", "code") if committed else here
+    mp("merge", *plain, "--method", "linear", "--weight", "0.75,0.25", "-b", "plain",
+       "--out", tmp_path / "c")  # fmt: skip
+    for out in ("b", "c"):
+        half = load_torch(tmp_path / out / WEIGHTS)
+        assert all(torch.equal(half[name], found[name].bfloat16()) for name in found)
+        config = json.loads((tmp_path / out / "config.json").read_text())
+        assert "quantization_config" not in config
+        assert config["torch_dtype"] == "bfloat16"
+        assert not list((tmp_path / out).glob("*mergepipe*"))

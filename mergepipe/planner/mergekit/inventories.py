@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from mergepipe.checkpoints.tokenizers import StoredTokenizer
-from mergepipe.dtypes import dtype_of
+from mergepipe.dtypes import F32, dtype_of
 from mergepipe.errors import MergeInputError
 from mergepipe.formats.adapter_config import ADAPTER_CONFIG
 from mergepipe.formats.adapters import read_adapter
@@ -104,9 +104,10 @@ class Inventories:
                     "keep one set of weights: model.safetensors and shards of it are two",
                 )
             tensor = self._tensors[one.identity]
-            held[one.name] = Held(
-                one.identity, one.identity, tensor.shape, dtype_of(tensor.dtype), place
-            )
+            dtype = dtype_of(tensor.dtype)
+            if component.dtype is not None and dtype == F32:
+                dtype = component.dtype
+            held[one.name] = Held(one.identity, one.identity, tensor.shape, dtype, place)
         config = component.config
         return Inventory(label, place, place, held, read_architecture(held, config, label), config)
 
