@@ -147,7 +147,7 @@ def clone(
     url = check_remote_url(text)
     # Without `..`, as it is shown; its parents need not be there.
     target = Path(os.path.abspath(directory or cloning.directory_for(url)))  # noqa: PTH100
-    given = credentials or Credentials()
+    given = (credentials or Credentials()).trusting(url)  # that was not the other side's word
     with (
         cloning.whole_or_nothing(target) as building,
         open_url(url, given, DEFAULT_REMOTE, who=who) as store,

@@ -71,7 +71,8 @@ def open_url(
     from mergepipe.api.opened import OpenRepository
 
     def open_home(path: Path) -> OpenRepository:
-        return OpenRepository(path, who=who, credentials=lambda _: credentials, hops=hops)
+        theirs = credentials.abroad()
+        return OpenRepository(path, who=who, credentials=lambda _: theirs, hops=hops)
 
     return connect(url, credentials, name, open_home=open_home)
 

@@ -49,19 +49,24 @@ class _ServerTrouble(OSError):
 
 
 class HttpByteStore(Closing):
-    """What `mp serve` offers at `url`. Reads, and writes that can be looked up, are retried."""
+    """What `mp serve` offers at `url`. Reads, and writes that can be looked up, are retried.
+
+    `unsent` is what a user should read where the server wants a token, and one was not sent.
+    """
 
     def __init__(
         self,
         url: str,
         *,
         token: str | None = None,
+        unsent: str = "",
         idle_s: float = IDLE_S,
         retries: Retries | None = None,
     ) -> None:
         if token is not None and not _TOKEN.fullmatch(token):
             raise UsageError("the token holds characters that a token cannot have")
         self.url = url
+        self._unsent = unsent
         self._connections = Connections(url, idle_s)
         self._retries = retries or Retries()
         self._idle_s = idle_s
@@ -329,10 +334,14 @@ class HttpByteStore(Closing):
         if ours:
             body = read_body(response, wire.LARGEST_REPLY)
             if body:
-                return wire.error_from(wire.parse(body, wire.ErrorReply, "an error"))
+                error = wire.error_from(wire.parse(body, wire.ErrorReply, "an error"))
+                if isinstance(error, AuthenticationError) and self._unsent:
+                    return AuthenticationError(error.message, self._unsent)
+                return error
         if status in (401, 403, 407):
             return AuthenticationError(
-                f"{self.url} answered {status}", "check the token: docs/remotes.md"
+                f"{self.url} answered {status}",
+                self._unsent or "check the token: docs/remotes.md",
             )
         if 300 <= status < 400:
             return RemoteRefused(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mergepipe.api import Repository
     from mergepipe.cli.progress import ClosableProgress
     from mergepipe.transfer.credentials import Credentials
+    from mergepipe.transfer.urls import RemoteUrl
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +82,21 @@ class Session:
         """
         from mergepipe.transfer.credentials import gather
 
+        return gather(self.environment, directory, self.settings_home())
+
+    def remember(self, url: "RemoteUrl") -> None:
+        """Keep in mind that the user named this server: tokens of the environment may go there."""
+        from mergepipe.transfer.credentials import HOSTS, SERVERS, VARIABLE, remember_server
+
+        path = self.settings_home() / SERVERS
+        if not remember_server(path, url) and self.environment.get(VARIABLE):
+            self.say(f"cannot write {path}: set {HOSTS}={url.origin} beside {VARIABLE} next time")
+
+    def settings_home(self) -> Path:
+        """The directory of the user's own settings."""
         settings = self.environment.get("XDG_CONFIG_HOME") or ""
         home = Path(settings) if settings else Path(self.environment.get("HOME", "/")) / ".config"
-        return gather(self.environment, directory, home / "mergepipe")
+        return home / "mergepipe"
 
     def emit(self, document: object, text: str) -> None:
         """The result: the document as JSON, or the text; both on stdout."""

@@ -57,7 +57,9 @@ def connect(
     if url.scheme in WEB:
         from mergepipe.bytestore.http import HttpByteStore
 
-        return HttpByteStore(url.shown, token=credentials.token(url, name))
+        return HttpByteStore(
+            url.shown, token=credentials.token(url, name), unsent=credentials.withheld(url, name)
+        )
     if url.scheme is Scheme.SSH:
         from mergepipe.bytestore.ssh import SshByteStore
 

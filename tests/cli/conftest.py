@@ -39,6 +39,8 @@ def _environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith("MP_") or name in ("SOURCE_DATE_EPOCH", "NO_COLOR"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("MP_AUTHOR", "Ada <ada@example.org>")
+    # The user's own settings: beside tmp_path, whose contents tests commit and count.
+    monkeypatch.setenv("XDG_CONFIG_HOME", f"{tmp_path}-settings")
     monkeypatch.chdir(tmp_path)
 
 

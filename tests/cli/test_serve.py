@@ -116,6 +116,27 @@ def check_tokens(url: str, branch: str, mp: Mp, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delenv("MP_TOKEN")
 
 
+def test_a_token_goes_to_a_server_that_the_user_named(
+    other: Path, tmp_path: Path, mp: Mp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mp("push", other, "main")
+    monkeypatch.setenv("MP_SERVE_TOKENS", f"read:{READ},write:{WRITE}")
+    with serving(other) as (_, url):
+        monkeypatch.setenv("MP_TOKEN", WRITE)
+        mp("clone", url, tmp_path / "clone")
+        mp("-C", tmp_path / "clone", "fetch")  # the clone's URL was the user's
+        mp("-C", tmp_path / "clone", "push", "origin", "main:more")
+        # The same repository, for a user who never named that server: somebody handed it over.
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
+        shown = mp("-C", tmp_path / "clone", "fetch", expect=16).err
+        assert f"MP_TOKEN_HOST={url}" in shown
+        monkeypatch.setenv("MP_TOKEN_HOST", url)
+        mp("-C", tmp_path / "clone", "fetch")
+        monkeypatch.delenv("MP_TOKEN_HOST")
+        mp("-C", tmp_path / "clone", "config", "remote.origin.url", url)
+        mp("-C", tmp_path / "clone", "fetch")
+
+
 def test_a_read_only_server(committed: Path, tmp_path: Path, mp: Mp) -> None:
     with serving("--read-only") as (_, url):
         mp("clone", url, tmp_path / "clone")

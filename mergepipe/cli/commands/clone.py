@@ -71,6 +71,7 @@ def clone(
 
     from mergepipe.api import Repository
     from mergepipe.cli.identity import identity
+    from mergepipe.transfer.remotes import check_remote_url
 
     began = time.monotonic()
     with session.progress() as progress:
@@ -84,6 +85,7 @@ def clone(
             who=identity(session.environment),
             progress=progress,
         )
+    session.remember(check_remote_url(url))
     seconds = time.monotonic() - began
     document = CloneDocument(
         directory=str(cloned.directory),

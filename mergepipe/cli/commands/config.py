@@ -42,6 +42,10 @@ def config(
     with session.repository() as repository:
         if key is not None and (unset or value is not None):
             repository.configure(key, value)
+            if value is not None and key.startswith("remote.") and key.endswith(".url"):
+                from mergepipe.transfer.remotes import check_remote_url
+
+                session.remember(check_remote_url(value, repository.directory.parent))
             changed = {name: found for name, found in repository.config.items() if name == key}
             session.emit(changed, "")
             session.note(f"{key} = {changed.get(key, '(not set)')}")

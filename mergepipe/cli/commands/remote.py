@@ -71,12 +71,14 @@ def added(
 ) -> None:
     """Add a remote. Nothing is asked of it yet.
 
-    Tokens never go into a URL: MP_TOKEN, MP_TOKEN_<NAME>, .mergepipe/tokens.
+    Tokens never go into a URL: MP_TOKEN, MP_TOKEN_<NAME>, .mergepipe/tokens. Those of the
+    environment go to servers that you name, here or in MP_TOKEN_HOST.
     """
     from mergepipe.api import remotes
 
     with session.repository() as repository:
         found = remotes.add(repository, name, url)
+    session.remember(found)
     session.emit(RemoteDocument(name, found.shown, False), "")
     session.note(f"{name} is {escape_for_terminal(found.shown)}")
 
