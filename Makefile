@@ -11,12 +11,17 @@ DEMO_READY := $(VENV)/.demo
 MERGEKIT := .venv-mergekit
 MERGEKIT_READY := $(MERGEKIT)/.installed
 CODE := mergepipe tests benchmarks examples
+# The seams that most changes touch, and a few commands: a minute altogether, on two cores.
+QUICK := $(addprefix tests/,objects packs catalog planner codecs checkpoints cli/test_merging.py)
+# Not quiet: it takes minutes, and says what it is at.
+PIP := --disable-pip-version-check --no-input -c constraints.txt
 
-.PHONY: help demo install check test format lint types layers compat faults bench clean
+.PHONY: help demo install check test test-quick format lint types layers compat faults bench clean
 
 help:
-	@echo "make demo     train, commit, merge and compare real models, in ./demo-output"
-	@echo "make test     run the tests"
+	@echo "make demo     train, commit, merge and compare real models, in ./demo-output: 2 to 4 minutes"
+	@echo "make test     run the tests: ten minutes on two cores"
+	@echo "make test-quick  those of the tests that take seconds: a minute"
 	@echo "make check    formatting, lint, types, layers and tests: what .ci/run runs"
 	@echo "make compat   every recipe beside mergekit itself, which it installs in .venv-mergekit"
 	@echo "make faults   remotes whose lines break and whose servers are killed, thousands of times"
@@ -33,22 +38,26 @@ demo: $(DEMO_READY)
 $(TORCH): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "mergepipe needs Python 3.11 or newer: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "Installing into $(VENV), once: torch (hundreds of megabytes) and what mergepipe needs; minutes"
 	$(PYTHON) -m venv $(VENV)
-	$(RUN)/python -m pip install --quiet -c constraints.txt torch==2.13.0
+	$(RUN)/python -m pip install $(PIP) torch==2.13.0
 	@touch $@
 
 $(READY): $(TORCH)
-	$(RUN)/python -m pip install --quiet -c constraints.txt -e '.[test,check]'
+	$(RUN)/python -m pip install $(PIP) -e '.[test,check]'
 	@touch $@
 
 $(DEMO_READY): $(TORCH)
-	$(RUN)/python -m pip install --quiet -c constraints.txt -e '.[demo]'
+	$(RUN)/python -m pip install $(PIP) -e '.[demo]'
 	@touch $@
 
 check: lint types layers test
 
 test: $(READY)
 	$(RUN)/python -m pytest
+
+test-quick: $(READY)
+	$(RUN)/python -m pytest $(QUICK)
 
 $(MERGEKIT_READY): tests/compat/mergekit.txt
 	$(PYTHON) -m venv $(MERGEKIT)

@@ -1,8 +1,7 @@
 """A small real Llama: made, trained, fine-tuned, measured and saved as Hugging Face directories."""
 
 import copy
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 WINDOW = 128
 BATCH = 8
 _VOCABULARY = 1024
+_MEASURED_EVERY = 20  # steps
+_QUICK_WINDOWS = 24
 _TEXT_CHARACTERS = 400_000  # of each domain, for the tokenizer: more does not change it much
 
 
@@ -26,12 +27,26 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How long and how fast to train. A machine too slow for `steps` stops after `most_s`."""
+    """How fast to train, and for how many steps at most.
 
-    steps: int
-    most_s: float
+    A measured goal ends it, never a clock: every machine makes the same steps.
+    """
+
+    most_steps: int
     rate: float
     seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """Train until the mean held-out loss of these texts is at most `loss`, in nats a token."""
+
+    texts: Sequence[torch.Tensor]
+    loss: float
+
+
+Told = Callable[[int, float], None]
+"""Called with the steps made and the loss measured, now and then."""
 
 
 def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
@@ -74,17 +89,21 @@ def new_model(seed: int) -> LlamaForCausalLM:
     )
 
 
-def train(model: LlamaForCausalLM, parts: Sequence[Part], schedule: Schedule) -> int:
-    """Train on windows drawn from the parts; returns the steps made."""
+def train(
+    model: LlamaForCausalLM, parts: Sequence[Part], schedule: Schedule, goal: Goal, told: Told
+) -> int:
+    """Train on windows drawn from the parts until the goal is met; returns the steps made."""
     generator = torch.Generator().manual_seed(schedule.seed)
     shares = torch.tensor([part.share for part in parts])
     optimizer = torch.optim.AdamW(model.parameters(), lr=schedule.rate, weight_decay=0.01)
-    model.train()
-    start = time.monotonic()
-    for step in range(schedule.steps):
-        passed = max(step / schedule.steps, (time.monotonic() - start) / schedule.most_s)
-        if passed >= 1:
-            return step
+    for step in range(schedule.most_steps):
+        if step % _MEASURED_EVERY == 0:
+            loss = mean_loss(model, goal.texts)
+            told(step, loss)
+            if loss <= goal.loss:
+                return step
+            model.train()
+        passed = step / schedule.most_steps
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate * min(1.0, (step + 1) / 20) * max(0.05, 1 - passed)
         rows = []
@@ -98,15 +117,12 @@ def train(model: LlamaForCausalLM, parts: Sequence[Part], schedule: Schedule) ->
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-    return schedule.steps
+    return schedule.most_steps
 
 
-def tuned(
-    base: LlamaForCausalLM, parts: Sequence[Part], schedule: Schedule
-) -> tuple[LlamaForCausalLM, int]:
-    """A fine-tuned copy of a model, and the steps made."""
-    model = copy.deepcopy(base)
-    return model, train(model, parts, schedule)
+def mean_loss(model: LlamaForCausalLM, texts: Sequence[torch.Tensor]) -> float:
+    """The mean of the held-out losses of some texts, quickly: over fewer windows."""
+    return sum(held_out_loss(model, text, _QUICK_WINDOWS) for text in texts) / len(texts)
 
 
 @torch.no_grad()
