@@ -33,6 +33,9 @@ from .forging import BLOCK, Forge, bounded, line, noise, remote_of, send, visibl
 from .remotes import Family
 
 IDLE_S = 600.0
+"""A guard: no answer that comes takes as long, however slow the machine."""
+STALLED_S = 2.0
+"""How long a client waits for a server that says nothing: long enough for its honest answers."""
 QUICKLY = Retries(again=1, first_s=0.01, longest_s=0.01)
 Reply = Callable[[socket.socket], None]
 # What is asked for (`values`, `keys`, `size`, `read`, `get`, `holds`, `swap`), and what comes.
@@ -142,6 +145,11 @@ def slowly(to: socket.socket) -> None:
 
 def silence(to: socket.socket) -> None:
     to.recv(1 << 16)
+
+
+def patience_s(lies: Lies) -> float:
+    """How long a client of this server waits."""
+    return STALLED_S if {silence, slowly} & set(lies.values()) else IDLE_S
 
 
 def packs(count: int) -> list[str]:
@@ -256,7 +264,7 @@ def test_a_server_that_lies(name: str, repo: Repository) -> None:
     asked: set[str] = set()
     with (
         lying(honest, LIES[name], asked) as url,
-        client(url) as store,
+        client(url, patience_s(LIES[name])) as store,
         bounded(200 << 20),
         pytest.raises((RemoteRefused, Corruption, RemoteUnreachable)) as caught,
     ):
@@ -297,7 +305,7 @@ def test_a_server_that_lies_to_a_pusher(name: str, tmp_path: Path) -> None:
     moved: list[object] = []
     with (
         lying(MemoryByteStore(), GRUDGES[name], asked) as url,
-        client(url) as store,
+        client(url, patience_s(GRUDGES[name])) as store,
         bounded(200 << 20),
         pytest.raises(MergepipeError) as caught,
     ):
