@@ -16,7 +16,7 @@ QUICK := $(addprefix tests/,objects packs catalog planner codecs checkpoints cli
 # Not quiet: it takes minutes, and says what it is at.
 PIP := --disable-pip-version-check --no-input -c constraints.txt
 
-.PHONY: help demo install check test test-quick format lint types layers compat faults bench clean
+.PHONY: help demo install check test test-quick format lint types layers compat compat-random faults bench clean
 
 help:
 	@echo "make demo     train, commit, merge and compare real models, in ./demo-output: 2 to 4 minutes"
@@ -24,6 +24,7 @@ help:
 	@echo "make test-quick  those of the tests that take seconds: a minute"
 	@echo "make check    formatting, lint, types, layers and tests: what .ci/run runs"
 	@echo "make compat   every recipe beside mergekit itself, which it installs in .venv-mergekit"
+	@echo "make compat-random  a thousand random recipes beside mergekit"
 	@echo "make faults   remotes whose lines break and whose servers are killed, thousands of times"
 	@echo "make bench    benchmarks against peers; prints ratios"
 	@echo "make format   format the code"
@@ -67,6 +68,11 @@ $(MERGEKIT_READY): tests/compat/mergekit.txt
 
 compat: $(READY) $(MERGEKIT_READY)
 	MERGEKIT_PYTHON=$(abspath $(MERGEKIT))/bin/python $(RUN)/python -m pytest -m compat tests/compat
+
+# A thousand configs drawn at random; COMPAT_RANDOM=N takes N of them. Prints the classes of outcomes.
+compat-random: $(READY) $(MERGEKIT_READY)
+	COMPAT_RANDOM=$${COMPAT_RANDOM:-1000} MERGEKIT_PYTHON=$(abspath $(MERGEKIT))/bin/python \
+		$(RUN)/python -m pytest -m compat -rP tests/compat/test_random.py
 
 # Hours on a small machine. -rP prints how many runs there were, and how they ended.
 faults: $(READY)

@@ -3,9 +3,6 @@
 MERGEKIT_PYTHON names the Python that has mergekit; without it these tests are skipped.
 """
 
-import json
-import os
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +14,8 @@ from mergepipe.cli.main import main
 from tests.compat.comparing import difference, spread
 from tests.compat.configs import CASES, Case
 from tests.compat.models import EXPERTS, Tensors, in_order_of, read, vocabulary, write_models
+from tests.compat.running import PYTHON, Job, run_mergekit
 
-PYTHON = os.environ.get("MERGEKIT_PYTHON", "")
 pytestmark = [
     pytest.mark.compat,
     pytest.mark.skipif(not PYTHON, reason="MERGEKIT_PYTHON names no Python with mergekit"),
@@ -72,21 +69,9 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Theirs:
         text = case.text.format(**names, dtype=MORE_DIGITS[dtype])
         found.config_for_mergekit(case, dtype).write_text(text)
         jobs.append(
-            {
-                "config": str(found.config_for_mergekit(case, dtype)),
-                "out": str(found.result(case, dtype)),
-                "options": case.options,
-            }
+            Job(found.config_for_mergekit(case, dtype), found.result(case, dtype), case.options)
         )
-    listed = directory / "jobs.json"
-    listed.write_text(json.dumps(jobs))
-    script = Path(__file__).with_name("run_mergekit.py")
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    with (directory / "mergekit.log").open("w") as log:
-        subprocess.run(
-            [PYTHON, script, listed], env=environment, stdout=log, stderr=log, check=True
-        )
-    outcomes = json.loads(Path(f"{listed}.done").read_text())
+    outcomes = run_mergekit(jobs, directory)
     for (case, dtype), outcome in zip(RUNS, outcomes, strict=True):
         found.errors[f"{case.name}.{dtype}"] = outcome
     return found
