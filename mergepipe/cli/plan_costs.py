@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from mergepipe.ids import ObjectId
     from mergepipe.objects.merging import Plan
     from mergepipe.planner.build import PlannedMerge
+    from mergepipe.planner.left_out import LeftOut
     from mergepipe.planner.table import CostTable
 
 
@@ -34,12 +35,23 @@ class ExpertDocument(msgspec.Struct, frozen=True):
     energy_kept: float
 
 
+class LeftOutDocument(msgspec.Struct, frozen=True):
+    """Tensors of a model that differ in name from the result's, layers and experts collapsed.
+
+    `base_instead`: it lacks them; `not_merged`: only it has them.
+    """
+
+    model: str
+    base_instead: tuple[str, ...]
+    not_merged: tuple[str, ...]
+
+
 class PlanDocument(msgspec.Struct, frozen=True):
     """`mp plan --json`. Sizes in bytes; `budget_bytes` is null without a limit.
 
     `import_bytes` and `profile_bytes` were read to import experts and to make missing profiles;
     `measured_*`, part of what is planned, for statistics that no profile holds. `stored`: whether
-    the plan can be named from now on.
+    the plan can be named from now on. `left_out`: what the merge takes nothing of.
     """
 
     plan: str
@@ -65,6 +77,7 @@ class PlanDocument(msgspec.Struct, frozen=True):
     measured_base_bytes: int
     plan_seconds: float
     stored: bool
+    left_out: tuple[LeftOutDocument, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +94,12 @@ class PricedPlan:
     measured_expert_bytes: int = 0
     measured_base_bytes: int = 0
     seconds: float = 0.0
+    left_out: "tuple[LeftOut, ...]" = ()
 
     def document(self, *, stored: bool) -> PlanDocument:
         """As JSON."""
+        from mergepipe.planner.left_out import collapsed
+
         costs = self.costs
         return PlanDocument(
             plan=self.id.hex(),
@@ -109,6 +125,14 @@ class PricedPlan:
             measured_base_bytes=self.measured_base_bytes,
             plan_seconds=round(self.seconds, 3),
             stored=stored,
+            left_out=tuple(
+                LeftOutDocument(
+                    one.model,
+                    tuple(collapsed(one.base_instead)),
+                    tuple(collapsed(one.not_merged)),
+                )
+                for one in self.left_out
+            ),
         )
 
     def _expert(self, row: int, name: str) -> ExpertDocument:
@@ -178,6 +202,7 @@ def priced(repository: "Repository", planned: "PlannedMerge", seconds: float) ->
         planned.measured_expert_bytes,
         planned.measured_base_bytes,
         seconds,
+        merge.left_out,
     )
 
 

@@ -25,7 +25,7 @@ _RENAMINGS = tuple(
         (r"\.weight_g$", ".parametrizations.weight.original0"),
         (r"\.weight_v$", ".parametrizations.weight.original1"),
         (r"^embed_out\.", "lm_head."),
-        (r"\.block_sparse_moe\.", ".mlp."),
+        (r"(^|\.)block_sparse_moe\.", r"\1mlp."),
         # Towers that are models of their own: CLIP and SigLIP in a LLaVA or a Gemma 3.
         (r"^(vision_tower|vision_model|image_tower)\.vision_model\.", r"\1."),
         (r"^vision_model\.model\.", "vision_model."),
@@ -35,7 +35,7 @@ _RENAMINGS = tuple(
         (r"\battention\.attention\.value\b", "attention.v_proj"),
         (r"\battention\.output\.dense\b", "attention.o_proj"),
         (r"\bintermediate\.dense\b", "mlp.fc1"),
-        (r"(\.\d+)\.output\.dense\b", r"\1.mlp.fc2"),
+        (r"(^|\.\d+\.)output\.dense\b", r"\1mlp.fc2"),
         (r"\bencoder\.layer\.(?=\d)", "layers."),
     )
 )
@@ -102,10 +102,13 @@ class Spelling:
         return longer[0] if len(longer) == 1 else None
 
 
-def same_weights(names: Iterable[str], reference: Iterable[str]) -> dict[str, str]:
+def same_weights(
+    names: Iterable[str], reference: Iterable[str], *, in_layer: bool = False
+) -> dict[str, str]:
     """Names of one model -> those of another, for weights that the two call differently.
 
-    Names that both have are not in it, nor are weights that only one has.
+    Names that both have are not in it, nor are weights that only one has. `in_layer`: names are
+    relative to a layer, where no prefix sets models apart.
     """
     mine, theirs = dict.fromkeys(names), dict.fromkeys(reference)
     own = _unique([name for name in mine if name not in theirs])
@@ -115,6 +118,8 @@ def same_weights(names: Iterable[str], reference: Iterable[str]) -> dict[str, st
         for form, name in own.items()
         if name is not None and other.get(form) is not None
     }
+    if in_layer:
+        return {name: spelled for name, spelled in found.items() if spelled is not None}
     own = {form: name for form, name in own.items() if name is not None and name not in found}
     taken = set(found.values())
     other = {form: name for form, name in other.items() if name is not None and name not in taken}

@@ -10,6 +10,7 @@ from mergepipe.dtypes import F32, DType, dtype_of
 from mergepipe.errors import MergeInputError
 from mergepipe.formats.buffers import is_buffer
 from mergepipe.formats.weight_files import directory_of
+from mergepipe.formats.weight_names import same_weights
 from mergepipe.ids import ObjectId
 from mergepipe.methods import registry
 from mergepipe.methods.parameters import Settings
@@ -18,11 +19,11 @@ from mergepipe.methods.protocol import Method
 from mergepipe.names import quoted
 from mergepipe.objects.merging import TermKind
 from mergepipe.objects.records import Safetensors, Snapshot, Tensor, TensorEntry
+from mergepipe.planner.left_out import LeftOut, collected
 from mergepipe.planner.lines import Line, LineInput, Merge
 from mergepipe.planner.model_files import ModelFiles, ReadFile, read_model_files
+from mergepipe.planner.name_matching import buffer_note, check_missing, respelling_note
 from mergepipe.planner.recipe import Expert, Model, Recipe, settings_for
-
-_MOST_NAMED = 3
 
 
 class ObjectSource(Protocol):
@@ -52,10 +53,14 @@ class Tensors:
 
 
 class _Names:
-    """A model's tensors by file and name; by component and name where that says enough."""
+    """A model's tensors by file and name; by component and name where that says enough.
+
+    renamed  its own names -> those that it has here, where it was spelled as another
+    """
 
     def __init__(self, files: ModelFiles) -> None:
         self.files = files
+        self.renamed: dict[str, str] = {}
         self.by_place: dict[tuple[str, str], ObjectId] = {}
         self._by_name: dict[tuple[str, str], list[ObjectId]] = {}
         for directory, component in files.components.items():
@@ -84,6 +89,34 @@ class _Names:
             for (path, name), identity in self.by_place.items()
             if is_buffer(name, tensors[identity].shape)
         }
+
+    def spelled_as(self, other: "_Names", buffers: Container[str]) -> "_Names":
+        """The same tensors, under `other`'s names where those are of the same weights."""
+        renamed: dict[tuple[str, str], str] = {}
+        for directory in self.files.components:
+            mine, theirs = (
+                [
+                    name
+                    for place, name in names._by_name
+                    if place == directory and directory + name not in buffers
+                ]
+                for names in (self, other)
+            )
+            for name, spelled in same_weights(mine, theirs).items():
+                renamed[directory, name] = spelled
+        if not renamed:
+            return self
+        found = _Names(self.files)
+        found.renamed = {directory + name: new for (directory, name), new in renamed.items()}
+        found.by_place = {
+            (path, renamed.get((directory_of(path), name), name)): identity
+            for (path, name), identity in self.by_place.items()
+        }
+        found._by_name = {
+            (directory, renamed.get((directory, name), name)): identities
+            for (directory, name), identities in self._by_name.items()
+        }
+        return found
 
     def lacking(self, other: "_Names") -> list[str]:
         """What `other` has and this has not, by the names that users see."""
@@ -133,9 +166,12 @@ def expand(
     layout = names_of(recipe.layout)
     experts = [names_of(expert) for expert in recipe.experts]
     buffers = {name for names in known.values() for name in names.buffers(tensors)}
-    if not recipe.allow_missing:
-        for expert, names in zip(recipe.experts, experts, strict=True):
-            _check_names(recipe, expert, layout, names, buffers)
+    matched = [
+        _matched(recipe, expert, layout, names, buffers)
+        for expert, names in zip(recipe.experts, experts, strict=True)
+    ]
+    experts = [names for names, _ in matched]
+    left_out = collected(left for _, left in matched)
     settings = _SettingsReader(recipe, method)
     models = tuple(Model(expert.label, expert.snapshot) for expert in recipe.experts)
     base = None
@@ -168,8 +204,23 @@ def expand(
     identity = recipe.layout.snapshot
     if keep is not None and layout.files.layout is not layout.files.snapshot:
         identity = keep(layout.files.layout)
-    warnings = tuple(dict.fromkeys(text for one in known.values() for text in one.files.warnings))
-    return Merge(identity, models, tuple(lines), base, recipe.seed, warnings=warnings)
+    warnings = [text for one in known.values() for text in one.files.warnings]
+    for model, names in zip(models, (*experts, layout), strict=False):
+        if names.renamed:
+            warnings.append(respelling_note(model.label, recipe.layout.label, names.renamed))
+        stray = sorted(name for name in layout.lacking(names) if name in buffers)
+        if stray:
+            warnings.append(buffer_note(model.label, stray))
+    warnings += [text for one in left_out for text in one.words()]
+    return Merge(
+        identity,
+        models,
+        tuple(lines),
+        base,
+        recipe.seed,
+        warnings=tuple(dict.fromkeys(warnings)),
+        left_out=left_out,
+    )
 
 
 def kept_line(path: str, entry: TensorEntry, tensor: Tensor, model: int) -> Line:
@@ -221,29 +272,22 @@ def _check_kind(recipe: Recipe, expert: Expert) -> None:
         )
 
 
-def _check_names(
+def _matched(
     recipe: Recipe, expert: Expert, layout: _Names, names: _Names, buffers: Container[str]
-) -> None:
-    label, reference = quoted(expert.label), quoted(recipe.layout.label)
-    if expert.kind is not TermKind.DELTA:
-        missing = [name for name in names.lacking(layout) if name not in buffers]
-        if missing:
-            raise MergeInputError(
-                f"{label} lacks {_some(missing)}, which {reference} has",
-                "merge models of one architecture, or let missing tensors count as the base's",
-            )
-    extra = [name for name in layout.lacking(names) if name not in buffers]
-    if extra:
-        raise MergeInputError(
-            f"{label} has {_some(extra)}, which {reference} lacks",
-            "merge models of one architecture, or let such tensors be left out",
-        )
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(quoted(name) for name in names[:_MOST_NAMED])
-    more = len(names) - _MOST_NAMED
-    return f"tensor {shown}" + (f" and {more} more" if more > 0 else "")
+) -> tuple[_Names, LeftOut]:
+    """An expert's tensors under the names of the layout, and those that find no partner."""
+    matched = names.spelled_as(layout, buffers)
+    missing = [name for name in matched.lacking(layout) if name not in buffers]
+    if expert.kind is TermKind.DELTA:
+        missing = []  # what it does not name, it does not change
+    return matched, check_missing(
+        expert.label,
+        recipe.layout.label,
+        missing,
+        [name for name in layout.lacking(matched) if name not in buffers],
+        stand_in=recipe.allow_missing and recipe.base is not None,
+        leave_out=recipe.allow_missing,
+    )
 
 
 def _line_up(

@@ -14,6 +14,7 @@ from mergepipe.ids import ObjectId
 from mergepipe.methods.parameters import Settings
 from mergepipe.methods.protocol import Method
 from mergepipe.objects.merging import LowRank, TermKind
+from mergepipe.planner.left_out import LeftOut
 from mergepipe.planner.recipe import Model
 
 
@@ -76,6 +77,7 @@ class Merge:
     models  every model that a line reads, the base among them
     base    the model that commits lean on (its place among the models), or None
     warnings  what a user should know of it
+    left_out  tensors of its models that it takes nothing of; warnings say so too
     """
 
     layout: ObjectId
@@ -85,3 +87,4 @@ class Merge:
     seed: int = 0
     notes: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()

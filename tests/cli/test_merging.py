@@ -256,7 +256,12 @@ def test_missing_tensors_are_an_error_unless_allowed(
     save({"embed": tensors["embed"]}, less / "model.safetensors")
     mp("commit", less, "-b", "less", "--base", "base")
     assert "layer.v" in mp("merge", "less", "--base", "base", expect=13).err
-    mp("merge", "less", "--base", "base", "--allow-missing")
+    allowed = ("less", "--base", "base", "--allow-missing")
+    assert "warning: 'less' lacks 3 tensors" in mp("merge", *allowed, "-b", "allowed").err
+    planned = mp("plan", *allowed, "--json").document
+    assert planned["left_out"] == [
+        {"model": "less", "base_instead": ["layer.v", "layer.w", "norm"], "not_merged": []}
+    ]
 
 
 def test_the_hook_is_told_and_cannot_undo(merging: Path, mp: Mp) -> None:

@@ -5,6 +5,7 @@ import pytest
 from mergepipe.errors import MergeInputError
 from mergepipe.objects.merging import TermKind
 from mergepipe.objects.records import FileEntry, Safetensors, Snapshot, TensorEntry
+from mergepipe.planner.left_out import LeftOut
 from mergepipe.planner.lines import Line, Made
 from mergepipe.planner.mergekit.expanded import Expanded
 from tests.mergekit.toys import Toys, family, llama, llama_config
@@ -446,6 +447,9 @@ def test_missing_tensors_may_be_allowed(toys: Toys) -> None:
         toys.expand(text)
     merge = toys.expand(text, allow_missing=True)
     assert line(merge, q(2)).inputs[0].source is None
+    assert merge.left_out == (LeftOut("part", (q(2),)),)
+    told = f"'part' lacks 1 tensor; it adds nothing to the base's there: '{q(2)}'"
+    assert told in merge.warnings
 
 
 def test_a_slice_of_the_base_alone_is_the_base(toys: Toys) -> None:
@@ -522,3 +526,46 @@ slices:
     ]
     assert sources(toys, merge, "model.embed_tokens.weight") == ["a:model.embed_tokens.weight"]
     assert sources(toys, merge, "lm_head.weight") == ["c:lm_head.weight"]
+
+
+def test_weights_of_other_names_are_matched_in_and_outside_of_layers(toys: Toys) -> None:
+    inner = {"ln.weight": (4,), "attention.output.dense.weight": (4, 4)}
+    disk = {f"bert.encoder.layer.{n}.{name}": size for n in (0, 1) for name, size in inner.items()}
+    disk["bert.embeddings.LayerNorm.gamma"] = (4,)
+    memory = {
+        "embeddings.LayerNorm.weight": (4,),
+        **{f"layers.{n}.ln.weight": (4,) for n in (0, 1)},
+        **{f"layers.{n}.attention.o_proj.weight": (4, 4) for n in (0, 1)},
+    }
+    toys.add("disk", disk)
+    toys.add("memory", memory)
+    merge = toys.expand(
+        models(
+            "model: disk",
+            method="task_arithmetic",
+            more="base_model: memory\nparameters: {weight: 1}\n",
+        )
+    )
+    assert [one.name for one in merge.written] == list(memory)
+    dense = "bert.encoder.layer.1.attention.output.dense.weight"
+    assert sources(toys, merge, "layers.1.attention.o_proj.weight") == [f"disk:{dense}"]
+    gamma = "bert.embeddings.LayerNorm.gamma"
+    assert sources(toys, merge, "embeddings.LayerNorm.weight") == [f"disk:{gamma}"]
+    assert merge.left_out == ()
+    assert merge.warnings == (
+        "r.yml, line 1: names of 'disk' are matched with those of 'memory': "
+        f"'{gamma}' is its 'embeddings.LayerNorm.weight', and so on for 3 tensors",
+    )
+
+
+def test_another_layout_is_refused_whatever_is_allowed(toys: Toys) -> None:
+    attention = "model.layers.0.self_attn."
+    toys.add("apart", {f"{attention}{kind}_proj.weight": (4, 4) for kind in "qkv"})
+    toys.add("fused", {f"{attention}qkv_proj.weight": (12, 4)})
+    text = models(
+        "model: fused",
+        method="task_arithmetic",
+        more="base_model: apart\nparameters: {weight: 1}\n",
+    )
+    with pytest.raises(MergeInputError, match="'fused' keeps its queries, keys and values in one"):
+        toys.expand(text, allow_missing=True)

@@ -9,6 +9,7 @@ from mergepipe.ids import ObjectId
 from mergepipe.objects.merging import TermKind
 from mergepipe.objects.records import FileEntry, Safetensors, Snapshot, TensorEntry
 from mergepipe.planner import Budget, Expert, Model, PlannedMerge, Recipe
+from mergepipe.planner.left_out import LeftOut
 from tests.planner.stored_models import Family, add_snapshot, add_tensor, family, named, plan_recipe
 
 
@@ -65,6 +66,43 @@ def test_missing_tensors_unless_allowed(models: Family) -> None:
             allow_missing=True,
         )
         plan_recipe(want, Budget(), models.shelf, [None, None])
+
+
+def test_what_is_left_out_is_listed_by_model(models: Family) -> None:
+    extra = add_tensor(models.shelf, bytes(2), "BF16", (1,))
+    other = changed(
+        models, norm=None, **{f"h.{n}.mlp.{m}.w": extra for n in (0, 1) for m in (0, 2)}
+    )
+    merged = merge(models, other, allow_missing=True).merge
+    assert merged.left_out == (
+        LeftOut("odd", ("norm",), ("h.0.mlp.0.w", "h.0.mlp.2.w", "h.1.mlp.0.w", "h.1.mlp.2.w")),
+    )
+    assert merged.warnings == (
+        "'odd' lacks 1 tensor; it adds nothing to the base's there: 'norm'",
+        "'odd' has 4 tensors that the result has no place for; not merged: 'h.[0-1].mlp.[0,2].w'",
+    )
+
+
+def test_one_weight_under_two_names_is_merged_and_told(models: Family) -> None:
+    norm = named(models.shelf, models.experts[0])["norm"]
+    other = changed(models, norm=None, **{"transformer.norm": norm})
+    merged = merge(models, other).merge
+    line = next(line for line in merged.lines if line.name == "norm")
+    assert [one.source for one in line.inputs] == [norm]
+    assert merged.left_out == ()
+    assert merged.warnings == (
+        "names of 'odd' are matched with those of 'root': 'transformer.norm' is its 'norm'",
+    )
+
+
+def test_another_layout_is_refused_whatever_is_allowed(models: Family) -> None:
+    one = add_tensor(models.shelf, bytes(2), "BF16", (1,))
+    fused = add_snapshot(models.shelf, {"h.0.mlp.experts.gate_up_proj": one})
+    apart = add_snapshot(models.shelf, {f"h.0.mlp.experts.{n}.up_proj.weight": one for n in (0, 1)})
+    with pytest.raises(MergeInputError, match="'root' keeps its experts in one tensor, 'odd' in"):
+        merge(models, apart, base=Model("root", fused), allow_missing=True)
+    with pytest.raises(MergeInputError, match="'odd' keeps its experts in one tensor, 'root' in"):
+        merge(models, fused, base=Model("root", apart), allow_missing=True)
 
 
 def test_tensors_that_the_base_lacks(models: Family) -> None:

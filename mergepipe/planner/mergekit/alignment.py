@@ -11,16 +11,18 @@ from typing import TypeAlias
 
 from mergepipe.errors import MergeInputError, MergepipeError
 from mergepipe.formats.architecture import DEFAULT, Section, Stack
+from mergepipe.formats.weight_names import same_weights
 from mergepipe.methods.parameters import nearest
 from mergepipe.methods.protocol import Method
 from mergepipe.names import quoted
+from mergepipe.planner.left_out import LeftOut, collected
 from mergepipe.planner.mergekit.document import Place
 from mergepipe.planner.mergekit.inventory import Held, Inventory, Keys
 from mergepipe.planner.mergekit.schema import Module, Parameters, Stage
 from mergepipe.planner.mergekit.settings import Position
 from mergepipe.planner.mergekit.slices import Finder, Member, Slice, Slicing
+from mergepipe.planner.name_matching import check_missing, respelling_note
 
-_MOST_NAMED = 3
 _RANGES = "layer_range counts from the first layer up to, but without, the end: [3, 4] is layer 3"
 # Parameters of slice, module and recipe, the nearest first.
 Levels: TypeAlias = tuple[Parameters, ...]
@@ -72,10 +74,16 @@ class _Spot:
 
 @dataclass(frozen=True, slots=True)
 class Aligned:
-    """The rows of a stage's output, in the order of its files, and what a person should know."""
+    """The rows of a stage's output, in the order of its files, and what a person should know.
+
+    warnings  with the line of the recipe that they are of
+    notes     of the whole stage
+    """
 
     rows: list[Row]
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+    left_out: tuple[LeftOut, ...]
 
 
 def align(
@@ -87,8 +95,7 @@ def align(
     `allow_missing`: tensors that a model lacks count as the base's, and those only it has are left
     out.
     """
-    alignment = _Alignment(stage, method, find, source, allow_missing)
-    return Aligned(alignment.rows(), tuple(alignment.warnings))
+    return _Alignment(stage, method, find, source, allow_missing).aligned()
 
 
 class _Alignment:
@@ -100,9 +107,16 @@ class _Alignment:
         self._source = source
         self._allow_missing = allow_missing
         self._orders: dict[str, dict[str, int]] = {}
+        self._renamed: dict[tuple[str, str], dict[str, str]] = {}
+        self._left_out: list[LeftOut] = []
         self.warnings: list[str] = []
 
-    def rows(self) -> list[Row]:
+    def aligned(self) -> Aligned:
+        rows = self._rows()
+        notes = [respelling_note(*pair, renamed) for pair, renamed in self._renamed.items()]
+        return Aligned(rows, tuple(self.warnings), tuple(notes), collected(self._left_out))
+
+    def _rows(self) -> list[Row]:
         only = self._stage.modules.get(None)
         found: list[Row] = []
         if only is None:
@@ -248,9 +262,12 @@ class _Alignment:
     def _rows_of(self, part: Slice, keys: Mapping[int, Keys], spot: _Spot) -> Iterator[Row]:
         """A row for each tensor of the reference, once the other models were seen to have it."""
         reference = keys[part.reference.number]
-        for member in part.everyone:
-            if member is not part.reference and not member.inventory.changes_only:
-                self._check_keys(part, member, keys[member.number], reference)
+        keys = {
+            member.number: reference
+            if member is part.reference
+            else self._matched(part, member, keys[member.number], reference, spot)
+            for member in part.everyone
+        }
         for key, name in reference.items():
             cells = {
                 member.number: self._cell(member, keys[member.number].get(key), key, spot)
@@ -275,22 +292,34 @@ class _Alignment:
         shown = key if spot.stack is None or name is None else name
         return Cell(member.inventory, shown, held, member.own)
 
-    def _check_keys(self, part: Slice, member: Member, mine: Keys, reference: Keys) -> None:
+    def _matched(
+        self, part: Slice, member: Member, mine: Keys, reference: Keys, spot: _Spot
+    ) -> Keys:
+        """A model's tensors by the reference's keys; those without a partner are refused or told.
+
+        An adapter by itself has but some of the keys, and need not have more.
+        """
         label, other = member.inventory.label, part.reference.inventory.label
-        missing = [name for key, name in reference.items() if key not in mine]
-        if missing and not (self._allow_missing and part.base is not None):
-            raise self._refused(
-                member.place,
-                f"{quoted(label)} lacks {_some(missing)}, which {quoted(other)} has",
-                "merge models of one architecture, or let missing tensors count as the base's",
+        renamed = same_weights(mine, reference, in_layer=spot.stack is not None)
+        if renamed:
+            noted = self._renamed.setdefault((label, other), {})
+            noted.update((mine[key], reference[to]) for key, to in renamed.items())
+            mine = {renamed.get(key, key): name for key, name in mine.items()}
+        if member.inventory.changes_only:
+            return mine
+        try:
+            left = check_missing(
+                label,
+                other,
+                [name for key, name in reference.items() if key not in mine],
+                [name for key, name in mine.items() if key not in reference],
+                stand_in=self._allow_missing and part.base is not None,
+                leave_out=self._allow_missing,
             )
-        extra = [name for key, name in mine.items() if key not in reference]
-        if extra and not self._allow_missing:
-            raise self._refused(
-                member.place,
-                f"{quoted(label)} has {_some(extra)}, which {quoted(other)} lacks",
-                "merge models of one architecture, or let such tensors be left out",
-            )
+        except MergeInputError as error:
+            raise self._refused(member.place, error.message, error.hint) from error
+        self._left_out.append(left)
+        return mine
 
     def _order(self, inventory: Inventory, name: str, *, tied: bool) -> int:
         orders = self._orders.get(inventory.label)
@@ -301,9 +330,3 @@ class _Alignment:
 
     def _refused(self, place: Place, message: str, hint: str) -> MergepipeError:
         return MergeInputError(f"{self._source}, line {place.line}: {message}", hint)
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(quoted(name) for name in names[:_MOST_NAMED])
-    more = len(names) - _MOST_NAMED
-    return f"tensor {shown}" + (f" and {more} more" if more > 0 else "")

@@ -20,6 +20,7 @@ from mergepipe.methods.protocol import Method
 from mergepipe.names import quoted
 from mergepipe.objects.merging import TermKind
 from mergepipe.planner.inputs import ObjectSource
+from mergepipe.planner.left_out import LeftOut, collected
 from mergepipe.planner.lines import Line, LineInput, Made
 from mergepipe.planner.mergekit.alignment import Cell, Row, align
 from mergepipe.planner.mergekit.components import of_component
@@ -97,6 +98,8 @@ def expand(
         part.run(allow_missing)
         parts[directory] = part
         warnings += tuple(text for text in part.warnings if text not in warnings)
+    left_out = collected(one for part in parts.values() for one in part.left_out)
+    warnings += tuple(text for one in left_out for text in one.words())
     main = parts[TOP if TOP in parts else directories[0]]
     return Expanded(
         tuple(shelf.models),
@@ -109,6 +112,7 @@ def expand(
         any(part.lays_out for part in parts.values()),
         {directory: part.output for directory, part in parts.items()},
         shelf.files_at(main.output.files_of),
+        left_out,
     )
 
 
@@ -123,6 +127,7 @@ class _Part:
         lines: list[Line],
     ) -> None:
         self.warnings: tuple[str, ...] = ()
+        self.left_out: tuple[LeftOut, ...] = ()
         self.lays_out = False
         self.output: Inventory
         self.last: _Stage
@@ -140,6 +145,7 @@ class _Part:
             )
             self.output = made.run(last=stage is recipe.output)
             self.warnings += made.warnings
+            self.left_out += made.left_out
             self.lays_out |= made.vocabulary.plan.lays_out
             if stage.name is not None:
                 inventories.stages[stage.name] = self.output
@@ -178,6 +184,7 @@ class _Stage:
         self.reference: Inventory
         self.vocabulary: StageVocabulary
         self.base_place: int | None = None
+        self.left_out: tuple[LeftOut, ...] = ()
         self._notes: tuple[str, ...] = ()
 
     def run(self, *, last: bool) -> Inventory:
@@ -187,12 +194,14 @@ class _Stage:
         aligned = align(
             stage, self._method, self._find, self._source, allow_missing=self._allow_missing
         )
-        notes = (f"{self._source}, line {stage.place.line}: {note}" for note in buffers)
+        place = f"{self._source}, line {stage.place.line}"
+        notes = (f"{place}: {note}" for note in (*buffers, *aligned.notes))
         rows, self._notes = aligned.rows, (*notes, *aligned.warnings)
+        self.left_out = aligned.left_out
         self.reference = rows[0].origin[0]
         if stage.base is not None:
-            place = self._inventory(stage.base, None).place
-            self.base_place = place if place >= 0 else None
+            number = self._inventory(stage.base, None).place
+            self.base_place = number if number >= 0 else None
         held: dict[str, Held] = {}
         for row in rows:
             if row.name in held:

@@ -7,6 +7,7 @@ from mergepipe.checkpoints.tokenizers import StoredTokenizer
 from mergepipe.ids import ObjectId
 from mergepipe.objects.records import Safetensors, Snapshot, Tensor, TensorEntry
 from mergepipe.planner.inputs import kept_line
+from mergepipe.planner.left_out import LeftOut
 from mergepipe.planner.lines import Line, LineInput, Made, Merge
 from mergepipe.planner.mergekit.inventory import Inventory
 from mergepipe.planner.model_files import ModelFiles
@@ -27,6 +28,7 @@ class Expanded:
     lays_out  whether embeddings of some stage are laid out anew
     components  the results by their directories; `output` is that in the top one, if there is one
     like      the files of the model whose other files the output takes over
+    left_out  tensors of models that nothing is taken of; `warnings` say so too
     """
 
     models: tuple[Model, ...]
@@ -39,6 +41,7 @@ class Expanded:
     lays_out: bool
     components: Mapping[str, Inventory]
     like: ModelFiles
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def written(self) -> tuple[Line, ...]:
@@ -78,7 +81,12 @@ class Expanded:
             else:
                 lines.append(replace(self.lines[number], file=path))
         return Merge(
-            identity, self.models, tuple(_moved(line, moved) for line in lines), self.base, seed
+            identity,
+            self.models,
+            tuple(_moved(line, moved) for line in lines),
+            self.base,
+            seed,
+            left_out=self.left_out,
         )
 
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from mergepipe.formats.buffers import is_buffer
-from mergepipe.names import quoted
 from mergepipe.planner.mergekit.inventory import Inventory
 from mergepipe.planner.mergekit.schema import ModelName
+from mergepipe.planner.name_matching import buffer_note
 
 Inventories = Mapping[ModelName, Inventory]
 
@@ -31,11 +31,7 @@ def without_stray_buffers(models: Inventories) -> tuple[Inventories, tuple[str, 
             gone = set(stray)
             tensors = {key: held for key, held in model.tensors.items() if key not in gone}
             kept[name] = replace(model, tensors=tensors)
-            more = "" if len(stray) == 1 else f" and {len(stray) - 1} more"
-            notes.append(
-                f"{quoted(model.label)} has the buffer {quoted(stray[0])}{more}, which another "
-                "model lacks: left out, as it follows from the config"
-            )
+            notes.append(buffer_note(model.label, stray))
     return kept, tuple(dict.fromkeys(notes))
 
 
