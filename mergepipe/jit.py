@@ -7,12 +7,13 @@ CPUs.
 
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvidedCacheLocator
+
+from mergepipe import kernel_cache
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -35,7 +36,8 @@ def kernel(
         dispatcher: Any = numba.njit(**options)(function)
         if dispatcher is function:  # NUMBA_DISABLE_JIT
             return function
-        _cache_on_disk(dispatcher, function)
+        if kernel_cache.directory() is not None:
+            dispatcher._cache = _Cache(function)  # what numba's enable_caching does, in our place
         for signature in () if inner else signatures:
             dispatcher.compile(signature)
         if signatures and not inner:
@@ -45,27 +47,59 @@ def kernel(
     return compiled
 
 
-def _cache_on_disk(dispatcher: Any, function: Callable[..., Any]) -> None:
-    """Keep compiled code for later processes, where some folder can be written.
+# numba's stubs have no types here.
+_NumbaLocator: Any = UserProvidedCacheLocator
+_NumbaCache: Any = FunctionCache
 
-    Where none can (a read-only installation, no home), or the disk is full, kernels are compiled
-    anew in each process: slower, and no reason to fail.
-    """
-    try:
-        dispatcher.enable_caching()
-    except RuntimeError:  # "cannot cache function ...: no locator available"
-        return
-    cache = dispatcher._cache
-    # numba takes a cached kernel for fresh while its own file is unchanged. A kernel has the
-    # code of those it calls, and values of constants, compiled in: all sources beside it count.
-    cache._cache_file._source_stamp = _sources(_package_of(function))
-    save = cache.save_overload
 
-    def save_if_possible(*arguments: Any) -> None:
+class _Locator(_NumbaLocator):  # type: ignore[misc]
+    """Puts every kernel under the folder that `kernel_cache` chose, which may be read-only."""
+
+    def __init__(self, function: Callable[..., Any], file: str) -> None:
+        super().__init__(function, file)
+        folder = kernel_cache.directory()
+        assert folder is not None
+        self._folder = folder / self.get_suitable_cache_subpath(file)
+        self._function = function
+
+    @classmethod
+    def from_function(cls, function: Callable[..., Any], file: str) -> "_Locator":
+        """Always: that the folder cannot be written to is no reason not to read it."""
+        return cls(function, file)
+
+    def get_cache_path(self) -> str:
+        """Where numba puts index and code."""
+        return str(self._folder)
+
+    def ensure_cache_path(self) -> None:
+        """Called before something is written there. Raises OSError."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def get_source_stamp(self) -> str:
+        """What kept code is stale without: all sources beside the kernel, not its file alone."""
+        return kernel_cache.sources(_package_of(self._function))
+
+
+class _Implementation(CompileResultCacheImpl):
+    _locator_classes = [_Locator]  # noqa: RUF012
+
+
+class _Cache(_NumbaCache):  # type: ignore[misc]
+    """numba's cache in our folder; a disk that is full or read-only is no reason to fail."""
+
+    _impl_class = _Implementation
+
+    def load_overload(self, signature: Any, target_context: Any) -> Any:
+        """What was kept, or None."""
+        try:
+            return super().load_overload(signature, target_context)
+        except OSError:  # the folder is none, or not ours to read
+            return None
+
+    def save_overload(self, signature: Any, data: Any) -> None:
+        """Keep compiled code for later processes, if it can be kept."""
         with suppress(OSError):
-            save(*arguments)
-
-    cache.save_overload = save_if_possible
+            super().save_overload(signature, data)
 
 
 def _package_of(function: Callable[..., Any]) -> Path:
@@ -74,14 +108,3 @@ def _package_of(function: Callable[..., Any]) -> Path:
     if not file.is_relative_to(ours):
         return file.parent
     return ours / file.relative_to(ours).parts[0]
-
-
-@cache
-def _sources(folder: Path) -> str:
-    """A digest of every Python source under a folder, and of this one."""
-    digest = blake2b(digest_size=16)
-    for path in [Path(__file__), *sorted(folder.rglob("*.py"))]:
-        source = path.read_bytes()
-        digest.update(f"{path.name} {len(source)} ".encode())
-        digest.update(source)
-    return digest.hexdigest()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from mergepipe.api.importing import Importing
 from mergepipe.api.kept import KeptObjects, ObjectsBeside
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mergepipe.planner.lines import Merge
     from mergepipe.planner.recipe import Setting
 
-    Planned = PlannedMerge | Plan | ObjectId | str
+    Planned: TypeAlias = PlannedMerge | Plan | ObjectId | str
 
 Told = Callable[[str], None]
 """Takes a message for the user about something that is done on the way."""

@@ -26,11 +26,18 @@ class ClosableProgress(Progress, Protocol):
 class TracedProgress:
     """Phases as lines of the trace; also the progress of those who see no bar."""
 
-    def __init__(self, trace: Callable[[str], None]) -> None:
+    def __init__(
+        self, trace: Callable[[str], None], prepare: Callable[[], None] | None = None
+    ) -> None:
+        """`prepare` is called before the first phase that has something to do."""
         self._trace = trace
+        self._prepare = prepare
 
     def start(self, what: str, total_bytes: int) -> None:
         """Note the phase."""
+        if total_bytes and self._prepare is not None:
+            prepare, self._prepare = self._prepare, None
+            prepare()
         self._trace(f"begin {what}: {total_bytes} bytes")
 
     def advance(self, raw_bytes: int, stored_bytes: int = 0) -> None:
@@ -46,8 +53,10 @@ class TerminalProgress(TracedProgress):
     A timer draws it, so that work that reports nothing for long is seen to run all the same.
     """
 
-    def __init__(self, trace: Callable[[str], None]) -> None:
-        super().__init__(trace)
+    def __init__(
+        self, trace: Callable[[str], None], prepare: Callable[[], None] | None = None
+    ) -> None:
+        super().__init__(trace, prepare)
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
         self._bars: Bars | None = None
@@ -59,8 +68,8 @@ class TerminalProgress(TracedProgress):
 
     def start(self, what: str, total_bytes: int) -> None:
         """Begin another bar in the place of the last."""
-        super().start(what, total_bytes)
         self.close()
+        super().start(what, total_bytes)
         self._what, self._total = what, total_bytes
         self._done = self._stored = 0
         self._began = time.monotonic()

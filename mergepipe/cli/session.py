@@ -120,12 +120,17 @@ class Session:
             print(text, file=sys.stderr)
 
     @contextmanager
-    def progress(self) -> Iterator["ClosableProgress"]:
-        """What long work reports to: a bar, if a person is there to see it."""
+    def progress(self, *, kernels: bool = True) -> Iterator["ClosableProgress"]:
+        """What long work reports to: a bar, if a person is there to see it.
+
+        Work that needs `kernels` begins with those that this installation has not compiled yet.
+        """
+        from mergepipe.cli.kernels import prepare
         from mergepipe.cli.progress import TerminalProgress, TracedProgress
 
         drawn = sys.stderr.isatty() and not self.quiet and self.environment.get("TERM") != "dumb"
-        progress = TerminalProgress(self.trace) if drawn else TracedProgress(self.trace)
+        kind = TerminalProgress if drawn else TracedProgress
+        progress = kind(self.trace, (lambda: prepare(self)) if kernels else None)
         try:
             yield progress
         finally:

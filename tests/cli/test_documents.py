@@ -12,6 +12,7 @@ from mergepipe.cli.commands.branch import BranchDocument
 from mergepipe.cli.commands.checkout import CheckoutDocument
 from mergepipe.cli.commands.commit import CommitDocument
 from mergepipe.cli.commands.diff import DiffDocument
+from mergepipe.cli.commands.doctor import DoctorDocument
 from mergepipe.cli.commands.du import UsageDocument
 from mergepipe.cli.commands.fsck import FsckDocument
 from mergepipe.cli.commands.gc import GcDocument
@@ -65,6 +66,7 @@ ID = re.compile("[0-9a-f]{64}")
         (["reflog"], list[ReflogDocument]),
         (["du"], UsageDocument),
         (["du", "two"], UsageDocument),
+        (["doctor"], DoctorDocument),
         (["gc"], GcDocument),
         (["gc", "--dry-run"], GcDocument),
         (["fsck"], FsckDocument),

@@ -13,7 +13,11 @@ OUTER = (
 
 def run(folder):
     command = [sys.executable, "-B", "outer.py"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "MP_KERNEL_CACHE": str(folder / "kernels"),
+    }
     done = subprocess.run(
         command, cwd=folder, env=environment, check=True, capture_output=True, text=True
     )
@@ -24,6 +28,6 @@ def test_changing_a_called_kernel_changes_its_callers(tmp_path):
     (tmp_path / "outer.py").write_text(OUTER)
     (tmp_path / "inner.py").write_text(INNER.format(1))
     assert run(tmp_path) == 2
-    assert list((tmp_path / "__pycache__").glob("*.nbc"))
+    assert list((tmp_path / "kernels").rglob("*.nbc"))
     (tmp_path / "inner.py").write_text(INNER.format(2))
     assert run(tmp_path) == 3

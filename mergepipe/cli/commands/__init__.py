@@ -13,6 +13,7 @@ from mergepipe.cli.commands import (
     commit,
     config,
     diff,
+    doctor,
     du,
     explain,
     fetch,
@@ -65,6 +66,7 @@ _COMMANDS = (
     du,
     gc,
     fsck,
+    doctor,
     config,
 )
 

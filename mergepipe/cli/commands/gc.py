@@ -51,7 +51,7 @@ def gc(
 
     Waits until nobody commits. What a crash left behind is removed too.
     """
-    with session.repository() as repository, session.progress() as progress:
+    with session.repository() as repository, session.progress(kernels=False) as progress:
         done = repository.gc(dry_run=dry_run, keep_reflog=not no_reflog, progress=progress)
     document = GcDocument(
         freed_bytes=done.freed_bytes,

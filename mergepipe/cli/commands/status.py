@@ -57,7 +57,7 @@ def status(session: Session) -> None:
         materialised = recorded is not None or bool(repository.worktree.scan())
         changes: Sequence[FileChange] = ()
         if materialised:
-            with session.progress() as progress:
+            with session.progress(kernels=False) as progress:
                 changes = repository.status(progress)
             recorded = repository.worktree.snapshot()
         tip = None if head.commit is None else repository.objects.commit(head.commit).snapshot
