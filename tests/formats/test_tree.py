@@ -173,9 +173,8 @@ def test_ignore_files(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("content", [b"!\n", b"\xff", b"x" * ((1 << 20) + 1)])
-def test_bad_ignore_file(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / ".mpignore").write_bytes(content)
+def test_an_ignore_file_that_is_too_large(tmp_path: Path) -> None:
+    (tmp_path / ".mpignore").write_bytes(b"x" * ((1 << 20) + 1))
     with pytest.raises(ConfigError, match="mpignore"):
         scan(tmp_path)
 
