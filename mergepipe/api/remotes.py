@@ -46,6 +46,33 @@ def remove(repository: "OpenRepository", name: str) -> int:
     return len(gone)
 
 
+def rename(repository: "OpenRepository", old: str, new: str) -> None:
+    """Give a remote another name; what is known of its branches goes along.
+
+    Raises UsageError, RefExists, Locked.
+    """
+    if old not in repository.config.remote:
+        raise UsageError(f"no remote is called {quoted(old)}", "`mp remote list` lists them")
+    remotes.check_remote_name(new)
+    if new in repository.config.remote:
+        raise UsageError(f"there is a remote {quoted(new)} already", f"mp remote rm {new}")
+    who = repository.signature()
+    with repository.refs.locked():
+        repository.edit_config(lambda text: configuration.with_renamed_remote(text, old, new))
+        for ref in repository.refs.names(f"{REMOTES}{old}/"):
+            target = f"{REMOTES}{new}/{ref.removeprefix(f'{REMOTES}{old}/')}"
+            repository.refs.rename(ref, target, who=who, why=f"remote: renamed {old} to {new}")
+
+
+def set_url(repository: "OpenRepository", name: str, url: str) -> RemoteUrl:
+    """Point a remote elsewhere; what it last had stays known. Raises UsageError, Locked."""
+    if name not in repository.config.remote:
+        raise UsageError(f"no remote is called {quoted(name)}", f"mp remote add {name} URL")
+    parsed = remotes.check_remote_url(url)
+    repository.configure(f"remote.{name}.url", parsed.shown)
+    return parsed
+
+
 def find(repository: "OpenRepository", wanted: str | None) -> tuple[str, RemoteUrl]:
     """Name (empty if given as a URL) and URL of a remote. Raises UsageError."""
     return remotes.find_remote(repository.config.remote, wanted, _here(repository.directory))

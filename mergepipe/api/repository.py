@@ -9,10 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mergepipe.api.contents import Contents
 from mergepipe.api.recipes import Recipes
 from mergepipe.api.sharing import Sharing
 from mergepipe.checkpoints.requests import CommitRequest, CommitResult
-from mergepipe.errors import NothingToCommit, RefExists, RevisionNotFound
+from mergepipe.errors import NothingToCommit, RefExists, RevisionNotFound, UsageError
 from mergepipe.ids import ObjectId
 from mergepipe.objects.records import Commit, Snapshot
 from mergepipe.progress import SILENT, Progress
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 _TENSOR_FILE = "tensors.safetensors"
 
 
-class Repository(Recipes, Sharing):
+class Repository(Recipes, Sharing, Contents):
     """A repository of models. Use as a context manager, or call `close`."""
 
     # Revisions and history
@@ -44,10 +45,17 @@ class Repository(Recipes, Sharing):
         return self.objects.snapshot(self.commit_of(revision)[1].snapshot)
 
     def log(
-        self, revision: str = "HEAD", *, topological: bool = False
+        self, revision: str | None = "HEAD", *, topological: bool = False
     ) -> Iterator[tuple[ObjectId, Commit]]:
-        """Commits from a revision back, newest first, read as they are asked for."""
-        return history.walk(self.objects, [self.resolve(revision)], topological=topological)
+        """Commits from a revision back, newest first, read as they are asked for.
+
+        None: from every branch, tag, branch of a remote, and HEAD.
+        """
+        if revision is not None:
+            return history.walk(self.objects, [self.resolve(revision)], topological=topological)
+        head = self.refs.head().commit
+        tips = dict.fromkeys([*([] if head is None else [head]), *self.refs.list().values()])
+        return history.walk(self.objects, list(tips), topological=topological)
 
     def diff(self, a: str, b: str = "HEAD", *, progress: Progress = SILENT) -> "Diff":
         """How the model of revision `b` differs from that of `a`, tensor by tensor."""
@@ -98,7 +106,7 @@ class Repository(Recipes, Sharing):
 
     def commit(
         self,
-        path: str | Path | None = None,
+        path: str | Path | Sequence[str | Path] | None = None,
         *,
         message: str = "",
         branch: str | None = None,
@@ -107,14 +115,24 @@ class Repository(Recipes, Sharing):
     ) -> CommitResult:
         """Commit the worktree, or the directory or file `path`, onto a branch.
 
+        Of several paths the commit holds these files only: those of the worktree as they lie in it,
+        others under their names.
         `branch` (made if it is not there) defaults to where HEAD is. Raises NothingToCommit,
         MalformedFile, IncompleteCheckpoint, SourceChanged, UnsafePath, NoSpace, Locked.
         """
         target = None if branch is None else branch_ref(branch)
-        own = path is None or Path(path).resolve() == self.worktree.root.resolve()
-        from mergepipe.formats.tree import scan
+        from mergepipe.formats.tree import scan, scan_several
 
-        sources = self.worktree.scan() if own else scan(Path(path or "."))
+        several = path if isinstance(path, Sequence) and not isinstance(path, str) else None
+        lone = path if several is None else several[0] if len(several) == 1 else None
+        assert lone is None or isinstance(lone, str | Path)
+        own = not several if lone is None else Path(lone).resolve() == self.worktree.root.resolve()
+        if own:
+            sources = self.worktree.scan()
+        elif lone is not None:
+            sources = scan(Path(lone))
+        else:
+            sources = scan_several([Path(each) for each in several or ()], self.worktree.root)
         if own and not sources:
             raise NothingToCommit(
                 f"{self.worktree.root} holds no files",
@@ -305,6 +323,17 @@ class Repository(Recipes, Sharing):
         """Remove a branch; without `force`, only one whose commits another ref still reaches."""
         ref, who = branch_ref(name), self.signature()
         return branches.delete_branch(self.refs, self.objects, ref, force=force, who=who)
+
+    def rename_branch(self, new: str, old: str | None = None) -> ObjectId | None:
+        """Rename a branch, the current one by default; its log, and HEAD, go along.
+
+        Returns its tip, None for one without commits. Raises RevisionNotFound, RefExists.
+        """
+        current = self.refs.head().branch
+        source = current if old is None else branch_ref(old)
+        if source is None:
+            raise UsageError("HEAD is on no branch", "say which one: mp branch -m OLD NEW")
+        return branches.rename_branch(self.refs, source, branch_ref(new), who=self.signature())
 
     def delete_tag(self, name: str) -> ObjectId:
         """Remove a tag."""

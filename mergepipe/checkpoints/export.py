@@ -44,6 +44,14 @@ def export(
                 target.publish()
 
 
+def read_out(file: FilePlan, reader: BlockReader) -> Iterator[memoryview]:
+    """The bytes of a file in order, a piece at a time. Raises Corruption, MissingObject."""
+    if file.head:
+        yield memoryview(file.head)
+    for piece in _pieces(file):
+        yield from _read_piece(file, piece, reader, Scratch())
+
+
 def _write_piece(
     file: FilePlan,
     target: ExportFile,
@@ -51,6 +59,14 @@ def _write_piece(
     scratch: Scratch,
     piece: list[Part],
 ) -> int:
+    for part, raw in zip(piece, _read_piece(file, piece, reader, scratch), strict=True):
+        target.write_at(part.offset, raw)
+    return sum(part.length for part in piece)
+
+
+def _read_piece(
+    file: FilePlan, piece: list[Part], reader: BlockReader, scratch: Scratch
+) -> list[memoryview]:
     raws = reader.read([part.block for part in piece], scratch)
     for part, raw in zip(piece, raws, strict=True):
         if len(raw) != part.length:
@@ -58,8 +74,7 @@ def _write_piece(
                 f"{quoted(file.path)}: block {part.block.hex()[:12]} has {len(raw)} bytes, "
                 f"not the {part.length} its tensor needs"
             )
-        target.write_at(part.offset, raw)
-    return sum(part.length for part in piece)
+    return raws
 
 
 def _pieces(file: FilePlan) -> Iterator[list[Part]]:

@@ -7,9 +7,9 @@ directory, a dangling link and anything that is no regular file is refused.
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -78,6 +78,28 @@ def scan(root: Path) -> tuple[SourceFile, ...]:
                 found.append(_source(path, Path(entry.path)))
     check_paths(file.path for file in found)
     return tuple(sorted(found, key=lambda file: file.path.encode("utf-8")))
+
+
+def scan_several(paths: Iterable[Path], root: Path) -> tuple[SourceFile, ...]:
+    """The files at several places as one model, sorted: below `root` as they lie there.
+
+    Others have their own names, and files of a folder that name before theirs. Raises as `scan`
+    does, and UnsafePath where two files would have one path.
+    """
+    found: dict[str, SourceFile] = {}
+    top = root.resolve()
+    for location in paths:
+        place = location.resolve()
+        name = place.relative_to(top).as_posix() if place.is_relative_to(top) else place.name
+        prefix = "" if name == "." else f"{name}/"
+        files = scan(location)
+        for file in files:
+            path = f"{prefix}{file.path}" if location.is_dir() else name
+            there = found.setdefault(path, replace(file, path=check_path(path)))
+            if there.location.resolve() != file.location.resolve():
+                raise UnsafePath(f"{there.location} and {file.location} would both be {path}")
+    check_paths(found)
+    return tuple(sorted(found.values(), key=lambda file: file.path.encode("utf-8")))
 
 
 def scan_file(location: Path, path: str | None = None) -> SourceFile:

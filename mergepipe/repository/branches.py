@@ -47,6 +47,17 @@ def delete_branch(
     return tip
 
 
+def rename_branch(refs: RefStore, old: str, new: str, *, who: Signature) -> ObjectId | None:
+    """Rename a branch (full names), the current one too; its log goes along.
+
+    Returns its tip, None for one that is unborn. Raises RevisionNotFound, RefExists.
+    """
+    if refs.head().branch != old:
+        _existing(refs, old)
+    why = f"branch: renamed {short_name(old)} to {short_name(new)}"
+    return refs.rename(old, new, who=who, why=why)
+
+
 def delete_tag(refs: RefStore, ref: str, *, who: Signature) -> ObjectId:
     """Remove a tag and return the commit it was at. Raises RevisionNotFound."""
     at = _existing(refs, ref)

@@ -183,6 +183,16 @@ def without_remote(text: str, remote: str) -> str:
     return _checked(document)
 
 
+def with_renamed_remote(text: str, old: str, new: str) -> str:
+    """`text` with a remote's settings under another name. Raises ConfigError if there is none."""
+    document = _document(text)
+    remotes = document.get("remote", {})
+    if old not in remotes:
+        raise ConfigError(f"no remote is called {old!r}", "`mp remote list` lists them")
+    remotes[new] = remotes.pop(old)
+    return _checked(document)
+
+
 def with_format(text: str) -> str:
     """`text` with this release's `format`, unless it names one."""
     document = _document(text)

@@ -150,6 +150,34 @@ class RefStore:
                 self._taken.add(name)
             return old
 
+    def rename(self, old: str, new: str, *, who: Signature, why: str) -> ObjectId | None:
+        """Give a ref another name; its log goes along, and HEAD if it stands on it.
+
+        Returns where it is (None: only HEAD was there, on an unborn branch). Raises RefExists,
+        InvalidRefName, Corruption, Locked.
+        """
+        check_ref_name(new)
+        with self.locked():
+            data, at = self._expect(old, ANY)
+            self._expect(new, None)
+            current = self._is_current(old)
+            if data is not None and at is not None:
+                self._check_room(new)
+                if self.reflog is not None:
+                    for entry in reversed(self.reflog.read(old)):
+                        self.reflog.append(new, entry)
+                self._log(new, ReflogEntry(at, at, who, why))
+                self._swap(new, None, data)
+            if current:
+                self.set_head(new, who=who, why=why)
+            if data is not None:
+                # Last: a crash before leaves two names, and loses none.
+                self._swap(old, data, None)
+                if self.reflog is not None:
+                    self.reflog.remove(old)
+            self._taken = None
+            return at
+
     def delete(
         self, name: str, *, expected: Expected, who: Signature, why: str = "delete"
     ) -> ObjectId | None:

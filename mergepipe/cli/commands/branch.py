@@ -38,6 +38,7 @@ def add(app: typer.Typer) -> None:
         mp branch -r               those that remotes had at the last fetch
         mp branch try code~1       make one at a commit
         mp branch code origin/code one here of one there
+        mp branch -m try tried     rename it
         mp branch -d try           remove it
     """
     command(app, "branch", HISTORY, examples=examples)(branch)
@@ -59,6 +60,15 @@ def branch(
             show_default=False,
         ),
     ] = False,
+    move: Annotated[
+        bool,
+        typer.Option(
+            "--move",
+            "-m",
+            help="Rename: -m NEW the current one, -m OLD NEW another.",
+            show_default=False,
+        ),
+    ] = False,
     remotes: Annotated[
         bool,
         typer.Option(
@@ -73,11 +83,13 @@ def branch(
         typer.Option("--all", "-a", help="List those here, then those.", show_default=False),
     ] = False,
 ) -> None:
-    """List the branches, make one at REV, or remove one. HEAD stays; see `mp switch`."""
+    """List the branches, make one at REV, rename or remove one. HEAD stays; see `mp switch`."""
     listing = remotes or everything
     if name is None:
         if delete:
             raise UsageError("which branch?", "mp branch -d NAME")
+        if move:
+            raise UsageError("which name?", "mp branch -m NEW, or mp branch -m OLD NEW")
         _list(session, here=everything or not remotes, remotes=listing)
         return
     if listing:
@@ -87,6 +99,9 @@ def branch(
             if delete
             else f"mp branch {name} REMOTE/{name} makes one here of one there",
         )
+    if move:
+        _rename(session, *((None, name) if revision == "HEAD" else (name, revision)))
+        return
     with session.repository() as repository:
         if delete:
             identity = repository.delete_branch(name, force=force)
@@ -95,6 +110,16 @@ def branch(
             identity = repository.branch(name, revision, force=force)
             text = f"Branch {session.paint('green', name)} is at {short(identity)}"
     document = BranchDocument(name, identity.hex(), current=False)
+    session.emit(document, "" if session.quiet else text)
+
+
+def _rename(session: Session, old: str | None, new: str) -> None:
+    with session.repository() as repository:
+        was = old or repository.refs.head().short_branch
+        at = repository.rename_branch(new, old)
+        current = repository.refs.head().short_branch == new
+    text = f"Branch {was} is called {session.paint('green', new)} now"
+    document = BranchDocument(new, at.hex() if at else "", current=current)
     session.emit(document, "" if session.quiet else text)
 
 

@@ -41,6 +41,7 @@ def add(app: typer.Typer) -> None:
     examples = """
         mp commit -m "First try"                        the files beside .mergepipe
         mp commit ../llama-code -b code --base llama    another model, onto a branch of its own
+        mp commit config.json tokenizer.json            these files, and no others
         mp commit hf://org/llama-code -b code           one of the Hugging Face hub
     """
     command(app, "commit", MODEL, examples=examples)(commit)
@@ -48,11 +49,11 @@ def add(app: typer.Typer) -> None:
 
 def commit(
     session: Session,
-    path: Annotated[
-        Path | None,
+    paths: Annotated[
+        list[Path] | None,
         typer.Argument(
-            metavar="PATH",
-            help="A directory or file instead of the worktree, or hf://org/name[@rev].",
+            metavar="PATH...",
+            help="A directory or file instead of the worktree, several, or hf://org/name[@rev].",
         ),
     ] = None,
     message: Annotated[
@@ -87,17 +88,20 @@ def commit(
     """
     with session.repository() as repository:
         began = time.monotonic()
+        given: list[str | Path] = [*(paths or ())]
+        path = paths[0] if paths and len(paths) == 1 else None
         url = hub_url(path)
         if url is not None:
             from mergepipe.api import hub
 
             model = hub.model_at(url, quiet=quiet_hub(session))
             path, message = model.path, message or model.title
+            given = [path]
         if not no_verify:
             _run_hook(session, repository, path, branch, message)
         with session.progress() as progress:
             made = repository.commit(
-                path, message=message, branch=branch, base=base, progress=progress
+                given or None, message=message, branch=branch, base=base, progress=progress
             )
         seconds = time.monotonic() - began
     document = CommitDocument(

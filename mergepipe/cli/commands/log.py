@@ -12,6 +12,7 @@ from mergepipe.cli.history_text import CommitText, decorations
 from mergepipe.cli.panels import HISTORY
 from mergepipe.cli.parameters import RevisionOrHead
 from mergepipe.cli.session import Session
+from mergepipe.errors import UsageError
 
 if TYPE_CHECKING:
     from mergepipe.ids import ObjectId
@@ -43,6 +44,10 @@ def add(app: typer.Typer) -> None:
 def log(
     session: Session,
     revision: RevisionOrHead = "HEAD",
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="Of every branch, tag and remote.", show_default=False),
+    ] = False,
     number: Annotated[
         int | None,
         typer.Option("--number", "-n", metavar="N", min=0, help="At most N commits."),
@@ -55,8 +60,11 @@ def log(
     ] = False,
 ) -> None:
     """List commits, newest first, back from a revision."""
+    if everything and revision != "HEAD":
+        raise UsageError(f"--all lists every branch, and {revision} too: give one of both")
+    start = None if everything else revision
     with session.repository() as repository:
-        commits = itertools.islice(repository.log(revision, topological=graph), number)
+        commits = itertools.islice(repository.log(start, topological=graph), number)
         if session.as_json:
             session.emit([log_entry(*each) for each in commits], "")
             return

@@ -24,7 +24,7 @@ class RemoteDocument(msgspec.Struct, frozen=True):
 Name = Annotated[str, typer.Argument(metavar="NAME")]
 
 _HELP = """\
-Add, remove or list the other places where this repository is.
+Add, rename, remove or list the other places where this repository is.
 
 A place is a path, ssh://host/path or host:path, http(s)://host, s3://bucket/prefix, gs:// or az://.
 """
@@ -60,6 +60,8 @@ def add(app: typer.Typer) -> None:
     """
     command(group, "add", SHARING, examples=examples)(added)
     command(group, "rm", SHARING, examples="mp remote rm origin")(removed)
+    command(group, "rename", SHARING, examples="mp remote rename origin upstream")(renamed)
+    command(group, "set-url", SHARING, examples="mp remote set-url origin /mnt/new")(pointed)
     command(group, "list", SHARING, examples="mp remote list -v")(listed)
     app.add_typer(group, name="remote", help=_HELP, rich_help_panel=SHARING)
 
@@ -80,6 +82,36 @@ def added(
         found = remotes.add(repository, name, url)
     session.remember(found)
     session.emit(RemoteDocument(name, found.shown, False), "")
+    session.note(f"{name} is {escape_for_terminal(found.shown)}")
+
+
+def renamed(session: Session, old: Name, new: Name) -> None:
+    """Rename a remote; what is known of its branches goes along.
+
+    Its token is looked for under the new name: MP_TOKEN_<NAME>, .mergepipe/tokens.
+    """
+    from mergepipe.api import remotes
+
+    with session.repository() as repository:
+        remotes.rename(repository, old, new)
+        settings = repository.config.remote[new]
+    session.emit(RemoteDocument(new, settings.url, settings.lazy), "")
+    session.note(f"{old} is called {new} now")
+
+
+def pointed(
+    session: Session,
+    name: Name,
+    url: Annotated[str, typer.Argument(metavar="URL")],
+) -> None:
+    """Change where a remote is. What it last had stays known until the next fetch."""
+    from mergepipe.api import remotes
+
+    with session.repository() as repository:
+        found = remotes.set_url(repository, name, url)
+        lazy = repository.config.remote[name].lazy
+    session.remember(found)
+    session.emit(RemoteDocument(name, found.shown, lazy), "")
     session.note(f"{name} is {escape_for_terminal(found.shown)}")
 
 

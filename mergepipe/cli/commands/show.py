@@ -1,5 +1,6 @@
 """`mp show`: one commit, its files and its tensors."""
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,7 +55,12 @@ class ShowDocument(LogEntry, frozen=True):
 
 def add(app: typer.Typer) -> None:
     """Register the command."""
-    command(app, "show", HISTORY, examples="mp show\nmp show code~1 --tensors")(show)
+    command(
+        app,
+        "show",
+        HISTORY,
+        examples="mp show\nmp show code~1 --tensors\nmp show code~1:config.json",
+    )(show)
 
 
 def show(
@@ -64,11 +70,14 @@ def show(
         bool, typer.Option("--tensors", help="List every tensor.", show_default=False)
     ] = False,
 ) -> None:
-    """Show a commit, its files and its tensors."""
+    """Show a commit, its files and its tensors; of REV:PATH the bytes of one file."""
+    if ":" in revision:
+        _print_file(session, *revision.split(":", 1))
+        return
     with session.repository() as repository:
         identity, commit = repository.commit_of(revision)
         entries = repository.objects.snapshot(commit.snapshot).files
-        files = tuple(_file(entry) for entry in entries)
+        files = tuple(file_document(entry) for entry in entries)
         listed = _tensors(entries, repository.objects) if tensors else None
         text = CommitText(session.paint, decorations(repository.refs), verbose=True)
         lines = list(text.paragraph(identity, commit))
@@ -84,12 +93,27 @@ def show(
     session.emit(document, "\n".join(lines))
 
 
-def _file(entry: "FileEntry") -> FileDocument:
+def file_document(entry: "FileEntry") -> FileDocument:
+    """A file as JSON."""
     from mergepipe.objects.records import Safetensors
 
     number = len(entry.content.tensors) if isinstance(entry.content, Safetensors) else 0
     kind = "safetensors" if isinstance(entry.content, Safetensors) else "blob"
     return FileDocument(entry.path, entry.size, kind, entry.executable, number)
+
+
+def _print_file(session: Session, revision: str, path: str) -> None:
+    """The bytes as they are, on stdout: they may go to a file or a program."""
+    with session.repository() as repository:
+        pieces = repository.read_file(revision or "HEAD", path)
+        if session.as_json:
+            [entry] = repository.files(revision or "HEAD", path)
+            session.emit(file_document(entry), "")
+            return
+        sys.stdout.flush()
+        for piece in pieces:
+            sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
 
 
 def _tensors(entries: Sequence["FileEntry"], objects: "ObjectStore") -> tuple[TensorDocument, ...]:

@@ -1,0 +1,46 @@
+"""Single files of a model at a revision, without checking the model out."""
+
+from collections.abc import Iterator
+
+from mergepipe.api.opened import OpenRepository
+from mergepipe.errors import RevisionNotFound
+from mergepipe.names import quoted
+from mergepipe.objects.records import FileEntry
+
+
+class Contents(OpenRepository):
+    """The side of a repository that looks into a commit."""
+
+    def files(self, revision: str = "HEAD", under: str = "") -> tuple[FileEntry, ...]:
+        """The files of a revision, sorted by path; with `under`, one file or those of a folder.
+
+        Raises RevisionNotFound, also where nothing is called `under`.
+        """
+        entries = self.objects.snapshot(self.commit_of(revision)[1].snapshot).files
+        wanted = under.strip("/")
+        if not wanted:
+            return entries
+        found = tuple(e for e in entries if e.path == wanted or e.path.startswith(wanted + "/"))
+        if not found:
+            raise RevisionNotFound(
+                f"{revision} has no file {quoted(under)}", f"mp ls {revision} lists its files"
+            )
+        return found
+
+    def read_file(self, revision: str, path: str) -> Iterator[memoryview]:
+        """The bytes of one file of a revision, in order, a few MiB at a time, verified.
+
+        Raises RevisionNotFound before the first, Corruption, MissingObject.
+        """
+        entries = [entry for entry in self.files(revision, path) if entry.path == path]
+        if not entries:
+            raise RevisionNotFound(
+                f"{quoted(path)} is a folder in {revision}", f"mp ls {revision} {path} lists it"
+            )
+        return self._pieces(entries[0])
+
+    def _pieces(self, entry: FileEntry) -> Iterator[memoryview]:
+        from mergepipe.checkpoints.assembly import plan_file
+        from mergepipe.checkpoints.export import read_out
+
+        return read_out(plan_file(entry, self.objects), self.blocks)

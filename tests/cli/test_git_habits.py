@@ -1,0 +1,98 @@
+"""What fingers that know git type, and what they expect of it."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Mp
+from tests.cli.models import tensors, write_model
+
+
+def test_one_file_of_an_old_revision(committed: Path, model: Path, mp: Mp, process: Mp) -> None:
+    before = (model / "config.json").read_bytes()
+    (model / "config.json").write_text("{}")
+    mp("commit", model)
+    assert mp("show", "main~1:config.json").out.encode() == before
+    assert mp("show", ":config.json").out == "{}"
+    assert "no file" in mp("show", "main:nosuch", expect=1).err
+    assert mp("show", "main:run.sh", "--json").document["executable"]
+    assert mp("status", "--json").document["branch"] == "main"
+
+
+def test_weights_are_printed_as_they_are(committed: Path, model: Path, tmp_path: Path) -> None:
+    from mergepipe import Repository
+
+    with Repository.open(".") as repository:
+        data = b"".join(repository.read_file("main", "model.safetensors"))
+    assert data == (model / "model.safetensors").read_bytes()
+
+
+def test_files_of_a_revision_are_listed(repository: Path, model: Path, mp: Mp) -> None:
+    (model / "tokenizer").mkdir()
+    (model / "tokenizer/vocab.txt").write_text("a")
+    mp("commit", model)
+    names = ["config.json", "model.safetensors", "run.sh", "tokenizer/vocab.txt"]
+    assert mp("ls").out.split() == names
+    assert mp("ls", "HEAD", "tokenizer/").out.split() == names[3:]
+    assert [each["path"] for each in mp("ls", "--json").document] == names
+    assert "a folder" in mp("show", "HEAD:tokenizer", expect=1).err
+
+
+def test_several_files_are_committed_and_no_others(repository: Path, model: Path, mp: Mp) -> None:
+    (repository / "sub").mkdir()
+    for name in ("a.json", "b.json", "sub/c.json"):
+        (repository / name).write_text("{}")
+    mp("commit", "a.json", "sub/c.json", model / "config.json")
+    assert mp("ls").out.split() == ["a.json", "config.json", "sub/c.json"]
+    other = model / "a.json"
+    other.write_text("1")
+    assert "would both be" in mp("commit", "a.json", other, expect=1).err
+    assert "nosuch" in mp("commit", "a.json", "nosuch", expect=1).err
+
+
+def test_a_branch_is_renamed_with_its_log(committed: Path, mp: Mp) -> None:
+    mp("branch", "other")
+    mp("branch", "-m", "trunk")
+    mp("branch", "-m", "other", "another")
+    assert mp("status", "--json").document["branch"] == "trunk"
+    assert "commit: First try" in mp("reflog", "trunk").out
+    assert mp("show", "trunk@{1}").code == 0
+    assert {each["name"] for each in mp("branch", "--json").document} == {"trunk", "another"}
+    mp("branch", "-m", "trunk", "another", expect=1)
+    mp("branch", "-m", "nosuch", "new", expect=1)
+    mp("branch", "-m", expect=2)
+    assert "no problems" in mp("fsck").out
+
+
+def test_the_branch_without_commits_is_renamed(repository: Path, model: Path, mp: Mp) -> None:
+    mp("branch", "-m", "trunk")
+    assert "[trunk " in mp("commit", model).out
+
+
+def test_a_remote_is_renamed_and_moved(committed: Path, tmp_path: Path, mp: Mp) -> None:
+    mp("init", tmp_path / "there")
+    mp("remote", "add", "origin", tmp_path / "there")
+    mp("push", "origin", "main")
+    mp("remote", "rename", "origin", "up")
+    assert "up/main" in mp("branch", "-r").out
+    (tmp_path / "there").rename(tmp_path / "moved")
+    mp("remote", "set-url", "up", tmp_path / "moved")
+    mp("fetch", "up")
+    assert str(tmp_path / "moved") in mp("remote", "-v").out
+    for words in (("rename", "nosuch", "x"), ("set-url", "nosuch", "x")):
+        assert "no remote is called" in mp("remote", *words, expect=2).err
+    mp("remote", "rename", "up", "../x", expect=2)
+
+
+def test_a_log_of_everything(committed: Path, tmp_path: Path, mp: Mp) -> None:
+    mp("commit", write_model(tmp_path / "two", tensors(1)), "-b", "two", "-m", "Second")
+    assert "Second" not in mp("log").out
+    assert {"Second", "First try"} == {
+        each["message"] for each in mp("log", "--all", "--json").document
+    }
+    mp("log", "--all", "two", expect=2)
+
+
+@pytest.mark.parametrize("words", [("ls", "nosuch"), ("show", "nosuch:config.json")])
+def test_what_is_not_there(committed: Path, mp: Mp, words: tuple[str, ...]) -> None:
+    mp(*words, expect=1)
