@@ -58,7 +58,8 @@ def decode(dtype: DType, raw: Buffer, skip_bits: int | None = None) -> "Values":
         numbers = np.frombuffer(raw, _NUMPY[dtype.name])
         if dtype.kind is Kind.BOOLEAN:
             numbers = numbers != 0
-        return numbers.astype(_result(dtype), copy=False)
+        with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one: no news
+            return numbers.astype(_result(dtype), copy=False)
     if dtype.name == "BF16":
         return (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
     codes = np.frombuffer(raw, np.uint8)
@@ -68,6 +69,38 @@ def decode(dtype: DType, raw: Buffer, skip_bits: int | None = None) -> "Values":
         codes = _sixes(codes, skip_bits or 0)
     values: NDArray[np.float32] = _table(dtype.name)[codes]
     return values
+
+
+# Exponent bits that are all set in infinities and NaN, and in nothing else.
+_EXPONENT = {"BF16": 0x7F80, "F16": 0x7C00, "F32": 0x7F800000, "F64": 0x7FF << 52}
+
+
+def count_nonfinite(dtype: DType, raw: Buffer) -> int:
+    """How many elements of `raw` (whole ones) are infinite or NaN; a complex one counts once.
+
+    Looks at bits and computes nothing, so that a signalling NaN raises no alarm on the way.
+    """
+    import numpy as np
+
+    if dtype.name == "C64":
+        codes = np.frombuffer(raw, "<u4") & np.uint32(_EXPONENT["F32"])
+        return int(np.count_nonzero((codes == _EXPONENT["F32"]).reshape(-1, 2).any(axis=1)))
+    if dtype.name in _EXPONENT:
+        kind = np.dtype(f"<u{dtype.bits // 8}")
+        bits = np.frombuffer(raw, kind)
+        mask = kind.type(_EXPONENT[dtype.name])
+        return int(np.count_nonzero((bits & mask) == mask))
+    if dtype.bits == 8 and dtype.kind is Kind.FLOAT:
+        return int(np.count_nonzero(_infinite(dtype.name)[np.frombuffer(raw, np.uint8)]))
+    return 0  # integers, and floats of 6 and 4 bits, which have finite values only
+
+
+@cache
+def _infinite(name: str) -> "NDArray[np.bool_]":
+    """For every code of a float of 8 bits, whether it is infinite or NaN."""
+    import numpy as np
+
+    return ~np.isfinite(_table(name))
 
 
 def _result(dtype: DType) -> str:

@@ -121,6 +121,7 @@ class Importing(Converting):
                     0,
                     True,
                     held.trained_from,
+                    self.finiteness.named(held.snapshot) or (),
                 )
                 return Imported(found.root, entry.branch, result, read=False)
         request = CommitRequest(

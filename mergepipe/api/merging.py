@@ -1,5 +1,6 @@
 """Merging in a repository: execute plans, explain and replay merges, read single tensors."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mergepipe.api.planning import Planning
@@ -54,12 +55,16 @@ class Merging(Planning):
         host: str = "",
         reuse: bool = True,
         import_bytes: int = 0,
+        allow_nonfinite: bool = False,
+        names: Sequence[str] = (),
         progress: Progress = SILENT,
     ) -> "MergeResult":
         """Execute a plan and commit its result on a branch (None: the current one).
 
-        Raises MergeInputError, Corruption, MissingObject, NoSpace, Locked; the repository is then
-        as it was.
+        Values that are not finite, in the inputs or in the result, are refused (MergeInputError)
+        unless `allow_nonfinite`; the result names them. `names` are what messages call the plan's
+        models. Raises MergeInputError, Corruption, MissingObject, NoSpace, Locked; the repository
+        is then as it was.
         """
         from mergepipe.engine.transactions import MergeRequest
 
@@ -71,6 +76,8 @@ class Merging(Planning):
             None if branch is None else branch_ref(branch),
             message,
             import_bytes=import_bytes,
+            names=tuple(names) or self._model_names(plan, found),
+            allow_nonfinite=allow_nonfinite,
         )
         engine = self.engine(device=device, host=host)
         return engine.execute(found, request, reuse=reuse, progress=progress)
@@ -142,6 +149,17 @@ class Merging(Planning):
         from mergepipe.engine.tensor import read_tensor
 
         return read_tensor(self.commit_of(revision)[1].snapshot, name, self.objects, self.blocks)
+
+    def _model_names(self, planned: "Planned", plan: "Plan") -> tuple[str, ...]:
+        """What the models of a plan are called: as they were named for it, else by their refs."""
+        from mergepipe.planner.build import PlannedMerge
+
+        if isinstance(planned, PlannedMerge):
+            return tuple(model.label for model in planned.merge.models)
+        held = self.holders(plan.models)
+        return tuple(
+            held[model].name if model in held else model.hex()[:12] for model in plan.models
+        )
 
     def _manifest_of(self, revision: str) -> ObjectId:
         _, commit = self.commit_of(revision)

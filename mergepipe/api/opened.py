@@ -24,6 +24,7 @@ from mergepipe.repository.refs import RefStore
 
 if TYPE_CHECKING:
     # What reads and writes checkpoints is loaded when it is needed: `mp log` answers at once.
+    from mergepipe.catalog.finiteness import Finiteness
     from mergepipe.catalog.profiles import Profiles
     from mergepipe.checkpoints.commits import Committer
     from mergepipe.checkpoints.worktree import Worktree
@@ -118,6 +119,13 @@ class OpenRepository(Closing):
         from mergepipe.checkpoints.worktree import Worktree
 
         return Worktree(self.directory, self.store)
+
+    @property
+    def finiteness(self) -> "Finiteness":
+        """What is known of values that are not finite."""
+        from mergepipe.catalog.finiteness import Finiteness
+
+        return Finiteness(self.storage, self.objects)
 
     @property
     def threads(self) -> int:

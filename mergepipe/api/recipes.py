@@ -132,6 +132,7 @@ class Recipes(Merging):
         allow_missing: bool = False,
         shard_bytes: int | None = None,
         device: str = "cpu",
+        allow_nonfinite: bool = False,
         progress: Progress = SILENT,
         told: Told = say_nothing,
     ) -> "MergeResult":
@@ -153,6 +154,7 @@ class Recipes(Merging):
             message=message or "Merge by a recipe",
             device=device,
             import_bytes=self.imported_bytes - before,
+            allow_nonfinite=allow_nonfinite,
             progress=progress,
         )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from mergepipe.catalog.finiteness import Finiteness
 from mergepipe.catalog.pairing import BaseTensors
 from mergepipe.catalog.pairs import Pair
 from mergepipe.catalog.profiles import Profiles
@@ -98,6 +99,8 @@ class Committer:
                 transaction, self._refs, request.branch, make, who=request.who, why=why
             )
             stored, new = transaction.stored_bytes, transaction.new_blocks
+        finiteness = Finiteness(self._storage, self._objects)
+        finiteness.remember(made.snapshot, dict(zip(made.tensors, made.nonfinite, strict=True)))
         if published.unchanged:
             kept = self._objects.commit(published.commit)
             leans_on, trained, stored, new = kept.leans_on, kept.trained_from, 0, 0
@@ -115,6 +118,7 @@ class Committer:
             new,
             published.unchanged,
             trained,
+            finiteness.named(made.snapshot) or (),
         )
 
     def _holds(self, tip: ObjectId, snapshot: ObjectId, base: ObjectId | None) -> bool:

@@ -13,6 +13,7 @@ from typing import Protocol, Self
 
 from mergepipe.checkpoints.layout import PIECE_BYTES, FileLayout, Layout, Span, lay_out, pieces
 from mergepipe.checkpoints.outcome import BlockOutcome
+from mergepipe.dtypes import DType, Kind
 from mergepipe.formats.huggingface import check_shards
 from mergepipe.formats.tree import SourceFile, StableReader, open_stable
 from mergepipe.ids import BlockId, ObjectId, block_id
@@ -32,6 +33,8 @@ class Ingested:
     raw_bytes: int
     tensors: tuple[ObjectId, ...]
     block_ids: tuple[tuple[BlockId, ...], ...]
+    nonfinite: tuple[int, ...] = ()
+    """Values of each tensor that are infinite or NaN."""
 
     @property
     def blocks(self) -> int:
@@ -48,6 +51,7 @@ class _Piece:
     spans: list[Span]
     buffer: bytearray = field(default_factory=bytearray)
     outcomes: list[BlockOutcome] = field(default_factory=list)
+    nonfinite: list[int] = field(default_factory=list)
 
 
 class Sink(Protocol):
@@ -106,6 +110,7 @@ def ingest(
         _check_index(layout)
     progress.start("commit", layout.raw_bytes)
     blocks: list[list[BlockId]] = [[] for _ in layout.tensors]
+    nonfinite = [0] * len(layout.tensors)
     pool = BufferPool(PIECE_BYTES)
 
     encoder.begin(layout)
@@ -118,6 +123,10 @@ def ingest(
         raws = [view[span.start - begin : span.end - begin] for span in piece.spans]
         identities = [block_id(raw) for raw in raws]
         piece.outcomes = encoder.encode(piece.spans, identities, raws)
+        piece.nonfinite = [
+            _nonfinite(layout.tensors[span.tensor].dtype, raw)
+            for span, raw in zip(piece.spans, raws, strict=True)
+        ]
         return piece
 
     with (
@@ -126,8 +135,11 @@ def ingest(
     ):
         for piece in ordered_map(workers, work, files.pieces(), window=2 * threads + 2):
             files.finish_before(piece.file)
-            for span, outcome in zip(piece.spans, piece.outcomes, strict=True):
+            for span, outcome, lost in zip(
+                piece.spans, piece.outcomes, piece.nonfinite, strict=True
+            ):
                 blocks[span.tensor].append(outcome.id)
+                nonfinite[span.tensor] += lost
                 if outcome.encoded is not None:
                     sink.add_block(outcome.encoded)
             encoder.collect(piece.spans, piece.outcomes)
@@ -146,7 +158,16 @@ def ingest(
         layout.raw_bytes,
         tuple(tensors),
         tuple(tuple(ids) for ids in blocks),
+        tuple(nonfinite),
     )
+
+
+def _nonfinite(dtype: DType, raw: memoryview) -> int:
+    if dtype.kind not in (Kind.FLOAT, Kind.COMPLEX):
+        return 0
+    from mergepipe.values import count_nonfinite  # numpy: not for files without weights
+
+    return count_nonfinite(dtype, raw)
 
 
 def _check_index(layout: Layout) -> None:

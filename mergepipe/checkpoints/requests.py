@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from mergepipe.catalog.finiteness import NonFinite
 from mergepipe.ids import ObjectId
 from mergepipe.repository.reflog import Signature
 
@@ -27,6 +28,7 @@ class CommitResult:
     base          the commit that the new blocks lean on
     trained_from  the commit that the model was trained from, as somebody said
     unchanged     the branch held this very snapshot already, and `commit` is its tip
+    nonfinite     tensors with values that are infinite or NaN
     """
 
     commit: ObjectId
@@ -39,3 +41,4 @@ class CommitResult:
     new_blocks: int
     unchanged: bool = False
     trained_from: ObjectId | None = None
+    nonfinite: tuple[NonFinite, ...] = ()

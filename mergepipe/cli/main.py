@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -127,6 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A process that ends soon, and allocates objects by the million that are in no cycle: at the
     # default threshold the collector took 6% of a commit.
     gc.set_threshold(50_000, 20, 20)
+    # A warning of a library is no message of ours: what is not finite is counted and told.
+    warnings.filterwarnings("ignore", category=RuntimeWarning)
     given = _counted(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

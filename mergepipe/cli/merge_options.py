@@ -84,6 +84,14 @@ AllowMissing = Annotated[
         show_default=False,
     ),
 ]
+AllowNonFinite = Annotated[
+    bool,
+    typer.Option(
+        "--allow-nonfinite",
+        help="Merge though values are infinite or NaN, in the inputs or in the result.",
+        show_default=False,
+    ),
+]
 DryRun = Annotated[
     bool,
     typer.Option(

@@ -1,12 +1,16 @@
 """What a plan costs, added up by expert: the document that scripts get, and what tables show."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from mergepipe.cli.finite_text import NonFiniteInputDocument
+
 if TYPE_CHECKING:
     from mergepipe.api import Repository
+    from mergepipe.catalog.finiteness import NonFiniteInput
     from mergepipe.ids import ObjectId
     from mergepipe.objects.merging import Plan
     from mergepipe.planner.build import PlannedMerge
@@ -52,6 +56,8 @@ class PlanDocument(msgspec.Struct, frozen=True):
     `import_bytes` and `profile_bytes` were read to import experts and to make missing profiles;
     `measured_*`, part of what is planned, for statistics that no profile holds. `stored`: whether
     the plan can be named from now on. `left_out`: what the merge takes nothing of.
+    `nonfinite`: tensors that go in with values that are infinite or NaN, which a merge refuses
+    unless told otherwise; `unchecked`: inputs that were not counted.
     """
 
     plan: str
@@ -77,6 +83,8 @@ class PlanDocument(msgspec.Struct, frozen=True):
     measured_base_bytes: int
     plan_seconds: float
     stored: bool
+    nonfinite: tuple[NonFiniteInputDocument, ...]
+    unchecked: tuple[str, ...]
     left_out: tuple[LeftOutDocument, ...] = ()
 
 
@@ -95,6 +103,24 @@ class PricedPlan:
     measured_base_bytes: int = 0
     seconds: float = 0.0
     left_out: "tuple[LeftOut, ...]" = ()
+    nonfinite: "tuple[NonFiniteInput, ...]" = ()
+    unchecked: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+
+    def named_inputs(
+        self, inputs: "Sequence[NonFiniteInput]"
+    ) -> tuple[NonFiniteInputDocument, ...]:
+        """Tensors of inputs with values that are not finite, as the models were named."""
+        return tuple(
+            NonFiniteInputDocument(
+                rev=self.names[one.model],
+                tensor=one.values.tensor,
+                file=one.values.file,
+                count=one.values.count,
+                elements=one.values.elements,
+            )
+            for one in inputs
+        )
 
     def document(self, *, stored: bool) -> PlanDocument:
         """As JSON."""
@@ -133,6 +159,8 @@ class PricedPlan:
                 )
                 for one in self.left_out
             ),
+            nonfinite=self.named_inputs(self.nonfinite),
+            unchecked=self.unchecked,
         )
 
     def _expert(self, row: int, name: str) -> ExpertDocument:
@@ -191,6 +219,7 @@ def priced(repository: "Repository", planned: "PlannedMerge", seconds: float) ->
         holder = repository.holders([model.snapshot]).get(model.snapshot)
         if holder is not None and holder.commit.hex().startswith(base):
             base = holder.name
+    labels = tuple(model.label for model in merge.models)
     return PricedPlan(
         planned.id,
         planned.plan,
@@ -203,19 +232,33 @@ def priced(repository: "Repository", planned: "PlannedMerge", seconds: float) ->
         planned.measured_base_bytes,
         seconds,
         merge.left_out,
+        repository.finiteness.of_plan(planned.plan),
+        _unchecked(repository, planned.plan, labels),
+        labels,
     )
 
 
 def priced_again(repository: "Repository", identity: "ObjectId", plan: "Plan") -> PricedPlan:
     """A stored plan: its costs are looked up anew, and its budget is not known any more."""
     names = snapshot_names(repository, plan)
+    labels = tuple(names[model] for model in plan.models)
     return PricedPlan(
         identity,
         plan,
         repository.explain_plan(plan).costs,
         None if plan.base is None else names[plan.base],
         tuple(names[plan.models[place]] for place in plan.experts),
+        nonfinite=repository.finiteness.of_plan(plan),
+        unchecked=_unchecked(repository, plan, labels),
+        names=labels,
     )
+
+
+def _unchecked(repository: "Repository", plan: "Plan", labels: Sequence[str]) -> tuple[str, ...]:
+    """The models of which nobody counted the values that are not finite."""
+    unknown = repository.finiteness.unknown(plan.models)
+    named = zip(labels, plan.models, strict=True)
+    return tuple(dict.fromkeys(label for label, model in named if model in unknown))
 
 
 def snapshot_names(repository: "Repository", plan: "Plan") -> dict["ObjectId", str]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from mergepipe.cli.finite_text import warning
 from mergepipe.cli.plan_costs import ExpertDocument, PlanDocument
 from mergepipe.cli.rich_tables import Column, render
 from mergepipe.cli.text import ABBREVIATED, Paint, listed, share
@@ -33,7 +34,19 @@ def plan_text(document: PlanDocument, paint: Paint, budget: str | None = None) -
     """The whole of it. budget: as it was typed."""
     parts = [paint("bold", heading(document)), "", expert_table(document, paint), ""]
     parts += _conclusions(document, budget)
+    parts += _warnings(document, paint)
     return "\n".join(parts)
+
+
+def _warnings(document: PlanDocument, paint: Paint) -> list[str]:
+    """What speaks against carrying the plan out."""
+    lines = []
+    for rev in dict.fromkeys(one.rev for one in document.nonfinite):
+        values = [one for one in document.nonfinite if one.rev == rev]
+        lines.append(warning(called(rev), values, paint))
+    if document.nonfinite:
+        lines.append("  a merge refuses them, unless --allow-nonfinite is given")
+    return lines
 
 
 def expert_table(document: PlanDocument, paint: Paint) -> str:

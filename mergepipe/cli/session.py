@@ -42,6 +42,11 @@ class Session:
         """Colours for stdout."""
         return paint_for(sys.stdout, self.environment)
 
+    @property
+    def paint_errors(self) -> Paint:
+        """Colours for stderr."""
+        return paint_for(sys.stderr, self.environment)
+
     @contextmanager
     def repository(self) -> Iterator["Repository"]:
         """The repository that this run is about, open. Raises NoRepository."""
@@ -112,6 +117,11 @@ class Session:
     def say(self, text: str) -> None:
         """A message beside the result, on stderr; nothing with --quiet or --json."""
         if not (self.quiet or self.as_json):
+            print(text, file=sys.stderr)
+
+    def warn(self, text: str) -> None:
+        """What nobody may miss, on stderr: with --quiet too; the document has it with --json."""
+        if text and not self.as_json:
             print(text, file=sys.stderr)
 
     def note(self, text: str) -> None:

@@ -1,7 +1,7 @@
 """Doing one unit of work: blocks in, merged and named blocks out."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -29,19 +29,51 @@ from mergepipe.methods.terms import view_bytes
 from mergepipe.objects.grid import spans
 from mergepipe.packs.encoded_blocks import EncodedBlock
 from mergepipe.packs.storage import Storage
-from mergepipe.values import decode
+from mergepipe.values import count_nonfinite, decode
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A step's output blocks; `encoded` is None for one that is not to be stored, or the base's."""
+    """A step's output blocks; `encoded` is None for one that is not to be stored, or the base's.
+
+    nonfinite  how many of the values made are infinite or NaN
+    taken_in   such values of inputs that had not been counted: by (line, place of the input), the
+               base being place -1
+    """
 
     step: Step
     blocks: tuple[BlockId, ...]
     encoded: tuple[EncodedBlock | None, ...]
+    nonfinite: int = 0
+    taken_in: Mapping[tuple[int, int], int] = field(default_factory=dict)
 
 
 Made = TypeVar("Made")
+
+
+@dataclass(slots=True)
+class Counts:
+    """Counts values that are not finite in what one step after another takes in.
+
+    Differences are what is left of weights and base: only whole weights are counted.
+    """
+
+    uncounted: frozenset[tuple[int, int]]
+    noted: dict[tuple[int, int], int] = field(default_factory=dict)
+
+    def begin(self) -> None:
+        """Start with the next step."""
+        self.noted = {}
+
+    def note(self, line: int, base: Full | None, terms: Sequence[Term]) -> None:
+        """Count what one line takes in; one that a step needs twice is made once."""
+        if not self.uncounted:
+            return
+        for place, term in ((-1, base), *enumerate(terms)):
+            if isinstance(term, Full | Delta) and (line, place) in self.uncounted:
+                count = count_nonfinite(term.dtype, view_bytes(term.data).data)
+                if count:
+                    self.noted[line, place] = count
 
 
 def over_units(
@@ -50,26 +82,39 @@ def over_units(
     meter: Meter,
     make: Callable[[Step, Unit], Made],
     device: str = "cpu",
+    counts: Counts | None = None,
 ) -> list[Made]:
     """What `make` makes of every step's unit, in order.
 
     If a record turns out damaged or gone, all of it is done again from whatever other copies and
     encodings the store has. Raises Corruption, MissingObject when there are none.
     """
-    try:
-        return _over(work, FetchedBlocks(work, storage.store, meter), make, device)
-    except (Corruption, FileNotFoundError):
-        return _over(work, RepairedBlocks(work, storage, meter), make, device)
+    # What is not finite is counted, and what a type cannot hold becomes infinite: no news of numpy.
+    with np.errstate(all="ignore"):
+        try:
+            source: BlockSource = FetchedBlocks(work, storage.store, meter)
+            return _over(work, source, make, device, counts)
+        except (Corruption, FileNotFoundError):
+            source = RepairedBlocks(work, storage, meter)
+            return _over(work, source, make, device, counts)
 
 
 def _over(
-    work: Work, source: BlockSource, make: Callable[[Step, Unit], Made], device: str
+    work: Work,
+    source: BlockSource,
+    make: Callable[[Step, Unit], Made],
+    device: str,
+    counts: Counts | None,
 ) -> list[Made]:
     results = []
     for group in work.groups:
         source.fetch(group)
         for step in group.steps:
-            results.append(make(step, _Assembly(step, work, source, device).unit(step.making)))
+            if counts is not None:
+                counts.begin()
+            results.append(
+                make(step, _Assembly(step, work, source, device, counts).unit(step.making))
+            )
             source.done(step)
     return results
 
@@ -77,11 +122,14 @@ def _over(
 class _Assembly:
     """A step's bytes in hand: units, of its own line and of those under it."""
 
-    def __init__(self, step: Step, work: Work, source: BlockSource, device: str) -> None:
+    def __init__(
+        self, step: Step, work: Work, source: BlockSource, device: str, counts: Counts | None
+    ) -> None:
         self._step = step
         self._work = work
         self._source = source
         self._device = device
+        self._counts = counts
         self._made: dict[int, Full] = {}
 
     def unit(self, making: Making) -> Unit:
@@ -92,11 +140,14 @@ class _Assembly:
             found = self._term(making.base)
             assert isinstance(found, Full)
             base = found
+        terms = tuple(self._term(one) for one in making.inputs)
+        if self._counts is not None:
+            self._counts.note(task.number, base, terms)
         return Unit(
             self._step.start,
             self._step.length,
             base,
-            tuple(self._term(one) for one in making.inputs),
+            terms,
             task.scalars,
             task.dtype,
             task.seed,
@@ -152,24 +203,30 @@ class _Assembly:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """Does work, on any thread. `device` is where the arithmetic runs: `cpu`, `cuda`..."""
+    """Does work, on any thread. `device` is where the arithmetic runs: `cpu`, `cuda`...
+
+    uncounted  inputs, as (line, place), of whose values nobody knows yet whether all are finite
+    """
 
     storage: Storage
     meter: Meter
     encoder: OutputEncoder
     device: str = "cpu"
+    uncounted: frozenset[tuple[int, int]] = frozenset()
 
     def __call__(self, work: Work) -> list[Result]:
         """The results of a work's steps, in order. Raises as `over_units` does."""
+        counts = Counts(self.uncounted)
         return over_units(
             work,
             self.storage,
             self.meter,
-            lambda step, unit: self._make(work, step, unit),
+            lambda step, unit: self._make(work, step, unit, counts),
             self.device,
+            counts,
         )
 
-    def _make(self, work: Work, step: Step, unit: Unit) -> Result:
+    def _make(self, work: Work, step: Step, unit: Unit, counts: Counts) -> Result:
         out = np.empty(step.output_bytes, np.uint8).data
         merge(find(step.task.method), unit, out, device=self.device)
         pieces = step.making.base.pieces if isinstance(step.making.base, Weights) else ()
@@ -177,7 +234,13 @@ class Worker:
         for number, (begin, end) in enumerate(spans(step.output_bytes, step.block_bytes)):
             piece = pieces[number] if len(pieces) == step.blocks else None
             found.append(self._named(work, step, unit, out[begin:end], begin, piece))
-        return Result(step, tuple(one for one, _ in found), tuple(one for _, one in found))
+        return Result(
+            step,
+            tuple(one for one, _ in found),
+            tuple(one for _, one in found),
+            count_nonfinite(step.task.dtype, out),
+            counts.noted,
+        )
 
     def _named(
         self, work: Work, step: Step, unit: Unit, out: memoryview, begin: int, piece: Piece | None

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from mergepipe.catalog.finiteness import Finiteness
+from mergepipe.engine import finite
 from mergepipe.engine.batches import Batcher
 from mergepipe.engine.computing import Worker
 from mergepipe.engine.encoding import OutputEncoder
@@ -66,7 +68,8 @@ class Engine:
         """Merge, and publish the result on the branch asked for.
 
         `reuse` takes blocks that earlier merges made of the same inputs. Raises MergeInputError,
-        Corruption, MissingObject, NoSpace, Locked; the repository is then as it was.
+        Corruption, MissingObject, NoSpace, Locked; the repository is then as it was. Values that
+        are not finite, in what goes in or comes out, raise MergeInputError unless they are allowed.
         """
         transactions = self.transaction_manager
         if transactions is None:
@@ -76,9 +79,21 @@ class Engine:
         begun = self.clock()
         meter = Meter()
         memo: Memory = Memo(self.storage) if reuse else NoMemo()
+        finiteness = Finiteness(self.storage, transactions.objects)
+        known = finiteness.of_plan(plan)
+        names = asked.names or tuple(model.hex()[:12] for model in plan.models)
+        if not asked.allow_nonfinite:
+            finite.refuse_inputs(known, names)
+        uncounted = finite.uncounted_places(plan, finiteness)
         with transactions.begin() as transaction:
             plan_id = transaction.add_object(encode(plan))
-            made = self.run(plan, transaction, meter, memo=memo, progress=progress)
+            made = self.run(
+                plan, transaction, meter, memo=memo, progress=progress, uncounted=uncounted
+            )
+            values = finite.values_of(plan, known, made.streamed, transactions.objects)
+            if not asked.allow_nonfinite:
+                finite.refuse_inputs(values.inputs, names)
+                finite.refuse_output(values, [line.dtype for line in plan.made])
             manifest_id = transaction.add_object(encode(made.manifest))
             transaction.settle()  # so that the time it takes is in the commit
 
@@ -110,6 +125,8 @@ class Engine:
                 transaction, asked, make, why=f"merge: {plan.method} of {len(plan.experts)}"
             )
             memo.save()
+            if not (uncounted or values.inputs):
+                finiteness.remember(made.snapshot, finite.counts_of_output(plan, made.streamed))
             result = MergeResult(
                 published.commit,
                 made.snapshot,
@@ -118,6 +135,7 @@ class Engine:
                 plan_id,
                 published.branch,
                 costs(),
+                values,
             )
             text = describe_run(result, host=self.host, device=self.device)
             transactions.keep_run(published.commit, text)
@@ -133,11 +151,13 @@ class Engine:
         progress: Progress = SILENT,
         derive: bool = False,
         encode_blocks: bool = True,
+        uncounted: frozenset[tuple[int, int]] = frozenset(),
     ) -> Executed:
         """Make a plan's output in a sink: blocks, tensors and the snapshot.
 
         derive         a coarse reading may come from exact bytes (engine.batches.Batcher)
         encode_blocks  False: blocks are named, not stored
+        uncounted      inputs whose values are to be counted: (line, place), -1 for the base
         """
         metadata = metered(self.storage, meter)
         objects = ObjectStore(metadata)
@@ -151,7 +171,7 @@ class Engine:
                 derive,
                 encode_blocks,
             ),
-            Worker(self.storage, meter, self.encoder, self.device),
+            Worker(self.storage, meter, self.encoder, self.device, uncounted),
             self.executor,
             memo,
             sink,

@@ -34,7 +34,7 @@ from mergepipe.packs.storage import Storage
 from mergepipe.planner.numbers import stored_numbers
 
 _PREFIX = b"m/"
-_VERSION = b"mergepipe step 3\0"
+_VERSION = b"mergepipe step 4\0"  # from 4 on, results are all finite numbers
 _WORD = (1 << 64) - 1
 
 Blocks: TypeAlias = tuple[BlockId, ...]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from mergepipe.engine.finite import NonFiniteValues
 from mergepipe.engine.meter import Readings
 from mergepipe.engine.streaming import Streamed
 from mergepipe.ids import ObjectId
@@ -57,6 +58,7 @@ class MergeResult:
     plan_id: ObjectId
     branch: str | None
     costs: Costs
+    nonfinite: NonFiniteValues
 
     def __iter__(self) -> Iterator[ObjectId | Manifest]:
         yield self.snapshot

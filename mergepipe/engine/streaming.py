@@ -6,12 +6,13 @@ results that wait to be written, with the encoded form of each. Only ids (32 byt
 kept longer.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from mergepipe.engine.batches import Batcher
-from mergepipe.engine.computing import Worker
+from mergepipe.engine.computing import Result, Worker
 from mergepipe.engine.estimates import columns_of
 from mergepipe.engine.executors import Executor
 from mergepipe.engine.laying import Laying
@@ -63,12 +64,16 @@ class Streamed:
     """What a plan's tensors became, in the plan's order, and how: counts are of blocks.
 
     computed: made here; remembered: a result known before; kept: the base's, not even looked at.
+    nonfinite: values that are infinite or NaN, of those computed, by line of the plan; taken_in: of
+    inputs that had not been counted before, by line and place.
     """
 
     tensors: tuple[ObjectId, ...]
     computed: int
     remembered: int
     kept: int
+    nonfinite: Mapping[int, int] = field(default_factory=dict)
+    taken_in: Mapping[tuple[int, int], int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -86,6 +91,15 @@ class _Tally:
     computed: int = 0
     remembered: int = 0
     kept: int = 0
+    nonfinite: Counter[int] = field(default_factory=Counter)
+    taken_in: Counter[tuple[int, int]] = field(default_factory=Counter)
+
+    def add(self, result: Result) -> None:
+        """Take note of a result."""
+        self.computed += len(result.blocks)
+        if result.nonfinite:
+            self.nonfinite[result.step.task.number] += result.nonfinite
+        self.taken_in.update(result.taken_in)
 
 
 @dataclass(slots=True)
@@ -113,15 +127,25 @@ class Streaming:
             made = 0
             for result in results:
                 self._put(result.step, result.blocks)
-                self.memo.remember(result.step, result.blocks)
+                if not (result.nonfinite or result.taken_in):
+                    # What is remembered is not looked at again, and must be beyond doubt.
+                    self.memo.remember(result.step, result.blocks)
                 for block, encoded in zip(result.blocks, result.encoded, strict=True):
                     if encoded is not None and not self.sink.has_block(block):
                         self.sink.add_block(encoded)
                 made += result.step.output_bytes
-                self._tally.computed += len(result.blocks)
+                self._tally.add(result)
             self.progress.advance(made, self.sink.stored_bytes)
         ids = tuple(self._finished(number) for number in numbers)
-        return Streamed(ids, self._tally.computed, self._tally.remembered, self._tally.kept)
+        tally = self._tally
+        return Streamed(
+            ids,
+            tally.computed,
+            tally.remembered,
+            tally.kept,
+            dict(tally.nonfinite),
+            dict(tally.taken_in),
+        )
 
     def _works(self, numbers: Sequence[int]) -> Iterator[Work]:
         columns = columns_of(self.plan.lines, self.plan.profiles, self.objects)

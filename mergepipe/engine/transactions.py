@@ -27,6 +27,8 @@ class MergeRequest:
     branch         full ref name, None for where HEAD is
     who            None: whoever the repository acts for
     import_bytes   what was read to import experts that were given as paths
+    names          what the user calls the plan's models, in their order
+    allow_nonfinite  whether values that are infinite or NaN may go in and come out
     """
 
     base: ObjectId | None = None
@@ -35,6 +37,8 @@ class MergeRequest:
     message: str = ""
     who: Signature | None = None
     import_bytes: int = 0
+    names: tuple[str, ...] = ()
+    allow_nonfinite: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -245,8 +245,10 @@ def _numbers(dtype: DType, raw: memoryview, elements: int, complex_: bool) -> "N
 
     values: Any = decode(dtype, raw)[:elements]
     if complex_:
-        return values.astype(np.complex128).view(np.float64)  # type: ignore[no-any-return]
-    return values.astype(np.float64, copy=False)  # type: ignore[no-any-return]
+        with np.errstate(invalid="ignore"):  # a signalling NaN
+            return values.astype(np.complex128).view(np.float64)  # type: ignore[no-any-return]
+    with np.errstate(invalid="ignore"):
+        return values.astype(np.float64, copy=False)  # type: ignore[no-any-return]
 
 
 def _lacking(finite: "NDArray[np.bool_]", complex_: bool) -> int:

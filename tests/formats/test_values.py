@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mergepipe.dtypes import DTYPES
 from mergepipe.errors import MalformedFile
-from mergepipe.values import decode
+from mergepipe.values import count_nonfinite, decode
 
 TORCH = {
     "F8_E4M3": torch.float8_e4m3fn,
@@ -109,3 +109,14 @@ def test_numpy_is_loaded_only_by_decoding() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize("name", DTYPES)
+def test_counts_of_what_is_not_finite(name: str) -> None:
+    dtype = DTYPES[name]
+    raw = np.random.default_rng(3).integers(0, 256, 49152, np.uint8)
+    raw[:4096] |= 0x7F  # infinities and NaN of every kind among them
+    with np.errstate(all="raise"):
+        count = count_nonfinite(dtype, raw.tobytes())
+    assert count == np.count_nonzero(~np.isfinite(decode(dtype, raw.tobytes())))
+    assert count_nonfinite(dtype, b"") == 0

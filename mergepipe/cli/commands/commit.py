@@ -9,6 +9,7 @@ import typer
 
 from mergepipe.cli import completion
 from mergepipe.cli.command import command
+from mergepipe.cli.finite_text import NonFiniteDocument, documents, warning
 from mergepipe.cli.hub import hub_url, quiet_hub
 from mergepipe.cli.panels import MODEL
 from mergepipe.cli.session import Session
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 
 
 class CommitDocument(msgspec.Struct, frozen=True):
-    """`mp commit --json`. Sizes in bytes; `stored_bytes` is what this commit added to the store."""
+    """`mp commit --json`. Sizes in bytes; `stored_bytes` is what this commit added to the store.
+
+    `nonfinite`: tensors with values that are infinite or NaN.
+    """
 
     commit: str
     snapshot: str
@@ -34,6 +38,7 @@ class CommitDocument(msgspec.Struct, frozen=True):
     unchanged: bool
     seconds: float
     trained_from: str | None
+    nonfinite: tuple[NonFiniteDocument, ...]
 
 
 def add(app: typer.Typer) -> None:
@@ -116,8 +121,10 @@ def commit(
         unchanged=made.unchanged,
         seconds=round(seconds, 3),
         trained_from=None if made.trained_from is None else made.trained_from.hex(),
+        nonfinite=documents(made.nonfinite),
     )
     session.emit(document, "" if session.quiet else _summary(session, made, message, seconds))
+    session.warn(warning("the model", document.nonfinite, session.paint_errors))
     session.note(
         f"snapshot     {document.snapshot}\ntrained from {document.trained_from or 'not said'}\n"
         f"leans on     {document.base or 'nothing'}"

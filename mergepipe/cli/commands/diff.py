@@ -135,14 +135,19 @@ def _is_news(file: "FileDiff", found: "Diff") -> bool:
 
 
 def _tensor_table(tensors: Sequence["TensorDiff"]) -> str:
-    heading = ("tensor", "blocks", "weights", "L2", "relative", "cosine", "largest")
-    rows = [_row(tensor) for tensor in sorted(tensors, key=_size_of_change)]
-    return table([heading, *rows], right=(1, 2, 3, 4, 5, 6))
+    heading = ["tensor", "blocks", "weights", "L2", "relative", "cosine", "largest"]
+    by_size = sorted(tensors, key=_size_of_change)
+    rows = [list(_row(tensor)) for tensor in by_size]
+    if any(tensor.nonfinite for tensor in tensors):
+        heading.append("not finite")
+        for row, tensor in zip(rows, by_size, strict=True):
+            row.append(f"{tensor.nonfinite:,}" if tensor.nonfinite else "")
+    return table([heading, *rows], right=range(1, len(heading)))
 
 
 def _size_of_change(tensor: "TensorDiff") -> float:
     """What cannot be compared comes first, then the largest relative change."""
-    return -math.inf if tensor.relative_l2 is None else -tensor.relative_l2
+    return -math.inf if tensor.relative_l2 is None or tensor.nonfinite else -tensor.relative_l2
 
 
 def _row(tensor: "TensorDiff") -> tuple[str, ...]:
@@ -159,6 +164,13 @@ def _row(tensor: "TensorDiff") -> tuple[str, ...]:
         name,
         f"{tensor.blocks_changed}/{tensor.blocks}",
         "" if tensor.changed_share is None else share(tensor.changed_share),
+        # Of the values that are left once NaN is left out, numbers would say that all is well.
+        *(("", "", "", "") if tensor.nonfinite else _numbers(tensor)),
+    )
+
+
+def _numbers(tensor: "TensorDiff") -> tuple[str, str, str, str]:
+    return (
         _number(tensor.l2),
         _number(tensor.relative_l2),
         "" if tensor.cosine is None else f"{tensor.cosine:.6f}",

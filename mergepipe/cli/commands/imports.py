@@ -8,6 +8,7 @@ import msgspec
 import typer
 
 from mergepipe.cli.command import command
+from mergepipe.cli.finite_text import NonFiniteDocument, documents, warning
 from mergepipe.cli.panels import MODEL
 from mergepipe.cli.session import Session
 from mergepipe.cli.text import count, duration, share, short
@@ -33,6 +34,7 @@ class ModelDocument(msgspec.Struct, frozen=True):
     unchanged: bool
     read: bool
     seconds: float
+    nonfinite: tuple[NonFiniteDocument, ...]
 
 
 class ImportDocument(msgspec.Struct, frozen=True):
@@ -75,6 +77,7 @@ def import_list(
             models.append(_model(made, now - last))
             if not (session.as_json or session.quiet):
                 print(_line(session, made, now - last), flush=True)
+            session.warn(warning(made.branch, models[-1].nonfinite, session.paint_errors))
             last = now
     document = ImportDocument(
         models=tuple(models),
@@ -101,6 +104,7 @@ def _model(made: "Imported", seconds: float) -> ModelDocument:
         unchanged=result.unchanged,
         read=made.read,
         seconds=round(seconds, 3),
+        nonfinite=documents(result.nonfinite),
     )
 
 

@@ -10,6 +10,7 @@ import typer
 from mergepipe.cli import completion, merge_options, recipe_options
 from mergepipe.cli.command import command
 from mergepipe.cli.commands.plan import make_plan
+from mergepipe.cli.finite_text import NonFiniteDocument, documents, warning
 from mergepipe.cli.merge_options import MergeOptions
 from mergepipe.cli.panels import MERGING
 from mergepipe.cli.plan_costs import PlanDocument, PricedPlan, priced_again
@@ -32,6 +33,7 @@ class MergeDocument(PlanDocument, frozen=True, kw_only=True):
     `expert_bytes_read` and `base_bytes_read` include what planning measured. `blocks_remembered`:
     output blocks that an earlier merge made of the same inputs, for which nothing was read. `out`:
     where --out put the files. `hook`: null if there is no post-merge hook, `ran`, or why it failed.
+    `output_nonfinite`: tensors of the result with values that are infinite or NaN.
     """
 
     commit: str
@@ -47,6 +49,7 @@ class MergeDocument(PlanDocument, frozen=True, kw_only=True):
     blocks_kept: int
     out: str | None
     hook: str | None
+    output_nonfinite: tuple[NonFiniteDocument, ...]
 
 
 def add(app: typer.Typer) -> None:
@@ -88,6 +91,7 @@ def merge(
     out_dtype: merge_options.OutDType = None,
     device: merge_options.Device = None,
     allow_missing: merge_options.AllowMissing = False,
+    allow_nonfinite: merge_options.AllowNonFinite = False,
     message: Annotated[
         str, typer.Option("--message", "-m", metavar="MSG", help="What this is.")
     ] = "",
@@ -155,6 +159,8 @@ def merge(
                 device=device,
                 host=platform.node(),
                 import_bytes=made.import_bytes,
+                allow_nonfinite=allow_nonfinite,
+                names=made.names,
                 progress=progress,
             )
         hook = _run_hook(session, repository, result)
@@ -164,6 +170,7 @@ def merge(
         here = repository.worktree.snapshot() is not None and branch is None
     document = _document(costs, made, result, out, hook)
     session.emit(document, _summary(session, document, result, written))
+    session.warn(warning("the result", document.output_nonfinite, session.paint_errors))
     _next_steps(session, document, here)
 
 
@@ -276,8 +283,11 @@ def _document(
     hook: str | None,
 ) -> MergeDocument:
     run = result.costs
+    planned = {name: getattr(costs, name) for name in costs.__struct_fields__}
+    # What came to light while it ran is more than the plan knew.
+    planned["nonfinite"] = made.named_inputs(result.nonfinite.inputs)
     return MergeDocument(
-        **{name: getattr(costs, name) for name in costs.__struct_fields__},
+        **planned,
         commit=result.commit.hex(),
         snapshot=result.snapshot.hex(),
         manifest=result.manifest_id.hex(),
@@ -291,6 +301,7 @@ def _document(
         blocks_kept=run.blocks_kept,
         out=None if out is None else str(out),
         hook=hook,
+        output_nonfinite=documents(result.nonfinite.output),
     )
 
 

@@ -1,0 +1,166 @@
+"""Values that are no finite number: counted once per model, remembered by snapshot.
+
+A snapshot without an entry was not counted yet: it came from a remote, or the index was made anew.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from mergepipe.dtypes import dtype_of
+from mergepipe.ids import ID_BYTES, ObjectId
+from mergepipe.objects.merging import LinePlan, Plan, PlanInput
+from mergepipe.objects.records import Safetensors, Snapshot, Tensor
+from mergepipe.objects.store import ObjectStore
+from mergepipe.packs.blocks import BlockReader
+from mergepipe.packs.storage import Storage
+from mergepipe.progress import SILENT, Progress
+
+_COUNT_BYTES = 8
+_ENTRY_BYTES = ID_BYTES + _COUNT_BYTES
+_BATCH_BLOCKS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class NonFinite:
+    """A tensor of which `count` of `elements` values are infinite or NaN."""
+
+    file: str
+    tensor: str
+    count: int
+    elements: int
+
+
+@dataclass(frozen=True, slots=True)
+class NonFiniteInput:
+    """Such a tensor of a merge's input; `model` is a place among the plan's models."""
+
+    model: int
+    values: NonFinite
+
+
+class Finiteness:
+    """What is known of the values of one store's models."""
+
+    def __init__(self, storage: Storage, objects: ObjectStore) -> None:
+        self._storage = storage
+        self._objects = objects
+
+    def find(self, snapshot: ObjectId) -> dict[ObjectId, int] | None:
+        """Counts by tensor, of tensors with values that are not finite; None: not counted yet."""
+        with self._storage.view() as view:
+            value = view.cached(_key(snapshot))
+        if value is None or len(value) % _ENTRY_BYTES:
+            return None
+        return {
+            ObjectId(value[at : at + ID_BYTES]): int.from_bytes(
+                value[at + ID_BYTES : at + _ENTRY_BYTES], "little"
+            )
+            for at in range(0, len(value), _ENTRY_BYTES)
+        }
+
+    def remember(self, snapshot: ObjectId, counts: Mapping[ObjectId, int]) -> None:
+        """Let `find` know what was counted, of all tensors of a snapshot; zeros go without."""
+        value = b"".join(
+            tensor + count.to_bytes(_COUNT_BYTES, "little")
+            for tensor, count in sorted(counts.items())
+            if count
+        )
+        self._storage.index.cache([(_key(snapshot), value)])
+
+    def ensure(self, snapshot: ObjectId, progress: Progress = SILENT) -> dict[ObjectId, int]:
+        """Counts by tensor, made by reading the model where they are not known.
+
+        Raises MissingObject, Corruption.
+        """
+        known = self.find(snapshot)
+        if known is not None:
+            return known
+        from mergepipe.values import count_nonfinite
+
+        reader = BlockReader(self._storage)
+        content = self._objects.snapshot(snapshot)
+        tensors = {entry: self._objects.tensor(entry) for _, _, entry in _named(content)}
+        blocks = sum(len(tensor.block_ids()) for tensor in tensors.values())
+        progress.start("check", blocks)
+        counts: dict[ObjectId, int] = {}
+        for identity, tensor in tensors.items():
+            wanted = tensor.block_ids()
+            counts[identity] = 0
+            for at in range(0, len(wanted), _BATCH_BLOCKS):
+                batch = wanted[at : at + _BATCH_BLOCKS]
+                for raw in reader.read(batch):
+                    counts[identity] += count_nonfinite(dtype_of(tensor.dtype), raw)
+                progress.advance(len(batch))
+        self.remember(snapshot, counts)
+        return {identity: count for identity, count in counts.items() if count}
+
+    def named(self, snapshot: ObjectId) -> tuple[NonFinite, ...] | None:
+        """What is known of a snapshot, with its names, in its order; None: not counted yet."""
+        counts = self.find(snapshot)
+        if not counts:
+            return None if counts is None else ()
+        return tuple(nonfinite_tensors(self._objects.snapshot(snapshot), counts, self._objects))
+
+    def of_plan(self, plan: Plan) -> tuple[NonFiniteInput, ...]:
+        """Known ones among the tensors that a plan takes in, at whatever depth."""
+        found: list[NonFiniteInput] = []
+        taken: dict[int, set[ObjectId]] = {}
+        for _, one in taken_in(plan):
+            taken.setdefault(one.model, set()).update(_stored(one))
+        for model in sorted(taken):
+            counts = self.find(plan.models[model])
+            if not counts:
+                continue
+            used = {tensor: count for tensor, count in counts.items() if tensor in taken[model]}
+            snapshot = self._objects.snapshot(plan.models[model]) if used else Snapshot(())
+            found += [
+                NonFiniteInput(model, values)
+                for values in nonfinite_tensors(snapshot, used, self._objects)
+            ]
+        return tuple(found)
+
+    def unknown(self, models: Iterable[ObjectId]) -> frozenset[ObjectId]:
+        """Those of some snapshots that were not counted yet."""
+        return frozenset(model for model in models if self.find(model) is None)
+
+
+def taken_in(plan: Plan) -> Iterator[tuple[LinePlan, PlanInput]]:
+    """Every stored input of a plan's lines, bases among them, with its line."""
+    for line in plan.lines:
+        for one in (line.base, *line.inputs):
+            if one is not None and one.model >= 0:
+                yield line, one
+
+
+def nonfinite_tensors(
+    snapshot: Snapshot, counts: Mapping[ObjectId, int], objects: ObjectStore
+) -> Iterator[NonFinite]:
+    """Counts by tensor with the names that a snapshot has for them, in its order."""
+    for file, name, identity in _named(snapshot):
+        if count := counts.get(identity):
+            yield NonFinite(file, name, count, _elements(objects.tensor(identity)))
+
+
+def _stored(one: PlanInput) -> Iterator[ObjectId]:
+    if one.stored is not None:
+        yield one.stored
+    if one.factors is not None:
+        yield from (one.factors.up, one.factors.down)
+
+
+def _named(snapshot: Snapshot) -> Iterator[tuple[str, str, ObjectId]]:
+    for file in snapshot.files:
+        if isinstance(file.content, Safetensors):
+            for entry in file.content.tensors:
+                yield file.path, entry.name, entry.tensor
+
+
+def _elements(tensor: Tensor) -> int:
+    elements = 1
+    for size in tensor.shape:
+        elements *= size
+    return elements
+
+
+def _key(snapshot: ObjectId) -> bytes:
+    return b"n/" + snapshot
