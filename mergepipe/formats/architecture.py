@@ -10,7 +10,7 @@ without any stack are a model too: it merges by names.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
 
@@ -20,6 +20,13 @@ from mergepipe.names import quoted
 
 DEFAULT = "default"
 TEXT, VISION, AUDIO = "text_decoder", "vision_tower", "audio_tower"
+# Modules that recipes of mergekit may name, which otherwise are a part of another.
+_WITHIN = {
+    "multi_modal_projector": (VISION, re.compile(r"(^|[._])merger([._]|$)")),
+    "norm": (TEXT, re.compile(r"(^|\.)norm\.(weight|bias)$")),
+}
+# The last norm of a language model, beside its list of layers.
+_NORM = re.compile(r"(norm\w*|\w*_norm|\w*layernorm|ln_f|final_layer_?norm)\.(weight|bias)")
 
 _NUMBERED = re.compile(r"(?P<stack>.*?[^.])\.(?P<layer>0|[1-9]\d{0,5})\.(?P<rest>.+)", re.DOTALL)
 _WORDS = re.compile(r"[._]")
@@ -130,6 +137,28 @@ def read_architecture(
     )
 
 
+def with_modules(architecture: Architecture, named: Iterable[str]) -> Architecture:
+    """The same with parts as modules of their own, where a recipe names them as such.
+
+    In mergekit the projector of Qwen2-VL is one; here it is of the vision tower unless named.
+    """
+    spots = dict(architecture.spots)
+    for module in named:
+        if module in architecture.modules or module not in _WITHIN:
+            continue
+        whole, part = _WITHIN[module]
+        for name, spot in spots.items():
+            if spot.module == whole and spot.section is not Section.LAYER and part.search(name):
+                spots[name] = replace(spot, module=module)
+    modules = tuple(dict.fromkeys(spot.module for spot in spots.values()))
+    return replace(architecture, modules=modules, spots=spots)
+
+
+def may_be_empty(module: str) -> bool:
+    """Whether a module may be named that a model has no tensors of."""
+    return module in _WITHIN
+
+
 def head_and_embeddings(architecture: Architecture) -> tuple[str | None, str | None]:
     """The names of a model's output and input embeddings; None for one that is not there."""
     outside = [
@@ -206,6 +235,10 @@ def _module_outside(name: str, modules: Mapping[str, str]) -> str:
     most = max(shared.values())
     if most:
         return modules[max(shared, key=lambda prefix: shared[prefix])]
+    text = next((prefix for prefix, module in modules.items() if module == TEXT), None)
+    beside = "" if text is None else text[: text.rfind(".") + 1]
+    if name.startswith(beside) and _NORM.fullmatch(name[len(beside) :]):
+        return TEXT if text is not None else next(iter(modules.values()))
     if _ends(name, (*_HEADS, *_EMBEDDINGS, *_HEAD_BIASES)) or len(parts) < 2:
         return TEXT if TEXT in modules.values() else next(iter(modules.values()))
     return parts[0]

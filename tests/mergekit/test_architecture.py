@@ -9,6 +9,7 @@ from mergepipe.formats.architecture import (
     head_and_embeddings,
     is_vocabulary,
     read_architecture,
+    with_modules,
 )
 
 # prefix of layers, a tensor in each, tensors before and after, key of the layer count
@@ -112,6 +113,32 @@ def test_models_of_several_stacks() -> None:
     assert held["lm_head.weight"] == held["model.language_model.norm.weight"] == "text_decoder"
     assert held["model.visual.merger.mlp.2.weight"] == "vision_tower"
     assert found.spots["model.visual.merger.mlp.2.weight"].section is Section.AFTER
+
+
+def test_a_projector_and_a_norm_are_modules_where_a_recipe_names_them() -> None:
+    found = read_architecture(
+        [
+            "model.embed_tokens.weight",
+            *(f"model.layers.{layer}.mlp.up_proj.weight" for layer in range(4)),
+            "model.norm.weight",
+            "model.connector.weight",
+            *(f"visual.blocks.{layer}.mlp.fc1.weight" for layer in range(2)),
+            "visual.merger.ln_q.weight",
+            "lm_head.weight",
+        ],
+        {"num_hidden_layers": 4},
+        "qwen2-vl",
+    )
+    # As transformers 5 saves it: nothing but the name says that the norm is the decoder's.
+    assert found.modules == ("text_decoder", "connector", "vision_tower")
+    assert modules(found)["model.norm.weight"] == "text_decoder"
+    assert modules(found)["visual.merger.ln_q.weight"] == "vision_tower"
+    split = with_modules(found, ["vision_tower", "multi_modal_projector", "norm"])
+    assert modules(split)["visual.merger.ln_q.weight"] == "multi_modal_projector"
+    assert modules(split)["model.norm.weight"] == "norm"
+    assert modules(split)["lm_head.weight"] == "text_decoder"
+    assert split.stacks == found.stacks
+    assert with_modules(found, found.modules) == found
 
 
 def test_encoders_and_decoders() -> None:

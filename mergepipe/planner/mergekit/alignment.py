@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from mergepipe.errors import MergeInputError, MergepipeError
-from mergepipe.formats.architecture import DEFAULT, Section, Stack
+from mergepipe.formats.architecture import DEFAULT, Section, Stack, may_be_empty
 from mergepipe.formats.weight_names import same_weights
 from mergepipe.methods.parameters import nearest
 from mergepipe.methods.protocol import Method
@@ -122,8 +122,7 @@ class _Alignment:
         if only is None:
             modules = {str(name): module for name, module in self._stage.modules.items()}
             slices = {name: self._slicing.of(module) for name, module in modules.items()}
-            known = self._check_modules(slices, next(iter(modules.values())))
-            for name in known:
+            for name in self._check_modules(slices, modules):
                 found += self._module(name, modules[name], slices[name], own=True)
             single = all(module.whole for module in modules.values())
         else:
@@ -136,31 +135,67 @@ class _Alignment:
                     f"{', '.join(known)}",
                     "say which of them the slices are of, under modules:",
                 )
+            self._check_other_modules(parts)
             for name in known:
                 found += self._module(name, only, parts, own=False)
             single = only.whole
         # Whole models keep the order of the files, in which they are read fastest.
         return sorted(found, key=lambda row: row.order) if single else found
 
-    def _check_modules(self, slices: dict[str, list[Slice]], first: Module) -> tuple[str, ...]:
-        """The modules of the models, in their order; each must be in the recipe."""
-        inventory = next(iter(slices.values()))[0].reference.inventory
-        known = inventory.architecture.modules
+    def _check_modules(
+        self, slices: Mapping[str, Sequence[Slice]], modules: Mapping[str, Module]
+    ) -> list[str]:
+        """The modules to make, in the order of the models; each must be in the recipe.
+
+        They are those of the model that has most of them: a language model may lend its layers to
+        the text decoder of a larger one.
+        """
+        references = [part.reference for parts in slices.values() for part in parts]
+        whole = max(references, key=lambda one: sum(map(one.inventory.has, slices))).inventory
+        known = whole.architecture.modules
         for name in slices:
-            if name not in known:
-                raise self._refused(
-                    first.place,
-                    f"{quoted(inventory.label)} has no module {quoted(name)}",
-                    nearest(name, known),
-                )
-        missing = [name for name in known if name not in slices]
-        if missing:
-            raise self._refused(
-                first.place,
-                f"the recipe says nothing of module {quoted(missing[0])}",
-                "the result could not be loaded without it: name models for it",
+            place = modules[name].place
+            if name in known:
+                continue
+            if not may_be_empty(name):
+                message = f"{quoted(whole.label)} has no module {quoted(name)}"
+                raise self._refused(place, message, nearest(name, known))
+            self.warnings.append(
+                f"{self._source}, line {place.line}: {quoted(whole.label)} has no tensors of a "
+                f"module {quoted(name)}: what is said of it has no effect"
             )
-        return known
+        for name in known:
+            if name not in slices:
+                raise self._refused(
+                    next(iter(modules.values())).place,
+                    f"the recipe says nothing of module {quoted(name)}",
+                    "the result could not be loaded without it: name models for it",
+                )
+            for part in slices[name]:
+                if name not in part.reference.inventory.architecture.modules:
+                    raise self._refused(
+                        part.reference.place,
+                        f"{quoted(part.reference.inventory.label)} has no module {quoted(name)} "
+                        "to name its tensors by",
+                        f"make {quoted(whole.label)} the base_model, or the first of its models",
+                    )
+        return list(known)
+
+    def _check_other_modules(self, parts: Sequence[Slice]) -> None:
+        """Modules that the reference lacks: left out where a language model is made, and told."""
+        for part in parts:
+            reference = part.reference.inventory
+            for member in part.everyone:
+                other = member.inventory
+                extra = [
+                    name
+                    for name, spot in other.architecture.spots.items()
+                    if not reference.has(spot.module)
+                ]
+                if not extra or other.changes_only:
+                    continue
+                text = reference.is_text_of(other)
+                self._check_missing(part, member, [], extra, leave_out=text)
 
     def _module(
         self, name: str, module: Module, parts: Sequence[Slice], *, own: bool
@@ -185,7 +220,7 @@ class _Alignment:
     def _check_layers(self, name: str, parts: Sequence[Slice], counts: Sequence[int]) -> None:
         """A model of no layers is none; only the first and the last slice can do without any."""
         reference = parts[0].reference
-        if not any(counts) and reference.inventory.architecture.layers(name):
+        if not any(counts) and reference.inventory.layers(name):
             raise self._refused(
                 reference.place,
                 "the result would have no layers"
@@ -205,7 +240,9 @@ class _Alignment:
         for member in part.everyone:
             if member.inventory.changes_only and member.layers is None:
                 continue
-            has = member.inventory.architecture.layers(module)
+            if self._lacks(part, member, module):
+                continue
+            has = member.inventory.layers(module)
             if member.layers is not None and member.layers.end > has:
                 raise self._refused(
                     member.place,
@@ -307,19 +344,61 @@ class _Alignment:
             mine = {renamed.get(key, key): name for key, name in mine.items()}
         if member.inventory.changes_only:
             return mine
+        self._check_missing(
+            part,
+            member,
+            [name for key, name in reference.items() if key not in mine],
+            [name for key, name in mine.items() if key not in reference],
+            stand_in=self._lacks(part, member, spot.module),
+        )
+        return mine
+
+    def _check_missing(
+        self,
+        part: Slice,
+        member: Member,
+        missing: Sequence[str],
+        extra: Sequence[str],
+        *,
+        stand_in: bool = False,
+        leave_out: bool = False,
+    ) -> None:
+        """Refuse what may not be left out of a model, and note what is."""
         try:
             left = check_missing(
-                label,
-                other,
-                [name for key, name in reference.items() if key not in mine],
-                [name for key, name in mine.items() if key not in reference],
-                stand_in=self._allow_missing and part.base is not None,
-                leave_out=self._allow_missing,
+                member.inventory.label,
+                part.reference.inventory.label,
+                missing,
+                extra,
+                stand_in=(self._allow_missing or stand_in) and part.base is not None,
+                leave_out=self._allow_missing or leave_out,
             )
         except MergeInputError as error:
             raise self._refused(member.place, error.message, error.hint) from error
         self._left_out.append(left)
-        return mine
+
+    def _lacks(self, part: Slice, member: Member, module: str) -> bool:
+        """Whether a model has nothing of a module, and the base's stands in.
+
+        Raises MergeInputError where none can, or where nobody allowed it: for a language model
+        among larger ones it is what is meant.
+        """
+        mine, other = member.inventory, part.reference.inventory
+        if mine.has(module) or not other.has(module):
+            return False
+        message = (
+            f"{quoted(mine.label)} has no module {quoted(module)}, which {quoted(other.label)} has"
+        )
+        if part.base is None:
+            hint = (
+                "say of which models each module is, under modules:, or take a method of task "
+                "vectors, with a base_model that has it"
+            )
+            raise self._refused(member.place, message, hint)
+        if not mine.is_text_of(other) and not self._allow_missing:
+            hint = "merge models of one architecture, or let the base's stand in (--allow-missing)"
+            raise self._refused(member.place, message, hint)
+        return True
 
     def _order(self, inventory: Inventory, name: str, *, tied: bool) -> int:
         orders = self._orders.get(inventory.label)

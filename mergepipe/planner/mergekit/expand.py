@@ -5,12 +5,18 @@ never written. No weight is read.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mergepipe.checkpoints.tokenizers import StoredTokenizer
 from mergepipe.dtypes import DType
 from mergepipe.errors import MergeInputError
-from mergepipe.formats.architecture import head_and_embeddings, is_vocabulary, read_architecture
+from mergepipe.formats.architecture import (
+    head_and_embeddings,
+    is_vocabulary,
+    read_architecture,
+    with_modules,
+)
 from mergepipe.formats.config_json import LayerOrigin, amended, layer_count, restacked
 from mergepipe.formats.weight_files import TOP
 from mergepipe.methods import registry
@@ -190,7 +196,9 @@ class _Stage:
     def run(self, *, last: bool) -> Inventory:
         stage = self._stage
         self.vocabulary = self._vocabulary()
-        self._models, buffers = without_stray_buffers(self.vocabulary.inventories)
+        models, buffers = without_stray_buffers(self.vocabulary.inventories)
+        modules = [module for module in stage.modules if module is not None]
+        self._models = {name: _split(model, modules) for name, model in models.items()}
         aligned = align(
             stage, self._method, self._find, self._source, allow_missing=self._allow_missing
         )
@@ -411,6 +419,14 @@ class _Stage:
         return MergeInputError(
             f"{self._source}, line {self._stage.place.line}: tensor {quoted(row.name)} {what}", hint
         )
+
+
+def _split(model: Inventory, modules: Sequence[str]) -> Inventory:
+    """The model with the modules that a recipe names."""
+    architecture = with_modules(model.architecture, modules)
+    if architecture.modules == model.architecture.modules:
+        return model
+    return replace(model, architecture=architecture)
 
 
 def _plain(held: Held) -> LineInput:

@@ -9,7 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mergepipe.dtypes import DType
-from mergepipe.formats.architecture import Architecture, Section, head_and_embeddings
+from mergepipe.formats.architecture import (
+    DEFAULT,
+    TEXT,
+    Architecture,
+    Section,
+    head_and_embeddings,
+)
 from mergepipe.ids import ObjectId
 from mergepipe.objects.merging import LowRank
 from mergepipe.planner.lines import Source
@@ -67,7 +73,28 @@ class Inventory:
 
     def section(self, module: str, section: Section, layer: int = -1) -> Keys:
         """The tensors of a layer, or of what comes before or after the layers."""
-        return self._sections.get((module, section, layer), _NONE)
+        return self._sections.get((self._module(module), section, layer), _NONE)
+
+    def layers(self, module: str) -> int:
+        """How many layers a module has."""
+        return self.architecture.layers(self._module(module))
+
+    def has(self, module: str) -> bool:
+        """Whether there are tensors of a module."""
+        return self._module(module) in self.architecture.modules
+
+    def is_text_of(self, other: "Inventory") -> bool:
+        """Whether it is a language model alone, and the other one of several modules."""
+        return self.architecture.modules == (DEFAULT,) and TEXT in other.architecture.modules
+
+    def _module(self, module: str) -> str:
+        """What it is called here: a language model alone is the text decoder of a larger one."""
+        modules = self.architecture.modules
+        if module == TEXT and modules == (DEFAULT,):
+            return DEFAULT
+        if module == DEFAULT and TEXT in modules:
+            return TEXT
+        return module
 
     @property
     def head(self) -> str | None:
