@@ -76,6 +76,7 @@ class AdapterConfig(msgspec.Struct):
     rank_pattern: dict[str, int] | None = None
     alpha_pattern: dict[str, float] | None = None
     base_model_name_or_path: str | None = None
+    ensure_weight_tying: bool = False
 
     def alpha(self, module: str, label: str) -> float:
         """The alpha of a module: that of the first pattern that its name ends with, as in PEFT.

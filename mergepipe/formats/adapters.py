@@ -61,11 +61,13 @@ class Adapter:
 
     changes   low-rank changes; of what `replaced` puts there, where a tensor is in both
     replaced  tensors that are the adapter's own: name of the model's -> name of the adapter's
+    keeps_tied  head and embeddings were trained as one, if the model shares them
     """
 
     changes: Mapping[str, LowRankChange]
     replaced: Mapping[str, str]
     trained_on: str | None = None
+    keeps_tied: bool = False
 
 
 def is_adapter(paths: Iterable[str]) -> bool:
@@ -83,6 +85,7 @@ def read_adapter(
     """What an adapter does to a model.
 
     tensors, model  names and shapes of the adapter's tensors and of the model's
+    model           with the head, too, of a model that shares it with its embeddings
     model_config    config.json of the model, if it has one
 
     Raises MalformedFile for a config that is none, MergeInputError naming `label` and the tensor
@@ -116,8 +119,6 @@ class _Reading:
             module, down, up = _factor_names(name)
             if module is None:
                 target = self._target(name)
-                if target is None and _is_tied_head(name, self._model):
-                    continue
                 self._check_whole(name, target)
                 assert target is not None
                 replaced[target] = name
@@ -134,7 +135,10 @@ class _Reading:
                 raise self._misfit(name, f"{quoted(down)} is missing")
         if not changes and not replaced:
             raise MergeInputError(f"{quoted(self._label)} is an adapter that changes nothing")
-        return Adapter(changes, replaced, self._settings.base_model_name_or_path)
+        settings = self._settings
+        return Adapter(
+            changes, replaced, settings.base_model_name_or_path, settings.ensure_weight_tying
+        )
 
     def _target(self, name: str) -> str | None:
         """The model's tensor that an adapter's tensor is about."""
@@ -222,10 +226,3 @@ def _factor_names(name: str) -> tuple[str | None, str, str]:
                 stem = name.removesuffix(suffix)
                 return stem.removeprefix(_PREFIX), stem + down, stem + up
     return None, "", ""
-
-
-def _is_tied_head(name: str, model: Mapping[str, Shape]) -> bool:
-    """Whether this is a copy of the embeddings, saved for a model that shares them."""
-    return name.endswith("lm_head.weight") and not any(
-        one.endswith("lm_head.weight") for one in model
-    )

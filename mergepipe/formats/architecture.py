@@ -133,7 +133,7 @@ def read_architecture(
         tuple(dict.fromkeys(spot.module for spot in spots.values())),
         {modules[prefix]: Stack(prefix, count) for prefix, count in stacks.items()},
         spots,
-        tied=config is None or _tied(config),
+        tied=config is None or tied(config),
     )
 
 
@@ -169,6 +169,11 @@ def head_and_embeddings(architecture: Architecture) -> tuple[str | None, str | N
     return (heads[0] if len(heads) == 1 else None), (inputs[0] if len(inputs) == 1 else None)
 
 
+def is_head(name: str) -> bool:
+    """Whether a tensor is output embeddings, by its name."""
+    return _ends(name, _HEADS)
+
+
 def is_vocabulary(name: str) -> bool:
     """Whether the rows of a tensor are tokens, by its name."""
     return _ends(name, (*_HEADS, *_EMBEDDINGS, *_HEAD_BIASES))
@@ -178,7 +183,7 @@ def _ends(name: str, endings: Iterable[str]) -> bool:
     return any(name == ending or name.endswith("." + ending) for ending in endings)
 
 
-def _tied(config: Mapping[str, Any]) -> bool:
+def tied(config: Mapping[str, Any]) -> bool:
     """What a config says of `tie_word_embeddings`; transformers' own default is to tie."""
     parts = [config, *(part for part in config.values() if isinstance(part, dict))]
     given = [part["tie_word_embeddings"] for part in parts if "tie_word_embeddings" in part]

@@ -112,3 +112,56 @@ def test_what_peft_merges(model: Any, settings: dict[str, Any], text: str, tmp_p
         np.testing.assert_allclose(made[name], wanted, rtol=1e-5, atol=1e-6, err_msg=name)
         changed += not np.array_equal(made[name], before[name])
     assert changed >= 5
+
+
+EMBEDDINGS, HEAD = "embed_tokens", "lm_head"
+
+
+@pytest.mark.parametrize(
+    ("settings", "shared"),
+    [
+        ({"modules_to_save": [EMBEDDINGS, HEAD]}, False),
+        ({"modules_to_save": [EMBEDDINGS]}, False),
+        ({"target_modules": ["q_proj", EMBEDDINGS]}, False),
+        ({"target_modules": ["q_proj", HEAD]}, False),
+        ({"target_modules": ["q_proj", EMBEDDINGS], "ensure_weight_tying": True}, True),
+        ({"modules_to_save": [EMBEDDINGS], "ensure_weight_tying": True}, True),
+        ({}, True),
+    ],
+)
+@pytest.mark.parametrize("by_itself", [False, True])
+def test_shared_embeddings_end_to_be_shared_where_an_adapter_trained_one(
+    settings: dict[str, Any], shared: bool, by_itself: bool, tmp_path: Path
+) -> None:
+    """The live model is what is right: peft's merge of factors changes head and embeddings."""
+    torch.manual_seed(1)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=32, hidden_size=8, intermediate_size=16, num_hidden_layers=1,
+            num_attention_heads=2, tie_word_embeddings=True,
+        )
+    )  # fmt: skip
+    model.save_pretrained(tmp_path / "model")
+    chosen: Any = {"target_modules": ["q_proj"], "r": 2} | settings
+    tuned: Any = peft.get_peft_model(model, peft.LoraConfig(**chosen))
+    for parameter in tuned.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.2)
+    tuned.save_pretrained(str(tmp_path / "lora"))
+    text = "merge_method: passthrough\nmodels: [{model: model+lora}]\n"
+    if by_itself:
+        text = (
+            "merge_method: task_arithmetic\nbase_model: model\n"
+            "models: [{model: lora, parameters: {weight: 1}}]\n"
+        )
+    (tmp_path / "recipe.yml").write_text(text)
+    with Repository.init(tmp_path / "repository") as repository:
+        result = repository.merge_recipe(tmp_path / "recipe.yml", branch="merged")
+        repository.checkout(result.commit.hex(), to=tmp_path / "out")
+    merged: Any = LlamaForCausalLM.from_pretrained(tmp_path / "out")
+    assert merged.config.tie_word_embeddings is shared
+    assert ("lm_head.weight" in load_file(tmp_path / "out" / "model.safetensors")) is not shared
+    tokens = torch.arange(32)[None]
+    with torch.no_grad():
+        live, loaded = tuned(input_ids=tokens).logits, merged(input_ids=tokens).logits
+    np.testing.assert_allclose(loaded, live, atol=1e-5)

@@ -215,7 +215,8 @@ class _Alignment:
                     yield from self._layer(name, slice_, layer, first + layer, stack, levels)
             first += slice_.layers
             if number == len(parts) - 1:
-                yield from self._outside(name, slice_, Section.AFTER, levels)
+                first_of_all = parts[0].reference.inventory
+                yield from self._outside(name, slice_, Section.AFTER, levels, first_of_all)
 
     def _check_layers(self, name: str, parts: Sequence[Slice], counts: Sequence[int]) -> None:
         """A model of no layers is none; only the first and the last slice can do without any."""
@@ -272,28 +273,46 @@ class _Alignment:
         position = Position(layer, part.layers)
         yield from self._rows_of(part, keys, _Spot(module, position, levels, origin, stack, number))
 
-    def _outside(self, module: str, part: Slice, section: Section, levels: Levels) -> Iterator[Row]:
+    def _outside(
+        self,
+        module: str,
+        part: Slice,
+        section: Section,
+        levels: Levels,
+        configured: Inventory | None = None,
+    ) -> Iterator[Row]:
         keys = {
             member.number: dict(member.inventory.section(module, section))
             for member in part.everyone
         }
         if section is Section.AFTER:
-            self._add_tied_heads(part, keys)
+            self._add_tied_heads(module, part, keys, configured)
         origin = part.reference.inventory, -1
         yield from self._rows_of(part, keys, _Spot(module, Position(), levels, origin))
 
-    def _add_tied_heads(self, part: Slice, keys: dict[int, dict[str, str]]) -> None:
-        """Models that share their embeddings give them as the head, if another has its own."""
-        heads = [
-            member.inventory.head
-            for member in part.everyone
-            if member.inventory.head in keys[member.number]
-        ]
+    def _add_tied_heads(
+        self,
+        module: str,
+        part: Slice,
+        keys: dict[int, dict[str, str]],
+        configured: Inventory | None,
+    ) -> None:
+        """Models that share their embeddings give them as the head, if another has its own.
+
+        The other is one of the slice, or the one whose config the result takes (`configured`).
+        """
+        models: list[tuple[Inventory, Keys]]
+        models = [(member.inventory, keys[member.number]) for member in part.everyone]
+        if configured is not None:
+            models.append((configured, configured.section(module, Section.AFTER)))
+        heads = [model.head for model, held in models if model.head in held]
         if not heads or heads[0] is None:
             return
         for member in part.everyone:
             tied = member.inventory.tied_head
-            if heads[0] not in keys[member.number] and tied is not None:
+            if heads[0] in keys[member.number] or tied is None:
+                continue
+            if tied in member.inventory.tensors:
                 keys[member.number][heads[0]] = tied
 
     def _rows_of(self, part: Slice, keys: Mapping[int, Keys], spot: _Spot) -> Iterator[Row]:

@@ -42,6 +42,7 @@ from mergepipe.planner.mergekit.settings import (
     check_values,
     settings_for,
 )
+from mergepipe.planner.mergekit.shared_embeddings import lacks_head
 from mergepipe.planner.mergekit.shelf import ModelSource, Shelf
 from mergepipe.planner.mergekit.stray_buffers import without_stray_buffers
 from mergepipe.planner.mergekit.vocabularies import (
@@ -411,8 +412,17 @@ class _Stage:
                 break
         output = read_architecture(held, None, "")
         head, _ = head_and_embeddings(output)
+        if lacks_head(held, output, config):
+            raise MergeInputError(
+                f"{self._source}, line {self._stage.place.line}: config.json of "
+                f"{quoted(self.reference.label)} says that it has output embeddings of its own "
+                "(tie_word_embeddings: false), and the result would have none",
+                "are all of its files there? If it shares its embeddings, correct its config.json",
+            )
         if head is not None and self.reference.architecture.tied:
+            # On top as well, where transformers looks first.
             config = amended(config, {"tie_word_embeddings": False})
+            config["tie_word_embeddings"] = False
         return config
 
     def _error(self, row: Row, what: str, hint: str = "") -> MergeInputError:

@@ -20,6 +20,12 @@ from mergepipe.objects.merging import LowRank
 from mergepipe.objects.records import Safetensors, Snapshot
 from mergepipe.planner.mergekit.inventory import Held, Inventory
 from mergepipe.planner.mergekit.schema import ModelName
+from mergepipe.planner.mergekit.shared_embeddings import (
+    set_apart,
+    shared_head,
+    with_tensors,
+    without_copied_head,
+)
 from mergepipe.planner.mergekit.shelf import Shelf
 from mergepipe.planner.recipe import Model
 
@@ -81,14 +87,12 @@ class Inventories:
             tensor: held if held.factors is None else replace(held, source=None, model=place)
             for tensor, held in changed.items()
         }
-        return Inventory(
-            str(name), place, model.files_of, alone, model.architecture, model.config, True
-        )
+        architecture = with_tensors(model, changed).architecture
+        return Inventory(str(name), place, model.files_of, alone, architecture, model.config, True)
 
     def _with_adapter(self, name: ModelName, lora: ModelName) -> Inventory:
         model = self.find(replace(name, lora=None))
-        changed = {**model.tensors, **self._adapted(model, lora)}
-        return replace(model, label=str(name), tensors=changed)
+        return replace(with_tensors(model, self._adapted(model, lora)), label=str(name))
 
     def _stored(self, name: ModelName) -> Inventory:
         place, _ = self._shelf.snapshot(name)
@@ -109,7 +113,8 @@ class Inventories:
                 dtype = component.dtype
             held[one.name] = Held(one.identity, one.identity, tensor.shape, dtype, place)
         config = component.config
-        return Inventory(label, place, place, held, read_architecture(held, config, label), config)
+        architecture = read_architecture(held, config, label)
+        return without_copied_head(Inventory(label, place, place, held, architecture, config))
 
     def _adapted(self, model: Inventory, name: ModelName) -> dict[str, Held]:
         """The tensors of a model that an adapter changes or replaces, with the change on them."""
@@ -122,10 +127,14 @@ class Inventories:
                 "model+adapter names a LoRA in the layout of PEFT",
             )
         stored = dict(_listed(snapshot))
+        weights = dict(model.tensors)
+        head = shared_head(model)
+        if head is not None and model.tied_head is not None:
+            weights[head] = model.tensors[model.tied_head]
         adapter = read_adapter(
             settings,
             {tensor: self._tensors[identity].shape for tensor, identity in stored.items()},
-            {tensor: held.shape for tensor, held in model.tensors.items()},
+            {tensor: held.shape for tensor, held in weights.items()},
             label,
             model.config,
         )
@@ -137,8 +146,12 @@ class Inventories:
             factors = LowRank(
                 stored[change.up], stored[change.down], change.scale, change.transposed
             )
-            under = changed.get(tensor, model.tensors[tensor])
+            under = changed.get(tensor, weights[tensor])
             changed[tensor] = replace(under, factors=factors, adapter=place)
+        if head is not None and adapter.keeps_tied:
+            changed.pop(head, None)
+        elif head is not None:
+            set_apart(model, changed, head, label)
         return changed
 
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from mergepipe.checkpoints.row_maps import RowMap
+from mergepipe.checkpoints.row_maps import ZERO, RowMap
 from mergepipe.checkpoints.tokenizers import StoredTokenizer
 from mergepipe.errors import MergeInputError
-from mergepipe.formats.architecture import Section, head_and_embeddings
+from mergepipe.formats.architecture import Section, head_and_embeddings, is_head
 from mergepipe.ids import ObjectId
 from mergepipe.names import quoted
 from mergepipe.planner.mergekit.inventory import Held, Inventory
@@ -24,6 +24,7 @@ from mergepipe.planner.mergekit.schema import (
     Vocabulary,
 )
 from mergepipe.planner.mergekit.schema import TokenSource as NamedSource
+from mergepipe.planner.mergekit.shared_embeddings import with_tensors
 from mergepipe.planner.vocabulary import (
     From,
     ModelVocabulary,
@@ -165,12 +166,18 @@ def _laid_out(
     names = dict.fromkeys(
         name for _, inventory in everyone for name in _vocabulary_tensors(inventory)
     )
+    heads = {inventory.head for inventory in merged.values()}
     changed: dict[ModelName, dict[str, Held]] = {name: {} for name in merged}
     for name in names:
         held = [_held(inventory, name) for _, inventory in everyone]
         maps = [
-            map_ if name in inventory.tensors and model in merged else None
-            for (model, inventory), map_ in zip(everyone, plan.maps, strict=True)
+            map_
+            if model in merged
+            and (name in inventory.tensors or (name in heads and _parts(number, inventory, map_)))
+            else None
+            for number, ((model, inventory), map_) in enumerate(
+                zip(everyone, plan.maps, strict=True)
+            )
         ]
         for (_, inventory), one, map_ in zip(everyone, held, maps, strict=True):
             if map_ is not None and one is not None:
@@ -185,10 +192,7 @@ def _laid_out(
                 changed[model][name] = replace(
                     one, source=identity, like=identity, shape=(map_.count, *one.shape[1:])
                 )
-    return {
-        name: replace(inventory, tensors={**inventory.tensors, **changed[name]})
-        for name, inventory in merged.items()
-    }
+    return {name: with_tensors(inventory, changed[name]) for name, inventory in merged.items()}
 
 
 def _vocabulary_tensors(inventory: Inventory) -> list[str]:
@@ -206,9 +210,16 @@ def _vocabulary_tensors(inventory: Inventory) -> list[str]:
 
 def _held(inventory: Inventory, name: str) -> Held | None:
     """A model's tensor; of a head that it shares with its embeddings, these."""
-    if name not in inventory.tensors and name.endswith("lm_head.weight"):
+    if name not in inventory.tensors and is_head(name):
         return inventory.tensors.get(inventory.tied_head or "")
     return inventory.tensors.get(name)
+
+
+def _parts(number: int, inventory: Inventory, map_: RowMap | None) -> bool:
+    """Whether shared embeddings get rows of other models, of which the head gets those of heads."""
+    if map_ is None or inventory.tied_head is None:
+        return False
+    return not set(map_.models) <= {number, ZERO}
 
 
 def _check_movable(inventory: Inventory, name: str, held: Held) -> None:
