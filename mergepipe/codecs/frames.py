@@ -10,6 +10,7 @@ from mergepipe.errors import CodecError
 # A zstandard context may be used by one thread at a time, and costs more to make than to use on a
 # small block, so each thread keeps its own.
 _contexts = threading.local()
+_LARGEST_WINDOW_BYTES = 128 << 20
 
 
 def compress(data: Buffer, level: int) -> bytes:
@@ -23,6 +24,16 @@ def compress(data: Buffer, level: int) -> bytes:
             level=level, write_content_size=True, write_checksum=False
         )
     return compressor.compress(data)
+
+
+def start(frame: Buffer, count: int) -> bytes:
+    """The first bytes, at most `count`, of a frame that may be cut short. Raises CodecError."""
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW_BYTES)
+    try:
+        with decompressor.stream_reader(frame) as reader:
+            return reader.read(count)
+    except zstandard.ZstdError as error:
+        raise CodecError(f"damaged zstd frame: {error}") from error
 
 
 def decompress(frame: Buffer, length: int) -> bytes:

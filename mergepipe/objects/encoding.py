@@ -5,6 +5,7 @@ from typing import TypeVar
 import msgspec
 
 from mergepipe.errors import Corruption
+from mergepipe.objects.limits import check_written
 from mergepipe.objects.records import Record
 
 Kind = TypeVar("Kind", bound=Record)
@@ -14,7 +15,15 @@ _DECODERS: dict[type[Record], msgspec.msgpack.Decoder[Record]] = {}
 
 
 def encode(record: Record) -> bytes:
-    """The canonical bytes of an object."""
+    """The canonical bytes of an object. Raises UsageError if no reader would take it."""
+    record.check_limits()
+    canonical = unchecked(record)
+    check_written(record.KIND, len(canonical))
+    return canonical
+
+
+def unchecked(record: Record) -> bytes:
+    """`encode` for what was read, or is to be refused by who reads it."""
     written = record.as_written()
     return _head(type(written)) + _ENCODER.encode(written)
 
@@ -45,7 +54,7 @@ def decode(canonical: bytes, kind: type[Kind], what: str) -> Kind:
         record = decoder.decode(body).as_read()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Corruption(f"{what} does not decode: {error}") from error
-    if encode(record) != canonical:
+    if unchecked(record) != canonical:
         raise Corruption(f"{what} is not canonical")
     assert isinstance(record, kind)
     return record

@@ -9,9 +9,13 @@ import msgspec
 
 from mergepipe.errors import Corruption
 from mergepipe.ids import ID_BYTES, BlockId, ObjectId
+from mergepipe.objects import limits
 
 # What a decoder lets through: a wrong length would surface much later, as an index error.
 Id: TypeAlias = Annotated[ObjectId, msgspec.Meta(min_length=ID_BYTES, max_length=ID_BYTES)]
+Author: TypeAlias = Annotated[str, msgspec.Meta(max_length=limits.MAX_AUTHOR)]
+Message: TypeAlias = Annotated[str, msgspec.Meta(max_length=limits.MAX_MESSAGE)]
+Parents: TypeAlias = Annotated[tuple[Id, ...], msgspec.Meta(max_length=limits.MAX_PARENTS)]
 Size: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 
 
@@ -31,6 +35,9 @@ class Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
         """The same value in the version that the rest of the code knows."""
         return self
 
+    def check_limits(self) -> None:
+        """Raise UsageError for a field that is longer than a reader takes."""
+
 
 class Tensor(Record, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One tensor's dtype, shape and blocks, in order; nameless."""
@@ -39,9 +46,14 @@ class Tensor(Record, frozen=True, array_like=True, forbid_unknown_fields=True):
     VERSION: ClassVar[int] = 1
 
     dtype: str
-    shape: tuple[Size, ...]
+    shape: Annotated[tuple[Size, ...], msgspec.Meta(max_length=limits.MAX_DIMENSIONS)]
     block_bytes: Annotated[int, msgspec.Meta(ge=1, le=1 << 62)]
-    blocks: bytes
+    blocks: Annotated[bytes, msgspec.Meta(max_length=limits.MAX_BLOCKS * ID_BYTES)]
+
+    def check_limits(self) -> None:
+        """Raise UsageError for too many blocks or dimensions."""
+        limits.check_count("dimensions of a tensor", len(self.shape), limits.MAX_DIMENSIONS)
+        limits.check_count("blocks of a tensor", len(self.blocks) // ID_BYTES, limits.MAX_BLOCKS)
 
     def block_ids(self) -> list[BlockId]:
         """The ids of its blocks, in order. Raises Corruption if they are cut short."""
@@ -71,7 +83,7 @@ class Safetensors(
     """A safetensors file: its header verbatim (a U8 tensor), its tensors in the order of data."""
 
     header: Id
-    tensors: tuple[TensorEntry, ...]
+    tensors: Annotated[tuple[TensorEntry, ...], msgspec.Meta(max_length=limits.MAX_FILE_TENSORS)]
 
 
 Content: TypeAlias = Blob | Safetensors
@@ -92,7 +104,11 @@ class Snapshot(Record, frozen=True, array_like=True, forbid_unknown_fields=True)
     KIND: ClassVar[str] = "snapshot"
     VERSION: ClassVar[int] = 1
 
-    files: tuple[FileEntry, ...]
+    files: Annotated[tuple[FileEntry, ...], msgspec.Meta(max_length=limits.MAX_FILES)]
+
+    def check_limits(self) -> None:
+        """Raise UsageError for too many files."""
+        limits.check_count("files of a snapshot", len(self.files), limits.MAX_FILES)
 
 
 class CommitOne(Record, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -102,12 +118,12 @@ class CommitOne(Record, frozen=True, array_like=True, forbid_unknown_fields=True
     VERSION: ClassVar[int] = 1
 
     snapshot: Id
-    parents: tuple[Id, ...]
+    parents: Parents
     leans_on: Id | None
-    author: str
+    author: Author
     time: int
     utc_offset: int
-    message: str
+    message: Message
     profile: Id | None
     manifest: Id | None
 
@@ -130,12 +146,12 @@ class Commit(Record, frozen=True, array_like=True, forbid_unknown_fields=True):
     EARLIER: ClassVar[tuple[type[Record], ...]] = (CommitOne,)
 
     snapshot: Id
-    parents: tuple[Id, ...]
+    parents: Parents
     leans_on: Id | None
-    author: str
+    author: Author
     time: int
     utc_offset: int
-    message: str
+    message: Message
     profile: Id | None = None
     manifest: Id | None = None
     trained_from: Id | None = None
@@ -145,6 +161,12 @@ class Commit(Record, frozen=True, array_like=True, forbid_unknown_fields=True):
         """The commits that have to be where this one is: its parents, and the models under it."""
         under = (one for one in (self.leans_on, self.trained_from) if one is not None)
         return tuple(dict.fromkeys((*self.parents, *under)))
+
+    def check_limits(self) -> None:
+        """Raise UsageError for an author, a message or parents that are too many."""
+        limits.check_count("characters of an author", len(self.author), limits.MAX_AUTHOR)
+        limits.check_count("characters of a message", len(self.message), limits.MAX_MESSAGE)
+        limits.check_count("parents of a commit", len(self.parents), limits.MAX_PARENTS)
 
     def as_written(self) -> Record:
         """Version 1 where it says everything: such a commit keeps the id that it always had."""

@@ -3,9 +3,11 @@
 from collections.abc import Iterable
 from typing import TypeVar
 
-from mergepipe.codecs.registry import codec_tagged
+from mergepipe.codecs import frames
+from mergepipe.codecs.registry import codec_named, codec_tagged
 from mergepipe.errors import CodecError, Corruption, MissingObject
 from mergepipe.ids import ObjectId, object_id
+from mergepipe.objects import limits
 from mergepipe.objects.encoding import decode, encode, kind_of
 from mergepipe.objects.records import Commit, Record, Snapshot, Tensor
 from mergepipe.packs.format import RECORD_HEADER_BYTES
@@ -16,6 +18,10 @@ from mergepipe.packs.storage import Storage
 from mergepipe.packs.transaction import Transaction
 
 Kind = TypeVar("Kind", bound=Record)
+
+_HEAD_BYTES = 64
+# A block of zstd is at most 128 KiB (RFC 8878, 3.1.1.2): its first comes out of so much.
+_START_BYTES = 256 << 10
 
 
 class ObjectStore:
@@ -86,6 +92,7 @@ class ObjectStore:
         header = at.header
         if not at.is_plausible:
             raise Corruption(f"{what} claims {header.raw_length} bytes at {at.offset}")
+        self._check_limits(at, what)
         payload = read_exactly(
             self._storage.store,
             pack_key(at.pack),
@@ -102,6 +109,23 @@ class ObjectStore:
                 f"{what} is damaged", "mp fsck tells what else is; mp fetch may bring it back"
             )
         return bytes(raw)
+
+    def _check_limits(self, at: Location, what: str) -> None:
+        """Raise Corruption for an object that is larger than its kind may be, unread."""
+        header = at.header
+        if header.raw_length <= limits.UNASKED_BYTES:
+            return
+        start: bytes | bytearray = read_exactly(
+            self._storage.store,
+            pack_key(at.pack),
+            at.offset + RECORD_HEADER_BYTES,
+            min(header.encoded_length, _START_BYTES),
+        )
+        if header.codec == codec_named("zstd").tag:
+            start = frames.start(start, _HEAD_BYTES)
+        elif header.codec != codec_named("raw").tag:
+            raise Corruption(f"{what} is in a codec that objects are not stored in")
+        limits.check_read(kind_of(bytes(start[:_HEAD_BYTES])), header.raw_length, what)
 
     def _copies(self, identity: ObjectId) -> list[Location]:
         return self._storage.look_up(lambda view: view.object_copies(identity) or None) or []

@@ -17,6 +17,7 @@ from mergepipe.bytestore.protocol import Buffer, ByteWriter
 from mergepipe.closing import Closing
 from mergepipe.errors import Corruption, MergepipeError, RemoteRefused
 from mergepipe.ids import PackId, digest
+from mergepipe.objects.limits import MAX_OBJECT_BYTES
 from mergepipe.packs.format import RECORD_HEADER_BYTES, RecordHeader, RecordKind
 from mergepipe.packs.index import Index, PackEntry
 from mergepipe.packs.reader import (
@@ -40,8 +41,6 @@ from mergepipe.transfer.inspection import Arrived
 
 MAX_PACK_BYTES = 128 << 20
 MAX_PACKS = 1 << 16
-# Profiles and plans of the largest models stay far below; a reader takes three times this at once.
-MAX_OBJECT_BYTES = 256 << 20
 DEFAULT_LIMIT_BYTES = 64 << 30
 # How much may pass before the room that is left is looked up again: others write here too.
 _LOOK_AGAIN_BYTES = 8 << 20

@@ -15,12 +15,12 @@ from mergepipe.bytestore.forwarding import ForwardingStore
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import Corruption, RemoteRefused
 from mergepipe.ids import PackId
+from mergepipe.objects.limits import MAX_OBJECT_BYTES
 from mergepipe.packs.format import Content, RecordHeader, RecordKind, parse_footer
 from mergepipe.packs.index import Index, PackEntry, View
 from mergepipe.packs.reader import PREFIX, pack_key, parse_pack_key, read_footer_bytes
 from mergepipe.packs.storage import Storage
 from mergepipe.parallel import ordered_map
-from mergepipe.transfer.quarantine import MAX_OBJECT_BYTES
 
 FOLDER = "remotes"
 MOST_PACKS = 200_000

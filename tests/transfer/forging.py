@@ -14,7 +14,7 @@ from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.codecs.registry import codec_named
 from mergepipe.dtypes import U8
 from mergepipe.ids import NO_ID, BlockId, ObjectId, PackId, block_id, object_id
-from mergepipe.objects.encoding import encode
+from mergepipe.objects.encoding import unchecked
 from mergepipe.objects.records import Blob, Commit, Content, FileEntry, Record, Snapshot, Tensor
 from mergepipe.packs import format as pack_format
 from mergepipe.packs.encoded_blocks import encode_block, encode_object
@@ -65,7 +65,7 @@ class Forge:
 
     def put(self, record: Record | bytes, **lies: object) -> ObjectId:
         """An object; `lies` replace fields of its record's header."""
-        canonical = record if isinstance(record, bytes) else encode(record)
+        canonical = record if isinstance(record, bytes) else unchecked(record)
         header, payload = encode_object(canonical)
         fields = {name: getattr(header, name) for name in header.__slots__ if name != "checksum"}
         self.objects.append((RecordHeader(**(fields | lies)), payload))
