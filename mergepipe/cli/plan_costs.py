@@ -50,6 +50,15 @@ class LeftOutDocument(msgspec.Struct, frozen=True):
     not_merged: tuple[str, ...]
 
 
+class WarningDocument(msgspec.Struct, frozen=True):
+    """What speaks against a plan: `kind` is stable, `share` is what raised it."""
+
+    kind: str
+    share: float
+    expert: str | None
+    message: str
+
+
 class PlanDocument(msgspec.Struct, frozen=True):
     """`mp plan --json`. Sizes in bytes; `budget_bytes` is null without a limit.
 
@@ -57,7 +66,8 @@ class PlanDocument(msgspec.Struct, frozen=True):
     `measured_*`, part of what is planned, for statistics that no profile holds. `stored`: whether
     the plan can be named from now on. `left_out`: what the merge takes nothing of.
     `nonfinite`: tensors that go in with values that are infinite or NaN, which a merge refuses
-    unless told otherwise; `unchecked`: inputs that were not counted.
+    unless told otherwise; `unchecked`: inputs that were not counted. `warnings`: what speaks
+    against the plan.
     """
 
     plan: str
@@ -86,6 +96,7 @@ class PlanDocument(msgspec.Struct, frozen=True):
     nonfinite: tuple[NonFiniteInputDocument, ...]
     unchecked: tuple[str, ...]
     left_out: tuple[LeftOutDocument, ...] = ()
+    warnings: tuple[WarningDocument, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +138,7 @@ class PricedPlan:
         from mergepipe.planner.left_out import collapsed
 
         costs = self.costs
+        experts = tuple(self._expert(row, name) for row, name in enumerate(self.experts))
         return PlanDocument(
             plan=self.id.hex(),
             budget_bytes=costs.budget_bytes,
@@ -144,7 +156,8 @@ class PricedPlan:
             base_bytes_planned=costs.base_bytes,
             blocks_omitted=costs.blocks_omitted,
             blocks_equal_base=costs.blocks_equal,
-            experts=tuple(self._expert(row, name) for row, name in enumerate(self.experts)),
+            experts=experts,
+            warnings=self._warnings(experts),
             import_bytes=self.import_bytes,
             profile_bytes=self.profile_bytes,
             measured_expert_bytes=self.measured_expert_bytes,
@@ -161,6 +174,20 @@ class PricedPlan:
             ),
             nonfinite=self.named_inputs(self.nonfinite),
             unchecked=self.unchecked,
+        )
+
+    def _warnings(self, experts: Sequence[ExpertDocument]) -> tuple[WarningDocument, ...]:
+        """Of a plan below the exact one."""
+        from mergepipe.planner.verdict import Served, doubts
+
+        costs = self.costs
+        if costs.blocks_exact == costs.blocks_full:
+            return ()
+        served = [Served(one.rev, one.bytes_planned, one.energy_kept) for one in experts]
+        method, measured = self.plan.method, self.measured_expert_bytes
+        return tuple(
+            WarningDocument(one.kind, one.share, one.expert, one.message)
+            for one in doubts(served, costs.energy_kept, measured, method)
         )
 
     def _expert(self, row: int, name: str) -> ExpertDocument:

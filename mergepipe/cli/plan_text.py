@@ -40,7 +40,10 @@ def plan_text(document: PlanDocument, paint: Paint, budget: str | None = None) -
 
 def _warnings(document: PlanDocument, paint: Paint) -> list[str]:
     """What speaks against carrying the plan out."""
-    lines = []
+    lines = [
+        f"{paint('red', 'warning:')} {escape_for_terminal(one.message)}"
+        for one in document.warnings
+    ]
     for rev in dict.fromkeys(one.rev for one in document.nonfinite):
         values = [one for one in document.nonfinite if one.rev == rev]
         lines.append(warning(called(rev), values, paint))
@@ -113,6 +116,11 @@ def block_columns(counts: Sequence[tuple[int, int, int, int]], *, spare: int = 0
 def _conclusions(document: PlanDocument, budget: str | None) -> list[str]:
     planned, full = document.expert_bytes_planned, document.expert_bytes_full
     lines = []
+    if len(document.experts) > 1 and document.blocks_exact != document.blocks_full:
+        least = min(document.experts, key=lambda one: one.energy_kept)
+        lines.append(
+            f"least served: {called(least.rev)}, of whose energy {share(least.energy_kept)} is kept"
+        )
     if document.budget_bytes is not None:
         typed = f" ({escape_for_terminal(budget)})" if budget else ""
         used = _part(planned, document.budget_bytes)

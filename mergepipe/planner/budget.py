@@ -12,6 +12,26 @@ _SHARE = re.compile(r"\s*(raw:)?\s*(\d+(?:\.\d+)?)\s*%\s*")
 _HINT = "write a size (2GiB), a share of the full plan (25%) or of the models (raw:10%), or none"
 
 
+_PLAIN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*")
+_LOOSE = re.compile(r"\s*(raw)?[\s:=]*(\d+(?:\.\d+)?)\s*(?:%*|percent)\s*")
+_LIKELY_PERCENT = 100
+
+
+def _meant(text: str) -> str:
+    """What somebody surely meant by a text that is no budget: a share, if it is near to one."""
+    loose = _LOOSE.fullmatch(text.lower())
+    if loose is None or float(loose[2]) > _LIKELY_PERCENT:
+        return _HINT
+    # 0.1 is how others write 10%.
+    percent = float(loose[2]) * (100 if 0 < float(loose[2]) < 1 else 1)
+    if loose[1]:
+        return f"did you mean --budget raw:{percent:g}% (of the experts' own size)?"
+    return (
+        f"did you mean --budget {percent:g}% (of what the exact merge reads) or "
+        f"raw:{percent:g}% (of the experts' own size)? A size has a unit, such as 2GiB"
+    )
+
+
 class Of(StrEnum):
     """What a share is a share of."""
 
@@ -34,10 +54,15 @@ class Budget:
             return cls()
         match = _SHARE.fullmatch(text.lower())
         if match is None:
+            plain = _PLAIN.fullmatch(text)
+            if plain is not None and float(plain[1]) <= _LIKELY_PERCENT:
+                raise UsageError(
+                    f"a budget of {text.strip()} would be bytes, which reads nothing", _meant(text)
+                )
             try:
                 return cls(size_bytes=parse_size(text))
             except UsageError:
-                raise UsageError(f"not a budget: {text!r}", _HINT) from None
+                raise UsageError(f"not a budget: {text!r}", _meant(text)) from None
         return cls(share=float(match[2]) / 100, of=Of.RAW if match[1] else Of.FULL_PLAN)
 
     def limit_bytes(self, *, full_bytes: int, raw_bytes: int) -> int | None:
@@ -54,7 +79,7 @@ def too_small(limit_bytes: int, least_bytes: int) -> OverBudget:
     return OverBudget(
         f"a budget of {_exactly(limit_bytes)} reads nothing of any expert; "
         f"the least that does is {_exactly(least_bytes)}",
-        f"give at least --budget {least_bytes}",
+        f"give at least --budget {least_bytes}; a share, such as 25% or raw:10%, fits any model",
     )
 
 

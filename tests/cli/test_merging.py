@@ -355,3 +355,14 @@ def _forge(directory: Path) -> None:
             )
             transaction.publish()
         repo.branch("forged", made.hex())
+
+
+def test_a_budget_that_keeps_little_is_told(merging: Path, mp: Mp) -> None:
+    planned = mp("plan", *TIES, "--budget", "3%", "--json").document
+    little = next(one for one in planned["warnings"] if one["kind"] == "little_energy")
+    assert little["share"] == planned["energy_kept"] < 0.5
+    told = mp("plan", *TIES, "--budget", "3%").out
+    assert "warning: the budget keeps" in told
+    assert "least served: " in told
+    assert mp("plan", *TIES, "--json").document["warnings"] == []
+    assert "raw:10%" in mp("plan", *TIES, "--budget", "10", expect=2).err

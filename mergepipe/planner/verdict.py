@@ -1,0 +1,91 @@
+"""What speaks against a plan: budgets that keep little, or that one expert takes."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+# Below half of the energy, merges of every method lose what their experts learned
+# (docs/design/merge-quality.md); below a fifth for one expert, it might as well not be there.
+ENERGY_FLOOR = 0.5
+EXPERT_FLOOR = 0.2
+# Of what is planned: a measuring pass that takes more leaves the merge too little.
+MEASURED_SHARE = 0.25
+
+
+class Doubt(StrEnum):
+    """What a warning is about; scripts see it."""
+
+    LITTLE_ENERGY = "little_energy"
+    STARVED_EXPERT = "starved_expert"
+    DOMINANT_EXPERT = "dominant_expert"
+    MEASURING = "measuring"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a plan reads of one expert, in bytes as stored, and the share of energy it keeps."""
+
+    name: str
+    bytes_planned: int
+    energy_kept: float
+
+
+@dataclass(frozen=True, slots=True)
+class PlanWarning:
+    """A doubt, the share that raised it, the expert that it is about (None: all), and words."""
+
+    kind: Doubt
+    share: float
+    expert: str | None
+    message: str
+
+
+def doubts(
+    experts: Sequence[Served], energy_kept: float, measured_bytes: int, method: str
+) -> Iterator[PlanWarning]:
+    """What a user of a plan below the exact one should know of it."""
+    planned = sum(one.bytes_planned for one in experts)
+    if energy_kept < ENERGY_FLOOR:
+        yield PlanWarning(
+            Doubt.LITTLE_ENERGY,
+            energy_kept,
+            None,
+            f"the budget keeps {energy_kept:.1%} of the energy of the changes: most of what the "
+            "experts learned is left out; raise --budget",
+        )
+    elif experts:
+        least = min(experts, key=lambda one: one.energy_kept)
+        if least.energy_kept < EXPERT_FLOOR:
+            yield PlanWarning(
+                Doubt.STARVED_EXPERT,
+                least.energy_kept,
+                least.name,
+                f"the budget keeps {least.energy_kept:.1%} of the energy of {least.name}, the "
+                "least of all experts; raise --budget, or its weight",
+            )
+    if len(experts) > 1 and planned:
+        most = max(experts, key=lambda one: one.bytes_planned)
+        share = most.bytes_planned / planned
+        if share > _much(len(experts)):
+            yield PlanWarning(
+                Doubt.DOMINANT_EXPERT,
+                share,
+                most.name,
+                f"{most.name} takes {share:.0%} of what is read of {len(experts)} experts: if its "
+                "changes are larger than they should be, it crowds out the others",
+            )
+    if planned and measured_bytes / planned > MEASURED_SHARE:
+        share = measured_bytes / planned
+        yield PlanWarning(
+            Doubt.MEASURING,
+            share,
+            None,
+            f"{method} does not suit a budget: measuring what no profile holds takes {share:.0%} "
+            "of what is read, which the merge lacks; ties, task_arithmetic and linear measure "
+            "nothing, or leave the budget out",
+        )
+
+
+def _much(experts: int) -> float:
+    """The share that is too much for one of several: 3/4 of two, 2/3 of three, then twice its."""
+    return min(2 / experts, (1 + 1 / experts) / 2)
