@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from mergepipe.api.contents import Contents
 from mergepipe.api.recipes import Recipes
+from mergepipe.api.revising import Revising
 from mergepipe.api.sharing import Sharing
 from mergepipe.checkpoints.requests import CommitRequest, CommitResult
-from mergepipe.errors import NothingToCommit, RefExists, RevisionNotFound, UsageError
+from mergepipe.errors import NothingToCommit, RefExists, RevisionNotFound, UsageError, WorktreeDirty
 from mergepipe.ids import ObjectId
 from mergepipe.objects.records import Commit, Snapshot
 from mergepipe.progress import SILENT, Progress
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 _TENSOR_FILE = "tensors.safetensors"
 
 
-class Repository(Recipes, Sharing, Contents):
+class Repository(Recipes, Sharing, Contents, Revising):
     """A repository of models. Use as a context manager, or call `close`."""
 
     # Revisions and history
@@ -146,6 +147,17 @@ class Repository(Recipes, Sharing, Contents):
         if own and (target is None or target == self.refs.head().branch):
             self.worktree.record(result.snapshot, sources)
         return result
+
+    def revert(self, revision: str, *, progress: Progress = SILENT) -> ObjectId:
+        """Commit the model without what a commit changed; files follow, if any were checked out.
+
+        Raises WorktreeDirty, and as `take_back`.
+        """
+        if self.worktree.snapshot() is not None and self.status():
+            raise WorktreeDirty("files here differ from the last commit", "mp commit them first")
+        identity = self.take_back(revision)
+        self._follow(identity, force=False, progress=progress)
+        return identity
 
     def status(self, progress: Progress = SILENT) -> tuple["FileChange", ...]:
         """How the worktree differs from HEAD, sorted by path."""

@@ -28,6 +28,13 @@ _PROFILE = {
     "endpoint_url": "endpoint",
 }
 _KEYS = ("access_key_id", "secret_access_key", "session_token")
+# Where the store's library finds keys besides, or is told to do without.
+_ELSEWHERE = (
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_SKIP_SIGNATURE",
+)
 # Ways to get keys that take a program, a browser or another service to follow.
 _INDIRECT = ("role_arn", "sso_session", "sso_start_url", "credential_process")
 
@@ -62,7 +69,14 @@ def s3_settings(environment: Mapping[str, str]) -> dict[str, str]:
             f"the AWS profile {quoted(named or 'default')} gets its keys through {indirect}",
             'eval "$(aws configure export-credentials --format env)" and unset AWS_PROFILE',
         )
-    return found | given
+    settings = found | given
+    off = environment.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true"
+    if off and "access_key_id" not in settings and not any(map(environment.get, _ELSEWHERE)):
+        raise AuthenticationError(
+            "there are no keys for s3, and AWS_EC2_METADATA_DISABLED says not to ask for any",
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+        )
+    return settings
 
 
 def _profile(environment: Mapping[str, str], named: str) -> dict[str, str]:

@@ -257,6 +257,11 @@ class CloudByteStore(Closing):
             raise
         except (exceptions.BaseError, ValueError) as error:
             self._check_bucket(error)
+            if "/latest/" in _words(error):  # the metadata service of AWS, the last one to be asked
+                raise AuthenticationError(
+                    f"there are no keys for {self.shown}",
+                    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+                ) from error
             raise RemoteUnreachable(
                 f"{self.shown} cannot be used: {_words(error)}",
                 "check the endpoint (AWS_ENDPOINT_URL), the region and the keys",

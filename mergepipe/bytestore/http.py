@@ -338,7 +338,15 @@ class HttpByteStore(Closing):
                 if isinstance(error, AuthenticationError) and self._unsent:
                     return AuthenticationError(error.message, self._unsent)
                 return error
-        if status in (401, 403, 407):
+        if status == 407:
+            proxy = self._connections.proxy
+            return AuthenticationError(
+                f"the proxy {proxy} wants a password before it lets anything through to {self.url}"
+                if proxy
+                else f"{self.url} answers as a proxy that wants a password",
+                _PROXY_HINT,
+            )
+        if status in (401, 403):
             return AuthenticationError(
                 f"{self.url} answered {status}",
                 self._unsent or "check the token: docs/remotes.md",
@@ -353,11 +361,16 @@ class HttpByteStore(Closing):
         )
 
 
+_PROXY_HINT = "http_proxy=http://NAME:PASSWORD@HOST:PORT names it; no_proxy=HOST goes around it"
+
+
 class _Broken(RemoteUnreachable):
     """A line that broke, as opposed to a server that cannot be trusted."""
 
 
 def _broken(url: str, error: Exception) -> _Broken:
+    if "Tunnel connection failed: 407" in str(error):  # what http.client makes of it, for https
+        return _Broken(f"the proxy on the way to {url} wants a password", _PROXY_HINT)
     return _Broken(
         f"cannot reach {url}: {quoted(str(error) or type(error).__name__)}",
         "check the address and the network; what was sent is not sent again",

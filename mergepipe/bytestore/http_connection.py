@@ -168,6 +168,13 @@ class Connections:
         return f"http://{host}:{self._port}{self.path}"
 
     @property
+    def proxy(self) -> str | None:
+        """Host and port of the proxy that connections go through, if any."""
+        if self._proxy is None:
+            return None
+        return f"{self._proxy.hostname}:{self._proxy.port or 80}"
+
+    @property
     def proxy_authorization(self) -> str | None:
         """The header for a proxy that is asked without a tunnel."""
         return None if self.secure or self._proxy is None else _credentials(self._proxy)

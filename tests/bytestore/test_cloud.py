@@ -254,6 +254,16 @@ def test_settings_come_from_the_environment_or_a_profile(tmp_path: Path) -> None
     assert "secret_access_key = secret" not in str(caught.value)
 
 
+def test_without_keys_nobody_is_asked_where_that_is_switched_off(tmp_path: Path) -> None:
+    off = {"HOME": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true"}
+    with pytest.raises(AuthenticationError, match="no keys") as caught:
+        s3_settings(off)
+    assert "AWS_ACCESS_KEY_ID" in caught.value.hint
+    keys = {"AWS_ACCESS_KEY_ID": "E", "AWS_SECRET_ACCESS_KEY": "e"}
+    assert s3_settings(off | keys)["access_key_id"] == "E"
+    assert s3_settings(off | {"AWS_SKIP_SIGNATURE": "true"}) == {}  # a public bucket
+
+
 def test_a_profile_reaches_the_bucket(bucket: Bucket, tmp_path: Path) -> None:
     (tmp_path / "credentials").write_text(
         "[work]\naws_access_key_id=W\naws_secret_access_key=w\nregion=us-east-1\n"

@@ -11,7 +11,7 @@ import pytest
 
 from mergepipe.bytestore.http import HttpByteStore
 from mergepipe.bytestore.retries import Retries
-from mergepipe.errors import RemoteUnreachable, UsageError
+from mergepipe.errors import MergepipeError, RemoteUnreachable, UsageError
 from tests.bytestore.bad_lines import answering
 
 QUICKLY = Retries(again=1, first_s=0.01, longest_s=0.01)
@@ -108,3 +108,23 @@ def test_proxies_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", "socks5://somewhere")
     with pytest.raises(UsageError, match="https_proxy"):
         HttpByteStore("https://others.invalid")
+
+
+def test_a_proxy_that_wants_a_password_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+    def script(client: socket.socket, head: bytes) -> None:
+        client.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+
+    with answering(script) as proxy:
+        monkeypatch.setenv("http_proxy", proxy)
+        monkeypatch.setenv("https_proxy", proxy)
+        for url in ("http://models.invalid", "https://models.invalid"):
+            with (
+                HttpByteStore(url, token="a-secret", retries=QUICKLY) as store,
+                pytest.raises(MergepipeError, match="proxy") as caught,
+            ):
+                store.get("HEAD")
+            assert "no_proxy" in caught.value.hint
+            assert "token" not in caught.value.hint

@@ -96,3 +96,56 @@ def test_a_log_of_everything(committed: Path, tmp_path: Path, mp: Mp) -> None:
 @pytest.mark.parametrize("words", [("ls", "nosuch"), ("show", "nosuch:config.json")])
 def test_what_is_not_there(committed: Path, mp: Mp, words: tuple[str, ...]) -> None:
     mp(*words, expect=1)
+
+
+def test_the_last_message_is_corrected(
+    committed: Path, model: Path, tmp_path: Path, mp: Mp
+) -> None:
+    mp("commit", write_model(tmp_path / "two", tensors(1)), "-m", "Secnod")
+    before = mp("show", "--json").document
+    amended = mp("commit", "--amend", "-m", "Second", "--json").document
+    assert amended["snapshot"] == before["snapshot"]
+    assert [each["message"] for each in mp("log", "--json").document] == ["Second", "First try"]
+    assert mp("show", "main@{1}", "--json").document["message"] == "Secnod"
+    mp("commit", "--amend", expect=2)
+    mp("commit", model, "--amend", "-m", "x", expect=2)
+
+
+def test_nothing_to_amend(repository: Path, mp: Mp) -> None:
+    assert "no commit yet" in mp("commit", "--amend", "-m", "x", expect=1).err
+
+
+def test_a_commit_is_taken_back(committed: Path, model: Path, mp: Mp) -> None:
+    first = mp("show", "--json").document
+    (model / "config.json").write_text("{}")
+    mp("commit", model, "-m", "Second")
+    (model / "new.txt").write_text("new")
+    mp("commit", model, "-m", "Third")
+    mp("checkout", "main")
+    mp("revert", "HEAD~1")
+    assert mp("ls").out.split() == ["config.json", "model.safetensors", "new.txt", "run.sh"]
+    assert mp("status", "--json").document["clean"]
+    mp("revert", "main~1")
+    last = mp("show", "--json").document
+    assert last["snapshot"] == first["snapshot"]
+    assert last["message"].startswith('Revert "Third"')
+    assert "nothing of" in mp("revert", "main~2", expect=1).err
+    assert "nothing was before" in mp("revert", "main~4", expect=1).err
+    assert "no problems" in mp("fsck", "--read-data").out
+
+
+def test_what_was_changed_again_is_not_taken_back(committed: Path, model: Path, mp: Mp) -> None:
+    for text in ("1", "2"):
+        (model / "config.json").write_text(text)
+        mp("commit", model)
+    assert "changed again" in mp("revert", "HEAD~1", expect=1).err
+
+
+def test_uncommitted_files_are_not_lost(committed: Path, model: Path, mp: Mp) -> None:
+    (model / "config.json").write_text("{}")
+    mp("commit", model)
+    mp("checkout", "main")
+    (committed / "config.json").write_text("mine")
+    mp("revert", "HEAD", expect=1)
+    assert (committed / "config.json").read_text() == "mine"
+    assert len(mp("log", "--json").document) == 2

@@ -14,6 +14,7 @@ from mergepipe.cli.hub import hub_url, quiet_hub
 from mergepipe.cli.panels import MODEL
 from mergepipe.cli.session import Session
 from mergepipe.cli.text import count, duration, short, title
+from mergepipe.errors import UsageError
 from mergepipe.sizes import format_size
 
 if TYPE_CHECKING:
@@ -82,6 +83,12 @@ def commit(
             autocompletion=completion.revisions,
         ),
     ] = None,
+    amend: Annotated[
+        bool,
+        typer.Option(
+            "--amend", help="Give the last commit another message (-m).", show_default=False
+        ),
+    ] = False,
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Skip the pre-commit hook.", show_default=False)
     ] = False,
@@ -91,6 +98,9 @@ def commit(
     Only blocks that the store does not have are stored. Content that is there already makes no new
     commit, and is no error.
     """
+    if amend:
+        _amend(session, message, others=bool(paths or branch or base))
+        return
     with session.repository() as repository:
         began = time.monotonic()
         given: list[str | Path] = [*(paths or ())]
@@ -129,6 +139,36 @@ def commit(
         f"snapshot     {document.snapshot}\ntrained from {document.trained_from or 'not said'}\n"
         f"leans on     {document.base or 'nothing'}"
     )
+
+
+def _amend(session: Session, message: str, *, others: bool) -> None:
+    """A new message for the last commit: nothing is stored again."""
+    if others or not message:
+        raise UsageError(
+            "--amend changes the message of the last commit: give -m MSG and nothing else",
+            "for another model: mp reset HEAD~1, then mp commit",
+        )
+    with session.repository() as repository:
+        identity = repository.amend(message)
+        commit = repository.objects.commit(identity)
+        branch = repository.refs.head().short_branch
+    document = CommitDocument(
+        commit=identity.hex(),
+        snapshot=commit.snapshot.hex(),
+        branch=branch,
+        base=None if commit.leans_on is None else commit.leans_on.hex(),
+        raw_bytes=0,
+        stored_bytes=0,
+        blocks=0,
+        new_blocks=0,
+        unchanged=False,
+        seconds=0.0,
+        nonfinite=(),
+        trained_from=None if commit.trained_from is None else commit.trained_from.hex(),
+    )
+    at = session.paint("yellow", short(identity))
+    text = f"[{session.paint('green', branch or 'detached HEAD')} {at}] {title(message)}"
+    session.emit(document, "" if session.quiet else text)
 
 
 def _run_hook(

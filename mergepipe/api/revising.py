@@ -1,0 +1,112 @@
+"""Correcting the last commit, and taking back what a commit did."""
+
+import msgspec
+
+from mergepipe.api.opened import OpenRepository
+from mergepipe.checkpoints.publication import publish_commit
+from mergepipe.errors import MergepipeError, NothingToCommit, RevisionNotFound
+from mergepipe.ids import ObjectId
+from mergepipe.names import quoted
+from mergepipe.objects.encoding import encode
+from mergepipe.objects.records import Commit, FileEntry, Snapshot
+from mergepipe.packs.transaction import Transaction
+
+
+class Revising(OpenRepository):
+    """The side of a repository that corrects its history, by adding to it."""
+
+    def amend(self, message: str) -> ObjectId:
+        """Replace the last commit by one with another message; its model stays as it is.
+
+        The one before stays in the reflog until gc. Raises RevisionNotFound, Locked.
+        """
+        who = self.signature()
+
+        def make(tip: ObjectId | None) -> Commit:
+            if tip is None:
+                raise RevisionNotFound("there is no commit yet to amend", "mp commit makes one")
+            last = self.objects.commit(tip)
+            return msgspec.structs.replace(
+                last, message=message, time=who.time, utc_offset=who.utc_offset
+            )
+
+        title = message.partition("\n")[0]
+        with self.writing(), Transaction(self.storage) as transaction:
+            why = f"commit (amend): {title}"
+            return publish_commit(transaction, self.refs, None, make, who=who, why=why).commit
+
+    def take_back(self, revision: str) -> ObjectId:
+        """Commit the model without what the commit `revision` changed, file by file.
+
+        Files do not follow; see `revert`. Raises MergepipeError where a file was changed again
+        later, or nothing was before; NothingToCommit where nothing of it is left.
+        """
+        identity, undone = self.commit_of(revision)
+        if not undone.parents:
+            raise MergepipeError(
+                f"nothing was before {revision}, so there is nothing to go back to",
+                "mp switch -c NAME begins another branch",
+            )
+        parent = self.objects.commit(undone.parents[0])
+        before, after = (_files(self.objects.snapshot(at.snapshot)) for at in (parent, undone))
+        who = self.signature()
+        with self.writing(), Transaction(self.storage) as transaction:
+
+            def make(tip: ObjectId | None) -> Commit:
+                assert tip is not None  # HEAD has a commit, as `revision` was found from it
+                last = self.objects.commit(tip)
+                now = _files(self.objects.snapshot(last.snapshot))
+                kept = _without(now, before, after, revision)
+                if kept == now:
+                    raise NothingToCommit(f"nothing of {revision} is left to take back")
+                same = kept == before
+                ordered = (kept[path] for path in sorted(kept, key=str.encode))
+                snapshot = (
+                    parent.snapshot
+                    if same
+                    else transaction.add_object(encode(Snapshot(tuple(ordered))))
+                )
+                like = parent if same else last
+                return Commit(
+                    snapshot,
+                    (tip,),
+                    like.leans_on,
+                    who.author,
+                    who.time,
+                    who.utc_offset,
+                    f'Revert "{undone.message.partition(chr(10))[0]}"\n\n'
+                    f"This takes back {identity.hex()}.",
+                    parent.profile if same else None,
+                    trained_from=like.trained_from,
+                )
+
+            why = f"revert: {revision}"
+            return publish_commit(transaction, self.refs, None, make, who=who, why=why).commit
+
+
+def _files(snapshot: Snapshot) -> dict[str, FileEntry]:
+    return {entry.path: entry for entry in snapshot.files}
+
+
+def _without(
+    now: dict[str, FileEntry],
+    before: dict[str, FileEntry],
+    after: dict[str, FileEntry],
+    revision: str,
+) -> dict[str, FileEntry]:
+    """`now` less the change from `before` to `after`."""
+    kept = dict(now)
+    for path in before.keys() | after.keys():
+        old, new = before.get(path), after.get(path)
+        if old == new or now.get(path) == old:
+            continue
+        if now.get(path) != new:
+            raise MergepipeError(
+                f"{quoted(path)} was changed again after {revision}",
+                "take back the later commits first, or mp checkout an earlier revision",
+            )
+        if old is None:
+            del kept[path]
+        else:
+            kept[path] = old
+    return kept
