@@ -2,7 +2,9 @@
 
 import gc
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -128,6 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A process that ends soon, and allocates objects by the million that are in no cycle: at the
     # default threshold the collector took 6% of a commit.
     gc.set_threshold(50_000, 20, 20)
+    _end_as_on_ctrl_c()
     # A warning of a library is no message of ours: what is not finite is counted and told.
     warnings.filterwarnings("ignore", category=RuntimeWarning)
     given = _counted(sys.argv[1:] if arguments is None else arguments)
@@ -148,6 +151,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Help and --version print outside of `guarded`; what they print can fail to arrive too.
     told = guarded(session, lambda: None)
     return told or (code if isinstance(code, int) else 0)
+
+
+def _end_as_on_ctrl_c() -> None:
+    """Let SIGTERM (a job's time is up) end a command as Ctrl-C does: with its clean-up."""
+    if (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    ):
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _counted(arguments: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ import shutil
 import stat
 from pathlib import Path
 
+from mergepipe.bytestore import unfinished
 from mergepipe.bytestore.local import sync_directory
 from mergepipe.bytestore.untrusted import check_tree, is_real_directory, status_of
 from mergepipe.errors import (
@@ -120,9 +121,7 @@ def initialise(
     if not source.is_dir():
         raise UsageError(f"no template directory {source}")
     directory.mkdir(parents=True, exist_ok=True)
-    building = directory / f"{DIRECTORY}.init-{os.urandom(8).hex()}"
-    try:
-        building.mkdir()
+    with unfinished.building(directory, f"{DIRECTORY}.init-") as building:
         _copy_template(source, building)
         _fill(building, block_size)
         _sync_tree(building)
@@ -133,9 +132,6 @@ def initialise(
             if os.path.lexists(target):
                 raise _exists(target) from error
             raise
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
     sync_directory(directory)
     return target
 

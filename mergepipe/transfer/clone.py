@@ -2,10 +2,10 @@
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from mergepipe.bytestore import unfinished
 from mergepipe.bytestore.local import sync_directory
 from mergepipe.errors import UsageError
 from mergepipe.ids import ObjectId
@@ -36,10 +36,14 @@ def directory_for(url: RemoteUrl) -> Path:
 def whole_or_nothing(target: Path) -> Iterator[Path]:
     """A directory to build in, which becomes `target` if the block ends well, and else is gone.
 
-    `target` may be there if it is empty. Raises UsageError.
+    `target` may be there if it is empty; what a killed clone left in its place or beside it is
+    removed. Raises UsageError.
     """
     target = target.absolute()
     there = os.path.lexists(target)
+    prefix = f".{target.name}.clone-"
+    if there and target.is_dir():
+        unfinished.sweep(target, prefix)
     if there and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(
             f"{quoted(str(target))} is there and not empty", "name a directory that is not"
@@ -47,20 +51,18 @@ def whole_or_nothing(target: Path) -> Iterator[Path]:
     made = _make_parents(target.parent)
     # In it if it is there, as it may be another disk, or where the user's shell stands.
     parent = target if there else target.parent
-    building = parent / f".{target.name}.clone-{os.urandom(8).hex()}"
     try:
-        building.mkdir()
-        yield building
-        if there:
-            # The repository last: a directory has one when its files are in place.
-            for entry in sorted(building.iterdir(), key=lambda one: one.name == layout.DIRECTORY):
-                entry.rename(target / entry.name)
-            building.rmdir()
-        else:
-            building.rename(target)
-        sync_directory(parent)
+        with unfinished.building(parent, prefix) as building:
+            yield building
+            if there:
+                # The repository last: a directory has one when its files are in place.
+                for entry in sorted(building.iterdir(), key=lambda it: it.name == layout.DIRECTORY):
+                    entry.rename(target / entry.name)
+                building.rmdir()
+            else:
+                building.rename(target)
+            sync_directory(parent)
     except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
         for folder in reversed(made):
             with contextlib.suppress(OSError):
                 folder.rmdir()

@@ -1,0 +1,71 @@
+"""Directories that are built under a name of their own, and renamed when they are whole.
+
+Who builds one holds a lock on it. A killed process holds none, so the next that builds the same
+takes away what it left: a clone of gigabytes is not to lie there, hidden, for ever.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from mergepipe.bytestore.untrusted import status_of
+
+_RANDOM = re.compile(r"[0-9a-f]{16}")
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@contextlib.contextmanager
+def building(parent: Path, prefix: str) -> Iterator[Path]:
+    """A new directory `parent/prefix<16 hex digits>` for the time of the block.
+
+    What is still there under that name when the block ends, however it does, is removed; so are
+    those of processes that are gone.
+    """
+    sweep(parent, prefix)
+    path, lock = _make(parent, prefix)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(lock)
+
+
+def sweep(parent: Path, prefix: str) -> None:
+    """Remove directories that nobody builds any more, as far as this user may."""
+    with contextlib.suppress(OSError), os.scandir(parent) as entries:
+        for entry in entries:
+            if entry.name.startswith(prefix) and _RANDOM.fullmatch(entry.name, len(prefix)):
+                with contextlib.suppress(OSError):  # a file, in use, another user's
+                    _remove_unused(Path(entry.path))
+
+
+def _remove_unused(path: Path) -> None:
+    descriptor = os.open(path, _DIRECTORY)
+    try:
+        if os.fstat(descriptor).st_uid == os.geteuid():
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path, ignore_errors=True)
+    finally:
+        os.close(descriptor)
+
+
+def _make(parent: Path, prefix: str) -> tuple[Path, int]:
+    """A new directory, and the descriptor that holds its lock."""
+    while True:
+        path = parent / f"{prefix}{os.urandom(8).hex()}"
+        path.mkdir()
+        try:
+            descriptor = os.open(path, _DIRECTORY)
+        except FileNotFoundError:
+            continue  # another process swept it, as it had no lock yet
+        # A file system without locks has no sweep either: nobody gets a lock to remove anything.
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        status = status_of(path)
+        if status is not None and status.st_ino == os.fstat(descriptor).st_ino:
+            return path, descriptor
+        os.close(descriptor)  # it was swept before it was locked
