@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     # What reads and writes checkpoints is loaded when it is needed: `mp log` answers at once.
     from mergepipe.api.opened import Identity
     from mergepipe.api.pulling import CloneResult, PullResult
+    from mergepipe.catalog.suspects import Checked
     from mergepipe.checkpoints.worktree import FileChange
     from mergepipe.repository.diff import Diff
     from mergepipe.repository.gc import Collected
@@ -70,6 +71,25 @@ class Repository(Recipes, Sharing, Contents, Revising):
             threads=self.threads,
             progress=progress,
         )
+
+    def check(
+        self, revision: str = "HEAD", against: str | None = None, *, progress: Progress = SILENT
+    ) -> "Checked":
+        """Tensors of a revision that look wrong: not finite, zeroed, or unlike another model's.
+
+        Without `against`: compared with what it was trained from, or else what it leans on.
+        """
+        from mergepipe.catalog.suspects import Checked, suspects
+
+        identity, commit = self.commit_of(revision)
+        under = commit.trained_from or commit.leans_on if against is None else self.resolve(against)
+        self.finiteness.ensure(commit.snapshot, progress)
+        nonfinite = self.finiteness.named(commit.snapshot) or ()
+        tensors = (
+            () if under is None else self.diff(under.hex(), revision, progress=progress).tensors
+        )
+        other = None if under is None else under.hex()
+        return Checked(identity.hex(), other, tuple(suspects(nonfinite, tensors)))
 
     def usage(self, named: Sequence[str] = ()) -> "Usage":
         """The room that these revisions take; every branch, tag and import if none is named."""

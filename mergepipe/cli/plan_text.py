@@ -47,6 +47,13 @@ def _warnings(document: PlanDocument, paint: Paint) -> list[str]:
     for rev in dict.fromkeys(one.rev for one in document.nonfinite):
         values = [one for one in document.nonfinite if one.rev == rev]
         lines.append(warning(called(rev), values, paint))
+    limited = document.blocks_exact != document.blocks_full
+    if document.unchecked and limited:
+        names = listed([called(name) for name in document.unchecked])
+        lines.append(
+            f"whether all values of {names} are finite is not known, and a budget does not read "
+            "them all: `mp check REV` does, once"
+        )
     if document.nonfinite:
         lines.append("  a merge refuses them, unless --allow-nonfinite is given")
     return lines

@@ -124,3 +124,22 @@ def test_diff_shows_counts_in_place_of_numbers(bad: Path, mp: Mp) -> None:
     assert row.split()[-1] == "7"
     assert row.split()[:2] == ["layer.w", "1/12"]
     assert len(row.split()) == 4
+
+
+def test_check_finds_what_is_wrong(merging: Path, family: dict[str, Path], mp: Mp) -> None:
+    tensors = load_file(family["code"] / "model.safetensors")
+    tensors["embed"] = -6 * tensors["embed"]
+    tensors["layer.w"] = torch.zeros_like(tensors["layer.w"])
+    tensors["layer.v"].view(-1)[0] = float("nan")
+    save_file(tensors, family["code"] / "model.safetensors", {"format": "pt"})
+    mp("commit", family["code"], "-b", "bad", "--base", "base")
+    found = mp("check", "bad", "--json", expect=1).document
+    kinds = {one["tensor"]: one["kind"] for one in found["suspects"]}
+    assert kinds == {"embed": "unlike", "layer.w": "zero", "layer.v": "nonfinite"}
+    assert "zero layer.w: all its values are zero" in mp("check", "bad", expect=1).out
+    assert mp("check", "math", "--json").document["ok"]
+    assert mp("check", "base", "--json").document["against"] is None
+    assert not mp("check", "bad", "--against", "code", "--json", expect=1).document["ok"]
+    with Repository.open(".") as repository:
+        repository.storage.index.reset()
+    assert mp("check", "bad", "--json", expect=1).document == found

@@ -8,6 +8,7 @@ import typer
 from mergepipe.cli.commands import (
     analyze,
     branch,
+    check,
     checkout,
     clone,
     commit,
@@ -53,6 +54,7 @@ _COMMANDS = (
     show,
     ls,
     diff,
+    check,
     branch,
     tag,
     reflog,
