@@ -1,5 +1,7 @@
 """What `mp commit` and `mp push` do with hf:// URLs."""
 
+import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -8,11 +10,12 @@ import msgspec
 
 from mergepipe.cli.session import Session
 from mergepipe.cli.text import count, duration, short
-from mergepipe.errors import UsageError
-from mergepipe.names import escape_for_terminal
+from mergepipe.errors import MergepipeError, UsageError
+from mergepipe.names import escape_for_terminal, quoted
 from mergepipe.sizes import format_size
 
 _MANGLED = "hf:/"
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w-]*/[A-Za-z0-9][\w.-]*")
 
 
 class HubPushDocument(msgspec.Struct, frozen=True):
@@ -41,6 +44,15 @@ def hub_url(path: Path | None) -> str | None:
     if not text.startswith(_MANGLED):
         return None
     return f"hf://{text.removeprefix(_MANGLED)}"
+
+
+def check_no_hub_name(path: Path | None) -> None:
+    """Raise MergepipeError for `org/name` that is no file here: the hub's models begin with hf://."""
+    text = "" if path is None else str(path)
+    if path is not None and _HUB_NAME.fullmatch(text) and not os.path.lexists(path):
+        raise MergepipeError(
+            f"there is no {quoted(text)}", f"one of the Hugging Face hub is hf://{text}"
+        )
 
 
 def quiet_hub(session: Session) -> bool:

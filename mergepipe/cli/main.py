@@ -17,10 +17,13 @@ import mergepipe
 from mergepipe.cli.command import guarded
 from mergepipe.cli.commands import register
 from mergepipe.cli.failures import Interrupted, report, understood, usage_error
+from mergepipe.cli.habits import pointer, without_help_command
 from mergepipe.cli.panels import PANELS
 from mergepipe.cli.session import Session
+from mergepipe.cli.streams import complete_streams
 from mergepipe.cli.text import paint_for
 from mergepipe.cli.trace import open_trace
+from mergepipe.errors import UsageError
 
 # What the parser raises for a command line it does not understand. Typer has its own copy of
 # Click from 0.20 on, so the class is found through the one of them that Typer exports.
@@ -133,7 +136,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _end_as_on_ctrl_c()
     # A warning of a library is no message of ours: what is not finite is counted and told.
     warnings.filterwarnings("ignore", category=RuntimeWarning)
+    complete_streams()
     given = _counted(sys.argv[1:] if arguments is None else arguments)
+    given = without_help_command(given)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             # A name that the terminal's encoding lacks is no reason to fail.
@@ -182,6 +187,8 @@ def _usage(error: Exception, session: Session) -> int:
     asked = context.command_path if context is not None else "mp"
 
     def fail() -> int:
+        if hint := pointer(said, asked):
+            raise UsageError(said, hint)
         raise usage_error(said, asked)
 
     return guarded(session, fail)

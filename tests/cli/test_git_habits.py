@@ -1,10 +1,13 @@
 """What fingers that know git type, and what they expect of it."""
 
+import os
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Mp
+from tests.cli.conftest import ROOT, Mp, command_line
 from tests.cli.models import tensors, write_model
 
 
@@ -149,3 +152,41 @@ def test_uncommitted_files_are_not_lost(committed: Path, model: Path, mp: Mp) ->
     mp("revert", "HEAD", expect=1)
     assert (committed / "config.json").read_text() == "mine"
     assert len(mp("log", "--json").document) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "instead"),
+    [
+        (("add", "config.json"), "mp commit PATH"),
+        (("stash",), "mp commit -b NAME"),
+        (("checkout", "-b", "new"), "mp switch -c NAME"),
+        (("commit", "org/llama"), "hf://org/llama"),
+    ],
+)
+def test_other_words_point_to_ours(
+    committed: Path, mp: Mp, words: tuple[str, ...], instead: str
+) -> None:
+    assert instead in mp(*words, expect=1 if words[0] == "commit" else 2).err
+
+
+def test_help_is_a_command_too(mp: Mp) -> None:
+    assert mp("help").out == mp("--help").out
+    assert mp("help", "commit").out == mp("commit", "--help").out
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_loses_no_commit(
+    committed: Path, tmp_path: Path, mp: Mp, closed: str
+) -> None:
+    other = write_model(tmp_path / "other", tensors(1))
+    command = shlex.join(command_line("commit", other, "-b", "other", "-m", "Heard by nobody"))
+    done = subprocess.run(
+        ["sh", "-c", f"{command} {closed}"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert mp("log", "other", "--json").document[0]["message"] == "Heard by nobody"
+    assert "no problems" in mp("fsck", "--read-data").out

@@ -10,7 +10,7 @@ import typer
 from mergepipe.cli import completion
 from mergepipe.cli.command import command
 from mergepipe.cli.finite_text import NonFiniteDocument, documents, warning
-from mergepipe.cli.hub import hub_url, quiet_hub
+from mergepipe.cli.hub import check_no_hub_name, hub_url, quiet_hub
 from mergepipe.cli.panels import MODEL
 from mergepipe.cli.session import Session
 from mergepipe.cli.text import count, duration, short, title
@@ -106,6 +106,7 @@ def commit(
         given: list[str | Path] = [*(paths or ())]
         path = paths[0] if paths and len(paths) == 1 else None
         url = hub_url(path)
+        check_no_hub_name(path)
         if url is not None:
             from mergepipe.api import hub
 
