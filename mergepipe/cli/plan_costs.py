@@ -177,18 +177,18 @@ class PricedPlan:
         )
 
     def _warnings(self, experts: Sequence[ExpertDocument]) -> tuple[WarningDocument, ...]:
-        """Of a plan below the exact one."""
-        from mergepipe.planner.verdict import Served, doubts
+        """What speaks against the plan; of an exact one, only how its experts differ."""
+        from mergepipe.planner.verdict import Served, doubts, outliers
 
         costs = self.costs
-        if costs.blocks_exact == costs.blocks_full:
-            return ()
-        served = [Served(one.rev, one.bytes_planned, one.energy_kept) for one in experts]
-        method, measured = self.plan.method, self.measured_expert_bytes
-        return tuple(
-            WarningDocument(one.kind, one.share, one.expert, one.message)
-            for one in doubts(served, costs.energy_kept, measured, method)
+        found = list(
+            outliers(costs.tensors, dict(zip(self.plan.experts, self.experts, strict=True)))
         )
+        if costs.blocks_exact != costs.blocks_full:
+            served = [Served(one.rev, one.bytes_planned, one.energy_kept) for one in experts]
+            method, measured = self.plan.method, self.measured_expert_bytes
+            found += doubts(served, costs.energy_kept, measured, method)
+        return tuple(WarningDocument(one.kind, one.share, one.expert, one.message) for one in found)
 
     def _expert(self, row: int, name: str) -> ExpertDocument:
         from mergepipe.planner.numbers import scalars_of

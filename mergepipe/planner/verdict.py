@@ -1,8 +1,11 @@
 """What speaks against a plan: budgets that keep little, or that one expert takes."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+from mergepipe.planner.table import TensorCost
 
 # Below half of the energy, merges of every method lose what their experts learned
 # (docs/design/merge-quality.md); below a fifth for one expert, it might as well not be there.
@@ -10,6 +13,8 @@ ENERGY_FLOOR = 0.5
 EXPERT_FLOOR = 0.2
 # Of what is planned: a measuring pass that takes more leaves the merge too little.
 MEASURED_SHARE = 0.25
+# Of norms of changes, weights included: of one tensor, the largest against the next.
+OUTLIER_RATIO = 10.0
 
 
 class Doubt(StrEnum):
@@ -19,6 +24,7 @@ class Doubt(StrEnum):
     STARVED_EXPERT = "starved_expert"
     DOMINANT_EXPERT = "dominant_expert"
     MEASURING = "measuring"
+    OUTLIER = "outlier"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,36 @@ def doubts(
             f"{method} does not suit a budget: measuring what no profile holds takes {share:.0%} "
             "of what is read, which the merge lacks; ties, task_arithmetic and linear measure "
             "nothing, or leave the budget out",
+        )
+
+
+def outliers(tensors: Iterable[TensorCost], names: Mapping[int, str]) -> Iterator[PlanWarning]:
+    """Experts that change tensors far more than any other expert does: swapped, scaled, zeroed.
+
+    names: of the plan's models that are merged. Works where profiles tell the energies, weights
+    included. `share` is the largest ratio of norms.
+    """
+    found: dict[int, list[tuple[float, str]]] = {}
+    for tensor in tensors:
+        energies = {
+            own.model: own.energy for own in tensor.experts if own.energy and own.model in names
+        }
+        if len(energies) < 2:
+            continue
+        model = max(energies, key=lambda one: energies[one])
+        others = max(energy for one, energy in energies.items() if one != model)
+        ratio = math.sqrt(energies[model] / others)
+        if ratio > OUTLIER_RATIO:
+            found.setdefault(model, []).append((ratio, tensor.name))
+    for model, own in found.items():
+        ratio, tensor_name = max(own)
+        more = f" and {len(own) - 1} more tensors" if len(own) > 1 else ""
+        yield PlanWarning(
+            Doubt.OUTLIER,
+            ratio,
+            names[model],
+            f"{names[model]} changes {tensor_name} {ratio:.0f} times as much as any other expert"
+            f"{more}: `mp check` tells whether it is still like what it came from",
         )
 
 

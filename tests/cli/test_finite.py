@@ -143,3 +143,17 @@ def test_check_finds_what_is_wrong(merging: Path, family: dict[str, Path], mp: M
     with Repository.open(".") as repository:
         repository.storage.index.reset()
     assert mp("check", "bad", "--json", expect=1).document == found
+
+
+@pytest.mark.parametrize("budget", [(), ("--budget", "30%")])
+def test_a_plan_tells_of_an_outlier(
+    merging: Path, family: dict[str, Path], mp: Mp, budget: tuple[str, ...]
+) -> None:
+    tensors = load_file(family["code"] / "model.safetensors")
+    tensors["embed"] = -6 * tensors["embed"]
+    save_file(tensors, family["code"] / "model.safetensors", {"format": "pt"})
+    mp("commit", family["code"], "-b", "bad", "--base", "base")
+    arguments = ("plan", "math", "bad", "--base", "base", *budget)
+    told = mp(*arguments, "--json").document["warnings"]
+    assert [(one["expert"]) for one in told if one["kind"] == "outlier"] == ["bad"]
+    assert "bad changes embed" in mp(*arguments).out
