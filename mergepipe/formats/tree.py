@@ -27,8 +27,8 @@ from mergepipe.objects.paths import check_path, check_paths
 from mergepipe.repository.layout import DIRECTORY
 
 _SKIPPED = (DIRECTORY, ".git")
-# A repository that a killed init or clone was making (repository.layout, transfer.clone).
-_UNFINISHED_REPOSITORY = re.compile(r"\..+\.(?:init|clone)-[0-9a-f]{16}")
+# What a killed init, clone or merge --out was making (repository.layout, transfer.clone).
+_UNFINISHED_REPOSITORY = re.compile(r"\..+\.(?:init|clone|merge)-[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,15 +33,16 @@ def directory_for(url: RemoteUrl) -> Path:
 
 
 @contextlib.contextmanager
-def whole_or_nothing(target: Path) -> Iterator[Path]:
+def whole_or_nothing(target: Path, what: str = "clone") -> Iterator[Path]:
     """A directory to build in, which becomes `target` if the block ends well, and else is gone.
 
-    `target` may be there if it is empty; what a killed clone left in its place or beside it is
+    `what` is built is part of its name until then (formats.tree passes over such names).
+    `target` may be there if it is empty; what a killed command left in its place or beside it is
     removed. Raises UsageError.
     """
     target = target.absolute()
     there = os.path.lexists(target)
-    prefix = f".{target.name}.clone-"
+    prefix = f".{target.name}.{what}-"
     if there and target.is_dir():
         unfinished.sweep(target, prefix)
     if there and (not target.is_dir() or any(target.iterdir())):

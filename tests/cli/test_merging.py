@@ -366,3 +366,14 @@ def test_a_budget_that_keeps_little_is_told(merging: Path, mp: Mp) -> None:
     assert "least served: " in told
     assert mp("plan", *TIES, "--json").document["warnings"] == []
     assert "raw:10%" in mp("plan", *TIES, "--budget", "10", expect=2).err
+
+
+def test_what_a_killed_merge_left_is_no_obstacle(merging: Path, tmp_path: Path, mp: Mp) -> None:
+    out = tmp_path / "out"
+    inside = out / f".out.merge-{'0' * 16}"
+    inside.mkdir(parents=True)
+    (inside / "half.safetensors").touch()
+    mp("merge", *TIES, "-b", "merged", "--out", out)
+    assert "model.safetensors" in {path.name for path in out.iterdir()}
+    assert not inside.exists()
+    assert not any(path.name.startswith(".out.") for path in out.iterdir())

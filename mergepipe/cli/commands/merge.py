@@ -177,10 +177,13 @@ def merge(
 def _write_out(
     session: Session, repository: "Repository", result: "MergeResult", out: Path
 ) -> None:
+    from mergepipe.transfer.clone import whole_or_nothing
+
     commit = result.commit.hex()
     try:
-        with session.progress() as progress:
-            repository.checkout(commit, to=out, progress=progress)
+        # Under its name once it is whole: a killed merge can be typed again.
+        with session.progress() as progress, whole_or_nothing(out, "merge") as building:
+            repository.checkout(commit, to=building, progress=progress)
     except MergepipeError as error:
         at = short(result.commit)
         raise type(error)(
@@ -207,6 +210,7 @@ def _check_usage(experts: list[str] | None, plan: str | None, options: MergeOpti
 
 def _check_target(repository: "Repository", branch: str | None, out: Path | None) -> None:
     """What would stop the merge after its work, before it begins."""
+    from mergepipe.bytestore.unfinished import sweep
     from mergepipe.repository.refnames import branch_ref
 
     if branch is not None:
@@ -215,6 +219,7 @@ def _check_target(repository: "Repository", branch: str | None, out: Path | None
         return
     if not out.is_dir():
         raise UsageError(f"{quoted(str(out))} is a file, not a directory", "name a new directory")
+    sweep(out, f".{out.absolute().name}.merge-")
     if any(out.iterdir()):
         raise WorktreeDirty(
             f"{quoted(str(out))} is not empty",
