@@ -40,6 +40,9 @@ _TENSOR_FILE = "tensors.safetensors"
 class Repository(Recipes, Sharing, Contents, Revising):
     """A repository of models. Use as a context manager, or call `close`."""
 
+    def __repr__(self) -> str:
+        return f"Repository({str(self.directory)!r})"
+
     # Revisions and history
 
     def snapshot_of(self, revision: str) -> Snapshot:
@@ -355,6 +358,14 @@ class Repository(Recipes, Sharing, Contents, Revising):
         """Remove a branch; without `force`, only one whose commits another ref still reaches."""
         ref, who = branch_ref(name), self.signature()
         return branches.delete_branch(self.refs, self.objects, ref, force=force, who=who)
+
+    def branches(self) -> dict[str, ObjectId]:
+        """Every branch of this repository and its tip, sorted by name."""
+        return {ref.removeprefix(HEADS): at for ref, at in self.refs.list(HEADS).items()}
+
+    def tags(self) -> dict[str, ObjectId]:
+        """Every tag and its commit, sorted by name."""
+        return {ref.removeprefix(TAGS): at for ref, at in self.refs.list(TAGS).items()}
 
     def rename_branch(self, new: str, old: str | None = None) -> ObjectId | None:
         """Rename a branch, the current one by default; its log, and HEAD, go along.

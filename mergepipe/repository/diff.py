@@ -1,6 +1,6 @@
 """What differs between two snapshots: which tensors and files, and by how much."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,13 +23,17 @@ from mergepipe.repository.differences import (
 
 
 class Change(StrEnum):
-    """What became of a tensor or file. `reshaped`: a tensor of that name has another shape."""
+    """What became of a tensor or file.
+
+    `reshaped`: a tensor of that name has another shape; `renamed`: a file has another path only.
+    """
 
     SAME = "same"
     CHANGED = "changed"
     ADDED = "added"
     REMOVED = "removed"
     RESHAPED = "reshaped"
+    RENAMED = "renamed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +73,15 @@ class TensorDiff:
 class FileDiff:
     """One file, from `a` to `b`; sizes in bytes, None where it is not there.
 
-    `changed` also covers the executable bit, and a tensor file's header alone.
+    `changed` also covers the executable bit, and a tensor file's header alone. `old_path` is that
+    in `a` of a file that was renamed.
     """
 
     path: str
     change: Change
     size_a: int | None
     size_b: int | None
+    old_path: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,16 +249,36 @@ def _files(
 ) -> Iterator[FileDiff]:
     before = {file.path: file for file in a.files}
     after = {file.path: file for file in b.files}
-    for path in sorted({*before, *after}, key=str.encode):
+    renamed = _renamed(before, after)
+    gone = set(renamed.values())
+    for path in sorted({*before, *after} - gone, key=str.encode):
         one, other = before.get(path), after.get(path)
+        if path in renamed:
+            size = after[path].size
+            yield FileDiff(path, Change.RENAMED, size, size, renamed[path])
+            continue
         if one is None or other is None:
             change = Change.ADDED if one is None else Change.REMOVED
         elif one.executable == other.executable and _same_content(one, other, objects, reader):
             change = Change.SAME
         else:
             change = Change.CHANGED
-        sizes = (None if file is None else file.size for file in (one, other))
-        yield FileDiff(path, change, *sizes)
+        size_a, size_b = (None if file is None else file.size for file in (one, other))
+        yield FileDiff(path, change, size_a, size_b)
+
+
+def _renamed(before: Mapping[str, FileEntry], after: Mapping[str, FileEntry]) -> dict[str, str]:
+    """New path to old, of files that are gone and are there again as they were. Not empty ones."""
+    gone: dict[Blob | Safetensors, list[str]] = {}
+    for path in sorted(before.keys() - after.keys(), key=str.encode, reverse=True):
+        if before[path].size:
+            gone.setdefault(before[path].content, []).append(path)
+    found = {}
+    for path in sorted(after.keys() - before.keys(), key=str.encode):
+        candidates = gone.get(after[path].content, [])
+        if candidates and before[candidates[-1]].executable == after[path].executable:
+            found[path] = candidates.pop()
+    return found
 
 
 def _same_content(

@@ -190,3 +190,27 @@ def test_a_closed_stream_loses_no_commit(
     assert (done.returncode, done.stderr) == (0, "")
     assert mp("log", "other", "--json").document[0]["message"] == "Heard by nobody"
     assert "no problems" in mp("fsck", "--read-data").out
+
+
+def test_renamed_files_are_told_as_such(committed: Path, model: Path, mp: Mp) -> None:
+    (model / "weights").mkdir()
+    (model / "model.safetensors").rename(model / "weights/all.safetensors")
+    mp("commit", model)
+    said = mp("diff", "main~1", "main").out
+    assert "renamed:  model.safetensors to weights/all.safetensors" in said
+    assert "added" not in said
+    files = {
+        each["path"]: each for each in mp("diff", "main~1", "main", "--json").document["files"]
+    }
+    assert files["weights/all.safetensors"]["old_path"] == "model.safetensors"
+    assert "model.safetensors" not in files
+
+
+def test_names_from_python(committed: Path, mp: Mp) -> None:
+    from mergepipe import Repository
+
+    mp("tag", "v1")
+    with Repository.open(".") as repository:
+        tip = repository.resolve("main")
+        assert (repository.branches(), repository.tags()) == ({"main": tip}, {"v1": tip})
+        assert repr(repository) == f"Repository({str(committed / '.mergepipe')!r})"

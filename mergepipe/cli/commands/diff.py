@@ -45,12 +45,13 @@ class TensorDocument(msgspec.Struct, frozen=True):
 
 
 class FileDocument(msgspec.Struct, frozen=True):
-    """One file from A to B. `change`: same, changed, added or removed; sizes in bytes."""
+    """One file from A to B. `change`: same, changed, added, removed, renamed; sizes in bytes."""
 
     path: str
     change: str
     size_a: int | None
     size_b: int | None
+    old_path: str | None = None
 
 
 class DiffDocument(msgspec.Struct, frozen=True):
@@ -110,7 +111,8 @@ def _document(found: "Diff") -> DiffDocument:
         for tensor in found.tensors
     )
     files = tuple(
-        FileDocument(file.path, file.change.value, file.size_a, file.size_b) for file in found.files
+        FileDocument(file.path, file.change.value, file.size_a, file.size_b, file.old_path)
+        for file in found.files
     )
     return DiffDocument(tensors, files, found.same)
 
@@ -187,6 +189,9 @@ def _number(value: float | None) -> str:
 
 
 def _file_line(file: "FileDiff") -> str:
+    if file.old_path is not None:
+        paths = f"{escape_for_terminal(file.old_path)} to {escape_for_terminal(file.path)}"
+        return f"{'renamed:':<10}{paths}"
     sizes = [format_size(size) for size in (file.size_a, file.size_b) if size is not None]
     return f"{file.change + ':':<10}{escape_for_terminal(file.path)} ({' to '.join(sizes)})"
 
