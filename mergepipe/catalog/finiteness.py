@@ -105,14 +105,20 @@ class Finiteness:
         """Known ones among the tensors that a plan takes in, at whatever depth."""
         found: list[NonFiniteInput] = []
         taken: dict[int, set[ObjectId]] = {}
+        factors: set[ObjectId] = set()  # of an adapter beside the model that it changes
         for _, one in taken_in(plan):
-            taken.setdefault(one.model, set()).update(_stored(one))
-        for model in sorted(taken):
-            counts = self.find(plan.models[model])
+            own = taken.setdefault(one.model, set())
+            if one.stored is not None:
+                own.add(one.stored)
+            if one.factors is not None:
+                factors.update((one.factors.up, one.factors.down))
+        for model, snapshot_id in enumerate(plan.models):
+            counts = self.find(snapshot_id)
             if not counts:
                 continue
-            used = {tensor: count for tensor, count in counts.items() if tensor in taken[model]}
-            snapshot = self._objects.snapshot(plan.models[model]) if used else Snapshot(())
+            own = taken.get(model, set()) | factors
+            used = {tensor: count for tensor, count in counts.items() if tensor in own}
+            snapshot = self._objects.snapshot(snapshot_id) if used else Snapshot(())
             found += [
                 NonFiniteInput(model, values)
                 for values in nonfinite_tensors(snapshot, used, self._objects)
@@ -139,13 +145,6 @@ def nonfinite_tensors(
     for file, name, identity in _named(snapshot):
         if count := counts.get(identity):
             yield NonFinite(file, name, count, _elements(objects.tensor(identity)))
-
-
-def _stored(one: PlanInput) -> Iterator[ObjectId]:
-    if one.stored is not None:
-        yield one.stored
-    if one.factors is not None:
-        yield from (one.factors.up, one.factors.down)
 
 
 def _named(snapshot: Snapshot) -> Iterator[tuple[str, str, ObjectId]]:

@@ -157,3 +157,30 @@ def test_a_plan_tells_of_an_outlier(
     told = mp(*arguments, "--json").document["warnings"]
     assert [(one["expert"]) for one in told if one["kind"] == "outlier"] == ["bad"]
     assert "bad changes embed" in mp(*arguments).out
+
+
+def test_factors_of_an_adapter_count_as_well(merging: Path, mp: Mp, tmp_path: Path) -> None:
+    for seed, name in enumerate(("first", "second")):
+        model = tmp_path / name
+        model.mkdir()
+        weights = torch.randn(192, 128, generator=torch.Generator().manual_seed(seed))
+        save_file({"layer.weight": weights}, model / "model.safetensors", {"format": "pt"})
+        (model / "config.json").write_text(json.dumps({"architectures": ["Tiny"]}))
+        mp("commit", model, "-b", name)
+    adapter = tmp_path / "lora"
+    adapter.mkdir()
+    down, up = torch.ones(2, 128), torch.ones(192, 2)
+    down[0, 0] = float("inf")
+    prefix = "base_model.model.layer"
+    factors = {f"{prefix}.lora_A.weight": down, f"{prefix}.lora_B.weight": up}
+    save_file(factors, adapter / "adapter_model.safetensors", {"format": "pt"})
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["layer"]}
+    (adapter / "adapter_config.json").write_text(json.dumps(settings))
+    assert "holds 1 value that is not finite" in mp("commit", adapter, "-b", "lora").err
+    recipe = tmp_path / "recipe.yml"
+    recipe.write_text(
+        "models: [{model: first+lora}, {model: second}]\n"
+        "parameters: {weight: 1}\nmerge_method: linear\n"
+    )
+    refused = mp("merge", "--recipe", recipe, "-b", "out", expect=13)
+    assert "1 of 256 values" in refused.err
