@@ -17,6 +17,7 @@ from mergepipe.errors import Locked, MergepipeError
 
 _FIRST_WAIT_S = 0.001
 _LONGEST_WAIT_S = 0.05
+_NO_WRITE_ACCESS = (errno.EROFS, errno.EACCES, errno.EPERM)
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -108,7 +109,12 @@ def _sign(descriptor: int) -> None:
 
 def _try(path: Path, shared: bool) -> int | None:
     """A descriptor that holds the lock, or None if somebody else's does."""
-    descriptor = open_to_change(path, os.O_RDWR | os.O_CREAT)
+    try:
+        descriptor = open_to_change(path, os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        if not shared or error.errno not in _NO_WRITE_ACCESS:
+            raise
+        return _try_reading(path)
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         if not _is(path, descriptor):
@@ -131,6 +137,28 @@ def _try(path: Path, shared: bool) -> int | None:
             ) from error
         raise
     return descriptor
+
+
+def _try_reading(path: Path) -> int | None:
+    """A shared lock for who may not write there, as on a read-only file system."""
+    try:
+        descriptor = open_plain(path, os.O_RDONLY)
+    except FileNotFoundError:
+        # No file, and we may not make one: whoever writes there has yet to begin. What is locked
+        # instead keeps nobody out.
+        path = path.parent
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        if _is(path, descriptor):
+            return descriptor
+    except BlockingIOError:
+        pass
+    except OSError:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
 
 
 def _is(path: Path, descriptor: int) -> bool:
