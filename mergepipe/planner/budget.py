@@ -79,7 +79,7 @@ def too_small(limit_bytes: int, least_bytes: int) -> OverBudget:
     return OverBudget(
         f"a budget of {_exactly(limit_bytes)} reads nothing of any expert; "
         f"the least that does is {_exactly(least_bytes)}",
-        f"give at least --budget {least_bytes}; a share, such as 25% or raw:10%, fits any model",
+        f"give at least --budget {least_bytes}B; a share, such as 25% or raw:10%, fits any model",
     )
 
 

@@ -154,7 +154,7 @@ class _Planning:
             raise OverBudget(
                 f"{format_size(forced)} have to be read whatever is chosen (blocks without a "
                 f"profile, thresholds that no profile knows); the budget is {format_size(limit)}",
-                f"give at least --budget {forced}; mp analyze makes the profiles",
+                f"give at least --budget {forced}B; mp analyze makes the profiles",
             )
 
     def measure_trims(self) -> None:

@@ -226,12 +226,12 @@ def test_a_conflict_of_signs_makes_an_expert_worth_less() -> None:
 
 def test_a_budget_too_small_names_the_least_useful_one(models: Family) -> None:
     with pytest.raises(OverBudget, match="the least that does is") as caught:
-        planned(models, "ties", "100", density=0.5)
+        planned(models, "ties", "100 B", density=0.5)
     assert caught.value.exit_code == 17
-    least = int(caught.value.hint.rsplit(" ", 1)[1])
-    assert planned(models, "ties", str(least), density=0.5).costs.expert_bytes_planned == least
+    least = int(caught.value.hint.split("--budget ")[1].split("B;")[0])
+    assert planned(models, "ties", f"{least} B", density=0.5).costs.expert_bytes_planned == least
     with pytest.raises(OverBudget):
-        planned(models, "ties", str(least - 1), density=0.5)
+        planned(models, "ties", f"{least - 1} B", density=0.5)
 
 
 def test_without_profiles_everything_is_read_exactly_or_refused(models: Family) -> None:
@@ -366,7 +366,7 @@ def test_tensors_that_nobody_changed_are_the_bases(models: Family) -> None:
 def test_passing_one_model_through_reads_nothing(models: Family) -> None:
     shelf = models.shelf
     one = Recipe("passthrough", (Expert("e", models.experts[0]),))
-    copied = plan_recipe(one, Budget.parse("1"), shelf, [None])
+    copied = plan_recipe(one, Budget.parse("1 B"), shelf, [None])
     assert copied.costs.expert_bytes_full == 0
     assert [line.copied for line in copied.plan.lines] == list(
         named(shelf, models.experts[0]).values()
