@@ -19,6 +19,7 @@ from mergepipe.packs.storage import Storage
 from mergepipe.parallel import core_count
 from mergepipe.repository import config as configuration
 from mergepipe.repository import layout, locks, revisions
+from mergepipe.repository.dates import Clock
 from mergepipe.repository.reflog import Reflog, Signature
 from mergepipe.repository.refs import RefStore
 
@@ -142,6 +143,11 @@ class OpenRepository(Closing):
         offset = time.localtime(now).tm_gmtoff // 60
         return Signature(self.config.user.author or "unknown", int(now), offset)
 
+    def clock(self) -> Clock:
+        """What `yesterday` is measured from."""
+        who = self.signature()
+        return Clock(who.time, who.utc_offset)
+
     def configure(self, key: str, value: str | None) -> None:
         """Set `key` in `config.toml` as `value` says, or with None back to its default.
 
@@ -169,7 +175,7 @@ class OpenRepository(Closing):
 
     def resolve(self, revision: str) -> ObjectId:
         """The commit a revision names. Raises RevisionNotFound, AmbiguousRevision."""
-        return revisions.resolve(revision, self.refs, self.objects)
+        return revisions.resolve(revision, self.refs, self.objects, clock=self.clock())
 
     def commit_of(self, revision: str) -> tuple[ObjectId, Commit]:
         """The commit a revision names, with its id."""

@@ -36,7 +36,8 @@ class FetchResult:
 class PullResult:
     """A pull: the fetch, and where the current branch (short name) was and is.
 
-    `files`: whether the worktree follows.
+    `files`: whether the worktree follows. `behind`: the remote's branch, if it is at an earlier
+    commit than the current one, and `went_back` if this fetch is what moved it there.
     """
 
     fetch: FetchResult
@@ -44,6 +45,8 @@ class PullResult:
     old: ObjectId | None
     new: ObjectId
     files: bool
+    behind: str | None = None
+    went_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,8 @@ def pull(
         raise UsageError("HEAD is on no branch that could follow", "mp switch BRANCH")
     current = short_name(head.branch)
     wanted = short_name(branch_ref(branch or current))
+    remote_name = find(repository, remote)[0]
+    before = repository.refs.read(f"{REMOTES}{remote_name}/{wanted}") if remote_name else None
     result = fetch(repository, remote, FetchOptions((wanted,)), credentials, progress)
     name = f"{REMOTES}{result.fetched.remote}/{wanted}"
     new = repository.refs.read(name)
@@ -105,7 +110,14 @@ def pull(
     old = head.commit
     if old is not None and new != old:
         if is_ancestor(repository.objects, new, old):
-            return PullResult(result, current, old, old, files=False)
+            went_back = (
+                before is not None
+                and before != new
+                and is_ancestor(repository.objects, new, before)
+            )
+            return PullResult(
+                result, current, old, old, files=False, behind=short_name(name), went_back=went_back
+            )
         if not is_ancestor(repository.objects, old, new):
             theirs = short_name(name)
             raise Diverged(

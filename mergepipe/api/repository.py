@@ -50,17 +50,40 @@ class Repository(Recipes, Sharing, Contents, Revising):
         return self.objects.snapshot(self.commit_of(revision)[1].snapshot)
 
     def log(
-        self, revision: str | None = "HEAD", *, topological: bool = False
+        self,
+        revision: str | None = "HEAD",
+        *,
+        topological: bool = False,
+        first_parent: bool = False,
     ) -> Iterator[tuple[ObjectId, Commit]]:
         """Commits from a revision back, newest first, read as they are asked for.
 
-        None: from every branch, tag, branch of a remote, and HEAD.
+        None: from every branch, tag, branch of a remote, and HEAD. With `first_parent`, the line of
+        a branch itself, without what was merged into it.
         """
-        if revision is not None:
-            return history.walk(self.objects, [self.resolve(revision)], topological=topological)
+        if revision is None:
+            return history.walk(self.objects, self._tips(), topological=topological)
+        tip = self.resolve(revision)
+        if first_parent:
+            return history.first_parents(self.objects, tip)
+        return history.walk(self.objects, [tip], topological=topological)
+
+    def descendants(self, revision: str) -> Iterator[tuple[ObjectId, Commit]]:
+        """Every commit whose model came from a revision's, by merging or training; newest first.
+
+        Of what any branch, tag or remote's branch holds; the revision itself is not among them.
+        """
+        return history.descendants(self.objects, [self.resolve(revision)], self._tips())
+
+    def containing(self, revision: str) -> frozenset[ObjectId]:
+        """A revision's commit and all that came from it."""
+        return frozenset(
+            (self.resolve(revision), *(each for each, _ in self.descendants(revision)))
+        )
+
+    def _tips(self) -> list[ObjectId]:
         head = self.refs.head().commit
-        tips = dict.fromkeys([*([] if head is None else [head]), *self.refs.list().values()])
-        return history.walk(self.objects, list(tips), topological=topological)
+        return list(dict.fromkeys([*([] if head is None else [head]), *self.refs.list().values()]))
 
     def diff(self, a: str, b: str = "HEAD", *, progress: Progress = SILENT) -> "Diff":
         """How the model of revision `b` differs from that of `a`, tensor by tensor."""
@@ -180,6 +203,28 @@ class Repository(Recipes, Sharing, Contents, Revising):
             raise WorktreeDirty("files here differ from the last commit", "mp commit them first")
         identity = self.take_back(revision)
         self._follow(identity, force=False, progress=progress)
+        return identity
+
+    def rollback(
+        self,
+        branch: str | None,
+        revision: str,
+        *,
+        message: str = "",
+        progress: Progress = SILENT,
+    ) -> ObjectId:
+        """Commit what `revision` holds on a branch (None: where HEAD is), as a new commit.
+
+        Files follow where HEAD is on that branch and a model is checked out. Raises WorktreeDirty,
+        and as `put_back`.
+        """
+        head = self.refs.head()
+        here = branch is None or (head.branch is not None and branch_ref(branch) == head.branch)
+        if here and self.worktree.snapshot() is not None and self.status():
+            raise WorktreeDirty("files here differ from the last commit", "mp commit them first")
+        identity = self.put_back(branch, revision, message=message)[1]
+        if here:
+            self._follow(identity, force=False, progress=progress)
         return identity
 
     def status(self, progress: Progress = SILENT) -> tuple["FileChange", ...]:

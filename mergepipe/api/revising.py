@@ -10,6 +10,7 @@ from mergepipe.names import quoted
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.records import Commit, FileEntry, Snapshot
 from mergepipe.packs.transaction import Transaction
+from mergepipe.repository.refnames import branch_ref
 
 
 class Revising(OpenRepository):
@@ -34,6 +35,45 @@ class Revising(OpenRepository):
         with self.writing(), Transaction(self.storage) as transaction:
             why = f"commit (amend): {title}"
             return publish_commit(transaction, self.refs, None, make, who=who, why=why).commit
+
+    def put_back(
+        self, branch: str | None, revision: str, *, message: str = ""
+    ) -> tuple[str | None, ObjectId]:
+        """Commit what `revision` holds on a branch, forward; returns the branch and the commit.
+
+        The new commit has that revision's model with what belongs to it (manifest, profile, what it
+        was trained from), and the branch's tip for a parent: whoever follows the branch can pull
+        it, and it replays as the old one does. Files do not follow; see `rollback`. Raises
+        RevisionNotFound, NothingToCommit where the branch holds that model already.
+        """
+        target = None if branch is None else branch_ref(branch)
+        if target is not None and self.refs.read(target) is None:
+            self.resolve(branch or "")  # for its hint at the nearest name
+            raise RevisionNotFound(f"{branch!r} is no branch", "mp branch lists them")
+        identity, wanted = self.commit_of(revision)
+        who = self.signature()
+        words = message or (
+            f"Roll back to {identity.hex()[:12]}: {wanted.message.partition(chr(10))[0]}\n\n"
+            f"This holds the model of {identity.hex()} again.\n"
+        )
+
+        def make(tip: ObjectId | None) -> Commit:
+            assert tip is not None  # a branch that is there has one, and HEAD too as it resolved
+            if self.objects.commit(tip).snapshot == wanted.snapshot:
+                raise NothingToCommit(f"{branch or 'HEAD'} holds the model of {revision} already")
+            return msgspec.structs.replace(
+                wanted,
+                parents=(tip,),
+                author=who.author,
+                time=who.time,
+                utc_offset=who.utc_offset,
+                message=words,
+            )
+
+        with self.writing(), Transaction(self.storage) as transaction:
+            why = f"rollback: to {revision}"
+            published = publish_commit(transaction, self.refs, target, make, who=who, why=why)
+        return published.branch, published.commit
 
     def take_back(self, revision: str) -> ObjectId:
         """Commit the model without what the commit `revision` changed, file by file.

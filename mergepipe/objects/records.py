@@ -162,6 +162,12 @@ class Commit(Record, frozen=True, array_like=True, forbid_unknown_fields=True):
         under = (one for one in (self.leans_on, self.trained_from) if one is not None)
         return tuple(dict.fromkeys((*self.parents, *under)))
 
+    @property
+    def lineage(self) -> tuple[ObjectId, ...]:
+        """What this model came from: its parents, and what it was trained from."""
+        above = () if self.trained_from is None else (self.trained_from,)
+        return tuple(dict.fromkeys((*self.parents, *above)))
+
     def check_limits(self) -> None:
         """Raise UsageError for an author, a message or parents that are too many."""
         limits.check_count("characters of an author", len(self.author), limits.MAX_AUTHOR)

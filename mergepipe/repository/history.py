@@ -164,6 +164,44 @@ def _newest_first(objects: Commits, tips: Iterable[ObjectId]) -> Iterator[Object
                 heapq.heappush(heap, (-objects.commit(parent).time, parent))
 
 
+def first_parents(objects: Commits, tip: ObjectId) -> Iterator[tuple[ObjectId, Commit]]:
+    """A branch's own line: each commit's first parent, newest first. Raises MissingObject."""
+    following: ObjectId | None = tip
+    while following is not None:
+        commit = objects.commit(following)
+        yield following, commit
+        following = commit.parents[0] if commit.parents else None
+
+
+def descendants(
+    objects: Commits, ancestors: Iterable[ObjectId], tips: Iterable[ObjectId]
+) -> Iterator[tuple[ObjectId, Commit]]:
+    """Commits of the history of `tips` that have one of `ancestors` among their lineage.
+
+    Lineage is parents (of a merge: what was merged) and what a model was trained from; what its
+    bytes lean on is storage, not lineage. Newest first; `ancestors` themselves are not among them.
+    """
+    commits = dict(reachable_commits(objects, tips))
+    children: dict[ObjectId, list[ObjectId]] = {}
+    for identity, commit in commits.items():
+        for above in commit.lineage:
+            children.setdefault(above, []).append(identity)
+    waiting = list(ancestors)
+    below: set[ObjectId] = set()
+    while waiting:
+        for child in children.get(waiting.pop(), ()):
+            if child not in below:
+                below.add(child)
+                waiting.append(child)
+    for identity, commit in walk(objects, tips, topological=True):
+        if identity in below:
+            below.discard(identity)
+            yield identity, commit
+    # What no branch holds as a parent: a base, or what one leans on.
+    for identity in sorted(below, key=lambda one: (-commits[one].time, one)):
+        yield identity, commits[identity]
+
+
 def merge_bases(objects: Commits, tips: Sequence[ObjectId]) -> list[ObjectId]:
     """The best common ancestors of all `tips`: none is an ancestor of another; newest first.
 

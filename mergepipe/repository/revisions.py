@@ -1,6 +1,7 @@
 """Revisions as people type them, in git's grammar (gitrevisions(7)).
 
 main   v1   origin/main   refs/heads/main   HEAD   @   3fa9c2   main~2   v1^2   main@{1}   @{1}
+main@{yesterday}   main@{2 weeks ago}   main@{2026-11-22 18:00}
 """
 
 import difflib
@@ -12,7 +13,8 @@ from typing import Protocol, TypeAlias
 from mergepipe.errors import AmbiguousRevision, InvalidRefName, MissingObject, RevisionNotFound
 from mergepipe.ids import ID_BYTES, ObjectId
 from mergepipe.objects.records import Commit
-from mergepipe.repository.reflog import settled
+from mergepipe.repository.dates import Clock, parse_moment
+from mergepipe.repository.reflog import ReflogEntry, settled
 from mergepipe.repository.refnames import HEADS, IMPORTS, REMOTES, TAGS, check_ref_name, short_name
 from mergepipe.repository.refs import HEAD, RefStore
 
@@ -21,8 +23,9 @@ _MOST_CANDIDATES = 100
 _LISTED_CANDIDATES = 8
 _HEX = re.compile(rf"[0-9a-fA-F]{{{SHORTEST_PREFIX},{2 * ID_BYTES}}}")
 # Numbers of at most nine digits: nobody counts further back, and `~9...9` costs no memory.
+_COUNT = re.compile(r"[0-9]{1,8}")
 _NAME = re.compile(
-    r"(?P<name>(?:(?!@\{)[^~^:])*)(?:@\{(?P<entry>[0-9]{1,9})\})?(?P<steps>.*)", re.S
+    r"(?P<name>(?:(?!@\{)[^~^:])*)(?:@\{(?P<entry>[^{}]{1,64})\})?(?P<steps>.*)", re.S
 )
 _STEP = re.compile(r"\^\{(?:commit)?\}|(?P<kind>[~^])(?P<count>[0-9]{1,9})?")
 # Where git looks for a name, in this order; imports are ours, and last.
@@ -71,10 +74,10 @@ Step: TypeAlias = Ancestor | Parent
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """A parsed revision: a name, perhaps where it was `entry` moves ago, then steps back."""
+    """A parsed revision: a name, perhaps where it was `entry` moves ago or at a moment, steps."""
 
     name: str
-    entry: int | None
+    entry: int | str | None
     steps: tuple[Step, ...]
 
 
@@ -93,15 +96,21 @@ def parse(text: str) -> Revision:
             count = 1 if step["count"] is None else int(step["count"])
             steps.append(Ancestor(count) if step["kind"] == "~" else Parent(count))
         rest = rest[step.end() :]
-    entry = None if match["entry"] is None else int(match["entry"])
-    return Revision(match["name"], entry, tuple(steps))
+    entry = match["entry"]
+    counted = entry is not None and _COUNT.fullmatch(entry) is not None
+    return Revision(match["name"], int(entry) if counted else entry, tuple(steps))
 
 
 def resolve(
-    text: str, refs: RefStore, objects: History, kinds: Sequence[str] = ("commit",)
+    text: str,
+    refs: RefStore,
+    objects: History,
+    kinds: Sequence[str] = ("commit",),
+    clock: Clock | None = None,
 ) -> ObjectId:
     """The id of the object that a revision names, of one of these `kinds`.
 
+    `clock` is what `main@{yesterday}` is measured from; without it moves can only be counted.
     Raises RevisionNotFound, AmbiguousRevision (a prefix of several ids), Corruption (a damaged
     ref, or a commit that history needs and nobody has).
     """
@@ -111,7 +120,7 @@ def resolve(
     if revision.entry is None:
         found = _named(text, revision.name, refs, objects, kinds)
     else:
-        found = _logged(text, revision.name, revision.entry, refs)
+        found = _logged(text, revision.name, revision.entry, refs, clock)
     for step in revision.steps:
         found = _step(text, found, step, objects)
     return found
@@ -185,25 +194,45 @@ def _by_prefix(text: str, prefix: str, objects: History, kinds: Sequence[str]) -
     return None
 
 
-def _logged(text: str, name: str, entry: int, refs: RefStore) -> ObjectId:
+def _logged(
+    text: str, name: str, entry: int | str, refs: RefStore, clock: Clock | None
+) -> ObjectId:
     # `@{1}` is about the branch that is current now, `HEAD@{1}` about HEAD itself.
     ref = (refs.head().branch or HEAD) if not name else find_ref(name, refs)
     if ref is None:
         raise _not_found(text, name, refs)
     current = refs.read(ref)
-    if entry == 0:
+    moves = settled(refs.reflog.read(ref), current) if refs.reflog is not None else []
+    if isinstance(entry, str):
+        if clock is None:
+            raise _unreadable(text)
+        found = _at_moment(text, short_name(ref), parse_moment(entry, clock), moves, current)
+    elif entry == 0:
         found = current
     else:
-        entries = settled(refs.reflog.read(ref), current) if refs.reflog is not None else []
-        if entry > len(entries):
+        if entry > len(moves):
             raise RevisionNotFound(
-                f"{text!r}: the reflog of {short_name(ref)} has {len(entries)} moves",
+                f"{text!r}: the reflog of {short_name(ref)} has {len(moves)} moves",
                 f"`mp reflog {short_name(ref)}` lists them",
             )
-        found = entries[entry - 1].old
+        found = moves[entry - 1].old
     if found is None:
         raise RevisionNotFound(f"{text!r}: {short_name(ref)} pointed at no commit then")
     return found
+
+
+def _at_moment(
+    text: str, name: str, moment: int, moves: Sequence[ReflogEntry], current: ObjectId | None
+) -> ObjectId | None:
+    """Where a ref was at a moment: where the last move before it went."""
+    if not moves:
+        return current
+    for move in moves:  # newest first
+        if move.who.time <= moment:
+            return move.new
+    raise RevisionNotFound(
+        f"{text!r}: the reflog of {name} begins later", f"`mp reflog {name}` lists its moves"
+    )
 
 
 def _step(text: str, start: ObjectId, step: Step, objects: History) -> ObjectId:
@@ -227,7 +256,8 @@ def _step(text: str, start: ObjectId, step: Step, objects: History) -> ObjectId:
 
 def _unreadable(text: str) -> RevisionNotFound:
     return RevisionNotFound(
-        f"not a revision: {text!r}", "write a branch, tag, HEAD, main~2, v1^2, main@{1} or an id"
+        f"not a revision: {text!r}",
+        "write a branch, tag, HEAD, main~2, v1^2, main@{1}, main@{yesterday} or an id",
     )
 
 

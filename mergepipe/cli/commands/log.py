@@ -58,13 +58,48 @@ def log(
     graph: Annotated[
         bool, typer.Option("--graph", help="Draw how they descend.", show_default=False)
     ] = False,
+    first_parent: Annotated[
+        bool,
+        typer.Option(
+            "--first-parent",
+            help="The branch's own line, without what merges took.",
+            show_default=False,
+        ),
+    ] = False,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", metavar="WHEN", help='As yesterday, "2 weeks ago", 2026-11-22.'),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="WHEN", help="Not later than this.")
+    ] = None,
+    author: Annotated[
+        str | None, typer.Option("--author", metavar="TEXT", help="By whoever has this in a name.")
+    ] = None,
+    contains: Annotated[
+        str | None,
+        typer.Option("--contains", metavar="REV", help="That came from REV, and REV itself."),
+    ] = None,
 ) -> None:
     """List commits, newest first, back from a revision."""
+    from mergepipe.repository.dates import parse_moment
+    from mergepipe.repository.log_filter import LogFilter
+
+    if everything and first_parent:
+        raise UsageError("--first-parent follows one branch, --all lists every one")
     if everything and revision != "HEAD":
         raise UsageError(f"--all lists every branch, and {revision} too: give one of both")
     start = None if everything else revision
     with session.repository() as repository:
-        commits = itertools.islice(repository.log(start, topological=graph), number)
+        commits = repository.log(start, topological=graph, first_parent=first_parent)
+        clock = repository.clock()
+        chosen = LogFilter(
+            None if since is None else parse_moment(since, clock),
+            None if until is None else parse_moment(until, clock),
+            author,
+            None if contains is None else repository.containing(contains),
+        )
+        commits = itertools.islice(chosen.select(commits), number)
         if session.as_json:
             session.emit([log_entry(*each) for each in commits], "")
             return

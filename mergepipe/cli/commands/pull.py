@@ -15,12 +15,18 @@ from mergepipe.names import escape_for_terminal
 
 
 class PullDocument(msgspec.Struct, frozen=True):
-    """`mp pull --json`. `old` is null for a first commit; `files`: the worktree followed."""
+    """`mp pull --json`. `old` is null for a first commit; `files`: the worktree followed.
+
+    `behind`: the remote's branch where it is at an earlier commit than this one; `went_back`: it
+    was moved there since the last fetch.
+    """
 
     branch: str
     old: str | None
     new: str
     files: bool
+    behind: str | None
+    went_back: bool
     fetch: FetchDocument
 
 
@@ -70,10 +76,19 @@ def pull(
         old=hex_id(pulled.old),
         new=pulled.new.hex(),
         files=pulled.files,
+        behind=pulled.behind,
+        went_back=pulled.went_back,
         fetch=fetch_document(pulled.fetch, seconds),
     )
     name = session.paint("green", escape_for_terminal(pulled.branch))
-    if pulled.old == pulled.new:
+    if pulled.behind is not None:
+        there = escape_for_terminal(pulled.behind)
+        what = "went back to an earlier commit" if pulled.went_back else "is at an earlier commit"
+        told = (
+            f"{there} {what}; {name} stays at {short(pulled.new)}\n"
+            f"mp reset --hard {there} follows it; mp push gives it what is here"
+        )
+    elif pulled.old == pulled.new:
         told = f"{name} has it all already, at {short(pulled.new)}"
     elif pulled.old is None:
         told = f"{name} begins at {short(pulled.new)}"

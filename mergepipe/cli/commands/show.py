@@ -1,5 +1,6 @@
 """`mp show`: one commit, its files and its tensors."""
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -71,8 +72,9 @@ def show(
     ] = False,
 ) -> None:
     """Show a commit, its files and its tensors; of REV:PATH the bytes of one file."""
-    if ":" in revision:
-        _print_file(session, *revision.split(":", 1))
+    # The colons of a moment, as in `main@{18:00}`, are the revision's own.
+    if parts := re.fullmatch(r"((?:[^:{}]|\{[^{}]*\})*):(.*)", revision, re.S):
+        _print_file(session, *parts.groups())
         return
     with session.repository() as repository:
         identity, commit = repository.commit_of(revision)
