@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mergepipe.dtypes import dtype_of
 from mergepipe.ids import ID_BYTES, ObjectId
 from mergepipe.objects.merging import LinePlan, Plan, PlanInput
-from mergepipe.objects.records import Safetensors, Snapshot, Tensor
+from mergepipe.objects.records import Snapshot, Tensor
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.storage import Storage
@@ -79,7 +79,9 @@ class Finiteness:
 
         reader = BlockReader(self._storage)
         content = self._objects.snapshot(snapshot)
-        tensors = {entry: self._objects.tensor(entry) for _, _, entry in _named(content)}
+        tensors = {
+            entry.tensor: self._objects.tensor(entry.tensor) for _, entry in content.named_tensors()
+        }
         blocks = sum(len(tensor.block_ids()) for tensor in tensors.values())
         progress.start("check", blocks)
         counts: dict[ObjectId, int] = {}
@@ -142,16 +144,10 @@ def nonfinite_tensors(
     snapshot: Snapshot, counts: Mapping[ObjectId, int], objects: ObjectStore
 ) -> Iterator[NonFinite]:
     """Counts by tensor with the names that a snapshot has for them, in its order."""
-    for file, name, identity in _named(snapshot):
-        if count := counts.get(identity):
-            yield NonFinite(file, name, count, _elements(objects.tensor(identity)))
-
-
-def _named(snapshot: Snapshot) -> Iterator[tuple[str, str, ObjectId]]:
-    for file in snapshot.files:
-        if isinstance(file.content, Safetensors):
-            for entry in file.content.tensors:
-                yield file.path, entry.name, entry.tensor
+    for file, entry in snapshot.named_tensors():
+        if count := counts.get(entry.tensor):
+            elements = _elements(objects.tensor(entry.tensor))
+            yield NonFinite(file.path, entry.name, count, elements)
 
 
 def _elements(tensor: Tensor) -> int:

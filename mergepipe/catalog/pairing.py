@@ -3,7 +3,7 @@
 from mergepipe.catalog.pairs import Pair
 from mergepipe.dtypes import byte_length, dtype_of
 from mergepipe.ids import ObjectId
-from mergepipe.objects.records import Safetensors, Snapshot, Tensor
+from mergepipe.objects.records import Snapshot, Tensor
 from mergepipe.objects.store import ObjectStore
 
 
@@ -62,9 +62,4 @@ def pair_snapshots(
 
 
 def _named(snapshot: Snapshot) -> list[tuple[str, str, ObjectId]]:
-    return [
-        (file.path, entry.name, entry.tensor)
-        for file in snapshot.files
-        if isinstance(file.content, Safetensors)
-        for entry in file.content.tensors
-    ]
+    return [(file.path, entry.name, entry.tensor) for file, entry in snapshot.named_tensors()]

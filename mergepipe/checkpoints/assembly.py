@@ -3,15 +3,14 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mergepipe.dtypes import byte_length, dtype_of
+from mergepipe.dtypes import dtype_of
 from mergepipe.errors import Corruption, MergepipeError
 from mergepipe.formats.safetensors import build_header
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.names import quoted
-from mergepipe.objects.grid import spans
-from mergepipe.objects.records import FileEntry, Safetensors, Snapshot, Tensor
+from mergepipe.objects.grid import spans, tensor_bytes
+from mergepipe.objects.records import FileEntry, Snapshot, Tensor
 from mergepipe.objects.store import ObjectStore
-from mergepipe.repository.history import file_tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ def plan_file(entry: FileEntry, objects: ObjectStore) -> FilePlan:
     """The parts of a file of a snapshot. Raises Corruption if they do not add up to its size."""
     parts: list[Part] = []
     end = 0
-    for identity in file_tensors(entry):
+    for identity in entry.tensor_ids():
         tensor = objects.tensor(identity)
         placed = list(_place(tensor, end, identity))
         parts += placed
@@ -57,7 +56,7 @@ def plan_selection(
 
     Raises MergepipeError naming the first tensor that is not there.
     """
-    found = dict(named_tensors(snapshot))
+    found = {entry.name: entry.tensor for _, entry in snapshot.named_tensors()}
     chosen: list[tuple[str, Tensor, ObjectId]] = []
     for name in dict.fromkeys(names):
         if name not in found:
@@ -72,19 +71,6 @@ def plan_selection(
         parts += _place(tensor, end, identity)
         end += tensor_bytes(tensor)
     return FilePlan(path, False, end, head, tuple(parts))
-
-
-def named_tensors(snapshot: Snapshot) -> Iterator[tuple[str, ObjectId]]:
-    """Names and tensor ids of all tensor files of a snapshot."""
-    for file in snapshot.files:
-        if isinstance(file.content, Safetensors):
-            for entry in file.content.tensors:
-                yield entry.name, entry.tensor
-
-
-def tensor_bytes(tensor: Tensor) -> int:
-    """Raw size of a tensor."""
-    return byte_length(dtype_of(tensor.dtype), tensor.shape)
 
 
 def _place(tensor: Tensor, offset: int, identity: ObjectId) -> Iterator[Part]:

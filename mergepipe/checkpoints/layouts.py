@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mergepipe.codecs.registry import codec_named
-from mergepipe.dtypes import U8, byte_length, dtype_of
+from mergepipe.dtypes import U8, dtype_of
 from mergepipe.errors import MergeInputError
 from mergepipe.formats.huggingface import INDEX_SUFFIX
 from mergepipe.formats.safetensors import build_header
@@ -18,7 +18,7 @@ from mergepipe.formats.shards import SHARD_BYTES, STEM, cut_into_shards, shard_i
 from mergepipe.ids import BlockId, ObjectId, block_id
 from mergepipe.names import quoted
 from mergepipe.objects.encoding import encode
-from mergepipe.objects.grid import spans
+from mergepipe.objects.grid import spans, tensor_bytes
 from mergepipe.objects.paths import check_paths
 from mergepipe.objects.records import Blob, FileEntry, Safetensors, Snapshot, Tensor, TensorEntry
 from mergepipe.packs.encoded_blocks import EncodedBlock, encode_block
@@ -42,7 +42,7 @@ class LaidTensor:
     @property
     def size_bytes(self) -> int:
         """Raw size of the stored one."""
-        return byte_length(dtype_of(self.stored.dtype), self.stored.shape)
+        return tensor_bytes(self.stored)
 
 
 class LayoutSink(Protocol):

@@ -10,7 +10,6 @@ from mergepipe.errors import MergeInputError
 from mergepipe.ids import ObjectId
 from mergepipe.names import quoted
 from mergepipe.objects.merging import Plan, PlanInput
-from mergepipe.objects.records import Safetensors
 from mergepipe.objects.store import ObjectStore
 
 _TOLD = 5  # tensors that an error names
@@ -113,9 +112,7 @@ def listed_values(texts: Sequence[str]) -> str:
 
 def _place(plan: Plan, one: PlanInput, objects: ObjectStore) -> tuple[str, str]:
     """The file and name that an input's model has for its tensor."""
-    for file in objects.snapshot(plan.models[one.model]).files:
-        if isinstance(file.content, Safetensors):
-            for entry in file.content.tensors:
-                if entry.tensor == one.stored:
-                    return file.path, entry.name
+    for file, entry in objects.snapshot(plan.models[one.model]).named_tensors():
+        if entry.tensor == one.stored:
+            return file.path, entry.name
     return "", ""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from mergepipe.dtypes import byte_length, dtype_of
 from mergepipe.ids import ObjectId, object_id
 from mergepipe.objects.encoding import encode
+from mergepipe.objects.grid import tensor_bytes
 from mergepipe.objects.merging import Depth, InputUse, LinePlan, Manifest, Plan, TensorManifest
 from mergepipe.objects.store import ObjectStore
 from mergepipe.planner.trees import Tree
@@ -67,5 +68,5 @@ def _use(line: LinePlan, place: int, objects: ObjectStore) -> InputUse:
     if one.factors is not None:
         for factor in (one.factors.up, one.factors.down):
             tensor = objects.tensor(factor)
-            used += byte_length(dtype_of(tensor.dtype), tensor.shape)
+            used += tensor_bytes(tensor)
     return InputUse(one.model, exact, coarse, omitted, equal, used)

@@ -10,14 +10,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mergepipe.dtypes import U8, byte_length, dtype_of
+from mergepipe.dtypes import U8, dtype_of
 from mergepipe.engine.encoding import OutputEncoder
 from mergepipe.engine.streaming import BlockSink
 from mergepipe.formats.config_json import TORCH_NAMES
 from mergepipe.formats.safetensors import build_header, parse_header
 from mergepipe.ids import BlockId, ObjectId, block_id
 from mergepipe.objects.encoding import decode, encode
-from mergepipe.objects.grid import spans
+from mergepipe.objects.grid import spans, tensor_bytes
 from mergepipe.objects.records import Blob, FileEntry, Safetensors, Snapshot, Tensor, TensorEntry
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
@@ -47,10 +47,7 @@ class OutputFiles:
         dtype = self._new_dtype(changes)
         if dtype is not None:
             total = sum(
-                self._tensor_bytes(entry.tensor)
-                for file in files
-                if isinstance(file.content, Safetensors)
-                for entry in file.content.tensors
+                self._tensor_bytes(entry.tensor) for _, entry in Snapshot(files).named_tensors()
             )
             files = tuple(self._in_line(file, dtype, total) for file in files)
         return Snapshot(files)
@@ -125,8 +122,7 @@ class OutputFiles:
         return self.objects.tensor(identity)
 
     def _tensor_bytes(self, identity: ObjectId) -> int:
-        tensor = self._tensor(identity)
-        return byte_length(dtype_of(tensor.dtype), tensor.shape)
+        return tensor_bytes(self._tensor(identity))
 
     def _read(self, identity: ObjectId) -> bytes:
         return b"".join(self.reader.read(self._tensor(identity).block_ids()))

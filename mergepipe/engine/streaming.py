@@ -24,7 +24,7 @@ from mergepipe.ids import BlockId, ObjectId
 from mergepipe.names import quoted
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.merging import Plan
-from mergepipe.objects.records import Safetensors, Snapshot, Tensor
+from mergepipe.objects.records import Snapshot, Tensor
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.encoded_blocks import EncodedBlock
 from mergepipe.progress import Progress
@@ -224,12 +224,7 @@ class Streaming:
 def check_layout(plan: Plan, objects: ObjectStore) -> None:
     """Raise MergeInputError unless the plan makes every tensor of its layout, in their order."""
     snapshot = objects.load(plan.layout, Snapshot)
-    entries = [
-        (file.path, entry.name)
-        for file in snapshot.files
-        if isinstance(file.content, Safetensors)
-        for entry in file.content.tensors
-    ]
+    entries = [(file.path, entry.name) for file, entry in snapshot.named_tensors()]
     if entries != [(one.file, one.name) for one in plan.made]:
         planned = {(one.file, one.name) for one in plan.made}
         missing = [name for path, name in entries if (path, name) not in planned]

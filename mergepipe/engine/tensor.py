@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from mergepipe.checkpoints.assembly import named_tensors, tensor_bytes
 from mergepipe.errors import MergepipeError
 from mergepipe.ids import ObjectId
 from mergepipe.names import quoted
+from mergepipe.objects.grid import tensor_bytes
 from mergepipe.objects.records import Tensor
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
@@ -31,7 +31,7 @@ def read_tensor(
     F4 comes as torch has it: two to an element of the last dimension. Raises MergepipeError if the
     snapshot has no such tensor or torch no such dtype; MissingObject, Corruption.
     """
-    found = dict(named_tensors(objects.snapshot(snapshot)))
+    found = {entry.name: entry.tensor for _, entry in objects.snapshot(snapshot).named_tensors()}
     if name not in found:
         raise MergepipeError(
             f"no tensor is called {quoted(name)}", "mp show REV --tensors lists them"

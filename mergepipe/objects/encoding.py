@@ -52,7 +52,7 @@ def decode(canonical: bytes, kind: type[Kind], what: str) -> Kind:
         decoder = _DECODERS[version] = msgspec.msgpack.Decoder(version)
     try:
         record = decoder.decode(body).as_read()
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise Corruption(f"{what} does not decode: {error}") from error
     if unchecked(record) != canonical:
         raise Corruption(f"{what} is not canonical")

@@ -4,13 +4,15 @@ A path is relative, with forward slashes, UTF-8. Checked when files are committe
 they are written out, because a snapshot may come from somebody else.
 """
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterable
 from typing import NoReturn
 
-from mergepipe.errors import UnsafePath
+from mergepipe.errors import Corruption, UnsafePath
 from mergepipe.names import quoted
+from mergepipe.objects.records import Snapshot
 
 MAX_PATH_BYTES = 4095  # PATH_MAX of Linux, less its NUL
 MAX_COMPONENT_BYTES = 255  # NAME_MAX of every common file system
@@ -100,6 +102,17 @@ def _is_reserved(component: str) -> bool:
     visible = "".join(char for char in folded if unicodedata.category(char) != "Cf")
     plain = visible.partition(":")[0].rstrip(" .")
     return plain in _RESERVED or _SHORT_NAME.fullmatch(plain) is not None
+
+
+def check_files(snapshot: Snapshot, what: str) -> None:
+    """Raise Corruption for a snapshot whose files are not sorted, or not where files may be."""
+    paths = [file.path.encode(errors="surrogatepass") for file in snapshot.files]
+    if any(earlier >= later for earlier, later in itertools.pairwise(paths)):
+        raise Corruption(f"{what}: a snapshot's files are not sorted, or one is there twice")
+    try:
+        check_paths(file.path for file in snapshot.files)
+    except UnsafePath as error:
+        raise Corruption(f"{what}: {error.message}", error.hint) from error
 
 
 def _refuse(path: str, problem: str, hint: str = "") -> NoReturn:

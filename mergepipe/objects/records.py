@@ -3,11 +3,11 @@
 Fields are encoded by position: never reorder or remove one, add only with a new version.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, ClassVar, TypeAlias
 
 import msgspec
 
-from mergepipe.errors import Corruption
 from mergepipe.ids import ID_BYTES, BlockId, ObjectId
 from mergepipe.objects import limits
 
@@ -32,7 +32,10 @@ class Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
         return self
 
     def as_read(self) -> "Record":
-        """The same value in the version that the rest of the code knows."""
+        """The same value in the version that the rest of the code knows.
+
+        Raises ValueError for what no type can refuse.
+        """
         return self
 
     def check_limits(self) -> None:
@@ -55,10 +58,14 @@ class Tensor(Record, frozen=True, array_like=True, forbid_unknown_fields=True):
         limits.check_count("dimensions of a tensor", len(self.shape), limits.MAX_DIMENSIONS)
         limits.check_count("blocks of a tensor", len(self.blocks) // ID_BYTES, limits.MAX_BLOCKS)
 
-    def block_ids(self) -> list[BlockId]:
-        """The ids of its blocks, in order. Raises Corruption if they are cut short."""
+    def as_read(self) -> "Tensor":
+        """The tensor. Raises ValueError if the ids of its blocks are cut short."""
         if len(self.blocks) % ID_BYTES:
-            raise Corruption(f"a tensor's list of blocks has {len(self.blocks)} bytes")
+            raise ValueError(f"a tensor's list of blocks has {len(self.blocks)} bytes")
+        return self
+
+    def block_ids(self) -> list[BlockId]:
+        """The ids of its blocks, in order."""
         return [
             BlockId(self.blocks[at : at + ID_BYTES]) for at in range(0, len(self.blocks), ID_BYTES)
         ]
@@ -97,6 +104,15 @@ class FileEntry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     size: Size
     content: Content
 
+    def tensor_ids(self) -> Iterator[ObjectId]:
+        """The tensors whose bytes, one after the other, are the file's: headers included."""
+        if isinstance(self.content, Blob):
+            yield self.content.data
+        else:
+            yield self.content.header
+            for entry in self.content.tensors:
+                yield entry.tensor
+
 
 class Snapshot(Record, frozen=True, array_like=True, forbid_unknown_fields=True):
     """All files of a model, sorted by the UTF-8 bytes of their paths."""
@@ -105,6 +121,18 @@ class Snapshot(Record, frozen=True, array_like=True, forbid_unknown_fields=True)
     VERSION: ClassVar[int] = 1
 
     files: Annotated[tuple[FileEntry, ...], msgspec.Meta(max_length=limits.MAX_FILES)]
+
+    def tensor_ids(self) -> Iterator[ObjectId]:
+        """The tensors of all files, headers and opaque files included, in order."""
+        for file in self.files:
+            yield from file.tensor_ids()
+
+    def named_tensors(self) -> "Iterator[tuple[FileEntry, TensorEntry]]":
+        """Every tensor that has a name, and the file that it is in, in order."""
+        for file in self.files:
+            if isinstance(file.content, Safetensors):
+                for entry in file.content.tensors:
+                    yield file, entry
 
     def check_limits(self) -> None:
         """Raise UsageError for too many files."""

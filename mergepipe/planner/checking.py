@@ -12,7 +12,7 @@ from mergepipe.errors import MergeInputError
 from mergepipe.methods.protocol import ARITHMETIC
 from mergepipe.names import quoted
 from mergepipe.objects.merging import LowRank, TermKind
-from mergepipe.objects.records import Safetensors, Tensor
+from mergepipe.objects.records import Tensor
 from mergepipe.planner.inputs import ObjectSource, Tensors
 from mergepipe.planner.lines import Line, LineInput, Made, Merge
 
@@ -21,10 +21,7 @@ def check_merge(merge: Merge, tensors: Tensors, objects: ObjectSource) -> None:
     """Raise MergeInputError naming line and model for the first thing that does not fit."""
     held = [(line.file, line.name) for line in merge.lines if line.file is not None]
     named = [
-        (file.path, entry.name)
-        for file in objects.snapshot(merge.layout).files
-        if isinstance(file.content, Safetensors)
-        for entry in file.content.tensors
+        (file.path, entry.name) for file, entry in objects.snapshot(merge.layout).named_tensors()
     ]
     if held != named:
         missing = [name for path, name in named if (path, name) not in set(held)]

@@ -8,12 +8,13 @@ import numpy.typing as npt
 from msgspec import structs
 
 from mergepipe.catalog.view import TensorView
-from mergepipe.dtypes import byte_length, dtype_of
+from mergepipe.dtypes import dtype_of
 from mergepipe.methods import statistics
 from mergepipe.methods.parameters import Settings
 from mergepipe.methods.protocol import Method, Need, Scope
 from mergepipe.methods.statistics import COUNTED
 from mergepipe.methods.terms import Scalars
+from mergepipe.objects.grid import tensor_bytes
 from mergepipe.objects.merging import Depth, LinePlan, PlanInput
 from mergepipe.planner.costs import Depths
 from mergepipe.planner.equality import equal_blocks
@@ -164,4 +165,4 @@ def raw_bytes(one: PlanInput, tensors: Tensors) -> int:
     found = [] if one.stored is None else [one.stored]
     if one.factors is not None:
         found += [one.factors.up, one.factors.down]
-    return sum(byte_length(dtype_of(tensors[own].dtype), tensors[own].shape) for own in found)
+    return sum(tensor_bytes(tensors[identity]) for identity in found)

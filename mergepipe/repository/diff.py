@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mergepipe.ids import ObjectId
+from mergepipe.objects.grid import tensor_bytes
 from mergepipe.objects.records import Blob, FileEntry, Safetensors, Snapshot, Tensor
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
@@ -18,7 +19,6 @@ from mergepipe.repository.differences import (
     compare_part,
     count_blocks_changed,
     parts,
-    raw_bytes,
 )
 
 
@@ -134,7 +134,7 @@ def diff_snapshots(
             continue
         if one.tensor != other.tensor and comparable(left, right):
             differing.append((number, left, right))
-    progress.start("diff", sum(raw_bytes(left) for _, left, _ in differing))
+    progress.start("diff", sum(tensor_bytes(left) for _, left, _ in differing))
     found = _measure(differing, reader, threads, progress)
     tensors = [
         _tensor_diff(one, other, left, right, found.get(number))
@@ -144,10 +144,8 @@ def diff_snapshots(
 
 
 def _tensors(snapshot: Snapshot) -> Iterator[_Named]:
-    for file in snapshot.files:
-        if isinstance(file.content, Safetensors):
-            for entry in file.content.tensors:
-                yield _Named(file.path, entry.name, entry.tensor)
+    for file, entry in snapshot.named_tensors():
+        yield _Named(file.path, entry.name, entry.tensor)
 
 
 def _match(
@@ -289,8 +287,8 @@ def _same_content(
         return True
     if one.size != other.size:
         return False
-    pairs = list(zip(_parts_of(one), _parts_of(other), strict=False))
-    if len(_parts_of(one)) != len(_parts_of(other)):
+    pairs = list(zip(one.tensor_ids(), other.tensor_ids(), strict=False))
+    if len(list(one.tensor_ids())) != len(list(other.tensor_ids())):
         return False
     for left_id, right_id in pairs:
         if left_id == right_id:
@@ -303,10 +301,3 @@ def _same_content(
         if any(compare_part(part, reader).bytes_differ for part in parts(left, right)):
             return False
     return True
-
-
-def _parts_of(file: FileEntry) -> list[ObjectId]:
-    content = file.content
-    if isinstance(content, Blob):
-        return [content.data]
-    return [content.header, *(entry.tensor for entry in content.tensors)]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mergepipe.dtypes import DType, Kind, byte_length, dtype_of
+from mergepipe.dtypes import DType, Kind, dtype_of
 from mergepipe.errors import Corruption
 from mergepipe.ids import BlockId
 from mergepipe.objects.records import Tensor
@@ -107,11 +107,6 @@ class Part:
 def comparable(a: Tensor, b: Tensor) -> bool:
     """Whether elements pair up."""
     return a.shape == b.shape
-
-
-def raw_bytes(tensor: Tensor) -> int:
-    """Raw size of a tensor in bytes."""
-    return byte_length(dtype_of(tensor.dtype), tensor.shape)
 
 
 def parts(a: Tensor, b: Tensor) -> Iterator[Part]:

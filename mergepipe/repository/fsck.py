@@ -88,7 +88,7 @@ class _Check:
         problems += check_index(self._storage, packs)
         reached = Reached()
         tips = check_refs(self._refs, self._objects, reached)
-        check_history(tips, self._objects, self._storage, reached)
+        check_history(tips, self._objects, reached)
         store = self._storage.store
         lazy = store if isinstance(store, LazyByteStore) else None
         is_here = lazy.has_record if lazy is not None and self._read_data else None

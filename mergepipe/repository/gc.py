@@ -12,6 +12,8 @@ from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.bytestore.protocol import ByteWriter
 from mergepipe.errors import Corruption, NoSpace
 from mergepipe.ids import ObjectId, PackId
+from mergepipe.objects.records import Tensor
+from mergepipe.objects.references import Reference
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.format import RECORD_HEADER_BYTES, Content, RecordHeader
 from mergepipe.packs.index import PackEntry
@@ -21,10 +23,12 @@ from mergepipe.packs.transaction import PACK_BYTES, Lane
 from mergepipe.packs.writer import PackWriter
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository import locks
+from mergepipe.repository.closure import Complaint, Use, closure
 from mergepipe.repository.incoming import incoming_key, stale_packs
-from mergepipe.repository.references import Alive, follow, roots
 from mergepipe.repository.refs import RefStore
+from mergepipe.repository.roots import roots
 from mergepipe.repository.survey import (
+    Alive,
     PackState,
     check_record,
     needed_blocks,
@@ -137,11 +141,11 @@ class _Collection:
     def plan(self) -> None:
         """Find out what is alive, and sort the packs."""
         found = roots(self._refs, self._storage.store, reflog=self._reflog, extra=self._extra)
-        follow(found.required, self._objects, self._storage, self._alive)
+        self._follow(found.required, self._alive)
         # What only a log or a note names may be gone, in part or whole: an earlier gc was told not
         # to keep it, or a crash came between the log's line and the objects.
         partly = Alive(dict(self._alive.objects), {})
-        follow(found.optional, self._objects, self._storage, partly, _tolerate)
+        self._follow(found.optional, partly, _tolerate)
         self._alive.objects = partly.objects
         blocks = needed_blocks(self._alive.blocks, self._storage)
         blocks |= readable_blocks(partly.blocks.keys() - blocks, self._storage)
@@ -160,6 +164,16 @@ class _Collection:
         if len(small) >= MANY_SMALL_PACKS:
             chosen = _ids(self._sparse)
             self._sparse += [pack for pack in small if pack.id not in chosen]
+
+    def _follow(
+        self, roots: Iterable[ObjectId], alive: Alive, complain: Complaint | None = None
+    ) -> None:
+        """Add to `alive` all that `roots` reach. Raises MissingObject, Corruption."""
+        references = (Reference(root, None, "root") for root in roots)
+        for needed in closure(references, self._objects, known=alive.objects, complain=complain):
+            alive.objects[needed.id] = needed.kind
+            if isinstance(needed.record, Tensor):
+                alive.blocks.update(dict.fromkeys(needed.record.block_ids()))
 
     def foretell(self) -> None:
         """Count what `run` would do."""
@@ -282,5 +296,5 @@ def _lane(content: Content, header: RecordHeader) -> Lane:
     return Lane.COARSE if header.layer + 1 < header.layers else Lane.WHOLE
 
 
-def _tolerate(identity: ObjectId, parent: ObjectId | None, error: Corruption) -> None:
+def _tolerate(use: Use, error: Corruption) -> None:
     """What a log or note names and is not there any more is no reason to stop."""

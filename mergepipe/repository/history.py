@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from mergepipe.ids import ObjectId
-from mergepipe.objects.records import Blob, Commit, FileEntry, Snapshot
+from mergepipe.objects.records import Commit
 
 # How far a walk looks beyond the next commit for a child with a wrong clock (git's SLOP is 5).
 _LOOK_AHEAD = 32
@@ -20,14 +20,6 @@ class Commits(Protocol):
 
     def commit(self, commit_id: ObjectId, /) -> Commit:
         """The commit with this id. Raises MissingObject."""
-        ...
-
-
-class Objects(Commits, Protocol):
-    """What a closure needs of the object store."""
-
-    def snapshot(self, commit_id: ObjectId, /) -> Snapshot:
-        """The snapshot with this id. Raises MissingObject."""
         ...
 
 
@@ -290,44 +282,3 @@ def reachable_commits(
             if other not in seen:
                 seen.add(other)
                 stack.append(other)
-
-
-def reachable(
-    objects: Objects, tips: Iterable[ObjectId], *, excluded: Iterable[ObjectId] = ()
-) -> Iterator[tuple[str, ObjectId]]:
-    """Every object that the commits `tips` need, as (kind, id), each once, commits first.
-
-    Kinds: commit, snapshot, tensor, profile, manifest. What profiles and manifests refer to is for
-    those who know their format. Raises MissingObject.
-    """
-    seen: set[ObjectId] = set()
-    snapshots: dict[ObjectId, None] = {}
-    for commit_id, commit in reachable_commits(objects, tips, excluded=excluded):
-        yield "commit", commit_id
-        snapshots[commit.snapshot] = None
-        for kind, other in (("profile", commit.profile), ("manifest", commit.manifest)):
-            if other is not None and other not in seen:
-                seen.add(other)
-                yield kind, other
-    for snapshot in snapshots:
-        yield "snapshot", snapshot
-        for tensor in snapshot_tensors(objects.snapshot(snapshot)):
-            if tensor not in seen:
-                seen.add(tensor)
-                yield "tensor", tensor
-
-
-def snapshot_tensors(snapshot: Snapshot) -> Iterator[ObjectId]:
-    """The tensor objects of a snapshot's files, headers and opaque files included, in order."""
-    for file in snapshot.files:
-        yield from file_tensors(file)
-
-
-def file_tensors(file: FileEntry) -> Iterator[ObjectId]:
-    """The tensor objects whose bytes, one after the other, are a file's."""
-    if isinstance(file.content, Blob):
-        yield file.content.data
-    else:
-        yield file.content.header
-        for entry in file.content.tensors:
-            yield entry.tensor

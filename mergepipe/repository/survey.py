@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from mergepipe.errors import Corruption
-from mergepipe.ids import NO_ID, BlockId, PackId, digest
+from mergepipe.ids import NO_ID, BlockId, ObjectId, PackId, digest
 from mergepipe.packs.choice import choose
 from mergepipe.packs.format import (
     RECORD_HEADER_BYTES,
@@ -19,9 +19,16 @@ from mergepipe.packs.lazy import LazyByteStore
 from mergepipe.packs.reader import pack_ids, pack_key, read_exactly, read_footer
 from mergepipe.packs.records import complete_encodings
 from mergepipe.packs.storage import Storage
-from mergepipe.repository.references import Alive
 
 _BATCH = 4096
+
+
+@dataclass(slots=True)
+class Alive:
+    """What roots reach: objects with their kinds, and the blocks of the tensors among them."""
+
+    objects: dict[ObjectId, str] = field(default_factory=dict)
+    blocks: dict[BlockId, None] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

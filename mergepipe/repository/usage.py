@@ -9,7 +9,6 @@ from mergepipe.packs.choice import choose
 from mergepipe.packs.lazy import LazyByteStore
 from mergepipe.packs.records import Encoding, Place
 from mergepipe.packs.storage import Storage
-from mergepipe.repository.history import snapshot_tensors
 from mergepipe.repository.refnames import HEADS, IMPORTS, TAGS, short_name
 from mergepipe.repository.refs import RefStore
 
@@ -149,7 +148,7 @@ def measure(
 def _needs(commit: ObjectId, objects: ObjectStore, storage: Storage) -> _Needs:
     snapshot = objects.snapshot(objects.commit(commit).snapshot)
     blocks: dict[BlockId, None] = {}
-    for tensor in dict.fromkeys(snapshot_tensors(snapshot)):
+    for tensor in dict.fromkeys(snapshot.tensor_ids()):
         blocks.update(dict.fromkeys(objects.tensor(tensor).block_ids()))
     chosen = choose(storage, blocks)
     own = _places(chosen[block] for block in blocks)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from mergepipe.bytestore.protocol import ByteWriter
 from mergepipe.errors import Corruption, MissingObject
 from mergepipe.ids import BlockId, ObjectId, PackId
+from mergepipe.objects.grid import blocks_of
 from mergepipe.objects.records import Tensor
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
@@ -23,15 +24,14 @@ from mergepipe.packs.storage import Storage
 from mergepipe.packs.transaction import PACK_BYTES
 from mergepipe.packs.writer import PackWriter
 from mergepipe.progress import SILENT, Progress
-from mergepipe.transfer.closure import (
+from mergepipe.transfer.inspection import Inspected
+from mergepipe.transfer.layered import LayeredStorage
+from mergepipe.transfer.new_commits import (
     NewCommits,
-    blocks_of,
     commits_between,
     known_objects,
     objects_of,
 )
-from mergepipe.transfer.inspection import Inspected
-from mergepipe.transfer.layered import LayeredStorage
 from mergepipe.transfer.quarantine import Quarantine
 from mergepipe.transfer.verification import BadBlock, plant, verify
 
@@ -159,9 +159,9 @@ class Admission:
         expected: dict[BlockId, int] = {}
         known = known_objects(objects, new.boundary)
         for needed in objects_of(objects, new.commits, known):
-            if needed.kind != Tensor.KIND:
+            if not isinstance(needed.record, Tensor):
                 continue
-            for use in blocks_of(needed):
+            for use in blocks_of(needed.record, f"tensor {needed.id.hex()}"):
                 length = expected.setdefault(use.id, use.length)
                 if length != use.length:
                     raise Corruption(

@@ -14,6 +14,7 @@ from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import Corruption, RevisionNotFound
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.names import quoted
+from mergepipe.objects.grid import blocks_of
 from mergepipe.objects.records import Tensor
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.format import Content
@@ -26,7 +27,6 @@ from mergepipe.repository.history import reachable_commits
 from mergepipe.repository.refnames import HEADS, REMOTES, short_name
 from mergepipe.repository.refs import ANY
 from mergepipe.transfer.admission import Admission
-from mergepipe.transfer.closure import blocks_of, commits_between, known_objects, objects_of
 from mergepipe.transfer.downloading import (
     FETCH_PACK_BYTES,
     BlockDownload,
@@ -36,6 +36,7 @@ from mergepipe.transfer.downloading import (
 from mergepipe.transfer.home import Home
 from mergepipe.transfer.inspection import Inspected
 from mergepipe.transfer.layered import LayeredStorage
+from mergepipe.transfer.new_commits import commits_between, known_objects, objects_of
 from mergepipe.transfer.quarantine import Quarantine
 from mergepipe.transfer.remote_packs import RemoteStorage, remote_index
 from mergepipe.transfer.remote_refs import RemoteRefs, read_refs, tracking_ref
@@ -222,8 +223,8 @@ class _Fetch:
         for needed in objects_of(objects, new.commits, known_objects(objects, new.boundary)):
             if here.ask(functools.partial(_lacks, identity=needed.id)):
                 downloads.add_object(needed.canonical)
-            if needed.kind == Tensor.KIND:
-                for use in blocks_of(needed):
+            if isinstance(needed.record, Tensor):
+                for use in blocks_of(needed.record, f"tensor {needed.id.hex()}"):
                     if expected.setdefault(use.id, use.length) != use.length:
                         raise Corruption(
                             f"tensor {needed.id.hex()}: block {use.id.hex()} has another length "

@@ -11,15 +11,15 @@ from mergepipe.bytestore.protocol import ByteStore, Holding
 from mergepipe.dtypes import DType
 from mergepipe.errors import MissingObject, RefMoved
 from mergepipe.ids import BlockId, ObjectId
-from mergepipe.objects.encoding import decode
+from mergepipe.objects.grid import blocks_of
 from mergepipe.objects.records import Snapshot, Tensor
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.storage import Storage
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository.refnames import HEADS
-from mergepipe.transfer.closure import blocks_of, commits_between, known_objects, objects_of
 from mergepipe.transfer.holdings import IndexedFooters, holdings
+from mergepipe.transfer.new_commits import commits_between, known_objects, objects_of
 from mergepipe.transfer.push_refs import Decision, Move, Wanted, decide, no_such_ref, title
 from mergepipe.transfer.remote_refs import RemoteRefs, parse_ref, read_refs, ref_value
 from mergepipe.transfer.uploading import Sent, Uploader
@@ -216,14 +216,14 @@ def _send(
 
 def _needed(objects: ObjectStore, commits: Sequence[ObjectId], known: dict[ObjectId, str]) -> _Need:
     need = _Need()
-    for found in objects_of(objects, commits, known):
-        need.objects.append(found.id)
-        if found.kind == Tensor.KIND:
-            for use in blocks_of(found):
+    for needed in objects_of(objects, commits, known):
+        need.objects.append(needed.id)
+        record = needed.record
+        if isinstance(record, Tensor):
+            for use in blocks_of(record, f"tensor {needed.id.hex()}"):
                 need.blocks.setdefault(use.id, (use.length, use.dtype))
-        elif found.kind == Snapshot.KIND:
-            snapshot = decode(found.canonical, Snapshot, f"object {found.id.hex()}")
-            need.raw_bytes += sum(file.size for file in snapshot.files)
+        elif isinstance(record, Snapshot):
+            need.raw_bytes += sum(file.size for file in record.files)
     return need
 
 

@@ -8,7 +8,6 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from mergepipe import Repository
-from mergepipe.checkpoints.assembly import named_tensors
 from mergepipe.checkpoints.layouts import LaidTensor, write_layout
 from mergepipe.dtypes import dtype_of
 from mergepipe.errors import MergeInputError
@@ -42,7 +41,7 @@ def stored(tmp_path: Path) -> tuple[Repository, Snapshot]:
 
 def laid(repository: Repository, snapshot: Snapshot) -> list[LaidTensor]:
     """The layers 0, 2, 1, 2 of the model as layers 0 to 3."""
-    tensors = dict(named_tensors(snapshot))
+    tensors = {entry.name: entry.tensor for _, entry in snapshot.named_tensors()}
     found = []
     for place, layer in enumerate((0, 2, 1, 2)):
         like = tensors[f"model.layers.{layer}.w"]
@@ -82,7 +81,7 @@ def test_one_file(stored: tuple[Repository, Snapshot], tmp_path: Path) -> None:
         "model.safetensors",
         "tokenizer.json",
     ]
-    names = [name for name, _ in named_tensors(found)]
+    names = [entry.name for _, entry in found.named_tensors()]
     assert names == [f"model.layers.{place}.w" for place in range(4)]
 
 

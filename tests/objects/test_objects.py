@@ -131,8 +131,8 @@ def test_impossible_values_are_refused(record: Record) -> None:
 
 
 def test_a_list_of_blocks_cut_short_is_refused() -> None:
-    with pytest.raises(Corruption):
-        Tensor("U8", (9,), 4096, IDS[0][:31]).block_ids()
+    with pytest.raises(Corruption, match="31 bytes"):
+        decode(encode(Tensor("U8", (9,), 4096, IDS[0][:31])), Tensor, "it")
     assert Tensor("U8", (9,), 4096, b"".join(IDS)).block_ids() == IDS
 
 

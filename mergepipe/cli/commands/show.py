@@ -119,8 +119,8 @@ def _print_file(session: Session, revision: str, path: str) -> None:
 
 
 def _tensors(entries: Sequence["FileEntry"], objects: "ObjectStore") -> tuple[TensorDocument, ...]:
-    from mergepipe.checkpoints.assembly import tensor_bytes
     from mergepipe.ids import ID_BYTES
+    from mergepipe.objects.grid import tensor_bytes
     from mergepipe.objects.records import Safetensors
 
     found = []

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from mergepipe.checkpoints.tokenizers import StoredTokenizer
 from mergepipe.ids import ObjectId
-from mergepipe.objects.records import Safetensors, Snapshot, Tensor, TensorEntry
+from mergepipe.objects.records import Snapshot, Tensor, TensorEntry
 from mergepipe.planner.inputs import kept_line
 from mergepipe.planner.left_out import LeftOut
 from mergepipe.planner.lines import Line, LineInput, Made, Merge
@@ -60,10 +60,7 @@ class Expanded:
         Adapters that lie in the model's directories are taken over as they stand.
         """
         order: list[tuple[str, TensorEntry]] = [
-            (file.path, entry)
-            for file in layout.files
-            if isinstance(file.content, Safetensors)
-            for entry in file.content.tensors
+            (file.path, entry) for file, entry in layout.named_tensors()
         ]
         made = {
             (line.file, line.name): number

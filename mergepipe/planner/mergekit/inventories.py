@@ -4,7 +4,7 @@ No weight is read: shapes and dtypes are the tensors' own, and of all files only
 adapter_config.json are looked into.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from mergepipe.checkpoints.tokenizers import StoredTokenizer
@@ -14,10 +14,8 @@ from mergepipe.formats.adapter_config import ADAPTER_CONFIG
 from mergepipe.formats.adapters import read_adapter
 from mergepipe.formats.architecture import read_architecture
 from mergepipe.formats.weight_files import TOP
-from mergepipe.ids import ObjectId
 from mergepipe.names import quoted
 from mergepipe.objects.merging import LowRank
-from mergepipe.objects.records import Safetensors, Snapshot
 from mergepipe.planner.mergekit.inventory import Held, Inventory
 from mergepipe.planner.mergekit.schema import ModelName
 from mergepipe.planner.mergekit.shared_embeddings import (
@@ -126,7 +124,7 @@ class Inventories:
                 f"{quoted(label)} is no adapter: it has no {ADAPTER_CONFIG}",
                 "model+adapter names a LoRA in the layout of PEFT",
             )
-        stored = dict(_listed(snapshot))
+        stored = {entry.name: entry.tensor for _, entry in snapshot.named_tensors()}
         weights = dict(model.tensors)
         head = shared_head(model)
         if head is not None and model.tied_head is not None:
@@ -153,10 +151,3 @@ class Inventories:
         elif head is not None:
             set_apart(model, changed, head, label)
         return changed
-
-
-def _listed(snapshot: Snapshot) -> Iterator[tuple[str, ObjectId]]:
-    for file in snapshot.files:
-        if isinstance(file.content, Safetensors):
-            for entry in file.content.tensors:
-                yield entry.name, entry.tensor

@@ -12,7 +12,8 @@ from repository.checkpoints import commit, new_repository, write_model
 from mergepipe.api import Repository
 from mergepipe.errors import Corruption, MissingObject
 from mergepipe.ids import ObjectId, object_id
-from mergepipe.objects.encoding import encode, unchecked
+from mergepipe.objects.encoding import decode, encode, unchecked
+from mergepipe.objects.grid import blocks_of
 from mergepipe.objects.merging import Manifest, Profile
 from mergepipe.objects.records import (
     Blob,
@@ -24,13 +25,8 @@ from mergepipe.objects.records import (
     Tensor,
     TensorEntry,
 )
-from mergepipe.transfer.closure import (
-    Needed,
-    blocks_of,
-    commits_between,
-    known_objects,
-    objects_of,
-)
+from mergepipe.repository.closure import Needed
+from mergepipe.transfer.new_commits import commits_between, known_objects, objects_of
 
 
 class Shelf:
@@ -258,14 +254,15 @@ def test_a_file_twice_is_refused() -> None:
 def test_blocks_have_to_make_the_tensor(tensor: Tensor, message: str) -> None:
     canonical = unchecked(tensor)
     with pytest.raises(Corruption, match=message):
-        blocks_of((object_id(canonical), canonical))
+        blocks_of(decode(canonical, Tensor, "it"), "it")
 
 
 def test_blocks_of_a_tensor(tmp_path: Path) -> None:
     with new_repository(tmp_path / "repo") as repo:
         tip = commit(repo, write_model(tmp_path / "m", {"w": np.arange(3000.0)}), "main")
-        found = [each for each in _of(repo, tip) if each.kind == "tensor"]
-        lengths = [[use.length for use in blocks_of(each)] for each in found]
+        records = [each.record for each in _of(repo, tip)]
+        tensors = [record for record in records if isinstance(record, Tensor)]
+        lengths = [[use.length for use in blocks_of(tensor, "it")] for tensor in tensors]
     assert lengths[-1] == [4096] * 5 + [24000 - 5 * 4096]
 
 

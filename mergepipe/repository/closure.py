@@ -1,0 +1,181 @@
+"""The one walk over objects: everything that some of them need, each once.
+
+gc keeps what it finds, fsck checks it, push and fetch send and ask for it. It reads its own objects
+and those that a stranger sent alike: nothing is believed of an object but what its bytes say, and
+those have been hashed.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from mergepipe.errors import Corruption, MissingObject
+from mergepipe.ids import ObjectId
+from mergepipe.objects.records import Commit, Record
+from mergepipe.objects.references import Reference, parse, possible_ids, references
+
+
+class ObjectSource(Protocol):
+    """Where a walk reads objects. `objects.store.ObjectStore` is one."""
+
+    def canonical(self, identity: ObjectId, /) -> bytes:
+        """The object's bytes, their hash compared. Raises MissingObject, Corruption."""
+        ...
+
+    def present(self, candidates: Iterable[ObjectId], /) -> list[ObjectId]:
+        """Those of some values that are ids of objects here, in their order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """How a walk came to an object: what names it (None: it is a root), and the commit above."""
+
+    reference: Reference
+    user: "Needed | None" = None
+    commit: ObjectId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """An object of a closure, with its verified bytes; `record` is None for unknown kinds."""
+
+    id: ObjectId
+    kind: str
+    canonical: bytes
+    record: Record | None
+    use: Use
+
+
+Complaint: TypeAlias = Callable[[Use, Corruption], None]
+
+
+def closure(
+    roots: Iterable[Reference],
+    objects: ObjectSource,
+    *,
+    known: Mapping[ObjectId, str],
+    check: Callable[[Needed], None] | None = None,
+    complain: Complaint | None = None,
+) -> Iterator[Needed]:
+    """Every object that `roots` need, each once, after everything that it names itself.
+
+    known     ids to kinds: these are there with all they need, and are neither read nor yielded
+    check     looks at an object before what it names is read; raises Corruption
+    complain  is told of an object that is missing or wrong, and the walk goes on without it; with
+              None, the first one is raised: MissingObject that says what needs it; Corruption, also
+              for an object of another kind than its use says, and for a cycle
+
+    What profiles, plans, manifests and unknown kinds name is followed as far as it is in `objects`.
+    """
+    yield from _Walk(objects, known, check, complain).run(roots)
+
+
+class _WrongKind(Corruption):
+    """An object is not what its use says."""
+
+
+@dataclass(slots=True)
+class _Frame:
+    """An object whose own needs are being walked."""
+
+    object: Needed
+    rest: Iterator[Reference]
+
+
+class _Walk:
+    def __init__(
+        self,
+        objects: ObjectSource,
+        known: Mapping[ObjectId, str],
+        check: Callable[[Needed], None] | None,
+        complain: Complaint | None,
+    ) -> None:
+        self._objects = objects
+        self._known = known
+        self._check = check
+        self._complain = complain
+        self._kinds: dict[ObjectId, str] = {}
+        self._open: set[ObjectId] = set()
+        self._failed: set[ObjectId] = set()
+        self._path: list[_Frame] = []
+
+    def run(self, roots: Iterable[Reference]) -> Iterator[Needed]:
+        path = self._path
+        for root in roots:
+            self._enter(root)
+            while path:
+                frame = path[-1]
+                for reference in frame.rest:
+                    if self._enter(reference):
+                        break
+                else:
+                    path.pop()
+                    self._open.discard(frame.object.id)
+                    self._kinds[frame.object.id] = frame.object.kind
+                    yield frame.object
+
+    def _enter(self, reference: Reference) -> bool:
+        """Put an object on the path, unless it is known, was walked, or failed."""
+        identity = reference.id
+        if identity in self._failed:
+            return False
+        use = self._use(reference)
+        try:
+            kind = self._kinds.get(identity) or self._known.get(identity)
+            if kind is not None:
+                _check_kind(kind, use)
+                return False
+            if identity in self._open:
+                raise Corruption(f"object {identity.hex()} is part of what it needs itself")
+            needed = self._read(use)
+        except Corruption as error:
+            if self._complain is None:
+                raise _blamed(error, use.user) from None
+            if identity not in self._kinds:
+                self._failed.add(identity)
+            self._complain(use, error)
+            return False
+        self._open.add(identity)
+        self._path.append(_Frame(needed, self._needs(needed)))
+        return True
+
+    def _use(self, reference: Reference) -> Use:
+        if not self._path:
+            return Use(reference)
+        user = self._path[-1].object
+        return Use(reference, user, user.id if user.kind == Commit.KIND else user.use.commit)
+
+    def _read(self, use: Use) -> Needed:
+        identity = use.reference.id
+        canonical = self._objects.canonical(identity)
+        kind, record = parse(canonical, f"object {identity.hex()}")
+        _check_kind(kind, use)
+        needed = Needed(identity, kind, canonical, record, use)
+        if self._check is not None:
+            self._check(needed)
+        return needed
+
+    def _needs(self, needed: Needed) -> Iterator[Reference]:
+        yield from references(needed.record)
+        possible = possible_ids(needed.record, needed.canonical)
+        if possible:
+            role = f"{needed.kind} object {needed.id.hex()[:12]}"
+            for other in self._objects.present(possible):
+                yield Reference(other, None, role)
+
+
+def _check_kind(kind: str, use: Use) -> None:
+    expected = use.reference.kind
+    if expected is not None and kind != expected:
+        raise _WrongKind(f"object {use.reference.id.hex()} is a {kind}, not a {expected}")
+
+
+def _blamed(error: Corruption, user: Needed | None) -> Corruption:
+    """Missing objects, and those of another kind, are told with what needs them."""
+    if user is None or not isinstance(error, MissingObject | _WrongKind):
+        return error
+    named = f"{user.kind} {user.id.hex()[:12]}"
+    if isinstance(error, MissingObject):
+        return MissingObject(f"{error.message} ({named} needs it)", error.hint)
+    return Corruption(f"{error.message} ({named} names it so)")
