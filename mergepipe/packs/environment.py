@@ -2,8 +2,9 @@
 
 LMDB facts that decide things here (http://www.lmdb.tech/doc/ "Caveats"): one environment per file
 and process, even across `fork`, or its locks break (py-lmdb refuses a second one); the map may be
-resized only while no transaction of this process is open; pages have no checksums, so damage shows
-as an error, or as nonsense that readers find by hash; never `sync=False` or `writemap`.
+resized only while no transaction of this process is open; pages have no checksums, and what is
+nonsense on them may end the process, so they are looked over before (index_check.py), and the rest
+of the damage is found by hash by readers; never `sync=False` or `writemap`.
 """
 
 import contextlib
@@ -28,6 +29,8 @@ from mergepipe.bytestore.untrusted import (
 )
 from mergepipe.errors import Corruption, MergepipeError, NoSpace
 from mergepipe.ids import PackId
+from mergepipe.packs import index_check
+from mergepipe.packs.index_nodes import DamagedPages
 
 INDEX_VERSION = b"2"
 _FIRST_MAP_BYTES = 16 << 30
@@ -35,6 +38,8 @@ _SMALLEST_MAP_BYTES = 256 << 20  # under `ulimit -v` the first size may not be h
 _LEAST_FREE_BYTES = 1 << 20
 _DATA, _READERS = "data.mdb", "lock.mdb"  # what LMDB calls its files
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+# Whether a table holds every copy of a record (dupsort).
+_TABLES = {b"blocks": True, b"objects": True, b"packs": False, b"cache": False, b"meta": False}
 # What says "these bytes are no index" - and not "you may not", "too many readers" and the like.
 _DAMAGE = (
     lmdb.BadDbiError,
@@ -136,7 +141,10 @@ class Environment:
             try:
                 self._grow_if_needed()
                 with self._begin_write() as transaction:
+                    ours = index_check.is_ours(self.path / _DATA)
                     yield transaction
+                if ours:
+                    index_check.stamp(self.path / _DATA)
             except _DAMAGE as error:
                 raise IndexDamaged(self.path, error) from error
             except lmdb.Error as error:
@@ -149,6 +157,13 @@ class Environment:
         """Start again with an empty index. Not inside a read of this thread."""
         with self._writing:
             self._reopen(remove=True)
+
+    def check(self) -> None:
+        """Look over all pages, whatever the stamp says. Raises IndexDamaged."""
+        try:
+            self._check_pages(trusting=False)
+        except _Unusable as error:
+            raise IndexDamaged(self.path, error) from error
 
     def _begin_read(self) -> lmdb.Transaction:
         while True:
@@ -260,10 +275,12 @@ class Environment:
             _check_plain(self.path)
             _leave_other_names(self.path)
             try:
+                self._check_pages()
                 self._open_files()
             except (*_DAMAGE, _Unusable):
                 _empty(self.path)
                 self._open_files()
+                index_check.stamp(self.path / _DATA)
         except lmdb.Error as error:
             raise _write_error(self.path, error) from error
         finally:
@@ -275,31 +292,35 @@ class Environment:
         Without locks, as its directory cannot be written: a writer elsewhere could pull pages from
         under a reader, which then finds nonsense by hash, and is asked to try again.
         """
-        environment = lmdb.open(str(self.path), max_dbs=8, readonly=True, lock=False)
         try:
-            self._adopt(environment, create=False)
+            self._check_pages()
+            environment = lmdb.open(str(self.path), max_dbs=8, readonly=True, lock=False)
+            self._adopt_or_close(environment, create=False)
         except lmdb.Error as error:
-            environment.close()
             raise MergepipeError(
                 f"the index at {self.path} is not usable, and may not be written",
                 "run any mp command there once as its owner",
             ) from error
 
-    def _open_files(self) -> None:
-        environment = _map(self.path)
+    def _check_pages(self, *, trusting: bool = True) -> None:
         try:
-            self._adopt(environment, create=True)
+            index_check.check(self.path / _DATA, _TABLES, trusting=trusting)
+        except (DamagedPages, OSError) as error:
+            raise _Unusable(str(error)) from error
+
+    def _open_files(self) -> None:
+        self._adopt_or_close(_map(self.path), create=True)
+
+    def _adopt_or_close(self, environment: lmdb.Environment, *, create: bool) -> None:
+        try:
+            self._adopt(environment, create=create)
         except BaseException:
             environment.close()
             raise
 
     def _adopt(self, environment: lmdb.Environment, *, create: bool) -> None:
-        """Check what is there, find the tables (or `create` them), and use it from now on."""
-        # A file shorter than its pages would end in SIGBUS, not in an error.
-        pages = environment.info()["last_pgno"] + 1
+        """Find the tables (or `create` them), and use it from now on."""
         found = (self.path / _DATA).stat()
-        if 0 < found.st_size < pages * environment.stat()["psize"]:
-            raise _Unusable(str(self.path))
         if create:
             environment.reader_check()
         meta = environment.open_db(b"meta", create=create)
@@ -310,13 +331,11 @@ class Environment:
                 transaction.put(b"version", INDEX_VERSION, db=meta)
         elif version != INDEX_VERSION:
             raise _Unusable(str(self.path))
-        self.tables = Tables(
-            environment.open_db(b"blocks", dupsort=True, create=create),
-            environment.open_db(b"objects", dupsort=True, create=create),
-            environment.open_db(b"packs", create=create),
-            environment.open_db(b"cache", create=create),
-            meta,
+        tables = (
+            environment.open_db(name, dupsort=dupsort, create=create)
+            for name, dupsort in _TABLES.items()
         )
+        self.tables = Tables(*tables)
         self.numbers: dict[int, PackId] = {}
         self._identity = (found.st_dev, found.st_ino)
         self._lmdb = environment
@@ -354,8 +373,8 @@ def _map(path: Path) -> lmdb.Environment:
 
 
 def _empty(path: Path) -> None:
-    """Remove LMDB's two files, and never anything else that may lie beside them."""
-    for name in (_DATA, _READERS):
+    """Remove LMDB's two files and our stamp, and never anything else that may lie beside them."""
+    for name in (_DATA, _READERS, index_check.STAMP):
         (path / name).unlink(missing_ok=True)
 
 

@@ -188,6 +188,10 @@ class Index:
             self._closed = True
             self._environment.close()
 
+    def check(self) -> None:
+        """Look over all pages of the file. Raises IndexDamaged."""
+        self._environment.check()
+
     @contextlib.contextmanager
     def view(self) -> Iterator[View]:
         """A consistent read. Short: a view that stays open keeps freed pages from being reused.
