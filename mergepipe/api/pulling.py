@@ -1,23 +1,37 @@
 """Fetching, pulling and cloning with an open repository: its remotes, branches and worktree."""
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mergepipe.api.remotes import add, find, open_url
-from mergepipe.errors import Diverged, RevisionNotFound, UsageError
+from mergepipe.bytestore.unfinished import Unfinished
+from mergepipe.bytestore.untrusted import is_real_directory
+from mergepipe.errors import (
+    AuthenticationError,
+    Diverged,
+    MergepipeError,
+    RemoteUnreachable,
+    RevisionNotFound,
+    UsageError,
+)
 from mergepipe.ids import ObjectId
 from mergepipe.names import quoted
 from mergepipe.progress import SILENT, Progress
+from mergepipe.repository import layout
 from mergepipe.repository.history import is_ancestor
 from mergepipe.repository.refnames import HEADS, REMOTES, branch_ref, short_name
+from mergepipe.repository.refs import Head
 from mergepipe.transfer import clone as cloning
 from mergepipe.transfer import fetch as fetching
 from mergepipe.transfer.credentials import Credentials
 from mergepipe.transfer.fetch import Fetched, FetchOptions
+from mergepipe.transfer.remote_refs import read_refs, tracking_ref
 from mergepipe.transfer.remotes import DEFAULT_REMOTE, check_remote_url
+from mergepipe.transfer.urls import RemoteUrl
 
 if TYPE_CHECKING:
     from mergepipe.api.opened import Identity, OpenRepository
@@ -51,7 +65,10 @@ class PullResult:
 
 @dataclass(frozen=True, slots=True)
 class CloneResult:
-    """A clone: its directory, the branch (short name) HEAD is on, and its tip (None: empty)."""
+    """A clone: its directory, the branch (short name) HEAD is on, and its tip (None: empty).
+
+    `stood`: another process made just this clone before, and nothing was to be done.
+    """
 
     directory: Path
     fetch: FetchResult
@@ -59,6 +76,7 @@ class CloneResult:
     commit: ObjectId | None
     files: bool
     lazy: bool
+    stood: bool = False
 
 
 def fetch(
@@ -147,28 +165,66 @@ def clone(
     who: "Identity | None" = None,
     progress: Progress = SILENT,
 ) -> CloneResult:
-    """Make a repository that has what the one at a URL has; a failed one leaves nothing behind.
+    """Make a repository that has what the one at a URL has.
+
+    One that fails leaves nothing behind; of one that is cut (a signal, the network) what has come
+    is kept, hidden, and the same clone goes on from there. If the directory is just that clone
+    already, which another process made, there is nothing to do.
 
     With `branch`, that one only, with its history. A `lazy` clone has history and metadata, and no
     files checked out; blocks come from the remote when they are read. Relative paths begin where
     this process is. Raises UsageError (the directory is not empty), RevisionNotFound, and as
     `fetch`.
     """
-    from mergepipe.api.repository import Repository
-
     url = check_remote_url(text)
     # Without `..`, as it is shown; its parents need not be there.
     target = Path(os.path.abspath(directory or cloning.directory_for(url)))  # noqa: PTH100
     given = (credentials or Credentials()).trusting(url)  # that was not the other side's word
+    cloning.wait_for_others(target)
+    try:
+        return _clone(
+            url,
+            target,
+            branch,
+            lazy=lazy,
+            checkout=checkout,
+            credentials=given,
+            who=who,
+            progress=progress,
+        )
+    except cloning.TargetTaken:
+        standing = _standing(
+            url, target, branch, lazy=lazy, checkout=checkout, credentials=given, who=who
+        )
+        if standing is None:
+            raise
+        return standing
+
+
+def _clone(
+    url: RemoteUrl,
+    target: Path,
+    branch: str | None,
+    *,
+    lazy: bool,
+    checkout: bool,
+    credentials: Credentials,
+    who: "Identity | None",
+    progress: Progress,
+) -> CloneResult:
+    from mergepipe.api.repository import Repository
+
     with (
         cloning.whole_or_nothing(target) as building,
-        open_url(url, given, DEFAULT_REMOTE, who=who) as store,
+        open_url(url, credentials, DEFAULT_REMOTE, who=who) as store,
+        _kept_if_cut(building),
     ):
-        with Repository.init(building, who=who) as made:
+        with Repository.init(building.path, who=who) as made:
             add(made, DEFAULT_REMOTE, url.shown)
             if lazy:
                 made.configure(f"remote.{DEFAULT_REMOTE}.lazy", "true")
-        with Repository(made.directory, who=who, credentials=lambda _: given) as repository:
+        cloning.take_up(target, made.directory, url.shown)
+        with Repository(made.directory, who=who, credentials=lambda _: credentials) as repository:
             options = FetchOptions(() if branch is None else (short_name(branch_ref(branch)),))
             fetched = fetching.fetch(repository, DEFAULT_REMOTE, store, options, progress=progress)
             first = cloning.first_branch(fetched.there, branch)
@@ -177,6 +233,66 @@ def clone(
             files = _begin(repository, first, commit, checkout=wanted, progress=progress)
     result = FetchResult(url.shown, fetched)
     return CloneResult(target, result, first.removeprefix(HEADS), commit, files, lazy)
+
+
+@contextlib.contextmanager
+def _kept_if_cut(building: Unfinished) -> Iterator[None]:
+    """What has come stays for the next clone where nothing is wrong with it but that it was cut."""
+    try:
+        yield
+    except (KeyboardInterrupt, RemoteUnreachable, AuthenticationError) as error:
+        building.kept = cloning.received_anything(building.path)
+        if building.kept and isinstance(error, MergepipeError):
+            hint = "what has come is kept: the same clone goes on from there"
+            raise type(error)(
+                error.message, f"{error.hint}; {hint}" if error.hint else hint
+            ) from error
+        raise
+
+
+def _standing(
+    url: RemoteUrl,
+    target: Path,
+    branch: str | None,
+    *,
+    lazy: bool,
+    checkout: bool,
+    credentials: Credentials,
+    who: "Identity | None",
+) -> CloneResult | None:
+    """What is at `target` already, if it is just what this clone would make; else None.
+
+    Of the processes of a job that all clone to one place, one is first.
+    """
+    from mergepipe.api.repository import Repository
+
+    directory = target / layout.DIRECTORY
+    if not target.is_dir() or not is_real_directory(directory):
+        return None
+    with (
+        Repository(directory, who=who, credentials=lambda _: credentials) as repository,
+        open_url(url, credentials, DEFAULT_REMOTE, who=who) as store,
+    ):
+        origin = repository.config.remote.get(DEFAULT_REMOTE)
+        if origin is None or (origin.url, origin.lazy) != (url.shown, lazy):
+            return None
+        there = read_refs(store)
+        first = cloning.first_branch(there, branch)
+        commit = there.values.get(first)
+        if repository.refs.head() != Head(first, commit):
+            return None
+        for name, tip in there.branches.items():
+            ours = tracking_ref(DEFAULT_REMOTE, name)
+            if branch is None and ours is not None and repository.refs.read(ours) != tip:
+                return None
+        files = checkout and not lazy and commit is not None
+        if files and commit is not None:
+            snapshot = repository.objects.commit(commit).snapshot
+            if repository.worktree.snapshot() != snapshot:
+                return None
+    nothing = Fetched(DEFAULT_REMOTE, (), (), there, 0, 0, 0, 0, 0)
+    result = FetchResult(url.shown, nothing)
+    return CloneResult(target, result, first.removeprefix(HEADS), commit, files, lazy, stood=True)
 
 
 def _begin(

@@ -11,7 +11,7 @@ import re
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -41,8 +41,10 @@ class LocalByteStore(Closing):
     What is no plain file, or lies behind a link, raises UnsafeRepository (`untrusted.py`).
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, sessions: str = "") -> None:
+        """`sessions` ends the names of its sessions: what one kind leaves, no other removes."""
         self.root = root
+        self._kind = sessions
         self._lock = threading.Lock()
         self._files: OrderedDict[str, int] = OrderedDict()
         self._busy: dict[int, int] = {}
@@ -191,13 +193,17 @@ class LocalByteStore(Closing):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             self._path(key).unlink()
 
-    def remove_dead_sessions(self) -> None:
-        """Remove what killed processes left in tmp/. A live session is held by its flock."""
+    def remove_dead_sessions(self, rescue: Callable[[str], None] = lambda key: None) -> None:
+        """Remove what killed processes left in tmp/. A live session is held by its flock.
+
+        `rescue` sees the key of each file before it goes.
+        """
         tmp = self.root / _SESSIONS
         if not is_real_directory(tmp):
             return
         for session in tmp.iterdir():
-            if session == self._session or not _SESSION.fullmatch(session.name):
+            name = session.name
+            if session == self._session or not _SESSION.fullmatch(name.removesuffix(self._kind)):
                 continue
             try:
                 descriptor = os.open(session, _OPEN_DIRECTORY)
@@ -206,6 +212,7 @@ class LocalByteStore(Closing):
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 for leftover in session.iterdir():
+                    rescue(f"{_SESSIONS}/{name}/{leftover.name}")
                     leftover.unlink(missing_ok=True)
                 session.rmdir()
             except OSError:
@@ -246,7 +253,9 @@ class LocalByteStore(Closing):
 
     def _begin_session(self) -> Path:
         while self._session is None:
-            session = beneath(self.root, f"{_SESSIONS}/{os.getpid()}-{os.urandom(4).hex()}")
+            session = beneath(
+                self.root, f"{_SESSIONS}/{os.getpid()}-{os.urandom(4).hex()}{self._kind}"
+            )
             session.mkdir(parents=True)
             with contextlib.suppress(FileNotFoundError):
                 held = os.open(session, _OPEN_DIRECTORY)

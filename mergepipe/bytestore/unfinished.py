@@ -1,7 +1,7 @@
 """Directories that are built under a name of their own, and renamed when they are whole.
 
 Who builds one holds a lock on it. A killed process holds none, so the next that builds the same
-takes away what it left: a clone of gigabytes is not to lie there, hidden, for ever.
+takes what it left, or takes it away: a clone of gigabytes is not to lie there, hidden, for ever.
 """
 
 import contextlib
@@ -9,7 +9,8 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from mergepipe.bytestore.untrusted import status_of
@@ -18,37 +19,82 @@ _RANDOM = re.compile(r"[0-9a-f]{16}")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+@dataclass(slots=True)
+class Unfinished:
+    """A directory in the making. `kept`: it stays when its block ends, for the next to take."""
+
+    path: Path
+    kept: bool = False
+
+
 @contextlib.contextmanager
-def building(parent: Path, prefix: str) -> Iterator[Path]:
+def building(parent: Path, prefix: str, *, swept: bool = True) -> Iterator[Unfinished]:
     """A new directory `parent/prefix<16 hex digits>` for the time of the block.
 
-    What is still there under that name when the block ends, however it does, is removed; so are
-    those of processes that are gone.
+    What is still there under that name when the block ends, however it does, is removed, unless it
+    is to be `kept`. So are those of processes that are gone, if it is `swept` before.
     """
-    sweep(parent, prefix)
+    if swept:
+        sweep(parent, prefix)
     path, lock = _make(parent, prefix)
+    unfinished = Unfinished(path)
     try:
-        yield path
+        yield unfinished
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        if not unfinished.kept:
+            shutil.rmtree(path, ignore_errors=True)
         os.close(lock)
 
 
-def sweep(parent: Path, prefix: str) -> None:
-    """Remove directories that nobody builds any more, as far as this user may."""
-    with contextlib.suppress(OSError), os.scandir(parent) as entries:
-        for entry in entries:
-            if entry.name.startswith(prefix) and _RANDOM.fullmatch(entry.name, len(prefix)):
-                with contextlib.suppress(OSError):  # a file, in use, another user's
-                    _remove_unused(Path(entry.path))
+def sweep(parent: Path, prefix: str, take: Callable[[Path], None] = lambda left: None) -> None:
+    """Remove directories that nobody builds any more, as far as this user may.
+
+    `take` may use what is in one before it goes.
+    """
+    for path in _directories(parent, prefix):
+        with contextlib.suppress(OSError):  # a file, in use, another user's
+            _remove_unused(path, take)
 
 
-def _remove_unused(path: Path) -> None:
+def wait_for_others(parent: Path, prefix: str) -> bool:
+    """Return once nobody builds there; whether anybody did."""
+    waited = False
+    for path in _directories(parent, prefix):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, _DIRECTORY)
+            try:
+                if os.fstat(descriptor).st_uid == os.geteuid():
+                    try:
+                        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    except BlockingIOError:
+                        waited = True
+                        fcntl.flock(descriptor, fcntl.LOCK_EX)
+            finally:
+                os.close(descriptor)
+    return waited
+
+
+def _directories(parent: Path, prefix: str) -> list[Path]:
+    try:
+        paths = list(parent.iterdir())
+    except OSError:
+        return []
+    return [
+        path
+        for path in paths
+        if path.name.startswith(prefix) and _RANDOM.fullmatch(path.name, len(prefix))
+    ]
+
+
+def _remove_unused(path: Path, take: Callable[[Path], None]) -> None:
     descriptor = os.open(path, _DIRECTORY)
     try:
         if os.fstat(descriptor).st_uid == os.geteuid():
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path, ignore_errors=True)
+            try:
+                take(path)
+            finally:
+                shutil.rmtree(path, ignore_errors=True)
     finally:
         os.close(descriptor)
 

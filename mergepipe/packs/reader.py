@@ -155,7 +155,7 @@ def salvage_records(store: ByteStore, pack: PackId) -> Iterator[tuple[RecordHead
     size = store.size(key) or 0
     offset = PACK_HEADER_BYTES
     while offset + RECORD_HEADER_BYTES <= size:
-        header = _whole_record(store, key, offset, size)
+        header = whole_record(store, key, offset, size)
         if header is not None:
             yield header, offset
             offset += header.stored_bytes
@@ -163,7 +163,8 @@ def salvage_records(store: ByteStore, pack: PackId) -> Iterator[tuple[RecordHead
             offset = _next_magic(store, key, offset + 1, size)
 
 
-def _whole_record(store: ByteStore, key: str, offset: int, size: int) -> RecordHeader | None:
+def whole_record(store: ByteStore, key: str, offset: int, size: int) -> RecordHeader | None:
+    """The record at `offset` of a value of `size` bytes, if it is there whole."""
     try:
         header = pack_format.parse_record(
             read_exactly(store, key, offset, RECORD_HEADER_BYTES), key

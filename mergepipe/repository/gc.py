@@ -24,7 +24,7 @@ from mergepipe.packs.writer import PackWriter
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository import locks
 from mergepipe.repository.closure import Complaint, Use, closure
-from mergepipe.repository.incoming import incoming_key, stale_packs
+from mergepipe.repository.incoming import SESSIONS, incoming_key, stale_packs
 from mergepipe.repository.refs import RefStore
 from mergepipe.repository.roots import roots
 from mergepipe.repository.survey import (
@@ -96,6 +96,8 @@ def collect(
     with locks.acquire(store_lock, timeout_s=lock_timeout_s):
         if isinstance(storage.store, LocalByteStore) and not dry_run:
             storage.store.remove_dead_sessions()
+            with LocalByteStore(storage.store.root, SESSIONS) as cut_short:
+                cut_short.remove_dead_sessions()
             _remove_stale(storage.store, now_s, tally)
         storage.refresh()
         for _ in range(_MOST_ROUNDS):

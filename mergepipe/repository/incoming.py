@@ -13,6 +13,8 @@ from mergepipe.ids import PackId
 from mergepipe.packs.reader import SUFFIX, parse_pack_name
 
 FOLDER = "incoming/"
+SESSIONS = ".incoming"
+"""How the sessions in `tmp/` end whose files are packs on their way into quarantine."""
 STALE_AFTER_S = 7 * 24 * 3600
 
 

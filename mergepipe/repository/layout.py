@@ -121,7 +121,8 @@ def initialise(
     if not source.is_dir():
         raise UsageError(f"no template directory {source}")
     directory.mkdir(parents=True, exist_ok=True)
-    with unfinished.building(directory, f"{DIRECTORY}.init-") as building:
+    with unfinished.building(directory, f"{DIRECTORY}.init-") as made:
+        building = made.path
         _copy_template(source, building)
         _fill(building, block_size)
         _sync_tree(building)

@@ -4,13 +4,14 @@ Records come as they are stored there, with the bases they need. What was quaran
 is not read again: the next attempt finds it.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from mergepipe.bytestore.protocol import ByteStore
-from mergepipe.errors import Corruption, MissingObject, NoSpace
+from mergepipe.errors import Corruption, MergepipeError, MissingObject, NoSpace
 from mergepipe.ids import BlockId, PackId
 from mergepipe.packs.choice import choose
 from mergepipe.packs.encoded_blocks import encode_object
@@ -57,7 +58,8 @@ class Received:
 class Downloads:
     """Packs being written to quarantine, one for each lane. Used from one thread.
 
-    `close` finishes them; what is unfinished when the context is left is dropped.
+    `close` finishes them. If the context is left by an error they are finished too, with what has
+    come so far: the next attempt goes on from there.
     """
 
     def __init__(
@@ -78,7 +80,10 @@ class Downloads:
     def __enter__(self) -> "Downloads":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and not issubclass(kind, Corruption):
+            with contextlib.suppress(MergepipeError, OSError):  # the first error is the one to tell
+                self.close()
         for writer in self._open.values():
             writer.abort()
         self._open.clear()

@@ -106,6 +106,7 @@ def fetch(
     with home.writing(), Quarantine(home.directory, _NO_LIMIT_BYTES) as quarantine:
         commits, received, inspected = 0, Received(), Inspected()
         if _any_new(home, tips):
+            quarantine.take_up()
             remote_packs = RemoteStorage(store, Index(remote_index(home.directory, remote)))
             try:
                 fetching = _Fetch(home, quarantine, remote_packs, remote, store, progress)

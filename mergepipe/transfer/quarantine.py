@@ -18,20 +18,30 @@ from mergepipe.closing import Closing
 from mergepipe.errors import Corruption, MergepipeError, RemoteRefused
 from mergepipe.ids import PackId, digest
 from mergepipe.objects.limits import MAX_OBJECT_BYTES
-from mergepipe.packs.format import RECORD_HEADER_BYTES, RecordHeader, RecordKind
+from mergepipe.packs.format import (
+    PACK_HEADER_BYTES,
+    RECORD_HEADER_BYTES,
+    RecordHeader,
+    RecordKind,
+    parse_pack_header,
+)
 from mergepipe.packs.index import Index, PackEntry
 from mergepipe.packs.reader import (
     PREFIX,
     pack_key,
     parse_pack_key,
     parse_pack_name,
+    read_exactly,
     read_footer,
+    whole_record,
 )
 from mergepipe.packs.records import Location
 from mergepipe.packs.runs import runs
 from mergepipe.packs.storage import Storage
+from mergepipe.packs.writer import PackWriter
 from mergepipe.repository.incoming import (
     FOLDER,
+    SESSIONS,
     incoming_key,
     incoming_packs,
     stale_packs,
@@ -56,7 +66,7 @@ class Quarantine(Closing):
     """
 
     def __init__(self, directory: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
-        self._local = LocalByteStore(directory)
+        self._local = LocalByteStore(directory, SESSIONS)
         self._limit_bytes = limit_bytes
         self.packs = IncomingPacks(self._local)
 
@@ -77,10 +87,45 @@ class Quarantine(Closing):
         """Whether there is no pack: asked before anything is made for an index."""
         return next(self._files(), None) is None
 
-    def create(self) -> "QuarantineWriter":
-        """Begin a pack. Raises RemoteRefused if there is no room for any."""
+    def create(self, look: Look | None = None) -> "QuarantineWriter":
+        """Begin a pack; `look` is for what is kept of one that is cut short.
+
+        Raises RemoteRefused if there is no room for any.
+        """
         self._check_room(0)
-        return QuarantineWriter(self._local.create(), self)
+        return QuarantineWriter(self._local.create(), self, look)
+
+    def take_up(self) -> None:
+        """Keep what killed processes had received of packs, so that it need not come again."""
+        with suppress(PermissionError):
+            self._local.remove_dead_sessions(self.rescue)
+
+    def rescue(self, key: str, look: Look | None = None) -> None:
+        """Keep the records of a pack that is cut short, as a pack of their own.
+
+        Those that came whole, up to the first that did not; nothing if there are none, or no room.
+        """
+        size = self._local.size(key) or 0
+        try:
+            content = parse_pack_header(read_exactly(self._local, key, 0, PACK_HEADER_BYTES), key)
+            writer = PackWriter(self.packs, content)
+        except MergepipeError:
+            return  # it is no pack, or of a later release; or the disk is full
+        try:
+            offset = PACK_HEADER_BYTES
+            while (header := whole_record(self._local, key, offset, size)) is not None:
+                record = read_exactly(self._local, key, offset, header.stored_bytes)
+                sealed = bytes(record[:RECORD_HEADER_BYTES])
+                writer.add_sealed(header, sealed, memoryview(record)[RECORD_HEADER_BYTES:])
+                offset += header.stored_bytes
+            if writer.records:
+                pack, value = writer.finish()
+                assert isinstance(value, LocalWriter)
+                self.keep(QuarantineWriter(value, self), pack, look)
+        except MergepipeError:
+            pass
+        finally:
+            writer.abort()
 
     def keep(self, writer: ByteWriter, pack: PackId, look: Look | None = None) -> None:
         """Check what was written as the pack of this id, and keep it; durable on return.
@@ -91,13 +136,17 @@ class Quarantine(Closing):
         assert isinstance(writer, QuarantineWriter)
         writer.sync()
         local = writer.local
-        key = local.path.relative_to(self._local.root).as_posix()
+        key = self.key_of(local)
         content, records = read_footer(self._local, pack, key)
         self._check_room(local.size)
         for offsets, arrived in _checked(self._local, key, pack, records):
             if look is not None:
                 look(pack, offsets, arrived)
         self._keep(PackEntry(pack, local.size, content, records), local)
+
+    def key_of(self, local: LocalWriter) -> str:
+        """Where a value lies while it is written."""
+        return local.path.relative_to(self._local.root).as_posix()
 
     def keep_written(self, entry: PackEntry, value: ByteWriter) -> None:
         """Keep a pack whose records this process has checked and written; durable on return."""
@@ -168,9 +217,13 @@ class Quarantine(Closing):
 class QuarantineWriter:
     """A pack on its way into quarantine, bounded as it grows."""
 
-    def __init__(self, local: LocalWriter, quarantine: Quarantine) -> None:
+    def __init__(
+        self, local: LocalWriter, quarantine: Quarantine, look: Look | None = None
+    ) -> None:
         self.local = local
         self._quarantine = quarantine
+        self._cut_short = look is not None
+        self._look = look
         self._looked_at = 0
 
     @property
@@ -190,10 +243,14 @@ class QuarantineWriter:
 
     def sync(self) -> None:
         """Return once what was written is durable."""
+        self._cut_short = False  # all came: if it is refused now, then because of what it is
         self.local.sync()
 
     def abort(self) -> None:
-        """Forget what was written."""
+        """Forget what was written; what came whole of a pack that is cut short is kept."""
+        if self._cut_short:
+            self._cut_short = False
+            self._quarantine.rescue(self._quarantine.key_of(self.local), self._look)
         self.local.abort()
 
 

@@ -57,6 +57,8 @@ class ReceivingStore(Closing):
         # One admission at a time bounds memory, and a write that is sent twice waits for itself.
         self._deciding = threading.Lock()
         self._decided: OrderedDict[bytes, bool] = OrderedDict()
+        self._taking_up = threading.Lock()
+        self._taken_up = False
 
     def close(self) -> None:
         """Release files of the quarantine; packs stay in it."""
@@ -83,6 +85,7 @@ class ReceivingStore(Closing):
         """Whether each block or object is here whole, quarantine included."""
         if len(ids) > MOST_IDS:
             raise RemoteRefused(f"more than {MOST_IDS} ids at once")
+        self._take_up()
         storage = self._home.storage
         storage.refresh()
         both: Storage = storage
@@ -97,6 +100,13 @@ class ReceivingStore(Closing):
             ]
 
         return both.ask(question)
+
+    def _take_up(self) -> None:
+        """Before the first answer to who pushes: what an earlier push, killed, had sent here."""
+        with self._taking_up:
+            if not self._taken_up:
+                self._quarantine.take_up()
+                self._taken_up = True
 
     def list(self, prefix: str) -> Iterator[str]:
         """Keys of packs, branches and tags under a folder, sorted."""
@@ -129,7 +139,7 @@ class ReceivingStore(Closing):
 
     def create(self) -> ByteWriter:
         """Begin a pack. Raises RemoteRefused if there is no room."""
-        return self._quarantine.create()
+        return self._quarantine.create(self._look)
 
     def publish(self, values: Sequence[tuple[ByteWriter, str]]) -> None:
         """Put packs into quarantine. Raises Corruption, RemoteRefused for what is no such pack."""

@@ -19,8 +19,8 @@ def test_what_a_killed_process_left_goes(tmp_path: Path) -> None:
     (tmp_path / (".c.clone-" + "1" * 16)).touch()  # a file is nobody's clone
     (tmp_path / (".c.clone-" + "2" * 16)).symlink_to(tmp_path / "c")
     before = names(tmp_path)
-    with building(tmp_path, ".c.clone-") as path:
-        assert names(tmp_path) == sorted([*(set(before) - {LEFT}), path.name])
+    with building(tmp_path, ".c.clone-") as made:
+        assert names(tmp_path) == sorted([*(set(before) - {LEFT}), made.path.name])
     assert names(tmp_path) == sorted(set(before) - {LEFT})
     assert (tmp_path / "c" / "deep").is_dir()
 
@@ -28,13 +28,22 @@ def test_what_a_killed_process_left_goes(tmp_path: Path) -> None:
 def test_what_is_being_made_stays(tmp_path: Path) -> None:
     with building(tmp_path, "x-") as first, building(tmp_path, "x-") as second:
         sweep(tmp_path, "x-")
-        assert names(tmp_path) == sorted([first.name, second.name])
-        first.rename(tmp_path / "whole")
+        assert names(tmp_path) == sorted([first.path.name, second.path.name])
+        first.path.rename(tmp_path / "whole")
     assert names(tmp_path) == ["whole"]
 
 
 def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), building(tmp_path, "x-") as path:
-        (path / "file").touch()
+    with pytest.raises(KeyboardInterrupt), building(tmp_path, "x-") as made:
+        (made.path / "file").touch()
         raise KeyboardInterrupt
     assert names(tmp_path) == []
+
+
+def test_what_is_kept_is_there_for_the_next(tmp_path: Path) -> None:
+    with building(tmp_path, "x-") as made:
+        (made.path / "file").write_text("all of it")
+        made.kept = True
+    taken = []
+    sweep(tmp_path, "x-", lambda left: taken.append((left / "file").read_text()))
+    assert (taken, names(tmp_path)) == (["all of it"], [])

@@ -65,7 +65,7 @@ def clone(
 ) -> None:
     """Make a repository that has what the one at URL has, and check its model out.
 
-    URL becomes the remote `origin`. A clone that fails leaves nothing behind.
+    URL becomes the remote `origin`. Typed again, a clone that was cut goes on.
     """
     import time
 
@@ -98,7 +98,8 @@ def clone(
     name = session.paint("green", escape_for_terminal(cloned.branch))
     at = "no commits yet" if cloned.commit is None else f"at {short(cloned.commit)}"
     where = escape_for_terminal(str(cloned.directory))
-    told = f"Cloned to {where}: {name}, {at}, {duration(seconds)}"
+    did = "There was this clone already, in" if cloned.stood else "Cloned to"
+    told = f"{did} {where}: {name}, {at}, {duration(seconds)}"
     text = f"{fetch_text(session.paint, cloned.fetch)}\n{told}"
     session.emit(document, "" if session.quiet else text)
     if cloned.commit is not None and not cloned.files:

@@ -183,7 +183,7 @@ def _write_out(
     try:
         # Under its name once it is whole: a killed merge can be typed again.
         with session.progress() as progress, whole_or_nothing(out, "merge") as building:
-            repository.checkout(commit, to=building, progress=progress)
+            repository.checkout(commit, to=building.path, progress=progress)
     except MergepipeError as error:
         at = short(result.commit)
         raise type(error)(
