@@ -1,6 +1,7 @@
 """Merging in a repository: execute plans, explain and replay merges, read single tensors."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mergepipe.api.planning import Planning
@@ -80,7 +81,8 @@ class Merging(Planning):
             allow_nonfinite=allow_nonfinite,
         )
         engine = self.engine(device=device, host=host)
-        return engine.execute(found, request, reuse=reuse, progress=progress)
+        result = engine.execute(found, request, reuse=reuse, progress=progress)
+        return replace(result, left_out=self.left_out(plan))
 
     def explain(
         self, what: str, tensor: str | None = None

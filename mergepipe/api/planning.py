@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from mergepipe.api.importing import Importing
 from mergepipe.api.kept import KeptObjects, ObjectsBeside
+from mergepipe.api.left_out import recall, remember
 from mergepipe.api.naming import Holder, holders
 from mergepipe.errors import RevisionNotFound, UsageError
 from mergepipe.ids import ObjectId, object_id
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from mergepipe.engine.transactions import Transactions
     from mergepipe.objects.merging import Plan, Profile
     from mergepipe.planner.build import PlannedMerge
+    from mergepipe.planner.left_out import LeftOut
     from mergepipe.planner.lines import Merge
     from mergepipe.planner.recipe import Setting
 
@@ -120,6 +122,7 @@ class Planning(Importing):
         """
         from mergepipe.methods import registry
         from mergepipe.planner.budget import Budget
+        from mergepipe.planner.left_out import lines
         from mergepipe.planner.planner import Planner
 
         request.check()
@@ -141,7 +144,23 @@ class Planning(Importing):
         planned = planner.build(recipe, Budget.parse(request.budget))
         for warning in planned.merge.warnings:
             told(f"warning: {warning}")
+        for line in lines(planned.left_out):
+            told(line)
+        if store:
+            remember(self.storage, planned.id, planned.left_out)
         return planned
+
+    def left_out(self, planned: "Planned") -> "tuple[LeftOut, ...]":
+        """What a plan leaves out of its models.
+
+        Of a plan by id: what was kept when it was made here, which is nothing for one from
+        elsewhere.
+        """
+        from mergepipe.planner.build import PlannedMerge
+
+        if isinstance(planned, PlannedMerge):
+            return planned.left_out
+        return recall(self.storage, object_id(encode(self.load_plan(planned))))
 
     def plan_merge(
         self,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mergepipe.api.kept import KeptObjects, ObjectsBeside
+from mergepipe.api.left_out import remember
 from mergepipe.api.merging import Merging
 from mergepipe.api.planning import Told, not_imported, say_nothing
 from mergepipe.errors import UsageError
@@ -93,6 +94,7 @@ class Recipes(Merging):
     ) -> "PlannedMerge":
         """As `plan_recipe`."""
         from mergepipe.api.recipe_models import RecipeModels
+        from mergepipe.planner.left_out import lines
         from mergepipe.planner.mergekit.expand import check, expand
 
         options.check()
@@ -107,6 +109,10 @@ class Recipes(Merging):
         looked = expand(read, models, models, models, allow_missing=options.allow_missing)
         for warning in looked.warnings[len(checked) :]:
             told(f"warning: {warning}")
+        # Before anything is imported, which may take hours.
+        said = lines(looked.left_out)
+        for line in said:
+            told(line)
         if not store:
             if models.unknown:
                 raise not_imported(str(next(iter(models.unknown))))
@@ -119,7 +125,12 @@ class Recipes(Merging):
             merge = self._laid_out(read, looked, models, options, kept)
             return self._planned(merge, options, kept.objects, progress, told, store=False)
         imported = self._import(models, looked, progress, told)
-        return self._plan_stored(read, directory, imported, options, progress, told)
+        planned = self._plan_stored(read, directory, imported, options, progress, told)
+        # Which tensors are copies of others is only known by what is stored.
+        for line in lines(planned.left_out):
+            if line not in said:
+                told(line)
+        return planned
 
     def merge_recipe(
         self,
@@ -217,7 +228,10 @@ class Recipes(Merging):
         catalog = self.catalog_with(None, progress, told, store)
         if kept:
             catalog = replace(catalog, objects=ObjectsBeside(self.storage, kept))
-        return Planner(catalog).build_merge(merge, Budget.parse(options.budget))
+        planned = Planner(catalog).build_merge(merge, Budget.parse(options.budget))
+        if store:
+            remember(self.storage, planned.id, planned.left_out)
+        return planned
 
     def _laid_out(
         self,

@@ -40,14 +40,15 @@ class ExpertDocument(msgspec.Struct, frozen=True):
 
 
 class LeftOutDocument(msgspec.Struct, frozen=True):
-    """Tensors of a model that differ in name from the result's, layers and experts collapsed.
+    """What a merge leaves out of a model: `kind` is stable, and docs/merging.md lists them all.
 
-    `base_instead`: it lacks them; `not_merged`: only it has them.
+    `names` of tensors (layers and experts collapsed), files, tokens or keys; `message`: in words.
     """
 
+    kind: str
     model: str
-    base_instead: tuple[str, ...]
-    not_merged: tuple[str, ...]
+    names: tuple[str, ...]
+    message: str
 
 
 class WarningDocument(msgspec.Struct, frozen=True):
@@ -135,8 +136,6 @@ class PricedPlan:
 
     def document(self, *, stored: bool) -> PlanDocument:
         """As JSON."""
-        from mergepipe.planner.left_out import collapsed
-
         costs = self.costs
         experts = tuple(self._expert(row, name) for row, name in enumerate(self.experts))
         return PlanDocument(
@@ -165,11 +164,7 @@ class PricedPlan:
             plan_seconds=round(self.seconds, 3),
             stored=stored,
             left_out=tuple(
-                LeftOutDocument(
-                    one.model,
-                    tuple(collapsed(one.base_instead)),
-                    tuple(collapsed(one.not_merged)),
-                )
+                LeftOutDocument(one.kind, one.model, one.patterns, one.message)
                 for one in self.left_out
             ),
             nonfinite=self.named_inputs(self.nonfinite),
@@ -258,7 +253,7 @@ def priced(repository: "Repository", planned: "PlannedMerge", seconds: float) ->
         planned.measured_expert_bytes,
         planned.measured_base_bytes,
         seconds,
-        merge.left_out,
+        planned.left_out,
         repository.finiteness.of_plan(planned.plan),
         _unchecked(repository, planned.plan, labels),
         labels,
@@ -275,6 +270,7 @@ def priced_again(repository: "Repository", identity: "ObjectId", plan: "Plan") -
         repository.explain_plan(plan).costs,
         None if plan.base is None else names[plan.base],
         tuple(names[plan.models[place]] for place in plan.experts),
+        left_out=repository.left_out(plan),
         nonfinite=repository.finiteness.of_plan(plan),
         unchecked=_unchecked(repository, plan, labels),
         names=labels,

@@ -10,6 +10,7 @@ from mergepipe.engine.meter import Readings
 from mergepipe.engine.streaming import Streamed
 from mergepipe.ids import ObjectId
 from mergepipe.objects.merging import Manifest
+from mergepipe.planner.left_out import LeftOut
 from mergepipe.sizes import format_size
 
 
@@ -49,7 +50,10 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class MergeResult:
-    """A published merge. `snapshot, manifest = result` works too."""
+    """A published merge. `snapshot, manifest = result` works too.
+
+    left_out  what it leaves out of its models: kind, model, names, and words (`message`)
+    """
 
     commit: ObjectId
     snapshot: ObjectId
@@ -59,6 +63,7 @@ class MergeResult:
     branch: str | None
     costs: Costs
     nonfinite: NonFiniteValues
+    left_out: tuple[LeftOut, ...] = ()
 
     def __iter__(self) -> Iterator[ObjectId | Manifest]:
         yield self.snapshot

@@ -68,12 +68,12 @@ class WeightFiles:
         return directory + (match["stem"] if match is not None and known else _STANDARD[0])
 
     @property
-    def left_out_texts(self) -> list[str]:
-        """What a user should know of the files that are left out, one text for each reason."""
+    def left_out_by_reason(self) -> dict[str, list[str]]:
+        """The files that are left out, by why they are."""
         by_reason: dict[str, list[str]] = {}
         for path, reason in self.left_out.items():
             by_reason.setdefault(reason, []).append(path)
-        return [f"{_some(paths)}: {reason}" for reason, paths in by_reason.items()]
+        return by_reason
 
 
 def sort_weight_files(
@@ -108,12 +108,16 @@ def sort_weight_files(
 
 def is_left_alone(directory: str) -> str | None:
     """Why nothing below a directory is looked at, by its name; None where it is."""
-    names = directory.rstrip("/").split("/")
-    if any(_TRAINING.fullmatch(name) for name in names):
+    if is_checkpoint(directory):
         return "a checkpoint of its training"
-    if any(name in _COPIES for name in names):
+    if any(name in _COPIES for name in directory.rstrip("/").split("/")):
         return "the same model for another program"
     return None
+
+
+def is_checkpoint(directory: str) -> bool:
+    """Whether a directory is a state of a training, by its name."""
+    return any(_TRAINING.fullmatch(name) for name in directory.rstrip("/").split("/"))
 
 
 def _no_component(
@@ -197,7 +201,3 @@ def directory_of(path: str) -> str:
 
 def _base(path: str) -> str:
     return path[path.rfind("/") + 1 :]
-
-
-def _some(paths: Sequence[str]) -> str:
-    return paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"

@@ -1,6 +1,6 @@
 """From a merge and a budget to a plan, and what it costs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from mergepipe.planner.costs import Depths
 from mergepipe.planner.coverage import spread
 from mergepipe.planner.drafts import Copied, Draft, draft_line
 from mergepipe.planner.inputs import ObjectSource, Tensors
+from mergepipe.planner.left_out import Kind, LeftOut
 from mergepipe.planner.lines import Merge
 from mergepipe.planner.prepared import prepare
 from mergepipe.planner.profiles import Profiles, ProfileTable
@@ -46,6 +47,22 @@ class PlannedMerge:
     costs: CostTable
     measured_expert_bytes: int = 0
     measured_base_bytes: int = 0
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """What the merge leaves out of its models, and what its budget does."""
+        return (*self.merge.left_out, *_unread(self.merge, self.costs))
+
+
+def _unread(merge: Merge, costs: CostTable) -> Iterator[LeftOut]:
+    """The blocks that a budget does not buy, by model."""
+    for place, model in enumerate(merge.models):
+        own = [one for tensor in costs.tensors for one in tensor.experts if one.model == place]
+        omitted = sum(one.blocks_omitted for one in own)
+        coarse = sum(one.blocks_coarse for one in own)
+        if omitted or coarse:
+            reason = f"{omitted} blocks are not read, and {coarse} are estimated"
+            yield LeftOut(Kind.BLOCKS, model.label, reason=reason, count=omitted + coarse)
 
 
 def build_plan(

@@ -19,11 +19,12 @@ from mergepipe.methods.protocol import Method
 from mergepipe.names import quoted
 from mergepipe.objects.merging import TermKind
 from mergepipe.objects.records import Safetensors, Snapshot, Tensor, TensorEntry
-from mergepipe.planner.left_out import LeftOut, collected
-from mergepipe.planner.lines import Line, LineInput, Merge
+from mergepipe.planner.left_out import Kind, LeftOut, collected, of_names
+from mergepipe.planner.lines import Line, LineInput, Merge, unused_base
 from mergepipe.planner.model_files import ModelFiles, ReadFile, read_model_files
-from mergepipe.planner.name_matching import buffer_note, check_missing, respelling_note
+from mergepipe.planner.name_matching import check_missing, respelling_note
 from mergepipe.planner.recipe import Expert, Model, Recipe, settings_for
+from mergepipe.planner.unmerged_files import OtherModel, unmerged_files
 
 
 class ObjectSource(Protocol):
@@ -69,12 +70,20 @@ class _Names:
                 self._by_name.setdefault((directory, one.name), []).append(one.identity)
 
     def find(self, path: str, name: str) -> ObjectId | None:
-        """The tensor called `name`: in the file `path`, or wherever its shards put it."""
+        """The tensor called `name`: in the file `path`, or wherever its shards put it.
+
+        Raises MergeInputError where two of them are.
+        """
         here = self.by_place.get((path, name))
         if here is not None:
             return here
         there = self._by_name.get((directory_of(path), name), [])
-        return there[0] if len(there) == 1 else None
+        if len(there) > 1:
+            raise MergeInputError(
+                f"{quoted(self.files.label)} has two tensors called {quoted(name)}",
+                "keep one set of weights: model.safetensors and shards of it are two",
+            )
+        return there[0] if there else None
 
     def dtype_of(self, path: str, tensor: Tensor) -> DType:
         """What a tensor counts as: of one that was 8-bit floats, what a result is to be in."""
@@ -171,7 +180,6 @@ def expand(
         for expert, names in zip(recipe.experts, experts, strict=True)
     ]
     experts = [names for names, _ in matched]
-    left_out = collected(left for _, left in matched)
     settings = _SettingsReader(recipe, method)
     models = tuple(Model(expert.label, expert.snapshot) for expert in recipe.experts)
     base = None
@@ -204,14 +212,19 @@ def expand(
     identity = recipe.layout.snapshot
     if keep is not None and layout.files.layout is not layout.files.snapshot:
         identity = keep(layout.files.layout)
-    warnings = [text for one in known.values() for text in one.files.warnings]
+    left_out = [one for names in known.values() for one in names.files.left_out]
+    warnings = []
     for model, names in zip(models, (*experts, layout), strict=False):
         if names.renamed:
             warnings.append(respelling_note(model.label, recipe.layout.label, names.renamed))
         stray = sorted(name for name in layout.lacking(names) if name in buffers)
-        if stray:
-            warnings.append(buffer_note(model.label, stray))
-    warnings += [text for one in left_out for text in one.words()]
+        left_out += of_names(Kind.BUFFERS, model.label, stray)
+    left_out += [one for _, left in matched for one in left]
+    left_out += unused_base(models, lines, base)
+    for names in experts:
+        if names.files is not layout.files:
+            other = OtherModel.of(names.files)
+            left_out += unmerged_files(layout.files, other, read, tokenizer=layout.files)
     return Merge(
         identity,
         models,
@@ -219,7 +232,7 @@ def expand(
         base,
         recipe.seed,
         warnings=tuple(dict.fromkeys(warnings)),
-        left_out=left_out,
+        left_out=collected(left_out),
     )
 
 
@@ -274,7 +287,7 @@ def _check_kind(recipe: Recipe, expert: Expert) -> None:
 
 def _matched(
     recipe: Recipe, expert: Expert, layout: _Names, names: _Names, buffers: Container[str]
-) -> tuple[_Names, LeftOut]:
+) -> tuple[_Names, tuple[LeftOut, ...]]:
     """An expert's tensors under the names of the layout, and those that find no partner."""
     matched = names.spelled_as(layout, buffers)
     missing = [name for name in matched.lacking(layout) if name not in buffers]

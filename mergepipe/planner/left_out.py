@@ -1,103 +1,285 @@
-"""What a merge takes nothing of, told by model: layers are counted, not listed."""
+"""Every way in which a merge leaves out something of its models, and the words that tell of it.
 
-import re
+What is not merged, replaced or not taken over is one of these kinds: found by what lines up names,
+files, vocabularies and layers, told before the merge is carried out, and kept with its result.
+docs/merging.md has the same list as a table.
+"""
+
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from enum import StrEnum
 
 from mergepipe.names import quoted
+from mergepipe.planner.name_patterns import collapsed, shown
 
-_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
-_MOST_SHOWN = 12
+
+class Kind(StrEnum):
+    """What is left out; scripts see it."""
+
+    MISSING_TENSORS = "missing_tensors"
+    EXTRA_TENSORS = "extra_tensors"
+    UNUSED_TENSORS = "unused_tensors"
+    BASE_WEIGHTS = "base_weights"
+    BUFFERS = "buffers"
+    COPIED_HEAD = "copied_head"
+    COMPONENTS = "components"
+    WEIGHT_FILES = "weight_files"
+    NESTED_ADAPTERS = "nested_adapters"
+    OTHER_FORMATS = "other_formats"
+    TRAINING_STATE = "training_state"
+    QUANTIZATION = "quantization"
+    CONFIG_KEYS = "config_keys"
+    TOKENIZER = "tokenizer"
+    TOKENS = "tokens"
+    TOKEN_ROWS = "token_rows"
+    OTHER_FILES = "other_files"
+    CARD = "card"
+    STAGES = "stages"
+    BLOCKS = "blocks"
+
+
+class Level(StrEnum):
+    """How loudly it is told: `listed` is in documents and results alone."""
+
+    WARNING = "warning"
+    NOTE = "note"
+    LISTED = "listed"
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A kind's place in the list.
+
+    what     is left out, for the table
+    instead  what the result has in its place, for the table
+    words    of one case: {model}, {count} and {names}, {reason} where it differs from case to case
+    noun     of what is counted, one and several
+    """
+
+    what: str
+    instead: str
+    words: str
+    level: Level
+    noun: tuple[str, str] = ("tensor", "tensors")
+
+
+WAYS: dict[Kind, Way] = {
+    Kind.MISSING_TENSORS: Way(
+        "tensors and modules that an expert lacks (`--allow-missing`; a language model in a larger "
+        "one)",
+        "the base's, to which the expert adds nothing",
+        "{model} lacks {count}; it adds nothing to the base's there: {names}",
+        Level.WARNING,
+    ),
+    Kind.EXTRA_TENSORS: Way(
+        "tensors and modules that only an expert has (`--allow-missing`; the towers of a larger "
+        "model)",
+        "nothing",
+        "{model} has {count} that the result has no place for; not merged: {names}",
+        Level.WARNING,
+    ),
+    Kind.UNUSED_TENSORS: Way(
+        "layers, embeddings and heads that slices or modules do not name",
+        "what the recipe says",
+        "the recipe takes nothing of {count} of {model}: {names}",
+        Level.NOTE,
+    ),
+    Kind.BASE_WEIGHTS: Way(
+        "the weights of a base, with a method that takes no differences",
+        "a merge of the experts alone; names, config and tokenizer are the base's",
+        "{model} gives names, config and tokenizer, and no weights: {reason} takes no differences "
+        "from a base",
+        Level.NOTE,
+    ),
+    Kind.BUFFERS: Way(
+        "buffers (`inv_freq`, `position_ids`, causal masks) that another model lacks",
+        "what follows from the config",
+        "{model} has the buffer {names}, which another model lacks: left out, as it follows from "
+        "the config",
+        Level.WARNING,
+    ),
+    Kind.COPIED_HEAD: Way(
+        "a head that is a copy of the embeddings that the config says it shares",
+        "the embeddings",
+        "{model} has the head {names}, which is a copy of the embeddings that it shares: it counts "
+        "as none",
+        Level.NOTE,
+    ),
+    Kind.COMPONENTS: Way(
+        "components beside the model (`2_Dense/`), where a recipe has slices, modules or adapters",
+        "those of `base_model` or the first model, as they stand",
+        "{names} beside {model}: taken over as it stands, not merged, as {reason} are of the model "
+        "in the top directory",
+        Level.WARNING,
+        ("component", "components"),
+    ),
+    Kind.WEIGHT_FILES: Way(
+        "a second set of weights (`consolidated.safetensors`, a variant), checkpoints of a "
+        "training, copies for other programs",
+        "nothing",
+        "{model}: left out: {names}: {reason}",
+        Level.WARNING,
+        ("file", "files"),
+    ),
+    Kind.NESTED_ADAPTERS: Way(
+        "an adapter in a directory of a model",
+        "of the model whose files the result has it stays, as it stands",
+        "{model}: the adapter in {names} is not merged: it is no part of the model; to have it, "
+        "merge model+adapter in a recipe",
+        Level.WARNING,
+        ("adapter", "adapters"),
+    ),
+    Kind.OTHER_FORMATS: Way(
+        "weights in other formats beside safetensors (`pytorch_model.bin`, GGUF, ONNX, `.h5`)",
+        "nothing: they would be weights that nobody merged",
+        "{model}: left out: {names}: weights in another format beside those that are merged",
+        Level.NOTE,
+        ("file", "files"),
+    ),
+    Kind.TRAINING_STATE: Way(
+        "the state of a training (optimizer, scheduler, random states, `training_args.bin`, logs)",
+        "nothing",
+        "{model}: left out: {names}: the state of a training",
+        Level.NOTE,
+        ("file", "files"),
+    ),
+    Kind.QUANTIZATION: Way(
+        "8-bit codes and their scales",
+        "the numbers that they stand for; the result is not quantized",
+        "{model} has 8-bit floats: merged as the numbers that they and their scales stand for, and "
+        "the result is not quantized",
+        Level.NOTE,
+    ),
+    Kind.CONFIG_KEYS: Way(
+        "what an expert's config.json says otherwise than that of the result",
+        "what the base says, or else the first model",
+        "config.json of {model} differs from the result's in {names}: {reason}",
+        Level.NOTE,
+        ("key", "keys"),
+    ),
+    Kind.TOKENIZER: Way(
+        "an expert's or adapter's tokenizer, or its chat template, where they differ",
+        "the base's, or the one that the recipe asks for",
+        "the tokenizer of {model} is not the result's; not taken over: {names}",
+        Level.NOTE,
+        ("file", "files"),
+    ),
+    Kind.TOKENS: Way(
+        "tokens that the result does not know (`tokenizer_source` names another's vocabulary), or "
+        "that have no row",
+        "nothing",
+        "{model} knows {count} that the result does not: {names}",
+        Level.WARNING,
+        ("token", "tokens"),
+    ),
+    Kind.TOKEN_ROWS: Way(
+        "rows of the embeddings past the last token",
+        "rows for the tokens of the result, and those of `pad_to_multiple_of`",
+        "{model} has {count} of embeddings past the last token, which the result has not",
+        Level.NOTE,
+        ("row", "rows"),
+    ),
+    Kind.OTHER_FILES: Way(
+        "an expert's other files (generation_config.json, code, processors), where they differ",
+        "the base's, or else the first model's",
+        "{model}: not taken over: {names}",
+        Level.NOTE,
+        ("file", "files"),
+    ),
+    Kind.CARD: Way(
+        "the README.md of a recipe's models",
+        "a card that says what was merged",
+        "{names} of {model} gives way to a card of the merge",
+        Level.LISTED,
+        ("file", "files"),
+    ),
+    Kind.STAGES: Way(
+        "documents of a recipe that the last one does not need",
+        "nothing",
+        "{model} is not part of the result",
+        Level.WARNING,
+        ("stage", "stages"),
+    ),
+    Kind.BLOCKS: Way(
+        "blocks that a budget does not buy",
+        "their estimates, or the base's",
+        "of {model} {reason}: that is what the budget leaves",
+        Level.LISTED,
+        ("block", "blocks"),
+    ),
+}
+
+_MOST_SHOWN = 8
+_TENSORS = frozenset(
+    (Kind.MISSING_TENSORS, Kind.EXTRA_TENSORS, Kind.UNUSED_TENSORS, Kind.COPIED_HEAD)
+)
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """The tensors by whose names a model and the result of its merge differ.
+    """What a merge leaves out of one model, by kind.
 
-    base_instead  of the result: the model lacks them, and adds nothing to the base there
-    not_merged    of the model: the result has no such
+    names   of tensors, files, tokens or keys; empty where the kind says it all
+    reason  what sets the case apart, where the kind's words have a place for it
+    count   of what is too much to name
     """
 
+    kind: Kind
     model: str
-    base_instead: tuple[str, ...] = ()
-    not_merged: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    reason: str = ""
+    count: int = 0
 
-    def words(self) -> tuple[str, ...]:
-        """A sentence for each of the two, for a person."""
-        told = []
-        if self.base_instead:
-            told.append(
-                f"{quoted(self.model)} lacks {_counted(self.base_instead)}; "
-                f"it adds nothing to the base's there: {shown(self.base_instead)}"
-            )
-        if self.not_merged:
-            told.append(
-                f"{quoted(self.model)} has {_counted(self.not_merged)} that the result has no "
-                f"place for; not merged: {shown(self.not_merged)}"
-            )
-        return tuple(told)
+    @property
+    def level(self) -> Level:
+        """How loudly it is told."""
+        return WAYS[self.kind].level
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The names, layers and experts collapsed."""
+        return tuple(collapsed(self.names)) if self.kind in _TENSORS else self.names
+
+    @property
+    def message(self) -> str:
+        """The words for a person."""
+        way = WAYS[self.kind]
+        count = self.count or len(self.names)
+        return way.words.format(
+            model=quoted(self.model),
+            count=f"{count} {way.noun[count != 1]}",
+            names=self._shown(),
+            reason=self.reason,
+        )
+
+    def _shown(self) -> str:
+        if self.kind in _TENSORS:
+            return shown(self.names)
+        quote = quoted if self.kind is not Kind.WEIGHT_FILES else str
+        most = 1 if self.kind in (Kind.WEIGHT_FILES, Kind.BUFFERS) else _MOST_SHOWN
+        more = len(self.names) - most
+        text = ", ".join(quote(name) for name in self.names[:most])
+        return text + (f" and {more} more" if more > 0 else "")
 
 
 def collected(parts: Iterable[LeftOut]) -> tuple[LeftOut, ...]:
-    """One for each model, in the order of their first mention."""
-    lacking: dict[str, dict[str, None]] = {}
-    over: dict[str, dict[str, None]] = {}
+    """One for each kind, model and reason, in the order of their first mention."""
+    names: dict[tuple[Kind, str, str, int], dict[str, None]] = {}
     for part in parts:
-        lacking.setdefault(part.model, {}).update(dict.fromkeys(part.base_instead))
-        over.setdefault(part.model, {}).update(dict.fromkeys(part.not_merged))
+        key = part.kind, part.model, part.reason, part.count
+        names.setdefault(key, {}).update(dict.fromkeys(part.names))
     return tuple(
-        LeftOut(model, tuple(lacking[model]), tuple(over[model]))
-        for model in lacking
-        if lacking[model] or over[model]
+        LeftOut(kind, model, tuple(found), reason, count)
+        for (kind, model, reason, count), found in names.items()
     )
 
 
-def shown(names: Sequence[str]) -> str:
-    """Names for a person, numbers of layers and experts collapsed: `h.[0-11].attn.bias`."""
-    patterns = collapsed(names)
-    text = ", ".join(quoted(pattern) for pattern in patterns[:_MOST_SHOWN])
-    more = len(patterns) - _MOST_SHOWN
-    return text + (f" and {more} more names" if more > 0 else "")
+def lines(left_out: Iterable[LeftOut]) -> tuple[str, ...]:
+    """The lines that tell a person, each with its level."""
+    return tuple(f"{one.level}: {one.message}" for one in left_out if one.level is not Level.LISTED)
 
 
-def collapsed(names: Iterable[str]) -> list[str]:
-    """Patterns that stand for exactly these names, in the order of their first."""
-    groups: dict[str, list[tuple[int, ...]]] = {}
-    for name in dict.fromkeys(names):
-        numbers = tuple(int(number) for number in _NUMBER.findall(name))
-        groups.setdefault(_NUMBER.sub("\0", name), []).append(numbers)
-    patterns = []
-    for frame, rows in groups.items():
-        for row in _boxes(rows):
-            filled = iter(row)
-            patterns.append(re.sub("\0", lambda _, filled=filled: next(filled), frame))  # type: ignore[misc]
-    return patterns
-
-
-def _boxes(rows: Sequence[tuple[int, ...]]) -> list[tuple[str, ...]]:
-    """Rows of numbers as products of ranges; those that share all but the first are one."""
-    if not rows[0]:
-        return [()]
-    firsts: dict[tuple[tuple[str, ...], ...], list[int]] = {}
-    for first, group in groupby(sorted(rows), key=lambda row: row[0]):
-        rest = _boxes([row[1:] for row in group])
-        firsts.setdefault(tuple(rest), []).append(first)
-    return [(_ranges(numbers), *one) for rest, numbers in firsts.items() for one in rest]
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """Numbers in order: `3`, or `[0-3,7]`."""
-    if len(numbers) == 1:
-        return str(numbers[0])
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1] = [runs[-1][0], number]
-        else:
-            runs.append([number, number])
-    return "[" + ",".join(f"{a}-{b}" if a != b else str(a) for a, b in runs) + "]"
-
-
-def _counted(names: Sequence[str]) -> str:
-    return "1 tensor" if len(names) == 1 else f"{len(names)} tensors"
+def of_names(kind: Kind, model: str, names: Sequence[str]) -> Iterable[LeftOut]:
+    """One, if there are any names."""
+    if names:
+        yield LeftOut(kind, model, tuple(names))

@@ -5,7 +5,7 @@ its slices, modules, filters and stages say; tensors of an earlier stage that a 
 are lines as well, which no file holds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -14,7 +14,7 @@ from mergepipe.ids import ObjectId
 from mergepipe.methods.parameters import Settings
 from mergepipe.methods.protocol import Method
 from mergepipe.objects.merging import LowRank, TermKind
-from mergepipe.planner.left_out import LeftOut
+from mergepipe.planner.left_out import Kind, LeftOut
 from mergepipe.planner.recipe import Model
 
 
@@ -77,7 +77,7 @@ class Merge:
     models  every model that a line reads, the base among them
     base    the model that commits lean on (its place among the models), or None
     warnings  what a user should know of it
-    left_out  tensors of its models that it takes nothing of; warnings say so too
+    left_out  what of its models it leaves out, all of it
     """
 
     layout: ObjectId
@@ -88,3 +88,19 @@ class Merge:
     notes: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+
+
+def unused_base(
+    models: Sequence[Model], lines: Sequence[Line], base: int | None
+) -> Iterator[LeftOut]:
+    """A base whose weights no line takes: that of a method that takes no differences."""
+    if base is None or not lines:
+        return
+    for line in lines:
+        leaning = any(one.source is None or one.kind is not TermKind.FULL for one in line.inputs)
+        if line.method.needs_base or leaning or line.copied:
+            return
+        if any(one.model == base for one in line.inputs):
+            return
+    methods = ", ".join(dict.fromkeys(line.method.name for line in lines))
+    yield LeftOut(Kind.BASE_WEIGHTS, models[base].label, reason=methods)

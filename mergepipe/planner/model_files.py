@@ -3,18 +3,20 @@
 No weight is read: only names, shapes, configs and indexes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from mergepipe.checkpoints.conversion import DEQUANTIZED
 from mergepipe.dtypes import DType, dtype_called, dtype_of
+from mergepipe.formats.beside_weights import Stale, stale
 from mergepipe.formats.config_json import CONFIG_NAME, parse_config
 from mergepipe.formats.quantization import refuse_codes
 from mergepipe.formats.unread_weights import no_weights
 from mergepipe.formats.weight_files import WeightFiles, sort_weight_files
 from mergepipe.ids import ObjectId
 from mergepipe.objects.records import Safetensors, Snapshot, Tensor
+from mergepipe.planner.left_out import Kind, LeftOut, of_names
 
 ReadFile: TypeAlias = Callable[[Snapshot, str], bytes | None]
 """The bytes of a small file of a snapshot; None if there is none."""
@@ -41,6 +43,11 @@ class Component:
     config: Mapping[str, Any] | None
     dtype: DType | None = None
 
+    @property
+    def paths(self) -> set[str]:
+        """Its weight files."""
+        return {one.path for one in self.tensors}
+
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
@@ -52,17 +59,47 @@ class ModelFiles:
     sorted: WeightFiles
 
     @property
-    def warnings(self) -> tuple[str, ...]:
-        """What of the model's weights is not merged."""
-        return tuple(f"{self.label}: left out: {text}" for text in self.sorted.left_out_texts)
+    def left_out(self) -> Iterator[LeftOut]:
+        """What of the model's files is not merged."""
+        for reason, paths in self.sorted.left_out_by_reason.items():
+            yield LeftOut(Kind.WEIGHT_FILES, self.label, tuple(paths), reason)
+        yield from of_names(Kind.NESTED_ADAPTERS, self.label, tuple(self.sorted.adapters))
+        for kind, stale_kind in (
+            (Kind.OTHER_FORMATS, Stale.OTHER_FORMAT),
+            (Kind.TRAINING_STATE, Stale.TRAINING),
+        ):
+            paths = [
+                path
+                for path in self._stale
+                if stale(path) is stale_kind and path not in self.sorted.left_out
+            ]
+            yield from of_names(kind, self.label, paths)
+        if any(component.dtype is not None for component in self.components.values()):
+            yield LeftOut(Kind.QUANTIZATION, self.label)
+
+    @property
+    def _stale(self) -> list[str]:
+        """Files that no merge takes over; what is an adapter's stays with it."""
+        adapters = tuple(self.sorted.adapters)
+        merged = {path for one in self.components.values() for path in one.paths}
+        return [
+            file.path
+            for file in self.snapshot.files
+            if stale(file.path) is not None
+            and file.path not in merged
+            and not (adapters and file.path.startswith(adapters))
+        ]
 
     @property
     def layout(self) -> Snapshot:
         """The snapshot without weights that are not the model's, and what lies beside them."""
+        gone = set(self._stale)
         files = tuple(
             file
             for file in self.snapshot.files
-            if not self.sorted.is_stray(file.path) and file.path.rpartition("/")[2] != DEQUANTIZED
+            if not self.sorted.is_stray(file.path)
+            and file.path not in gone
+            and file.path.rpartition("/")[2] != DEQUANTIZED
         )
         return self.snapshot if len(files) == len(self.snapshot.files) else Snapshot(files)
 

@@ -5,12 +5,12 @@ refused, or left out where the user allows it; another layout of the same weight
 out, for that would drop experts or attention without which the rest means nothing.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from mergepipe.errors import MergeInputError
 from mergepipe.formats.weight_names import other_layout
 from mergepipe.names import quoted
-from mergepipe.planner.left_out import LeftOut
+from mergepipe.planner.left_out import Kind, LeftOut, of_names
 
 _MOST_NAMED = 3
 
@@ -23,7 +23,7 @@ def check_missing(
     *,
     stand_in: bool,
     leave_out: bool,
-) -> LeftOut:
+) -> tuple[LeftOut, ...]:
     """What is left out of a model whose names differ from those of the reference.
 
     missing    that only the reference has
@@ -59,7 +59,10 @@ def check_missing(
             f"{quoted(label)} has {some(extra)}, which {quoted(reference)} lacks",
             "merge models of one architecture, or let such tensors be left out (--allow-missing)",
         )
-    return LeftOut(label, tuple(missing), tuple(extra))
+    return (
+        *of_names(Kind.MISSING_TENSORS, label, missing),
+        *of_names(Kind.EXTRA_TENSORS, label, extra),
+    )
 
 
 def respelling_note(label: str, reference: str, renamed: Mapping[str, str]) -> str:
@@ -69,15 +72,6 @@ def respelling_note(label: str, reference: str, renamed: Mapping[str, str]) -> s
     return (
         f"names of {quoted(label)} are matched with those of {quoted(reference)}: "
         f"{quoted(first)} is its {quoted(other)}{more}"
-    )
-
-
-def buffer_note(label: str, buffers: Collection[str]) -> str:
-    """The words that tell of buffers that another model lacks."""
-    more = "" if len(buffers) == 1 else f" and {len(buffers) - 1} more"
-    return (
-        f"{quoted(label)} has the buffer {quoted(next(iter(buffers)))}{more}, which another "
-        "model lacks: left out, as it follows from the config"
     )
 
 

@@ -4,7 +4,7 @@ The rules are those of mergekit 0.1.5. Nothing here reads a file or a weight:
 `formats.tokenizers` made the vocabularies, `checkpoints.embeddings` lays the embeddings out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeAlias
@@ -16,6 +16,7 @@ from mergepipe.formats.tokenizers.templates import chat_template
 from mergepipe.formats.tokenizers.vocabulary import Vocabulary
 from mergepipe.formats.tokenizers.writing import write_tokenizer
 from mergepipe.names import quoted
+from mergepipe.planner.left_out import Kind, LeftOut, of_names
 
 MAX_PADDING = 1 << 20
 _MOST_NAMED = 3
@@ -102,6 +103,7 @@ class VocabularyPlan:
     files       the output's tokenizer files by path; None: those of the layout, as they are
     origin      the model whose tokenizer it is, extended or not
     notes       what a person should know, in full sentences
+    left_out    tokens and rows that models have and the output has not
     """
 
     vocabulary: Vocabulary | None
@@ -110,6 +112,7 @@ class VocabularyPlan:
     files: Mapping[str, bytes] | None
     origin: int
     notes: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def lays_out(self) -> bool:
@@ -147,7 +150,22 @@ def plan_vocabulary(
     rows = -(-vocabulary.end // request.multiple) * request.multiple
     maps = _Rows(request, models, known, base, origin, vocabulary, rows, notes).maps()
     files = write_tokenizer(models[origin].files, vocabulary, models[origin].label, template)
-    return VocabularyPlan(vocabulary, rows, maps, files, origin, tuple(notes))
+    left_out = tuple(_left_out(models, vocabulary, rows))
+    return VocabularyPlan(vocabulary, rows, maps, files, origin, tuple(notes), left_out)
+
+
+def _left_out(
+    models: Sequence[ModelVocabulary], vocabulary: Vocabulary, rows: int
+) -> Iterator[LeftOut]:
+    """Tokens, and rows past the last token, that merged models have and the output has not."""
+    for model in models:
+        if not model.merged or model.vocabulary is None:
+            continue
+        tokens = [token for token in model.vocabulary.ids if token not in vocabulary.ids]
+        yield from of_names(Kind.TOKENS, model.label, tokens)
+        beyond = (model.rows or 0) - max(model.vocabulary.end, rows)
+        if beyond > 0:
+            yield LeftOut(Kind.TOKEN_ROWS, model.label, count=beyond)
 
 
 def _templates(models: Sequence[ModelVocabulary]) -> list[str | None]:

@@ -259,9 +259,13 @@ def test_missing_tensors_are_an_error_unless_allowed(
     allowed = ("less", "--base", "base", "--allow-missing")
     assert "warning: 'less' lacks 3 tensors" in mp("merge", *allowed, "-b", "allowed").err
     planned = mp("plan", *allowed, "--json").document
-    assert planned["left_out"] == [
-        {"model": "less", "base_instead": ["layer.v", "layer.w", "norm"], "not_merged": []}
-    ]
+    [left] = planned["left_out"]
+    assert (left["kind"], left["model"]) == ("missing_tensors", "less")
+    assert left["names"] == ["layer.v", "layer.w", "norm"]
+    assert left["message"] in mp("merge", *allowed, "-b", "allowed").err
+    stored = mp("merge", "--plan", planned["plan"], "-b", "stored", "--json").document
+    assert stored["left_out"] == [left]
+    assert left["message"] in mp("merge", "--plan", planned["plan"], "-b", "again").err
 
 
 def test_the_hook_is_told_and_cannot_undo(merging: Path, mp: Mp) -> None:

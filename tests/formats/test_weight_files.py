@@ -22,9 +22,10 @@ def test_the_index_decides() -> None:
     index = dict(zip(NAMES, SHARDS, strict=True))
     found = sort(*SHARDS, "consolidated.safetensors", "model.safetensors", index=index)
     assert found.components == {"": SHARDS}
-    assert found.left_out_texts == [
-        f"consolidated.safetensors and 1 more: {INDEX} names the weights, and not these"
-    ]
+    [(reason, paths)] = found.left_out_by_reason.items()
+    assert reason == f"{INDEX} names the weights, and not these"
+    assert paths[0] == "consolidated.safetensors"
+    assert len(paths) == 2
     unusual = sort("x.safetensors", "y.safetensors", index={"a": "y.safetensors"})
     assert unusual.components == {"": ("y.safetensors",)}
     at = "unet/diffusion_pytorch_model.safetensors.index.json"

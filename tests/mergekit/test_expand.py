@@ -5,7 +5,7 @@ import pytest
 from mergepipe.errors import MergeInputError
 from mergepipe.objects.merging import TermKind
 from mergepipe.objects.records import FileEntry, Safetensors, Snapshot, TensorEntry
-from mergepipe.planner.left_out import LeftOut
+from mergepipe.planner.left_out import Kind, LeftOut
 from mergepipe.planner.lines import Line, Made
 from mergepipe.planner.mergekit.expanded import Expanded
 from tests.mergekit.toys import Toys, family, llama, llama_config
@@ -494,9 +494,9 @@ def test_missing_tensors_may_be_allowed(toys: Toys) -> None:
         toys.expand(text)
     merge = toys.expand(text, allow_missing=True)
     assert line(merge, q(2)).inputs[0].source is None
-    assert merge.left_out == (LeftOut("part", (q(2),)),)
-    told = f"'part' lacks 1 tensor; it adds nothing to the base's there: '{q(2)}'"
-    assert told in merge.warnings
+    [left] = merge.left_out
+    assert left == LeftOut(Kind.MISSING_TENSORS, "part", (q(2),))
+    assert left.message == f"'part' lacks 1 tensor; it adds nothing to the base's there: '{q(2)}'"
 
 
 def test_a_slice_of_the_base_alone_is_the_base(toys: Toys) -> None:
@@ -653,15 +653,16 @@ def test_a_language_model_merges_into_a_larger_one_and_back(toys: Toys) -> None:
     assert sources(toys, into, up) == ["llm:model.layers.1.mlp.up_proj.weight"]
     fc = "vision_tower.vision_model.encoder.layers.1.mlp.fc1.weight"
     assert line(into, fc).inputs[0].source is None
-    [left] = into.left_out
-    assert (left.model, left.not_merged) == ("llm", ())
-    assert set(left.base_instead) == {name for name in GEMMA if name[0] != "l"}
-    assert any("'llm' lacks 6 tensors; it adds nothing" in text for text in into.warnings)
+    left = into.left_out[0]
+    assert (left.kind, left.model) == (Kind.MISSING_TENSORS, "llm")
+    assert set(left.names) == {name for name in GEMMA if name[0] != "l"}
+    assert "'llm' lacks 6 tensors; it adds nothing" in left.message
 
     back = toys.expand(models("model: vlm", method="task_arithmetic", more=TASK + "llm\n"))
     assert [one.name for one in back.written] == list(TEXT_OF_GEMMA)
     assert sources(toys, back, "model.norm.weight") == ["vlm:language_model.model.norm.weight"]
-    assert set(back.left_out[0].not_merged) == set(left.base_instead)
+    assert back.left_out[0].kind is Kind.EXTRA_TENSORS
+    assert set(back.left_out[0].names) == set(left.names)
 
     together = models("model: vlm", "model: llm", more="parameters: {weight: 1}\n")
     with pytest.raises(MergeInputError, match="'llm' has no module") as caught:
@@ -689,7 +690,7 @@ def test_a_model_without_a_module_is_refused_unless_allowed(toys: Toys) -> None:
     with pytest.raises(MergeInputError, match="'less' has no module 'multi_modal_projector'"):
         toys.expand(text)
     [left] = toys.expand(text, allow_missing=True).left_out
-    assert left.base_instead == ("multi_modal_projector.mm_input_projection_weight",)
+    assert left.names == ("multi_modal_projector.mm_input_projection_weight",)
     text = models("model: ga", method="task_arithmetic", more=TASK + "less\n")
     with pytest.raises(MergeInputError, match="'ga' has tensor 'multi_modal_projector"):
         toys.expand(text)

@@ -81,7 +81,7 @@ def test_stages_stand_after_those_they_need() -> None:
     result = "merge_method: linear\nmodels: [{model: z}]\n"
     recipe = read("---\n".join([result, *texts]))
     assert [stage.name for stage in recipe.stages] == ["x", "y", "z", None]
-    assert recipe.warnings == ("r.yml, line 16: 'w' is not part of the result",)
+    assert recipe.unused == ("w",)
     recipe = read("---\n".join(texts[1:3]))
     assert [stage.name for stage in recipe.stages] == ["x", "y"]
 

@@ -48,7 +48,7 @@ def test_a_second_set_of_weights_is_left_out(models: Path, mp: Mp, tmp_path: Pat
               models / "math" / "consolidated.safetensors")  # fmt: skip
     made = mp("merge", "--recipe", recipe(models, LINEAR), "-b", "recipe", "--out", tmp_path / "a")
     for left in ("checkpoint-10/model.safetensors", "consolidated.safetensors"):
-        assert f"math: left out: {left}: a" in made.err
+        assert f"'math': left out: {left}: a" in made.err
     for name in ("math", "code"):
         mp("commit", models / name, "-b", name)
     plain = ("math", "code", "--method", "linear", "--weight", "0.75,0.25")

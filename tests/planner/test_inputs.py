@@ -9,7 +9,7 @@ from mergepipe.ids import ObjectId
 from mergepipe.objects.merging import TermKind
 from mergepipe.objects.records import FileEntry, Safetensors, Snapshot, TensorEntry
 from mergepipe.planner import Budget, Expert, Model, PlannedMerge, Recipe
-from mergepipe.planner.left_out import LeftOut
+from mergepipe.planner.left_out import Kind, LeftOut
 from tests.planner.stored_models import Family, add_snapshot, add_tensor, family, named, plan_recipe
 
 
@@ -74,13 +74,15 @@ def test_what_is_left_out_is_listed_by_model(models: Family) -> None:
         models, norm=None, **{f"h.{n}.mlp.{m}.w": extra for n in (0, 1) for m in (0, 2)}
     )
     merged = merge(models, other, allow_missing=True).merge
+    extras = ("h.0.mlp.0.w", "h.0.mlp.2.w", "h.1.mlp.0.w", "h.1.mlp.2.w")
     assert merged.left_out == (
-        LeftOut("odd", ("norm",), ("h.0.mlp.0.w", "h.0.mlp.2.w", "h.1.mlp.0.w", "h.1.mlp.2.w")),
+        LeftOut(Kind.MISSING_TENSORS, "odd", ("norm",)),
+        LeftOut(Kind.EXTRA_TENSORS, "odd", extras),
     )
-    assert merged.warnings == (
+    assert [one.message for one in merged.left_out] == [
         "'odd' lacks 1 tensor; it adds nothing to the base's there: 'norm'",
         "'odd' has 4 tensors that the result has no place for; not merged: 'h.[0-1].mlp.[0,2].w'",
-    )
+    ]
 
 
 def test_one_weight_under_two_names_is_merged_and_told(models: Family) -> None:

@@ -137,6 +137,8 @@ def merge(
     else:
         _check_usage(experts, plan, options)
         request = None if plan is not None else options.request(experts or ())
+    from mergepipe.planner.left_out import lines
+
     device = options.checked_device()
     with session.repository() as repository:
         _check_target(repository, branch, out)
@@ -145,6 +147,8 @@ def merge(
         else:
             identity, stored = repository.find_plan(plan or "")
             made = priced_again(repository, identity, stored)
+            for line in lines(made.left_out):
+                session.say(line)
         costs = made.document(stored=not dry_run or plan is not None)
         _show(session, costs, budget)
         if dry_run:
@@ -311,6 +315,8 @@ def _document(
 
 
 def _summary(session: Session, found: MergeDocument, result: "MergeResult", message: str) -> str:
+    from mergepipe.cli.plan_text import called
+
     where = found.branch or "detached HEAD"
     at = session.paint("yellow", short(result.commit))
     if session.quiet:
@@ -329,6 +335,12 @@ def _summary(session: Session, found: MergeDocument, result: "MergeResult", mess
             f" {count(found.blocks_remembered, 'block')} were known from earlier merges, "
             f"{found.blocks_computed:,} computed"
         )
+    if found.left_out:
+        by_model: dict[str, list[str]] = {}
+        for one in found.left_out:
+            by_model.setdefault(one.model, []).append(one.kind.replace("_", " "))
+        parts = [f"{listed(kinds)} of {called(model)}" for model, kinds in by_model.items()]
+        lines.append(f" left out: {escape_for_terminal('; '.join(parts))}")
     if found.out is not None:
         lines.append(f" files are in {escape_for_terminal(found.out)}")
     return "\n".join(lines)

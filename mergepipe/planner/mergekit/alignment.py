@@ -394,7 +394,7 @@ class _Alignment:
             )
         except MergeInputError as error:
             raise self._refused(member.place, error.message, error.hint) from error
-        self._left_out.append(left)
+        self._left_out += left
 
     def _lacks(self, part: Slice, member: Member, module: str) -> bool:
         """Whether a model has nothing of a module, and the base's stands in.

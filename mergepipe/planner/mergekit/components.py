@@ -7,11 +7,13 @@ tokenizers and adapters are about the model in the top directory: the other comp
 recipe are the base's, or else the first model's.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from mergepipe.errors import MergeInputError
 from mergepipe.formats.weight_files import TOP
 from mergepipe.names import quoted
+from mergepipe.planner.left_out import Kind, LeftOut
 from mergepipe.planner.mergekit.schema import (
     MergekitRecipe,
     ModelName,
@@ -39,9 +41,33 @@ def of_component(
     return replace(recipe, stages=stages)
 
 
+def left_alone(recipe: MergekitRecipe, directories: Sequence[str]) -> Iterator[LeftOut]:
+    """Components that stages take over as they stand, instead of merging them."""
+    beside = tuple(directory for directory in directories if directory != TOP)
+    if not beside or TOP not in directories:
+        return
+    for stage in recipe.stages:
+        if not _is_whole(stage):
+            model = str(_reference(stage))
+            yield LeftOut(Kind.COMPONENTS, model, beside, "slices and modules")
+        else:
+            for name in stage.models:
+                if name.lora is not None:
+                    yield LeftOut(Kind.COMPONENTS, str(_bare(name)), beside, "adapters")
+
+
+def _is_whole(stage: Stage) -> bool:
+    return list(stage.modules) == [None] and all(one.whole for one in stage.modules.values())
+
+
+def _reference(stage: Stage) -> ModelName:
+    """The model whose components a stage of slices or modules has."""
+    return _bare(stage.models[0] if stage.base is None else stage.base)
+
+
 def _stage(stage: Stage, recipe: MergekitRecipe, shelf: Shelf, *, alone: bool) -> Stage:
     made = {other.name for other in recipe.stages}
-    whole = list(stage.modules) == [None] and all(one.whole for one in stage.modules.values())
+    whole = _is_whole(stage)
     adapters = any(name.lora is not None for name in stage.models)
     if alone and (not whole or adapters):
         what = "adapters" if whole else "slices and modules"
@@ -57,8 +83,7 @@ def _stage(stage: Stage, recipe: MergekitRecipe, shelf: Shelf, *, alone: bool) -
     plain = replace(stage, tokenizer=None, chat_template=None)
     base = None if stage.base is None else _bare(stage.base)
     if not whole:
-        reference = base or _bare(stage.models[0])
-        return _taken_over(plain, reference)
+        return _taken_over(plain, _reference(stage))
     module = stage.modules[None]
     part = module.slices[0]
     sources = tuple(

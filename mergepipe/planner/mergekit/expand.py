@@ -4,7 +4,7 @@ Stages are not merges of their own: what one makes is an input of the next (`lin
 never written. No weight is read.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from mergepipe.formats.architecture import (
     with_modules,
 )
 from mergepipe.formats.config_json import LayerOrigin, amended, layer_count, restacked
+from mergepipe.formats.model_card import CARD_NAME
 from mergepipe.formats.weight_files import TOP
 from mergepipe.methods import registry
 from mergepipe.methods.parameters import Settings
@@ -26,10 +27,10 @@ from mergepipe.methods.protocol import Method
 from mergepipe.names import quoted
 from mergepipe.objects.merging import TermKind
 from mergepipe.planner.inputs import ObjectSource
-from mergepipe.planner.left_out import LeftOut, collected
-from mergepipe.planner.lines import Line, LineInput, Made
+from mergepipe.planner.left_out import Kind, LeftOut, collected, of_names
+from mergepipe.planner.lines import Line, LineInput, Made, unused_base
 from mergepipe.planner.mergekit.alignment import Cell, Row, align
-from mergepipe.planner.mergekit.components import of_component
+from mergepipe.planner.mergekit.components import left_alone, of_component
 from mergepipe.planner.mergekit.expanded import Expanded
 from mergepipe.planner.mergekit.fields import Notes
 from mergepipe.planner.mergekit.inventories import Inventories
@@ -45,12 +46,14 @@ from mergepipe.planner.mergekit.settings import (
 from mergepipe.planner.mergekit.shared_embeddings import lacks_head
 from mergepipe.planner.mergekit.shelf import ModelSource, Shelf
 from mergepipe.planner.mergekit.stray_buffers import without_stray_buffers
+from mergepipe.planner.mergekit.unused_tensors import unused_tensors
 from mergepipe.planner.mergekit.vocabularies import (
     Embeddings,
     StageVocabulary,
     bring_together,
     lending,
 )
+from mergepipe.planner.unmerged_files import unmerged_files
 
 
 def check(recipe: MergekitRecipe) -> tuple[str, ...]:
@@ -98,6 +101,7 @@ def expand(
     shelf = Shelf(objects, source)
     lines: list[Line] = []
     directories = shelf.directories(recipe)
+    left_out = list(left_alone(recipe, directories))
     parts: dict[str, _Part] = {}
     for directory in directories:
         component = of_component(recipe, directory, shelf, alone=TOP not in directories)
@@ -105,9 +109,12 @@ def expand(
         part.run(allow_missing)
         parts[directory] = part
         warnings += tuple(text for text in part.warnings if text not in warnings)
-    left_out = collected(one for part in parts.values() for one in part.left_out)
-    warnings += tuple(text for one in left_out for text in one.words())
     main = parts[TOP if TOP in parts else directories[0]]
+    left_out += shelf.left_out
+    left_out += (one for part in parts.values() for one in part.left_out)
+    left_out += unused_base(shelf.models, lines, main.last.base_place)
+    left_out += _files_left_out(main, shelf, recipe)
+    left_out += (LeftOut(Kind.STAGES, name) for name in recipe.unused)
     return Expanded(
         tuple(shelf.models),
         tuple(lines),
@@ -115,12 +122,28 @@ def expand(
         main.last.base_place,
         main.last.vocabulary.plan,
         main.last.vocabulary.tokenizer,
-        (*warnings, *shelf.warnings),
+        warnings,
         any(part.lays_out for part in parts.values()),
         {directory: part.output for directory, part in parts.items()},
         shelf.files_at(main.output.files_of),
-        left_out,
+        collected(left_out),
     )
+
+
+def _files_left_out(main: "_Part", shelf: Shelf, recipe: MergekitRecipe) -> Iterator[LeftOut]:
+    """What the result does not take over of the files beside its models' weights."""
+    vocabulary, reference = main.last.vocabulary, shelf.files_at(main.output.files_of)
+    tokenizer = None
+    if vocabulary.plan.files is None:
+        tokenizer = shelf.files_at(main.last.place_of(vocabulary.origin))
+    stacked = any(not module.whole for stage in recipe.stages for module in stage.modules.values())
+    for place, other in shelf.others:
+        card = [file.path for file in other.snapshot.files if file.path == CARD_NAME]
+        yield from of_names(Kind.CARD, other.label, card)
+        if place != main.output.files_of:
+            yield from unmerged_files(
+                reference, other, shelf.read_file, tokenizer=tokenizer, stacked=stacked
+            )
 
 
 class _Part:
@@ -158,6 +181,7 @@ class _Part:
                 inventories.stages[stage.name] = self.output
                 inventories.tokenizers[self.output.label] = made.vocabulary.tokenizer
             self.last = made
+        self.left_out += tuple(inventories.left_out)
 
 
 def _method(stage: Stage, source: str) -> Method:
@@ -204,9 +228,10 @@ class _Stage:
             stage, self._method, self._find, self._source, allow_missing=self._allow_missing
         )
         place = f"{self._source}, line {stage.place.line}"
-        notes = (f"{place}: {note}" for note in (*buffers, *aligned.notes))
+        notes = (f"{place}: {note}" for note in aligned.notes)
         rows, self._notes = aligned.rows, (*notes, *aligned.warnings)
-        self.left_out = aligned.left_out
+        self.left_out = (*self.vocabulary.plan.left_out, *buffers, *aligned.left_out)
+        self.left_out += tuple(unused_tensors(self._models.values(), rows, self.left_out))
         self.reference = rows[0].origin[0]
         if stage.base is not None:
             number = self._inventory(stage.base, None).place
@@ -270,6 +295,10 @@ class _Stage:
             known = self._embeddings.tokenizer(snapshot, inventory.label)
             self._inventories.tokenizers[inventory.label] = known
         return known
+
+    def place_of(self, name: ModelName) -> int:
+        """The place of the stored model whose files one of the stage's models has."""
+        return self._inventory(name, self._stage.base).files_of
 
     def _find(self, name: ModelName, base: ModelName | None) -> Inventory:
         return self._models[name]

@@ -28,7 +28,7 @@ class Expanded:
     lays_out  whether embeddings of some stage are laid out anew
     components  the results by their directories; `output` is that in the top one, if there is one
     like      the files of the model whose other files the output takes over
-    left_out  tensors of models that nothing is taken of; `warnings` say so too
+    left_out  what is left out of the models, all of it
     """
 
     models: tuple[Model, ...]

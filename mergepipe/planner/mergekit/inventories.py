@@ -16,6 +16,7 @@ from mergepipe.formats.architecture import read_architecture
 from mergepipe.formats.weight_files import TOP
 from mergepipe.names import quoted
 from mergepipe.objects.merging import LowRank
+from mergepipe.planner.left_out import Kind, LeftOut, of_names
 from mergepipe.planner.mergekit.inventory import Held, Inventory
 from mergepipe.planner.mergekit.schema import ModelName
 from mergepipe.planner.mergekit.shared_embeddings import (
@@ -33,12 +34,14 @@ class Inventories:
 
     component   the directory of the component that they are of
     tokenizers  that were read, by the label of the model
+    left_out    what is no tensor of its own in them
     """
 
     def __init__(self, shelf: Shelf, component: str = TOP) -> None:
         self.component = component
         self.stages: dict[str, Inventory] = {}
         self.tokenizers: dict[str, StoredTokenizer] = {}
+        self.left_out: list[LeftOut] = []
         self._shelf = shelf
         self._tensors = shelf.tensors
         self._known: dict[ModelName, Inventory] = {}
@@ -112,7 +115,11 @@ class Inventories:
             held[one.name] = Held(one.identity, one.identity, tensor.shape, dtype, place)
         config = component.config
         architecture = read_architecture(held, config, label)
-        return without_copied_head(Inventory(label, place, place, held, architecture, config))
+        found = Inventory(label, place, place, held, architecture, config)
+        single = without_copied_head(found)
+        copies = [tensor for tensor in held if tensor not in single.tensors]
+        self.left_out += of_names(Kind.COPIED_HEAD, label, copies)
+        return single
 
     def _adapted(self, model: Inventory, name: ModelName) -> dict[str, Held]:
         """The tensors of a model that an adapter changes or replaces, with the change on them."""

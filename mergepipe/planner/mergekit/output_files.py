@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mergepipe.formats.adapter_config import ADAPTER_CONFIG
 from mergepipe.formats.config_json import CONFIG_NAME, amended, dump_config, parse_config
 from mergepipe.formats.huggingface import INDEX_SUFFIX
 from mergepipe.formats.model_card import CARD_NAME, RECIPE_NAME, Card, model_card
@@ -16,17 +17,8 @@ from mergepipe.planner.model_files import ModelFiles
 from mergepipe.planner.vocabulary import adjusted_ids
 
 GENERATION_CONFIG = "generation_config.json"
-# Weights in other formats, and the state of a training: not the output's.
-_WEIGHTS = (
-    *(".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf", ".ot"),
-    *(INDEX_SUFFIX, ".bin.index.json"),
-)
-_OTHERS = frozenset(
-    (
-        *(CARD_NAME, RECIPE_NAME, ".gitattributes", ".gitignore", "trainer_state.json"),
-        *("adapter_config.json", "all_results.json", "train_results.json", "eval_results.json"),
-    )
-)
+# About the model that they lie beside, not about the output.
+_OTHERS = frozenset((CARD_NAME, RECIPE_NAME, ".gitattributes", ".gitignore", ADAPTER_CONFIG))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +87,8 @@ def _carried(like: ModelFiles, made: Mapping[str, bytes]) -> Iterable[FileEntry]
         elif isinstance(file.content, Safetensors) or file.path in made:
             continue
         elif (
-            not name.endswith(_WEIGHTS) and name not in _OTHERS and not is_tokenizer_file(file.path)
+            not name.endswith(INDEX_SUFFIX)
+            and name not in _OTHERS
+            and not is_tokenizer_file(file.path)
         ):
             yield file

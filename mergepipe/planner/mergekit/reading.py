@@ -48,9 +48,9 @@ def read_recipe(text_or_bytes: str | bytes, source: str = "the recipe") -> Merge
     documents = read_documents(text_or_bytes, source)
     if not documents:
         raise UsageError(f"{source} is empty", "a recipe has a merge_method and models")
-    stages = in_order([_stage(document, notes) for document in documents], notes)
+    stages, unused = in_order([_stage(document, notes) for document in documents], notes)
     content = text_or_bytes if isinstance(text_or_bytes, str) else text_or_bytes.decode("utf-8-sig")
-    return MergekitRecipe(stages, content, source, tuple(notes.warnings))
+    return MergekitRecipe(stages, content, source, tuple(notes.warnings), unused)
 
 
 def _stage(document: Node, notes: Notes) -> Stage:

@@ -198,12 +198,14 @@ class MergekitRecipe:
     text      as it was read
     source    what the file is called in messages
     warnings  what is in it without effect, as mergekit would silently have it
+    unused    the stages that the output does not need, by name
     """
 
     stages: tuple[Stage, ...]
     text: str
     source: str
     warnings: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
     @property
     def output(self) -> Stage:

@@ -1,5 +1,6 @@
 """The stored models that a recipe names, each looked up and sorted into components once."""
 
+from collections.abc import Iterator
 from typing import Protocol
 
 from mergepipe.errors import MergeInputError
@@ -8,9 +9,11 @@ from mergepipe.ids import ObjectId
 from mergepipe.names import quoted
 from mergepipe.objects.records import Snapshot
 from mergepipe.planner.inputs import ObjectSource, Tensors
+from mergepipe.planner.left_out import LeftOut
 from mergepipe.planner.mergekit.schema import MergekitRecipe, ModelName
 from mergepipe.planner.model_files import Component, ModelFiles, read_model_files
 from mergepipe.planner.recipe import Model
+from mergepipe.planner.unmerged_files import OtherModel
 
 
 class ModelSource(Protocol):
@@ -32,12 +35,12 @@ class Shelf:
     """Stored models by name.
 
     models    every one that was asked for, in the order of the first mention
-    warnings  what a user should know of their files
+    left_out  of their files, what is no part of them
     """
 
     def __init__(self, objects: ObjectSource, source: ModelSource) -> None:
         self.models: list[Model] = []
-        self.warnings: list[str] = []
+        self.left_out: list[LeftOut] = []
         self.tensors = Tensors(objects)
         self._objects = objects
         self._source = source
@@ -72,12 +75,23 @@ class Shelf:
         if found is None:
             found = read_model_files(snapshot, self.tensors.__getitem__, self.read_file, str(name))
             self._files[place] = found
-            self.warnings += [text for text in found.warnings if text not in self.warnings]
+            self.left_out += found.left_out
         return found
 
     def files_at(self, place: int) -> ModelFiles:
         """The files of a model that was looked at, by its place."""
         return self._files[place]
+
+    @property
+    def others(self) -> Iterator[tuple[int, OtherModel]]:
+        """Every model and adapter that was looked at, with its place."""
+        for place, model in enumerate(self.models):
+            files = self._files.get(place)
+            if files is not None:
+                yield place, OtherModel.of(files)
+            else:
+                snapshot = self._objects.snapshot(model.snapshot)
+                yield place, OtherModel(model.label, snapshot, snapshot.files, {})
 
     def component(self, name: ModelName, directory: str) -> Component:
         """One of a model's components. Raises MergeInputError where the model lacks it."""

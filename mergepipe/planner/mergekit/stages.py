@@ -7,8 +7,8 @@ from mergepipe.planner.mergekit.fields import Notes
 from mergepipe.planner.mergekit.schema import Stage
 
 
-def in_order(stages: Sequence[Stage], notes: Notes) -> tuple[Stage, ...]:
-    """Stages in an order they can be made in, the output last; those it does not need are left out.
+def in_order(stages: Sequence[Stage], notes: Notes) -> tuple[tuple[Stage, ...], tuple[str, ...]]:
+    """Stages in an order they can be made in, the output last; and those it does not need, by name.
 
     The output is the document without a name, or else the last one. Raises UsageError: two without
     a name, two of one name, a cycle.
@@ -30,10 +30,7 @@ def in_order(stages: Sequence[Stage], notes: Notes) -> tuple[Stage, ...]:
             named[stage.name] = stage
     output = stages[-1] if unnamed is None else unnamed
     ordered = _after_those_it_needs(output, named, notes)
-    for stage in stages:
-        if stage not in ordered:
-            notes.warn(stage.place, f"{quoted(stage.name or '')} is not part of the result")
-    return ordered
+    return ordered, tuple(stage.name or "" for stage in stages if stage not in ordered)
 
 
 def _after_those_it_needs(

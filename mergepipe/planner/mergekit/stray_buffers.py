@@ -4,22 +4,22 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from mergepipe.formats.buffers import is_buffer
+from mergepipe.planner.left_out import Kind, LeftOut
 from mergepipe.planner.mergekit.inventory import Inventory
 from mergepipe.planner.mergekit.schema import ModelName
-from mergepipe.planner.name_matching import buffer_note
 
 Inventories = Mapping[ModelName, Inventory]
 
 
-def without_stray_buffers(models: Inventories) -> tuple[Inventories, tuple[str, ...]]:
-    """Models without the buffers that another model lacks, and a note on each that had any.
+def without_stray_buffers(models: Inventories) -> tuple[Inventories, tuple[LeftOut, ...]]:
+    """Models without the buffers that another model lacks, and what that leaves out of them.
 
     Layers may have moved, so a buffer is known by its key in its layer.
     """
     whole = [one for one in models.values() if not one.changes_only]
     shared = set.intersection(*(_buffers(one) for one in whole)) if whole else set()
     kept: dict[ModelName, Inventory] = {}
-    notes: list[str] = []
+    left_out: list[LeftOut] = []
     for name, model in models.items():
         stray = [
             tensor
@@ -31,8 +31,8 @@ def without_stray_buffers(models: Inventories) -> tuple[Inventories, tuple[str, 
             gone = set(stray)
             tensors = {key: held for key, held in model.tensors.items() if key not in gone}
             kept[name] = replace(model, tensors=tensors)
-            notes.append(buffer_note(model.label, stray))
-    return kept, tuple(dict.fromkeys(notes))
+            left_out.append(LeftOut(Kind.BUFFERS, model.label, tuple(stray)))
+    return kept, tuple(left_out)
 
 
 def _buffers(model: Inventory) -> set[tuple[str, str]]:

@@ -64,11 +64,15 @@ class Embeddings(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StageVocabulary:
-    """A stage's models with the rows of its output, and what the output knows."""
+    """A stage's models with the rows of its output, and what the output knows.
+
+    origin  the model whose tokenizer it is, extended or not
+    """
 
     inventories: Mapping[ModelName, Inventory]
     plan: VocabularyPlan
     tokenizer: StoredTokenizer
+    origin: ModelName
 
 
 def bring_together(
@@ -106,7 +110,7 @@ def bring_together(
     )
     if plan.lays_out:
         inventories = _laid_out(list(everyone.items()), inventories, plan, base, embeddings)
-    return StageVocabulary(inventories, plan, tokenizer)
+    return StageVocabulary(inventories, plan, tokenizer, list(everyone)[plan.origin])
 
 
 def lending(stage: Stage) -> tuple[ModelName, ...]:
