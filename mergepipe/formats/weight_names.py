@@ -25,6 +25,8 @@ _RENAMINGS = tuple(
         (r"\.weight_g$", ".parametrizations.weight.original0"),
         (r"\.weight_v$", ".parametrizations.weight.original1"),
         (r"^embed_out\.", "lm_head."),
+        # One bias with two names in memory: BERT's and RoBERTa's heads of a masked language model.
+        (r"(^|\.)(predictions|lm_head)\.decoder\.bias$", r"\1\2.bias"),
         (r"(^|\.)block_sparse_moe\.", r"\1mlp."),
         # Towers that are models of their own: CLIP and SigLIP in a LLaVA or a Gemma 3.
         (r"^(vision_tower|vision_model|image_tower)\.vision_model\.", r"\1."),

@@ -111,6 +111,8 @@ def test_each_weight_in_memory_is_found_on_disk(make: Any, tmp_path: Path) -> No
         ("model.layers.0.a.weight", "model.language_model.layers.0.a.weight"),
         ("language_model.model.layers.0.a.weight", "layers.0.a.weight"),
         ("conv.weight_g", "conv.parametrizations.weight.original0"),
+        ("cls.predictions.decoder.bias", "cls.predictions.bias"),
+        ("lm_head.decoder.bias", "lm_head.bias"),
     ],
 )
 def test_versions_and_prefixes(one: str, other: str) -> None:

@@ -9,6 +9,8 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 from transformers import (
+    BertConfig,
+    BertForMaskedLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -37,6 +39,9 @@ VIT = {
     "r": 2, "lora_alpha": 3, "target_modules": ["q_proj", "fc2", "projection"],
     "modules_to_save": ["classifier"],
 }  # fmt: skip
+
+# One bias of the head has two names in memory, and PEFT saves both.
+BERT = {"r": 2, "lora_alpha": 3, "target_modules": ["query", "dense"], "bias": "all"}
 
 
 def llama() -> Any:
@@ -69,6 +74,15 @@ def vit() -> Any:
     )  # fmt: skip
 
 
+def bert() -> Any:
+    return BertForMaskedLM(
+        BertConfig(
+            vocab_size=32, hidden_size=8, intermediate_size=16, num_attention_heads=2,
+            num_hidden_layers=2, max_position_embeddings=8,
+        )
+    )  # fmt: skip
+
+
 def make(directory: Path, model: Any, settings: dict[str, Any]) -> dict[str, Any]:
     """`model` and `lora` in a directory; returns the weights that peft merges."""
     torch.manual_seed(1)
@@ -84,7 +98,7 @@ def make(directory: Path, model: Any, settings: dict[str, Any]) -> dict[str, Any
 
 
 @pytest.mark.parametrize(
-    ("model", "settings"), [(llama, LLAMA), (gpt2, GPT2), (untied, MIXED), (vit, VIT)]
+    ("model", "settings"), [(llama, LLAMA), (gpt2, GPT2), (untied, MIXED), (vit, VIT), (bert, BERT)]
 )
 @pytest.mark.parametrize(
     "text",
