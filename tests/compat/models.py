@@ -85,7 +85,7 @@ def write(
     }
     (directory / "config.json").write_text(json.dumps(members, indent=2) + "\n")
     (directory / "generation_config.json").write_text('{"bos_token_id": 1, "eos_token_id": 2}\n')
-    _write_tokenizer(directory, extra_tokens)
+    write_tokenizer(directory, extra_tokens)
     return directory
 
 
@@ -152,7 +152,7 @@ def _with_rows(tensors: Tensors, rows: int) -> Tensors:
     return found
 
 
-def _write_tokenizer(directory: Path, extra: tuple[str, ...]) -> None:
+def write_tokenizer(directory: Path, extra: tuple[str, ...]) -> None:
     """A word-level tokenizer of VOCABULARY words, and some of the model's own."""
     words = ["<unk>", "<s>", "</s>", *(f"w{number}" for number in range(VOCABULARY - 3))]
     special = [

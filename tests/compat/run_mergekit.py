@@ -27,6 +27,7 @@ def main() -> None:
             else:
                 config = MergeConfiguration.model_validate(documents[0])
                 settings = {"random_seed": 7, "quiet": True, "copy_tokenizer": True}
+                settings["lora_merge_cache"] = f"{job['out']}.loras"
                 options = MergeOptions(**{**settings, **job["options"]})
                 run_merge(config, job["out"], options, config_source=text)
             outcomes.append(None)
@@ -38,14 +39,11 @@ def main() -> None:
 
 def _stages(job: dict[str, object]) -> None:
     """A multi-stage config, by the command that does those."""
-    import subprocess
+    from mergekit.scripts.multimerge import main as multimerge
 
-    command = Path(sys.executable).parent / "mergekit-multi"
     work = Path(str(job["out"])).with_suffix(".stages")
-    subprocess.run(
-        [command, "--intermediate-dir", work, "--out-path", str(job["out"]), str(job["config"])],
-        check=True,
-    )
+    words = ["--intermediate-dir", work, "--out-path", job["out"], job["config"]]
+    multimerge([str(word) for word in words], standalone_mode=False)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,59 @@
+"""The classes that outcomes belong to, each with its reason: whatever is in none is unexplained."""
+
+import re
+from collections.abc import Sequence
+
+from tests.compat.zoo_configs import ZooConfig
+
+# What a recipe may be refused for, by what the message says.
+REFUSALS = (
+    (r"is a DoRA, which is not a low-rank change", "an adapter that is a DoRA"),
+    (r"is one with biases of its factors", "an adapter with biases of its factors"),
+)
+# What mergekit 0.1.5 stops with where a merge is well defined, and ours is that of float64.
+FAILURES = (
+    (r"LoRA not merged", "an adapter of an architecture that it has no table of"),
+    (r"has no attribute num_hidden_layers", "finds no layer count in a config of several parts"),
+    (r"experts\.(down|gate_up)_proj required", "asks for experts by their names in memory"),
+    (r"required but not present", "asks for tensors that the checkpoints do not have"),
+    (r"KeyError: \d+", "a token of a union that it finds no row for"),
+)
+# Methods in which a threshold decides; 16-bit weights have many of one magnitude.
+AT_A_THRESHOLD = {"ties", "breadcrumbs", "breadcrumbs_ties", "sce"}
+
+
+def refusal(words: str) -> str:
+    """The class of a refusal of ours."""
+    for pattern, reason in REFUSALS:
+        if re.search(pattern, words):
+            return f"refused: {reason}"
+    return "unexplained: refused"
+
+
+def failure(error: str) -> str:
+    """The class of an error of mergekit."""
+    for pattern, reason in FAILURES:
+        if re.search(pattern, error):
+            return f"mergekit fails: {reason}"
+    return f"unexplained error: {error[-300:]}"
+
+
+def beside(
+    config: ZooConfig, lacks: Sequence[str], adds: Sequence[str], apart: Sequence[str]
+) -> str:
+    """How mergekit's result differs from the exact one, where ours does not.
+
+    lacks, adds  names of tensors that only the exact one has, or only mergekit's
+    apart        what is to be said of tensors that differ by more than rounding
+    """
+    if lacks and all(".experts." in name or ".gate." in name for name in lacks):
+        return "mergekit writes experts by their names in memory"
+    if lacks or adds:
+        return f"unexplained names: lacks {lacks[:5]}, adds {adds[:5]}"
+    if not apart:
+        return "the same"
+    if config.methods & AT_A_THRESHOLD:
+        return "the same but at thresholds"
+    if config.adapters and config.kind.dtype != "float32":
+        return "mergekit rounds an adapter into its model first"
+    return "unexplained values"

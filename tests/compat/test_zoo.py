@@ -1,0 +1,53 @@
+"""Random recipes over the architectures of the zoo: what they make is what an independent merge in
+float64 makes, and mergekit, where it can; what differs belongs to a class that has a name.
+
+`make compat-random` takes a thousand (COMPAT_RANDOM, COMPAT_RANDOM_FIRST: how many, from which
+seed). The classes and their counts are printed (`pytest -rP`).
+"""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.compat.running import PYTHON, Job, run_mergekit
+from tests.compat.zoo_comparing import Comparison, Outcome
+from tests.compat.zoo_configs import draw_from_zoo
+from tests.compat.zoo_models import Zoo
+
+pytestmark = [
+    pytest.mark.compat,
+    pytest.mark.skipif(not PYTHON, reason="MERGEKIT_PYTHON names no Python with mergekit"),
+]
+COUNT = int(os.environ.get("COMPAT_RANDOM", "40"))
+FIRST = int(os.environ.get("COMPAT_RANDOM_FIRST", "0"))
+
+
+def test_every_architecture_merges_as_in_float64(tmp_path: Path) -> None:
+    comparisons = [
+        Comparison(draw_from_zoo(seed), Zoo(tmp_path / "zoo"), tmp_path)
+        for seed in range(FIRST, FIRST + COUNT)
+    ]
+    jobs = [Job(one.write_for_mergekit(), one.theirs) for one in comparisons]
+    errors = run_mergekit(jobs, tmp_path)
+    outcomes = [one.outcome(error) for one, error in zip(comparisons, errors, strict=True)]
+    _print(outcomes)
+    unexplained = [
+        f"{one.config.seed} {one.config.kind} {outcome}\n"
+        + yaml.safe_dump_all(one.config.documents, sort_keys=False)
+        for one, outcome in zip(comparisons, outcomes, strict=True)
+        if outcome.unexplained
+    ]
+    assert not unexplained, f"{len(unexplained)} unexplained\n" + "\n".join(unexplained)
+
+
+def _print(outcomes: list[Outcome]) -> None:
+    for title, of in (
+        ("ours beside float64", lambda one: one.ours),
+        ("mergekit beside ours", lambda one: one.mergekit),
+    ):
+        print(f"-- {title}")
+        for name, count in Counter(of(one) for one in outcomes).most_common():
+            print(f"{count:5} {name}")
