@@ -1,11 +1,18 @@
 """Single files of a model at a revision, without checking the model out."""
 
+import hashlib
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mergepipe.api.opened import OpenRepository
-from mergepipe.errors import RevisionNotFound
+from mergepipe.errors import RevisionNotFound, UsageError
 from mergepipe.names import quoted
 from mergepipe.objects.records import FileEntry
+from mergepipe.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from mergepipe.checkpoints.worktree import FileChange
 
 
 class Contents(OpenRepository):
@@ -38,6 +45,28 @@ class Contents(OpenRepository):
                 f"{quoted(path)} is a folder in {revision}", f"mp ls {revision} {path} lists it"
             )
         return self._pieces(entries[0])
+
+    def file_digest(self, entry: FileEntry) -> str:
+        """The SHA-256 of a file of a snapshot (64 hex digits), which other places show for it."""
+        digest = hashlib.sha256()
+        for piece in self._pieces(entry):
+            digest.update(piece)
+        return digest.hexdigest()
+
+    def verify(
+        self, path: str | Path, revision: str = "HEAD", *, progress: Progress = SILENT
+    ) -> "tuple[FileChange, ...]":
+        """How the files of a directory (or one file) differ from a revision's; empty: not at all.
+
+        Raises RevisionNotFound, UsageError, UnsafePath, SourceChanged.
+        """
+        from mergepipe.checkpoints.matching import differences
+
+        place = Path(path)
+        if not place.exists():
+            raise UsageError(f"there is nothing at {quoted(str(place))}")
+        snapshot = self.objects.snapshot(self.commit_of(revision)[1].snapshot)
+        return differences(place, snapshot, self.objects, threads=self.threads, progress=progress)
 
     def _pieces(self, entry: FileEntry) -> Iterator[memoryview]:
         from mergepipe.checkpoints.assembly import plan_file

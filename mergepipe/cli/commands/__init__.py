@@ -40,6 +40,7 @@ from mergepipe.cli.commands import (
     status,
     switch,
     tag,
+    verify,
 )
 
 # In the order that `mp` lists them in, within their panels.
@@ -59,6 +60,7 @@ _COMMANDS = (
     ls,
     diff,
     check,
+    verify,
     branch,
     tag,
     reflog,

@@ -184,6 +184,8 @@ def _write_out(
     from mergepipe.transfer.clone import whole_or_nothing
 
     commit = result.commit.hex()
+    if _is_filled(out) and not repository.verify(out, commit):
+        return  # an earlier run was killed once it had written all
     try:
         # Under its name once it is whole: a killed merge can be typed again.
         with session.progress() as progress, whole_or_nothing(out, "merge") as building:
@@ -214,8 +216,8 @@ def _check_usage(experts: list[str] | None, plan: str | None, options: MergeOpti
 
 def _check_target(repository: "Repository", branch: str | None, out: Path | None) -> None:
     """What would stop the merge after its work, before it begins."""
-    from mergepipe.bytestore.unfinished import sweep
     from mergepipe.repository.refnames import branch_ref
+    from mergepipe.transfer.clone import finish_moving
 
     if branch is not None:
         branch_ref(branch)
@@ -223,12 +225,29 @@ def _check_target(repository: "Repository", branch: str | None, out: Path | None
         return
     if not out.is_dir():
         raise UsageError(f"{quoted(str(out))} is a file, not a directory", "name a new directory")
-    sweep(out, f".{out.absolute().name}.merge-")
-    if any(out.iterdir()):
+    finish_moving(out.absolute(), "merge")
+    if _is_filled(out) and not _holds_a_merge(repository, branch, out):
         raise WorktreeDirty(
             f"{quoted(str(out))} is not empty",
             "name a new directory; or merge, then mp checkout REV --to DIR --force",
         )
+
+
+def _is_filled(out: Path) -> bool:
+    return out.is_dir() and any(out.iterdir())
+
+
+def _holds_a_merge(repository: "Repository", branch: str | None, out: Path) -> bool:
+    """Whether `out` is what the last merge on this branch made: the same one may be typed again."""
+    from mergepipe.repository.refnames import branch_ref
+
+    tip = repository.refs.read("HEAD" if branch is None else branch_ref(branch))
+    if tip is None or repository.objects.commit(tip).manifest is None:
+        return False
+    try:
+        return not repository.verify(out, tip.hex())
+    except MergepipeError:
+        return False  # what lies there could be nobody's merge
 
 
 def _message(made: PricedPlan, recipe: Path | None, budget: str | None) -> str:

@@ -24,13 +24,17 @@ if TYPE_CHECKING:
 
 
 class FileDocument(msgspec.Struct, frozen=True):
-    """A file of a snapshot: `kind` is safetensors or blob, `size` is in bytes."""
+    """A file of a snapshot: `kind` is safetensors or blob, `size` is in bytes.
+
+    `sha256` only with --files.
+    """
 
     path: str
     size: int
     kind: str
     executable: bool
     tensors: int
+    sha256: str | None = None
 
 
 class TensorDocument(msgspec.Struct, frozen=True):
@@ -60,7 +64,7 @@ def add(app: typer.Typer) -> None:
         app,
         "show",
         HISTORY,
-        examples="mp show\nmp show code~1 --tensors\nmp show code~1:config.json",
+        examples="mp show\nmp show code~1 --tensors\nmp show v1 --files\nmp show v1:config.json",
     )(show)
 
 
@@ -69,6 +73,15 @@ def show(
     revision: RevisionOrHead = "HEAD",
     tensors: Annotated[
         bool, typer.Option("--tensors", help="List every tensor.", show_default=False)
+    ] = False,
+    hashes: Annotated[
+        bool,
+        typer.Option(
+            "--files",
+            "--sha256",
+            help="List the SHA-256 of every file, which reads all of them.",
+            show_default=False,
+        ),
     ] = False,
 ) -> None:
     """Show a commit, its files and its tensors; of REV:PATH the bytes of one file."""
@@ -79,7 +92,10 @@ def show(
     with session.repository() as repository:
         identity, commit = repository.commit_of(revision)
         entries = repository.objects.snapshot(commit.snapshot).files
-        files = tuple(file_document(entry) for entry in entries)
+        files = tuple(
+            file_document(entry, repository.file_digest(entry) if hashes else None)
+            for entry in entries
+        )
         listed = _tensors(entries, repository.objects) if tensors else None
         text = CommitText(session.paint, decorations(repository.refs), verbose=True)
         lines = list(text.paragraph(identity, commit))
@@ -95,13 +111,13 @@ def show(
     session.emit(document, "\n".join(lines))
 
 
-def file_document(entry: "FileEntry") -> FileDocument:
+def file_document(entry: "FileEntry", sha256: str | None = None) -> FileDocument:
     """A file as JSON."""
     from mergepipe.objects.records import Safetensors
 
     number = len(entry.content.tensors) if isinstance(entry.content, Safetensors) else 0
     kind = "safetensors" if isinstance(entry.content, Safetensors) else "blob"
-    return FileDocument(entry.path, entry.size, kind, entry.executable, number)
+    return FileDocument(entry.path, entry.size, kind, entry.executable, number, sha256)
 
 
 def _print_file(session: Session, revision: str, path: str) -> None:
@@ -148,6 +164,7 @@ def _file_lines(document: ShowDocument) -> list[str]:
             f"  {escape_for_terminal(file.path)}{'*' if file.executable else ''}",
             format_size(file.size),
             count(file.tensors, "tensor") if file.kind == "safetensors" else "",
+            *(() if file.sha256 is None else (file.sha256,)),
         )
         for file in document.files
     ]
