@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from mergepipe.api.importing import Importing
-from mergepipe.api.kept import KeptObjects, ObjectsBeside
 from mergepipe.api.left_out import recall, remember
 from mergepipe.api.naming import Holder, holders
 from mergepipe.errors import RevisionNotFound, UsageError
@@ -13,6 +12,8 @@ from mergepipe.ids import ObjectId, object_id
 from mergepipe.names import escape_for_terminal, quoted
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.records import Snapshot
+from mergepipe.objects.store import ObjectStore
+from mergepipe.packs.sink import ObjectsInMemory
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository import layout, revisions
 from mergepipe.sizes import format_size
@@ -261,7 +262,7 @@ class Planning(Importing):
             )
             return self._make_profile(snapshot, under, progress, store=store)
 
-        beside = KeptObjects()
+        beside = ObjectsInMemory()
 
         def keep(snapshot: Snapshot) -> ObjectId:
             if not store:
@@ -273,7 +274,7 @@ class Planning(Importing):
 
         return RepositoryCatalog(
             self.storage,
-            self.objects if store else ObjectsBeside(self.storage, beside.objects),
+            self.objects if store else ObjectStore(self.storage, beside.objects),
             self.profiles(),
             commit_for,
             make_profile,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mergepipe.api.catalog import as_path, looks_like_path
 from mergepipe.checkpoints.conversion import Conversion, plan_conversion
-from mergepipe.checkpoints.embeddings import EmbeddingSink, Storing, lay_out
+from mergepipe.checkpoints.embeddings import Storing, lay_out
 from mergepipe.checkpoints.imports import Fingerprints
 from mergepipe.checkpoints.layout import Layout, SourceTensor
 from mergepipe.checkpoints.layout import lay_out as cut_files
@@ -29,6 +29,7 @@ from mergepipe.names import quoted
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.grid import block_bytes
 from mergepipe.objects.records import Blob, FileEntry, Safetensors, Snapshot, Tensor, TensorEntry
+from mergepipe.packs.sink import Sink
 from mergepipe.planner.model_files import read_model_files
 from mergepipe.progress import SILENT, Progress
 
@@ -289,7 +290,7 @@ class StoredModels(RecipeModels):
         repository: "Importing",
         directory: Path,
         imported: Mapping[Path, ObjectId],
-        sink: EmbeddingSink,
+        sink: Sink,
     ) -> None:
         super().__init__(repository, directory, imported)
         self.read_bytes = 0

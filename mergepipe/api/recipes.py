@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mergepipe.api.kept import KeptObjects, ObjectsBeside
 from mergepipe.api.left_out import remember
 from mergepipe.api.merging import Merging
 from mergepipe.api.planning import Told, not_imported, say_nothing
 from mergepipe.errors import UsageError
 from mergepipe.ids import ObjectId
 from mergepipe.names import escape_for_terminal, quoted
+from mergepipe.objects.store import ObjectStore
+from mergepipe.packs.sink import ObjectsInMemory, Sink
 from mergepipe.progress import SILENT, Progress
 from mergepipe.sizes import format_size
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from mergepipe.api.recipe_models import RecipeModels
     from mergepipe.engine.result import MergeResult
     from mergepipe.formats.model_card import Card
-    from mergepipe.packs.transaction import Transaction
     from mergepipe.planner.build import PlannedMerge
     from mergepipe.planner.lines import Merge
     from mergepipe.planner.mergekit.expanded import Expanded
@@ -121,7 +121,7 @@ class Recipes(Merging):
                     "the recipe brings vocabularies together, and a dry run lays out no embeddings",
                     "leave --dry-run out: a plan is stored, and merges nothing yet",
                 )
-            kept = KeptObjects()
+            kept = ObjectsInMemory()
             merge = self._laid_out(read, looked, models, options, kept)
             return self._planned(merge, options, kept.objects, progress, told, store=False)
         imported = self._import(models, looked, progress, told)
@@ -227,7 +227,7 @@ class Recipes(Merging):
 
         catalog = self.catalog_with(None, progress, told, store)
         if kept:
-            catalog = replace(catalog, objects=ObjectsBeside(self.storage, kept))
+            catalog = replace(catalog, objects=ObjectStore(self.storage, kept))
         planned = Planner(catalog).build_merge(merge, Budget.parse(options.budget))
         if store:
             remember(self.storage, planned.id, planned.left_out)
@@ -239,7 +239,7 @@ class Recipes(Merging):
         expanded: "Expanded",
         models: "RecipeModels",
         options: RecipeOptions,
-        sink: "Transaction | KeptObjects",
+        sink: "Sink",
     ) -> "Merge":
         """The merge with the files of its output, which are written into `sink`."""
         from mergepipe.checkpoints.layouts import LaidTensor, write_layout

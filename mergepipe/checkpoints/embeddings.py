@@ -23,6 +23,7 @@ from mergepipe.objects.grid import spans
 from mergepipe.objects.records import Tensor
 from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.encoded_blocks import EncodedBlock, encode_block
+from mergepipe.packs.sink import Sink
 from mergepipe.parallel import ordered_map
 
 # Made at once, of one model and of the base: what bounds the memory. A vocabulary in quite another
@@ -35,22 +36,6 @@ class TensorSource(Protocol):
 
     def tensor(self, identity: ObjectId, /) -> Tensor:
         """The tensor of this id."""
-        ...
-
-
-class EmbeddingSink(Protocol):
-    """Where blocks and tensors go: a transaction, which the caller publishes."""
-
-    def has_block(self, block: BlockId, /) -> bool:
-        """Whether the block is there already."""
-        ...
-
-    def add_block(self, block: EncodedBlock, /) -> bool:
-        """Take an encoded block."""
-        ...
-
-    def add_object(self, canonical: bytes, /) -> ObjectId:
-        """Take an object; returns its id."""
         ...
 
 
@@ -86,7 +71,7 @@ def lay_out(
     *,
     objects: TensorSource,
     reader: BlockReader,
-    sink: EmbeddingSink,
+    sink: Sink,
     storing: Storing,
 ) -> LaidOut:
     """Lay out the tensor `name` of several models together.
@@ -235,7 +220,7 @@ class _Making:
             at = stop
         return blocks
 
-    def take(self, block: _Block, encoded: EncodedBlock | None, sink: EmbeddingSink) -> None:
+    def take(self, block: _Block, encoded: EncodedBlock | None, sink: Sink) -> None:
         """Note the next block of the tensor, and store it if it is new."""
         self._ids.append(block.identity)
         if encoded is not None and not sink.has_block(block.identity):
@@ -256,7 +241,7 @@ class _Making:
             self._codecs[base is not None] = found
         return found
 
-    def finish(self, sink: EmbeddingSink) -> ObjectId:
+    def finish(self, sink: Sink) -> ObjectId:
         """The tensor, once all its blocks were taken."""
         if self.kept:
             return self.own.identity
@@ -297,9 +282,7 @@ class _Making:
         return raw[begin - first * width : end - first * width]
 
 
-def _make(
-    below: _Making, leaning: Sequence[_Making], pool: ThreadPoolExecutor, sink: EmbeddingSink
-) -> None:
+def _make(below: _Making, leaning: Sequence[_Making], pool: ThreadPoolExecutor, sink: Sink) -> None:
     """Make and store a tensor, and those that lie upon it, some blocks of each at a time."""
     grid = below.blocks
     at_once = max(1, below.storing.piece_bytes // below.block_bytes)
@@ -324,7 +307,7 @@ def _store(
     blocks: Sequence[_Block],
     bases: Sequence[_Block | None],
     pool: ThreadPoolExecutor,
-    sink: EmbeddingSink,
+    sink: Sink,
 ) -> None:
     """Encode those of neighbouring blocks that are new, and put them all into the tensor."""
 

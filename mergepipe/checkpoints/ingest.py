@@ -20,7 +20,7 @@ from mergepipe.ids import BlockId, ObjectId, block_id
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.paths import check_paths
 from mergepipe.objects.records import Blob, FileEntry, Safetensors, Snapshot, Tensor, TensorEntry
-from mergepipe.packs.encoded_blocks import EncodedBlock
+from mergepipe.packs.sink import Sink
 from mergepipe.parallel import BufferPool, ordered_map
 from mergepipe.progress import Progress
 
@@ -52,23 +52,6 @@ class _Piece:
     buffer: bytearray = field(default_factory=bytearray)
     outcomes: list[BlockOutcome] = field(default_factory=list)
     nonfinite: list[int] = field(default_factory=list)
-
-
-class Sink(Protocol):
-    """Where an ingest's blocks and objects go: a transaction, or nowhere."""
-
-    @property
-    def stored_bytes(self) -> int:
-        """What was added to the store so far."""
-        ...
-
-    def add_block(self, block: EncodedBlock) -> bool:
-        """Take an encoded block."""
-        ...
-
-    def add_object(self, canonical: bytes) -> ObjectId:
-        """Take an object; returns its id."""
-        ...
 
 
 class Encoder(Protocol):

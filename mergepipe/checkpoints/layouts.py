@@ -7,7 +7,6 @@ Nothing of a weight is read for it.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from mergepipe.codecs.registry import codec_named
 from mergepipe.dtypes import U8, dtype_of
@@ -21,7 +20,8 @@ from mergepipe.objects.encoding import encode
 from mergepipe.objects.grid import spans, tensor_bytes
 from mergepipe.objects.paths import check_paths
 from mergepipe.objects.records import Blob, FileEntry, Safetensors, Snapshot, Tensor, TensorEntry
-from mergepipe.packs.encoded_blocks import EncodedBlock, encode_block
+from mergepipe.packs.encoded_blocks import encode_block
+from mergepipe.packs.sink import Sink
 
 # What transformers asks for before it loads a file.
 _METADATA = {"format": "pt"}
@@ -45,27 +45,11 @@ class LaidTensor:
         return tensor_bytes(self.stored)
 
 
-class LayoutSink(Protocol):
-    """Where a layout's blocks and objects go: a transaction."""
-
-    def has_block(self, block: BlockId) -> bool:
-        """Whether the block is stored already."""
-        ...
-
-    def add_block(self, block: EncodedBlock) -> bool:
-        """Take an encoded block."""
-        ...
-
-    def add_object(self, canonical: bytes) -> ObjectId:
-        """Take an object; returns its id."""
-        ...
-
-
 def write_layout(
     tensors: Sequence[LaidTensor],
     files: Mapping[str, bytes],
     carried: Iterable[FileEntry],
-    sink: LayoutSink,
+    sink: Sink,
     *,
     block_size: int,
     shard_bytes: int = SHARD_BYTES,
@@ -109,7 +93,7 @@ def write_layout(
     return sink.add_object(encode(Snapshot(tuple(entries))))
 
 
-def write_bytes(data: bytes, sink: LayoutSink, block_size: int) -> ObjectId:
+def write_bytes(data: bytes, sink: Sink, block_size: int) -> ObjectId:
     """A file's bytes as a U8 tensor in a sink; returns the tensor's id."""
     ids: list[BlockId] = []
     for begin, end in spans(len(data), block_size):
@@ -122,7 +106,7 @@ def write_bytes(data: bytes, sink: LayoutSink, block_size: int) -> ObjectId:
 
 
 def _tensor_file(
-    path: str, tensors: Sequence[LaidTensor], sink: LayoutSink, block_size: int
+    path: str, tensors: Sequence[LaidTensor], sink: Sink, block_size: int
 ) -> FileEntry:
     header = build_header(
         [(one.name, dtype_of(one.stored.dtype), one.stored.shape) for one in tensors], _METADATA

@@ -11,12 +11,14 @@ import msgspec
 
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.bytestore.untrusted import plain_status, read_plain
-from mergepipe.checkpoints.fingerprint import Fingerprint
 from mergepipe.checkpoints.ingest import ingest
+from mergepipe.checkpoints.layout import Layout, Span
+from mergepipe.checkpoints.outcome import BlockOutcome
 from mergepipe.formats.tree import SourceFile, scan
-from mergepipe.ids import ObjectId
+from mergepipe.ids import BlockId, ObjectId
 from mergepipe.objects.encoding import decode
 from mergepipe.objects.records import FileEntry, Snapshot
+from mergepipe.packs.sink import ObjectsInMemory
 from mergepipe.progress import SILENT, Progress
 
 KEY = "worktree"
@@ -128,17 +130,18 @@ class Worktree:
             else:
                 unknown.append(file)
         if unknown:
-            sink = _Capture()
-            ingest(
+            sink = ObjectsInMemory()
+            ingested = ingest(
                 unknown,
                 sink,
-                sink,
+                _IdsOnly(),
                 block_size=block_size,
                 threads=threads,
                 progress=progress,
                 check_index=False,
             )
-            found |= {entry.path: entry for entry in sink.snapshot.files}
+            snapshot = decode(sink.objects[ingested.snapshot], Snapshot, "the worktree")
+            found |= {entry.path: entry for entry in snapshot.files}
         return found
 
 
@@ -158,13 +161,17 @@ def _unchanged(file: SourceFile, known: Mapping[str, FileState]) -> bool:
     return known.get(file.path) == FileState(file.size, file.mtime_ns, file.inode, file.executable)
 
 
-class _Capture(Fingerprint):
-    """A fingerprint that keeps the snapshot, which an ingest adds last."""
+class _IdsOnly:
+    """Encodes nothing: for the ids that blocks would have."""
 
-    snapshot = Snapshot(())
+    def begin(self, layout: Layout) -> None:
+        """Nothing to learn."""
 
-    def add_object(self, canonical: bytes) -> ObjectId:
-        """The id; remembers a snapshot."""
-        if canonical.startswith(b"snapshot "):
-            self.snapshot = decode(canonical, Snapshot, "the worktree")
-        return super().add_object(canonical)
+    def encode(
+        self, spans: Sequence[Span], identities: Sequence[BlockId], raws: Sequence[memoryview]
+    ) -> list[BlockOutcome]:
+        """Ids only."""
+        return [BlockOutcome(identity, None) for identity in identities]
+
+    def collect(self, spans: Sequence[Span], outcomes: Sequence[BlockOutcome]) -> None:
+        """Nothing to note."""

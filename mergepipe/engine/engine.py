@@ -16,7 +16,7 @@ from mergepipe.engine.memo import Memo, Memory, NoMemo
 from mergepipe.engine.meter import Meter, metered
 from mergepipe.engine.output import OutputFiles
 from mergepipe.engine.result import Costs, MergeResult, describe_run, with_trailer
-from mergepipe.engine.streaming import BlockSink, Streamed, Streaming, check_layout
+from mergepipe.engine.streaming import Streamed, Streaming, check_layout
 from mergepipe.engine.transactions import MergeRequest, Transactions
 from mergepipe.ids import ObjectId, object_id
 from mergepipe.objects.encoding import encode
@@ -24,6 +24,7 @@ from mergepipe.objects.merging import Manifest, Plan
 from mergepipe.objects.records import Commit
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
+from mergepipe.packs.sink import Sink
 from mergepipe.packs.storage import Storage
 from mergepipe.planner.build import PlannedMerge
 from mergepipe.progress import SILENT, Progress
@@ -144,7 +145,7 @@ class Engine:
     def run(
         self,
         plan: Plan,
-        sink: BlockSink,
+        sink: Sink,
         meter: Meter,
         *,
         memo: Memory,

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from mergepipe.dtypes import U8, dtype_of
 from mergepipe.engine.encoding import OutputEncoder
-from mergepipe.engine.streaming import BlockSink
 from mergepipe.formats.config_json import TORCH_NAMES
 from mergepipe.formats.safetensors import build_header, parse_header
 from mergepipe.ids import BlockId, ObjectId, block_id
@@ -21,6 +20,7 @@ from mergepipe.objects.grid import spans, tensor_bytes
 from mergepipe.objects.records import Blob, FileEntry, Safetensors, Snapshot, Tensor, TensorEntry
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
+from mergepipe.packs.sink import Sink
 
 _DTYPE = re.compile(rb'("(?:torch_)?dtype"\s*:\s*)"(?:bfloat16|float16|float32|float64)"')
 _TOTAL_SIZE = re.compile(rb'("total_size"\s*:\s*)\d+(?:\.\d+)?')
@@ -32,7 +32,7 @@ class OutputFiles:
 
     objects: ObjectStore
     reader: BlockReader
-    sink: BlockSink
+    sink: Sink
     encoder: OutputEncoder
 
     def snapshot(self, layout: ObjectId, tensors: Mapping[tuple[str, str], ObjectId]) -> Snapshot:

@@ -1,15 +1,15 @@
 """Running a merge again from its plan, publishing nothing, to compare every id."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mergepipe.engine.engine import Engine
 from mergepipe.engine.memo import NoMemo
 from mergepipe.engine.meter import Meter, Readings, metered
-from mergepipe.ids import BlockId, ObjectId, object_id
+from mergepipe.ids import ObjectId, object_id
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.merging import Manifest, Plan
 from mergepipe.objects.store import ObjectStore
-from mergepipe.packs.encoded_blocks import EncodedBlock
+from mergepipe.packs.sink import ObjectsInMemory
 from mergepipe.progress import SILENT, Progress
 
 
@@ -24,32 +24,6 @@ class Replay:
     readings: Readings
 
 
-@dataclass(slots=True)
-class _Nowhere:
-    """A sink that keeps objects for the length of a run, and no blocks."""
-
-    stored_bytes: int = 0
-    _objects: dict[ObjectId, bytes] = field(default_factory=dict)
-
-    def has_block(self, block: BlockId) -> bool:
-        """As if everything were stored."""
-        return True
-
-    def add_block(self, block: EncodedBlock) -> bool:
-        """Nothing to keep."""
-        return False
-
-    def add_object(self, canonical: bytes) -> ObjectId:
-        """Its id; the bytes are kept for who asks before the run is over."""
-        identity = object_id(canonical)
-        self._objects[identity] = canonical
-        return identity
-
-    def pending_object(self, identity: ObjectId) -> bytes | None:
-        """An object of this run."""
-        return self._objects.get(identity)
-
-
 def replay(engine: Engine, manifest: ObjectId, *, progress: Progress = SILENT) -> Replay:
     """Execute the plan of a manifest from its inputs, taking no remembered result.
 
@@ -61,7 +35,7 @@ def replay(engine: Engine, manifest: ObjectId, *, progress: Progress = SILENT) -
     recorded = objects.load(manifest, Manifest)
     made = engine.run(
         objects.load(recorded.plan, Plan),
-        _Nowhere(),
+        ObjectsInMemory(),
         meter,
         memo=NoMemo(),
         progress=progress,

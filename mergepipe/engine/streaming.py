@@ -9,7 +9,6 @@ kept longer.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from mergepipe.engine.batches import Batcher
 from mergepipe.engine.computing import Result, Worker
@@ -26,37 +25,12 @@ from mergepipe.objects.encoding import encode
 from mergepipe.objects.merging import Plan
 from mergepipe.objects.records import Snapshot, Tensor
 from mergepipe.objects.store import ObjectStore
-from mergepipe.packs.encoded_blocks import EncodedBlock
+from mergepipe.packs.sink import Sink
 from mergepipe.progress import Progress
 
 # Steps whose records are looked up at once: enough to make the look-up cheap, few enough that
 # workers need not wait for the first.
 _LOOK_AHEAD = 32
-
-
-class BlockSink(Protocol):
-    """Where results go: a transaction, or nowhere."""
-
-    @property
-    def stored_bytes(self) -> int:
-        """What was added to the store so far."""
-        ...
-
-    def has_block(self, block: BlockId) -> bool:
-        """Whether the block is stored already."""
-        ...
-
-    def add_block(self, block: EncodedBlock) -> bool:
-        """Take an encoded block."""
-        ...
-
-    def add_object(self, canonical: bytes) -> ObjectId:
-        """Take an object; returns its id."""
-        ...
-
-    def pending_object(self, identity: ObjectId) -> bytes | None:
-        """The canonical bytes of an object that was added here."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +86,7 @@ class Streaming:
     worker: Worker
     executor: Executor
     memo: Memory
-    sink: BlockSink
+    sink: Sink
     progress: Progress
     _outputs: dict[int, _Output | ObjectId] = field(default_factory=dict)
     _tally: _Tally = field(default_factory=_Tally)

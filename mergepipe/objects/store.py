@@ -1,6 +1,6 @@
 """Objects by id: read through the index, verified by hash, written through a transaction."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from mergepipe.codecs import frames
@@ -27,8 +27,10 @@ _START_BYTES = 256 << 10
 class ObjectStore:
     """The immutable objects of one repository."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, beside: Mapping[ObjectId, bytes] | None = None) -> None:
+        """`beside`: canonical bytes of objects that are not stored, and are found here too."""
         self._storage = storage
+        self._beside: Mapping[ObjectId, bytes] = beside if beside is not None else {}
 
     def commit(self, identity: ObjectId) -> Commit:
         """The commit of this id. Raises MissingObject, Corruption."""
@@ -63,6 +65,8 @@ class ObjectStore:
 
     def canonical(self, identity: ObjectId) -> bytes:
         """The object's bytes, verified. Raises MissingObject, Corruption."""
+        if identity in self._beside:
+            return self._beside[identity]
         damage: Corruption | None = None
         for refreshed in (False, True, True):
             rebuilds = self._storage.rebuilds
