@@ -60,8 +60,9 @@ class OpenRepository(Closing):
         self.who = who
         self.credentials = credentials
         self._hops = hops
-        self.store = self._byte_store()
-        self.storage = Storage(self.store, Index(directory / layout.INDEX))
+        self.local = LocalByteStore(directory)
+        self.storage = self._open_storage(Index(directory / layout.INDEX))
+        self.store = self.storage.store
         self.objects = ObjectStore(self.storage)
         self.blocks = BlockReader(self.storage)
         self.refs = RefStore(
@@ -105,14 +106,15 @@ class OpenRepository(Closing):
         """Release files, and what unfinished work left behind."""
         self.storage.close()
 
-    def _byte_store(self) -> LocalByteStore:
+    def _open_storage(self, index: Index) -> Storage:
         """The files of the repository; of a lazy clone, with what its remote has."""
         lazy = next((name for name, one in self.config.remote.items() if one.lazy), None)
         if lazy is None or self._hops > _MOST_HOPS:
-            return LocalByteStore(self.directory)
+            return Storage(self.local, index)
         from mergepipe.api.remotes import lazy_store
 
-        return lazy_store(self, lazy, self._hops)
+        store = lazy_store(self, lazy, self._hops)
+        return Storage(store, index, promises=store)
 
     @cached_property
     def worktree(self) -> "Worktree":
@@ -204,7 +206,7 @@ class OpenRepository(Closing):
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold off gc while blocks are written that nothing names yet."""
-        self.store.remove_dead_sessions()
+        self.local.remove_dead_sessions()
         lock = self.directory / layout.STORE_LOCK
         with locks.acquire(lock, shared=True, timeout_s=self.config.core.lock_timeout):
             yield

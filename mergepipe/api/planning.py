@@ -53,7 +53,7 @@ class Planning(Importing):
         from mergepipe.engine.transactions import Transactions
 
         return Transactions(
-            self.store,
+            self.local,
             self.storage,
             self.objects,
             self.refs,

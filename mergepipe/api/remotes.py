@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING
 
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import UsageError
+from mergepipe.lazy.store import LazyByteStore
 from mergepipe.names import quoted
-from mergepipe.packs.lazy import LazyByteStore
-from mergepipe.packs.promised import PROMISED
 from mergepipe.repository import config as configuration
 from mergepipe.repository.refnames import REMOTES
 from mergepipe.repository.refs import ANY
@@ -32,7 +31,7 @@ def remove(repository: "OpenRepository", name: str) -> int:
     """
     if name not in repository.config.remote:
         raise UsageError(f"no remote is called {quoted(name)}", "`mp remote list` lists them")
-    if repository.config.remote[name].lazy and next(repository.store.list(PROMISED), None):
+    if repository.config.remote[name].lazy and repository.storage.promises.promised():
         raise UsageError(
             f"this clone is lazy: some of its models are at {quoted(name)} only",
             "mp config remote.NAME.url URL changes where that is",
@@ -113,7 +112,7 @@ def lazy_store(repository: "OpenRepository", name: str, hops: int = 0) -> LazyBy
         credentials = Credentials() if given is None else given(repository.directory)
         return open_url(url, credentials, found, who=repository.who, hops=hops + 1)
 
-    return LazyByteStore(repository.directory, reach, name)
+    return LazyByteStore(repository.local, reach, name)
 
 
 def _here(directory: Path) -> Path:

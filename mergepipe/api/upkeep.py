@@ -28,6 +28,7 @@ def gc(
 ) -> Collected:
     """Free what nothing needs. Raises Locked, and Corruption if something needed is missing."""
     return collect(
+        repository.local,
         repository.storage,
         repository.objects,
         repository.refs,

@@ -9,7 +9,6 @@ import fcntl
 import os
 import re
 import threading
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from mergepipe.bytestore.untrusted import (
 )
 from mergepipe.closing import Closing
 from mergepipe.errors import MergepipeError
+from mergepipe.forks import unwatch, watch
 
 _OPEN_FILES = 64
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -52,7 +52,7 @@ class LocalByteStore(Closing):
         self._session_lock = -1
         self._counter = 0
         self._flusher = ThreadPoolExecutor(1, thread_name_prefix="fsync")
-        _open_stores.add(self)
+        watch(self)
 
     def close(self) -> None:
         """Close every descriptor and remove this process's session directory."""
@@ -63,12 +63,12 @@ class LocalByteStore(Closing):
                     os.close(descriptor)
             self._end_session()
         self._flusher.shutdown()
-        _open_stores.discard(self)
+        unwatch(self)
 
     def get(self, key: str) -> bytes | None:
         """The whole value, or None."""
         try:
-            return read_plain(self._path(key))
+            return read_plain(self.path(key))
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 
@@ -89,7 +89,7 @@ class LocalByteStore(Closing):
     def size(self, key: str) -> int | None:
         """Length of the value, or None."""
         try:
-            return plain_status(self._path(key)).st_size
+            return plain_status(self.path(key)).st_size
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 
@@ -142,7 +142,7 @@ class LocalByteStore(Closing):
             assert isinstance(writer, LocalWriter)
             if not writer.synced:
                 writer.sync()
-            target = self._path(key)
+            target = self.path(key)
             try:
                 folders.update(dict.fromkeys(self._make_folder(target.parent)))
                 try:
@@ -178,12 +178,19 @@ class LocalByteStore(Closing):
                 self.put(key, new)
             elif old is not None:
                 self.delete(key)
-                sync_directory(self._path(key).parent)
+                sync_directory(self.path(key).parent)
             return True
+
+    def path(self, key: str) -> Path:
+        """The file that holds the value of a key, or would. Raises MergepipeError for no key."""
+        parts = key.split("/")
+        if any(part in ("", ".", "..") for part in parts) or "\0" in key:
+            raise MergepipeError(f"not a key: {key!r}")
+        return beneath(self.root, key)
 
     def move(self, key: str, target: str) -> None:
         """Give a value another key; the caller makes that durable. Raises FileNotFoundError."""
-        self._path(key).rename(self._path(target))
+        self.path(key).rename(self.path(target))
         self._forget(key)  # what was open under the old name
         self._forget(target)
 
@@ -191,7 +198,7 @@ class LocalByteStore(Closing):
         """Remove the key and what it left open."""
         self._forget(key)
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            self._path(key).unlink()
+            self.path(key).unlink()
 
     def remove_dead_sessions(self, rescue: Callable[[str], None] = lambda key: None) -> None:
         """Remove what killed processes left in tmp/. A live session is held by its flock.
@@ -226,7 +233,7 @@ class LocalByteStore(Closing):
             if descriptor is not None and descriptor not in self._busy:
                 os.close(descriptor)
 
-    def _after_fork(self) -> None:
+    def after_fork(self) -> None:
         """In the child: the session, its lock and the flushing thread are the parent's."""
         self._lock = threading.Lock()
         self._busy.clear()
@@ -234,12 +241,6 @@ class LocalByteStore(Closing):
         if self._session is not None:
             os.close(self._session_lock)  # closing one copy leaves the parent's lock held
             self._session = None
-
-    def _path(self, key: str) -> Path:
-        parts = key.split("/")
-        if any(part in ("", ".", "..") for part in parts) or "\0" in key:
-            raise MergepipeError(f"not a key: {key!r}")
-        return beneath(self.root, key)
 
     def _make_folder(self, folder: Path) -> Sequence[Path]:
         """Make a folder and its parents; returns the folders whose entries changed."""
@@ -288,7 +289,7 @@ class LocalByteStore(Closing):
         with self._lock:
             descriptor = self._files.get(key)
             if descriptor is None:
-                descriptor = open_plain(self._path(key), os.O_RDONLY)
+                descriptor = open_plain(self.path(key), os.O_RDONLY)
                 self._files[key] = descriptor
                 self._evict()
             else:
@@ -314,14 +315,3 @@ class LocalByteStore(Closing):
 def _remove_empty_folders(root: Path) -> None:
     for folder, _, _ in os.walk(root, topdown=False):
         Path(folder).rmdir()
-
-
-_open_stores: "weakref.WeakSet[LocalByteStore]" = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for store in list(_open_stores):
-        store._after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork)

@@ -45,7 +45,7 @@ class MergeRequest:
 class Transactions:
     """Begins and publishes transactions of one repository. `signature` says who acts, and when."""
 
-    store: LocalByteStore
+    files: LocalByteStore
     storage: Storage
     objects: ObjectStore
     refs: RefStore
@@ -56,7 +56,7 @@ class Transactions:
     @contextmanager
     def begin(self) -> Iterator[Transaction]:
         """A transaction; the store's lock is held, shared, while it is open. Raises Locked."""
-        self.store.remove_dead_sessions()
+        self.files.remove_dead_sessions()
         with (
             locks.acquire(self.store_lock, shared=True, timeout_s=self.lock_timeout_s),
             Transaction(self.storage) as transaction,
@@ -93,4 +93,4 @@ class Transactions:
 
     def keep_run(self, commit: ObjectId, text: str) -> None:
         """Keep what a merge's run took. It may be lost: nothing depends on it."""
-        self.store.put(f"{RUNS}{commit.hex()}.json", text.encode())
+        self.files.put(f"{RUNS}{commit.hex()}.json", text.encode())

@@ -5,8 +5,8 @@ Who lives here: `format` has the bytes of a pack, `reader` reads its frame and `
 them, over an LMDB environment, and can be deleted at will; `storage` keeps packs and index in step.
 A block is read by `choice` (which encoding), `runs` (neighbours at once) and `decoding` (through
 its base), which all readers use; `blocks` is the one that mends. `encoded_blocks` and `transaction`
-are what one commit, merge or fetch adds. Stores of lazy clones, whose records come when they are
-read, are here too.
+are what one commit, merge or fetch adds, `sink` is how those who make it see them. `promises` says
+what of all this a lazy clone still has to fetch.
 
 What comes in: encoded blocks and objects. What goes out: blocks whose hash was compared with their
 id.

@@ -1,129 +1,64 @@
-"""What a lazy clone brings of a remote's packs of blocks: their frames."""
+"""What a repository was promised: records that a remote has, and that come when they are read."""
 
-import os
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable
+from typing import Protocol
 
-from mergepipe.bytestore.local import LocalByteStore, LocalWriter, raise_if_full
 from mergepipe.bytestore.protocol import ByteStore
-from mergepipe.errors import RemoteRefused
 from mergepipe.ids import PackId
-from mergepipe.packs.format import (
-    PACK_HEADER_BYTES,
-    TRAILER_BYTES,
-    Content,
-    pack_header,
-    trailer,
-)
-from mergepipe.packs.promised import promised_key
-from mergepipe.packs.reader import (
-    check_frame,
-    pack_ids,
-    pack_key,
-    read_content,
-    read_footer_bytes,
-)
-from mergepipe.parallel import ordered_map
-
-MOST_PACKS = 200_000
-# Packs are written at 256 MiB or so, whatever came last on top.
-LARGEST_PACK_BYTES = 1 << 30
-_READERS = 8
-_PUBLISHED_AT_ONCE = 64
+from mergepipe.packs.records import Location
 
 
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    pack: PackId
-    size: int
-    footer: bytes
+class Promises(Protocol):
+    """What those who look after a repository ask about records that may not be here."""
+
+    @property
+    def remote(self) -> str:
+        """What the remote is called that has them; empty where nothing is promised."""
+        ...
+
+    def promised(self) -> set[PackId]:
+        """Packs of which something may still be with the remote."""
+        ...
+
+    def has_record(self, at: Location, /) -> bool:
+        """Whether a record is here, so that reading it asks nobody."""
+        ...
+
+    def absent_bytes(self) -> int:
+        """Bytes of promised packs that are not here, as the file system counts them."""
+        ...
+
+    def promise(self, remote: ByteStore, packs: Iterable[PackId], /) -> None:
+        """Have the promise of a remote's packs. Raises as `relist`."""
+        ...
+
+    def relist(self) -> None:
+        """Promise what is new on the other side, and give up what it has no more.
+
+        Raises RemoteUnreachable, RemoteRefused, Corruption, NoSpace.
+        """
+        ...
 
 
-def promise(
-    remote: ByteStore, store: LocalByteStore, packs: Iterable[PackId] | None = None
-) -> set[PackId]:
-    """Bring the frames of a remote's packs of blocks: of those that are not here, nor promised.
+class NoPromises:
+    """All that the index knows is here."""
 
-    `packs` are the remote's, if they were listed already. Returns all packs that were looked for.
-    A frame counts once it was compared with the pack's name. The index is the caller's to refresh.
-    Raises RemoteRefused for absurdly many or large packs, Corruption for damaged ones,
-    RemoteUnreachable, NoSpace.
-    """
-    listed = set(pack_ids(remote) if packs is None else packs)
-    if len(listed) > MOST_PACKS:
-        raise RemoteRefused(f"the remote lists more than {MOST_PACKS:,} packs")
-    new = [
-        pack
-        for pack in sorted(listed)
-        if LocalByteStore.size(store, pack_key(pack)) is None
-        and LocalByteStore.size(store, promised_key(pack)) is None
-    ]
-    with ThreadPoolExecutor(_READERS, thread_name_prefix="promises") as pool:
-        frames = ordered_map(pool, partial(_frame, remote), new, 2 * _READERS)
-        for batch in _batches(frame for frame in frames if frame is not None):
-            _promise_all(store, batch)
-    return listed
+    remote = ""
 
+    def promised(self) -> set[PackId]:
+        """None."""
+        return set()
 
-def _frame(remote: ByteStore, pack: PackId) -> _Frame | None:
-    """Header and end of a pack of blocks; None for others, and if it went since it was listed."""
-    key = pack_key(pack)
-    size = remote.size(key)
-    if size is None:
-        return None
-    if not PACK_HEADER_BYTES + TRAILER_BYTES <= size <= LARGEST_PACK_BYTES:
-        raise RemoteRefused(f"{key} of the remote has {size} bytes")
-    try:
-        if read_content(remote, key) is not Content.BLOCKS:
-            return None
-        footer = read_footer_bytes(remote, pack, key, far=True)
-    except FileNotFoundError:
-        return None
-    check_frame(Content.BLOCKS, footer, size, key)
-    return _Frame(pack, size, footer)
+    def has_record(self, at: Location, /) -> bool:
+        """Always."""
+        return True
 
+    def absent_bytes(self) -> int:
+        """None."""
+        return 0
 
-def _promise_all(store: LocalByteStore, frames: Iterable[_Frame]) -> None:
-    """Put the frames of packs of blocks where promised packs are."""
-    values: list[tuple[LocalWriter, str]] = []
-    try:
-        for frame in frames:
-            value = store.create()
-            values.append((value, promised_key(frame.pack)))
-            value.write(pack_header(Content.BLOCKS))
-            _put_at_end(value, frame)
-            value.sync()
-        store.publish(values)
-    except BaseException:
-        for value, _ in values:
-            value.abort()
-        raise
+    def promise(self, remote: ByteStore, packs: Iterable[PackId], /) -> None:
+        """Nothing to do."""
 
-
-def _put_at_end(value: LocalWriter, frame: _Frame) -> None:
-    descriptor = os.open(value.path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.ftruncate(descriptor, frame.size)
-        view = memoryview(frame.footer + trailer(frame.footer))
-        at = frame.size - len(view)
-        while view:
-            written = os.pwrite(descriptor, view, at)
-            view, at = view[written:], at + written
-    except OSError as error:
-        raise_if_full(error, promised_key(frame.pack))
-        raise
-    finally:
-        os.close(descriptor)
-
-
-def _batches(frames: Iterator[_Frame]) -> Iterator[list[_Frame]]:
-    batch: list[_Frame] = []
-    for frame in frames:
-        batch.append(frame)
-        if len(batch) == _PUBLISHED_AT_ONCE:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+    def relist(self) -> None:
+        """Nothing to do."""

@@ -11,6 +11,7 @@ from mergepipe.ids import PackId
 from mergepipe.packs.environment import IndexDamaged
 from mergepipe.packs.format import Content, RecordKind
 from mergepipe.packs.index import Index, PackEntry, View
+from mergepipe.packs.promises import NoPromises, Promises
 from mergepipe.packs.reader import pack_ids, pack_key, read_footer, salvage_records
 from mergepipe.packs.records import Location
 
@@ -21,11 +22,15 @@ _PACKS_AT_ONCE = 256
 
 
 class Storage:
-    """Packs in a byte store, found through an index that is repaired from them."""
+    """Packs in a byte store, found through an index that is repaired from them.
 
-    def __init__(self, store: ByteStore, index: Index) -> None:
+    promises  what of these packs may be with a remote, in a lazy clone
+    """
+
+    def __init__(self, store: ByteStore, index: Index, promises: Promises | None = None) -> None:
         self.store = store
         self.index = index
+        self.promises: Promises = NoPromises() if promises is None else promises
         # Held while the index is brought in step: who waited for it finds it whole.
         self._repairing = threading.RLock()
         self._rebuilds = 0

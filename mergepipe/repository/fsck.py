@@ -5,7 +5,6 @@ from pathlib import Path
 from mergepipe.ids import PackId
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
-from mergepipe.packs.lazy import LazyByteStore
 from mergepipe.packs.storage import Storage
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository import locks
@@ -21,7 +20,6 @@ from mergepipe.repository.store_check import (
     verify_blocks,
     verify_records,
 )
-from mergepipe.repository.survey import promised_packs
 
 
 def fsck(
@@ -89,9 +87,8 @@ class _Check:
         reached = Reached()
         tips = check_refs(self._refs, self._objects, reached)
         check_history(tips, self._objects, reached)
-        store = self._storage.store
-        lazy = store if isinstance(store, LazyByteStore) else None
-        is_here = lazy.has_record if lazy is not None and self._read_data else None
+        promises = self._storage.promises
+        is_here = promises.has_record if self._read_data else None
         blocks, needed, chains = check_blocks(self._storage, reached, self._max_chain, is_here)
         notes += chains
         if self._read_data:
@@ -99,15 +96,15 @@ class _Check:
             reader = BlockReader(self._storage)
             verify_blocks(reader, blocks, reached, self._threads, self._progress)
         needed |= self._packs_of_objects(reached)
-        kept = needed | promised_packs(self._storage)
+        kept = needed | promises.promised()
         notes += [
             Note(NoteKind.ORPHAN, pack.hex(), "holds nothing that history needs; mp gc removes it")
             for pack in packs
             if pack not in kept
         ]
-        if lazy is not None and (absent := lazy.absent_bytes()):
+        if absent := promises.absent_bytes():
             detail = f"{absent} bytes of packs are there and not here; they come when they are read"
-            notes.append(Note(NoteKind.PROMISED, lazy.remote, detail))
+            notes.append(Note(NoteKind.PROMISED, promises.remote, detail))
         return Report(_distinct(problems + reached.problems), tuple(notes))
 
     def _packs_of_objects(self, reached: Reached) -> set[PackId]:

@@ -70,6 +70,7 @@ class _Tally:
 
 
 def collect(
+    files: LocalByteStore,
     storage: Storage,
     objects: ObjectStore,
     refs: RefStore,
@@ -82,7 +83,7 @@ def collect(
     now_s: float = 0.0,
     progress: Progress = SILENT,
 ) -> Collected:
-    """Free what no ref, HEAD, reflog, worktree, run or `extra_roots` needs.
+    """Free what no ref, HEAD, reflog, worktree, run or `extra_roots` needs of a repository.
 
     Packs that others sent, and nobody asked for in the week before `now_s` (Unix), go too.
 
@@ -94,11 +95,11 @@ def collect(
     extra = tuple(extra_roots)
     tally = _Tally()
     with locks.acquire(store_lock, timeout_s=lock_timeout_s):
-        if isinstance(storage.store, LocalByteStore) and not dry_run:
-            storage.store.remove_dead_sessions()
-            with LocalByteStore(storage.store.root, SESSIONS) as cut_short:
+        if not dry_run:
+            files.remove_dead_sessions()
+            with LocalByteStore(files.root, SESSIONS) as cut_short:
                 cut_short.remove_dead_sessions()
-            _remove_stale(storage.store, now_s, tally)
+            _remove_stale(files, now_s, tally)
         storage.refresh()
         for _ in range(_MOST_ROUNDS):
             collection = _Collection(storage, objects, refs, reflog, extra, tally)
@@ -266,10 +267,10 @@ class _Collection:
         return {entry.id: entry.size for entry in entries}
 
 
-def _remove_stale(store: LocalByteStore, now_s: float, tally: _Tally) -> None:
+def _remove_stale(files: LocalByteStore, now_s: float, tally: _Tally) -> None:
     """What was sent and never taken in. Nobody is taking it in just now: `store.lock` is held."""
-    for pack, size in stale_packs(store.root, now_s):
-        store.delete(incoming_key(pack))
+    for pack, size in stale_packs(files.root, now_s):
+        files.delete(incoming_key(pack))
         tally.freed_bytes += size
         tally.removed += 1
 

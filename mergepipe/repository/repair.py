@@ -10,7 +10,6 @@ from mergepipe.errors import Corruption, MergepipeError, RemoteUnreachable
 from mergepipe.ids import ObjectId, PackId
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.format import RECORD_HEADER_BYTES, Content, RecordKind
-from mergepipe.packs.lazy import LazyByteStore
 from mergepipe.packs.reader import pack_key, salvage_records
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.writer import PackWriter
@@ -36,10 +35,9 @@ def rescue_packs(packs: Iterable[PackId], storage: Storage) -> list[str]:
             storage.store.delete(pack_key(pack))
         done.append(f"copied {count} whole records of pack {pack.hex()}, and moved it to {aside}")
     if done:
-        if isinstance(storage.store, LazyByteStore):
-            # What was promised may be so again; offline, the next fetch sees to it.
-            with contextlib.suppress(RemoteUnreachable):
-                storage.store.relist()
+        # What was promised may be so again; offline, the next fetch sees to it.
+        with contextlib.suppress(RemoteUnreachable):
+            storage.promises.relist()
         storage.rebuild()
     return done
 

@@ -17,7 +17,7 @@ from mergepipe.parallel import ordered_map
 from mergepipe.progress import Progress
 from mergepipe.repository.history_check import Reached
 from mergepipe.repository.problems import Note, NoteKind, Problem, ProblemKind
-from mergepipe.repository.survey import check_record, promised_packs
+from mergepipe.repository.survey import check_record
 
 _BATCH = 2048
 # Raw bytes that a thread reads and hashes at a time.
@@ -142,7 +142,7 @@ def verify_records(
 
     Not those of promised packs: one that fails its checksum is one that has to come again.
     """
-    promised = promised_packs(storage)
+    promised = storage.promises.promised()
     packs = {pack: records for pack, records in packs.items() if pack not in promised}
     total = sum(header.stored_bytes for records in packs.values() for header, _ in records)
     progress.start("records", total)

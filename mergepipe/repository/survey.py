@@ -15,7 +15,6 @@ from mergepipe.packs.format import (
     RecordHeader,
     RecordKind,
 )
-from mergepipe.packs.lazy import LazyByteStore
 from mergepipe.packs.reader import pack_ids, pack_key, read_exactly, read_footer
 from mergepipe.packs.records import complete_encodings
 from mergepipe.packs.storage import Storage
@@ -97,7 +96,7 @@ def survey(
     """
     packs: list[PackState] = []
     others: list[PackState] = []
-    promised = promised_packs(storage)
+    promised = storage.promises.promised()
     unreadable: list[PackId] = []
     for pack in pack_ids(storage.store):
         try:
@@ -136,12 +135,6 @@ def survey(
     for state in packs:
         state.live.sort(key=lambda record: record[1])
     return packs, unreadable
-
-
-def promised_packs(storage: Storage) -> set[PackId]:
-    """The packs of which something may still be with the remote of a lazy clone."""
-    store = storage.store
-    return store.promised() if isinstance(store, LazyByteStore) else set()
 
 
 def check_record(storage: Storage, pack: PackId, header: RecordHeader, offset: int) -> bytearray:

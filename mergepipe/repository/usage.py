@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.choice import choose
-from mergepipe.packs.lazy import LazyByteStore
 from mergepipe.packs.records import Encoding, Place
 from mergepipe.packs.storage import Storage
 from mergepipe.repository.refnames import HEADS, IMPORTS, TAGS, short_name
@@ -132,8 +131,7 @@ def measure(
             )
         )
     objects_bytes, packs_bytes = _totals(storage)
-    store = storage.store
-    promised = store.absent_bytes() if isinstance(store, LazyByteStore) else 0
+    promised = storage.promises.absent_bytes()
     return Usage(
         sum(need.raw_bytes for need in needs),
         sum(unique.values()),

@@ -19,8 +19,6 @@ from mergepipe.objects.records import Tensor
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.format import Content
 from mergepipe.packs.index import Index, View
-from mergepipe.packs.lazy import LazyByteStore
-from mergepipe.packs.promises import promise
 from mergepipe.packs.storage import Storage
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository.history import reachable_commits
@@ -203,11 +201,11 @@ class _Fetch:
 
         Every one of them is compared with its id when it comes.
         """
-        store = self._home.storage.store
-        if isinstance(store, LazyByteStore) and store.remote == self._name:
+        promises = self._home.storage.promises
+        if promises.remote == self._name:
             packs = self._remote.ask(View.packs)
             blocks = [pack for pack, (_, content) in packs.items() if content is Content.BLOCKS]
-            promise(self._store, store, blocks)
+            promises.promise(self._store, blocks)
             self._home.storage.refresh()
 
     def _objects(

@@ -99,7 +99,7 @@ def engine_of(repo, threads=2, **options):
     return Engine(
         repo.storage,
         Transactions(
-            repo.store,
+            repo.local,
             repo.storage,
             repo.objects,
             repo.refs,

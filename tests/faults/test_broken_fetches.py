@@ -15,7 +15,9 @@ from mergepipe.api.pulling import clone
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import RemoteUnreachable
 from mergepipe.ids import BlockId
-from mergepipe.packs.lazy import LazyByteStore
+from mergepipe.lazy.store import LazyByteStore
+from mergepipe.packs.index import Index
+from mergepipe.packs.storage import Storage
 from mergepipe.repository import layout
 from mergepipe.transfer.fetch import fetch
 
@@ -214,8 +216,9 @@ class LazyClone(Repository):
         self._connect = connect
         super().__init__(root / layout.DIRECTORY, who=WHO)
 
-    def _byte_store(self) -> LazyByteStore:
-        return LazyByteStore(self.directory, self._connect, "origin")
+    def _open_storage(self, index: Index) -> Storage:
+        store = LazyByteStore(self.local, self._connect, "origin")
+        return Storage(store, index, promises=store)
 
     @property
     def received_bytes(self) -> int:

@@ -38,6 +38,7 @@ def repo(tmp_path: Path) -> Iterator[Repository]:
 
 def run(repo: Repository, **options: Any) -> Collected:
     return collect(
+        repo.local,
         repo.storage,
         repo.objects,
         repo.refs,

@@ -10,7 +10,7 @@ import pytest
 from mergepipe.api import Repository
 from mergepipe.api.pulling import clone, fetch
 from mergepipe.errors import RemoteUnreachable, UsageError
-from mergepipe.packs.lazy import LazyByteStore
+from mergepipe.lazy.store import LazyByteStore
 from mergepipe.transfer.push_refs import PushOptions
 from tests.repository.checkpoints import WHO, bf16, commit, new_repository, write_model
 from tests.transfer.test_real_remotes import PLACES

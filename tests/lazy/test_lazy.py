@@ -15,11 +15,11 @@ from mergepipe.api import Repository
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.errors import MissingObject, RemoteRefused, RemoteUnreachable
 from mergepipe.ids import PackId
-from mergepipe.packs import promises
+from mergepipe.lazy import frames
+from mergepipe.lazy.frames import bring_frames
+from mergepipe.lazy.promised_pack import PROMISED, PromisedPack, promised_key
+from mergepipe.lazy.store import LazyByteStore
 from mergepipe.packs.format import Content
-from mergepipe.packs.lazy import LazyByteStore
-from mergepipe.packs.promised import PROMISED, PromisedPack, promised_key
-from mergepipe.packs.promises import promise
 from mergepipe.packs.reader import pack_ids, pack_key, read_footer
 from tests.repository.checkpoints import WHO, bf16, commit, new_repository, write_model
 
@@ -74,13 +74,14 @@ class Clone:
         with LocalByteStore(self.directory) as store:
             for pack in block_packs(store):
                 store.delete(pack_key(pack))
-            promise(self.remote, store)
+            bring_frames(self.remote, store)
         self.remote.reads.clear()
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Repository]:
         with self.store() as store, Repository(self.directory, who=WHO) as repository:
             repository.store = repository.storage.store = store
+            repository.storage.promises = store
             yield repository
 
     def store(self) -> LazyByteStore:
@@ -90,7 +91,7 @@ class Clone:
                 raise RemoteUnreachable("no answer")
             return self.remote
 
-        return LazyByteStore(self.directory, connect, "origin")
+        return LazyByteStore(LocalByteStore(self.directory), connect, "origin")
 
 
 def block_packs(store: LocalByteStore) -> list[PackId]:
@@ -117,7 +118,7 @@ def test_a_lazy_clone_costs_frames_only(clone: Clone) -> None:
         for key in store.list(PROMISED):
             path = clone.directory / key
             assert path.stat().st_blocks * 512 < path.stat().st_size
-        assert promise(clone.remote, store) == set(pack_ids(origin))
+        assert bring_frames(clone.remote, store) == set(pack_ids(origin))
         assert clone.remote.reads == []  # nothing is new: nothing is read
 
 
@@ -401,18 +402,18 @@ def test_what_no_honest_remote_has(clone: Clone, monkeypatch: pytest.MonkeyPatch
         packs = block_packs(origin)
         for pack in packs:
             store.delete(promised_key(pack))
-        monkeypatch.setattr(promises, "MOST_PACKS", 2)
+        monkeypatch.setattr(frames, "MOST_PACKS", 2)
         with pytest.raises(RemoteRefused):
-            promise(clone.remote, store)
+            bring_frames(clone.remote, store)
         monkeypatch.undo()
-        monkeypatch.setattr(promises, "LARGEST_PACK_BYTES", 1000)
+        monkeypatch.setattr(frames, "LARGEST_PACK_BYTES", 1000)
         with pytest.raises(RemoteRefused):
-            promise(clone.remote, store)
+            bring_frames(clone.remote, store)
         monkeypatch.undo()
         size = origin.size(pack_key(packs[0])) or 0
         clone.remote.spoilt.add(size - 100)  # in the footer, of every pack
         with pytest.raises(Exception, match="footer"):
-            promise(clone.remote, store)
+            bring_frames(clone.remote, store)
         assert list(store.list(PROMISED)) == []
         assert list((clone.directory / "tmp").rglob("0*")) == []
 
