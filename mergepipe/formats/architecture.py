@@ -15,7 +15,7 @@ from enum import IntEnum
 from typing import Any
 
 from mergepipe.errors import MergeInputError
-from mergepipe.formats.config_json import layer_count
+from mergepipe.formats.config_json import layer_count, predicting_layers
 from mergepipe.names import quoted
 
 DEFAULT = "default"
@@ -122,7 +122,9 @@ def read_architecture(
     spots: dict[str, Spot] = {}
     for name in listed:
         spots[name] = _spot(name, modules)
-    if expected is not None and stacks and expected not in stacks.values():
+    more = 0 if config is None else predicting_layers(config)
+    counts = set(stacks.values())
+    if expected is not None and stacks and counts.isdisjoint((expected, expected + more)):
         largest = max(stacks, key=lambda prefix: stacks[prefix])
         raise MergeInputError(
             f"config.json of {quoted(label)} says {expected} layers, its tensors "

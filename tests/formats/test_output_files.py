@@ -7,14 +7,13 @@ import pytest
 
 from mergepipe.errors import MalformedFile, MergeInputError, UsageError
 from mergepipe.formats.config_json import (
-    LayerOrigin,
     amended,
     dump_config,
     layer_count,
     parse_config,
-    restacked,
 )
 from mergepipe.formats.model_card import Card, CardInput, model_card
+from mergepipe.formats.restacking import LayerOrigin, restacked, restacked_part
 from mergepipe.formats.shards import cut_into_shards, shard_index
 
 
@@ -104,6 +103,66 @@ def test_configs_that_are_none() -> None:
             parse_config(bad)
     with pytest.raises(MergeInputError):
         stacked({}, [0])
+
+
+@pytest.mark.parametrize(
+    ("keys", "layers", "expected"),
+    [
+        ({"mlp_only_layers": [0, 2]}, [2, 3, 0], {"mlp_only_layers": [0, 2]}),
+        # As many numbers as layers are numbers still.
+        ({"mlp_only_layers": [0, 1, 2, 3]}, [1, 3], {"mlp_only_layers": [0, 1]}),
+        ({"first_k_dense_replace": 2}, [0, 1, 1, 3], {"first_k_dense_replace": 3}),
+        ({"first_k_dense_replace": 2}, [2, 3], {"first_k_dense_replace": 0}),
+        (
+            {"decoder_sparse_step": 2, "mlp_only_layers": [3]},
+            [1, 2, 3, 1],
+            {"decoder_sparse_step": 1, "mlp_only_layers": [1, 2]},
+        ),
+        ({"no_rope_layer_interval": 2}, [1, 1, 2], {"no_rope_layers": [0, 0, 1]}),
+        ({"no_rope_layers": [1, 0, 1, 0]}, [1, 1, 2], {"no_rope_layers": [0, 0, 1]}),
+        ({"attn_layer_period": 2}, [0, 1, 0, 1], {"attn_layer_period": 2}),
+        ({"num_kv_shared_layers": 0}, [3, 3], {"num_kv_shared_layers": 0}),
+        ({"num_kv_shared_layers": 2}, [0, 1, 2], {"num_kv_shared_layers": 1}),
+    ],
+)
+def test_keys_that_number_layers_follow_them(
+    keys: dict[str, object], layers: list[int], expected: dict[str, object]
+) -> None:
+    found = stacked({"model_type": "x", "num_hidden_layers": 4, **keys}, layers)
+    assert found["num_hidden_layers"] == len(layers)
+    assert {key: found[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("keys", "layers"),
+    [
+        ({"first_k_dense_replace": 1}, [1, 0, 2]),
+        ({"attn_layer_period": 2}, [0, 2, 3]),
+        ({"moe_layer_freq": 2}, [1, 2]),
+        ({"num_kv_shared_layers": 2}, [0, 2, 3]),
+    ],
+)
+def test_keys_that_cannot_follow_are_named(keys: dict[str, object], layers: list[int]) -> None:
+    with pytest.raises(MergeInputError, match=next(iter(keys))):
+        stacked({"model_type": "x", "num_hidden_layers": 4, **keys}, layers)
+
+
+@pytest.mark.parametrize(
+    ("config", "module", "expected"),
+    [
+        ({"num_layers": 2}, "encoder", {"num_layers": 3, "num_decoder_layers": 2}),
+        ({"num_layers": 2, "num_decoder_layers": 2}, "decoder", {"num_decoder_layers": 3}),
+        ({"decoder_layers": 2, "num_hidden_layers": 2}, "decoder", {"num_hidden_layers": 2}),
+        ({"vision_config": {"depth": 2}}, "vision_tower", {"vision_config": {"depth": 3}}),
+    ],
+)
+def test_other_parts_count_their_layers(
+    config: dict[str, object], module: str, expected: dict[str, object]
+) -> None:
+    found = restacked_part(config, module, [LayerOrigin(config, layer) for layer in (0, 1, 1)])
+    assert {key: found[key] for key in expected} == expected
+    with pytest.raises(MergeInputError, match=r"'bridge'"):
+        restacked_part(config, "bridge", [])
 
 
 def test_transformers_takes_a_restacked_config() -> None:

@@ -1,0 +1,401 @@
+"""The ways in which keys of a config.json speak of layers, each brought to other numbers.
+
+A rule changes its keys to say of every layer what the layer's own model says of it.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mergepipe.errors import MergeInputError
+from mergepipe.formats.implied_layers import IMPLIED
+from mergepipe.names import quoted
+
+_DENSE_FIRST = ("first_k_dense_replace", "num_dense_layers", "n_dense_layers", "num_hash_layers")
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer by its origin: the part of a config that speaks of it, its number, their count."""
+
+    part: Mapping[str, Any]
+    number: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rule(ABC):
+    """What becomes of some keys, in a stack of other layers."""
+
+    keys: tuple[str, ...]
+
+    def follow(self, part: dict[str, Any], layers: Sequence[Layer]) -> None:
+        """Change `part`, a copy of the reference's, to say of these layers what theirs say.
+
+        Raises MergeInputError naming the key that cannot.
+        """
+        self._bring(part, layers)
+
+    @abstractmethod
+    def _bring(self, part: dict[str, Any], layers: Sequence[Layer]) -> None: ...
+
+
+def moved(layers: Sequence[Layer], count: int) -> bool:
+    """Whether the layers are others than those of a model of `count`, or in another order."""
+    return [layer.number for layer in layers] != list(range(count))
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers(Rule):
+    """Lists of the numbers of those layers that something is true of; also as text ("3,4,5").
+
+    first   the number that the first layer has in them
+    within  the key of the mapping that they are in
+    """
+
+    first: int = 0
+    within: str | None = None
+
+    def _bring(self, part: dict[str, Any], layers: Sequence[Layer]) -> None:
+        home = part if self.within is None else part.get(self.within)
+        if not isinstance(home, dict):
+            return
+        for key in self.keys:
+            value = home.get(key)
+            if not isinstance(value, list | str) or not (value or self._any(key, layers)):
+                continue
+            numbers = [
+                place + self.first
+                for place, layer in enumerate(layers)
+                if layer.number + self.first in self._of(layer.part, key)
+            ]
+            home[key] = ",".join(map(str, numbers)) if isinstance(value, str) else numbers
+
+    def _any(self, key: str, layers: Sequence[Layer]) -> bool:
+        return any(self._of(layer.part, key) for layer in layers)
+
+    def _of(self, part: Mapping[str, Any], key: str) -> Sequence[int]:
+        home = part if self.within is None else part.get(self.within)
+        value = home.get(key) if isinstance(home, Mapping) else None
+        if isinstance(value, str):
+            value = [int(text) for text in value.split(",") if text.strip().isdecimal()]
+        if not isinstance(value, list):
+            return ()
+        counts = [number for number in value if type(number) is int]
+        if len(counts) != len(value) or any(number < 0 for number in counts):
+            raise MergeInputError(
+                f"config.json's {key} is no list of numbers of layers", "correct the config.json"
+            )
+        return counts
+
+
+@dataclass(frozen=True, slots=True)
+class First(Rule):
+    """So many layers at the bottom are otherwise."""
+
+    def _bring(self, part: dict[str, Any], layers: Sequence[Layer]) -> None:
+        for key in self.keys:
+            if type(part.get(key)) is int:
+                said = [layer.number < whole(layer.part, key, 0) for layer in layers]
+                part[key] = _leading(key, said)
+
+
+@dataclass(frozen=True, slots=True)
+class DenseFirst(Rule):
+    """DeepSeek's experts: not in the first layers, above those in every so many (or as listed)."""
+
+    keys: tuple[str, ...] = ("moe_layer_freq", *_DENSE_FIRST)
+
+    def _bring(self, part: dict[str, Any], layers: Sequence[Layer]) -> None:
+        given = [key for key in _DENSE_FIRST if type(part.get(key)) is int]
+        every = part.get("moe_layer_freq")
+        if isinstance(every, list) or (type(every) is int and every > 1):
+            self._sparse(part, given[0] if given else None, layers)
+        else:
+            First(tuple(given)).follow(part, layers)
+
+    def _sparse(self, part: dict[str, Any], key: str | None, layers: Sequence[Layer]) -> None:
+        sparse = [self._is_sparse(layer, key) for layer in layers]
+        every = part["moe_layer_freq"]
+        dense = sparse.index(True) if True in sparse else len(sparse)
+        if isinstance(every, list):
+            part["moe_layer_freq"] = [int(one) for one in sparse]
+            if key is not None:
+                part[key] = min(dense, part[key])
+            return
+        # As many dense layers as there are, or fewer: those below the next multiple are dense too.
+        for first in range(dense + 1) if key is not None else (0,):
+            said = [place >= first and place % every == 0 for place in range(len(sparse))]
+            if said == sparse:
+                if key is not None:
+                    part[key] = first
+                return
+        wrong = [place >= dense and one != (place % every == 0) for place, one in enumerate(sparse)]
+        raise inexpressible("moe_layer_freq", wrong.index(True) if True in wrong else dense)
+
+    def _is_sparse(self, layer: Layer, key: str | None) -> bool:
+        every = layer.part.get("moe_layer_freq", 1)
+        first = 0 if key is None else whole(layer.part, key, 0)
+        if isinstance(every, list):
+            listed = layer.number < len(every) and bool(every[layer.number])
+            return layer.number >= first and listed
+        return layer.number >= first and (type(every) is not int or layer.number % every == 0)
+
+
+@dataclass(frozen=True, slots=True)
+class SparseSteps(Rule):
+    """Qwen's experts: in every so many layers, but for some; said by the exceptions alone."""
+
+    keys: tuple[str, ...] = ("decoder_sparse_step", "mlp_only_layers")
+
+    def _bring(self, part: dict[str, Any], layers: Sequence[Layer]) -> None:
+        if part.get("is_encoder_decoder") or all(key not in part for key in self.keys):
+            return
+        dense = [self._is_dense(layer) for layer in layers]
+        step = whole(part, "decoder_sparse_step", 1)
+        only = Numbers(self.keys)._of(part, "mlp_only_layers")
+        said = [
+            place in only or not step or bool((place + 1) % step) for place in range(len(dense))
+        ]
+        numbers = [place for place, one in enumerate(dense) if one]
+        if said == dense and all(number < len(dense) for number in only):
+            return
+        if "decoder_sparse_step" in part:
+            part["decoder_sparse_step"] = 1
+        part["mlp_only_layers"] = numbers
+
+    def _is_dense(self, layer: Layer) -> bool:
+        step = whole(layer.part, "decoder_sparse_step", 1)
+        only = Numbers(self.keys)._of(layer.part, "mlp_only_layers")
+        return layer.number in only or not step or bool((layer.number + 1) % step)
+
+
+@dataclass(frozen=True, slots=True)
+class Interleaved(Rule):
+    """Llama 4's experts: in every so many layers, unless a list of their numbers is given."""
+
+    keys: tuple[str, ...] = ("interleave_moe_layer_step",)
+
+    def _bring(self, part: dict[str, Any], layers: Sequence[Layer]) -> None:
+        step = part.get(self.keys[0])
+        if type(step) is not int or step < 1 or isinstance(part.get("moe_layers"), list):
+            return
+        numbers = [place for place, layer in enumerate(layers) if self._is_sparse(layer, step)]
+        if numbers != list(range(step - 1, len(layers), step)):
+            part["moe_layers"] = numbers
+
+    def _is_sparse(self, layer: Layer, step: int) -> bool:
+        listed = layer.part.get("moe_layers")
+        if isinstance(listed, list):
+            return layer.number in listed
+        return (layer.number + 1) % max(whole(layer.part, self.keys[0], step), 1) == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Period(Rule):
+    """One of so many layers is otherwise, the first of them at an offset (Jamba)."""
+
+    def _bring(self, part: dict[str, Any], layers: Sequence[Layer]) -> None:
+        every = part.get(self.keys[0])
+        if type(every) is not int or every < 1:
+            return
+        said = [self._hits(layer) for layer in layers]
+        hits = [place for place, one in enumerate(said) if one]
+        start = whole(part, self.keys[1], 0)
+        offset = hits[0] if hits else len(said)
+        between = hits[1] - hits[0] if len(hits) > 1 else len(said) + 1
+        # As it was where that says it; else so that it does.
+        for period, first in ((every, start), (every, offset), (between, offset)):
+            if said == [place % period == first for place in range(len(said))]:
+                part[self.keys[0]], part[self.keys[1]] = period, first
+                return
+        wrong = [place % between == offset for place in range(len(said))]
+        place = next(place for place, one in enumerate(said) if one != wrong[place])
+        raise inexpressible(self.keys[0], place)
+
+    def _hits(self, layer: Layer) -> bool:
+        every = whole(layer.part, self.keys[0], 1)
+        return layer.number % max(every, 1) == whole(layer.part, self.keys[1], 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Between(Rule):
+    """Ernie's experts: every so many layers from a first one to a last (-1: the last of all)."""
+
+    keys: tuple[str, ...] = ("moe_layer_interval", "moe_layer_start_index", "moe_layer_end_index")
+
+    def _bring(self, part: dict[str, Any], layers: Sequence[Layer]) -> None:
+        if "moe_layer_start_index" not in part:
+            return
+        sparse = [self._is_sparse(layer) for layer in layers]
+        places = [place for place, one in enumerate(sparse) if one]
+        first, last = (places[0], places[-1]) if places else (len(sparse), len(sparse) - 1)
+        every = max(whole(part, self.keys[0], 1), 1)
+        said = [(place + 1) % every == 0 and first <= place <= last for place in range(len(sparse))]
+        if said != sparse:
+            wrong = (place for place, one in enumerate(sparse) if one != said[place])
+            raise inexpressible(self.keys[0] if every > 1 else self.keys[1], next(wrong))
+        part[self.keys[1]] = first
+        end = part.get(self.keys[2], -1)
+        part[self.keys[2]] = -1 if end == -1 and last == len(sparse) - 1 else last
+
+    def _is_sparse(self, layer: Layer) -> bool:
+        every = max(whole(layer.part, self.keys[0], 1), 1)
+        last = whole(layer.part, self.keys[2], -1)
+        last = layer.count - 1 if last == -1 else last
+        first = whole(layer.part, self.keys[1], 0)
+        return first <= layer.number <= last and (layer.number + 1) % every == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated(Rule):
+    """A pattern that is repeated over the layers (Recurrent Gemma), later in its whole length."""
+
+    keys: tuple[str, ...] = ("block_types",)
+
+    def _bring(self, part: dict[str, Any], layers: Sequence[Layer]) -> None:
+        for key in self.keys:
+            pattern = part.get(key)
+            if isinstance(pattern, list) and pattern:
+                own = [layer.part.get(key) or pattern for layer in layers]
+                part[key] = [
+                    kinds[layer.number % len(kinds)]
+                    for kinds, layer in zip(own, layers, strict=True)
+                ]
+
+
+@dataclass(frozen=True, slots=True)
+class Groups(Rule):
+    """GPT Neo: kinds of attention, and how often they are repeated."""
+
+    keys: tuple[str, ...] = ("attention_types",)
+
+    def _bring(self, part: dict[str, Any], layers: Sequence[Layer]) -> None:
+        key = self.keys[0]
+        if not isinstance(part.get(key), list):
+            return
+        kinds = []
+        for layer in layers:
+            try:
+                spread = [
+                    kind for group, times in layer.part[key] for _ in range(times) for kind in group
+                ]
+                kinds.append(spread[layer.number])
+            except (KeyError, TypeError, ValueError, IndexError):
+                raise MergeInputError(
+                    f"config.json's {key} does not say what layer {layer.number} is",
+                    "correct the config.json",
+                ) from None
+        part[key] = [[kinds, 1]]
+
+
+@dataclass(frozen=True, slots=True)
+class PerDepth(Rule):
+    """MiniCPM multiplies what layers add by this over the root of their number."""
+
+    keys: tuple[str, ...] = ("scale_depth",)
+
+    def _bring(self, part: dict[str, Any], layers: Sequence[Layer]) -> None:
+        key = self.keys[0]
+        if not isinstance(part.get(key), int | float) or isinstance(part[key], bool):
+            return
+        scales = {_number(layer.part, key) / math.sqrt(layer.count) for layer in layers}
+        if len(scales) > 1:
+            raise inexpressible(key, len(layers) - 1)
+        count = layers[0].count
+        if count != len(layers):
+            part[key] = _number(layers[0].part, key) * math.sqrt(len(layers) / count)
+
+
+@dataclass(frozen=True, slots=True)
+class Shifted(Rule):
+    """Every so many layers one is otherwise; which of them, only the model's own code says.
+
+    instead  a list that says the same, and is all that counts where it is given
+    """
+
+    instead: str | None = None
+
+    def _bring(self, part: dict[str, Any], layers: Sequence[Layer]) -> None:
+        every = part.get(self.keys[0])
+        if type(every) is not int or every < 2:
+            return
+        if self.instead is not None and (
+            isinstance(part.get(self.instead), list)
+            or str(part.get("model_type")) in IMPLIED.get(self.instead, {})
+        ):
+            return
+        for place, layer in enumerate(layers):
+            if layer.part.get(self.keys[0]) != every or (place - layer.number) % every:
+                raise inexpressible(self.keys[0], place)
+
+
+@dataclass(frozen=True, slots=True)
+class Unmoved(Rule):
+    """They count from the top, or mean layers in another way: only the same layers keep them."""
+
+    def _bring(self, part: dict[str, Any], layers: Sequence[Layer]) -> None:
+        for key in self.keys:
+            if not part.get(key):
+                continue
+            for place, layer in enumerate(layers):
+                if (
+                    len(layers) != layer.count
+                    or layer.number != place
+                    or layer.part.get(key) != part[key]
+                ):
+                    raise inexpressible(key, min(place, len(layers) - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class OfType(Rule):
+    """Models that compute with a layer's number, or with the count of them, whatever they hold.
+
+    numbers, counts  the model types
+    """
+
+    keys: tuple[str, ...] = ("model_type",)
+    numbers: tuple[str, ...] = ()
+    counts: tuple[str, ...] = ()
+
+    def _bring(self, part: dict[str, Any], layers: Sequence[Layer]) -> None:
+        kind = part.get(self.keys[0])
+        for place, layer in enumerate(layers):
+            elsewhere = kind in self.numbers and layer.number != place
+            if elsewhere or (kind in self.counts and layer.count != len(layers)):
+                raise MergeInputError(
+                    f"layers of a model of type {quoted(str(kind))} (config.json's 'model_type') "
+                    f"compute with their number, and layer {layer.number} would be layer {place} "
+                    f"of {len(layers)}",
+                    "merge whole models",
+                )
+
+
+def inexpressible(key: str, place: int) -> MergeInputError:
+    """The error for a key that cannot say what a layer of the result was."""
+    return MergeInputError(
+        f"config.json's {quoted(key)} cannot say of layer {place} of the result what the model "
+        "that it comes from says of it",
+        "choose slices that keep the pattern of the layers, or whole models",
+    )
+
+
+def _leading(key: str, said: Sequence[bool]) -> int:
+    """How many layers at the bottom are of the first kind, if no other is."""
+    count = sum(said)
+    if not all(said[:count]):
+        raise inexpressible(key, said.index(False))
+    return count
+
+
+def whole(part: Mapping[str, Any], key: str, default: int) -> int:
+    """A whole number of a config; what is none counts as not given."""
+    value = part.get(key, default)
+    return value if type(value) is int else default
+
+
+def _number(part: Mapping[str, Any], key: str) -> float:
+    value = part.get(key)
+    return float(value) if isinstance(value, int | float) else 0.0
