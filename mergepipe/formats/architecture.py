@@ -16,6 +16,7 @@ from typing import Any
 
 from mergepipe.errors import MergeInputError
 from mergepipe.formats.config_json import layer_count, predicting_layers
+from mergepipe.formats.tied_embeddings import tied
 from mergepipe.names import quoted
 
 DEFAULT = "default"
@@ -183,13 +184,6 @@ def is_vocabulary(name: str) -> bool:
 
 def _ends(name: str, endings: Iterable[str]) -> bool:
     return any(name == ending or name.endswith("." + ending) for ending in endings)
-
-
-def tied(config: Mapping[str, Any]) -> bool:
-    """What a config says of `tie_word_embeddings`; transformers' own default is to tie."""
-    parts = [config, *(part for part in config.values() if isinstance(part, dict))]
-    given = [part["tie_word_embeddings"] for part in parts if "tie_word_embeddings" in part]
-    return bool(given[0]) if given else True
 
 
 def _stacks(names: Iterable[str], expected: int | None) -> dict[str, int]:

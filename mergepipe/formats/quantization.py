@@ -16,6 +16,7 @@ from typing import Any
 
 from mergepipe.dtypes import DType, Kind
 from mergepipe.errors import MergeInputError
+from mergepipe.formats.buffers import is_buffer
 from mergepipe.names import quoted
 
 Outline = Mapping[str, tuple[DType, tuple[int, ...]]]
@@ -44,12 +45,14 @@ _SIGNS = (
     ("HQQ or SINQ", (".W_q",)),
     ("compressed-tensors", (".weight_packed", ".weight_shape", ".weight_zero_point", ".bitmask",
                             ".weight_global_scale", ".weight_g_idx")),
-    ("ModelOpt", (".weight_scale_2",)),
+    ("ModelOpt", (".weight_scale_2", ".pre_quant_scale")),
     ("quanto", (".weight._data", ".weight._scale")),
     ("AQLM", (".codebooks",)),
     ("VPTQ", (".centroids.weight", ".res_centroids.weight", ".outlier_centroids.weight")),
     ("SpQR", (".dense_weights", ".col_vals", ".row_offsets", ".in_perm")),
-    ("TorchAO", ("_weight_qdata", "_weight_scale_and_zero", "_weight_zero_point")),
+    ("TorchAO", ("weight_qdata", "weight_scale_and_zero", "_weight_zero_point")),
+    ("QuIP#", (".Qidxs", ".SU", ".SV")),
+    ("EXL2 or EXL3", (".q_weight", ".q_invperm", ".trellis", ".suh", ".svh")),
     ("HIGGS", (".tables2",)),
     ("FP-Quant", (".dqweight", ".forward_hadamard_matrix")),
     ("MXFP4", ("_blocks",)),
@@ -61,6 +64,10 @@ _SIGNS = (
     ("GGUF", (".qweight_type",)),
 )  # fmt: skip
 _CODES = frozenset({Kind.INTEGER, Kind.UNSIGNED})
+# Beside a weight, they say that it means more than its numbers, whatever its dtype.
+_WEIGHT_CODES = ("weight_scale", "weight_scale_inv")
+# A config's words for weights that are rotated: what undoes it is not in them (compressed-tensors).
+_ROTATIONS = ("transform_config", "rotation_config", "hadamard")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +97,20 @@ class Quantization:
 def _is_of_activations(name: str) -> bool:
     """Whether this is a scale of what goes through a layer, not of its weights."""
     last = name.rpartition(".")[2]
-    return last in _BESIDE or last.endswith(("_input_scale", "_activation_scale"))
+    return last in _BESIDE or last.endswith(("_input_scale", "_activation_scale", "_cache_scale"))
 
 
 def read_quantization(outline: Outline, config: Mapping[str, Any] | None) -> Quantization | None:
     """How a model is quantized, from its tensors; the config names the method. None: it is not."""
     settings = _settings(config)
-    shown, named = _shown(outline, quantized=settings is not None)
+    modules = _modules(outline)
+    shown, named = _shown(outline, modules)
     if shown is None:
         return None
     method = named if settings is None else _method(settings, named)
     block = _block(settings)
     try:
-        scales = _scales(outline, block, settings)
+        scales = _scales(outline, modules, block, settings)
     except _NotFloats:
         return Quantization(method, shown, None)
     return Quantization(method, shown, scales, block)
@@ -183,7 +191,16 @@ def _block(settings: Mapping[str, Any] | None) -> tuple[int, int] | None:
     return None
 
 
-def _shown(outline: Outline, *, quantized: bool) -> tuple[str | None, str]:
+def _modules(outline: Outline) -> dict[str, list[str]]:
+    """The tensors right in each module: the last parts of their names."""
+    found: dict[str, list[str]] = {}
+    for name in outline:
+        stem, _, last = name.rpartition(".")
+        found.setdefault(stem, []).append(last)
+    return found
+
+
+def _shown(outline: Outline, modules: Mapping[str, list[str]]) -> tuple[str | None, str]:
     """The first tensor that is no weight but part of a code, and what writes such a one."""
     for name, (dtype, shape) in outline.items():
         for method, endings in _SIGNS:
@@ -191,10 +208,25 @@ def _shown(outline: Outline, *, quantized: bool) -> tuple[str | None, str]:
                 return name, method
         if dtype.kind is Kind.FLOAT and dtype.bits <= 8:
             return name, f"{dtype.bits}-bit floats"
-        packed = dtype.kind in _CODES and dtype.bits < 64 and len(shape) >= 2
-        if packed and (quantized or name.endswith((".weight", "_proj"))):
+        stem, _, last = name.rpartition(".")
+        if last in _WEIGHT_CODES and "weight" in modules[stem]:
+            return name, "weights with scales"
+        if _packed(name, dtype, shape, modules[stem]):
             return name, f"{dtype} codes"
     return None, ""
+
+
+def _packed(name: str, dtype: DType, shape: tuple[int, ...], beside: list[str]) -> bool:
+    """Whether integers are the codes of weights: they are the weight, or there is no other.
+
+    Tables of numbers that a model looks up stand beside a weight, and so do indices and masks that
+    follow from its config.
+    """
+    if dtype.kind not in _CODES or dtype.bits >= 64 or prod(shape) <= 1:
+        return False
+    if name.endswith((".weight", "_proj")):
+        return True
+    return len(shape) >= 2 and not is_buffer(name, shape) and "weight" not in beside
 
 
 def _is_sign(name: str, outline: Outline) -> bool:
@@ -205,9 +237,14 @@ def _is_sign(name: str, outline: Outline) -> bool:
 
 
 def _scales(
-    outline: Outline, block: tuple[int, int] | None, settings: Mapping[str, Any] | None
+    outline: Outline,
+    modules: Mapping[str, list[str]],
+    block: tuple[int, int] | None,
+    settings: Mapping[str, Any] | None,
 ) -> dict[str, str | None]:
     """The scale of every 8-bit float. Raises _NotFloats where anything is coded otherwise."""
+    if settings is not None and any(settings.get(key) for key in _ROTATIONS):
+        raise _NotFloats
     found: dict[str, str | None] = {}
     for name, (dtype, shape) in outline.items():
         if dtype.name in FLOATS and not _is_of_activations(name):
@@ -217,12 +254,26 @@ def _scales(
         if name in found or name in used or _is_of_activations(name):
             continue
         odd = dtype.kind is Kind.FLOAT and dtype.bits <= 8
-        packed = dtype.kind in _CODES and dtype.bits < 64 and len(shape) >= 2
+        packed = _packed(name, dtype, shape, modules[name.rpartition(".")[0]])
         if odd or packed or any(name.endswith(endings) for _, endings in _SIGNS):
             raise _NotFloats
     if not found:
         raise _NotFloats
+    _refuse_companions(outline, found)
     return found
+
+
+def _refuse_companions(outline: Outline, scales: Mapping[str, str | None]) -> None:
+    """Raise _NotFloats where something beside or below a weight may say more of its numbers."""
+    known = {*scales, *scales.values()}
+    modules = {name.removesuffix(".weight") for name in scales}
+    for name in outline:
+        if name in known or _is_of_activations(name):
+            continue
+        for cut in (place for place, letter in enumerate(name) if letter in "._"):
+            owners = modules if name[cut] == "." else scales
+            if name[:cut] in owners and name[cut + 1 :] != "bias":
+                raise _NotFloats
 
 
 def _scale(

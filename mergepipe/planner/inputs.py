@@ -8,6 +8,7 @@ from typing import Protocol
 
 from mergepipe.dtypes import F32, DType, dtype_of
 from mergepipe.errors import MergeInputError
+from mergepipe.formats.architecture import read_architecture
 from mergepipe.formats.buffers import is_buffer
 from mergepipe.formats.weight_files import directory_of
 from mergepipe.formats.weight_names import same_weights
@@ -23,6 +24,7 @@ from mergepipe.planner.left_out import Kind, LeftOut, collected, of_names
 from mergepipe.planner.lines import Line, LineInput, Merge, unused_base
 from mergepipe.planner.model_files import ModelFiles, ReadFile, read_model_files
 from mergepipe.planner.name_matching import check_missing, respelling_note
+from mergepipe.planner.output_head import check_head
 from mergepipe.planner.recipe import Expert, Model, Recipe, settings_for
 from mergepipe.planner.unmerged_files import OtherModel, unmerged_files
 
@@ -173,6 +175,7 @@ def expand(
         return found
 
     layout = names_of(recipe.layout)
+    _check_heads(layout.files, tensors)
     experts = [names_of(expert) for expert in recipe.experts]
     buffers = {name for names in known.values() for name in names.buffers(tensors)}
     matched = [
@@ -357,6 +360,15 @@ def _cannot_compute(method: Method, expert: Expert, name: str, tensor: Tensor) -
         f"others'; method {method.name} cannot compute with that",
         "such tensors are taken over only where all models agree",
     )
+
+
+def _check_heads(files: ModelFiles, tensors: Tensors) -> None:
+    """Raise MergeInputError for a layout that lacks a head that its config promises."""
+    for component in files.components.values():
+        if component.config is not None:
+            shapes = {one.name: tensors[one.identity].shape for one in component.tensors}
+            architecture = read_architecture(shapes, None, files.label)
+            check_head(shapes, architecture, component.config, files.label)
 
 
 def _check_pairs(

@@ -52,6 +52,28 @@ CODED: dict[str, Tensors] = {
               f"{P}.qbiases": ("F16", (32, 1))},
     "mlx": {f"{P}.weight": ("U32", (32, 8)), f"{P}.scales": ("F16", (32, 1)),
             f"{P}.biases": ("F16", (32, 1))},
+    "quip": {f"{P}.Qidxs": ("I64", (32, 8)), f"{P}.SU": ("F16", (64,)), f"{P}.SV": ("F16", (32,))},
+    "exl2": {f"{P}.q_weight": ("I32", (8, 64)), f"{P}.q_scale": ("I32", (4, 8)),
+             f"{P}.q_groups": ("I16", (8,)), f"{P}.q_invperm": ("I16", (64,))},
+    "exl3": {f"{P}.suh": ("F16", (64,)), f"{P}.trellis": ("I16", (4, 2, 64))},
+    "marlin": {f"{P}.B": ("I32", (4, 64)), f"{P}.s": ("F16", (1, 32))},
+    "table": {f"{P}.lookup_table": ("F16", (32, 16)), f"{P}.weight_idx": ("U8", (8, 32))},
+    "codes in a row": {f"{P}.weight": ("I8", (2048,)), f"{P}.scales": ("F16", (32,))},
+    "fp8 of torchao": {f"{P}.weight_qdata": ("F8_E4M3", (32, 64)),
+                       f"{P}.weight_scale": ("F32", (32, 1))},
+    "smoothed fp8": {f"{P}.weight": ("F8_E4M3", (32, 64)), f"{P}.weight_scale": ("F32", ()),
+                     f"{P}.pre_quant_scale": ("F32", (64,))},
+    "fp8 between rotations": {f"{P}.weight": ("F8_E4M3", (32, 64)),
+                              f"{P}.weight_scale": ("F32", ()),
+                              f"{P}.weight_in.weight": ("F32", (64, 64))},
+    "fp8 with two scales": {f"{P}.weight": ("F8_E4M3", (32, 64)), f"{P}.scale": ("F32", ()),
+                            f"{P}.weight_scale_inv": ("F32", (2, 4))},
+    "fp8 with an unknown scale": {f"{P}.weight": ("F8_E4M3", (32, 64)),
+                                  f"{P}.weight_scaling": ("F32", (32, 1))},
+    "experts in fp8 with zeros": {"m.experts.up": ("F8_E4M3", (2, 32, 64)),
+                                  "m.experts.up_scale": ("F32", (2, 32, 1)),
+                                  "m.experts.up_zero": ("F32", (2, 32, 1))},
+    "floats with scales": {f"{P}.weight": ("BF16", (32, 64)), f"{P}.weight_scale": ("BF16", (1,))},
     "fp8 whose scale is nowhere": {f"{P}.weight": ("F8_E4M3", (32, 64))},
     "fp8 whose scale does not fit": {f"{P}.weight": ("F8_E4M3", (32, 64)),
                                      f"{P}.weight_scale": ("F32", (5, 3))},
@@ -61,7 +83,7 @@ CODED: dict[str, Tensors] = {
 @pytest.mark.parametrize("layout", CODED)
 def test_codes_are_refused(layout: str) -> None:
     config = {"quantization_config": {"quant_method": layout}}
-    with pytest.raises(MergeInputError, match=f"'m' is quantized \\({layout}\\): 'model.layers.0"):
+    with pytest.raises(MergeInputError, match=f"'m' is quantized \\({layout}\\): 'm"):
         refuse_codes(outline({"norm.weight": ("BF16", (32,)), **CODED[layout]}), config, "m")
     found = read_quantization(outline(CODED[layout]), config)
     assert found is not None
@@ -89,6 +111,7 @@ def test_8_bit_floats_with_their_scales(
     tensors: Tensors = {
         f"{P}.weight": ("F8_E4M3", (32, 64)), f"{P}.{scale}": ("F32", shape),
         f"{P}.input_scale": ("F32", ()), "norm.weight": ("BF16", (32,)),
+        f"{P}.bias": ("BF16", (32,)), f"{P}_norm.weight": ("BF16", (32,)),
     }  # fmt: skip
     settings = {"quant_method": "fp8", "weight_block_size": block}
     for config in ({"quantization_config": settings}, {"text_config": {}}, None):
@@ -96,6 +119,17 @@ def test_8_bit_floats_with_their_scales(
         assert found is not None
         assert found.scales == {f"{P}.weight": f"{P}.{scale}"}
         assert found.beside(outline(tensors)) == {f"{P}.input_scale", f"{P}.{scale}"}
+
+
+def test_rotated_weights_are_refused() -> None:
+    """Transforms of compressed-tensors: the other half of the rotation is computed at run time."""
+    tensors = outline({f"{P}.weight": ("F8_E4M3", (32, 64)), f"{P}.weight_scale": ("F32", ())})
+    settings = {"quant_method": "compressed-tensors", "transform_config": {"config_groups": {}}}
+    with pytest.raises(MergeInputError, match="is quantized"):
+        refuse_codes(tensors, {"quantization_config": settings}, "m")
+    found = read_quantization(tensors, {"quantization_config": settings})
+    assert found is not None
+    assert found.scales is None
 
 
 def test_how_many_elements_share_a_scale() -> None:
@@ -110,7 +144,9 @@ def test_whole_weights_are_no_codes() -> None:
     whole: Tensors = {
         "model.embed.weight": ("BF16", (32, 64)), "embeddings.position_ids": ("I64", (1, 512)),
         "h.0.attn.bias": ("BOOL", (1, 1, 8, 8)), "layer.gamma.scale": ("F32", (64,)),
-        "bn.num_batches_tracked": ("I64", ()),
+        "bn.num_batches_tracked": ("I64", ()), "relative_position_index": ("I32", (49, 49)),
+        "h.0.attn.mask": ("BOOL", (8, 8)), "mlp.gate.weight": ("BF16", (4, 32)),
+        "mlp.gate.tid2eid": ("I32", (100, 2)), "position_ids": ("I32", (1, 512)),
     }  # fmt: skip
     # A model that was trained from a quantized one keeps its config.
     for config in (None, {"quantization_config": {"quant_method": "bitsandbytes"}}):

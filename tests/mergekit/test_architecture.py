@@ -189,5 +189,8 @@ def test_ties() -> None:
         ({"num_hidden_layers": 1}, True),
         ({"tie_word_embeddings": False}, False),
         ({"text_config": {"tie_word_embeddings": False}}, False),
+        ({"model_type": "gemma"}, True),
+        ({"model_type": "mistral"}, False),
+        ({"model_type": "qwen2", "tie_word_embeddings": True}, True),
     ):
         assert read_architecture(["x"], config, "x").tied is tied

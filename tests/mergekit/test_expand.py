@@ -268,7 +268,7 @@ def test_a_copy_of_shared_embeddings_is_no_head(toys: Toys) -> None:
     head, embeddings = "lm_head.weight", "model.embed_tokens.weight"
     for name, more in (("said", {"tie_word_embeddings": True}), ("unsaid", {})):
         config = {key: value for key, value in llama_config(4).items() if "tie" not in key} | more
-        toys.add(name, llama(4), config)
+        toys.add(name, llama(4), config | {"model_type": "gemma"})
         snapshot = toys.snapshot(toys.named[name])
         (file,) = [one for one in snapshot.files if isinstance(one.content, Safetensors)]
         assert isinstance(file.content, Safetensors)

@@ -155,6 +155,29 @@ slices:
     assert "'code' has no weights in '2_Dense/'" in refused.err
 
 
+@pytest.mark.parametrize("said", [{"tie_word_embeddings": False}, {"model_type": "mistral"}])
+@pytest.mark.parametrize("how", ["recipe", "plain"])
+def test_a_head_that_is_promised_is_there(
+    models: Path, mp: Mp, how: str, said: dict[str, object]
+) -> None:
+    """Else transformers loads the result with a random one."""
+    for name in ("math", "code"):
+        config = json.loads((models / name / "config.json").read_text())
+        del config["tie_word_embeddings"]
+        config |= {"architectures": ["MistralForCausalLM"], **said}
+        (models / name / "config.json").write_text(json.dumps(config))
+        content = load_file(models / name / WEIGHTS)
+        save_file({one: content[one] for one in content if one != "lm_head.weight"},
+                  models / name / WEIGHTS)  # fmt: skip
+    if how == "recipe":
+        arguments: tuple[object, ...] = ("--recipe", recipe(models, LINEAR))
+    else:
+        arguments = (models / "math", models / "code", "--method", "linear")
+    refused = mp("merge", *map(str, arguments), "-b", "merged", expect=13)
+    assert "says that it has output embeddings of its own" in refused.err
+    assert "say so in its config.json (tie_word_embeddings: true)" in refused.err
+
+
 def pickled(directory: Path, how: str = "one") -> None:
     """The weights of a model as transformers 4 saved them."""
     content = {

@@ -3,14 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mergepipe.errors import MergeInputError
 from mergepipe.formats.architecture import DEFAULT, TEXT, head_and_embeddings, read_architecture
 from mergepipe.formats.config_json import amended, layer_count, predicting_layers
 from mergepipe.formats.restacking import LayerOrigin, has_part, restacked, restacked_part
-from mergepipe.names import quoted
 from mergepipe.planner.mergekit.alignment import Row
 from mergepipe.planner.mergekit.inventory import Held, Inventory
-from mergepipe.planner.mergekit.shared_embeddings import lacks_head
+from mergepipe.planner.output_head import check_head
 
 
 def output_config(
@@ -30,12 +28,8 @@ def output_config(
         config = _with_layers(reference, config, module, origins, text)
     output = read_architecture(held, None, "")
     head, _ = head_and_embeddings(output)
-    if lacks_head(held, output, config):
-        raise MergeInputError(
-            f"config.json of {quoted(reference.label)} says that it has output embeddings of its "
-            "own (tie_word_embeddings: false), and the result would have none",
-            "are all of its files there? If it shares its embeddings, correct its config.json",
-        )
+    shapes = {name: one.shape for name, one in held.items()}
+    check_head(shapes, output, config, reference.label)
     if head is not None and reference.architecture.tied:
         # On top as well, where transformers looks first.
         config = amended(config, {"tie_word_embeddings": False})

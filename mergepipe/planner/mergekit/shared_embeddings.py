@@ -11,17 +11,12 @@ from typing import Any
 
 from mergepipe.errors import MergeInputError
 from mergepipe.formats.architecture import (
-    Architecture,
-    Section,
     head_and_embeddings,
     read_architecture,
-    tied,
 )
 from mergepipe.names import quoted
 from mergepipe.planner.mergekit.inventory import Held, Inventory
-
-# Classes of transformers with output embeddings; others use the input embeddings alone.
-_WITH_HEAD = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "DoubleHeadsModel")
+from mergepipe.planner.output_head import has_output_embeddings
 
 
 def without_copied_head(model: Inventory) -> Inventory:
@@ -49,10 +44,9 @@ def shared_head(model: Inventory) -> str | None:
     """What the head of a model would be called that shares its embeddings with it; None: none."""
     embeddings = model.tied_head
     config: Mapping[str, Any] = model.config or {}
-    classes = config.get("architectures")
     if embeddings is None or embeddings not in model.tensors:
         return None
-    if isinstance(classes, list) and classes and not str(classes[0]).endswith(_WITH_HEAD):
+    if has_output_embeddings(config) is False:
         return None
     if config.get("model_type") == "gpt_neox":
         return "embed_out.weight"
@@ -85,25 +79,6 @@ def set_apart(model: Inventory, changed: dict[str, Held], head: str, label: str)
             "train it with ensure_weight_tying, or leave the embeddings out of its modules",
         )
     changed[head] = outer
-
-
-def lacks_head(
-    tensors: Mapping[str, Held], architecture: Architecture, config: Mapping[str, Any]
-) -> bool:
-    """Whether a model says that it has a head of its own, and has nothing that can be it."""
-    classes = config.get("architectures")
-    if tied(config) or not isinstance(classes, list) or not classes:
-        return False
-    head, embeddings = head_and_embeddings(architecture)
-    if not str(classes[0]).endswith(_WITH_HEAD) or head is not None or embeddings is None:
-        return False
-    # Heads have other names too (`output.weight`), but always a row for each token.
-    return not any(
-        spot.section is not Section.LAYER
-        and name != embeddings
-        and tensors[name].shape == tensors[embeddings].shape
-        for name, spot in architecture.spots.items()
-    )
 
 
 def with_tensors(model: Inventory, changed: Mapping[str, Held]) -> Inventory:
