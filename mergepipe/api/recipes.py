@@ -10,6 +10,7 @@ from mergepipe.api.merging import Merging
 from mergepipe.api.planning import Told, not_imported, say_nothing
 from mergepipe.errors import UsageError
 from mergepipe.ids import ObjectId
+from mergepipe.missing_paths import nearest_path
 from mergepipe.names import escape_for_terminal, quoted
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.sink import ObjectsInMemory, Sink
@@ -296,8 +297,10 @@ def _read(recipe: str | Path) -> "tuple[MergekitRecipe, Path]":
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
+        wanted = "a recipe is a YAML file, as mergekit takes it (docs/mergekit.md)"
         raise UsageError(
-            f"{quoted(str(recipe))} cannot be read: {error.strerror}", "name a recipe file"
+            f"{quoted(str(recipe))} cannot be read: {error.strerror}",
+            nearest_path(path, wanted) if isinstance(error, FileNotFoundError) else wanted,
         ) from error
     return read_recipe(content, path.name), path.parent
 

@@ -293,7 +293,9 @@ def open_bucket(
         import obstore.store as stores
         from obstore.exceptions import BaseError
     except ImportError as error:
-        raise UsageError(f"{scheme}:// needs an extra", "pip install 'mergepipe[cloud]'") from error
+        raise UsageError(
+            f"{scheme}:// needs obstore, which is not installed", "pip install 'mergepipe[cloud]'"
+        ) from error
     from mergepipe.bytestore.aws_profile import s3_settings
 
     shown = f"{scheme}://{bucket}" + (f"/{prefix}" if prefix else "")

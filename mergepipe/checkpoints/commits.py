@@ -57,7 +57,10 @@ class Committer:
         repository is then as it was.
         """
         if not sources:
-            raise NothingToCommit("there are no files to commit")
+            raise NothingToCommit(
+                "there are no files to commit",
+                "name the directory of a model that has some, and that .mpignore leaves some of",
+            )
         choice = _BaseChoice(self._objects, self._reader, self._refs, request)
         store = self._config.store
         encoder = DeltaEncoder(

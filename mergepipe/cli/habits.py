@@ -16,16 +16,23 @@ _COMMANDS = {
     "blame": "`mp explain REV` tells which experts made it what it is",
 }
 _UNKNOWN_COMMAND = re.compile(r"No such command '([^']*)'")
+_GUESS = re.compile(r" Did you mean '([^']*)'\?$")
 
 
 def pointer(said: str, asked: str) -> str:
     """What to do instead, given the parser's complaint and the command it is about; or nothing."""
     unknown = _UNKNOWN_COMMAND.match(said)
     if unknown is not None and asked == "mp":
-        return _COMMANDS.get(unknown[1], "")
+        guess = _GUESS.search(said)
+        return _COMMANDS.get(unknown[1]) or (f"did you mean `mp {guess[1]}`?" if guess else "")
     if asked == "mp checkout" and said.startswith("No such option: -b"):
         return "`mp switch -c NAME` makes a branch here and goes to it"
     return ""
+
+
+def without_guess(said: str) -> str:
+    """The parser's complaint without what it thinks was meant, which the hint says."""
+    return _GUESS.sub("", said)
 
 
 def without_help_command(arguments: list[str]) -> list[str]:

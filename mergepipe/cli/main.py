@@ -17,7 +17,7 @@ import mergepipe
 from mergepipe.cli.command import guarded
 from mergepipe.cli.commands import register
 from mergepipe.cli.failures import Interrupted, report, understood, usage_error
-from mergepipe.cli.habits import pointer, without_help_command
+from mergepipe.cli.habits import pointer, without_guess, without_help_command
 from mergepipe.cli.panels import PANELS
 from mergepipe.cli.session import Session
 from mergepipe.cli.streams import complete_streams
@@ -149,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = app(args=given, prog_name="mp", standalone_mode=False)
     except _PARSER_ERROR as error:
-        code = _usage(error, session)
+        code = _usage(error, session, given)
     except KeyboardInterrupt as error:
         report(understood(error), as_json=as_json, paint=paint_for(sys.stderr, os.environ))
         code = Interrupted.exit_code
@@ -181,14 +181,19 @@ def _counted(arguments: Sequence[str]) -> list[str]:
     return [*given[:after], *options]
 
 
-def _usage(error: Exception, session: Session) -> int:
+def _usage(error: Exception, session: Session, given: Sequence[str]) -> int:
     context = getattr(error, "ctx", None)
     said = str(error.format_message()) if hasattr(error, "format_message") else str(error)
-    asked = context.command_path if context is not None else "mp"
+    # An option that lacks its value is refused before there is a context.
+    names = {command.name for command in app.registered_commands}
+    named = next((argument for argument in given if argument in names), None)
+    asked = "mp" if named is None else f"mp {named}"
+    if context is not None:
+        asked = context.command_path
 
     def fail() -> int:
         if hint := pointer(said, asked):
-            raise UsageError(said, hint)
+            raise UsageError(without_guess(said).rstrip("."), hint)
         raise usage_error(said, asked)
 
     return guarded(session, fail)

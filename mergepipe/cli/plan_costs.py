@@ -173,12 +173,14 @@ class PricedPlan:
 
     def _warnings(self, experts: Sequence[ExpertDocument]) -> tuple[WarningDocument, ...]:
         """What speaks against the plan; of an exact one, only how its experts differ."""
-        from mergepipe.planner.verdict import Served, doubts, outliers
+        from mergepipe.planner.verdict import Served, doubts, idle, outliers
 
         costs = self.costs
         found = list(
             outliers(costs.tensors, dict(zip(self.plan.experts, self.experts, strict=True)))
         )
+        if self.names:
+            found += idle(self.plan, self.names)
         if costs.blocks_exact != costs.blocks_full:
             served = [Served(one.rev, one.bytes_planned, one.energy_kept) for one in experts]
             method, measured = self.plan.method, self.measured_expert_bytes

@@ -22,6 +22,7 @@ from mergepipe.errors import (
 )
 from mergepipe.formats.ignore import IGNORE_FILE, IgnoreRules
 from mergepipe.formats.writing import is_unfinished_export
+from mergepipe.missing_paths import nearest_path
 from mergepipe.names import quoted
 from mergepipe.objects.paths import check_path, check_paths
 from mergepipe.repository.layout import DIRECTORY
@@ -224,7 +225,10 @@ def _source(path: str, location: Path) -> SourceFile:
                 f"{quoted(path)} links to {quoted(str(location.readlink()))}, which is not there",
                 f"fetch it again, remove the link, or name it in {IGNORE_FILE}",
             ) from error
-        raise MergepipeError(f"there is no {quoted(str(location))}") from error
+        raise MergepipeError(
+            f"there is no {quoted(str(location))}",
+            nearest_path(location, "name the directory of a model, or a file"),
+        ) from error
     except OSError as error:  # ELOOP among others
         _unreadable(location, error)
     if stat.S_ISDIR(status.st_mode):

@@ -32,7 +32,7 @@ def _check(settings: Settings) -> None:
         reach = abs(settings.number("epsilon", index))
         if 0 < density < 1 and not (density - reach > 0 and density + reach < 1):
             raise MergeInputError(
-                f"method della, expert {index}: epsilon is {reach:g} at density {density:g}",
+                f"method della, expert {index + 1}: epsilon is {reach:g} at density {density:g}",
                 "density - epsilon and density + epsilon must lie between 0 and 1",
             )
 

@@ -115,9 +115,9 @@ def read_settings(
         _find(known, name, where)
     for index, own in enumerate(experts):
         for name in own:
-            if not _find(known, name, f"{where}, expert {index}").per_expert:
+            if not _find(known, name, f"{where}, expert {index + 1}").per_expert:
                 raise MergeInputError(
-                    f"{where}, expert {index}: {name} is one value for the whole merge",
+                    f"{where}, expert {index + 1}: {name} is one value for the whole merge",
                     f"give {name} beside the experts, not to one of them",
                 )
     read_shared: dict[str, Value] = {}
@@ -127,7 +127,7 @@ def read_settings(
             read_shared[parameter.name] = _read(parameter, where, shared)
             continue
         for index, own in enumerate(experts):
-            place = f"{where}, expert {index}"
+            place = f"{where}, expert {index + 1}"
             read_experts[index][parameter.name] = _read(parameter, place, own, shared)
     return Settings(
         MappingProxyType(read_shared), tuple(MappingProxyType(own) for own in read_experts)
@@ -137,6 +137,8 @@ def read_settings(
 def _read(parameter: Parameter, where: str, *levels: Mapping[str, object]) -> Value:
     for level in levels:
         if parameter.name in level:
+            # What is said once, for all, is wrong for all.
+            where = where if level is levels[0] else where.partition(",")[0]
             return parameter.parse(level[parameter.name], where)
     if parameter.default is None:
         raise MergeInputError(

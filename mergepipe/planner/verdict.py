@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from mergepipe.methods import registry
+from mergepipe.objects.merging import Plan, PlanInput
 from mergepipe.planner.table import TensorCost
 
 # Below half of the energy, merges of every method lose what their experts learned
@@ -25,6 +27,8 @@ class Doubt(StrEnum):
     DOMINANT_EXPERT = "dominant_expert"
     MEASURING = "measuring"
     OUTLIER = "outlier"
+    TWICE = "twice"
+    UNCHANGED = "unchanged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,45 @@ def outliers(tensors: Iterable[TensorCost], names: Mapping[int, str]) -> Iterato
             f"{names[model]} changes {tensor_name} {ratio:.0f} times as much as any other expert"
             f"{more}: `mp check` tells whether it is still like what it came from",
         )
+
+
+def idle(plan: Plan, names: Sequence[str]) -> Iterator[PlanWarning]:
+    """Experts that are named twice, or that are the base itself. names: of the plan's models."""
+    same = {
+        names[one.model]
+        for line in plan.lines
+        if line.copied is None
+        for place, one in enumerate(line.inputs)
+        for other in line.inputs[:place]
+        if one.stored is not None and one.stored == other.stored and _same(plan, one, other)
+    }
+    for name in sorted(same):
+        yield PlanWarning(
+            Doubt.TWICE,
+            1.0,
+            name,
+            f"{name} is merged with itself: it is named twice, or another expert is the same "
+            "model; name each once, and say how much it counts with --weight",
+        )
+    # Where the base is one of the terms (slerp and its like), it is no mistake to name it.
+    of_changes = all(
+        registry.find(line.method).needs_base and not registry.find(line.method).base_is_term
+        for line in plan.lines
+        if line.copied is None
+    )
+    for place in plan.experts if of_changes else ():
+        if plan.base is not None and plan.models[place] == plan.base:
+            yield PlanWarning(
+                Doubt.UNCHANGED,
+                1.0,
+                names[place],
+                f"{names[place]} is the base itself, or the same model: it changes nothing; "
+                "leave it out, or name another with --base",
+            )
+
+
+def _same(plan: Plan, one: PlanInput, other: PlanInput) -> bool:
+    return plan.models[one.model] == plan.models[other.model]
 
 
 def _much(experts: int) -> float:

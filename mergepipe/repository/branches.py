@@ -4,7 +4,7 @@ from mergepipe.errors import RevisionNotFound, UsageError
 from mergepipe.ids import ObjectId
 from mergepipe.repository.history import Commits, is_ancestor
 from mergepipe.repository.reflog import Signature
-from mergepipe.repository.refnames import TAGS, short_name
+from mergepipe.repository.refnames import HEADS, TAGS, short_name
 from mergepipe.repository.refs import ANY, RefStore
 
 
@@ -32,7 +32,8 @@ def delete_branch(
     head = refs.head()
     if head.branch == ref:
         raise UsageError(
-            f"{short_name(ref)!r} is the current branch", "switch to another one first"
+            f"{short_name(ref)!r} is the current branch",
+            f"switch to another one first: {_other(refs, ref)}",
         )
     if not force:
         others = [at for other, at in refs.list().items() if other != ref]
@@ -75,3 +76,8 @@ def _existing(refs: RefStore, ref: str) -> ObjectId:
 
 def _kind(ref: str) -> str:
     return "tag" if ref.startswith(TAGS) else "branch"
+
+
+def _other(refs: RefStore, ref: str) -> str:
+    others = [short_name(other) for other in refs.names(HEADS) if other != ref]
+    return f"mp switch {others[0]}" if others else "mp switch -c NAME makes one"

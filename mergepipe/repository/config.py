@@ -293,7 +293,7 @@ def _named(key: str, parse_value: Callable[[object], Value], value: object) -> V
     except MergepipeError as error:
         raise ConfigError(f"{key}: {error.message}", error.hint) from error
     except ValueError as error:
-        raise ConfigError(f"{key}: {error}") from error
+        raise ConfigError(f"{key}: {error}", f"`mp config {key}` shows what it is now") from error
 
 
 def _block_size(value: object) -> int:

@@ -23,6 +23,8 @@ _MOST_CANDIDATES = 100
 _LISTED_CANDIDATES = 8
 _HEX = re.compile(rf"[0-9a-fA-F]{{{SHORTEST_PREFIX},{2 * ID_BYTES}}}")
 # Numbers of at most nine digits: nobody counts further back, and `~9...9` costs no memory.
+# As transformers takes them, and as no branch is called that anybody has.
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w-]*/[A-Za-z0-9][\w.-]*")
 _COUNT = re.compile(r"[0-9]{1,8}")
 _NAME = re.compile(
     r"(?P<name>(?:(?!@\{)[^~^:])*)(?:@\{(?P<entry>[^{}]{1,64})\})?(?P<steps>.*)", re.S
@@ -272,6 +274,8 @@ def _not_found(text: str, name: str, refs: RefStore) -> RevisionNotFound:
         hint = f"did you mean {near[0]}?"
     else:
         hint = "`mp branch --all` and `mp tag` list what there is"
+        if _HUB_NAME.fullmatch(text):
+            hint += f"; a model of the Hugging Face hub: mp commit hf://{text}"
     return RevisionNotFound(f"no branch, tag or commit is called {text!r}", hint)
 
 

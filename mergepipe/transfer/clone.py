@@ -151,7 +151,7 @@ def _check_free(target: Path) -> None:
 
 def _taken(target: Path) -> TargetTaken:
     return TargetTaken(
-        f"{quoted(str(target))} is there and not empty", "name a directory that is not"
+        f"{quoted(str(target))} is there and not empty", "name a new directory, or an empty one"
     )
 
 

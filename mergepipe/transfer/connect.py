@@ -7,6 +7,7 @@ from typing import Protocol
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.bytestore.untrusted import is_real_directory
 from mergepipe.errors import NoRepository, UsageError
+from mergepipe.missing_paths import nearest_path
 from mergepipe.repository import layout
 from mergepipe.transfer.credentials import Credentials
 from mergepipe.transfer.home import Home
@@ -84,6 +85,6 @@ def repository_at(path: Path) -> Path:
         return path / layout.DIRECTORY
     if (path / layout.PACKS).is_dir() and (path / layout.HEAD).is_file():
         return path
-    raise NoRepository(
-        f"there is no repository at {path}", "check the path; `mp init PATH` makes one"
-    )
+    otherwise = "check the path; `mp init PATH` makes one"
+    hint = otherwise if path.exists() else nearest_path(path, otherwise)
+    raise NoRepository(f"there is no repository at {path}", hint)

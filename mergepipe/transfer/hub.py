@@ -119,7 +119,9 @@ def _hub(quiet: bool) -> Any:
         import huggingface_hub
         from huggingface_hub import constants, utils
     except ImportError as error:
-        raise UsageError("hf:// needs an extra", "pip install 'mergepipe[hub]'") from error
+        raise UsageError(
+            "hf:// needs huggingface_hub, which is not installed", "pip install 'mergepipe[hub]'"
+        ) from error
     # Else its requests tell of the torch that is installed, and of what runs us.
     constants.HF_HUB_DISABLE_TELEMETRY = True
     bars: Any = utils

@@ -181,7 +181,7 @@ def test_a_revision_that_is_not_there(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["lgo"], "'log'"),
+        (["lgo"], "`mp log`"),
         (["log", "--onelin"], "--oneline"),
         (["log", "-n", "many"], "'many'"),
         (["log", "a", "b"], "unexpected extra argument"),
@@ -202,7 +202,7 @@ def test_usage_errors(committed: Path, mp: Mp, arguments: list[str], said: str) 
     assert said in refused.err
     error = mp("--json", *arguments, expect=2).document["error"]
     assert error["code"] == 2
-    assert said in error["message"]
+    assert said in error["message"] + error["hint"]
 
 
 def test_a_damaged_pack_is_found_when_it_is_read(committed: Path, mp: Mp) -> None:

@@ -102,7 +102,7 @@ def test_an_unknown_method_names_the_nearest():
     ("method", "shared", "experts", "message", "hint"),
     [
         ("ties", {"densty": 0.5}, [{}], "no parameter 'densty'", "'density'"),
-        ("ties", {}, [{}, {"wieght": 1}], "expert 1 has no parameter 'wieght'", "'weight'"),
+        ("ties", {}, [{}, {"wieght": 1}], "expert 2 has no parameter 'wieght'", "'weight'"),
         ("ties", {}, [{"normalize": True}], "normalize is one value", "beside the experts"),
         ("ties", {"density": 1.5}, [{}], "density is 1.5", "from 0 to 1"),
         ("ties", {"density": -0.1}, [{}], "density is -0.1", "from 0 to 1"),
@@ -116,7 +116,7 @@ def test_an_unknown_method_names_the_nearest():
         ("slerp", {"t": float("inf")}, [{}, {}], "t is inf", "finite"),
         ("della", {"density": 0.9}, [{}], "epsilon is 0.15 at density 0.9", "between 0 and 1"),
         ("della", {"density": 0.1, "epsilon": 0.1}, [{}], "epsilon is 0.1", "between 0 and 1"),
-        ("della", {"density": 0.5}, [{}, {"epsilon": -0.5}], "expert 1", "between 0 and 1"),
+        ("della", {"density": 0.5}, [{}, {"epsilon": -0.5}], "expert 2", "between 0 and 1"),
         ("breadcrumbs", {"gamma": 1.1}, [{}], "gamma is 1.1", "from 0 to 1"),
         ("sce", {"select_topk": -0.5}, [{}], "select_topk is -0.5", "from 0 to 1"),
         ("karcher", {"max_iter": 2.5}, [{}], "max_iter is 2.5", "a whole number not below 0"),

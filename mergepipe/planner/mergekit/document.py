@@ -27,6 +27,7 @@ Plain: TypeAlias = "ScalarValue | list[Plain] | dict[str, Plain]"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _RESOLVER = yaml.resolver.Resolver()
 _TAG = "tag:yaml.org,2002:"
+_NO_YAML = "mend that place: an indent, a colon, or a bracket or quote that is never closed"
 # YAML 1.1, as PyYAML's safe loader (and so mergekit) reads it.
 _BOOLEANS = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
 
@@ -143,10 +144,10 @@ class _Reader:
             mark = error.problem_mark or error.context_mark
             where = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
             problem = escape_for_terminal(error.problem or "it cannot be read", 200)
-            raise UsageError(f"{self._source}{where}: {problem}", "this is no YAML") from error
+            raise UsageError(f"{self._source}{where}: {problem}", _NO_YAML) from error
         except (yaml.YAMLError, UnicodeError) as error:
             reason = escape_for_terminal(" ".join(str(error).split()), 200)
-            raise UsageError(f"{self._source}: {reason}", "this is no YAML") from error
+            raise UsageError(f"{self._source}: {reason}", _NO_YAML) from error
 
     def _node(self, event: yaml.Event, events: Iterator[yaml.Event], depth: int) -> Node:
         place = _place(event)

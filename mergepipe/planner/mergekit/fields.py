@@ -5,6 +5,7 @@ with the nearest that is known, because mergekit passes over it without a word.
 """
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 from mergepipe.errors import UsageError
 from mergepipe.methods.parameters import nearest
@@ -59,8 +60,14 @@ class Fields:
         """The value of a key that must be there."""
         found = self.get(key)
         if found is None:
+            written = get_close_matches(key, [name for name in self._entries if name != key], 1)
+            if written:
+                hint = f"did you mean it by {quoted(written[0])}, on line {self._line(written[0])}?"
             raise self._notes.refused(self.place, f"{self._what} has no {quoted(key)}", hint)
         return found
+
+    def _line(self, key: str) -> int:
+        return self._entries[key].place.line
 
     def text(self, key: str) -> str | None:
         """The text of a key, as it was written."""

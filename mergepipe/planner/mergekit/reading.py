@@ -55,7 +55,11 @@ def read_recipe(text_or_bytes: str | bytes, source: str = "the recipe") -> Merge
 
 def _stage(document: Node, notes: Notes) -> Stage:
     fields = Fields(document, "a recipe", notes)
-    method = text(fields.need("merge_method", "name a merge method"), "merge_method", notes)
+    method = text(
+        fields.need("merge_method", "it names the method, such as merge_method: ties"),
+        "merge_method",
+        notes,
+    )
     base = fields.get("base_model")
     stage = Stage(
         method=method,

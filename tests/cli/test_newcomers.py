@@ -1,0 +1,199 @@
+"""Mistakes of somebody's first hour: each is told what is wrong, where, and what to do next."""
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mergepipe.repository import locks
+from tests.cli.conftest import Mp
+from tests.cli.models import write_model
+
+
+@pytest.fixture
+def hour(merging: Path, tmp_path: Path, mp: Mp) -> Path:
+    """A repository with base, math and code, and other, of another architecture."""
+    write_model(tmp_path / "other", {"x": np.ones((3, 4), np.float32)})
+    mp("commit", tmp_path / "other", "-b", "other")
+    (tmp_path / "empty").mkdir()
+    return merging
+
+
+MERGE = "merge math code --base base"
+
+# command line, exit code, what and where, what next
+MISTAKES = [
+    (
+        "commit ../models/maths",
+        1,
+        "there is no '../models/maths'",
+        r"did you mean '../models/math'",
+    ),
+    (
+        "commit nosuch/dir/model",
+        1,
+        "no 'nosuch/dir/model'",
+        "repository' is there, and has no 'nos",
+    ),
+    ("comit ../models/math", 2, "'comit'", "`mp commit`"),
+    ("commit ../empty", 1, "no files", "name the directory of a model"),
+    (
+        "commit .mergepipe",
+        1,
+        "'.mergepipe' is a repository's own",
+        "name the directory of the model",
+    ),
+    ("commit meta-llama/Llama-3", 1, "'meta-llama/Llama-3'", "hf://meta-llama/Llama-3"),
+    ("commit -m", 2, "'-m' requires an argument", "mp commit --help"),
+    ("merge mth code --base base", 1, "'mth'", "did you mean math"),
+    ("merge math code --base bse", 1, "'bse'", "did you mean base"),
+    (
+        "merge meta-llama/Llama-3 code",
+        1,
+        "'meta-llama/Llama-3'",
+        "mp commit hf://meta-llama/Llama-3",
+    ),
+    (
+        "merge math other --base base",
+        13,
+        "'other' lacks tensor .* which 'base' has",
+        "architecture",
+    ),
+    ("merge math other", 13, "what 'other' was trained from", "mp merge math other --base REV"),
+    (f"{MERGE} --budget 10", 2, "budget of 10 would be bytes", "--budget 10% .* raw:10%"),
+    (f"{MERGE} --budget 10%%", 2, "'10%%'", "--budget 10%"),
+    (f"{MERGE} --budget 0.1", 2, "budget of 0.1", "--budget 10%"),
+    (f"{MERGE} --budget ten", 2, "'ten'", "2GiB.*25%.*raw:10%"),
+    (f"{MERGE} --budget 1B", 17, "1 B reads nothing of any expert", r"at least --budget \d+B"),
+    (f"{MERGE} --method tise", 13, "no merge method 'tise'", "did you mean 'ties'"),
+    (f"{MERGE} --density 5", 13, "method ties: density is 5", "from 0 to 1"),
+    (f"{MERGE} --density 0.5,5", 13, "ties, expert 2: density is 5", "from 0 to 1"),
+    (f"{MERGE} --weight a", 2, "--weight 'a'", "--weight 0.5,0.3"),
+    (f"{MERGE} --weight 1,2,3", 2, "3 values of weight for 2 experts", "one weight for each"),
+    (f"{MERGE} --device tpu", 2, "'tpu'", "cpu, cuda"),
+    (f"{MERGE} -p lamda=1", 13, "ties has no parameter 'lamda'", "did you mean 'lambda'"),
+    (f"{MERGE} --desity 1", 2, "--desity", "mp merge --help"),
+    (f"{MERGE} --plan deadbeef", 2, "a stored plan has its experts", "leave out"),
+    ("merge", 2, "what shall be merged", "mp merge EXPERT... --base REV"),
+    ("merge --plan deadbeef", 1, "'deadbeef'", "mp plan"),
+    ("merge --recipe ../nosuch.yml", 2, "nosuch.yml", "YAML file"),
+    ("merge --recipe ../broken.yml", 2, "broken.yml, line 2", "never closed"),
+    ("merge --recipe ../misspelt.yml", 2, "no 'merge_method'", "'merge_metod', on line 1"),
+    ("explain base", 13, "base is no merge", "mp log"),
+    ("checkout nosuch", 1, "'nosuch'", "mp branch --all"),
+    ("checkout code", 1, "'config.json' would be overwritten", "commit first, or add --force"),
+    ("switch code", 1, "'config.json' would be overwritten", "commit first, or add --force"),
+    ("branch -d base", 2, "'base' is the current branch", "mp switch code"),
+    ("branch 'a b'", 2, "not a valid ref name: 'refs/heads/a b' .it holds a space", "letters"),
+    ("tag v1 nosuch", 1, "'nosuch'", "mp tag"),
+    ("show deadbeef", 1, "'deadbeef'", "mp branch --all"),
+    ("push", 2, "no remote yet", "mp remote add origin URL"),
+    ("push nowhere", 2, "'nowhere'", "mp remote add nowhere URL"),
+    ("push ../nowhere", 10, "no repository at .*nowhere", "mp init PATH"),
+    ("remote add o http://me:secret@host/x", 2, "password", "MP_TOKEN"),
+    ("remote add o htp://host/x", 2, "'htp://'", "https"),
+    ("clone . ../other", 2, "other' is there and not empty", "a new directory"),
+    (
+        "clone ../repositry ../new",
+        10,
+        "no repository at .*repositry",
+        "did you mean '.*/repository'",
+    ),
+    ("config core.thread 3", 1, "'core.thread'", "core.threads"),
+    ("config core.threads many", 1, "core.threads: 'many' is not a whole number", "mp config core"),
+    ("init", 2, "a repository already: .*repository", "use it as it is, or choose another"),
+    ("-C .. log", 10, "no .mergepipe directory in ", "mp init"),
+    ("-C nosuch log", 2, "nosuch: No such file", "mp --help"),
+    ("add .", 2, "'add'", "nothing is staged: `mp commit`"),
+    ("checkout -b new", 2, "-b", "mp switch -c NAME"),
+    (f"{MERGE} --out ../other", 1, "other' is not empty", "name a new directory"),
+]
+
+
+@pytest.fixture
+def mistaken(hour: Path, tmp_path: Path, mp: Mp) -> Callable[[str, int], str]:
+    (tmp_path / "broken.yml").write_text("merge_method: [ties\nmodels:\n")
+    (tmp_path / "misspelt.yml").write_text("merge_metod: ties\nmodels:\n- model: math\n")
+    mp("checkout", "base")
+    Path("config.json").write_text("what nobody committed")
+
+    def run(line: str, code: int) -> str:
+        try:
+            told = mp(*shlex.split(line), expect=code)
+        except AssertionError as error:
+            return str(error)
+        finally:
+            os.chdir(hour)
+        return told.err
+
+    return run
+
+
+def test_each_mistake_is_told_what_where_and_what_next(
+    mistaken: Callable[[str, int], str],
+) -> None:
+    before = Path(".mergepipe/HEAD").read_bytes()
+    wrong = []
+    for line, code, what, then in MISTAKES:
+        told = mistaken(line, code)
+        error, _, hint = told.partition("hint: ")
+        if not re.search(what, error) or not re.search(then, hint):
+            wrong.append(f"mp {line}\n{told}")
+    assert not wrong, "\n".join(wrong)
+    assert Path("config.json").read_text() == "what nobody committed"
+    assert Path(".mergepipe/HEAD").read_bytes() == before
+
+
+def test_merging_with_itself_or_with_the_base_is_told(merging: Path, mp: Mp) -> None:
+    told = mp("merge", "math", "math", "--base", "base", "--dry-run")
+    assert "math is merged with itself: it is named twice" in told.out + told.err
+    told = mp("merge", "math", "base", "--base", "base", "--dry-run")
+    assert "base is the base itself" in told.out + told.err
+    kinds = [one["kind"] for one in mp("plan", "math", "code", "--json").document["warnings"]]
+    assert "twice" not in kinds
+    assert "unchanged" not in kinds
+
+
+@pytest.mark.parametrize(
+    ("line", "module", "extra"),
+    [
+        ("serve", "starlette", "http"),
+        ("push s3://bucket/models", "obstore", "cloud"),
+        ("commit hf://org/model", "huggingface_hub", "hub"),
+    ],
+)
+def test_a_missing_extra_is_named_with_what_installs_it(
+    committed: Path,
+    mp: Mp,
+    monkeypatch: pytest.MonkeyPatch,
+    line: str,
+    module: str,
+    extra: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    told = mp(*shlex.split(line), expect=2).err
+    assert f"pip install 'mergepipe[{extra}]'" in told
+    assert module in told
+
+
+def test_a_second_commit_at_once_says_who_is_at_it(committed: Path, mp: Mp) -> None:
+    mp("config", "core.lock_timeout", "0.05")
+    with locks.acquire(committed / ".mergepipe" / "lock", timeout_s=1):
+        told = mp("commit", "../model", "-m", "x", "-b", "new", expect=11).err
+    assert f"process {os.getpid()}" in told
+    assert "hint: " in told
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_repository_of_others_says_whose_it_is(committed: Path, mp: Mp) -> None:
+    for folder in (committed / ".mergepipe").rglob("*"):
+        if folder.is_dir():
+            folder.chmod(0o500)
+    told = mp("branch", "new", expect=1).err
+    assert "permission denied: '" in told
+    assert "ls -ld" in told
