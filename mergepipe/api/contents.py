@@ -23,7 +23,7 @@ class Contents(OpenRepository):
 
         Raises RevisionNotFound, also where nothing is called `under`.
         """
-        entries = self.objects.snapshot(self.commit_of(revision)[1].snapshot).files
+        entries = self.objects.snapshot(self.model_of(revision)[1].snapshot).files
         wanted = under.strip("/")
         if not wanted:
             return entries

@@ -51,7 +51,7 @@ def push(
     Raises as `transfer.hub.upload`.
     """
     url = hub.check_hub_url(parse_url(text))
-    identity, commit = repository.commit_of(revision)
+    identity, commit = repository.model_of(revision)
     files = repository.objects.snapshot(commit.snapshot).files
     said = message or commit.message or f"mergepipe {identity.hex()[:12]}"
     with tempfile.TemporaryDirectory(prefix="mergepipe-hub-") as folder:

@@ -150,7 +150,7 @@ class Merging(Planning):
         """One tensor of a revision, as a torch tensor on the CPU; reads only its blocks."""
         from mergepipe.engine.tensor import read_tensor
 
-        return read_tensor(self.commit_of(revision)[1].snapshot, name, self.objects, self.blocks)
+        return read_tensor(self.model_of(revision)[1].snapshot, name, self.objects, self.blocks)
 
     def _model_names(self, planned: "Planned", plan: "Plan") -> tuple[str, ...]:
         """What the models of a plan are called: as they were named for it, else by their refs."""
@@ -164,7 +164,7 @@ class Merging(Planning):
         )
 
     def _manifest_of(self, revision: str) -> ObjectId:
-        _, commit = self.commit_of(revision)
+        _, commit = self.model_of(revision)
         if commit.manifest is None:
             raise MergeInputError(
                 f"{revision} is no merge", "mp log shows which commits have a manifest"

@@ -1,5 +1,6 @@
 """An open repository: its parts, its settings, and who acts in it."""
 
+import datetime
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.bytestore.untrusted import read_plain
 from mergepipe.closing import Closing
+from mergepipe.errors import RevisionNotFound
 from mergepipe.ids import ObjectId
 from mergepipe.objects.records import Commit
 from mergepipe.objects.store import ObjectStore
@@ -20,6 +22,7 @@ from mergepipe.parallel import core_count
 from mergepipe.repository import config as configuration
 from mergepipe.repository import layout, locks, revisions
 from mergepipe.repository.dates import Clock
+from mergepipe.repository.pruned import read_pruned
 from mergepipe.repository.reflog import Reflog, Signature
 from mergepipe.repository.refs import RefStore
 
@@ -183,6 +186,19 @@ class OpenRepository(Closing):
         """The commit a revision names, with its id."""
         identity = self.resolve(revision)
         return identity, self.objects.commit(identity)
+
+    def model_of(self, revision: str) -> tuple[ObjectId, Commit]:
+        """`commit_of`, for who wants its model. Raises RevisionNotFound for one that was pruned."""
+        identity, commit = self.commit_of(revision)
+        when = read_pruned(self.store).times.get(identity)
+        if when is not None and not self.objects.has(commit.snapshot):
+            day = datetime.datetime.fromtimestamp(when, datetime.UTC).date()
+            raise RevisionNotFound(
+                f"the model of {revision} was pruned on {day}: its place in history is here, its "
+                "weights are not",
+                "a remote that keeps them has them: mp clone it elsewhere; mp log shows the rest",
+            )
+        return identity, commit
 
     def profiles(self) -> "Profiles":
         """The statistics of pairs of snapshots."""

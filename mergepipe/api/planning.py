@@ -238,7 +238,7 @@ class Planning(Importing):
         def commit_for(text: str) -> ObjectId:
             if not self._is_path(text):
                 return self.readable(
-                    self.resolve(text), label=text, told=told, store=store, progress=progress
+                    self.model_of(text)[0], label=text, told=told, store=store, progress=progress
                 )
             if not store:
                 raise not_imported(text)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mergepipe.api.remotes import open_remote
 from mergepipe.errors import RefExists
 from mergepipe.progress import SILENT, Progress
+from mergepipe.repository.pruned import read_pruned
 from mergepipe.repository.refs import ANY
 from mergepipe.transfer import push as pushing
 from mergepipe.transfer.credentials import Credentials
@@ -46,6 +47,7 @@ def push(
         repository.blocks,
         effort=settings.codec,
         max_chain=settings.max_chain,
+        pruned=read_pruned(repository.store),
     )
     # gc here must not take away what is being read.
     with store, repository.writing():

@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     # What reads and writes checkpoints is loaded when it is needed: `mp log` answers at once.
     from mergepipe.api.opened import Identity
     from mergepipe.api.pulling import CloneResult, PullResult
+    from mergepipe.api.upkeep import Pruned
     from mergepipe.catalog.suspects import Checked
     from mergepipe.checkpoints.worktree import FileChange
     from mergepipe.repository.diff import Diff
     from mergepipe.repository.gc import Collected
     from mergepipe.repository.problems import Report
+    from mergepipe.repository.retention import Retention
     from mergepipe.repository.usage import Usage
     from mergepipe.transfer.credentials import Credentials
 
@@ -47,7 +49,7 @@ class Repository(Recipes, Sharing, Contents, Revising):
 
     def snapshot_of(self, revision: str) -> Snapshot:
         """The snapshot of the commit a revision names."""
-        return self.objects.snapshot(self.commit_of(revision)[1].snapshot)
+        return self.objects.snapshot(self.model_of(revision)[1].snapshot)
 
     def log(
         self,
@@ -107,7 +109,7 @@ class Repository(Recipes, Sharing, Contents, Revising):
         """
         from mergepipe.catalog.suspects import Checked, suspects
 
-        identity, commit = self.commit_of(revision)
+        identity, commit = self.model_of(revision)
         under = commit.trained_from or commit.leans_on if against is None else self.resolve(against)
         self.finiteness.ensure(commit.snapshot, progress)
         nonfinite = self.finiteness.named(commit.snapshot) or ()
@@ -130,6 +132,33 @@ class Repository(Recipes, Sharing, Contents, Revising):
         from mergepipe.api import upkeep
 
         return upkeep.gc(self, dry_run=dry_run, keep_reflog=keep_reflog, progress=progress)
+
+    def prune(
+        self,
+        branches: Sequence[str] = (),
+        retention: "Retention | None" = None,
+        *,
+        keep_tags: bool = True,
+        dry_run: bool = False,
+        progress: Progress = SILENT,
+    ) -> "Pruned":
+        """Let go of the models of old commits of branches (none named: of all), and free them.
+
+        History stays as it is: ids, messages, what came from what. Kept are what `retention` keeps
+        (by default each branch's tip), every tip of a branch or import, HEAD, with `keep_tags` what
+        tags name, and what a kept model was trained from or merged of. Raises Locked, Corruption.
+        """
+        from mergepipe.api import upkeep
+        from mergepipe.repository.retention import Retention
+
+        return upkeep.prune(
+            self,
+            branches,
+            retention or Retention(),
+            keep_tags=keep_tags,
+            dry_run=dry_run,
+            progress=progress,
+        )
 
     def fsck(
         self, *, read_data: bool = False, repair: bool = False, progress: Progress = SILENT
@@ -269,7 +298,7 @@ class Repository(Recipes, Sharing, Contents, Revising):
         from mergepipe.checkpoints.assembly import plan_file, plan_selection
         from mergepipe.checkpoints.checkout import export_files
 
-        identity, commit = self.commit_of(revision)
+        identity, commit = self.model_of(revision)
         if to is None and not tensors:
             self._materialise(commit.snapshot, force=force, progress=progress)
             self._move_head(revision, identity)
@@ -324,7 +353,7 @@ class Repository(Recipes, Sharing, Contents, Revising):
         self, revision: str = "HEAD", *, hard: bool = False, progress: Progress = SILENT
     ) -> ObjectId:
         """Move the current branch to a revision; with `hard` the worktree follows, changes lost."""
-        identity, commit = self.commit_of(revision)
+        identity, commit = self.model_of(revision)
         if hard:
             self._materialise(commit.snapshot, force=True, progress=progress)
         head = self.refs.head()

@@ -50,7 +50,7 @@ class Revising(OpenRepository):
         if target is not None and self.refs.read(target) is None:
             self.resolve(branch or "")  # for its hint at the nearest name
             raise RevisionNotFound(f"{branch!r} is no branch", "mp branch lists them")
-        identity, wanted = self.commit_of(revision)
+        identity, wanted = self.model_of(revision)
         who = self.signature()
         words = message or (
             f"Roll back to {identity.hex()[:12]}: {wanted.message.partition(chr(10))[0]}\n\n"
@@ -81,7 +81,7 @@ class Revising(OpenRepository):
         Files do not follow; see `revert`. Raises MergepipeError where a file was changed again
         later, or nothing was before; NothingToCommit where nothing of it is left.
         """
-        identity, undone = self.commit_of(revision)
+        identity, undone = self.model_of(revision)
         if not undone.parents:
             raise MergepipeError(
                 f"nothing was before {revision}, so there is nothing to go back to",

@@ -2,13 +2,19 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mergepipe.errors import RevisionNotFound
+from mergepipe.ids import ObjectId
 from mergepipe.progress import Progress
 from mergepipe.repository import layout
 from mergepipe.repository.fsck import fsck as check
 from mergepipe.repository.gc import Collected, collect
 from mergepipe.repository.problems import Report
+from mergepipe.repository.pruned import add_pruned, read_pruned
+from mergepipe.repository.refnames import HEADS, IMPORTS, TAGS, branch_ref
+from mergepipe.repository.retention import Retention, prunable
 from mergepipe.repository.revisions import resolve
 from mergepipe.repository.usage import Usage, default_revisions, measure
 
@@ -27,6 +33,57 @@ def gc(
     repository: "OpenRepository", *, dry_run: bool, keep_reflog: bool, progress: Progress
 ) -> Collected:
     """Free what nothing needs. Raises Locked, and Corruption if something needed is missing."""
+    return _collect(repository, (), dry_run=dry_run, keep_reflog=keep_reflog, progress=progress)
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What `prune` let go of, or would: commits whose models are not kept any more, and the gc."""
+
+    commits: tuple[ObjectId, ...]
+    collected: Collected
+
+
+def prune(
+    repository: "OpenRepository",
+    branches: Sequence[str],
+    retention: Retention,
+    *,
+    keep_tags: bool,
+    dry_run: bool,
+    progress: Progress,
+) -> Pruned:
+    """Let go of models that `retention` does not keep, and free what only they needed."""
+    refs, objects, store = repository.refs, repository.objects, repository.store
+    heads = refs.list(HEADS)
+    chosen = [branch_ref(name) for name in branches] or list(heads)
+    for name, ref in zip(branches, chosen, strict=False):
+        if ref not in heads:
+            repository.resolve(name)  # for its hint at the nearest name
+            raise RevisionNotFound(f"{name!r} is no branch", "mp branch lists them")
+    head = refs.head().commit
+    pinned = [*heads.values(), *refs.list(IMPORTS).values(), *([] if head is None else [head])]
+    if keep_tags:
+        pinned += refs.list(TAGS).values()
+    before = read_pruned(store)
+    tips = [heads[ref] for ref in chosen]
+    going = prunable(tips, objects, retention, pinned=pinned, pruned=before)
+    if dry_run:
+        collected = _collect(repository, going, dry_run=True, progress=progress)
+        return Pruned(tuple(going), collected)
+    with refs.locked():
+        add_pruned(store, going, repository.signature().time)
+    return Pruned(tuple(going), _collect(repository, (), dry_run=False, progress=progress))
+
+
+def _collect(
+    repository: "OpenRepository",
+    pruned: Sequence[ObjectId],
+    *,
+    dry_run: bool,
+    progress: Progress,
+    keep_reflog: bool = True,
+) -> Collected:
     return collect(
         repository.local,
         repository.storage,
@@ -35,6 +92,7 @@ def gc(
         repository.directory / layout.STORE_LOCK,
         lock_timeout_s=repository.config.core.lock_timeout,
         reflog=keep_reflog,
+        pruned=pruned,
         dry_run=dry_run,
         now_s=time.time(),
         progress=progress,

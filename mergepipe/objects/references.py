@@ -52,7 +52,7 @@ def parse(canonical: bytes, what: str) -> tuple[str, Record | None]:
 def references(record: Record | None) -> Iterator[Reference]:
     """What an object is incomplete without: parents first, and files in order.
 
-    Profiles, plans and manifests, and kinds that are not known, need nothing: see `possible_ids`.
+    Plans and manifests, and kinds that are not known, need nothing: see `possible_ids`.
     """
     if isinstance(record, Commit):
         yield from _of_commit(record)
@@ -63,11 +63,11 @@ def references(record: Record | None) -> Iterator[Reference]:
 def possible_ids(record: Record | None, canonical: bytes) -> tuple[ObjectId, ...]:
     """Values in an object that may be ids of others, each once.
 
-    Kinds that are not history (profiles, plans, manifests, and what a newer version may add) are
+    Kinds that are not history (plans, manifests, and what a newer version may add) are
     searched, not understood: what they name is kept where it is there.
     """
-    if isinstance(record, Commit | Snapshot | Tensor):
-        return ()
+    if isinstance(record, Commit | Snapshot | Tensor | Profile):
+        return ()  # of a profile: the models that it compares have commits, or plans, of their own
     return tuple(dict.fromkeys(_values(canonical)))
 
 

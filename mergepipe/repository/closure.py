@@ -5,7 +5,7 @@ and those that a stranger sent alike: nothing is believed of an object but what 
 those have been hashed.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -55,20 +55,22 @@ def closure(
     objects: ObjectSource,
     *,
     known: Mapping[ObjectId, str],
+    pruned: Container[ObjectId] = frozenset(),
     check: Callable[[Needed], None] | None = None,
     complain: Complaint | None = None,
 ) -> Iterator[Needed]:
     """Every object that `roots` need, each once, after everything that it names itself.
 
     known     ids to kinds: these are there with all they need, and are neither read nor yielded
+    pruned    commits whose models are not kept: of what they name, only commits are followed
     check     looks at an object before what it names is read; raises Corruption
     complain  is told of an object that is missing or wrong, and the walk goes on without it; with
               None, the first one is raised: MissingObject that says what needs it; Corruption, also
               for an object of another kind than its use says, and for a cycle
 
-    What profiles, plans, manifests and unknown kinds name is followed as far as it is in `objects`.
+    What plans, manifests and unknown kinds name is followed as far as it is in `objects`.
     """
-    yield from _Walk(objects, known, check, complain).run(roots)
+    yield from _Walk(objects, known, pruned, check, complain).run(roots)
 
 
 class _WrongKind(Corruption):
@@ -88,11 +90,13 @@ class _Walk:
         self,
         objects: ObjectSource,
         known: Mapping[ObjectId, str],
+        pruned: Container[ObjectId],
         check: Callable[[Needed], None] | None,
         complain: Complaint | None,
     ) -> None:
         self._objects = objects
         self._known = known
+        self._pruned = pruned
         self._check = check
         self._complain = complain
         self._kinds: dict[ObjectId, str] = {}
@@ -157,6 +161,10 @@ class _Walk:
         return needed
 
     def _needs(self, needed: Needed) -> Iterator[Reference]:
+        if needed.id in self._pruned:
+            history = (each for each in references(needed.record) if each.kind == Commit.KIND)
+            yield from history
+            return
         yield from references(needed.record)
         possible = possible_ids(needed.record, needed.canonical)
         if possible:

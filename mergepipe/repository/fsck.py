@@ -10,6 +10,7 @@ from mergepipe.progress import SILENT, Progress
 from mergepipe.repository import locks
 from mergepipe.repository.history_check import Reached, check_history, check_refs
 from mergepipe.repository.problems import Note, NoteKind, Problem, ProblemKind, Report
+from mergepipe.repository.pruned import read_pruned
 from mergepipe.repository.reflog import Signature
 from mergepipe.repository.refs import RefStore
 from mergepipe.repository.repair import rescue_packs, restore_refs
@@ -86,7 +87,7 @@ class _Check:
         problems += check_index(self._storage, packs)
         reached = Reached()
         tips = check_refs(self._refs, self._objects, reached)
-        check_history(tips, self._objects, reached)
+        check_history(tips, self._objects, read_pruned(self._storage.store), reached)
         promises = self._storage.promises
         is_here = promises.has_record if self._read_data else None
         blocks, needed, chains = check_blocks(self._storage, reached, self._max_chain, is_here)

@@ -25,6 +25,7 @@ from mergepipe.progress import SILENT, Progress
 from mergepipe.repository import locks
 from mergepipe.repository.closure import Complaint, Use, closure
 from mergepipe.repository.incoming import SESSIONS, incoming_key, stale_packs
+from mergepipe.repository.pruned import read_pruned
 from mergepipe.repository.refs import RefStore
 from mergepipe.repository.roots import roots
 from mergepipe.repository.survey import (
@@ -79,12 +80,14 @@ def collect(
     lock_timeout_s: float = 10.0,
     reflog: bool = True,
     extra_roots: Iterable[ObjectId] = (),
+    pruned: Iterable[ObjectId] = (),
     dry_run: bool = False,
     now_s: float = 0.0,
     progress: Progress = SILENT,
 ) -> Collected:
-    """Free what no ref, HEAD, reflog, worktree, run or `extra_roots` needs of a repository.
+    """Free what no ref, HEAD, reflog, worktree or `extra_roots` needs of a repository.
 
+    Of commits in `pruned`, and those that the repository says it pruned, only history is kept.
     Packs that others sent, and nobody asked for in the week before `now_s` (Unix), go too.
 
     `reflog`: whether what only reflogs name is kept. Waits for every process that is writing
@@ -93,6 +96,7 @@ def collect(
     could be freed.
     """
     extra = tuple(extra_roots)
+    without = frozenset(pruned)
     tally = _Tally()
     with locks.acquire(store_lock, timeout_s=lock_timeout_s):
         if not dry_run:
@@ -102,7 +106,7 @@ def collect(
             _remove_stale(files, now_s, tally)
         storage.refresh()
         for _ in range(_MOST_ROUNDS):
-            collection = _Collection(storage, objects, refs, reflog, extra, tally)
+            collection = _Collection(storage, objects, refs, reflog, extra, without, tally)
             collection.plan()
             if dry_run:
                 collection.foretell()
@@ -129,6 +133,7 @@ class _Collection:
         refs: RefStore,
         reflog: bool,
         extra: tuple[ObjectId, ...],
+        pruned: frozenset[ObjectId],
         tally: _Tally,
     ) -> None:
         self._storage = storage
@@ -136,6 +141,7 @@ class _Collection:
         self._refs = refs
         self._reflog = reflog
         self._extra = extra
+        self._pruned = pruned
         self._tally = tally
         self._alive = Alive()
         self._dead: list[PackState] = []
@@ -173,7 +179,13 @@ class _Collection:
     ) -> None:
         """Add to `alive` all that `roots` reach. Raises MissingObject, Corruption."""
         references = (Reference(root, None, "root") for root in roots)
-        for needed in closure(references, self._objects, known=alive.objects, complain=complain):
+        for needed in closure(
+            references,
+            self._objects,
+            known=alive.objects,
+            pruned=self._pruned | read_pruned(self._storage.store).times.keys(),
+            complain=complain,
+        ):
             alive.objects[needed.id] = needed.kind
             if isinstance(needed.record, Tensor):
                 alive.blocks.update(dict.fromkeys(needed.record.block_ids()))

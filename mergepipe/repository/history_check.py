@@ -11,6 +11,7 @@ from mergepipe.objects.references import Reference
 from mergepipe.objects.store import ObjectStore
 from mergepipe.repository.closure import Needed, Use, closure
 from mergepipe.repository.problems import Owner, Problem, ProblemKind
+from mergepipe.repository.pruned import Pruned
 from mergepipe.repository.refs import HEAD, RefStore
 
 
@@ -62,7 +63,9 @@ def _branch_of_head(refs: RefStore) -> str | None:
         return "a damaged branch"
 
 
-def check_history(tips: dict[ObjectId, str], objects: ObjectStore, reached: Reached) -> None:
+def check_history(
+    tips: dict[ObjectId, str], objects: ObjectStore, pruned: Pruned, reached: Reached
+) -> None:
     """Read everything that the commits `tips` reach, into `reached`."""
 
     def complain(use: Use, error: Corruption) -> None:
@@ -72,7 +75,7 @@ def check_history(tips: dict[ObjectId, str], objects: ObjectStore, reached: Reac
         reached.complain(kind, identity, f"{error.message} (needed by {_owner(use)})")
 
     roots = (Reference(tip, Commit.KIND, name) for tip, name in tips.items())
-    for needed in closure(roots, objects, known={}, check=_check, complain=complain):
+    for needed in closure(roots, objects, known={}, pruned=pruned, check=_check, complain=complain):
         reached.objects.add(needed.id)
         if isinstance(needed.record, Tensor):
             _note_blocks(needed.id, needed.record, _owner(needed.use), reached)

@@ -1,4 +1,4 @@
-"""Where history hangs: refs, HEAD, reflogs, and ids noted beside them."""
+"""Where history hangs: refs, HEAD, reflogs, and the model that is checked out."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -10,7 +10,7 @@ from mergepipe.repository.reflog import Reflog
 from mergepipe.repository.refs import RefStore
 
 _HEX_ID = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
-# Notes about runs are small; a larger file there is not one.
+# It lists the files of a model; a larger one is not ours.
 _LARGEST_NOTE = 64 << 20
 
 
@@ -29,8 +29,9 @@ def roots(
     reflog: bool = True,
     extra: Iterable[ObjectId] = (),
 ) -> Roots:
-    """All roots: refs, HEAD, `extra`; and reflogs, the worktree's snapshot, ids noted in `runs/`.
+    """All roots: refs, HEAD, `extra`; and reflogs, the worktree's snapshot.
 
+    What a merge's run took (`runs/`) is a note, and keeps nothing.
     Raises Corruption for a damaged ref, HEAD or reflog: nothing is guessed away.
     """
     head = refs.head().commit
@@ -38,7 +39,7 @@ def roots(
     optional: list[ObjectId] = []
     if reflog and refs.reflog is not None:
         optional += logged(refs.reflog)
-    optional += noted(store)
+    optional += checked_out(store)
     return Roots(tuple(dict.fromkeys(required)), tuple(dict.fromkeys(optional)))
 
 
@@ -49,13 +50,9 @@ def logged(reflog: Reflog) -> Iterator[ObjectId]:
             yield from (value for value in (entry.new, entry.old) if value is not None)
 
 
-def noted(store: ByteStore) -> Iterator[ObjectId]:
-    """Ids that stand in the worktree file and in the files of `runs/`, or are their names."""
-    for key in ("worktree", *store.list("runs/")):
-        size = store.size(key)
-        texts = [key.encode(errors="replace")]
-        if size is not None and size <= _LARGEST_NOTE:
-            texts.append(store.get(key) or b"")
-        for text in texts:
-            for match in _HEX_ID.finditer(text):
-                yield ObjectId(bytes.fromhex(match[0].decode()))
+def checked_out(store: ByteStore) -> Iterator[ObjectId]:
+    """Ids that stand in the worktree file."""
+    size = store.size("worktree")
+    if size is not None and size <= _LARGEST_NOTE:
+        for match in _HEX_ID.finditer(store.get("worktree") or b""):
+            yield ObjectId(bytes.fromhex(match[0].decode()))

@@ -6,7 +6,7 @@ Nothing of an admission that fails is visible; the packs at fault are removed.
 """
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mergepipe.bytestore.protocol import ByteWriter
@@ -61,10 +61,13 @@ class Admission:
         quarantine: Quarantine,
         *,
         inspected: Inspected | None = None,
+        pruned: Container[ObjectId] = frozenset(),
         threads: int = 1,
         progress: Progress = SILENT,
     ) -> None:
+        """`pruned`: commits that are admitted without their models, as where they come from."""
         self._storage = storage
+        self._pruned = pruned
         self._quarantine = quarantine
         self._inspected = Inspected(0) if inspected is None else inspected
         self._threads = threads
@@ -158,7 +161,7 @@ class Admission:
         """Walk the closure; returns the lengths of all blocks of its tensors."""
         expected: dict[BlockId, int] = {}
         known = known_objects(objects, new.boundary)
-        for needed in objects_of(objects, new.commits, known):
+        for needed in objects_of(objects, new.commits, known, self._pruned):
             if not isinstance(needed.record, Tensor):
                 continue
             for use in blocks_of(needed.record, f"tensor {needed.id.hex()}"):

@@ -15,13 +15,14 @@ from mergepipe.errors import Corruption, RevisionNotFound
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.names import quoted
 from mergepipe.objects.grid import blocks_of
-from mergepipe.objects.records import Tensor
+from mergepipe.objects.records import Commit, Tensor
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.format import Content
 from mergepipe.packs.index import Index, View
 from mergepipe.packs.storage import Storage
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository.history import reachable_commits
+from mergepipe.repository.pruned import Pruned, add_pruned, read_pruned
 from mergepipe.repository.refnames import HEADS, REMOTES, short_name
 from mergepipe.repository.refs import ANY
 from mergepipe.transfer.admission import Admission
@@ -101,13 +102,14 @@ def fetch(
     there = read_refs(store)
     heads = _chosen(there, options.branches)
     tips = dict.fromkeys([*heads.values(), *(there.tags.values() if options.tags else ())])
+    pruned = read_pruned(store)
     with home.writing(), Quarantine(home.directory, _NO_LIMIT_BYTES) as quarantine:
         commits, received, inspected = 0, Received(), Inspected()
         if _any_new(home, tips):
             quarantine.take_up()
             remote_packs = RemoteStorage(store, Index(remote_index(home.directory, remote)))
             try:
-                fetching = _Fetch(home, quarantine, remote_packs, remote, store, progress)
+                fetching = _Fetch(home, quarantine, remote_packs, remote, store, pruned, progress)
                 received = fetching.run(tips, Downloads(quarantine, inspected, pack_bytes))
             finally:
                 remote_packs.close()
@@ -115,12 +117,14 @@ def fetch(
                 home.storage,
                 quarantine,
                 inspected=inspected,
+                pruned=pruned,
                 threads=home.threads,
                 progress=progress,
             )
             admission.verify(tips, home.refs.list().values())
             with home.refs.locked():
                 commits = admission.publish().commits
+                _follow_pruned(home, pruned)
                 moved, kept = _move_refs(home, remote, there, heads, options)
         else:
             with home.refs.locked():
@@ -171,8 +175,10 @@ class _Fetch:
         remote: RemoteStorage,
         name: str,
         store: ByteStore,
+        pruned: Pruned,
         progress: Progress,
     ) -> None:
+        self._pruned = pruned
         self._home = home
         self._quarantine = quarantine
         self._remote = remote
@@ -219,7 +225,9 @@ class _Fetch:
         """Walk the closure as it comes; returns the lengths of the blocks it needs."""
         new = commits_between(objects, tips, known)
         expected: dict[BlockId, int] = {}
-        for needed in objects_of(objects, new.commits, known_objects(objects, new.boundary)):
+        for needed in objects_of(
+            objects, new.commits, known_objects(objects, new.boundary), self._pruned
+        ):
             if here.ask(functools.partial(_lacks, identity=needed.id)):
                 downloads.add_object(needed.canonical)
             if isinstance(needed.record, Tensor):
@@ -233,6 +241,22 @@ class _Fetch:
 
     def _room(self) -> int:
         return shutil.disk_usage(self._home.directory).free
+
+
+def _follow_pruned(home: Home, pruned: Pruned) -> None:
+    """Note here what came without its model; of commits whose models are here nothing changes."""
+    missing = [
+        commit
+        for commit in pruned.times
+        if home.objects.has(commit) and not _has_model(home, home.objects.commit(commit))
+    ]
+    if missing:
+        add_pruned(home.storage.store, missing, home.signature().time)
+
+
+def _has_model(home: Home, commit: Commit) -> bool:
+    own = (commit.snapshot, commit.profile, commit.manifest)
+    return all(home.objects.has(each) for each in own if each is not None)
 
 
 def _lacks(view: View, identity: ObjectId) -> bool:

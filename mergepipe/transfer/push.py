@@ -4,12 +4,12 @@ The same algorithm for every store: a repository on this machine, a server, a bu
 computes. Nothing is assumed of the other side but what a byte store promises.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 
 from mergepipe.bytestore.protocol import ByteStore, Holding
 from mergepipe.dtypes import DType
-from mergepipe.errors import MissingObject, RefMoved
+from mergepipe.errors import MergepipeError, MissingObject, RefMoved
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.objects.grid import blocks_of
 from mergepipe.objects.records import Snapshot, Tensor
@@ -33,7 +33,10 @@ _MOST_TIPS = 64
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The repository that pushes. `effort` and `max_chain` are its settings of those names."""
+    """The repository that pushes. `effort` and `max_chain` are its settings of those names.
+
+    `pruned`: the commits whose models it no longer keeps.
+    """
 
     storage: Storage
     objects: ObjectStore
@@ -41,6 +44,7 @@ class Source:
     effort: str = "auto"
     max_chain: int = 2
     pack_bytes: int = WIRE_PACK_BYTES
+    pruned: Container[ObjectId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +184,7 @@ def _send(
     new = commits_between(source.objects, tips, known)
     if not new.commits:
         return ()
+    _refuse_pruned(source, new.commits)
     # What the tips there bring counts as known too: a branch begun anew shares most with them.
     have = known_objects(source.objects, dict.fromkeys([*new.boundary, *known[:_MOST_TIPS]]))
     need = _needed(source.objects, new.commits, have)
@@ -212,6 +217,20 @@ def _send(
     objects = [(identity, held[identity]) for identity in need.objects]
     uploader.send_packs(object_packs(source.storage, objects, source.pack_bytes), done)
     return new.commits
+
+
+def _refuse_pruned(source: Source, commits: Sequence[ObjectId]) -> None:
+    """Raise MergepipeError for a commit that cannot be sent: its model was let go of here."""
+    for identity in commits:
+        if identity not in source.pruned:
+            continue
+        commit = source.objects.commit(identity)
+        if not source.objects.has(commit.snapshot):
+            raise MergepipeError(
+                f"the model of commit {identity.hex()[:12]} was pruned here, and the remote has "
+                "never had it: the history above it cannot go there",
+                "push to a remote that has it",
+            )
 
 
 def _needed(objects: ObjectStore, commits: Sequence[ObjectId], known: dict[ObjectId, str]) -> _Need:

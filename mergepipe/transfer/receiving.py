@@ -24,6 +24,7 @@ from mergepipe.packs.index import View
 from mergepipe.packs.reader import PREFIX, parse_pack_key
 from mergepipe.packs.storage import Storage
 from mergepipe.progress import SILENT, Progress
+from mergepipe.repository import pruned
 from mergepipe.repository.history import is_ancestor
 from mergepipe.repository.refnames import HEADS, TAGS, check_ref_name, short_name
 from mergepipe.repository.refs import HEAD
@@ -67,7 +68,7 @@ class ReceivingStore(Closing):
     # Reading
 
     def get(self, key: str) -> bytes | None:
-        """A ref, HEAD or a pack; None if there is none. Raises RemoteRefused for other keys."""
+        """A ref, HEAD, what was pruned or a pack; None if there is none. Raises RemoteRefused."""
         return self._store.get(_readable(key))
 
     def read_into(self, key: str, offset: int, out: memoryview) -> int:
@@ -288,7 +289,7 @@ class ReceivingStore(Closing):
 
 
 def _readable(key: str) -> str:
-    if key == HEAD or _is_public(key):
+    if key in (HEAD, pruned.KEY) or _is_public(key):
         return key
     raise RemoteRefused(f"{quoted(key)} is not for others")
 

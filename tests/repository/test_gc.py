@@ -221,9 +221,7 @@ def test_one_small_pack_is_not_joined_to_itself(
     assert content(repo, "a", tmp_path) == on_disk(tmp_path / "a")
 
 
-@pytest.mark.parametrize(
-    "holder", ["reflog", "worktree", "runs", "extra", "manifest", "base", "detached"]
-)
+@pytest.mark.parametrize("holder", ["reflog", "worktree", "extra", "manifest", "base", "detached"])
 def test_everything_that_holds_on(repo: Repository, tmp_path: Path, holder: str) -> None:
     held = commit(repo, model(tmp_path, "held"), "held")
     snapshot = repo.objects.commit(held).snapshot
@@ -235,8 +233,6 @@ def test_everything_that_holds_on(repo: Repository, tmp_path: Path, holder: str)
         options = {}
     elif holder == "worktree":
         repo.store.put("worktree", b'{"version":1,"snapshot":"%s"}' % snapshot.hex().encode())
-    elif holder == "runs":
-        repo.store.put("runs/x.json", b'{"experts": ["%s"]}' % held.hex().encode())
     elif holder == "extra":
         options["extra_roots"] = [held]
     elif holder == "detached":
@@ -427,3 +423,13 @@ def test_readers_go_on_beside_it(repo: Repository, tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def test_a_note_of_a_run_holds_nothing(repo: Repository, tmp_path: Path) -> None:
+    held = commit(repo, model(tmp_path, "held"), "held")
+    snapshot = repo.objects.commit(held).snapshot
+    commit(repo, model(tmp_path, "a"), "main")
+    repo.store.put("runs/x.json", b'{"experts": ["%s"]}' % snapshot.hex().encode())
+    forget(repo, "held")
+    run(repo, reflog=False)
+    assert not repo.objects.has(snapshot)

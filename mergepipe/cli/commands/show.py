@@ -90,7 +90,7 @@ def show(
         _print_file(session, *parts.groups())
         return
     with session.repository() as repository:
-        identity, commit = repository.commit_of(revision)
+        identity, commit = repository.model_of(revision)
         entries = repository.objects.snapshot(commit.snapshot).files
         files = tuple(
             file_document(entry, repository.file_digest(entry) if hashes else None)

@@ -47,7 +47,7 @@ def is_shared_ref(key: str) -> bool:
 
 
 REPOSITORY = Surface(
-    readable=lambda key: key == "HEAD" or is_pack(key) or is_shared_ref(key),
+    readable=lambda key: key in ("HEAD", "pruned") or is_pack(key) or is_shared_ref(key),
     listable=lambda prefix: (
         prefix in _FOLDERS or (prefix.endswith("/") and is_shared_ref(prefix[:-1]))
     ),
@@ -55,7 +55,7 @@ REPOSITORY = Surface(
     swapped=is_shared_ref,
     replaced=lambda key: False,
 )
-"""Refs, packs and HEAD; never config, hooks, logs, index or runs."""
+"""Refs, packs, HEAD and what was pruned; never config, hooks, logs, index or runs."""
 
 
 def _is_folder(prefix: str) -> bool:

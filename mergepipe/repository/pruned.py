@@ -1,0 +1,69 @@
+"""Commits whose models a repository no longer keeps: `.mergepipe/pruned`, docs/format.md.
+
+Such a commit stays in history, with its id, its message and what it descends from; its snapshot,
+profile and manifest, and whatever only these need, are gc's to free.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from mergepipe.bytestore.protocol import ByteStore
+from mergepipe.errors import Corruption
+from mergepipe.ids import ObjectId
+
+KEY = "pruned"
+
+_LINE = re.compile(rb"(?P<commit>[0-9a-f]{64}) (?P<time>-?[0-9]{1,19})")
+# A line is at most 85 bytes: room for three million commits.
+_MOST_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """The commits whose models are not kept, and when that was decided, in Unix seconds."""
+
+    times: Mapping[ObjectId, int]
+
+    def __contains__(self, commit: object) -> bool:
+        return commit in self.times
+
+
+NONE = Pruned({})
+
+
+def read_pruned(store: ByteStore) -> Pruned:
+    """What the store of a repository says of itself. Raises Corruption for a damaged file."""
+    size = store.size(KEY)
+    if size is None:
+        return NONE
+    if size > _MOST_BYTES:
+        raise Corruption(f"{KEY} has {size:,} bytes; {_MOST_BYTES:,} are allowed")
+    times: dict[ObjectId, int] = {}
+    for number, line in enumerate((store.get(KEY) or b"").splitlines(), 1):
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise Corruption(
+                f"line {number} of {KEY} is damaged",
+                "remove that line: the model it was about is then kept, or missed by mp fsck",
+            )
+        times[ObjectId(bytes.fromhex(match["commit"].decode()))] = int(match["time"])
+    return Pruned(times)
+
+
+def add_pruned(store: ByteStore, commits: Iterable[ObjectId], now_s: int) -> None:
+    """Say that the models of `commits` are no longer kept. The repository's `lock` is held."""
+    times = dict.fromkeys(commits, now_s) | dict(read_pruned(store).times)
+    _write(store, times)
+
+
+def remove_pruned(store: ByteStore, commits: Iterable[ObjectId]) -> None:
+    """Say that the models of `commits` are kept again. The repository's `lock` is held."""
+    back = set(commits)
+    times = read_pruned(store).times
+    _write(store, {commit: time for commit, time in times.items() if commit not in back})
+
+
+def _write(store: ByteStore, times: Mapping[ObjectId, int]) -> None:
+    lines = (f"{commit.hex()} {time}\n" for commit, time in sorted(times.items()))
+    store.put(KEY, "".join(lines).encode())
