@@ -14,6 +14,7 @@ from mergepipe.errors import (
     AuthenticationError,
     Diverged,
     MergepipeError,
+    RefMoved,
     RemoteUnreachable,
     RevisionNotFound,
     UsageError,
@@ -36,6 +37,8 @@ from mergepipe.transfer.urls import RemoteUrl
 if TYPE_CHECKING:
     from mergepipe.api.opened import Identity, OpenRepository
     from mergepipe.api.repository import Repository
+
+_MOST_RACES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +128,25 @@ def pull(
     new = repository.refs.read(name)
     if new is None:
         raise RevisionNotFound(f"{name} is gone: another process removed it", "try again")
-    old = head.commit
+    for _ in range(_MOST_RACES):
+        # Of several pulls at once, one moves the branch: the others find it where it should be.
+        with contextlib.suppress(RefMoved):
+            return _forward(repository, result, current, wanted, before, new, follow)
+    return _forward(repository, result, current, wanted, before, new, follow)
+
+
+def _forward(
+    repository: "OpenRepository",
+    result: FetchResult,
+    current: str,
+    wanted: str,
+    before: ObjectId | None,
+    new: ObjectId,
+    follow: Callable[[ObjectId], bool],
+) -> PullResult:
+    """Move the branch `current` to `new`; `before` is where the remote's was. Raises RefMoved."""
+    name = f"{REMOTES}{result.fetched.remote}/{wanted}"
+    old = repository.refs.read(f"{HEADS}{current}")
     if old is not None and new != old:
         if is_ancestor(repository.objects, new, old):
             went_back = (
@@ -150,7 +171,7 @@ def pull(
     files = new != old and follow(new)
     if new != old:
         who, why = repository.signature(), f"pull: {result.fetched.remote} {wanted}"
-        repository.refs.update(head.branch, new, expected=old, who=who, why=why)
+        repository.refs.update(f"{HEADS}{current}", new, expected=old, who=who, why=why)
     return PullResult(result, current, old, new, files)
 
 

@@ -18,7 +18,7 @@ from mergepipe.errors import NothingToCommit, RefExists, RevisionNotFound, Usage
 from mergepipe.ids import ObjectId
 from mergepipe.objects.records import Commit, Snapshot
 from mergepipe.progress import SILENT, Progress
-from mergepipe.repository import branches, history, revisions
+from mergepipe.repository import branches, history, layout, locks, revisions
 from mergepipe.repository.reflog import ReflogEntry
 from mergepipe.repository.refnames import HEADS, TAGS, branch_ref, tag_ref
 
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from mergepipe.transfer.credentials import Credentials
 
 _TENSOR_FILE = "tensors.safetensors"
+
+# A model of a terabyte from a slow disk; a checkout that hangs is somebody else's to end.
+_LONGEST_CHECKOUT_S = 24 * 3600
 
 
 class Repository(Recipes, Sharing, Contents, Revising):
@@ -471,13 +474,17 @@ class Repository(Recipes, Sharing, Contents, Revising):
     def _materialise(self, snapshot: ObjectId, *, force: bool, progress: Progress) -> None:
         from mergepipe.checkpoints.checkout import WorktreeCheckout
 
-        WorktreeCheckout(
+        checkout = WorktreeCheckout(
             self.worktree,
             self.objects,
             self.blocks,
             block_size=self.config.store.block_size,
             threads=self.threads,
-        ).run(snapshot, force=force, progress=progress)
+        )
+        # However long another's takes: who waited finds the files there, or brings the next ones.
+        lock = self.directory / layout.WORKTREE_LOCK
+        with locks.acquire(lock, timeout_s=_LONGEST_CHECKOUT_S):
+            checkout.run(snapshot, force=force, progress=progress)
 
     def _follow(self, commit: ObjectId, *, force: bool, progress: Progress) -> bool:
         """Write a commit's files if any were materialised; whether they were."""

@@ -1,12 +1,16 @@
 """Making files say what a snapshot says: into another directory, or in the worktree."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from mergepipe.bytestore.untrusted import status_of
 from mergepipe.checkpoints.assembly import FilePlan, plan_file
 from mergepipe.checkpoints.export import export
+from mergepipe.checkpoints.matching import same_bytes
 from mergepipe.checkpoints.worktree import Worktree, compare
 from mergepipe.errors import WorktreeDirty
+from mergepipe.formats.tree import scan_file
 from mergepipe.formats.writing import ExportDirectory
 from mergepipe.ids import ObjectId
 from mergepipe.names import quoted
@@ -28,16 +32,42 @@ def export_files(
     threads: int,
     progress: Progress,
 ) -> None:
-    """Write files under a directory; refuses to replace any that is there without `force`."""
+    """Write files under a directory.
+
+    Without `force` those that are there, byte for byte, stay, and no other one is replaced: raises
+    WorktreeDirty.
+    """
     check_paths([plan.path for plan in plans])
     if not force:
-        there = [plan.path for plan in plans if (destination / plan.path).exists()]
+        plans, there = _missing(plans, destination, threads)
         if there:
             raise WorktreeDirty(
                 f"{destination} holds {_some(there)} already",
                 "add --force to replace what is there",
             )
     export(plans, destination, reader, threads=threads, progress=progress)
+
+
+def _missing(
+    plans: Sequence[FilePlan], destination: Path, threads: int
+) -> tuple[list[FilePlan], list[str]]:
+    """The files that have to be written, and the paths of those that hold something else."""
+    missing: list[FilePlan] = []
+    others: list[str] = []
+    with ThreadPoolExecutor(threads, thread_name_prefix="compare") as workers:
+        for plan in plans:
+            location = destination / plan.path
+            if status_of(location) is None:
+                missing.append(plan)
+            elif not location.is_file() or location.is_symlink():
+                others.append(plan.path)
+            else:
+                file = scan_file(location, plan.path)
+                if not same_bytes(file, plan, workers):
+                    others.append(plan.path)
+                elif file.executable != plan.executable:
+                    missing.append(plan)
+    return missing, others
 
 
 class WorktreeCheckout:

@@ -3,16 +3,18 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mergepipe.checkpoints.assembly import Part, plan_file
+from mergepipe.checkpoints.assembly import FilePlan, Part, plan_file
 from mergepipe.checkpoints.worktree import FileChange
 from mergepipe.errors import RevisionNotFound
 from mergepipe.formats.tree import SourceFile, StableReader, open_stable, scan
 from mergepipe.ids import block_id
 from mergepipe.names import quoted
-from mergepipe.objects.records import FileEntry, Snapshot
+from mergepipe.objects.records import Snapshot
 from mergepipe.objects.store import ObjectStore
 from mergepipe.parallel import ordered_map
 from mergepipe.progress import SILENT, Progress
+
+_AHEAD = 32
 
 
 def differences(
@@ -41,32 +43,29 @@ def differences(
     progress.start("verify", sum(entry.size for _, entry in both))
     with ThreadPoolExecutor(threads, thread_name_prefix="verify") as workers:
         for file, entry in both:
-            if not _same_bytes(file, entry, objects, workers, threads, progress):
+            if not same_bytes(file, plan_file(entry, objects), workers, progress):
                 changes.append(FileChange(entry.path, "modified"))
             elif file.executable != entry.executable:
                 changes.append(FileChange(entry.path, "mode"))
     return tuple(sorted(changes, key=lambda change: change.path.encode()))
 
 
-def _same_bytes(
-    file: SourceFile,
-    entry: FileEntry,
-    objects: ObjectStore,
-    workers: ThreadPoolExecutor,
-    threads: int,
-    progress: Progress,
+def same_bytes(
+    file: SourceFile, plan: FilePlan, workers: ThreadPoolExecutor, progress: Progress = SILENT
 ) -> bool:
-    if file.size != entry.size:
+    """Whether a file is, byte for byte, the one that a plan would write. Raises SourceChanged."""
+    if file.size != plan.size:
         return False
-    plan = plan_file(entry, objects)
     with open_stable(file) as reader:
 
         def matches(part: Part) -> bool:
             return _matches(part, reader)
 
-        same = True
+        head = bytearray(len(plan.head))
+        reader.read_into(0, memoryview(head))
+        same = head == plan.head
         for equal, part in zip(
-            ordered_map(workers, matches, plan.parts, window=4 * threads), plan.parts, strict=True
+            ordered_map(workers, matches, plan.parts, window=_AHEAD), plan.parts, strict=True
         ):
             same = same and equal
             progress.advance(part.length)

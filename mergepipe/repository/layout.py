@@ -39,6 +39,7 @@ REMOTES = "remotes"
 TMP = "tmp"
 LOCK = "lock"
 STORE_LOCK = "store.lock"
+WORKTREE_LOCK = "worktree.lock"
 
 DEFAULT_BRANCH = "main"
 
@@ -58,6 +59,7 @@ _RESERVED = (
     TMP,
     LOCK,
     STORE_LOCK,
+    WORKTREE_LOCK,
 )
 
 
