@@ -96,6 +96,11 @@ def restacked(config: Mapping[str, Any], origins: Sequence[LayerOrigin]) -> Conf
     ):
         return changed
     origins, more = _without_predicting(origins)
+    if not origins:
+        raise MergeInputError(
+            "the result would have layers that predict further tokens, and no others",
+            "give it layers of the model itself",
+        )
     _check_deepstack(config, origins)
     # Some configs repeat their language model's settings on top (Qwen2-VL).
     homes = [part] if part is changed or counted(changed)[1] != count else [part, changed]

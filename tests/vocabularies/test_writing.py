@@ -182,13 +182,26 @@ RENDERED = {
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_templates_that_have_a_name(tmp_path, models, name):
-    base = models[0] | {"chat_template.jinja": b"old"}
+    base = models[0] | {
+        "chat_template.jinja": b"old",
+        "chat_template.json": b'{"chat_template": "old"}',
+        "additional_chat_templates/tool_use.jinja": b"old",
+    }
+    config = json.loads(base["tokenizer_config.json"])
+    several = [{"name": "default", "template": "old"}, {"name": "tool_use", "template": "old"}]
+    base["tokenizer_config.json"] = json.dumps(config | {"chat_template": several}).encode()
     vocabulary = read_vocabulary(base, "0")
     files = write_tokenizer(base, vocabulary, "0", chat_template(name, []))
-    assert "chat_template.jinja" not in files and files["tokenizer.json"] == base["tokenizer.json"]
+    assert files["tokenizer.json"] == base["tokenizer.json"]
+    assert not any("json" in path and b"old" in content for path, content in files.items())
     ours = tiny.load(tiny.write(tmp_path / "out", files))
     shown = ours.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=True)
     assert shown == RENDERED[name]
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+    assert ours.get_chat_template(tools=tools) == TEMPLATES[name]
+    # Before transformers 4.47 there was no file of its own.
+    (tmp_path / "out" / "chat_template.jinja").unlink()
+    assert tiny.load(tmp_path / "out").chat_template == TEMPLATES[name]
 
 
 def test_choosing_a_template():

@@ -20,6 +20,9 @@ VOCAB_JSON = "vocab.json"
 VOCAB_TEXT = "vocab.txt"
 TEMPLATE = "chat_template.jinja"
 TEMPLATE_JSON = "chat_template.json"
+# Templates for other purposes (tools), each in a file of its name.
+TEMPLATES_BESIDE = "additional_chat_templates/"
+PROCESSOR = "processor_config.json"
 SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 # All of them belong together: a model takes them from one place, or has them made for it.
 TOKENIZER_FILES = frozenset(
@@ -37,7 +40,7 @@ Document = TypeVar("Document")
 
 def is_tokenizer_file(path: str) -> bool:
     """Whether a file of a checkpoint directory belongs to its tokenizer."""
-    return path in TOKENIZER_FILES
+    return path in TOKENIZER_FILES or path.startswith(TEMPLATES_BESIDE)
 
 
 def parse(content: bytes, kind: type[Document], what: str) -> Document:

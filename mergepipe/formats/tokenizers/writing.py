@@ -14,8 +14,10 @@ from mergepipe.errors import MalformedFile, MergeInputError
 from mergepipe.formats.tokenizers.documents import (
     CONFIG,
     LEGACY_FILES,
+    PROCESSOR,
     TEMPLATE,
     TEMPLATE_JSON,
+    TEMPLATES_BESIDE,
     TOKENIZER,
     is_tokenizer_file,
     named,
@@ -55,11 +57,32 @@ def write_tokenizer(
         if CONFIG in written:
             written[CONFIG] = _with_decoder(written[CONFIG], vocabulary, named(label, CONFIG))
     if template is not None:
-        written.pop(TEMPLATE, None)  # it would count instead
-        written.pop(TEMPLATE_JSON, None)
-        config = parse_object(written.get(CONFIG, b"{}"), named(label, CONFIG))
-        written[CONFIG] = _dumped(config | {"chat_template": template})
+        written = _with_template(written, template, label)
     return written
+
+
+def without_template(content: bytes, label: str) -> bytes | None:
+    """A processor's config without the template that would count before all; None: it has none."""
+    config = parse_object(content, named(label, PROCESSOR))
+    if config.get("chat_template") is None:
+        return None
+    return _dumped({key: value for key, value in config.items() if key != "chat_template"})
+
+
+def _with_template(files: dict[str, bytes], template: str, label: str) -> dict[str, bytes]:
+    """The same with one template: where processors and tokenizers look now, and did before.
+
+    Templates of other names are left out: that for tools would count where tools are given.
+    """
+    config = parse_object(files.get(CONFIG, b"{}"), named(label, CONFIG))
+    kept = {
+        path: content
+        for path, content in files.items()
+        if path != TEMPLATE_JSON and not path.startswith(TEMPLATES_BESIDE)
+    }
+    kept[TEMPLATE] = template.encode()
+    kept[CONFIG] = _dumped(config | {"chat_template": template})
+    return kept
 
 
 def _same(own: Vocabulary, other: Vocabulary) -> bool:

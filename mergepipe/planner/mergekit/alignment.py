@@ -44,6 +44,7 @@ class Row:
 
     layer   of the output; -1 outside of layers
     origin  the model whose layer it stands in for, and the layer's number there (-1: none)
+    key     what it is called in every layer: the rest of its name; outside of layers all of it
     order   place in the files of that model
     alone   its one cell is taken as it is: the slice has a model that nothing is merged into
     """
@@ -56,6 +57,7 @@ class Row:
     shared: Levels
     layer: int
     origin: tuple[Inventory, int]
+    key: str
     order: int
     alone: bool = False
 
@@ -338,6 +340,7 @@ class _Alignment:
                 spot.levels,
                 spot.number,
                 spot.origin,
+                key,
                 self._order(part.reference.inventory, name, tied=name != key),
                 part.alone,
             )

@@ -1,6 +1,7 @@
 """config.json of a stage's result: its layers as they were stacked, and a head or none."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from mergepipe.formats.architecture import DEFAULT, TEXT, head_and_embeddings, read_architecture
@@ -8,6 +9,7 @@ from mergepipe.formats.config_json import amended, layer_count, predicting_layer
 from mergepipe.formats.restacking import LayerOrigin, has_part, restacked, restacked_part
 from mergepipe.planner.mergekit.alignment import Row
 from mergepipe.planner.mergekit.inventory import Held, Inventory
+from mergepipe.planner.mergekit.layer_places import Restack, check_places
 from mergepipe.planner.output_head import check_head
 
 
@@ -24,8 +26,10 @@ def output_config(
         return None
     stacks = _stacked(rows)
     text = _text_module(reference, config, stacks)
-    for module, origins in stacks.items():
-        config = _with_layers(reference, config, module, origins, text)
+    for module, stack in stacks.items():
+        restack = _restacking(reference, config, module, module == text)
+        config = restack(stack.origins)
+        check_places(reference, module, stack.origins, stack.keys, restack)
     output = read_architecture(held, None, "")
     head, _ = head_and_embeddings(output)
     shapes = {name: one.shape for name, one in held.items()}
@@ -37,32 +41,45 @@ def output_config(
     return config
 
 
-def _stacked(rows: Sequence[Row]) -> dict[str, list[LayerOrigin]]:
-    """Module -> where its layers come from, bottom first."""
-    stacked: dict[str, dict[int, LayerOrigin]] = {}
+@dataclass(frozen=True, slots=True)
+class _Stack:
+    """Layers of a module, bottom first: where each comes from, and the tensors that it has."""
+
+    origins: Sequence[LayerOrigin]
+    keys: Sequence[frozenset[str]]
+
+
+def _stacked(rows: Sequence[Row]) -> dict[str, _Stack]:
+    """The layers of each module."""
+    layers: dict[str, dict[int, tuple[LayerOrigin, set[str]]]] = {}
     for row in rows:
         inventory, layer = row.origin
         if row.layer >= 0:
-            origins = stacked.setdefault(row.module, {})
-            origins.setdefault(row.layer, LayerOrigin(inventory.config or {}, layer))
+            origin = LayerOrigin(inventory.config or {}, layer)
+            _, keys = layers.setdefault(row.module, {}).setdefault(row.layer, (origin, set()))
+            keys.add(row.key)
     return {
-        module: [origins[number] for number in sorted(origins)]
-        for module, origins in stacked.items()
+        module: _Stack(
+            [stack[number][0] for number in sorted(stack)],
+            [frozenset(stack[number][1]) for number in sorted(stack)],
+        )
+        for module, stack in layers.items()
     }
 
 
-def _with_layers(
-    reference: Inventory,
-    config: Mapping[str, Any],
-    module: str,
-    origins: Sequence[LayerOrigin],
-    text: str | None,
-) -> Mapping[str, Any]:
-    if module == text:
-        return restacked(config, origins)
-    if [origin.layer for origin in origins] == list(range(reference.layers(module))):
-        return config
-    return restacked_part(config, module, origins)
+def _restacking(
+    reference: Inventory, config: Mapping[str, Any], module: str, is_text: bool
+) -> Restack:
+    """How the config gets other layers of a module."""
+
+    def restack(origins: Sequence[LayerOrigin]) -> Mapping[str, Any]:
+        if is_text:
+            return restacked(config, origins)
+        if [origin.layer for origin in origins] == list(range(reference.layers(module))):
+            return config
+        return restacked_part(config, module, origins)
+
+    return restack
 
 
 def _text_module(

@@ -8,8 +8,9 @@ from mergepipe.formats.adapter_config import ADAPTER_CONFIG
 from mergepipe.formats.config_json import CONFIG_NAME, amended, dump_config, parse_config
 from mergepipe.formats.huggingface import INDEX_SUFFIX
 from mergepipe.formats.model_card import CARD_NAME, RECIPE_NAME, Card, model_card
-from mergepipe.formats.tokenizers.documents import is_tokenizer_file
+from mergepipe.formats.tokenizers.documents import PROCESSOR, TEMPLATE, is_tokenizer_file
 from mergepipe.formats.tokenizers.vocabulary import Vocabulary
+from mergepipe.formats.tokenizers.writing import without_template
 from mergepipe.objects.records import FileEntry, Safetensors, Snapshot
 from mergepipe.planner.mergekit.expanded import Expanded
 from mergepipe.planner.mergekit.shelf import ModelSource
@@ -57,6 +58,12 @@ def files_beside(
             changes = adjusted_ids(output.config, expanded.tokens, own) if top else {}
             config = amended(output.config, changes)
             _replace(made, directory + CONFIG_NAME, config, like, source)
+    template = made.get(TEMPLATE)
+    if template is not None and template != source.read_file(like, TEMPLATE):
+        processor = source.read_file(like, PROCESSOR)
+        changed = None if processor is None else without_template(processor, PROCESSOR)
+        if changed is not None:
+            made[PROCESSOR] = changed
     generation = source.read_file(like, GENERATION_CONFIG)
     if generation is not None:
         settings = parse_config(generation, GENERATION_CONFIG)
