@@ -4,6 +4,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mergepipe.api.releasing import releases
 from mergepipe.api.remotes import open_remote
 from mergepipe.errors import RefExists
 from mergepipe.progress import SILENT, Progress
@@ -13,7 +14,7 @@ from mergepipe.transfer import push as pushing
 from mergepipe.transfer.credentials import Credentials
 from mergepipe.transfer.push import Pushed, Source
 from mergepipe.transfer.push_refs import Decision, PushOptions, wanted_refs
-from mergepipe.transfer.remote_refs import tracking_ref
+from mergepipe.transfer.remote_refs import read_refs, tracking_ref
 
 if TYPE_CHECKING:
     from mergepipe.api.opened import OpenRepository
@@ -48,10 +49,15 @@ def push(
         effort=settings.codec,
         max_chain=settings.max_chain,
         pruned=read_pruned(repository.store),
+        inputs=not (options is not None and options.release),
     )
     # gc here must not take away what is being read.
     with store, repository.writing():
-        wanted = wanted_refs(options or PushOptions(), repository.refs, repository.objects, name)
+        if options is not None and options.release:
+            wanted = releases(repository, options, read_refs(store).values)
+        else:
+            asked = options or PushOptions()
+            wanted = wanted_refs(asked, repository.refs, repository.objects, name)
         pushed = pushing.push(
             source,
             store,

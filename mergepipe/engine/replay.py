@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from mergepipe.engine.engine import Engine
 from mergepipe.engine.memo import NoMemo
 from mergepipe.engine.meter import Meter, Readings, metered
+from mergepipe.errors import MergepipeError
 from mergepipe.ids import ObjectId, object_id
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.merging import Manifest, Plan
@@ -27,14 +28,22 @@ class Replay:
 def replay(engine: Engine, manifest: ObjectId, *, progress: Progress = SILENT) -> Replay:
     """Execute the plan of a manifest from its inputs, taking no remembered result.
 
-    Raises MissingObject if plan, inputs or their blocks are not in the store any more, and what
-    executing raises.
+    Raises MergepipeError if inputs are not here, MissingObject if the plan or blocks are not, and
+    what executing raises.
     """
     meter = Meter()
     objects = ObjectStore(metered(engine.storage, meter))
     recorded = objects.load(manifest, Manifest)
+    plan = objects.load(recorded.plan, Plan)
+    absent = [model for model in plan.models if not objects.has(model)]
+    if absent:
+        named = ", ".join(model.hex()[:12] for model in absent)
+        raise MergepipeError(
+            f"{len(absent)} of the {len(plan.models)} merged models are not here: {named}",
+            "replay it where it was made: a release leaves them out, and mp prune may let them go",
+        )
     made = engine.run(
-        objects.load(recorded.plan, Plan),
+        plan,
         ObjectsInMemory(),
         meter,
         memo=NoMemo(),

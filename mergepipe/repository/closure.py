@@ -11,7 +11,9 @@ from typing import Protocol, TypeAlias
 
 from mergepipe.errors import Corruption, MissingObject
 from mergepipe.ids import ObjectId
-from mergepipe.objects.records import Commit, Record
+from mergepipe.objects.encoding import kind_of
+from mergepipe.objects.merging import Profile
+from mergepipe.objects.records import Commit, Record, Snapshot, Tensor
 from mergepipe.objects.references import Reference, parse, possible_ids, references
 
 
@@ -47,6 +49,8 @@ class Needed:
     use: Use
 
 
+_MODELS = (Commit.KIND, Snapshot.KIND, Tensor.KIND, Profile.KIND)
+
 Complaint: TypeAlias = Callable[[Use, Corruption], None]
 
 
@@ -56,6 +60,7 @@ def closure(
     *,
     known: Mapping[ObjectId, str],
     pruned: Container[ObjectId] = frozenset(),
+    inputs: bool = True,
     check: Callable[[Needed], None] | None = None,
     complain: Complaint | None = None,
 ) -> Iterator[Needed]:
@@ -63,6 +68,7 @@ def closure(
 
     known     ids to kinds: these are there with all they need, and are neither read nor yielded
     pruned    commits whose models are not kept: of what they name, only commits are followed
+    inputs    whether models are followed that plans only name, as what they merge
     check     looks at an object before what it names is read; raises Corruption
     complain  is told of an object that is missing or wrong, and the walk goes on without it; with
               None, the first one is raised: MissingObject that says what needs it; Corruption, also
@@ -70,7 +76,7 @@ def closure(
 
     What plans, manifests and unknown kinds name is followed as far as it is in `objects`.
     """
-    yield from _Walk(objects, known, pruned, check, complain).run(roots)
+    yield from _Walk(objects, known, pruned, inputs, check, complain).run(roots)
 
 
 class _WrongKind(Corruption):
@@ -91,12 +97,14 @@ class _Walk:
         objects: ObjectSource,
         known: Mapping[ObjectId, str],
         pruned: Container[ObjectId],
+        inputs: bool,
         check: Callable[[Needed], None] | None,
         complain: Complaint | None,
     ) -> None:
         self._objects = objects
         self._known = known
         self._pruned = pruned
+        self._inputs = inputs
         self._check = check
         self._complain = complain
         self._kinds: dict[ObjectId, str] = {}
@@ -170,6 +178,8 @@ class _Walk:
         if possible:
             role = f"{needed.kind} object {needed.id.hex()[:12]}"
             for other in self._objects.present(possible):
+                if not self._inputs and kind_of(self._objects.canonical(other)) in _MODELS:
+                    continue
                 yield Reference(other, None, role)
 
 

@@ -51,13 +51,14 @@ def objects_of(
     commits: Iterable[ObjectId],
     known: Mapping[ObjectId, str],
     pruned: Container[ObjectId] = frozenset(),
+    inputs: bool = True,
 ) -> Iterator[Needed]:
     """Every object that `commits` need, each once, after everything that it names itself.
 
-    Of `pruned` ones it is the history that they need, not the model. `known` maps ids to kinds:
-    these are there with all they need, and are neither read nor yielded (`known_objects` gives them
-    for the commits of a boundary). Raises as `closure`, and Corruption for paths that no snapshot
-    may hold, and files whose tensors do not add up to their size.
+    Of `pruned` ones it is the history that they need, not the model; `inputs` as for `closure`.
+    `known` maps ids to kinds: these are there with all they need, and are neither read nor yielded
+    (`known_objects` gives them for the commits of a boundary). Raises as `closure`, and Corruption
+    for paths that no snapshot may hold, and files whose tensors do not add up to their size.
     """
     sizes: dict[ObjectId, int] = {}
 
@@ -74,7 +75,7 @@ def objects_of(
         return sizes[tensor]
 
     roots = (Reference(commit, Commit.KIND, "commit") for commit in commits)
-    for needed in closure(roots, objects, known=known, pruned=pruned, check=check):
+    for needed in closure(roots, objects, known=known, pruned=pruned, inputs=inputs, check=check):
         if isinstance(needed.record, Snapshot):
             for file in needed.record.files:
                 size = sum(map(size_of, file.tensor_ids()))

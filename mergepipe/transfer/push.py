@@ -35,7 +35,8 @@ _MOST_TIPS = 64
 class Source:
     """The repository that pushes. `effort` and `max_chain` are its settings of those names.
 
-    `pruned`: the commits whose models it no longer keeps.
+    `pruned`: the commits whose models it no longer keeps. `inputs`: whether models go along that
+    merges only name as what they were made of.
     """
 
     storage: Storage
@@ -45,6 +46,7 @@ class Source:
     max_chain: int = 2
     pack_bytes: int = WIRE_PACK_BYTES
     pruned: Container[ObjectId] = frozenset()
+    inputs: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +189,7 @@ def _send(
     _refuse_pruned(source, new.commits)
     # What the tips there bring counts as known too: a branch begun anew shares most with them.
     have = known_objects(source.objects, dict.fromkeys([*new.boundary, *known[:_MOST_TIPS]]))
-    need = _needed(source.objects, new.commits, have)
+    need = _needed(source, new.commits, have)
     holding = holdings(store, IndexedFooters(source.storage.index))
     ids: list[bytes] = [*need.objects, *need.blocks]
     held = dict(zip(ids, holding.holds(ids), strict=True))
@@ -233,9 +235,9 @@ def _refuse_pruned(source: Source, commits: Sequence[ObjectId]) -> None:
             )
 
 
-def _needed(objects: ObjectStore, commits: Sequence[ObjectId], known: dict[ObjectId, str]) -> _Need:
+def _needed(source: Source, commits: Sequence[ObjectId], known: dict[ObjectId, str]) -> _Need:
     need = _Need()
-    for needed in objects_of(objects, commits, known):
+    for needed in objects_of(source.objects, commits, known, inputs=source.inputs):
         need.objects.append(needed.id)
         record = needed.record
         if isinstance(record, Tensor):

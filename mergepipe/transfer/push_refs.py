@@ -65,6 +65,7 @@ class PushOptions:
 
     `refs`: names or `SOURCE:TARGET`, `+` in front forces one; none: the current branch. `leases`:
     `NAME` (where we last saw it) or `NAME:COMMIT`; `lease_all` is for every ref that is pushed.
+    `release`: branches get the models of `refs` with their manifests, and no other history.
     """
 
     refs: tuple[str, ...] = ()
@@ -74,6 +75,7 @@ class PushOptions:
     force: bool = False
     lease_all: bool = False
     leases: tuple[str, ...] = ()
+    release: bool = False
 
 
 def wanted_refs(

@@ -97,3 +97,36 @@ def test_nowhere_to_push(committed: Path, tmp_path: Path, mp: Mp, process: Mp) -
         "no commit yet"
         in process("-C", tmp_path / "empty", "push", tmp_path / "target", expect=2).err
     )
+
+
+def test_a_release_is_the_model_with_its_manifest_and_nothing_else(
+    merging: Path, mp: Mp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merge = ["merge", "math", "code", "--base", "base", "-b", "prod"]
+    mp(*merge)
+    mp("init", tmp_path / "serving")
+    first = mp("push", tmp_path / "serving", "prod", "--release", "--json").document
+    raw_bytes = mp("du", "prod", "--json").document["raw_bytes"]
+    assert first["commits"] == 1
+    assert first["bytes_sent"] < 1.2 * raw_bytes
+    mp("remote", "add", "serving", tmp_path / "serving")
+    mp("fetch", "serving")
+    again = mp("push", "serving", "prod", "--release", "--json").document
+    assert again["refs"][0]["move"] == "unchanged"
+    mp(*merge, "--density", "0.5", "--method", "ties")
+    second = mp("push", "serving", "prod", "--release", "--json").document
+    assert second["refs"][0]["move"] == "fast-forward"
+    mp("checkout", "prod", "--to", tmp_path / "expected")
+    manifest = mp("show", "prod", "--json").document["manifest"]
+    assert "which one gets" in mp("push", "serving", "prod~1", "--release", expect=2).err
+    assert "single revisions" in mp("push", "serving", "--all", "--release", expect=2).err
+
+    monkeypatch.chdir(tmp_path / "serving")
+    mp("checkout", "prod", "--to", tmp_path / "served")
+    for path in (tmp_path / "expected").iterdir():
+        assert (tmp_path / "served" / path.name).read_bytes() == path.read_bytes()
+    assert mp("show", "prod", "--json").document["manifest"] == manifest
+    assert len(mp("log", "prod", "--json").document) == 2
+    assert "no problems" in mp("fsck", "--read-data").out
+    mp("gc")
+    assert "3 of the 3 merged models are not here" in mp("replay", "prod", expect=1).err

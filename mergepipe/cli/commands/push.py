@@ -59,6 +59,7 @@ def add(app: typer.Typer) -> None:
         mp push origin experiment:shared/experiment
         mp push backup --all --tags
         mp push origin --delete experiment
+        mp push serving --release prod
         mp push /mnt/disk/llama main
         mp push hf://org/name merged
     """
@@ -117,6 +118,14 @@ def push(
             show_default=False,
         ),
     ] = None,
+    release: Annotated[
+        bool,
+        typer.Option(
+            "--release",
+            help="Only the models themselves, with their manifests: no history, no experts.",
+            show_default=False,
+        ),
+    ] = False,
 ) -> None:
     """Send what a remote lacks, then move its branches and tags.
 
@@ -141,6 +150,7 @@ def push(
         force=force,
         lease_all=force_with_lease,
         leases=tuple(lease or ()),
+        release=release,
     )
     began = time.monotonic()
     with session.repository() as repository, session.progress() as progress:
