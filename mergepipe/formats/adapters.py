@@ -27,6 +27,8 @@ from mergepipe.formats.weight_names import Spelling, other_layout
 from mergepipe.names import quoted
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+# A module as it was before it was trained whole: saved with `bias: all`, and never used.
+_ORIGINAL = ".original_module."
 _PREFIX = "base_model.model."
 _EMBEDDING = (".lora_embedding_A", ".lora_embedding_B")
 _LINEAR = (".lora_A.weight", ".lora_B.weight")
@@ -116,6 +118,8 @@ class _Reading:
         changes: dict[str, LowRankChange] = {}
         replaced: dict[str, str] = {}
         for name in sorted(self._tensors):
+            if _ORIGINAL in name:
+                continue
             module, down, up = _factor_names(name)
             if module is None:
                 target = self._target(name)
@@ -143,7 +147,7 @@ class _Reading:
     def _target(self, name: str) -> str | None:
         """The model's tensor that an adapter's tensor is about."""
         name = name.removeprefix(_PREFIX)
-        for wrapper in (".modules_to_save.default", ".base_layer"):
+        for wrapper in (".modules_to_save.default", ".modules_to_save", ".base_layer"):
             name = name.replace(wrapper, "")
         return self._spelling.of(name)
 

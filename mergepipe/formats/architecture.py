@@ -187,7 +187,7 @@ def _ends(name: str, endings: Iterable[str]) -> bool:
 
 
 def _stacks(names: Iterable[str], expected: int | None) -> dict[str, int]:
-    """Prefix -> number of layers, for every list of layers, in the order of the names."""
+    """Prefix -> number of layers, for every list of layers."""
     numbers: dict[str, set[int]] = {}
     for name in names:
         found = _NUMBERED.fullmatch(name)
@@ -199,7 +199,8 @@ def _stacks(names: Iterable[str], expected: int | None) -> dict[str, int]:
         listed = prefix.rpartition(".")[2] in _LISTS
         if whole and (listed or len(layers) == expected):
             stacks[prefix] = len(layers)
-    return stacks
+    # In an order of their own: that of the names changes with the files they are kept in.
+    return dict(sorted(stacks.items()))
 
 
 def _modules(stacks: Mapping[str, int], expected: int | None) -> dict[str, str]:

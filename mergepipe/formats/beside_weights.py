@@ -13,10 +13,9 @@ _WEIGHTS = (
     *(".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf", ".ot", ".tflite"),
     *(".bin.index.json", ".h5.index.json", ".msgpack.index.json"),
 )
-_STATES = (
-    *("training_args", "optimizer", "scheduler", "rng_state", "scaler", "random_states"),
-    *("trainer_state", "all_results", "train_results", "eval_results", "events.out.tfevents"),
-)
+_STATES = ("trainer_state", "all_results", "train_results", "eval_results", "events.out.tfevents")
+# States in binary; `scheduler_config.json` of a pipeline is no such thing, and needed.
+_BINARY = ("training_args", "optimizer", "scheduler", "rng_state", "scaler", "random_states")
 
 
 class Stale(Enum):
@@ -31,7 +30,7 @@ def stale(path: str) -> Stale | None:
     directory, name = directory_of(path), path.rpartition("/")[2]
     if directory and is_left_alone(directory) is not None:
         return Stale.TRAINING if is_checkpoint(directory) else Stale.OTHER_FORMAT
-    if name.startswith(_STATES):
+    if name.startswith(_STATES) or (name.startswith(_BINARY) and not name.endswith(".json")):
         return Stale.TRAINING
     if name.endswith(_WEIGHTS) and not name.endswith(INDEX_SUFFIX):
         return Stale.OTHER_FORMAT

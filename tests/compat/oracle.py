@@ -22,7 +22,7 @@ WEIGHTS = 4
 DECIDING = ("ties", "breadcrumbs", "breadcrumbs_ties", "sce", "ram", "ramplus_tl", "nearswap")
 NUMBERED = re.compile(r"\d+")
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "shared.weight")
-HEADS = {"lm_head.weight", "cls.predictions.decoder.weight", "proj_out.weight"}
+HEADS = ("lm_head.weight", "cls.predictions.decoder.weight", "proj_out.weight")
 
 
 class Refused(Exception):
@@ -105,10 +105,10 @@ class _Merge:
                     for part in slices for layer in _range_of(part)
                 ])  # fmt: skip
         model = Model(self._tensors, config, self._template.tokens)
-        if HEADS & self._tensors.keys() and config.get_text_config().tie_word_embeddings:
-            head = next(iter(HEADS & self._tensors.keys()))
-            if head not in self._template.tensors:
-                untie(model)
+        if any(
+            name.endswith(HEADS) and name not in self._template.tensors for name in self._tensors
+        ):
+            untie(model)
         return Merged(model, self._magnitude, self._doubtful, self._loose, len(self._names) + 1)
 
     def _slices(self, module: str, prefix: str) -> list[Slice]:
@@ -171,7 +171,7 @@ class _Merge:
         """The first model's names, and a head that any other has."""
         names = [name for name in self._template.tensors if not name.startswith(prefixes)]
         for model in (self._models[name] for name in self._names):
-            names += [name for name in model.tensors if name in HEADS and name not in names]
+            names += [name for name in model.tensors if name.endswith(HEADS) and name not in names]
         return names
 
     def _module(self, name: str) -> str:
@@ -235,7 +235,7 @@ def _tensor(model: Model, name: str) -> np.ndarray:
     """A tensor of a model; a head that it shares is its embeddings."""
     if name in model.tensors:
         return model.tensors[name]
-    if name in HEADS:
+    if name.endswith(HEADS):
         return next(value for key, value in model.tensors.items() if key.endswith(EMBEDDINGS))
     raise Refused(f"a model lacks {name}")
 

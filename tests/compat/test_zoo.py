@@ -10,8 +10,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import yaml
 
+from tests.compat.pipelines import PipelineComparison, draw_pipeline
 from tests.compat.running import PYTHON, Job, run_mergekit
 from tests.compat.zoo_comparing import Comparison, Outcome
 from tests.compat.zoo_configs import draw_from_zoo
@@ -22,12 +22,16 @@ pytestmark = [
     pytest.mark.skipif(not PYTHON, reason="MERGEKIT_PYTHON names no Python with mergekit"),
 ]
 COUNT = int(os.environ.get("COMPAT_RANDOM", "40"))
+PIPELINES = 25  # one in so many configs is of pipelines
 FIRST = int(os.environ.get("COMPAT_RANDOM_FIRST", "0"))
 
 
 def test_every_architecture_merges_as_in_float64(tmp_path: Path) -> None:
-    comparisons = [
-        Comparison(draw_from_zoo(seed), Zoo(tmp_path / "zoo"), tmp_path)
+    zoo = Zoo(tmp_path / "zoo")
+    comparisons: list[Comparison | PipelineComparison] = [
+        PipelineComparison(draw_pipeline(seed), tmp_path)
+        if seed % PIPELINES == 0
+        else Comparison(draw_from_zoo(seed), zoo, tmp_path)
         for seed in range(FIRST, FIRST + COUNT)
     ]
     jobs = [Job(one.write_for_mergekit(), one.theirs) for one in comparisons]
@@ -35,8 +39,7 @@ def test_every_architecture_merges_as_in_float64(tmp_path: Path) -> None:
     outcomes = [one.outcome(error) for one, error in zip(comparisons, errors, strict=True)]
     _print(outcomes)
     unexplained = [
-        f"{one.config.seed} {one.config.kind} {outcome}\n"
-        + yaml.safe_dump_all(one.config.documents, sort_keys=False)
+        f"{one.config} {outcome}\n"
         for one, outcome in zip(comparisons, outcomes, strict=True)
         if outcome.unexplained
     ]

@@ -32,7 +32,7 @@ def with_rows_of(
     for name, model in models.items():
         tensors = dict(model.tensors)
         for key in tensors:
-            if key.endswith(EMBEDDINGS) or key in HEADS:
+            if key.endswith((*EMBEDDINGS, *HEADS)):
                 tensors[key] = _rows(key, model, base, list(models.values()), wanted)
         config = model.config
         if model is base:

@@ -3,29 +3,25 @@
 import contextlib
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import merge_reference as reference
-import numpy as np
 import torch
 import yaml
 
 from mergepipe.cli.main import main
 from tests.compat import oracle
 from tests.compat.differences import beside, failure, refusal
+from tests.compat.expected import NAMES, Expected, apart
 from tests.compat.models import vocabulary
 from tests.compat.vocabularies import with_rows_of
 from tests.compat.zoo import load, outputs
 from tests.compat.zoo_configs import ZooConfig
 from tests.compat.zoo_models import DTYPES, Model, NotMerged, Zoo, stored, write_model
 
-NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 # Logits in float64 of weights that differ by a rounding here and there, beside the largest.
 LOGITS = {"F32": 1e-4, "BF16": 0.05, "F16": 0.01}
-# The share of weights that a threshold or a vote may leave undecided.
-UNDECIDED, UNDECIDED_FLOAT32 = 0.06, 0.002
 
 
 @dataclass(frozen=True)
@@ -42,38 +38,6 @@ class Outcome:
 
     def __str__(self) -> str:
         return f"ours: {self.ours}; mergekit: {self.mergekit}; {self.detail}"
-
-
-@dataclass(frozen=True)
-class Expected:
-    """What the oracle makes of the config; and the dtypes that it is stored in."""
-
-    exact: oracle.Merged
-    dtypes: Mapping[str, torch.dtype]
-
-    def rounded(self, name: str) -> torch.Tensor:
-        exact = torch.from_numpy(np.asarray(self.exact.model.tensors[name]))
-        return exact.to(self.dtypes[name])
-
-    def allowed(self, name: str) -> np.ndarray:
-        """How far a float32 sum may be from the exact value, before it is rounded."""
-        steps = (self.exact.inputs + 4) * reference.SMALL
-        return steps * self.exact.magnitude[name] + self.exact.loose[name]
-
-    def half_unit(self, name: str) -> np.ndarray:
-        """Half a unit in the last place of what is stored."""
-        kind = NAMES[self.dtypes[name]]
-        return reference.half_unit(self.exact.model.tensors[name], kind)
-
-    def as_stage(self) -> Model:
-        """The model that a later stage takes in: another one where rounding may go either way."""
-        tensors, loose = {}, {}
-        for name, exact in self.exact.model.tensors.items():
-            tensors[name] = self.rounded(name).double().numpy()
-            to_middle = self.half_unit(name) - np.abs(tensors[name] - exact)
-            either = (to_middle <= self.allowed(name)) | self.exact.doubtful[name]
-            loose[name] = np.where(either, 2 * self.half_unit(name) + self.allowed(name), 0.0)
-        return replace(self.exact.model, tensors=tensors, loose=loose)
 
 
 class Comparison:
@@ -99,7 +63,8 @@ class Comparison:
 
     def outcome(self, error: str | None) -> Outcome:
         """Merges it with ours. error: mergekit's, if it has not merged it."""
-        code, words = self._merge()
+        recipe = self._write(self.config.documents, self._directory / f"{self.config.seed}.yml")
+        code, words = merge_ours(recipe, self.ours, self._directory / "home")
         try:
             expected = self._expected()
         except (oracle.Refused, NotMerged) as reason:
@@ -112,22 +77,10 @@ class Comparison:
         if error is not None:
             return Outcome(ours, failure(error), detail)
         theirs = self._theirs_in_order()
-        apart = self._apart(theirs, expected, units=8)
+        differing = apart(theirs, expected, units=8)
         names = set(expected.dtypes)
         lacks, adds = sorted(names - set(theirs)), sorted(set(theirs) - names)
-        return Outcome(ours, beside(self.config, lacks, adds, apart), f"{detail} {apart}")
-
-    def _merge(self) -> tuple[int, str]:
-        recipe = self._write(self.config.documents, self._directory / f"{self.config.seed}.yml")
-        home = self._directory / "home"
-        words = io.StringIO()
-        with contextlib.redirect_stdout(words), contextlib.redirect_stderr(words):
-            if not home.exists():
-                home.mkdir()
-                assert main(["-C", str(home), "init"]) == 0
-            command = ["-C", str(home), "merge", "--recipe", str(recipe), "--out", str(self.ours)]
-            code = main([*command, "-b", f"random-{self.config.seed}"])
-        return code, words.getvalue()
+        return Outcome(ours, beside(self.config, lacks, adds, differing), f"{detail} {differing}")
 
     def _expected(self) -> Expected:
         models: dict[str, Model] = {}
@@ -162,41 +115,14 @@ class Comparison:
         for name, tensor in self._tensors.items():
             if tensor.dtype != expected.dtypes[name]:
                 return "unexplained: dtype", f"{name} is {tensor.dtype}"
-        apart = self._apart(self._tensors, expected, units=1)
-        if apart:
-            return "unexplained: values", f"{apart}"
+        differing = apart(self._tensors, expected, units=1)
+        if differing:
+            return "unexplained: values", f"{differing}"
         model, info = load(self.config.family, self.ours)
         told = {key: value for key, value in info.items() if value}
         if told:
             return "unexplained: transformers", f"{told}"
         return self._logits(outputs(self.config.family, model), expected)
-
-    def _apart(
-        self, tensors: Mapping[str, torch.Tensor], expected: Expected, units: int
-    ) -> list[str]:
-        """Tensors that rounding does not explain. units: half units in the last place allowed."""
-        found = []
-        undecided = elements = 0
-        for name, tensor in tensors.items():
-            if name not in expected.dtypes:
-                continue
-            exact, merged = expected.exact.model.tensors[name], expected.exact
-            if tensor.shape != exact.shape:
-                found.append(f"{name}: {tuple(tensor.shape)}, not {exact.shape}")
-                continue
-            allowed = units * (expected.half_unit(name) * 1.001 + expected.allowed(name))
-            off = np.abs(tensor.double().numpy() - exact)
-            wrong = ~(off <= allowed)
-            undecided += int((wrong & merged.doubtful[name]).sum())
-            elements += wrong.size
-            wrong &= ~merged.doubtful[name]
-            if wrong.any():
-                worst = float((off / allowed)[wrong].max())
-                found.append(f"{name}: {wrong.sum()} of {wrong.size}, worst {worst:.3g} units")
-        share = UNDECIDED_FLOAT32 if set(expected.dtypes.values()) == {torch.float32} else UNDECIDED
-        if undecided > share * elements:
-            found.append(f"{undecided} of {elements} undecided")
-        return found
 
     def _logits(self, ours: torch.Tensor, expected: Expected) -> tuple[str, str]:
         """Both results run in float64."""
@@ -214,14 +140,14 @@ class Comparison:
         theirs = outputs(self.config.family, load(self.config.family, place)[0])
         if ours.shape != theirs.shape or not torch.isfinite(ours).all():
             return "unexplained: logits", f"{tuple(ours.shape)}, {tuple(theirs.shape)}"
-        apart = float((ours - theirs).abs().max() / theirs.abs().max())
+        off = float((ours - theirs).abs().max() / theirs.abs().max())
         kinds = [NAMES[dtype] for dtype in expected.dtypes.values()]
         allowed = 1e-9 if same else max(LOGITS[kind] for kind in kinds)
-        if apart > allowed:
-            return "unexplained: logits", f"{apart:.3g} of the largest apart, same weights: {same}"
+        if off > allowed:
+            return "unexplained: logits", f"{off:.3g} of the largest apart, same weights: {same}"
         if same:
-            return "the float64 merge, rounded, to the last bit; its logits", f"{apart:.3g}"
-        return "the float64 merge within rounding; its logits", f"{apart:.3g}"
+            return "the float64 merge, rounded, to the last bit; its logits", f"{off:.3g}"
+        return "the float64 merge within rounding; its logits", f"{off:.3g}"
 
     def _theirs_in_order(self) -> dict[str, torch.Tensor]:
         """mergekit's result with its rows where ours has the same tokens."""
@@ -231,7 +157,7 @@ class Comparison:
         own, wanted = vocabulary(self.theirs), vocabulary(self.ours)
         assert own.keys() == wanted.keys()
         order = [own[token] for token in sorted(wanted, key=wanted.__getitem__)]
-        by_token = (*oracle.EMBEDDINGS, "lm_head.weight")
+        by_token = (*oracle.EMBEDDINGS, *oracle.HEADS)
         return {
             name: value[order] if name.endswith(by_token) else value
             for name, value in theirs.items()
@@ -257,6 +183,8 @@ class Comparison:
         if any(document.get("name") == name for document in self.config.documents):
             return name
         if name in self._adapters:
+            if self.config.bare:
+                return str(self._adapters[name])
             on, _ = self.config.adapters[name]
             return f"{self._zoo.directory(self.config.kind, on)}+{self._adapters[name]}"
         return str(self._zoo.directory(self.config.kind, name))
@@ -264,3 +192,15 @@ class Comparison:
 
 def _theirs(error: str | None) -> str:
     return "refused by both" if error else "merges what ours refuses"
+
+
+def merge_ours(recipe: Path, out: Path, home: Path) -> tuple[int, str]:
+    """Exit code and words of `mp merge --recipe`, in a repository that is made at the first."""
+    words = io.StringIO()
+    with contextlib.redirect_stdout(words), contextlib.redirect_stderr(words):
+        if not home.exists():
+            home.mkdir()
+            assert main(["-C", str(home), "init"]) == 0
+        command = ["-C", str(home), "merge", "--recipe", str(recipe), "--out", str(out)]
+        code = main([*command, "-b", f"random-{recipe.stem}"])
+    return code, words.getvalue()

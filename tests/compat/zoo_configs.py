@@ -46,6 +46,7 @@ class ZooConfig:
 
     shape     what it is a recipe of: models, slices, modules, stages, vocabularies
     adapters  name in the documents -> the model it is on, and the settings of its LoraConfig
+    bare      adapters are named alone: each is what it changes of the base
     """
 
     seed: int
@@ -53,6 +54,7 @@ class ZooConfig:
     shape: str
     documents: tuple[dict[str, Any], ...]
     adapters: Mapping[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
+    bare: bool = False
 
     @property
     def family(self) -> Family:
@@ -68,9 +70,19 @@ def draw_from_zoo(seed: int) -> ZooConfig:
     return _Draw(Random(seed * 7919 + 17)).config(seed)
 
 
+def entries(chance: Random, method: str, names: list[str]) -> dict[str, Any]:
+    """`models` and `parameters` of a recipe without layers: no gradients."""
+    drawn = _Draw(chance, gradients=False)
+    shared = drawn.shared(method)
+    return {
+        "models": [drawn.entry({"model": name}, method, name) for name in names],
+        **({"parameters": shared} if shared else {}),
+    }
+
+
 class _Draw:
-    def __init__(self, chance: Random) -> None:
-        self._chance = chance
+    def __init__(self, chance: Random, *, gradients: bool = True) -> None:
+        self._chance, self._gradients = chance, gradients
 
     def config(self, seed: int) -> ZooConfig:
         chance = self._chance
@@ -91,7 +103,16 @@ class _Draw:
                 on = chance.choice(("base", "base", "math"))
                 adapters[f"{on}+lora{k}"] = (on, self._adapter(family))
         documents = self._documents(family, kind, shape, list(adapters))
-        return ZooConfig(seed, kind, shape, documents, adapters)
+        bare = documents[0]["merge_method"] in ("task_arithmetic", "ties")
+        bare = bare and all(on == "base" for on, _ in adapters.values())
+        return ZooConfig(
+            seed,
+            kind,
+            shape,
+            documents,
+            adapters,
+            bool(adapters) and bare and chance.random() < 0.5,
+        )
 
     def _documents(
         self, family: Family, kind: Kind, shape: str, adapters: list[str]
@@ -141,11 +162,11 @@ class _Draw:
                 for module in family.stacks
             }
             for module in family.parts:
-                whole = [self._entry({"model": name}, method, name) for name in listed]
+                whole = [self.entry({"model": name}, method, name) for name in listed]
                 document["modules"][module] = {"models": whole}
         else:
-            document["models"] = [self._entry({"model": name}, method, name) for name in listed]
-        shared = self._shared(method)
+            document["models"] = [self.entry({"model": name}, method, name) for name in listed]
+        shared = self.shared(method)
         if shared:
             document["parameters"] = shared
         if shape == "vocabularies":
@@ -173,19 +194,19 @@ class _Draw:
             for name in names:
                 at = begin if chance.random() < 0.85 else chance.randint(0, layers - count)
                 source = {"model": name, "layer_range": [at, at + count]}
-                sources.append(self._entry(source, method, name))
+                sources.append(self.entry(source, method, name))
             slices.append({"sources": sources})
         return slices
 
     def _whole(self, method: str, names: list[str], layers: int) -> dict[str, Any]:
         return {
             "sources": [
-                self._entry({"model": name, "layer_range": [0, layers]}, method, name)
+                self.entry({"model": name, "layer_range": [0, layers]}, method, name)
                 for name in names
             ]
         }
 
-    def _entry(self, entry: dict[str, Any], method: str, name: str) -> dict[str, Any]:
+    def entry(self, entry: dict[str, Any], method: str, name: str) -> dict[str, Any]:
         chance = self._chance
         own: dict[str, Any] = {}
         if method in WEIGHTED and (name != "base" or method == "linear"):
@@ -198,7 +219,7 @@ class _Draw:
             own["scale"] = self._value(0.5, 1.5)
         return {**entry, "parameters": own} if own else entry
 
-    def _shared(self, method: str) -> dict[str, Any]:
+    def shared(self, method: str) -> dict[str, Any]:
         chance = self._chance
         shared: dict[str, Any] = {}
         if method == "slerp":
@@ -225,7 +246,7 @@ class _Draw:
         sort = chance.random()
         if sort < 0.55:
             return number()
-        if sort < 0.75:
+        if sort < 0.75 and self._gradients:
             return [number() for _ in range(chance.randint(2, 4))]
         filters = [{"filter": name, "value": number()} for name in chance.sample(FILTERS, 2)]
         return [*filters, {"value": number()}]

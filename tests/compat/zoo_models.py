@@ -103,11 +103,8 @@ class Zoo:
             merged = peft.PeftModel.from_pretrained(model, str(adapter)).double().merge_and_unload()
         except RuntimeError as error:  # a lora_bias where there is no bias
             raise NotMerged(f"peft: {error}") from error
-        heads = merged.get_output_embeddings(), merged.get_input_embeddings()
-        if all(hasattr(one, "weight") for one in heads):
-            shared = heads[0].weight is heads[1].weight
-            if not shared and merged.config.get_text_config().tie_word_embeddings:
-                untie(merged)
+        if family.tied is not None and not _shares_embeddings(merged):
+            untie(merged)
         place = adapter.with_name(f"{adapter.name}-merged-{name}")
         merged.save_pretrained(place)
         found = read_model(family, place)
@@ -136,6 +133,11 @@ class Zoo:
             file.unlink()
         if family.words:
             write_tokenizer(place, WORDS.get(name, ()))
+
+
+def _shares_embeddings(model: Any) -> bool:
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    return head.weight is embeddings.weight
 
 
 def untie(model: Any) -> None:

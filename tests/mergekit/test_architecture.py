@@ -158,6 +158,12 @@ def test_encoders_and_decoders() -> None:
     assert found.spots["encoder.block.1.layer.0.SelfAttention.q.weight"].layer == 1
 
 
+def test_shared_embeddings_are_the_decoders_in_whatever_order_files_are() -> None:
+    names = ["encoder.block.0.q.weight", "shared.weight", "decoder.block.0.q.weight"]
+    for order in (names, sorted(names)):
+        assert modules(read_architecture(order, None, "t5"))["shared.weight"] == "decoder"
+
+
 def test_numbered_things_that_are_no_layers() -> None:
     names = ["classifier.0.weight", "classifier.3.weight", "unet.down.1.weight", "x"]
     found = read_architecture(names, None, "odd")

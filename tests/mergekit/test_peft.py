@@ -37,7 +37,7 @@ MIXED = {
 # a convolution.
 VIT = {
     "r": 2, "lora_alpha": 3, "target_modules": ["q_proj", "fc2", "projection"],
-    "modules_to_save": ["classifier"],
+    "modules_to_save": ["classifier"], "bias": "all",
 }  # fmt: skip
 
 # One bias of the head has two names in memory, and PEFT saves both.

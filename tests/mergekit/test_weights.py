@@ -97,6 +97,8 @@ def write_pipeline(directory: Path, seed: int) -> dict[str, dict[str, np.ndarray
                   directory / component / f"{stem}.safetensors", {"format": "pt"})  # fmt: skip
         (directory / component / "config.json").write_text('{"_class_name": "X"}\n')
     (directory / "model_index.json").write_text("{}")
+    (directory / "scheduler").mkdir()
+    (directory / "scheduler" / "scheduler_config.json").write_text('{"_class_name": "Euler"}\n')
     return found
 
 
@@ -122,6 +124,8 @@ def test_a_pipeline_is_merged_component_by_component(
             np.testing.assert_allclose(made[name], exact, rtol=2e-7, atol=1e-7)
     assert (out / "unet" / "config.json").read_text() == '{"_class_name": "X"}\n'
     assert not (out / "config.json").exists()
+    kept = (out / "scheduler" / "scheduler_config.json").read_text()
+    assert kept == '{"_class_name": "Euler"}\n'
     sliced = """merge_method: passthrough
 slices:
 - sources: [{model: p, layer_range: [0, 1]}]
