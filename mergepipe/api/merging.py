@@ -84,6 +84,19 @@ class Merging(Planning):
         result = engine.execute(found, request, reuse=reuse, progress=progress)
         return replace(result, left_out=self.left_out(plan))
 
+    def result_of(self, plan: ObjectId, branch: str | None = None) -> ObjectId | None:
+        """The tip of a branch (None: HEAD) if it holds the result of this very plan, else None.
+
+        A plan names its inputs by content, so a merge of it makes the same again.
+        """
+        from mergepipe.objects.merging import Manifest
+
+        tip = self.refs.head().commit if branch is None else self.refs.read(branch_ref(branch))
+        manifest = None if tip is None else self.objects.commit(tip).manifest
+        if manifest is None or self.objects.load(manifest, Manifest).plan != plan:
+            return None
+        return tip
+
     def explain(
         self, what: str, tensor: str | None = None
     ) -> tuple["Explanation", "Plan", ObjectId | None]:

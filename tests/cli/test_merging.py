@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from mergepipe.api import Repository
 from mergepipe.cli.commands.analyze import AnalyzeDocument
 from mergepipe.cli.commands.explain import ExplainDocument
-from mergepipe.cli.commands.merge import MergeDocument
 from mergepipe.cli.commands.replay import ReplayDocument
+from mergepipe.cli.merge_text import MergeDocument
 from mergepipe.cli.plan_costs import PlanDocument
 from tests.cli.conftest import Mp
 from tests.cli.families import CHANGED, SHAPES, TIES, write_family
@@ -381,3 +381,19 @@ def test_what_a_killed_merge_left_is_no_obstacle(merging: Path, tmp_path: Path, 
     assert "model.safetensors" in {path.name for path in out.iterdir()}
     assert not inside.exists()
     assert not any(path.name.startswith(".out.") for path in out.iterdir())
+
+
+def test_a_merge_is_made_if_it_changes_something(merging: Path, mp: Mp, tmp_path: Path) -> None:
+    again = ["merge", *TIES, "-b", "prod", "--if-changed", "--json"]
+    made = mp(*again).document
+    assert not made["unchanged"]
+    same = mp(*again, "--out", tmp_path / "out").document
+    assert same["unchanged"]
+    assert same.keys() == made.keys()
+    assert (same["commit"], same["manifest"]) == (made["commit"], made["manifest"])
+    assert same["expert_bytes_read"] == 0
+    assert (tmp_path / "out/model.safetensors").exists()
+    assert len(mp("log", "prod", "--first-parent", "--json").document) == 2
+    other = mp(*again, "--budget", "50%").document
+    assert not other["unchanged"]
+    assert mp("merge", *TIES, "-b", "prod").code == 0  # without it: a commit each time

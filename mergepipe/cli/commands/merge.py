@@ -10,46 +10,21 @@ import typer
 from mergepipe.cli import completion, merge_options, recipe_options
 from mergepipe.cli.command import command
 from mergepipe.cli.commands.plan import make_plan
-from mergepipe.cli.finite_text import NonFiniteDocument, documents, warning
+from mergepipe.cli.finite_text import warning
 from mergepipe.cli.merge_options import MergeOptions
+from mergepipe.cli.merge_text import merge_document, next_steps, summary, unchanged_document
 from mergepipe.cli.panels import MERGING
 from mergepipe.cli.plan_costs import PlanDocument, PricedPlan, priced_again
 from mergepipe.cli.session import Session
-from mergepipe.cli.text import count, duration, listed, share, short, title
+from mergepipe.cli.text import listed, short
 from mergepipe.errors import HookFailed, MergepipeError, UsageError, WorktreeDirty
 from mergepipe.names import escape_for_terminal, quoted
-from mergepipe.sizes import format_size
 
 if TYPE_CHECKING:
     from mergepipe.api import Repository
     from mergepipe.api.plan_request import PlanRequest
     from mergepipe.api.recipes import RecipeOptions
     from mergepipe.engine.result import MergeResult
-
-
-class MergeDocument(PlanDocument, frozen=True, kw_only=True):
-    """`mp merge --json`: the plan's, and what the merge made and really read, in bytes.
-
-    `expert_bytes_read` and `base_bytes_read` include what planning measured. `blocks_remembered`:
-    output blocks that an earlier merge made of the same inputs, for which nothing was read. `out`:
-    where --out put the files. `hook`: null if there is no post-merge hook, `ran`, or why it failed.
-    `output_nonfinite`: tensors of the result with values that are infinite or NaN.
-    """
-
-    commit: str
-    snapshot: str
-    manifest: str
-    branch: str | None
-    expert_bytes_read: int
-    base_bytes_read: int
-    written_bytes: int
-    seconds: float
-    blocks_computed: int
-    blocks_remembered: int
-    blocks_kept: int
-    out: str | None
-    hook: str | None
-    output_nonfinite: tuple[NonFiniteDocument, ...]
 
 
 def add(app: typer.Typer) -> None:
@@ -110,6 +85,14 @@ def merge(
         typer.Option("--out", metavar="DIR", help="Write the result's files there too."),
     ] = None,
     out_shard_size: recipe_options.ShardSize = None,
+    if_changed: Annotated[
+        bool,
+        typer.Option(
+            "--if-changed",
+            help="Do nothing where the branch holds the result of this very plan.",
+            show_default=False,
+        ),
+    ] = False,
     dry_run: merge_options.DryRun = False,
 ) -> None:
     """Merge models, and commit the result.
@@ -155,6 +138,15 @@ def merge(
             session.emit(costs, made.id.hex() if session.quiet else "")
             session.say("a dry run: nothing was written")
             return
+        if if_changed and (held := repository.result_of(made.id, branch)) is not None:
+            commit = repository.objects.commit(held)
+            where = branch or repository.refs.head().short_branch
+            if out is not None and not _is_filled(out):
+                repository.checkout(held.hex(), to=out)
+            told = f"{where or 'HEAD'} holds this already, as {short(held)}: nothing to do"
+            document = unchanged_document(costs, held, commit, where)
+            session.emit(document, "" if session.quiet else escape_for_terminal(told))
+            return
         with session.progress() as progress:
             result = repository.merge(
                 made.plan,
@@ -172,10 +164,10 @@ def merge(
             _write_out(session, repository, result, out)
         written = repository.objects.commit(result.commit).message
         here = repository.worktree.snapshot() is not None and branch is None
-    document = _document(costs, made, result, out, hook)
-    session.emit(document, _summary(session, document, result, written))
+    document = merge_document(costs, made, result, out, hook)
+    session.emit(document, summary(session, document, result, written))
     session.warn(warning("the result", document.output_nonfinite, session.paint_errors))
-    _next_steps(session, document, here)
+    next_steps(session, document, here)
 
 
 def _write_out(
@@ -301,75 +293,3 @@ def _warn(session: Session, error: MergepipeError) -> None:
     print(f"warning: {error.message}; the merge stands", file=sys.stderr)
     if error.hint:
         print(f"hint: {error.hint}", file=sys.stderr)
-
-
-def _document(
-    costs: PlanDocument,
-    made: PricedPlan,
-    result: "MergeResult",
-    out: Path | None,
-    hook: str | None,
-) -> MergeDocument:
-    run = result.costs
-    planned = {name: getattr(costs, name) for name in costs.__struct_fields__}
-    # What came to light while it ran is more than the plan knew.
-    planned["nonfinite"] = made.named_inputs(result.nonfinite.inputs)
-    return MergeDocument(
-        **planned,
-        commit=result.commit.hex(),
-        snapshot=result.snapshot.hex(),
-        manifest=result.manifest_id.hex(),
-        branch=result.branch,
-        expert_bytes_read=result.expert_bytes_read + made.measured_expert_bytes,
-        base_bytes_read=result.base_bytes_read + made.measured_base_bytes,
-        written_bytes=result.written_bytes,
-        seconds=round(result.seconds, 3),
-        blocks_computed=run.blocks_computed,
-        blocks_remembered=run.blocks_remembered,
-        blocks_kept=run.blocks_kept,
-        out=None if out is None else str(out),
-        hook=hook,
-        output_nonfinite=documents(result.nonfinite.output),
-    )
-
-
-def _summary(session: Session, found: MergeDocument, result: "MergeResult", message: str) -> str:
-    from mergepipe.cli.plan_text import called
-
-    where = found.branch or "detached HEAD"
-    at = session.paint("yellow", short(result.commit))
-    if session.quiet:
-        return ""
-    raw = found.expert_bytes_raw
-    part = f" ({share(found.expert_bytes_read / raw)} of raw)" if raw else ""
-    lines = [
-        "",
-        f"[{session.paint('green', escape_for_terminal(where))} {at}] {title(message)}",
-        f" read {format_size(found.expert_bytes_read)} of the experts{part} and "
-        f"{format_size(found.base_bytes_read)} of the base, wrote "
-        f"{format_size(found.written_bytes)}, {duration(found.seconds)}",
-    ]
-    if found.blocks_remembered:
-        lines.append(
-            f" {count(found.blocks_remembered, 'block')} were known from earlier merges, "
-            f"{found.blocks_computed:,} computed"
-        )
-    if found.left_out:
-        by_model: dict[str, list[str]] = {}
-        for one in found.left_out:
-            by_model.setdefault(one.model, []).append(one.kind.replace("_", " "))
-        parts = [f"{listed(kinds)} of {called(model)}" for model, kinds in by_model.items()]
-        lines.append(f" left out: {escape_for_terminal('; '.join(parts))}")
-    if found.out is not None:
-        lines.append(f" files are in {escape_for_terminal(found.out)}")
-    return "\n".join(lines)
-
-
-def _next_steps(session: Session, found: MergeDocument, here: bool) -> None:
-    name = escape_for_terminal(found.branch or found.commit[:12])
-    steps = [f"mp explain {name}"]
-    if found.out is None:
-        steps.append(f"mp checkout {name} --to DIR")
-    session.say(f"next: {', '.join(steps)}")
-    if here:
-        session.say("the files here are as they were: `mp checkout HEAD` brings them up to date")
