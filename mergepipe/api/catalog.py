@@ -1,6 +1,6 @@
 """What the planner knows of a repository: revisions, profiles, and where blocks are."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,8 @@ class RepositoryCatalog:
 
     commit_for    resolves a revision, or imports a path
     make_profile  makes the profile of (snapshot, base) that is not known yet
-    keep          makes a snapshot of stored tensors known to `objects`
+    keep          makes a snapshot of stored tensors known to `objects`, with other contents of
+                  some of its files
     """
 
     storage: Storage
@@ -32,7 +33,7 @@ class RepositoryCatalog:
     profiles: Profiles
     commit_for: Callable[[str], ObjectId]
     make_profile: Callable[[ObjectId, ObjectId], tuple[ObjectId, Profile]]
-    keep: Callable[[Snapshot], ObjectId]
+    keep: Callable[[Snapshot, Mapping[str, bytes]], ObjectId]
 
     @property
     def measure(self) -> Measuring:

@@ -1,6 +1,6 @@
 """Planning in a repository: experts by revision or by path, missing profiles made on the way."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -264,11 +264,15 @@ class Planning(Importing):
 
         beside = ObjectsInMemory()
 
-        def keep(snapshot: Snapshot) -> ObjectId:
+        def keep(snapshot: Snapshot, contents: Mapping[str, bytes]) -> ObjectId:
+            from mergepipe.checkpoints.layouts import with_contents
+
+            size = self.config.store.block_size
             if not store:
-                return beside.add_object(encode(snapshot))
+                return beside.add_object(encode(with_contents(snapshot, contents, beside, size)))
             with self.transactions.begin() as transaction:
-                identity = transaction.add_object(encode(snapshot))
+                kept = with_contents(snapshot, contents, transaction, size)
+                identity = transaction.add_object(encode(kept))
                 transaction.publish()
             return identity
 

@@ -20,10 +20,10 @@ from mergepipe.errors import MalformedFile
 from mergepipe.formats.config_json import CONFIG_NAME, dump_config, parse_config
 from mergepipe.formats.huggingface import INDEX_SUFFIX, MAX_INDEX_BYTES, parse_index, read_index
 from mergepipe.formats.quantization import (
-    QUANTIZATION_KEYS,
     Quantization,
     read_quantization,
     scale_blocks,
+    unquantized,
 )
 from mergepipe.formats.safetensors import TensorInfo, build_header, read_header
 from mergepipe.formats.torch_pickle import read_pickle
@@ -33,7 +33,13 @@ from mergepipe.formats.tree import (
     read_source,
     scan_file,
 )
-from mergepipe.formats.weight_files import TOP, directory_of, is_left_alone, sort_weight_files
+from mergepipe.formats.weight_files import (
+    TOP,
+    check_shards,
+    directory_of,
+    is_left_alone,
+    sort_weight_files,
+)
 from mergepipe.names import quoted
 
 # Says that the float32 beside it is what 8-bit floats stand for: what a result is in, unless asked.
@@ -197,6 +203,8 @@ class _Planning:
                 )
             found = {path: new for path, new in found.items() if path in named}
             self.dropped.add(index)
+        else:
+            check_shards(found)
         # By any other name in the top directory: one file alone is the model.
         if not found and directory == TOP and len(others) == 1 and not self._sorted.components:
             found = {others[0]: "model.safetensors"}
@@ -220,7 +228,7 @@ class _Planning:
                     if one.name not in gone
                 )
             if config is not None:
-                self.contents[directory + CONFIG_NAME] = dump_config(_unquantized(config))
+                self.contents[directory + CONFIG_NAME] = dump_config(unquantized(config))
             self._amend_indexes(directory, gone)
             dtype = _dtype(config)
             self.contents[directory + DEQUANTIZED] = json.dumps({"dtype": dtype}).encode()
@@ -266,15 +274,6 @@ class _Planning:
 
 def _index(places: Mapping[str, str]) -> bytes:
     return json.dumps({"metadata": {"total_size": 0}, "weight_map": places}, indent=2).encode()
-
-
-def _unquantized(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config that says nothing of quantization, in any of its parts."""
-    return {
-        key: _unquantized(value) if isinstance(value, dict) else value
-        for key, value in config.items()
-        if key not in QUANTIZATION_KEYS
-    }
 
 
 def _dtype(config: Mapping[str, Any] | None) -> str:

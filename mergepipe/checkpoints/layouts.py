@@ -105,6 +105,21 @@ def write_bytes(data: bytes, sink: Sink, block_size: int) -> ObjectId:
     return sink.add_object(encode(Tensor(U8.name, (len(data),), block_size, b"".join(ids))))
 
 
+def with_contents(
+    snapshot: Snapshot, contents: Mapping[str, bytes], sink: Sink, block_size: int
+) -> Snapshot:
+    """A snapshot with other bytes of some of its files, which are written into a sink."""
+    files = []
+    for entry in snapshot.files:
+        data = contents.get(entry.path)
+        if data is not None:
+            blob = Blob(write_bytes(data, sink, block_size))
+            files.append(FileEntry(entry.path, entry.executable, len(data), blob))
+        else:
+            files.append(entry)
+    return Snapshot(tuple(files))
+
+
 def _tensor_file(
     path: str, tensors: Sequence[LaidTensor], sink: Sink, block_size: int
 ) -> FileEntry:

@@ -116,6 +116,28 @@ def read_quantization(outline: Outline, config: Mapping[str, Any] | None) -> Qua
     return Quantization(method, shown, scales, block)
 
 
+def unquantized(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config that says nothing of quantization, in any of its parts."""
+    return {
+        key: unquantized(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+        if key not in QUANTIZATION_KEYS
+    }
+
+
+def whole_by_config(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The config of a model whose weights are whole, without the codes that it speaks of.
+
+    None where it speaks of none. What was trained from a quantized model keeps such a config, and
+    libraries then look for codes, or make up the scales that they do not find. BitNet's weights
+    are whole, and are rounded as they are used.
+    """
+    settings = _settings(config)
+    if settings is None or _method(settings, "") == "bitnet":
+        return None
+    return unquantized(config)
+
+
 def refuse_codes(outline: Outline, config: Mapping[str, Any] | None, label: str) -> None:
     """Raise MergeInputError, naming method and tensor, for a model whose weights are codes."""
     found = read_quantization(outline, config)

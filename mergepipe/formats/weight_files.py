@@ -12,7 +12,9 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from mergepipe.errors import IncompleteCheckpoint
 from mergepipe.formats.huggingface import parse_index
+from mergepipe.names import quoted
 
 SUFFIX = ".safetensors"
 TOP = ""
@@ -20,6 +22,7 @@ TOP = ""
 _STANDARD = ("model", "diffusion_pytorch_model", "adapter_model", "pytorch_model")
 _LAST = ("consolidated",)
 _SHARD = r"-\d{5}-of-\d{5}"
+_COUNTED = re.compile(r"-(?P<number>\d{5})-of-(?P<count>\d{5})")
 _NAME = re.compile(
     rf"(?P<stem>.+?)(?:{_SHARD})?(?P<variant>\.[A-Za-z]\w*)?(?:{_SHARD})?\.safetensors"
 )
@@ -158,6 +161,7 @@ def _chosen(
             return chosen, f"{_base(index)} names the weights, and not these"
     ranks = {path: _rank(_base(path)) for path in files}
     first = min(ranks.values())
+    check_shards([path for path in files if ranks[path] == first])
     if first < len(_STANDARD):
         return [path for path in files if ranks[path] == first], (
             "a second set of weights beside those that are loaded by default"
@@ -165,6 +169,25 @@ def _chosen(
     # Files of any other names are shards that nobody wrote an index for.
     plain = [path for path in files if ranks[path] == first]
     return plain, "a second set of weights"
+
+
+def check_shards(paths: Collection[str]) -> None:
+    """Raise IncompleteCheckpoint where names count shards, and one of them is not there."""
+    seen: dict[tuple[str, int], set[int]] = {}
+    for path in paths:
+        match = _COUNTED.search(path)
+        if match is not None:
+            rest = path[: match.start()] + path[match.end() :]
+            seen.setdefault((rest, int(match["count"])), set()).add(int(match["number"]))
+    for (_, count), numbers in seen.items():
+        # Some count from 0.
+        if len(numbers) < count:
+            lacking = min(set(range(1, count + 1)) - numbers)
+            example = next(path for path in paths if f"-of-{count:05}" in path)
+            raise IncompleteCheckpoint(
+                f"{quoted(example)} is one of {count} files, and number {lacking} is not there",
+                "fetch the missing files (an interrupted download?)",
+            )
 
 
 def _indexes(directory: str, paths: Collection[str]) -> list[str]:

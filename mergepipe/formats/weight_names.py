@@ -14,8 +14,11 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable
 
-# What everything of a (language) model is in, by version and class; it says nothing.
-_WRAPPERS = re.compile(r"^(?:(?:model|language_model|transformer|thinker)\.)+")
+# What everything of a (language) model is in, by version, class, and what ran its training (DDP,
+# torch.compile, FSDP); it says nothing.
+_WRAPPERS = re.compile(
+    r"^(?:(?:model|language_model|transformer|thinker|module|_orig_mod|_fsdp_wrapped_module)\.)+"
+)
 _RENAMINGS = tuple(
     (re.compile(pattern), new)
     for pattern, new in (

@@ -3,7 +3,7 @@
 No weight is read. Every error names a model and a tensor.
 """
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Protocol
 
 from mergepipe.dtypes import F32, DType, dtype_of
@@ -147,7 +147,7 @@ def expand(
     tensors: Tensors,
     objects: ObjectSource,
     read: ReadFile = _nothing,
-    keep: Callable[[Snapshot], ObjectId] | None = None,
+    keep: Callable[[Snapshot, Mapping[str, bytes]], ObjectId] | None = None,
 ) -> Merge:
     """The merge of a recipe: a line for each tensor of its layout, in the order of its files.
 
@@ -213,8 +213,9 @@ def expand(
                 )
             )
     identity = recipe.layout.snapshot
-    if keep is not None and layout.files.layout is not layout.files.snapshot:
-        identity = keep(layout.files.layout)
+    corrected = layout.files.corrected_configs
+    if keep is not None and (corrected or layout.files.layout is not layout.files.snapshot):
+        identity = keep(layout.files.layout, corrected)
     left_out = [one for names in known.values() for one in names.files.left_out]
     warnings = []
     for model, names in zip(models, (*experts, layout), strict=False):

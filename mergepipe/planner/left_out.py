@@ -28,6 +28,7 @@ class Kind(StrEnum):
     OTHER_FORMATS = "other_formats"
     TRAINING_STATE = "training_state"
     QUANTIZATION = "quantization"
+    QUANTIZATION_CONFIG = "quantization_config"
     CONFIG_KEYS = "config_keys"
     TOKENIZER = "tokenizer"
     TOKENS = "tokens"
@@ -149,6 +150,14 @@ WAYS: dict[Kind, Way] = {
         "{model} has 8-bit floats: merged as the numbers that they and their scales stand for, and "
         "the result is not quantized",
         Level.NOTE,
+    ),
+    Kind.QUANTIZATION_CONFIG: Way(
+        "a `quantization_config` over weights that are whole (a model trained from a quantized "
+        "one)",
+        "nothing: libraries would look for codes",
+        "{names} of {model} speaks of quantized weights, and they are whole: the result's does not",
+        Level.NOTE,
+        ("file", "files"),
     ),
     Kind.CONFIG_KEYS: Way(
         "what an expert's config.json says otherwise than that of the result",

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 from mergepipe.checkpoints.conversion import DEQUANTIZED
 from mergepipe.dtypes import DType, dtype_called, dtype_of
 from mergepipe.formats.beside_weights import Stale, stale
-from mergepipe.formats.config_json import CONFIG_NAME, parse_config
-from mergepipe.formats.quantization import refuse_codes
+from mergepipe.formats.config_json import CONFIG_NAME, dump_config, parse_config
+from mergepipe.formats.quantization import refuse_codes, whole_by_config
 from mergepipe.formats.unread_weights import no_weights
 from mergepipe.formats.weight_files import WeightFiles, sort_weight_files
 from mergepipe.ids import ObjectId
@@ -35,13 +35,15 @@ class StoredTensor:
 class Component:
     """What is loaded as one model: its directory (empty, or ending with `/`) and its tensors.
 
-    dtype  of a result, where the float32 in it stands for 8-bit floats (checkpoints.conversion)
+    dtype      of a result, where the float32 in it stands for 8-bit floats (checkpoints.conversion)
+    corrected  whether the stored config speaks of codes, and the weights are none
     """
 
     directory: str
     tensors: tuple[StoredTensor, ...]
     config: Mapping[str, Any] | None
     dtype: DType | None = None
+    corrected: bool = False
 
     @property
     def paths(self) -> set[str]:
@@ -76,6 +78,16 @@ class ModelFiles:
             yield from of_names(kind, self.label, paths)
         if any(component.dtype is not None for component in self.components.values()):
             yield LeftOut(Kind.QUANTIZATION, self.label)
+        yield from of_names(Kind.QUANTIZATION_CONFIG, self.label, tuple(self.corrected_configs))
+
+    @property
+    def corrected_configs(self) -> Mapping[str, bytes]:
+        """Configs that speak of codes, without that, by path."""
+        return {
+            directory + CONFIG_NAME: dump_config(component.config)
+            for directory, component in self.components.items()
+            if component.corrected and component.config is not None
+        }
 
     @property
     def _stale(self) -> list[str]:
@@ -136,7 +148,10 @@ def read_model_files(
         refuse_codes(outline, config, label + ("" if not directory else f"/{directory[:-1]}"))
         note = read(snapshot, directory + DEQUANTIZED)
         dtype = None if note is None else _result_dtype(note)
-        components[directory] = Component(directory, tensors, config, dtype)
+        whole = None if config is None else whole_by_config(config)
+        components[directory] = Component(
+            directory, tensors, whole or config, dtype, whole is not None
+        )
     if not any(component.tensors for component in components.values()):
         raise no_weights(label, paths, sorted_files.left_out)
     return ModelFiles(label, snapshot, components, sorted_files)

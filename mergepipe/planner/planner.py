@@ -65,8 +65,8 @@ class Catalog(Protocol):
         """The bytes of a file that holds no tensors; None if the snapshot has none of this path."""
         ...
 
-    def keep(self, snapshot: Snapshot, /) -> ObjectId:
-        """Make a snapshot of stored tensors known to `objects`."""
+    def keep(self, snapshot: Snapshot, contents: Mapping[str, bytes], /) -> ObjectId:
+        """Make a snapshot of stored tensors known to `objects`; `contents`: of files in it."""
         ...
 
 

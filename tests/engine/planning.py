@@ -25,7 +25,7 @@ class RepositoryCatalog:
     def read_file(self, snapshot, path):
         return read_stored_file(snapshot, path, self._repo.objects, self._repo.blocks)
 
-    def keep(self, snapshot):
+    def keep(self, snapshot, contents):
         with self._repo.transactions.begin() as transaction:
             identity = transaction.add_object(encode(snapshot))
             transaction.publish()

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from mergepipe.errors import IncompleteCheckpoint
 from mergepipe.formats.weight_files import WeightFiles, sort_weight_files
 
 NAMES = ("a", "b")
@@ -50,6 +51,14 @@ def test_one_set_of_weights(chosen: tuple[str, ...], others: tuple[str, ...]) ->
     found = sort(*chosen, *others)
     assert list(found.components.values()) == [chosen]
     assert set(found.left_out) == set(others)
+
+
+def test_a_missing_shard_is_told_without_an_index() -> None:
+    three = [f"unet/x-0000{n}-of-00003.safetensors" for n in (1, 2, 3)]
+    assert list(sort(*three).components) == ["unet/"]
+    with pytest.raises(IncompleteCheckpoint, match="is one of 3 files, and number 2 is not there"):
+        sort(three[0], three[2])
+    assert sort("x-00000-of-00002.safetensors", "x-00001-of-00002.safetensors").components
 
 
 def test_directories() -> None:

@@ -102,6 +102,8 @@ def test_each_weight_in_memory_is_found_on_disk(make: Any, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("one", "other"),
     [
+        ("module.model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.up_proj.weight"),
+        ("_orig_mod.lm_head.weight", "lm_head.weight"),
         ("transformer.wte.weight", "wte.weight"),
         ("bert.encoder.layer.0.output.dense.weight", "encoder.layer.0.output.dense.weight"),
         ("bert.embeddings.LayerNorm.gamma", "bert.embeddings.LayerNorm.weight"),

@@ -51,14 +51,14 @@ BAD = {
     "no adapter": Bad("merge_method: linear\nmodels: [{model: a+}]\n", 2, "names no adapter"),
     "empty slices": Bad("merge_method: linear\nslices: [{sources: []}]\n", 2, "has no sources"),
     "no range": Bad(slices("{model: a}"), 2, "a source has no 'layer_range'"),
-    "range of half layers": Bad(slices("{model: a, layer_range: [0, 1.5]}"), 2, "is a list of 2"),
-    "range of truths": Bad(slices("{model: a, layer_range: [false, true]}"), 2, "is a list of 2"),
+    "range of half layers": Bad(slices("{model: a, layer_range: [0, 1.5]}"), 2, "holds '1.5'"),
+    "range of truths": Bad(slices("{model: a, layer_range: [false, true]}"), 2, "holds 'false'"),
     "negative range": Bad(
         slices("{model: a, layer_range: [-2, 2]}"), 2, r"line 3, .*\[-2, 2\] counts no layers"
     ),
     "backward range": Bad(slices("{model: a, layer_range: [3, 1]}"), 2, r"\[3, 1\] counts no"),
     "range of three": Bad(slices("{model: a, layer_range: [0, 1, 2]}"), 2, "is a list of 3"),
-    "range of text": Bad(slices("{model: a, layer_range: [a, b]}"), 2, "layer_range is a list"),
+    "range of text": Bad(slices("{model: a, layer_range: [a, b]}"), 2, "holds 'a', which"),
     "dtype": Bad(f"merge_method: linear\ndtype: float12\n{A_AND_B}", 2, "no dtype is called"),
     "mixed list": Bad(
         f"merge_method: linear\n{A_AND_B}parameters: {{weight: [1, {{value: 2}}]}}\n",

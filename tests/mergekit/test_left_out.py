@@ -121,6 +121,12 @@ def quantization(models: Models) -> str:
     return LINEAR
 
 
+def quantization_config(models: Models) -> str:
+    for name in ("base", "math"):
+        config(models / name, quantization_config={"quant_method": "bitsandbytes"})
+    return LINEAR
+
+
 def config_keys(models: Models) -> str:
     config(models / "code", rope_theta=1e6, rope_parameters={"factor": 2}, use_cache=False)
     config(models / "math", rope_theta=1e4, torch_dtype="bfloat16")
@@ -181,6 +187,7 @@ CASES: Mapping[Kind, tuple[Case, str, tuple[str, ...]]] = {
         training_state, "math", ("optimizer.pt", "trainer_state.json", "training_args.bin"),
     ),
     Kind.QUANTIZATION: (quantization, "code", ()),
+    Kind.QUANTIZATION_CONFIG: (quantization_config, "math", ("config.json",)),
     Kind.CONFIG_KEYS: (config_keys, "code", ("rope_theta", "rope_parameters")),
     Kind.TOKENIZER: (tokenizer_files, "code", ("chat_template.jinja",)),
     Kind.TOKENS: (tokens, "more40", ("w32", "w33", "w34", "w35")),
@@ -233,6 +240,7 @@ def test_an_adapters_files_count_too(models: Models) -> None:
 PLAIN = [
     Kind.MISSING_TENSORS, Kind.EXTRA_TENSORS, Kind.BASE_WEIGHTS, Kind.BUFFERS, Kind.WEIGHT_FILES,
     Kind.NESTED_ADAPTERS, Kind.OTHER_FORMATS, Kind.TRAINING_STATE, Kind.CONFIG_KEYS,
+    Kind.QUANTIZATION_CONFIG,
     Kind.TOKENIZER, Kind.OTHER_FILES,
 ]  # fmt: skip
 
@@ -258,6 +266,7 @@ def test_a_merge_without_a_recipe_tells_the_same(kind: Kind, models: Models) -> 
     assert ones[0].message in "\n".join(told)
     result = {path.name for path in (models.parent / "out").iterdir()}
     assert not result & {"pytorch_model.bin", "optimizer.pt", "consolidated.safetensors"}
+    assert "quantization" not in (models.parent / "out" / "config.json").read_text()
 
 
 def test_a_merge_of_like_models_leaves_nothing_out(models: Models) -> None:

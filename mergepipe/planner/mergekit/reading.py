@@ -156,7 +156,12 @@ def _layers(node: Node, notes: Notes) -> LayerRange:
     hint = "layer_range is [first, end]: [0, 16] are the layers 0 to 15"
     ends = [whole(item) for item in node.items] if isinstance(node, Sequence) else []
     numbers = [end for end in ends if end is not None]
-    if len(ends) != 2 or len(numbers) != 2:
+    if isinstance(node, Sequence) and len(ends) == 2 and len(numbers) != 2:
+        odd = node.items[ends.index(None)]
+        raise notes.refused(
+            odd.place, f"layer_range holds {described(odd)}, which is no whole number", hint
+        )
+    if len(ends) != 2:
         raise notes.refused(node.place, f"layer_range is {described(node)}", hint)
     begin, end = numbers
     if begin < 0 or end < begin:
