@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mergepipe.api.catalog import as_path, looks_like_path
+from mergepipe.checkpoints.adapted_tensors import Adaptation, store_adapted
 from mergepipe.checkpoints.conversion import Conversion, plan_conversion
 from mergepipe.checkpoints.embeddings import Storing, lay_out
 from mergepipe.checkpoints.imports import Fingerprints
@@ -154,6 +155,10 @@ class RecipeModels:
     ) -> tuple[ObjectId | None, ...]:
         """Nothing is laid out where a recipe is only looked at: ids that stand for themselves."""
         return tuple(None if map_ is None else _NO_DATA for map_ in maps)
+
+    def adapt(self, adaptation: Adaptation, /) -> ObjectId:
+        """Nothing is made where a recipe is only looked at: an id that stands for itself."""
+        return ObjectId(digest(repr(adaptation).encode()))
 
     def _revision(self, text: str) -> ObjectId | None:
         try:
@@ -318,6 +323,20 @@ class StoredModels(RecipeModels):
         )
         self.read_bytes += made.read_bytes
         return made.tensors
+
+    def adapt(self, adaptation: Adaptation, /) -> ObjectId:
+        """A stored tensor as an adapter has it (checkpoints.adapted_tensors.store_adapted)."""
+        store = self._repository.config.store
+        found, read_bytes = store_adapted(
+            adaptation,
+            objects=self._repository.objects,
+            reader=self._repository.blocks,
+            sink=self._sink,
+            storing=Storing(store.codec, store.max_chain, self._repository.threads),
+            block_limit=store.block_size,
+        )
+        self.read_bytes += read_bytes
+        return found
 
 
 def _not_here(path: str) -> str:

@@ -119,7 +119,8 @@ class Recipes(Merging):
                 raise not_imported(str(next(iter(models.unknown))))
             if looked.lays_out:
                 raise UsageError(
-                    "the recipe brings vocabularies together, and a dry run lays out no embeddings",
+                    "the recipe has tensors made first (embeddings in new rows, or what a DoRA "
+                    "makes of weights), and a dry run makes none",
                     "leave --dry-run out: a plan is stored, and merges nothing yet",
                 )
             kept = ObjectsInMemory()
@@ -210,7 +211,9 @@ class Recipes(Merging):
             merge = self._laid_out(recipe, expanded, models, options, transaction)
             transaction.publish()
         if models.read_bytes:
-            told(f"embeddings laid out anew: {format_size(models.read_bytes)} read")
+            told(
+                f"tensors made first (embeddings, adapters): {format_size(models.read_bytes)} read"
+            )
         return self._planned(merge, options, {}, progress, told, store=True)
 
     def _planned(

@@ -1,8 +1,7 @@
 """adapter_config.json of PEFT: rank, scale and flags, and which kinds of adapter are merged here.
 
-What cannot be the sum of a model and low-rank changes is refused by its name. For most of those
-PEFT's own merge does it; some it cannot merge either, as they change what a model does while it
-runs.
+Kinds that are neither LoRA nor DoRA are refused by their names. For most of those PEFT's own merge
+does it; some it cannot merge either, as they change what a model does while it runs.
 """
 
 import re
@@ -20,6 +19,10 @@ MAX_CONFIG_BYTES = 4 << 20
 
 _WITH_PEFT = "merge it into its model with peft (merge_and_unload), and commit the result"
 _NEVER = "peft cannot merge it either: it changes what the model does while it runs"
+_REPEATED = (
+    "peft does not merge it either: commit the stack of layers as a model (slices in a recipe), "
+    "and train or name an adapter for that"
+)
 # Ways to begin that put the difference from a *changed* base into the adapter.
 _CHANGES_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga")
 # Kinds that PEFT has no merge for (peft 0.21: no `merge` in their layers, or it raises).
@@ -31,26 +34,26 @@ _PROMPTS = frozenset(
 )
 # Members that make a LoRA something else: what it then is, and what to do.
 _KINDS = (
-    ("use_dora", "a DoRA, which is not a low-rank change", _WITH_PEFT),
     ("alora_invocation_tokens", "an aLoRA, which acts from its invocation tokens on", _NEVER),
     ("arrow_config", "an Arrow router over other adapters", _NEVER),
     ("use_qalora", "a QALoRA, which is of a quantized model", _NEVER),
     ("use_bdlora", "a BD-LoRA, whose factors are block-diagonal", _WITH_PEFT),
     ("kasa_config", "a KaSA, which scales singular values", _WITH_PEFT),
     ("monteclora_config", "a MonteCLoRA, whose factors are sampled", _WITH_PEFT),
-    ("lora_bias", "one with biases of its factors (lora_bias)", _WITH_PEFT),
-    (
-        "trainable_token_indices",
-        "one with trained rows of the embeddings (trainable_token_indices)",
-        _WITH_PEFT,
-    ),
-    ("layer_replication", "one of repeated layers (layer_replication)", _WITH_PEFT),
+    ("layer_replication", "one of repeated layers (layer_replication)", _REPEATED),
     ("target_parameters", "one of whole parameters (target_parameters)", _WITH_PEFT),
 )
 # Members that only say how it was trained: not those of a kind that nobody here has heard of.
 _HARMLESS = frozenset(
     (
-        *("use_rslora", "megatron_config", "eva_config", "loftq_config", "corda_config"),
+        *(
+            "use_rslora",
+            "use_dora",
+            "megatron_config",
+            "eva_config",
+            "loftq_config",
+            "corda_config",
+        ),
         *("lora_ga_config", "runtime_config", "velora_config", "use_gradient_checkpointing"),
     )
 )
@@ -77,6 +80,17 @@ class AdapterConfig(msgspec.Struct):
     alpha_pattern: dict[str, float] | None = None
     base_model_name_or_path: str | None = None
     ensure_weight_tying: bool = False
+    use_dora: bool = False
+    lora_bias: bool = False
+    trainable_token_indices: list[int] | dict[str, list[int]] | None = None
+    layer_replication: list[tuple[int, int]] | None = None
+
+    def token_places(self, module: str) -> list[int] | None:
+        """The rows of a module's embeddings that were trained; None: the config does not say."""
+        given = self.trainable_token_indices
+        if not isinstance(given, dict):
+            return given
+        return next((rows for key, rows in given.items() if module.endswith(key)), None)
 
     def alpha(self, module: str, label: str) -> float:
         """The alpha of a module: that of the first pattern that its name ends with, as in PEFT.

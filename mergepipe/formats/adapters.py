@@ -5,7 +5,8 @@
                                (out x r), .lora_embedding_A (r x rows), .lora_embedding_B
                                (columns x r), of convolutions (r x in x kernel) and (out x r x
                                1...); whole tensors (`modules_to_save`, trained biases) under
-                               their own names
+                               their own names; .lora_magnitude_vector (DoRA), .lora_B.bias
+                               (`lora_bias`), .token_adapter.trainable_tokens_delta (rows)
 
 The change of a weight is scale * (B @ A), transposed for embeddings and for layers that keep their
 weight as (in, out). scale is alpha / r, or alpha / sqrt(r) with `use_rslora`. Hu et al., "LoRA",
@@ -17,7 +18,7 @@ one `fan_in_fan_out`, that of the module it wrapped last, and on loading goes by
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod, sqrt
 from typing import Any
 
@@ -32,6 +33,8 @@ _ORIGINAL = ".original_module."
 _PREFIX = "base_model.model."
 _EMBEDDING = (".lora_embedding_A", ".lora_embedding_B")
 _LINEAR = (".lora_A.weight", ".lora_B.weight")
+_MAGNITUDES = ("magnitude_vector", "magnitude_vector.weight")
+_TOKENS = ".token_adapter.trainable_tokens_delta"
 # Modules of class Conv1D, whose weights are (in, out), and the models that have them
 # (transformers: gpt2, openai, decision_transformer, imagegpt, clvp).
 _TURNED = frozenset(("c_attn", "q_attn", "c_proj", "c_fc"))
@@ -49,12 +52,30 @@ class LowRankChange:
     """scale * up @ down, by the names of the adapter's tensors: up is (rows, r), down (r, columns).
 
     transposed  up and down were saved the other way round: the change is scale * (up @ down)^T
+    magnitude   DoRA: the lengths that the changed weight's rows get; its columns, where transposed
     """
 
     up: str
     down: str
     scale: float
     transposed: bool = False
+    magnitude: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BiasChange:
+    """What is added to a bias: scale times a tensor of the adapter."""
+
+    name: str
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedRows:
+    """Rows of embeddings that are the adapter's own: row k of its tensor stands at places[k]."""
+
+    name: str
+    places: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +85,15 @@ class Adapter:
     changes   low-rank changes; of what `replaced` puts there, where a tensor is in both
     replaced  tensors that are the adapter's own: name of the model's -> name of the adapter's
     keeps_tied  head and embeddings were trained as one, if the model shares them
+    biases    changes of biases, and `rows` of embeddings, of what `replaced` puts there too
     """
 
     changes: Mapping[str, LowRankChange]
     replaced: Mapping[str, str]
     trained_on: str | None = None
     keeps_tied: bool = False
+    biases: Mapping[str, BiasChange] = field(default_factory=dict)
+    rows: Mapping[str, TrainedRows] = field(default_factory=dict)
 
 
 def is_adapter(paths: Iterable[str]) -> bool:
@@ -117,11 +141,18 @@ class _Reading:
     def run(self) -> Adapter:
         changes: dict[str, LowRankChange] = {}
         replaced: dict[str, str] = {}
+        biases: dict[str, BiasChange] = {}
+        rows: dict[str, TrainedRows] = {}
         for name in sorted(self._tensors):
             if _ORIGINAL in name:
                 continue
             module, down, up = _factor_names(name)
-            if module is None:
+            if name.endswith(_TOKENS):
+                of, trained = self._rows(name)
+                rows[of] = trained
+            elif self._is_part(name):
+                continue  # it comes with its factors
+            elif module is None:
                 target = self._target(name)
                 self._check_whole(name, target)
                 assert target is not None
@@ -135,14 +166,83 @@ class _Reading:
                 if target in changes:
                     raise self._misfit(name, f"{quoted(target)} is changed twice")
                 changes[target] = self._change(module, down, up, target)
+                if self._settings.lora_bias:
+                    bias, added = self._bias(module, up, changes[target].scale)
+                    biases[bias] = added
             elif down not in self._tensors:
                 raise self._misfit(name, f"{quoted(down)} is missing")
-        if not changes and not replaced:
+        both = sorted(rows.keys() & (changes.keys() | replaced.keys()))
+        if both:
+            raise self._misfit(rows[both[0]].name, f"{quoted(both[0])} is changed otherwise too")
+        if not (changes or replaced or rows):
             raise MergeInputError(f"{quoted(self._label)} is an adapter that changes nothing")
         settings = self._settings
         return Adapter(
-            changes, replaced, settings.base_model_name_or_path, settings.ensure_weight_tying
+            changes,
+            replaced,
+            settings.base_model_name_or_path,
+            settings.ensure_weight_tying,
+            biases,
+            rows,
         )
+
+    def _is_part(self, name: str) -> bool:
+        """Whether a tensor is a factor's bias or a magnitude, in an adapter that has such."""
+        stem, _, kind = name.rpartition(".lora_")
+        if self._settings.use_dora and kind in _MAGNITUDES:
+            down = next((a for a, _ in (_LINEAR, _EMBEDDING) if stem + a in self._tensors), None)
+        elif self._settings.lora_bias and kind == "B.bias":
+            down = _LINEAR[0] if stem + _LINEAR[0] in self._tensors else None
+        else:
+            return False
+        if down is None:
+            raise self._misfit(name, "its factors are missing")
+        return True
+
+    def _bias(self, module: str, up: str, scale: float) -> tuple[str, BiasChange]:
+        name = up.removesuffix("weight") + "bias"
+        target = self._target(f"{module}.bias")
+        if name not in self._tensors:
+            raise self._misfit(up, f"{quoted(name)} is missing, and the config has lora_bias")
+        if target is None:
+            raise self._misfit(name, "the model has no such bias to add it to")
+        if self._tensors[name] != self._model[target]:
+            raise self._misfit(
+                name, f"its shape is {list(self._tensors[name])}, the model's "
+                f"{list(self._model[target])}"
+            )  # fmt: skip
+        return target, BiasChange(name, scale)
+
+    def _rows(self, name: str) -> tuple[str, TrainedRows]:
+        """The embeddings that trained rows are of, and their places in it."""
+        module = name.removesuffix(_TOKENS)
+        target = self._target(f"{module}.weight")
+        if target is None:
+            raise self._lacking(name, f"{module}.weight", "the model has no such weight")
+        places = self._settings.token_places(module.removeprefix(_PREFIX))
+        shape, rows = self._tensors[name], self._model[target]
+        if places is None or shape != (len(places), *rows[1:]):
+            raise self._misfit(
+                name, f"its shape is {list(shape)}, and the config names "
+                f"{len(places or ())} tokens of {list(rows)}"
+            )  # fmt: skip
+        if any(not 0 <= place < rows[0] for place in places):
+            raise self._misfit(name, f"it is of token {max(places)}, and there are {rows[0]} rows")
+        return target, TrainedRows(name, tuple(places))
+
+    def _magnitude(self, down: str, stem: str, count: int) -> str | None:
+        """The lengths that DoRA gives a weight. Raises MergeInputError where they do not fit."""
+        if not self._settings.use_dora:
+            return None
+        names = [f"{stem}.lora_{kind}" for kind in _MAGNITUDES]
+        name = next((one for one in names if one in self._tensors), None)
+        if name is None:
+            raise self._misfit(down, f"{quoted(names[0])} is missing, and the config says DoRA")
+        if prod(self._tensors[name]) != count:
+            raise self._misfit(
+                name, f"its shape is {list(self._tensors[name])}, and {count} are needed"
+            )
+        return name
 
     def _target(self, name: str) -> str | None:
         """The model's tensor that an adapter's tensor is about."""
@@ -179,7 +279,8 @@ class _Reading:
             )
         alpha = self._settings.alpha(module, self._label)
         scale = alpha / (sqrt(rank) if self._settings.use_rslora else rank)
-        return LowRankChange(up, down, scale, turned)
+        magnitude = self._magnitude(down, _stem(down), weight[1] if turned else weight[0])
+        return LowRankChange(up, down, scale, turned, magnitude)
 
     def _is_turned(self, module: str, down: str) -> bool:
         """Whether a square weight is (in, out)."""
@@ -230,3 +331,8 @@ def _factor_names(name: str) -> tuple[str | None, str, str]:
                 stem = name.removesuffix(suffix)
                 return stem.removeprefix(_PREFIX), stem + down, stem + up
     return None, "", ""
+
+
+def _stem(down: str) -> str:
+    """A module as the adapter's names begin."""
+    return down.removesuffix(_LINEAR[0]).removesuffix(_EMBEDDING[0])

@@ -129,7 +129,7 @@ def test_scale_and_rank_come_from_what_was_saved() -> None:
     ("members", "problem"),
     [
         ({"peft_type": "IA3"}, "IA3"),
-        ({"use_dora": True}, "DoRA"),
+        ({"use_dora": True}, "magnitude_vector' is missing, and the config says DoRA"),
         ({"init_lora_weights": "pissa"}, "pissa"),
         ({"target_parameters": ["mlp.experts"]}, "target_parameters"),
         ({"alpha_pattern": {"(a+)+$": 1}}, "not understood"),
@@ -137,8 +137,7 @@ def test_scale_and_rank_come_from_what_was_saved() -> None:
         ({"alpha_pattern": {"(a": 1}}, "not understood"),
         ({"alora_invocation_tokens": [1, 2]}, "an aLoRA"),
         ({"layer_replication": [[0, 2], [1, 3]]}, "repeated layers"),
-        ({"trainable_token_indices": [3]}, "trained rows of the embeddings"),
-        ({"lora_bias": True}, "biases of its factors"),
+        ({"lora_bias": True}, "lora_B.bias' is missing, and the config has lora_bias"),
         ({"use_qalora": True}, "QALoRA"),
         ({"arrow_config": {"top_k": 2}}, "Arrow"),
         ({"use_what_comes_next": True}, "use_what_comes_next, which is not known here"),

@@ -213,7 +213,7 @@ tokenizer: {source: union, pad_to_multiple_of: 16}
     explained = mp("explain", "merged", "--tensor", "lm_head.weight").out
     assert "base" in explained
     told = mp("plan", "--recipe", recipe(models, text), "--dry-run", expect=2).err
-    assert "a dry run lays out no embeddings" in told
+    assert "and a dry run makes none" in told
 
 
 def test_adapters(models: Path, mp: Mp, tmp_path: Path) -> None:

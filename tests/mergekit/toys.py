@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mergepipe.checkpoints.adapted_tensors import Adaptation
 from mergepipe.checkpoints.row_maps import RowMap
 from mergepipe.checkpoints.tokenizers import StoredTokenizer
 from mergepipe.dtypes import byte_length, dtype_of
@@ -131,6 +132,10 @@ class Toys:
             else self.put(Tensor("F32", (map_.count, *self.tensor(old).shape[1:]), 8, old))
             for map_, old in zip(maps, tensors, strict=True)
         )
+
+    def adapt(self, adaptation: Adaptation, /) -> ObjectId:
+        old = self.tensor(adaptation.tensor)
+        return self.put(Tensor("F32", old.shape, 8, adaptation.tensor))
 
     def owner(self, identity: object) -> str:
         """The model and tensor that a stored tensor was added as."""

@@ -79,7 +79,7 @@ def expand(
     parts: dict[str, _Part] = {}
     for directory in directories:
         component = of_component(recipe, directory, shelf, alone=TOP not in directories)
-        part = _Part(component, Inventories(shelf, directory), embeddings, lines)
+        part = _Part(component, Inventories(shelf, directory, embeddings), embeddings, lines)
         part.run(allow_missing)
         parts[directory] = part
         warnings += tuple(text for text in part.warnings if text not in warnings)
@@ -150,7 +150,7 @@ class _Part:
             self.output = made.run(last=stage is recipe.output)
             self.warnings += made.warnings
             self.left_out += made.left_out
-            self.lays_out |= made.vocabulary.plan.lays_out
+            self.lays_out |= made.vocabulary.plan.lays_out or inventories.adapts
             if stage.name is not None:
                 inventories.stages[stage.name] = self.output
                 inventories.tokenizers[self.output.label] = made.vocabulary.tokenizer

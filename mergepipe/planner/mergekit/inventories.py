@@ -10,22 +10,16 @@ from dataclasses import replace
 from mergepipe.checkpoints.tokenizers import StoredTokenizer
 from mergepipe.dtypes import F32, dtype_of
 from mergepipe.errors import MergeInputError
-from mergepipe.formats.adapter_config import ADAPTER_CONFIG
-from mergepipe.formats.adapters import read_adapter
 from mergepipe.formats.architecture import read_architecture
 from mergepipe.formats.weight_files import TOP
 from mergepipe.names import quoted
-from mergepipe.objects.merging import LowRank
 from mergepipe.planner.left_out import Kind, LeftOut, of_names
+from mergepipe.planner.mergekit.adapted_models import AdaptedModels
 from mergepipe.planner.mergekit.inventory import Held, Inventory
 from mergepipe.planner.mergekit.schema import ModelName
-from mergepipe.planner.mergekit.shared_embeddings import (
-    set_apart,
-    shared_head,
-    with_tensors,
-    without_copied_head,
-)
+from mergepipe.planner.mergekit.shared_embeddings import with_tensors, without_copied_head
 from mergepipe.planner.mergekit.shelf import Shelf
+from mergepipe.planner.mergekit.vocabularies import Embeddings
 from mergepipe.planner.recipe import Model
 
 
@@ -34,17 +28,27 @@ class Inventories:
 
     component   the directory of the component that they are of
     tokenizers  that were read, by the label of the model
-    left_out    what is no tensor of its own in them
     """
 
-    def __init__(self, shelf: Shelf, component: str = TOP) -> None:
+    def __init__(self, shelf: Shelf, component: str, embeddings: Embeddings) -> None:
         self.component = component
         self.stages: dict[str, Inventory] = {}
         self.tokenizers: dict[str, StoredTokenizer] = {}
-        self.left_out: list[LeftOut] = []
+        self._copies: list[LeftOut] = []
+        self._adapters = AdaptedModels(shelf, embeddings)
         self._shelf = shelf
         self._tensors = shelf.tensors
         self._known: dict[ModelName, Inventory] = {}
+
+    @property
+    def adapts(self) -> bool:
+        """Whether adapters had tensors made first."""
+        return self._adapters.made
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """What is no tensor of its own in them, and what is no part of their adapters."""
+        return (*self._copies, *self._adapters.left_out)
 
     @property
     def models(self) -> Sequence[Model]:
@@ -83,7 +87,7 @@ class Inventories:
     def adapter_alone(self, name: ModelName, model: Inventory) -> Inventory:
         """An adapter as an input of its own: what it changes of `model`, and nothing else."""
         place, _ = self._shelf.snapshot(name)
-        changed = self._adapted(model, name)
+        changed = self._adapters.changed(model, name)
         alone = {
             tensor: held if held.factors is None else replace(held, source=None, model=place)
             for tensor, held in changed.items()
@@ -93,7 +97,7 @@ class Inventories:
 
     def _with_adapter(self, name: ModelName, lora: ModelName) -> Inventory:
         model = self.find(replace(name, lora=None))
-        return replace(with_tensors(model, self._adapted(model, lora)), label=str(name))
+        return replace(with_tensors(model, self._adapters.changed(model, lora)), label=str(name))
 
     def _stored(self, name: ModelName) -> Inventory:
         place, _ = self._shelf.snapshot(name)
@@ -118,43 +122,5 @@ class Inventories:
         found = Inventory(label, place, place, held, architecture, config)
         single = without_copied_head(found)
         copies = [tensor for tensor in held if tensor not in single.tensors]
-        self.left_out += of_names(Kind.COPIED_HEAD, label, copies)
+        self._copies += of_names(Kind.COPIED_HEAD, label, copies)
         return single
-
-    def _adapted(self, model: Inventory, name: ModelName) -> dict[str, Held]:
-        """The tensors of a model that an adapter changes or replaces, with the change on them."""
-        label = str(name)
-        place, snapshot = self._shelf.snapshot(name)
-        settings = self._shelf.read_file(snapshot, ADAPTER_CONFIG)
-        if settings is None:
-            raise MergeInputError(
-                f"{quoted(label)} is no adapter: it has no {ADAPTER_CONFIG}",
-                "model+adapter names a LoRA in the layout of PEFT",
-            )
-        stored = {entry.name: entry.tensor for _, entry in snapshot.named_tensors()}
-        weights = dict(model.tensors)
-        head = shared_head(model)
-        if head is not None and model.tied_head is not None:
-            weights[head] = model.tensors[model.tied_head]
-        adapter = read_adapter(
-            settings,
-            {tensor: self._tensors[identity].shape for tensor, identity in stored.items()},
-            {tensor: held.shape for tensor, held in weights.items()},
-            label,
-            model.config,
-        )
-        changed: dict[str, Held] = {}
-        for tensor, own in adapter.replaced.items():
-            one = self._tensors[stored[own]]
-            changed[tensor] = Held(stored[own], stored[own], one.shape, dtype_of(one.dtype), place)
-        for tensor, change in adapter.changes.items():
-            factors = LowRank(
-                stored[change.up], stored[change.down], change.scale, change.transposed
-            )
-            under = changed.get(tensor, weights[tensor])
-            changed[tensor] = replace(under, factors=factors, adapter=place)
-        if head is not None and adapter.keeps_tied:
-            changed.pop(head, None)
-        elif head is not None:
-            set_apart(model, changed, head, label)
-        return changed

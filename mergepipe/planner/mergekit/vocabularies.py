@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from mergepipe.checkpoints.adapted_tensors import Adaptation
 from mergepipe.checkpoints.row_maps import ZERO, RowMap
 from mergepipe.checkpoints.tokenizers import StoredTokenizer
 from mergepipe.errors import MergeInputError
@@ -41,7 +42,7 @@ _OTHER_ROWS = re.compile("norm|position|wpe|token_type", re.IGNORECASE)
 
 
 class Embeddings(Protocol):
-    """Reads tokenizers and lays embeddings out anew."""
+    """Reads tokenizers, lays embeddings out anew and stores what adapters make."""
 
     def tokenizer(self, snapshot: ObjectId, label: str, /) -> StoredTokenizer:
         """The tokenizer of a stored model."""
@@ -59,6 +60,10 @@ class Embeddings(Protocol):
 
         Whoever only looks whether a recipe fits gives any ids: they are not looked at.
         """
+        ...
+
+    def adapt(self, adaptation: Adaptation, /) -> ObjectId:
+        """What an adapter makes of a stored tensor (checkpoints.adapted_tensors); as above."""
         ...
 
 
