@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 from mergepipe.bytestore.local import LocalByteStore
+from mergepipe.bytestore.sharing import share_tree, unshare_tree
 from mergepipe.bytestore.untrusted import read_plain
 from mergepipe.closing import Closing
 from mergepipe.errors import RevisionNotFound
@@ -100,10 +101,15 @@ class OpenRepository(Closing):
         *,
         template: Path | None = None,
         block_size: int | None = None,
+        shared: str | None = None,
         who: Identity | None = None,
     ) -> Self:
-        """Make a repository in `path`. `block_size` in bytes. Raises UsageError, ConfigError."""
-        return cls(layout.initialise(Path(path), template, block_size), who=who)
+        """Make a repository in `path`. `block_size` in bytes.
+
+        `shared`: all of a unix group may write there; its name, or `group` for that of `path`.
+        Raises UsageError, ConfigError.
+        """
+        return cls(layout.initialise(Path(path), template, block_size, shared), who=who)
 
     def close(self) -> None:
         """Release files, and what unfinished work left behind."""
@@ -169,6 +175,11 @@ class OpenRepository(Closing):
                 else configuration.with_value(text, key, value)
             )
         )
+        if key == "core.shared":
+            if self.config.core.shared == configuration.SHARED:
+                share_tree(self.directory, self.directory.stat().st_gid)
+            else:
+                unshare_tree(self.directory)
 
     def edit_config(self, edit: Callable[[str], str]) -> None:
         """Replace the text of `config.toml` by what `edit` makes of it. Raises ConfigError."""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mergepipe.bytestore.local_writer import LocalWriter, raise_if_full, sync_directory
 from mergepipe.bytestore.protocol import Buffer, ByteWriter
+from mergepipe.bytestore.sharing import make_folder
 from mergepipe.bytestore.untrusted import (
     beneath,
     is_real_directory,
@@ -249,7 +250,7 @@ class LocalByteStore(Closing):
         while not missing.is_dir():
             changed.append(missing.parent)
             missing = missing.parent
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         return changed
 
     def _begin_session(self) -> Path:
@@ -257,7 +258,7 @@ class LocalByteStore(Closing):
             session = beneath(
                 self.root, f"{_SESSIONS}/{os.getpid()}-{os.urandom(4).hex()}{self._kind}"
             )
-            session.mkdir(parents=True)
+            make_folder(session)
             with contextlib.suppress(FileNotFoundError):
                 held = os.open(session, _OPEN_DIRECTORY)
                 fcntl.flock(held, fcntl.LOCK_EX)
@@ -278,7 +279,7 @@ class LocalByteStore(Closing):
 
     @contextlib.contextmanager
     def _swap_lock(self) -> Iterator[None]:
-        descriptor = open_plain(self.root / "swap.lock", os.O_CREAT | os.O_RDWR, 0o644)
+        descriptor = open_plain(self.root / "swap.lock", os.O_CREAT | os.O_RDWR)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield

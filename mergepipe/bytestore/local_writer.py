@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from mergepipe.bytestore.protocol import Buffer
+from mergepipe.bytestore.sharing import share
 from mergepipe.errors import NoSpace
 
 # A writer is pushed to disk as it grows, so that the final fsync has little left to do.
@@ -42,7 +43,8 @@ class LocalWriter:
         self._flusher = flusher
         self._flushed = 0
         self._flush: Future[None] | None = None
-        self._descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
+        self._descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+        share(path)
 
     @property
     def size(self) -> int:

@@ -13,6 +13,7 @@ import shutil
 import stat
 from pathlib import Path
 
+from mergepipe.bytestore.sharing import share
 from mergepipe.errors import UnsafeRepository
 from mergepipe.names import quoted
 
@@ -105,6 +106,8 @@ def open_plain(path: Path, flags: int, mode: int = 0o666) -> int:
         raise
     try:
         _plain(path, os.fstat(descriptor))
+        if status is None and flags & os.O_CREAT:
+            share(path)
     except BaseException:
         os.close(descriptor)
         raise

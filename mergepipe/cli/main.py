@@ -138,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", category=RuntimeWarning)
     complete_streams()
     given = _counted(sys.argv[1:] if arguments is None else arguments)
-    given = without_help_command(given)
+    given = _with_group(without_help_command(given))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             # A name that the terminal's encoding lacks is no reason to fail.
@@ -179,6 +179,13 @@ def _counted(arguments: Sequence[str]) -> list[str]:
             options[at : at + 1] = ["-n", option[1:]]
             break
     return [*given[:after], *options]
+
+
+def _with_group(arguments: list[str]) -> list[str]:
+    """The arguments with `mp init --shared` as `--shared=group`: the group can be left out."""
+    if "init" not in arguments:
+        return arguments
+    return ["--shared=group" if word == "--shared" else word for word in arguments]
 
 
 def _usage(error: Exception, session: Session, given: Sequence[str]) -> int:

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 from mergepipe.bytestore.local import LocalByteStore, sync_directory
+from mergepipe.bytestore.sharing import make_folder
 from mergepipe.bytestore.untrusted import open_plain, open_to_change, plain_status
 from mergepipe.ids import PackId
 from mergepipe.lazy.promised_pack import PROMISED, PromisedPack, promised_key
@@ -175,7 +176,7 @@ class PromisedPacks:
                     return
             with self.changing:
                 _sync_file(path)
-                (root / PREFIX).mkdir(exist_ok=True)
+                make_folder(root / PREFIX)
                 self._files.move(key, pack_key(pack.id))
         except FileNotFoundError:
             return  # another thread or process did it

@@ -21,6 +21,7 @@ from typing import ClassVar
 import lmdb
 
 from mergepipe.bytestore.local import raise_if_full
+from mergepipe.bytestore.sharing import make_folder, share
 from mergepipe.bytestore.untrusted import (
     is_real_directory,
     open_plain,
@@ -259,9 +260,9 @@ class Environment:
         """Open the environment; start an empty one where what is there cannot be used."""
         _check_plain(self.path)
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
             lock_path = self.path.parent / "index.lock"
-            lock = open_plain(lock_path, os.O_CREAT | os.O_RDWR, 0o644)
+            lock = open_plain(lock_path, os.O_CREAT | os.O_RDWR)
         except OSError as error:
             raise_if_full(error, str(self.path))
             if error.errno in _READ_ONLY and not remove and (self.path / _DATA).exists():
@@ -360,8 +361,8 @@ def _map(path: Path) -> lmdb.Environment:
     map_bytes = _FIRST_MAP_BYTES
     while True:
         try:
-            return lmdb.open(
-                str(path), map_size=map_bytes, max_dbs=8, max_readers=512, metasync=True
+            opened = lmdb.open(
+                str(path), map_size=map_bytes, max_dbs=8, max_readers=512, metasync=True, mode=0o777
             )
         except (lmdb.MemoryError, MemoryError) as error:
             map_bytes //= 4
@@ -370,6 +371,10 @@ def _map(path: Path) -> lmdb.Environment:
                     f"the index at {path} cannot be mapped",
                     "raise the address space limit (ulimit -v)",
                 ) from error
+            continue
+        for name in (_DATA, _READERS):
+            share(path / name)
+        return opened
 
 
 def _empty(path: Path) -> None:

@@ -20,6 +20,8 @@ FORMAT = 1
 FEATURES: tuple[str, ...] = ()
 Value: TypeAlias = str | int | float | bool
 
+SHARED = "group"
+UNSHARED = "umask"
 _SMALLEST_BLOCK = 4 * KIB
 _LARGEST_BLOCK = 64 * MIB
 
@@ -35,10 +37,14 @@ class StoreSettings:
 
 @dataclass(frozen=True, slots=True)
 class CoreSettings:
-    """`[core]`: `lock_timeout` in seconds; `threads`, 0 for one per CPU."""
+    """`[core]`: `lock_timeout` in seconds; `threads`, 0 for one per CPU.
+
+    `shared`: `group`, if all of a unix group may write here, else `umask`.
+    """
 
     lock_timeout: float = 10.0
     threads: int = 0
+    shared: str = UNSHARED
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +322,14 @@ def _codec(value: object) -> str:
     return str(value)
 
 
+def _shared(value: object) -> str:
+    known = {"true": SHARED, "false": UNSHARED, True: SHARED, False: UNSHARED}
+    word = known.get(value, value) if isinstance(value, str | bool) else value
+    if word not in (SHARED, UNSHARED):
+        raise ValueError(f"{value!r} is neither {SHARED} nor {UNSHARED}")
+    return str(word)
+
+
 def _integer(value: object) -> int:
     if isinstance(value, str) and value.strip().isdecimal() and value.isascii():
         value = int(value[:18])
@@ -376,6 +390,7 @@ _KEYS: dict[str, Callable[[object], Value]] = {
     "store.max_chain": _between(0, 8),
     "core.lock_timeout": _seconds,
     "core.threads": _between(0, 1024),
+    "core.shared": _shared,
     "user.author": _text,
     "hooks.enabled": _flag,
     "receive.limit": _receive_limit,

@@ -4,6 +4,7 @@ These names are written here and nowhere else; docs/format.md lists what each ho
 """
 
 import contextlib
+import grp
 import os
 import shutil
 import stat
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from mergepipe.bytestore import unfinished
 from mergepipe.bytestore.local import sync_directory
+from mergepipe.bytestore.sharing import share_tree
 from mergepipe.bytestore.untrusted import check_tree, is_real_directory, status_of
 from mergepipe.errors import (
     ConfigError,
@@ -106,11 +108,15 @@ def default_template() -> Path:
 
 
 def initialise(
-    directory: Path, template: Path | None = None, block_size: int | None = None
+    directory: Path,
+    template: Path | None = None,
+    block_size: int | None = None,
+    shared: str | None = None,
 ) -> Path:
     """Make `directory/.mergepipe` and return it; the directory is made too if it is not there.
 
-    `block_size` (bytes) replaces the template's. The repository is built under another name and
+    `block_size` (bytes) replaces the template's. `shared`: with a unix group, by name, or `group`
+    for that of the directory. The repository is built under another name and
     renamed when it is complete, so that there is never half of one.
     Raises UsageError if there is a repository already or the template cannot be one, ConfigError
     for a template's config that does not parse.
@@ -126,7 +132,9 @@ def initialise(
     with unfinished.building(directory, f"{DIRECTORY}.init-") as made:
         building = made.path
         _copy_template(source, building)
-        _fill(building, block_size)
+        _fill(building, block_size, shared=shared is not None)
+        if shared is not None:
+            share_tree(building, _group(shared, directory))
         _sync_tree(building)
         try:
             building.rename(target)
@@ -139,6 +147,19 @@ def initialise(
     return target
 
 
+def _group(name: str, directory: Path) -> int:
+    """The number of a unix group, or with `group` that of a directory. Raises UsageError."""
+    if name == config.SHARED:
+        return directory.stat().st_gid
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise UsageError(
+            f"there is no group {name!r} on this machine",
+            "--shared alone takes the group of the directory",
+        ) from None
+
+
 def _exists(target: Path) -> UsageError:
     return UsageError(
         f"there is a repository already: {target}",
@@ -146,7 +167,7 @@ def _exists(target: Path) -> UsageError:
     )
 
 
-def _fill(building: Path, block_size: int | None) -> None:
+def _fill(building: Path, block_size: int | None, *, shared: bool) -> None:
     for folder in _FOLDERS:
         (building / folder).mkdir(parents=True, exist_ok=True)
     (building / HEAD).write_bytes(f"ref: {HEADS}{DEFAULT_BRANCH}\n".encode())
@@ -157,6 +178,8 @@ def _fill(building: Path, block_size: int | None) -> None:
     text = config.with_format(text)
     if block_size is not None:
         text = config.with_value(text, "store.block_size", str(block_size))
+    if shared:
+        text = config.with_value(text, "core.shared", config.SHARED)
     config.parse(text, where=str(path))
     path.write_text(text, encoding="utf-8")
 

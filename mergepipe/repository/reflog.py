@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mergepipe.bytestore.local import sync_directory
+from mergepipe.bytestore.sharing import make_folder
 from mergepipe.bytestore.untrusted import (
     beneath,
     is_real_directory,
@@ -174,7 +175,7 @@ class Reflog:
                 break
             if folder.is_file():
                 folder.unlink()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         return True
 
 

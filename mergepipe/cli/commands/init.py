@@ -22,7 +22,12 @@ class InitDocument(msgspec.Struct, frozen=True):
 
 def add(app: typer.Typer) -> None:
     """Register the command."""
-    command(app, "init", START, examples="mp init\nmp init models --block-size 256KiB")(init)
+    command(
+        app,
+        "init",
+        START,
+        examples="mp init\nmp init models --block-size 256KiB\nmp init /srv/models --shared",
+    )(init)
 
 
 def init(
@@ -40,6 +45,14 @@ def init(
             metavar="SIZE", help="Largest block tensors are cut into. Choose once. [default: 1MiB]"
         ),
     ] = None,
+    shared: Annotated[
+        str | None,
+        typer.Option(
+            "--shared",
+            metavar="[=GROUP]",
+            help="All of a unix group may write there: that of DIR, or the one named.",
+        ),
+    ] = None,
 ) -> None:
     """Make a model repository in a directory.
 
@@ -49,7 +62,9 @@ def init(
     from mergepipe.api import Repository
 
     size = None if block_size is None else parse_size(block_size)
-    with Repository.init(directory, template=template, block_size=size) as repository:
+    with Repository.init(
+        directory, template=template, block_size=size, shared=shared
+    ) as repository:
         at = repository.directory
         cut = repository.config.store.block_size
     session.emit(
