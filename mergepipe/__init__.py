@@ -14,9 +14,14 @@ if TYPE_CHECKING:
     from mergepipe.engine.engine import Engine
     from mergepipe.errors import MergepipeError
     from mergepipe.planner.planner import Planner
+    from mergepipe.progress_bar import ProgressBar
 
 __version__ = "0.1.0"
-__all__ = ["Engine", "MergepipeError", "Planner", "Repository", "__version__"]
+__all__ = ["Engine", "MergepipeError", "Planner", "ProgressBar", "Repository", "__version__"]
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))
 
 
 def __getattr__(name: str) -> object:
@@ -33,6 +38,10 @@ def __getattr__(name: str) -> object:
         from mergepipe.planner.planner import Planner
 
         return Planner
+    if name == "ProgressBar":
+        from mergepipe.progress_bar import ProgressBar
+
+        return ProgressBar
     if name == "Engine":
         from mergepipe.engine.engine import Engine
 

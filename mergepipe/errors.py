@@ -17,6 +17,9 @@ class MergepipeError(Exception):
         self.message = message
         self.hint = hint
 
+    def __str__(self) -> str:
+        return f"{self.message}\nhint: {self.hint}" if self.hint else self.message
+
 
 class UsageError(MergepipeError):
     """The request makes no sense as typed."""

@@ -14,6 +14,30 @@ NO_ID = bytes(ID_BYTES)
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
+class Shown(bytes):
+    """An id that prints as hex; else the bytes that it is."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return self.hex()
+
+    __str__ = __repr__
+
+
+def shown(identity: ObjectId) -> ObjectId:
+    """The same id, which prints as hex: what people get to see."""
+    return ObjectId(Shown(identity))
+
+
+def show_ids(value: object, *fields: str) -> None:
+    """Let these fields of a frozen dataclass print as hex; for its `__post_init__`."""
+    for name in fields:
+        held = getattr(value, name)
+        if held is not None:
+            object.__setattr__(value, name, Shown(held))
+
+
 def digest(data: Buffer) -> bytes:
     """BLAKE3-256 of `data`, on the calling thread and without the GIL."""
     return blake3(data).digest()

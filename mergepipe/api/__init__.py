@@ -6,8 +6,8 @@ Who lives here: `repository` is what `Repository` offers; `opened` holds its par
 
 What comes in: revisions, paths, URLs, options. What goes out: plain results.
 
-What never happens here: no terminal, no environment, no clock: whoever calls says who acts and
-when.
+What never happens here: no terminal. Whoever opens a repository may say who acts and when; only
+where nobody does are environment and clock asked, as `mp` asks them (`identity`).
 """
 
 from mergepipe.api.repository import Repository

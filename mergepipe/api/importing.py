@@ -12,12 +12,14 @@ from mergepipe.ids import ObjectId
 from mergepipe.names import quoted
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository.refnames import branch_ref
+from mergepipe.reprs import brief
 
 if TYPE_CHECKING:
     from mergepipe.checkpoints.imports import Fingerprints, ImportEntry
     from mergepipe.formats.tree import SourceFile
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class Imported:
     """One model of an import list.

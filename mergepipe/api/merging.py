@@ -17,7 +17,6 @@ from mergepipe.repository.refnames import branch_ref
 
 if TYPE_CHECKING:
     # Merging brings in numpy and compiled kernels; `mp log` must not wait for them.
-    import torch
 
     from mergepipe.api.planning import Planned
     from mergepipe.engine.engine import Engine
@@ -158,12 +157,6 @@ class Merging(Planning):
         if known is not None:
             return known
         return self._make_profile(commit.snapshot, lower, progress, store=True)[0]
-
-    def tensor(self, revision: str, name: str) -> "torch.Tensor":
-        """One tensor of a revision, as a torch tensor on the CPU; reads only its blocks."""
-        from mergepipe.engine.tensor import read_tensor
-
-        return read_tensor(self.model_of(revision)[1].snapshot, name, self.objects, self.blocks)
 
     def _model_names(self, planned: "Planned", plan: "Plan") -> tuple[str, ...]:
         """What the models of a plan are called: as they were named for it, else by their refs."""

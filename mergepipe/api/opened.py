@@ -1,19 +1,20 @@
 """An open repository: its parts, its settings, and who acts in it."""
 
 import datetime
-import time
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeAlias
 
+from mergepipe.api.identity import AUTHOR, identity
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.bytestore.sharing import share_tree, unshare_tree
 from mergepipe.bytestore.untrusted import read_plain
 from mergepipe.closing import Closing
 from mergepipe.errors import RevisionNotFound
-from mergepipe.ids import ObjectId
+from mergepipe.ids import ObjectId, shown
 from mergepipe.objects.records import Commit
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
@@ -39,8 +40,8 @@ _MOST_HOPS = 4
 
 CredentialsFor: TypeAlias = "Callable[[Path], Credentials]"
 """Who we are to remotes, given the repository's directory; asked for when a remote is."""
-Identity: TypeAlias = Signature | Callable[[str], Signature]
-"""Who acts: always the same, or as a function of the configured author says at each moment."""
+Identity: TypeAlias = str | Signature | Callable[[str], Signature]
+"""Who acts: by name, always the same, or as a function of the configured author says each time."""
 
 
 class OpenRepository(Closing):
@@ -145,14 +146,17 @@ class OpenRepository(Closing):
         return core_count(self.config.core.threads)
 
     def signature(self) -> Signature:
-        """Who acts now: as given to `open`, else the configured author, at this moment."""
+        """Who acts now: as given to `open`, else as `mp` takes it (docs/cli.md, MP_AUTHOR).
+
+        Raises UsageError for a date in the environment that is none.
+        """
         if isinstance(self.who, Signature):
             return self.who
+        if isinstance(self.who, str):
+            return identity({**os.environ, AUTHOR: self.who})("")
         if self.who is not None:
             return self.who(self.config.user.author)
-        now = time.time()
-        offset = time.localtime(now).tm_gmtoff // 60
-        return Signature(self.config.user.author or "unknown", int(now), offset)
+        return identity(os.environ)(self.config.user.author)
 
     def clock(self) -> Clock:
         """What `yesterday` is measured from."""
@@ -191,7 +195,7 @@ class OpenRepository(Closing):
 
     def resolve(self, revision: str) -> ObjectId:
         """The commit a revision names. Raises RevisionNotFound, AmbiguousRevision."""
-        return revisions.resolve(revision, self.refs, self.objects, clock=self.clock())
+        return shown(revisions.resolve(revision, self.refs, self.objects, clock=self.clock()))
 
     def commit_of(self, revision: str) -> tuple[ObjectId, Commit]:
         """The commit a revision names, with its id."""

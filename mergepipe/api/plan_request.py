@@ -21,7 +21,7 @@ class PlanRequest:
     experts: Sequence[str]
     base: str | None = None
     method: str = "ties"
-    budget: str | None = None
+    budget: str | float | None = None
     weights: Sequence[float] | None = None
     densities: Sequence[float] | None = None
     out_dtype: str | None = None

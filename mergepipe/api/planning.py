@@ -68,7 +68,7 @@ class Planning(Importing):
         base: str | None = None,
         experts: Sequence[str],
         method: str = "ties",
-        budget: str | None = None,
+        budget: str | float | None = None,
         weights: Sequence[float] | None = None,
         densities: Sequence[float] | None = None,
         out_dtype: str | None = None,
@@ -84,7 +84,7 @@ class Planning(Importing):
         base, experts  revisions, or paths (imported, if `import_paths`); without a base, the
                        experts' common one
         budget         `2GiB`, `25%` of the exact merge's expert bytes, `raw:10%` of the experts'
-                       size; None: the exact merge
+                       size, or a number of bytes; None: the exact merge
         parameters     of the method, for all experts (`weight`, `density`, `normalize`, ...)
 
         Nothing is stored but imports and missing profiles; see `plan_request` for what is not even
@@ -166,7 +166,7 @@ class Planning(Importing):
     def plan_merge(
         self,
         merge: "Merge",
-        budget: str | None = None,
+        budget: str | float | None = None,
         *,
         progress: Progress = SILENT,
         told: Told = say_nothing,

@@ -26,6 +26,7 @@ from mergepipe.repository import layout
 from mergepipe.repository.history import is_ancestor
 from mergepipe.repository.refnames import HEADS, REMOTES, branch_ref, short_name
 from mergepipe.repository.refs import Head
+from mergepipe.reprs import brief
 from mergepipe.transfer import clone as cloning
 from mergepipe.transfer import fetch as fetching
 from mergepipe.transfer.credentials import Credentials
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 _MOST_RACES = 8
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class FetchResult:
     """A fetch that succeeded, and the URL it was from."""
@@ -49,6 +51,7 @@ class FetchResult:
     fetched: Fetched
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class PullResult:
     """A pull: the fetch, and where the current branch (short name) was and is.
@@ -66,6 +69,7 @@ class PullResult:
     went_back: bool = False
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class CloneResult:
     """A clone: its directory, the branch (short name) HEAD is on, and its tip (None: empty).

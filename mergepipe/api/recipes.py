@@ -34,7 +34,7 @@ _SEEDS = 1 << 63
 class RecipeOptions:
     """What is asked of a merge beside its recipe; see `Repository.plan_recipe`."""
 
-    budget: str | None = None
+    budget: str | float | None = None
     seed: int = 0
     allow_missing: bool = False
     shard_bytes: int | None = None
@@ -59,7 +59,7 @@ class Recipes(Merging):
         self,
         recipe: str | Path,
         *,
-        budget: str | None = None,
+        budget: str | float | None = None,
         seed: int = 0,
         allow_missing: bool = False,
         shard_bytes: int | None = None,
@@ -140,7 +140,7 @@ class Recipes(Merging):
         *,
         branch: str | None = None,
         message: str = "",
-        budget: str | None = None,
+        budget: str | float | None = None,
         seed: int = 0,
         allow_missing: bool = False,
         shard_bytes: int | None = None,
@@ -324,4 +324,5 @@ def _card(
             )
         )
     methods = list(dict.fromkeys(stage.method for stage in recipe.stages))
-    return Card(options.title, methods, inputs, options.budget, recipe.text)
+    budget = None if options.budget is None else str(options.budget)
+    return Card(options.title, methods, inputs, budget, recipe.text)

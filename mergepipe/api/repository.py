@@ -13,9 +13,10 @@ from mergepipe.api.contents import Contents
 from mergepipe.api.recipes import Recipes
 from mergepipe.api.revising import Revising
 from mergepipe.api.sharing import Sharing
+from mergepipe.api.weights import Weights
 from mergepipe.checkpoints.requests import CommitRequest, CommitResult
 from mergepipe.errors import NothingToCommit, RefExists, RevisionNotFound, UsageError, WorktreeDirty
-from mergepipe.ids import ObjectId
+from mergepipe.ids import ObjectId, shown
 from mergepipe.objects.records import Commit, Snapshot
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository import branches, history, layout, locks, revisions
@@ -42,7 +43,7 @@ _TENSOR_FILE = "tensors.safetensors"
 _LONGEST_CHECKOUT_S = 24 * 3600
 
 
-class Repository(Recipes, Sharing, Contents, Revising):
+class Repository(Recipes, Sharing, Contents, Weights, Revising):
     """A repository of models. Use as a context manager, or call `close`."""
 
     def __repr__(self) -> str:
@@ -438,11 +439,11 @@ class Repository(Recipes, Sharing, Contents, Revising):
 
     def branches(self) -> dict[str, ObjectId]:
         """Every branch of this repository and its tip, sorted by name."""
-        return {ref.removeprefix(HEADS): at for ref, at in self.refs.list(HEADS).items()}
+        return {ref.removeprefix(HEADS): shown(at) for ref, at in self.refs.list(HEADS).items()}
 
     def tags(self) -> dict[str, ObjectId]:
         """Every tag and its commit, sorted by name."""
-        return {ref.removeprefix(TAGS): at for ref, at in self.refs.list(TAGS).items()}
+        return {ref.removeprefix(TAGS): shown(at) for ref, at in self.refs.list(TAGS).items()}
 
     def rename_branch(self, new: str, old: str | None = None) -> ObjectId | None:
         """Rename a branch, the current one by default; its log, and HEAD, go along.

@@ -14,12 +14,14 @@ from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.storage import Storage
 from mergepipe.progress import SILENT, Progress
+from mergepipe.reprs import brief
 
 _COUNT_BYTES = 8
 _ENTRY_BYTES = ID_BYTES + _COUNT_BYTES
 _BATCH_BLOCKS = 16
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class NonFinite:
     """A tensor of which `count` of `elements` values are infinite or NaN."""
@@ -30,6 +32,7 @@ class NonFinite:
     elements: int
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class NonFiniteInput:
     """Such a tensor of a merge's input; `model` is a place among the plan's models."""

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from mergepipe.catalog.finiteness import NonFinite
 from mergepipe.repository.diff import Change, TensorDiff
+from mergepipe.reprs import brief
 
 # A fine-tune changes a tensor by some percent of its norm. Two unrelated tensors of equal norm are
 # sqrt(2) apart at a cosine of 0, a tensor of zeros is 1 away, one times -6 is 7 away.
@@ -21,6 +22,7 @@ class Suspicion(StrEnum):
     UNLIKE = "unlike"
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class Suspect:
     """A tensor that looks wrong. Numbers are None where they do not exist (`TensorDiff`)."""
@@ -34,6 +36,7 @@ class Suspect:
     cosine: float | None = None
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class Checked:
     """What a check found. `against`: the revision that was compared with, if any."""

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 from mergepipe.catalog.finiteness import NonFinite
-from mergepipe.ids import ObjectId
+from mergepipe.ids import ObjectId, show_ids
 from mergepipe.repository.reflog import Signature
+from mergepipe.reprs import brief
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class CommitRequest:
     """What a user asks of a commit.
@@ -21,6 +23,7 @@ class CommitRequest:
     base: ObjectId | None = None
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class CommitResult:
     """What a commit made. Sizes in bytes; `stored_bytes` is what it added to the store.
@@ -42,3 +45,6 @@ class CommitResult:
     unchanged: bool = False
     trained_from: ObjectId | None = None
     nonfinite: tuple[NonFinite, ...] = ()
+
+    def __post_init__(self) -> None:
+        show_ids(self, "commit", "snapshot", "base", "trained_from")

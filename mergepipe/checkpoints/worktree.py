@@ -20,6 +20,7 @@ from mergepipe.objects.encoding import decode
 from mergepipe.objects.records import FileEntry, Snapshot
 from mergepipe.packs.sink import ObjectsInMemory
 from mergepipe.progress import SILENT, Progress
+from mergepipe.reprs import brief
 
 KEY = "worktree"
 _VERSION = 1
@@ -45,6 +46,7 @@ class WorktreeState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     files: dict[str, FileState]
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class FileChange:
     """One file that differs: `change` is new, modified or deleted."""

@@ -189,10 +189,10 @@ class PricedPlan:
 
     def _expert(self, row: int, name: str) -> ExpertDocument:
         from mergepipe.planner.numbers import scalars_of
+        from mergepipe.planner.totals import totals
 
         model = self.plan.experts[row]
-        own = [cost for tensor in self.costs.tensors for cost in tensor.experts]
-        own = [cost for cost in own if cost.model == model]
+        own = totals(self.costs, model, name)
         weights = {
             scalars_of(line).experts[place].weight
             for line in self.plan.lines
@@ -200,37 +200,20 @@ class PricedPlan:
             for place, one in enumerate(line.inputs)
             if one.model == model
         }
-        known = [cost for cost in own if cost.energy is not None]
-        energy = sum(cost.energy or 0.0 for cost in known)
-        kept = sum(cost.energy_kept or 0.0 for cost in known)
         return ExpertDocument(
             rev=name,
             snapshot=self.plan.models[model].hex(),
             weight=next(iter(weights)) if len(weights) == 1 else None,
-            density=self._density(model),
-            bytes_raw=sum(cost.bytes_raw for cost in own),
-            bytes_full=sum(cost.bytes_full for cost in own),
-            bytes_planned=sum(cost.bytes_planned for cost in own),
-            blocks_exact=sum(cost.blocks_exact for cost in own),
-            blocks_coarse=sum(cost.blocks_coarse for cost in own),
-            blocks_omitted=sum(cost.blocks_omitted for cost in own),
-            blocks_equal_base=sum(cost.blocks_equal for cost in own),
-            energy_kept=min(1.0, max(0.0, kept / energy)) if energy else 1.0,
+            density=own.density,
+            bytes_raw=own.bytes_raw,
+            bytes_full=own.bytes_full,
+            bytes_planned=own.bytes_planned,
+            blocks_exact=own.blocks_exact,
+            blocks_coarse=own.blocks_coarse,
+            blocks_omitted=own.blocks_omitted,
+            blocks_equal_base=own.blocks_equal,
+            energy_kept=own.energy_kept,
         )
-
-    def _density(self, model: int) -> float | None:
-        """Over the tensors that are computed, weighted by their size."""
-        own = [
-            cost
-            for tensor in self.costs.tensors
-            if not tensor.kept
-            for cost in tensor.experts
-            if cost.model == model
-        ]
-        if any(cost.density is None for cost in own):
-            return None
-        size = sum(cost.bytes_raw for cost in own)
-        return sum((cost.density or 0.0) * cost.bytes_raw for cost in own) / size if size else 1.0
 
 
 def priced(repository: "Repository", planned: "PlannedMerge", seconds: float) -> PricedPlan:

@@ -51,7 +51,7 @@ class Session:
     def repository(self) -> Iterator["Repository"]:
         """The repository that this run is about, open. Raises NoRepository."""
         from mergepipe.api import Repository
-        from mergepipe.cli.identity import identity
+        from mergepipe.api.identity import identity
 
         who = identity(self.environment)
         directory = self.repository_directory()

@@ -12,8 +12,10 @@ from mergepipe.objects.merging import Manifest, Plan
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.sink import ObjectsInMemory
 from mergepipe.progress import SILENT, Progress
+from mergepipe.reprs import brief
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class Replay:
     """What a replay found. `tensors` are the names of those that came out otherwise."""

@@ -8,12 +8,14 @@ import msgspec
 from mergepipe.engine.finite import NonFiniteValues
 from mergepipe.engine.meter import Readings
 from mergepipe.engine.streaming import Streamed
-from mergepipe.ids import ObjectId
+from mergepipe.ids import ObjectId, show_ids
 from mergepipe.objects.merging import Manifest
 from mergepipe.planner.left_out import LeftOut
+from mergepipe.reprs import brief
 from mergepipe.sizes import format_size
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class Costs:
     """What a run took. Sizes in bytes, as stored; blocks are the output's."""
@@ -48,6 +50,7 @@ class Costs:
         )
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class MergeResult:
     """A published merge. `snapshot, manifest = result` works too.
@@ -64,6 +67,9 @@ class MergeResult:
     costs: Costs
     nonfinite: NonFiniteValues
     left_out: tuple[LeftOut, ...] = ()
+
+    def __post_init__(self) -> None:
+        show_ids(self, "commit", "snapshot", "manifest_id", "plan_id")
 
     def __iter__(self) -> Iterator[ObjectId | Manifest]:
         yield self.snapshot

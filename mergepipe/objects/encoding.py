@@ -10,7 +10,8 @@ from mergepipe.objects.records import Record
 
 Kind = TypeVar("Kind", bound=Record)
 
-_ENCODER = msgspec.msgpack.Encoder()
+# The hook is for ids that print as hex (`ids.Shown`), which are encoded as any other.
+_ENCODER = msgspec.msgpack.Encoder(enc_hook=bytes)
 _DECODERS: dict[type[Record], msgspec.msgpack.Decoder[Record]] = {}
 
 

@@ -6,11 +6,9 @@ Columns are little-endian arrays kept as bytes; `catalog.view` and the planner g
 from enum import IntEnum
 from typing import ClassVar
 
-import msgspec
-
 from mergepipe.ids import ObjectId, object_id
 from mergepipe.objects.encoding import encode
-from mergepipe.objects.records import Record
+from mergepipe.objects.records import Part, Record
 
 
 class Depth(IntEnum):
@@ -20,10 +18,6 @@ class Depth(IntEnum):
     COARSE = 1
     EXACT = 2
     EQUAL = 3
-
-
-class Part(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Base of what objects are made of."""
 
 
 class TensorProfile(Part, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -10,6 +10,7 @@ import msgspec
 
 from mergepipe.ids import ID_BYTES, BlockId, ObjectId
 from mergepipe.objects import limits
+from mergepipe.reprs import brief_repr
 
 # What a decoder lets through: a wrong length would surface much later, as an index error.
 Id: TypeAlias = Annotated[ObjectId, msgspec.Meta(min_length=ID_BYTES, max_length=ID_BYTES)]
@@ -19,6 +20,12 @@ Parents: TypeAlias = Annotated[tuple[Id, ...], msgspec.Meta(max_length=limits.MA
 Size: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 
 
+class Part(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Base of what objects are made of."""
+
+    __repr__ = brief_repr
+
+
 class Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Base of every object: `KIND` and `VERSION` stand in its first line."""
 
@@ -26,6 +33,8 @@ class Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     VERSION: ClassVar[int]
     EARLIER: ClassVar[tuple[type["Record"], ...]] = ()
     """Versions before this one that are still read, and still written where they say it all."""
+
+    __repr__ = brief_repr
 
     def as_written(self) -> "Record":
         """The same value in the version that it is written in."""
@@ -71,13 +80,13 @@ class Tensor(Record, frozen=True, array_like=True, forbid_unknown_fields=True):
         ]
 
 
-class Blob(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="blob"):
+class Blob(Part, frozen=True, array_like=True, forbid_unknown_fields=True, tag="blob"):
     """A file of opaque bytes, stored as a U8 tensor."""
 
     data: Id
 
 
-class TensorEntry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class TensorEntry(Part, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A named tensor of a safetensors file."""
 
     name: str
@@ -85,7 +94,7 @@ class TensorEntry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
 
 
 class Safetensors(
-    msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="safetensors"
+    Part, frozen=True, array_like=True, forbid_unknown_fields=True, tag="safetensors"
 ):
     """A safetensors file: its header verbatim (a U8 tensor), its tensors in the order of data."""
 
@@ -96,7 +105,7 @@ class Safetensors(
 Content: TypeAlias = Blob | Safetensors
 
 
-class FileEntry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class FileEntry(Part, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A file of a snapshot. `path` is relative, with forward slashes; `size` is in bytes."""
 
     path: str

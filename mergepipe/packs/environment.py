@@ -31,7 +31,7 @@ from mergepipe.bytestore.untrusted import (
 from mergepipe.errors import Corruption, MergepipeError, NoSpace
 from mergepipe.ids import PackId
 from mergepipe.packs import index_check
-from mergepipe.packs.index_nodes import DamagedPages
+from mergepipe.packs.index_check import DamagedPages
 
 INDEX_VERSION = b"2"
 _FIRST_MAP_BYTES = 16 << 30

@@ -16,6 +16,10 @@ from mergepipe.bytestore.untrusted import open_plain, open_to_change, read_plain
 STAMP = "checked"
 
 
+class DamagedPages(Exception):
+    """The file is no sound LMDB environment: says what."""
+
+
 def check(data: Path, tables: Mapping[bytes, bool], *, trusting: bool = True) -> None:
     """Raise DamagedPages or OSError if LMDB had better not open the file `data`.
 

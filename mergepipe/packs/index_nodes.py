@@ -12,6 +12,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from mergepipe.packs.index_check import DamagedPages
+
 Bytes: TypeAlias = NDArray[np.uint8]
 Numbers: TypeAlias = NDArray[np.int64]
 
@@ -22,10 +24,6 @@ BRANCH, LEAF, OVERFLOW = 1, 2, 4
 _INNER_LEAF = 0x42  # P_SUBP | P_LEAF
 _DIRTY = 0x10  # on pages inside nodes it stays set
 BIG, TREE, DUPLICATES = 1, 2, 4
-
-
-class DamagedPages(Exception):
-    """The file is no sound LMDB environment: says what."""
 
 
 @dataclass(frozen=True, slots=True)

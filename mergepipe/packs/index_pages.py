@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mergepipe.packs import index_nodes
+from mergepipe.packs.index_check import DamagedPages
 from mergepipe.packs.index_nodes import (
     BIG,
     DUPLICATES,
@@ -25,7 +26,6 @@ from mergepipe.packs.index_nodes import (
     PAGE_HEADER,
     TREE,
     Bytes,
-    DamagedPages,
     Nodes,
     Numbers,
 )

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from math import isfinite
 from typing import Self
 
 from mergepipe.errors import OverBudget, UsageError
@@ -48,8 +49,15 @@ class Budget:
     of: Of = Of.FULL_PLAN
 
     @classmethod
-    def parse(cls, text: str | None) -> Self:
-        """From `2GiB`, `25%`, `raw:10%`, or `none`. Raises UsageError."""
+    def parse(cls, text: str | float | None) -> Self:
+        """From `2GiB`, `25%`, `raw:10%`, or `none`; a number is bytes. Raises UsageError.
+
+        Numbers up to 100 are refused: nobody means bytes by them, and shares are of two things.
+        """
+        if isinstance(text, int | float):
+            if isinstance(text, bool) or not isfinite(text):
+                raise UsageError(f"not a budget: {text!r}", _HINT)
+            text = str(int(text)) if text == int(text) else f"{text:f}".rstrip("0")
         if text is None or text.strip().lower() in ("", "none"):
             return cls()
         match = _SHARE.fullmatch(text.lower())

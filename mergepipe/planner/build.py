@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mergepipe.errors import MergeInputError, OverBudget
-from mergepipe.ids import ObjectId, object_id
+from mergepipe.ids import ObjectId, object_id, show_ids
 from mergepipe.methods.protocol import Need
 from mergepipe.names import quoted
 from mergepipe.objects.encoding import encode
@@ -26,6 +26,7 @@ from mergepipe.planner.resolution import Measure, Measured
 from mergepipe.planner.roots import Root, read_roots
 from mergepipe.planner.selection import select
 from mergepipe.planner.table import CostTable
+from mergepipe.planner.totals import ExpertTotals, totals
 from mergepipe.planner.trees import Tree
 from mergepipe.sizes import format_size
 
@@ -47,6 +48,27 @@ class PlannedMerge:
     costs: CostTable
     measured_expert_bytes: int = 0
     measured_base_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        show_ids(self, "id")
+
+    @property
+    def experts(self) -> tuple[ExpertTotals, ...]:
+        """What the plan takes from each expert, over all tensors."""
+        return tuple(
+            totals(self.costs, place, self.merge.models[place].label) for place in self.plan.experts
+        )
+
+    def __repr__(self) -> str:
+        costs = self.costs
+        experts = ", ".join(one.name for one in self.experts[:4])
+        more = "" if len(self.plan.experts) <= 4 else f" and {len(self.plan.experts) - 4} more"
+        return (
+            f"<plan {self.id.hex()[:12]}: {self.plan.method} of {experts}{more}, reads "
+            f"{format_size(costs.expert_bytes_planned)} of the "
+            f"{format_size(costs.expert_bytes_full)} of the exact merge, keeps "
+            f"{costs.energy_kept:.1%} of the energy>"
+        )
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:

@@ -28,8 +28,10 @@ from mergepipe.planner.roots import leaf_numbers, root_depths
 from mergepipe.planner.steps import Grid
 from mergepipe.planner.table import CostTable, ExpertCost, TensorCost, tensor_cost
 from mergepipe.planner.trees import Tree
+from mergepipe.reprs import brief
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class ExpertPart:
     """What one model gave to one tensor, at the stage `method` (a line's, its file's or under it).
@@ -46,6 +48,7 @@ class ExpertPart:
     depths: bytes
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class TensorExplanation:
     """How one tensor was made."""
@@ -58,6 +61,7 @@ class TensorExplanation:
     cost: TensorCost
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """How all of a plan's tensors are made; `experts`: the models merged, by place and snapshot."""

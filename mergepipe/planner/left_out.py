@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from mergepipe.names import quoted
 from mergepipe.planner.name_patterns import collapsed, shown
+from mergepipe.reprs import brief
 
 
 class Kind(StrEnum):
@@ -47,6 +48,7 @@ class Level(StrEnum):
     LISTED = "listed"
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class Way:
     """A kind's place in the list.
@@ -224,6 +226,7 @@ _TENSORS = frozenset(
 )
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class LeftOut:
     """What a merge leaves out of one model, by kind.

@@ -16,8 +16,10 @@ from mergepipe.methods.protocol import Method
 from mergepipe.objects.merging import LowRank, TermKind
 from mergepipe.planner.left_out import Kind, LeftOut
 from mergepipe.planner.recipe import Model
+from mergepipe.reprs import brief
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class Made:
     """The tensor that an earlier line makes, by its place among the lines."""
@@ -28,6 +30,7 @@ class Made:
 Source: TypeAlias = ObjectId | Made
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class LineInput:
     """One term of a line, or its base.
@@ -45,6 +48,7 @@ class LineInput:
     factors: LowRank | None = None
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class Line:
     """One tensor to make.
@@ -68,6 +72,7 @@ class Line:
     copied: bool = False
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class Merge:
     """All lines of a merge, each after those it takes in.

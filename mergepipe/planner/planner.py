@@ -83,7 +83,7 @@ class Planner:
         operator: str = "ties",
         budget_mb: float | None = None,
         *,
-        budget: str | Budget | None = None,
+        budget: str | float | Budget | None = None,
         weights: Sequence[float] | None = None,
         densities: Sequence[float] | None = None,
         dtype: DType | None = None,

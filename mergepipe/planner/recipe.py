@@ -8,11 +8,13 @@ from typing import TypeAlias
 from mergepipe.dtypes import DType
 from mergepipe.ids import ObjectId
 from mergepipe.objects.merging import TermKind
+from mergepipe.reprs import brief
 
 EVERY_TENSOR = "*"
 _EMPTY: Mapping[str, "Setting"] = MappingProxyType({})
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class PerTensor:
     """A parameter that varies: ordered (filter, value); the first filter in a name counts.
@@ -47,6 +49,7 @@ def settings_for(settings: Mapping[str, Setting], name: str) -> dict[str, object
     return found
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class Model:
     """A model of a recipe: how it was named there, and the snapshot that meant."""
@@ -55,6 +58,7 @@ class Model:
     snapshot: ObjectId
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class Expert:
     """One input: its label and snapshot, its own parameters, and what its tensors hold."""
@@ -68,6 +72,7 @@ class Expert:
         object.__setattr__(self, "parameters", MappingProxyType(dict(self.parameters)))
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """A merge: method, experts in order, base, parameters.

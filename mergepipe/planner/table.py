@@ -13,10 +13,12 @@ from mergepipe.methods.trim import sum_in_order
 from mergepipe.objects.merging import Depth
 from mergepipe.planner.costs import Depths
 from mergepipe.planner.readings import Reading
+from mergepipe.reprs import brief
 
 Floats = npt.NDArray[np.float64]
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class ExpertCost:
     """What one tensor takes from a model (its place among the plan's), at any stage.
@@ -46,6 +48,7 @@ class ExpertCost:
         return _share(self.energy, self.energy_kept)
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class TensorCost:
     """One output tensor.
@@ -75,6 +78,7 @@ class TensorCost:
         return sum(own.bytes_planned for own in self.experts) - self.saved_planned
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class CostTable:
     """A plan's costs; `budget_bytes` is None without a limit."""
@@ -143,6 +147,7 @@ class CostTable:
         return (own for tensor in self.tensors for own in tensor.experts)
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class LeafNumbers:
     """What the cost of a leaf is told by.

@@ -20,6 +20,7 @@ from mergepipe.repository.differences import (
     count_blocks_changed,
     parts,
 )
+from mergepipe.reprs import brief
 
 
 class Change(StrEnum):
@@ -36,6 +37,7 @@ class Change(StrEnum):
     RENAMED = "renamed"
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class TensorDiff:
     """One tensor, from `a` to `b`. `path` is its file in `b` (in `a` if it was removed).
@@ -69,6 +71,7 @@ class TensorDiff:
     nonfinite: int
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class FileDiff:
     """One file, from `a` to `b`; sizes in bytes, None where it is not there.
@@ -84,6 +87,7 @@ class FileDiff:
     old_path: str | None = None
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class Diff:
     """Tensors in the order of `b`, then those removed; files sorted by path."""

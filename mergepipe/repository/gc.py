@@ -36,6 +36,7 @@ from mergepipe.repository.survey import (
     readable_blocks,
     survey,
 )
+from mergepipe.reprs import brief
 
 # A pack with less than this share alive is rewritten: at most half of what is copied was wasted.
 SPARSE_SHARE = 0.5
@@ -45,6 +46,7 @@ MANY_SMALL_PACKS = 16
 _MOST_ROUNDS = 5
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class Collected:
     """What gc did, or would do. `freed_bytes`: packs removed less packs written.

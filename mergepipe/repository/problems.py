@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mergepipe.ids import ObjectId
+from mergepipe.reprs import brief
 
 
 class ProblemKind(StrEnum):
@@ -31,6 +32,7 @@ class NoteKind(StrEnum):
     PROMISED = "promised"  # remote of a lazy clone: how much is there and not here
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class Problem:
     """Something that is wrong: `id` is hex for ids, else a name."""
@@ -40,6 +42,7 @@ class Problem:
     detail: str
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class Note:
     """Something that is not wrong."""
@@ -49,6 +52,7 @@ class Note:
     detail: str
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class Report:
     """All that fsck found; with repair, what is still wrong after it, and what it did."""
@@ -63,6 +67,7 @@ class Report:
         return not self.problems
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class Owner:
     """Whose a tensor is, for messages: the first place that names it."""

@@ -10,8 +10,10 @@ from mergepipe.packs.records import Encoding, Place
 from mergepipe.packs.storage import Storage
 from mergepipe.repository.refnames import HEADS, IMPORTS, TAGS, short_name
 from mergepipe.repository.refs import RefStore
+from mergepipe.reprs import brief
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class ModelUsage:
     """One model. Sizes in bytes; a record is its header and payload.
@@ -44,6 +46,7 @@ class ModelUsage:
         return self.alone_bytes - self.exclusive_bytes
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class Usage:
     """All models listed, each block and each record counted once.

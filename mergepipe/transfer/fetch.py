@@ -25,6 +25,7 @@ from mergepipe.repository.history import reachable_commits
 from mergepipe.repository.pruned import Pruned, add_pruned, read_pruned
 from mergepipe.repository.refnames import HEADS, REMOTES, short_name
 from mergepipe.repository.refs import ANY
+from mergepipe.reprs import brief
 from mergepipe.transfer.admission import Admission
 from mergepipe.transfer.downloading import (
     FETCH_PACK_BYTES,
@@ -44,6 +45,7 @@ from mergepipe.transfer.remote_refs import RemoteRefs, read_refs, tracking_ref
 _NO_LIMIT_BYTES = 1 << 62
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class FetchedRef:
     """A ref of ours that follows one of the remote. `old` None: it is new; `new` None: pruned."""
@@ -53,6 +55,7 @@ class FetchedRef:
     new: ObjectId | None
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """What a fetch did.
@@ -74,6 +77,7 @@ class Fetched:
     packs_received: int
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class FetchOptions:
     """What to fetch: `branches` (short names; none: all), all `tags`; `prune` what is gone."""

@@ -18,6 +18,7 @@ from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.storage import Storage
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository.refnames import HEADS
+from mergepipe.reprs import brief
 from mergepipe.transfer.holdings import IndexedFooters, holdings
 from mergepipe.transfer.new_commits import commits_between, known_objects, objects_of
 from mergepipe.transfer.push_refs import Decision, Move, Wanted, decide, no_such_ref, title
@@ -31,6 +32,7 @@ _HEAD = "HEAD"
 _MOST_TIPS = 64
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class Source:
     """The repository that pushes. `effort` and `max_chain` are its settings of those names.
@@ -49,6 +51,7 @@ class Source:
     inputs: bool = True
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class Pushed:
     """What a push did.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mergepipe.cli.identity import identity, parse_date
+from mergepipe.api.identity import identity, parse_date
 from mergepipe.errors import UsageError
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mergepipe import progress_bar
 from mergepipe.cli import progress
 from tests.cli.conftest import ROOT, Mp, command_line
 from tests.cli.models import tensors, write_model
@@ -210,7 +211,7 @@ def test_no_colours_but_on_a_terminal(committed: Path, process: Mp) -> None:
 def test_a_bar_is_drawn_only_for_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = os.openpty()
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(progress, "_QUIET_S", 0.05)
+    monkeypatch.setattr(progress_bar, "_QUIET_S", 0.05)
     with open(theirs, "w") as terminal, open(ours, "rb", buffering=0) as screen:  # noqa: PTH123
         monkeypatch.setattr(sys, "stderr", terminal)
         bar = progress.TerminalProgress(lambda event: None)

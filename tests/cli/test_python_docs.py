@@ -49,7 +49,7 @@ def test_a_merge(family: Path) -> None:
 
 
 def test_the_parts(family: Path) -> None:
-    first, again = _run(SNIPPETS[1], family), _run(SNIPPETS[1], family)
+    first, again = _run(SNIPPETS[2], family), _run(SNIPPETS[2], family)
     assert first == again  # manifest and snapshot hold no time
     snapshot, manifest = first[0].split()
     with Repository.open(family) as repo:
@@ -57,3 +57,9 @@ def test_the_parts(family: Path) -> None:
         assert commit.snapshot.hex() == snapshot
         assert commit.manifest is not None
         assert commit.manifest.hex() == manifest
+
+
+def test_weights(family: Path) -> None:
+    told = _run(SNIPPETS[1], family)
+    assert len(told) > 2
+    assert f"embed BF16 {SHAPES['embed']} {2 * SHAPES['embed'][0] * SHAPES['embed'][1]}" in told

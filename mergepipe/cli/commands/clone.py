@@ -70,7 +70,7 @@ def clone(
     import time
 
     from mergepipe.api import Repository
-    from mergepipe.cli.identity import identity
+    from mergepipe.api.identity import identity
     from mergepipe.transfer.remotes import check_remote_url
 
     began = time.monotonic()

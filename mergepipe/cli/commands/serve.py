@@ -151,7 +151,7 @@ def _repository(session: Session, directory: Path | None) -> "Iterator[Repositor
             yield repository
         return
     from mergepipe.api import Repository
-    from mergepipe.cli.identity import identity
+    from mergepipe.api.identity import identity
     from mergepipe.transfer.connect import repository_at
 
     with Repository(repository_at(directory), who=identity(session.environment)) as repository:

@@ -14,6 +14,8 @@ _RAW = re.compile(
     r"@?(?P<seconds>-?[0-9]{1,12})(?: (?P<sign>[+-])(?P<hh>[0-9]{2})(?P<mm>[0-9]{2}))?"
 )
 
+AUTHOR = "MP_AUTHOR"
+
 
 def identity(environment: Mapping[str, str]) -> Callable[[str], Signature]:
     """A function from the configured author to who acts now.
@@ -23,7 +25,7 @@ def identity(environment: Mapping[str, str]) -> Callable[[str], Signature]:
     """
 
     def sign(configured: str) -> Signature:
-        author = _line(environment.get("MP_AUTHOR", "")) or _line(configured) or login_name()
+        author = _line(environment.get(AUTHOR, "")) or _line(configured) or login_name()
         seconds, utc_offset = when(environment)
         return Signature(author, seconds, utc_offset)
 
