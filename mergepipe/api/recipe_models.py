@@ -47,7 +47,10 @@ class RecipeModels:
     imported   commits of directories
     unknown    directories that would have to be imported, and the snapshots that stand for them
     commits    the commit of each stored model, by snapshot
+    looks      no embeddings are laid out yet
     """
+
+    looks = True
 
     def __init__(
         self,
@@ -72,11 +75,14 @@ class RecipeModels:
         self._repository = repository
         self._directory = directory
         self._imported = imported or {}
+        self._stages: Mapping[str, ObjectId] = {}
         self._looked: dict[ObjectId, _LookedAt] = {}
         self._tensors: dict[ObjectId, Tensor] = {}
 
     def find(self, path: str, revision: str | None, /) -> ObjectId:
         """The snapshot of a revision, or else of a directory. Raises MergeInputError."""
+        if revision is None and path in self._stages:
+            return self._stored(self._stages[path])
         if not looks_like_path(path):
             text = path if revision is None else f"{path}@{revision}"
             commit = self._revision(text)
@@ -290,14 +296,19 @@ class StoredModels(RecipeModels):
     read_bytes  what that read from storage
     """
 
+    looks = False
+
     def __init__(
         self,
         repository: "Importing",
         directory: Path,
         imported: Mapping[Path, ObjectId],
         sink: Sink,
+        stages: Mapping[str, ObjectId],
     ) -> None:
+        """`stages`: commits of the recipe's own stages, by name; they beat all other models."""
         super().__init__(repository, directory, imported)
+        self._stages = stages
         self.read_bytes = 0
         self._sink = sink
 

@@ -127,7 +127,14 @@ class Recipes(Merging):
             merge = self._laid_out(read, looked, models, options, kept)
             return self._planned(merge, options, kept.objects, progress, told, store=False)
         imported = self._import(models, looked, progress, told)
-        planned = self._plan_stored(read, directory, imported, options, progress, told)
+        stages: dict[str, ObjectId] = {}
+        for name in looked.apart:
+            made = _for_stage(read, name, stages)
+            planned = self._plan_stored(made, directory, imported, stages, options, progress, told)
+            stages[name] = self._stage(made, planned, progress)
+            told(f"stage {quoted(name)} is merged first, because a later one moves its rows")
+        read = _for_stage(read, read.output.name, stages)
+        planned = self._plan_stored(read, directory, imported, stages, options, progress, told)
         # Which tensors are copies of others is only known by what is stored.
         for line in lines(planned.left_out):
             if line not in said:
@@ -197,6 +204,7 @@ class Recipes(Merging):
         recipe: "MergekitRecipe",
         directory: Path,
         imported: Mapping[Path, ObjectId],
+        stages: Mapping[str, ObjectId],
         options: RecipeOptions,
         progress: Progress,
         told: Told,
@@ -206,7 +214,7 @@ class Recipes(Merging):
         from mergepipe.planner.mergekit.expand import expand
 
         with self.transactions.begin() as transaction:
-            models = StoredModels(self, directory, imported, transaction)
+            models = StoredModels(self, directory, imported, transaction, stages)
             expanded = expand(recipe, models, models, models, allow_missing=options.allow_missing)
             merge = self._laid_out(recipe, expanded, models, options, transaction)
             transaction.publish()
@@ -215,6 +223,28 @@ class Recipes(Merging):
                 f"tensors made first (embeddings, adapters): {format_size(models.read_bytes)} read"
             )
         return self._planned(merge, options, {}, progress, told, store=True)
+
+    def _stage(
+        self, recipe: "MergekitRecipe", planned: "PlannedMerge", progress: Progress
+    ) -> ObjectId:
+        """The commit of a stage that is merged by itself, kept like an import.
+
+        The same stage of the same models is not committed twice.
+        """
+        from mergepipe.checkpoints.imports import stage_ref
+        from mergepipe.engine.transactions import MergeRequest
+
+        name = recipe.output.name or ""
+        ref = stage_ref(name, planned.id)
+        known = self.refs.read(ref)
+        if known is not None:
+            return known
+        plan = self.load_plan(planned)
+        base, experts = self._input_commits(plan)
+        request = MergeRequest(
+            base, experts, ref, f"Stage {name} of a recipe", names=self._model_names(planned, plan)
+        )
+        return self.engine().execute(plan, request, progress=progress).commit
 
     def _planned(
         self,
@@ -306,6 +336,16 @@ def _read(recipe: str | Path) -> "tuple[MergekitRecipe, Path]":
             nearest_path(path, wanted) if isinstance(error, FileNotFoundError) else wanted,
         ) from error
     return read_recipe(content, path.name), path.parent
+
+
+def _for_stage(
+    recipe: "MergekitRecipe", name: str | None, stored: Mapping[str, ObjectId]
+) -> "MergekitRecipe":
+    """The recipe for one of its stages, where the results of others are stored already."""
+    from mergepipe.planner.mergekit.stages import stages_for
+
+    output = next(stage for stage in recipe.stages if stage.name == name)
+    return replace(recipe, stages=stages_for(output, recipe.stages, stored))
 
 
 def _card(

@@ -54,6 +54,12 @@ def import_ref(path: Path) -> str:
     return f"{IMPORTS}{name[:60]}-{digest(str(path.resolve()).encode()).hex()[:8]}"
 
 
+def stage_ref(name: str, plan: ObjectId) -> str:
+    """The ref under which a stage of a recipe is kept that was merged by itself."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "stage"
+    return f"{IMPORTS}{plain[:60]}-{plan.hex()[:8]}"
+
+
 def read_list(path: Path) -> list[ImportEntry]:
     """The entries of an import list, bases before what leans on them.
 

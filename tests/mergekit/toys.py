@@ -117,6 +117,10 @@ class Toys:
         }
         return StoredTokenizer(files, read_vocabulary(files, label))
 
+    @property
+    def looks(self) -> bool:
+        return False
+
     def lay_out(
         self,
         name: str,

@@ -1,7 +1,7 @@
 """A recipe spelled out: every tensor of every stage as a line, down to what is stored.
 
 Stages are not merges of their own: what one makes is an input of the next (`lines.Made`), and is
-never written. No weight is read.
+not written. No weight is read.
 """
 
 from collections.abc import Iterator
@@ -101,6 +101,7 @@ def expand(
         {directory: part.output for directory, part in parts.items()},
         shelf.files_at(main.output.files_of),
         collected(left_out),
+        tuple(dict.fromkeys(name for part in parts.values() for name in part.apart)),
     )
 
 
@@ -133,6 +134,7 @@ class _Part:
         self.warnings: tuple[str, ...] = ()
         self.left_out: tuple[LeftOut, ...] = ()
         self.lays_out = False
+        self.apart: tuple[str, ...] = ()
         self.output: Inventory
         self.last: StageLines
         self._recipe = recipe
@@ -151,6 +153,7 @@ class _Part:
             self.warnings += made.warnings
             self.left_out += made.left_out
             self.lays_out |= made.vocabulary.plan.lays_out or inventories.adapts
+            self.apart += made.vocabulary.apart
             if stage.name is not None:
                 inventories.stages[stage.name] = self.output
                 inventories.tokenizers[self.output.label] = made.vocabulary.tokenizer

@@ -1,6 +1,6 @@
 """The documents of a recipe, each after those it takes in."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from mergepipe.names import quoted
 from mergepipe.planner.mergekit.fields import Notes
@@ -54,6 +54,23 @@ def _after_those_it_needs(
         if below not in done:
             open_stages.append((below, needed(below, named)))
     return tuple(done)
+
+
+def stages_for(
+    output: Stage, stages: Sequence[Stage], stored: Collection[str] = ()
+) -> tuple[Stage, ...]:
+    """The stages that one needs, itself last, of an ordered recipe; those that are stored are none.
+
+    stored  names of stages whose results are models like any other
+    """
+    named = {stage.name: stage for stage in stages if stage.name and stage.name not in stored}
+    wanted, waiting = {id(output)}, [output]
+    while waiting:
+        for below in needed(waiting.pop(), named):
+            if id(below) not in wanted:
+                wanted.add(id(below))
+                waiting.append(below)
+    return tuple(stage for stage in stages if id(stage) in wanted)
 
 
 def needed(stage: Stage, named: dict[str, Stage]) -> list[Stage]:

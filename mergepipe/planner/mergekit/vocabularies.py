@@ -16,6 +16,7 @@ from mergepipe.errors import MergeInputError
 from mergepipe.formats.architecture import Section, head_and_embeddings, is_head
 from mergepipe.ids import ObjectId
 from mergepipe.names import quoted
+from mergepipe.planner.lines import Made
 from mergepipe.planner.mergekit.inventory import Held, Inventory
 from mergepipe.planner.mergekit.schema import (
     ModelName,
@@ -42,7 +43,15 @@ _OTHER_ROWS = re.compile("norm|position|wpe|token_type", re.IGNORECASE)
 
 
 class Embeddings(Protocol):
-    """Reads tokenizers, lays embeddings out anew and stores what adapters make."""
+    """Reads tokenizers, lays embeddings out anew and stores what adapters make.
+
+    looks  nothing is laid out yet: what stages make can still be stored before it is
+    """
+
+    @property
+    def looks(self) -> bool:
+        """Whether a recipe is only looked at."""
+        ...
 
     def tokenizer(self, snapshot: ObjectId, label: str, /) -> StoredTokenizer:
         """The tokenizer of a stored model."""
@@ -72,12 +81,14 @@ class StageVocabulary:
     """A stage's models with the rows of its output, and what the output knows.
 
     origin  the model whose tokenizer it is, extended or not
+    apart   earlier stages whose results' rows would have to be moved, by name
     """
 
     inventories: Mapping[ModelName, Inventory]
     plan: VocabularyPlan
     tokenizer: StoredTokenizer
     origin: ModelName
+    apart: tuple[str, ...] = ()
 
 
 def bring_together(
@@ -113,9 +124,29 @@ def bring_together(
     tokenizer = StoredTokenizer(
         models[plan.origin].files if plan.files is None else plan.files, plan.vocabulary
     )
+    apart: tuple[str, ...] = ()
     if plan.lays_out:
+        apart = _made_of_stages(everyone)
+        if apart and not embeddings.looks:
+            raise MergeInputError(
+                f"{quoted(apart[0])} is made by a stage, and its embeddings would have to be laid "
+                "out anew",
+                "give that stage the tokenizer setting, so that its result has the vocabulary",
+            )
         inventories = _laid_out(list(everyone.items()), inventories, plan, base, embeddings)
-    return StageVocabulary(inventories, plan, tokenizer, list(everyone)[plan.origin])
+    return StageVocabulary(inventories, plan, tokenizer, list(everyone)[plan.origin], apart)
+
+
+def _made_of_stages(everyone: Mapping[ModelName, Inventory]) -> tuple[str, ...]:
+    """The stages that made embeddings which take part in laying out."""
+    return tuple(
+        dict.fromkeys(
+            name.path
+            for name, inventory in everyone.items()
+            for tensor in _vocabulary_tensors(inventory)
+            if isinstance(inventory.tensors[tensor].source, Made)
+        )
+    )
 
 
 def lending(stage: Stage) -> tuple[ModelName, ...]:
@@ -237,10 +268,4 @@ def _check_movable(inventory: Inventory, name: str, held: Held) -> None:
             f"the adapter of {quoted(inventory.label)} changes {quoted(name)}, whose rows would "
             "have to be moved",
             "merge the adapter first, and commit the result",
-        )
-    if not isinstance(held.source, bytes):
-        raise MergeInputError(
-            f"{quoted(inventory.label)} is made by a stage, and its embeddings would have to be "
-            "laid out anew",
-            "give that stage the tokenizer setting, so that its result has the vocabulary",
         )
