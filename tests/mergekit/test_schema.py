@@ -2,6 +2,7 @@
 
 import pytest
 
+from mergepipe.errors import MergepipeError
 from mergepipe.planner.mergekit.expand import check
 from mergepipe.planner.mergekit.reading import read_recipe
 from mergepipe.planner.mergekit.schema import (
@@ -109,15 +110,38 @@ input_parameters: {a: {weight: 1}}
 """
     )
     assert [warning.split("; ")[0] for warning in check(recipe)] == [
-        "r.yml, line 6: a source knows no 'weigth', which is passed over",
-        "r.yml, line 8: residual_weight has no effect, in mergekit as here",
         "r.yml, line 3: a recipe knows no 'base_modle', which is passed over",
         "r.yml, line 11: a recipe knows no 'input_parameters', which is passed over",
+        "r.yml, line 8: residual_weight has no effect, in mergekit as here",
+        "r.yml, line 6: a source knows no 'weigth', which is passed over",
         "r.yml, line 7: normalize is one value for all inputs of ties and has no effect here",
         "r.yml, line 10: method ties has no parameter 'weigth', which is passed over",
         "r.yml, line 9: method ties has no parameter 'foo', which is passed over",
     ]
-    assert "did you mean 'base_model'?" in recipe.warnings[2]
+    assert "did you mean 'base_model'?" in recipe.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "nearest"),
+    [
+        ("merge_methd: linear\nmodels: [{model: a}]\n", "merge_method"),
+        ("merge_method: linear\nmodelz: [{model: a}]\n", "models"),
+        ("merge_method: linear\ndtpye: x\nmodels: a\n", "dtype"),
+        ("merge_method: passthrough\nslices: [{sources: [{model: a, layer_rage: [0, 1]}]}]\n",
+         "layer_range"),
+        ("merge_method: passthrough\nslices: [{source: [{model: a}]}]\n", "sources"),
+        ("merge_method: linear\nmodels: [{modle: a}]\n", "model"),
+        ("merge_method: linear\nbase_modle: b\nmodels: [{model: a+b+c}]\n", "base_model"),
+        ("merge_method: linear\nmodels: [{model: a}]\ntokenizer: {sorce: b, tokens: 3}\n",
+         "source"),
+        ("merge_method: ties\nmodels: [{model: a}]\nparameters: {densty: 1, normalize: 7}\n",
+         "density"),
+    ],
+)  # fmt: skip
+def test_a_misspelt_key_is_named_with_what_it_leads_to(text: str, nearest: str) -> None:
+    with pytest.raises(MergepipeError) as refused:
+        check(read(text))
+    assert f"did you mean '{nearest}'?" in refused.value.hint
 
 
 def test_recipes_of_the_hub_read() -> None:

@@ -1,4 +1,4 @@
-"""A later stage moves the rows of an earlier one's result: as if the two were merged in two runs."""
+"""A later stage moves the rows of an earlier one, as if the two were merged in two runs."""
 
 from pathlib import Path
 

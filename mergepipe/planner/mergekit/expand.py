@@ -37,8 +37,18 @@ def check(recipe: MergekitRecipe) -> tuple[str, ...]:
     method cannot compute.
     """
     notes = Notes(recipe.source)
+    try:
+        _check(recipe, notes)
+    except MergeInputError as error:
+        # What was warned of is often the reason.
+        raise MergeInputError(error.message, "; ".join((error.hint, *notes.warnings))) from error
+    return (*recipe.warnings, *notes.warnings)
+
+
+def _check(recipe: MergekitRecipe, notes: Notes) -> None:
     for stage in recipe.stages:
         method = method_of(stage, recipe.source)
+        check_names(method, stage, notes)
         for dtype in (stage.dtype, stage.out_dtype):
             if dtype is not None and not method.accepts(dtype):
                 raise MergeInputError(
@@ -52,8 +62,6 @@ def check(recipe: MergekitRecipe) -> tuple[str, ...]:
                 levels += [part.parameters, *(one.parameters for one in part.sources)]
         for level in levels:
             check_values(method, level, recipe.source)
-        check_names(method, stage, notes)
-    return (*recipe.warnings, *notes.warnings)
 
 
 def expand(

@@ -30,9 +30,24 @@ class Notes:
 
 
 class Fields:
-    """The entries of a mapping. `what` names it in messages."""
+    """The entries of a mapping; each key that nobody knows is warned of at once.
 
-    def __init__(self, node: Node, what: str, notes: Notes) -> None:
+    A misspelt key is often why something is missing further down, and is said with that.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        what: str,
+        notes: Notes,
+        known: Iterable[str] | None,
+        without_effect: Iterable[str] = (),
+    ) -> None:
+        """The entries of `node`, which messages call `what`.
+
+        known           the keys that it may have; None: any
+        without_effect  others, that are known to do nothing
+        """
         if not isinstance(node, Mapping):
             raise notes.refused(
                 node.place, f"{what} is {described(node)}", f"{what} must be a mapping (key: value)"
@@ -41,11 +56,11 @@ class Fields:
         self._entries = {entry.key: entry for entry in node.entries}
         self._what = what
         self._notes = notes
-        self._asked: set[str] = set()
+        if known is not None:
+            self._warn(set(known), set(without_effect))
 
     def get(self, key: str) -> Node | None:
         """The value of a key; None where it is absent or null."""
-        self._asked.add(key)
         entry = self._entries.get(key)
         if entry is None or (isinstance(entry.value, Scalar) and entry.value.value is None):
             return None
@@ -108,19 +123,17 @@ class Fields:
             found.place, f"{key} is {described(found)}", f"{key} must be {wanted}"
         )
 
-    def done(self, without_effect: Iterable[str] = ()) -> None:
-        """Warn of every key that was not asked for; `without_effect` are known to do nothing."""
+    def _warn(self, known: set[str], without_effect: set[str]) -> None:
         for key, entry in self._entries.items():
-            if key in self._asked:
+            # A key with anchors may only hold what aliases elsewhere stand for.
+            if key in known or (entry.anchored and key not in without_effect):
                 continue
             if key in without_effect:
                 self._notes.warn(entry.place, f"{key} has no effect, in mergekit as here")
                 continue
-            if entry.anchored:
-                continue  # it only holds what aliases elsewhere stand for
-            hint = nearest(key, self._asked)
             self._notes.warn(
-                entry.place, f"{self._what} knows no {quoted(key)}, which is passed over; {hint}"
+                entry.place,
+                f"{self._what} knows no {quoted(key)}, which is passed over; {nearest(key, known)}",
             )
 
 

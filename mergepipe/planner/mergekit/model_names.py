@@ -4,6 +4,7 @@ from mergepipe.planner.mergekit.document import Mapping, Node, Place
 from mergepipe.planner.mergekit.fields import Fields, Notes, text
 from mergepipe.planner.mergekit.schema import ModelName
 
+_NAMED = ("model", "lora", "override_architecture")
 _HINT = "name a model: path, path@revision, path+lora, or {model: path, lora: path}"
 
 
@@ -11,11 +12,9 @@ def read_model(node: Node, what: str, notes: Notes) -> ModelName:
     """The model that a node names. Raises UsageError with its place."""
     if not isinstance(node, Mapping):
         return parse_model(text(node, what, notes), node.place, notes)
-    fields = Fields(node, f"a {what}", notes)
+    fields = Fields(node, f"a {what}", notes, _NAMED)
     model = _path(fields.need("model", _HINT), notes)
     lora = fields.get("lora")
-    fields.get("override_architecture")
-    fields.done()
     if lora is not None:
         model = ModelName(model.path, model.revision, _path(lora, notes), node.place)
     return model
@@ -37,11 +36,9 @@ def _path(node: Node, notes: Notes) -> ModelName:
     """A path with its revision: as text, or as a mapping."""
     if not isinstance(node, Mapping):
         return _at(text(node, "a model", notes), node.place, notes)
-    fields = Fields(node, "a model", notes)
+    fields = Fields(node, "a model", notes, ("path", "revision"))
     path = text(fields.need("path", _HINT), "path", notes)
-    found = ModelName(path, fields.text("revision"), None, node.place)
-    fields.done()
-    return found
+    return ModelName(path, fields.text("revision"), None, node.place)
 
 
 def _at(name: str, place: Place, notes: Notes) -> ModelName:

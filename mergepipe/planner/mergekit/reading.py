@@ -37,6 +37,15 @@ from mergepipe.planner.mergekit.stages import in_order
 from mergepipe.planner.mergekit.tokenizers import read_tokenizer
 
 _ONE_OF = ("models", "slices", "modules")
+_RECIPE = (
+    *("merge_method", "base_model", "name", "dtype", "out_dtype", "parameters", *_ONE_OF),
+    *("tokenizer", "tokenizer_source", "chat_template"),
+)
+_MODULE = ("models", "slices", "parameters")
+_INPUT = ("model", "parameters")
+_SLICE = ("sources", "base_model", "parameters")
+_SOURCE = ("model", "layer_range", "parameters")
+_FILTER = ("filter", "value")
 
 
 def read_recipe(text_or_bytes: str | bytes, source: str = "the recipe") -> MergekitRecipe:
@@ -48,20 +57,24 @@ def read_recipe(text_or_bytes: str | bytes, source: str = "the recipe") -> Merge
     documents = read_documents(text_or_bytes, source)
     if not documents:
         raise UsageError(f"{source} is empty", "a recipe has a merge_method and models")
-    stages, unused = in_order([_stage(document, notes) for document in documents], notes)
+    try:
+        stages, unused = in_order([_stage(document, notes) for document in documents], notes)
+    except UsageError as error:
+        # What was warned of is often the reason.
+        raise UsageError(error.message, "; ".join((error.hint, *notes.warnings))) from error
     content = text_or_bytes if isinstance(text_or_bytes, str) else text_or_bytes.decode("utf-8-sig")
     return MergekitRecipe(stages, content, source, tuple(notes.warnings), unused)
 
 
 def _stage(document: Node, notes: Notes) -> Stage:
-    fields = Fields(document, "a recipe", notes)
+    fields = Fields(document, "a recipe", notes, _RECIPE)
     method = text(
         fields.need("merge_method", "it names the method, such as merge_method: ties"),
         "merge_method",
         notes,
     )
     base = fields.get("base_model")
-    stage = Stage(
+    return Stage(
         method=method,
         modules=_modules(fields, notes),
         name=fields.text("name"),
@@ -73,8 +86,6 @@ def _stage(document: Node, notes: Notes) -> Stage:
         chat_template=fields.text("chat_template"),
         place=fields.place,
     )
-    fields.done()
-    return stage
 
 
 def _modules(fields: Fields, notes: Notes) -> MappingOf[str | None, Module]:
@@ -84,10 +95,10 @@ def _modules(fields: Fields, notes: Notes) -> MappingOf[str | None, Module]:
         raise notes.refused(fields.place, f"a recipe has {found}", "it needs exactly one of them")
     if given[0] != "modules":
         return MappingProxyType({None: _module(fields, notes, given[0], own=False)})
-    inner = Fields(fields.need("modules"), "modules", notes)
+    inner = Fields(fields.need("modules"), "modules", notes, None)
     modules: dict[str | None, Module] = {}
     for name in inner.names:
-        part = Fields(inner.need(name), f"module {quoted(name)}", notes)
+        part = Fields(inner.need(name), f"module {quoted(name)}", notes, _MODULE)
         kinds = [key for key in ("models", "slices") if _has_content(part.get(key))]
         if len(kinds) != 1:
             found = "models and slices" if kinds else "neither models nor slices"
@@ -95,7 +106,6 @@ def _modules(fields: Fields, notes: Notes) -> MappingOf[str | None, Module]:
                 part.place, f"module {quoted(name)} has {found}", "it needs exactly one of them"
             )
         modules[name] = _module(part, notes, kinds[0], own=True)
-        part.done()
     return MappingProxyType(modules)
 
 
@@ -117,39 +127,33 @@ def _module(fields: Fields, notes: Notes, kind: str, *, own: bool) -> Module:
 
 
 def _input_model(node: Node, notes: Notes) -> SliceSource:
-    fields = Fields(node, "an entry of models", notes)
+    fields = Fields(node, "an entry of models", notes, _INPUT)
     model = read_model(fields.need("model", "name the model"), "model", notes)
-    found = SliceSource(model, None, _parameters(fields, notes), fields.place)
-    fields.done()
-    return found
+    return SliceSource(model, None, _parameters(fields, notes), fields.place)
 
 
 def _slice(node: Node, notes: Notes) -> OutputSlice:
-    fields = Fields(node, "a slice", notes)
+    fields = Fields(node, "a slice", notes, _SLICE, ("residual_weight", "residual_model"))
     base = fields.get("base_model")
     sources = tuple(_source(item, notes) for item in fields.items("sources"))
     if not sources:
         raise notes.refused(fields.place, "a slice has no sources", "list models under sources")
-    found = OutputSlice(
+    return OutputSlice(
         sources,
         None if base is None else read_model(base, "base_model", notes),
         _parameters(fields, notes),
         fields.place,
     )
-    fields.done(("residual_weight", "residual_model"))
-    return found
 
 
 def _source(node: Node, notes: Notes) -> SliceSource:
-    fields = Fields(node, "a source", notes)
-    found = SliceSource(
+    fields = Fields(node, "a source", notes, _SOURCE)
+    return SliceSource(
         read_model(fields.need("model", "name the model"), "model", notes),
         _layers(fields.need("layer_range", "such as layer_range: [0, 16]"), notes),
         _parameters(fields, notes),
         fields.place,
     )
-    fields.done()
-    return found
 
 
 def _layers(node: Node, notes: Notes) -> LayerRange:
@@ -208,14 +212,12 @@ def _rule(node: Node, name: str, notes: Notes) -> Rule:
             f"{name}: {described(node)} stands among filters",
             "give a list of numbers, or a list of {filter, value}",
         )
-    fields = Fields(node, f"a filter of {name}", notes)
+    fields = Fields(node, f"a filter of {name}", notes, _FILTER)
     value = fields.need("value", "give the value for the tensors that match")
     pattern = fields.get("filter")
     if pattern is not None and not isinstance(pattern, Scalar):
         raise fields.wrong("filter", pattern, "a part of tensor names, or '*'")
-    found = Rule(None if pattern is None else pattern.text, _varying(value, name, notes))
-    fields.done()
-    return found
+    return Rule(None if pattern is None else pattern.text, _varying(value, name, notes))
 
 
 def _varying(node: Node, name: str, notes: Notes) -> Single | Gradient:

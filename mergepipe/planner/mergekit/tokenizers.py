@@ -28,16 +28,14 @@ def read_tokenizer(fields: Fields, notes: Notes) -> TokenizerChoice | None:
     if isinstance(modern, Scalar):
         hint = f"write tokenizer_source: {modern.text}, or tokenizer: {{source: {modern.text}}}"
         raise notes.refused(modern.place, f"tokenizer is {quoted(modern.text)}", hint)
-    inner = Fields(modern, "tokenizer", notes)
+    inner = Fields(modern, "tokenizer", notes, ("source", "tokens", "pad_to_multiple_of"))
     source = inner.get("source")
-    found = TokenizerChoice(
+    return TokenizerChoice(
         Vocabulary.UNION if source is None else _vocabulary(source, notes),
         _tokens(inner, notes),
         inner.whole("pad_to_multiple_of", 0) or None,
         modern.place,
     )
-    inner.done()
-    return found
 
 
 def _vocabulary(node: Node, notes: Notes) -> ModelName | Vocabulary:
@@ -56,23 +54,22 @@ def _tokens(fields: Fields, notes: Notes) -> tuple[TokenRule, ...]:
 
 
 def _token(name: str, node: Node, notes: Notes) -> TokenRule:
-    fields = Fields(node, f"token {quoted(name)}", notes)
+    fields = Fields(node, f"token {quoted(name)}", notes, ("source", "force"))
     source = fields.get("source")
-    rule = TokenRule(
+    return TokenRule(
         name, None if source is None else _source(source, name, notes), fields.flag("force")
     )
-    fields.done()
-    return rule
 
 
 def _source(node: Node, name: str, notes: Notes) -> TokenSource:
     if not isinstance(node, Mapping) or node.get("kind") is None:
         model = read_model(node, f"source of token {quoted(name)}", notes)
         return TokenSource(TokenSourceKind.MODEL, model)
-    fields = Fields(node, f"source of token {quoted(name)}", notes)
+    fields = Fields(
+        node, f"source of token {quoted(name)}", notes, ("kind", "model", "token", "token_id")
+    )
     kind = text(fields.need("kind"), "kind", notes)
     if kind == TokenSourceKind.ZERO:
-        fields.done()
         return TokenSource(TokenSourceKind.ZERO)
     if kind != TokenSourceKind.MODEL_TOKEN:
         raise fields.wrong("kind", fields.need("kind"), "zero or model_token")
@@ -84,5 +81,4 @@ def _source(node: Node, name: str, notes: Notes) -> TokenSource:
             f"the source of token {quoted(name)} names no token",
             "give token or token_id",
         )
-    fields.done()
     return TokenSource(TokenSourceKind.MODEL_TOKEN, model, token, identity)
