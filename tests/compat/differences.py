@@ -20,6 +20,8 @@ FAILURES = (
     (r"required but not present", "asks for tensors that the checkpoints do not have"),
     (r"`get_input_embeddings` not auto", "asks CLIP for the one table of its tokens"),
     (r"must be equal to the number of `layer_types`", "writes a config with too few layer_types"),
+    (r"Unrecognized model in .*/lora-", "an adapter that is named alone"),
+    (r"Unrecognized model in .*/sdxl-", "a pipeline of several models"),
     (r"KeyError: \d+", "a token of a union that it finds no row for"),
 )
 # Methods in which a threshold decides; 16-bit weights have many of one magnitude.

@@ -6,6 +6,7 @@ seed). The classes and their counts are printed (`pytest -rP`).
 """
 
 import os
+import traceback
 from collections import Counter
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def test_every_architecture_merges_as_in_float64(tmp_path: Path) -> None:
     ]
     jobs = [Job(one.write_for_mergekit(), one.theirs) for one in comparisons]
     errors = run_mergekit(jobs, tmp_path)
-    outcomes = [one.outcome(error) for one, error in zip(comparisons, errors, strict=True)]
+    outcomes = [_outcome(one, error) for one, error in zip(comparisons, errors, strict=True)]
     _print(outcomes)
     unexplained = [
         f"{one.config} {outcome}\n"
@@ -44,6 +45,13 @@ def test_every_architecture_merges_as_in_float64(tmp_path: Path) -> None:
         if outcome.unexplained
     ]
     assert not unexplained, f"{len(unexplained)} unexplained\n" + "\n".join(unexplained)
+
+
+def _outcome(one: Comparison | PipelineComparison, error: str | None) -> Outcome:
+    try:
+        return one.outcome(error)
+    except Exception:  # whatever it is, it is the finding, and the others go on
+        return Outcome("unexplained: exception", "", traceback.format_exc())
 
 
 def _print(outcomes: list[Outcome]) -> None:

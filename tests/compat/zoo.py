@@ -39,6 +39,7 @@ class Family:
     homes     how the names of what is elsewhere begin -> its module
     tied      whether embeddings are shared by default; None where there is no head to share
     sliced    whether its layers may be stacked anew
+    prefix    of all names, which a model saved by its class without a head lacks
     words     whether tokens are rows of its embeddings alone, so that vocabularies can differ
     targets   what an adapter may train, by the names in memory
     saved     modules that an adapter may train whole
@@ -54,6 +55,7 @@ class Family:
     homes: Mapping[str, str] = field(default_factory=dict)
     tied: bool | None = None
     sliced: bool = False
+    prefix: str = ""
     words: bool = False
     targets: tuple[str, ...] = ("q_proj", "v_proj", "down_proj", "gate_proj")
     saved: tuple[str, ...] = ()
@@ -218,7 +220,7 @@ _ALL = (
                                    n_positions=16, bos_token_id=1, eos_token_id=2),
              stacks={"default": "transformer.h"}, after=("transformer.ln_f.", "lm_head."),
              tied=True, targets=("c_attn", "c_proj", "c_fc"), lora={"fan_in_fan_out": True},
-             saved=("lm_head",)),
+             saved=("lm_head",), prefix="transformer."),
     _decoder("phi3", hf.Phi3ForCausalLM, lambda: hf.Phi3Config(**TEXT),
              targets=("qkv_proj", "down_proj", "o_proj")),
     Family("t5", hf.T5ForConditionalGeneration, _t5, _seq2seq, _T5_STACKS,

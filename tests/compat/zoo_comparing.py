@@ -13,7 +13,7 @@ import yaml
 from mergepipe.cli.main import main
 from tests.compat import oracle
 from tests.compat.differences import beside, failure, refusal
-from tests.compat.expected import NAMES, Expected, apart
+from tests.compat.expected import Expected, apart
 from tests.compat.models import vocabulary
 from tests.compat.vocabularies import with_rows_of
 from tests.compat.zoo import load, outputs
@@ -21,7 +21,7 @@ from tests.compat.zoo_configs import ZooConfig
 from tests.compat.zoo_models import DTYPES, Model, NotMerged, Zoo, stored, write_model
 
 # Logits in float64 of weights that differ by a rounding here and there, beside the largest.
-LOGITS = {"F32": 1e-4, "BF16": 0.05, "F16": 0.01}
+LOGITS = {torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.01}
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Comparison:
         if ours.shape != theirs.shape or not torch.isfinite(ours).all():
             return "unexplained: logits", f"{tuple(ours.shape)}, {tuple(theirs.shape)}"
         off = float((ours - theirs).abs().max() / theirs.abs().max())
-        kinds = [NAMES[dtype] for dtype in expected.dtypes.values()]
+        kinds = {DTYPES[self._dtype(document)] for document in self.config.documents}
         allowed = 1e-9 if same else max(LOGITS[kind] for kind in kinds)
         if off > allowed:
             return "unexplained: logits", f"{off:.3g} of the largest apart, same weights: {same}"

@@ -142,6 +142,8 @@ class _Draw:
             experts[k] = name
         if shape == "models" and family.tied and not kind.untied and chance.random() < 0.2:
             experts[-1] = "own_head"
+        if needs_base == "always" and family.prefix and not kind.untied and chance.random() < 0.3:
+            experts[0] = "bare"
         if shape == "vocabularies":
             experts[-1] = chance.choice(list(WORDS))
         based = needs_base in ("always", "listed") or shape == "vocabularies"

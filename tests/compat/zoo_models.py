@@ -6,7 +6,7 @@ peft understand it, which is what the oracle merges.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,16 @@ from tests.compat.models import write_tokenizer
 from tests.compat.zoo import FAMILIES, VOCABULARY, Family, load, make, tune
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-SEEDS = {"base": 0, "math": 1, "code": 2, "chat": 3, "own_head": 4, "words": 5, "other_words": 6}
+SEEDS = {
+    "base": 0,
+    "math": 1,
+    "code": 2,
+    "chat": 3,
+    "own_head": 4,
+    "words": 5,
+    "other_words": 6,
+    "bare": 7,
+}
 WORDS = {"words": ("<tool>", "<user>", "zig", "zag"), "other_words": ("zag", "<pen>")}
 # What float32 sums of an adapter's products may be off by, of the weight.
 SUMMED = 16 * 2.0**-24
@@ -92,7 +101,12 @@ class Zoo:
     def model(self, kind: Kind, name: str) -> Model:
         """What is in the checkpoint of that name."""
         if (kind, name) not in self._models:
-            self._models[kind, name] = read_model(FAMILIES[kind.family], self.directory(kind, name))
+            family = FAMILIES[kind.family]
+            found = read_model(family, self.directory(kind, name))
+            if name == "bare":
+                spelled = {f"{family.prefix}{key}": value for key, value in found.tensors.items()}
+                found = replace(found, tensors=spelled)
+            self._models[kind, name] = found
         return self._models[kind, name]
 
     def with_adapter(self, kind: Kind, name: str, adapter: Path) -> Model:
@@ -125,6 +139,8 @@ class Zoo:
         if name in WORDS:
             model.resize_token_embeddings(VOCABULARY + len(WORDS[name]), mean_resizing=False)
         model = model.to(DTYPES[kind.dtype])
+        if name == "bare":
+            model = model.base_model
         size = "24KB" if kind.layout == "shards" else "1GB"
         model.save_pretrained(place, max_shard_size=size)
         if kind.layout == "pickle":
