@@ -24,7 +24,7 @@ help:
 	@echo "make test-quick  those of the tests that take seconds: a minute"
 	@echo "make check    formatting, lint, types, layers and tests: what .ci/run runs"
 	@echo "make compat   every recipe beside mergekit itself, which it installs in .venv-mergekit"
-	@echo "make compat-random  a thousand random recipes beside mergekit"
+	@echo "make compat-random  thousands of random recipes beside mergekit and float64: an hour or two"
 	@echo "make faults   remotes whose lines break and whose servers are killed, thousands of times"
 	@echo "make bench    benchmarks against peers; prints ratios"
 	@echo "make format   format the code"
@@ -69,10 +69,11 @@ $(MERGEKIT_READY): tests/compat/mergekit.txt
 compat: $(READY) $(MERGEKIT_READY)
 	MERGEKIT_PYTHON=$(abspath $(MERGEKIT))/bin/python $(RUN)/python -m pytest -m compat tests/compat
 
-# A thousand configs drawn at random; COMPAT_RANDOM=N takes N of them. Prints the classes of outcomes.
+# A thousand configs of a Llama for every method, and a thousand over all architectures, whose results are
+# also loaded, run and compared with a merge in float64. COMPAT_RANDOM=N takes N of each. Prints classes.
 compat-random: $(READY) $(MERGEKIT_READY)
 	COMPAT_RANDOM=$${COMPAT_RANDOM:-1000} MERGEKIT_PYTHON=$(abspath $(MERGEKIT))/bin/python \
-		$(RUN)/python -m pytest -m compat -rP tests/compat/test_random.py
+		$(RUN)/python -m pytest -m compat -rP tests/compat/test_random.py tests/compat/test_zoo.py
 
 # Hours on a small machine. -rP prints how many runs there were, and how they ended.
 faults: $(READY)
