@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mergepipe.names import quoted
+from mergepipe.names import escape_for_terminal, quoted
 from mergepipe.planner.name_patterns import collapsed, shown
 from mergepipe.reprs import brief
 
@@ -109,10 +109,10 @@ WAYS: dict[Kind, Way] = {
         Level.NOTE,
     ),
     Kind.COMPONENTS: Way(
-        "components beside the model (`2_Dense/`), where a recipe has slices, modules or adapters",
+        "components beside the model (`2_Dense/`), where a recipe has slices or modules",
         "those of `base_model` or the first model, as they stand",
-        "{names} beside {model}: taken over as it stands, not merged, as {reason} are of the model "
-        "in the top directory",
+        "{names} beside {model}: taken over as it stands, not merged, as slices and modules are of "
+        "the model in the top directory",
         Level.WARNING,
         ("component", "components"),
     ),
@@ -267,9 +267,9 @@ class LeftOut:
     def _shown(self) -> str:
         if self.kind in _TENSORS:
             return shown(self.names)
-        quote = quoted if self.kind is not Kind.WEIGHT_FILES else str
+        quote = escape_for_terminal if self.kind is Kind.WEIGHT_FILES else quoted
         most = 1 if self.kind in (Kind.WEIGHT_FILES, Kind.BUFFERS) else _MOST_SHOWN
-        more = len(self.names) - most
+        more = max(self.count, len(self.names)) - most
         text = ", ".join(quote(name) for name in self.names[:most])
         return text + (f" and {more} more" if more > 0 else "")
 

@@ -16,10 +16,12 @@ from mergepipe.formats.tokenizers.templates import chat_template
 from mergepipe.formats.tokenizers.vocabulary import Vocabulary
 from mergepipe.formats.tokenizers.writing import write_tokenizer
 from mergepipe.names import quoted
-from mergepipe.planner.left_out import Kind, LeftOut, of_names
+from mergepipe.planner.left_out import Kind, LeftOut
 
 MAX_PADDING = 1 << 20
 _MOST_NAMED = 3
+# Of tokens that are left out: a vocabulary may have hundreds of thousands.
+_MOST_KEPT = 1000
 
 
 class From(StrEnum):
@@ -162,7 +164,8 @@ def _left_out(
         if not model.merged or model.vocabulary is None:
             continue
         tokens = [token for token in model.vocabulary.ids if token not in vocabulary.ids]
-        yield from of_names(Kind.TOKENS, model.label, tokens)
+        if tokens:
+            yield LeftOut(Kind.TOKENS, model.label, tuple(tokens[:_MOST_KEPT]), count=len(tokens))
         beyond = (model.rows or 0) - max(model.vocabulary.end, rows)
         if beyond > 0:
             yield LeftOut(Kind.TOKEN_ROWS, model.label, count=beyond)

@@ -280,6 +280,8 @@ def test_a_merge_of_like_models_leaves_nothing_out(models: Models) -> None:
 def test_what_is_said_of_many_is_short() -> None:
     many = LeftOut(Kind.TOKENS, "a", tuple(f"t{n}" for n in range(30)))
     assert many.message.endswith("'t7' and 22 more")
+    path = LeftOut(Kind.WEIGHT_FILES, "a", ("\x1b[2J.safetensors",), "a second set of weights")
+    assert "\x1b" not in path.message
     assert "knows 30 tokens" in many.message
     halves = (LeftOut(Kind.TOKENS, "a", many.names[:9]), LeftOut(Kind.TOKENS, "a", many.names[3:]))
     assert collected(halves) == (many,)

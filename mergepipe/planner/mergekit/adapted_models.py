@@ -211,10 +211,11 @@ class _Changing:
     def _with_rows(self, tensor: str, under: Held, rows: TrainedRows) -> Held:
         stored = self._stored_tensor(tensor, under)
         found = self._maker.with_rows(tensor, stored, self._stored[rows.name], rows.places)
-        return replace(under, source=found, model=self._place)
+        return replace(under, source=found, model=self._place, adapter=self._place)
 
     def _made(self, under: Held, adaptation: Adaptation) -> Held:
-        return replace(under, source=self._maker.make(adaptation), model=self._place)
+        made = self._maker.make(adaptation)
+        return replace(under, source=made, model=self._place, adapter=self._place)
 
     def _stored_tensor(self, tensor: str, under: Held) -> ObjectId:
         if isinstance(under.source, bytes) and under.factors is None:

@@ -48,12 +48,7 @@ def left_alone(recipe: MergekitRecipe, directories: Sequence[str]) -> Iterator[L
         return
     for stage in recipe.stages:
         if not _is_whole(stage):
-            model = str(_reference(stage))
-            yield LeftOut(Kind.COMPONENTS, model, beside, "slices and modules")
-        else:
-            for name in stage.models:
-                if name.lora is not None:
-                    yield LeftOut(Kind.COMPONENTS, str(_bare(name)), beside, "adapters")
+            yield LeftOut(Kind.COMPONENTS, str(_reference(stage)), beside)
 
 
 def _is_whole(stage: Stage) -> bool:

@@ -33,7 +33,7 @@ class Held:
     like     a stored tensor with its shape and block grid
     model    the place among the merge's models of the one that holds it; -1: a line makes it
     factors  a low-rank change: of the source, or by itself
-    adapter  the place of the model that the factors are from
+    adapter  the place of the adapter that the factors are from, or that the source was made for
     """
 
     source: Source | None

@@ -263,7 +263,7 @@ def _parts(number: int, inventory: Inventory, map_: RowMap | None) -> bool:
 
 
 def _check_movable(inventory: Inventory, name: str, held: Held) -> None:
-    if held.factors is not None:
+    if held.factors is not None or held.adapter >= 0:
         raise MergeInputError(
             f"the adapter of {quoted(inventory.label)} changes {quoted(name)}, whose rows would "
             "have to be moved",
