@@ -3,10 +3,11 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mergepipe.api import healing
 from mergepipe.api.remotes import add, find, open_url
 from mergepipe.bytestore.unfinished import Unfinished
 from mergepipe.bytestore.untrusted import is_real_directory
@@ -31,6 +32,7 @@ from mergepipe.transfer import clone as cloning
 from mergepipe.transfer import fetch as fetching
 from mergepipe.transfer.credentials import Credentials
 from mergepipe.transfer.fetch import Fetched, FetchOptions
+from mergepipe.transfer.healing import Healed
 from mergepipe.transfer.remote_refs import read_refs, tracking_ref
 from mergepipe.transfer.remotes import DEFAULT_REMOTE, check_remote_url
 from mergepipe.transfer.urls import RemoteUrl
@@ -49,6 +51,8 @@ class FetchResult:
 
     url: str
     fetched: Fetched
+    healed: Healed = field(default_factory=Healed)
+    """What was damaged or missing here, and came again."""
 
 
 @brief
@@ -92,8 +96,12 @@ def fetch(
     options: FetchOptions | None = None,
     credentials: Credentials | None = None,
     progress: Progress = SILENT,
+    *,
+    heal: bool = False,
 ) -> FetchResult:
     """Bring what a remote (None: origin) has; `refs/remotes/` follows. Raises as `transfer.fetch`.
+
+    What is known to be damaged or missing here comes too; with `heal` all data is read to know.
 
     Raises UsageError for a remote without a name: there would be no place for its branches.
     """
@@ -102,9 +110,12 @@ def fetch(
         raise UsageError(
             f"{quoted(url.shown)} has no name here", "mp remote add NAME URL, then mp fetch NAME"
         )
+    healed = Healed()
     with open_url(url, credentials or Credentials(), name, who=repository.who) as store:
+        if heal or repository.storage.lacking:
+            healed = healing.heal(repository, name, store, read_data=heal, progress=progress)
         fetched = fetching.fetch(repository, name, store, options, progress=progress)
-    return FetchResult(url.shown, fetched)
+    return FetchResult(url.shown, fetched, healed)
 
 
 def pull(

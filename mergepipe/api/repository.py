@@ -167,10 +167,16 @@ class Repository(Recipes, Sharing, Contents, Weights, Revising):
     def fsck(
         self, *, read_data: bool = False, repair: bool = False, progress: Progress = SILENT
     ) -> "Report":
-        """Check everything; with `repair`, put right what can be. Problems are no error."""
-        from mergepipe.api import upkeep
+        """Check everything. Problems are no error: look at `Report.ok`. Raises Locked.
 
-        return upkeep.fsck(self, read_data=read_data, repair=repair, progress=progress)
+        `repair` puts right what can be: it reads all data, sets damage aside, and brings what is
+        missing from files here and from remotes.
+        """
+        from mergepipe.api import healing, upkeep
+
+        if repair:
+            return healing.repair(self, progress=progress)
+        return upkeep.fsck(self, read_data=read_data, repair=False, progress=progress)
 
     def reflog(self, ref: str = "HEAD") -> list[ReflogEntry]:
         """Where a ref was, newest first; `ref` may be a short branch name."""
@@ -223,6 +229,10 @@ class Repository(Recipes, Sharing, Contents, Weights, Revising):
         )
         with self.writing():
             result = self.committer().commit(sources, request, progress)
+        if self.storage.condemned:  # met on the way, and replaced as far as these files go
+            from mergepipe.api import healing
+
+            healing.set_aside(self)
         if own and (target is None or target == self.refs.head().branch):
             self.worktree.record(result.snapshot, sources)
         return result

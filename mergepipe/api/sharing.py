@@ -39,14 +39,17 @@ class Sharing(OpenRepository):
         remote: str | None = None,
         options: "FetchOptions | None" = None,
         *,
+        heal: bool = False,
         credentials: "Credentials | None" = None,
         progress: Progress = SILENT,
     ) -> "FetchResult":
         """Bring what a remote (None: origin) has; `refs/remotes/` follows, nothing else moves.
+
+        What is known to be damaged or missing here comes too; with `heal` all data is read to know.
 
         Raises RevisionNotFound, RemoteUnreachable, RemoteRefused, AuthenticationError, Corruption
         (the remote is damaged, or lies), NoSpace.
         """
         from mergepipe.api import pulling
 
-        return pulling.fetch(self, remote, options, credentials, progress)
+        return pulling.fetch(self, remote, options, credentials, progress, heal=heal)

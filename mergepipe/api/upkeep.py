@@ -100,9 +100,17 @@ def _collect(
 
 
 def fsck(
-    repository: "OpenRepository", *, read_data: bool, repair: bool, progress: Progress
+    repository: "OpenRepository",
+    *,
+    read_data: bool,
+    repair: bool,
+    restore: bool = False,
+    progress: Progress,
 ) -> Report:
-    """Check everything, and with `repair` put right what can be. Raises Locked."""
+    """Check everything, and with `repair` put right what can be here: `api.healing` asks others.
+
+    `restore`: damaged refs too, from their logs. Raises Locked.
+    """
     return check(
         repository.storage,
         repository.objects,
@@ -111,6 +119,7 @@ def fsck(
         max_chain=repository.config.store.max_chain,
         read_data=read_data,
         repair=repository.signature() if repair else None,
+        restore=restore,
         threads=repository.threads,
         lock_timeout_s=repository.config.core.lock_timeout,
         progress=progress,

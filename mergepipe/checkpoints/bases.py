@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from mergepipe.catalog.pairing import BaseTensors
 from mergepipe.catalog.pairs import Pair
 from mergepipe.checkpoints.layout import Layout
+from mergepipe.errors import Corruption
 from mergepipe.formats.tree import open_stable
 from mergepipe.ids import ObjectId
 from mergepipe.objects.grid import spans
@@ -107,7 +108,10 @@ def _differing_bits(
         ours = bytearray(min(_SAMPLED_BYTES, end - begin))
         with open_stable(layout.files[tensor.file].source) as source:
             source.read_into(tensor.start + begin, memoryview(ours))
-        theirs = reader.read([block])[0]
+        try:
+            theirs = reader.read([block])[0]
+        except Corruption:
+            continue  # a base that is damaged there says nothing
         bits = int.from_bytes(ours, "little") ^ int.from_bytes(theirs[: len(ours)], "little")
         differing += bits.bit_count()
         total += 8 * len(ours)

@@ -12,7 +12,7 @@ from mergepipe.checkpoints.ingest import Ingested, ingest
 from mergepipe.checkpoints.layout import Layout
 from mergepipe.checkpoints.publication import publish_commit
 from mergepipe.checkpoints.requests import CommitRequest, CommitResult
-from mergepipe.errors import NothingToCommit
+from mergepipe.errors import Corruption, NothingToCommit
 from mergepipe.formats.model_card import CARD_BYTES, CARD_NAME, base_model_of
 from mergepipe.formats.tree import SourceFile, read_start
 from mergepipe.ids import ObjectId
@@ -20,6 +20,7 @@ from mergepipe.objects.encoding import encode
 from mergepipe.objects.records import Commit
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
+from mergepipe.packs.presence import Presence
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.transaction import Transaction
 from mergepipe.parallel import core_count
@@ -63,14 +64,15 @@ class Committer:
             )
         choice = _BaseChoice(self._objects, self._reader, self._refs, request)
         store = self._config.store
+        presence = Presence(self._storage)
         encoder = DeltaEncoder(
-            self._storage,
             self._reader,
+            presence,
             effort=store.codec,
             max_chain=store.max_chain,
             pair_up=choice.pair_up,
         )
-        with Transaction(self._storage) as transaction:
+        with Transaction(self._storage, presence=presence) as transaction:
             made = ingest(
                 sources,
                 transaction,
@@ -106,7 +108,7 @@ class Committer:
         finiteness.remember(made.snapshot, dict(zip(made.tensors, made.nonfinite, strict=True)))
         if published.unchanged:
             kept = self._objects.commit(published.commit)
-            leans_on, trained, stored, new = kept.leans_on, kept.trained_from, 0, 0
+            leans_on, trained = kept.leans_on, kept.trained_from
         elif profile is not None and (under := trained or leans_on) is not None:
             snapshot = self._objects.commit(under).snapshot
             self._profiles.remember(profile, made.snapshot, snapshot)
@@ -156,7 +158,10 @@ class Committer:
             if known is not None:
                 return base, known
             places = [(tensor, index, made.block_ids[tensor][index]) for tensor, index in missing]
-            self._profiles.fill(encoder.profile, places)
+            try:
+                self._profiles.fill(encoder.profile, places)
+            except Corruption:
+                return base, None  # the base is damaged; the profile is made when it is whole
         profile = encoder.profile.finish(made.snapshot, commit.snapshot, made.tensors)
         return base, transaction.add_object(encode(profile))
 
@@ -199,8 +204,11 @@ class _BaseChoice:
         return pairs
 
     def _pairs(self, layout: Layout, base: ObjectId) -> Sequence[Pair | None]:
-        snapshot = self._objects.snapshot(self._objects.commit(base).snapshot)
-        return pair_all(layout, BaseTensors(snapshot, self._objects))
+        try:
+            snapshot = self._objects.snapshot(self._objects.commit(base).snapshot)
+            return pair_all(layout, BaseTensors(snapshot, self._objects))
+        except Corruption:
+            return [None] * len(layout.tensors)  # nothing new leans on a model that is damaged
 
     def _parent(self) -> ObjectId | None:
         head = self._refs.head()

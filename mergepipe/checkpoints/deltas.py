@@ -11,10 +11,11 @@ from mergepipe.checkpoints.outcome import BlockOutcome
 from mergepipe.codecs.chooser import choose, samples_of
 from mergepipe.codecs.protocol import Codec
 from mergepipe.codecs.registry import codec_named
+from mergepipe.errors import Corruption
 from mergepipe.ids import BlockId
 from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.encoded_blocks import EncodedBlock, encode_block, seal_payloads
-from mergepipe.packs.storage import Storage
+from mergepipe.packs.presence import Presence
 from mergepipe.parallel import Scratch
 
 if TYPE_CHECKING:  # numpy and numba: loaded only where a block is new and has a base
@@ -40,15 +41,15 @@ class DeltaEncoder:
 
     def __init__(
         self,
-        storage: Storage,
         reader: BlockReader,
+        presence: Presence,
         *,
         effort: str,
         max_chain: int,
         pair_up: Callable[[Layout], Sequence[Pair | None]],
     ) -> None:
-        self._storage = storage
         self._reader = reader
+        self._presence = presence
         self._effort = effort
         self._max_chain = max_chain
         self._pair_up = pair_up
@@ -88,9 +89,7 @@ class DeltaEncoder:
         self, spans: Sequence[Span], identities: Sequence[BlockId], raws: Sequence[memoryview]
     ) -> list[BlockOutcome]:
         """The outcomes of neighbouring blocks; `raws` may be reused once they are in a pack."""
-        known = self._storage.ask(
-            lambda view: [view.has_block(identity) for identity in identities]
-        )
+        known = self._presence.blocks(identities)
         unders = [
             None if have else self._base_block(span, identity)
             for span, identity, have in zip(spans, identities, known, strict=True)
@@ -99,7 +98,7 @@ class DeltaEncoder:
         return [
             BlockOutcome(identity, None)
             if have
-            else self._encode(span, identity, raw, None if under is None else bases[under])
+            else self._encode(span, identity, raw, None if under is None else bases.get(under))
             for span, identity, raw, have, under in zip(
                 spans, identities, raws, known, unders, strict=True
             )
@@ -125,7 +124,19 @@ class DeltaEncoder:
         return None if base == identity else base
 
     def _read_bases(self, wanted: Sequence[BlockId]) -> dict[BlockId, _Base]:
-        """Base blocks, and for those at the end of a long chain the ancestor to lean on."""
+        """Base blocks, and for those at the end of a long chain the ancestor to lean on.
+
+        Those that are damaged or missing are left out: what is new then leans on nothing.
+        """
+        try:
+            return self._read_whole_bases(wanted)
+        except Corruption:
+            whole = self._presence.blocks(wanted)
+            return self._read_whole_bases(
+                [block for block, have in zip(wanted, whole, strict=True) if have]
+            )
+
+    def _read_whole_bases(self, wanted: Sequence[BlockId]) -> dict[BlockId, _Base]:
         # A chain of n blocks is n - 1 deltas deep; ours adds one.
         stored = {
             block: chain[max(0, len(chain) - self._max_chain)]

@@ -37,7 +37,8 @@ def publish_commit(
 
     `branch` is a full ref name; None means where HEAD is. The tip is read under the lock, so that
     of several processes committing to one branch each builds on the one before. If `make` returns
-    None (only where there is a tip) nothing is published. Raises Locked, RefMoved, NoSpace.
+    None (only where there is a tip) no commit is published, only what the store lacked of this very
+    model. Raises Locked, RefMoved, NoSpace.
     """
     transaction.settle()  # the long fsyncs happen before the lock
     with refs.locked():
@@ -48,6 +49,8 @@ def publish_commit(
         branch_name = None if target is None else short_name(target)
         if commit is None:
             assert tip is not None
+            if transaction.stored_bytes:
+                transaction.publish()  # what of this very model was damaged or missing here
             return Published(tip, branch_name, unchanged=True)
         identity = transaction.add_object(encode(commit))
         transaction.publish()

@@ -25,7 +25,8 @@ class FetchDocument(msgspec.Struct, frozen=True):
     """`mp fetch --json`.
 
     `kept`: tags that are elsewhere at the remote, and were left alone. `bytes_received`: packs as
-    they were written here; what an earlier try had brought is not counted.
+    they were written here; what an earlier try had brought is not counted. `healed_objects`,
+    `healed_blocks`: were damaged or missing here, and came again.
     """
 
     remote: str
@@ -38,6 +39,8 @@ class FetchDocument(msgspec.Struct, frozen=True):
     objects: int
     blocks: int
     seconds: float
+    healed_objects: int = 0
+    healed_blocks: int = 0
 
 
 def fetch_document(result: "FetchResult", seconds: float) -> FetchDocument:
@@ -54,6 +57,8 @@ def fetch_document(result: "FetchResult", seconds: float) -> FetchDocument:
         objects=fetched.objects,
         blocks=fetched.blocks,
         seconds=round(seconds, 3),
+        healed_objects=result.healed.objects,
+        healed_blocks=result.healed.blocks,
     )
 
 
@@ -61,6 +66,8 @@ def fetch_text(paint: Paint, result: "FetchResult", seconds: float | None = None
     """What people read of it; with a rate, if all the `seconds` went into it."""
     fetched = result.fetched
     lines = []
+    if result.healed:
+        lines.append(f"Healed: {result.healed}, damaged or missing here, came again")
     if fetched.refs:
         rows = [(_arrow(ref), _name(ref.name)) for ref in fetched.refs]
         lines.append(f"From {escape_for_terminal(result.url)}")

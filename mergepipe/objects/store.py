@@ -10,6 +10,7 @@ from mergepipe.ids import ObjectId, object_id
 from mergepipe.objects import limits
 from mergepipe.objects.encoding import decode, encode, kind_of
 from mergepipe.objects.records import Commit, Record, Snapshot, Tensor
+from mergepipe.packs.condemned import HEALING
 from mergepipe.packs.format import RECORD_HEADER_BYTES
 from mergepipe.packs.index import View
 from mergepipe.packs.reader import pack_key, read_exactly
@@ -80,15 +81,16 @@ class ObjectStore:
                     if not self._storage.holds(at):
                         continue  # the index is wrong, not the pack
                     damage = damage or error
+                    if not self._storage.is_whole(at):
+                        self._storage.condemn([at])
             if damage is not None:
                 break
             if copies and not refreshed and self._storage.refresh():
                 continue
             if not self._storage.recover({identity}, rebuilds):
                 break
-        raise damage or MissingObject(
-            f"object {identity.hex()} is in no pack", "mp fsck tells what else is missing"
-        )
+        self._storage.note_lacking(True)
+        raise damage or MissingObject(f"object {identity.hex()} is in no pack", HEALING)
 
     def read(self, identity: ObjectId, at: Location) -> bytes:
         """One copy of an object, verified. Raises Corruption, FileNotFoundError."""
@@ -110,7 +112,8 @@ class ObjectStore:
             raise CodecError(f"{what}: {error.message}", error.hint) from error
         if object_id(raw) != identity:
             raise Corruption(
-                f"{what} is damaged", "mp fsck tells what else is; mp fetch may bring it back"
+                f"{what} is damaged",
+                HEALING,
             )
         return bytes(raw)
 

@@ -7,6 +7,7 @@ from mergepipe.bytestore.protocol import expect
 from mergepipe.errors import CodecError, Corruption, MissingObject
 from mergepipe.ids import BlockId, block_id
 from mergepipe.packs.choice import choose
+from mergepipe.packs.condemned import HEALING
 from mergepipe.packs.decoding import decode_block, memory_for
 from mergepipe.packs.format import RecordHeader, verify_payload
 from mergepipe.packs.reader import pack_key
@@ -65,6 +66,7 @@ class BlockReader:
             try:
                 chosen = choose(self._storage, blocks, avoid)
             except Corruption as error:
+                self._storage.note_lacking(True)
                 raise damage or error from None
             try:
                 return _Reading(self._storage, chosen, scratch).run(blocks)
@@ -81,6 +83,8 @@ class BlockReader:
                     continue
                 damage = damage or bad.error
                 avoid.add(bad.at.place)
+                if not self._storage.is_whole(bad.at):
+                    self._storage.condemn([bad.at])
 
     def verify(self, encodings: Mapping[BlockId, Encoding]) -> None:
         """Decode blocks by exactly these encodings, over bases read as ever; compare their hashes.
@@ -171,7 +175,7 @@ class _Reading:
             raise _PackGone(
                 MissingObject(
                     f"{key} is gone",
-                    "mp fsck tells which models need it; mp fetch may bring it back",
+                    HEALING,
                 )
             ) from None
         except OSError as error:
@@ -218,7 +222,7 @@ class _Reading:
             Corruption(
                 f"block {guilty.hex()} in {pack_key(at.pack)} is damaged: "
                 "its bytes hash differently",
-                "mp fsck --read-data tells which models need it; mp fetch may bring it back",
+                HEALING,
             ),
         )
 

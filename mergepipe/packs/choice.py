@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 from mergepipe.errors import Corruption, MissingObject
 from mergepipe.ids import BlockId
+from mergepipe.packs.condemned import HEALING
 from mergepipe.packs.records import Encoding, Location, Place, encodings
 from mergepipe.packs.storage import Storage
 
@@ -156,5 +157,5 @@ def unreadable_block(block: BlockId, options: Options) -> Corruption:
     needed = "" if at == block else f" (block {block.hex()[:12]} is stored as its difference)"
     return MissingObject(
         f"block {at.hex()} is in no pack{needed}",
-        "mp fsck tells what else is missing; mp fetch may bring it back",
+        HEALING,
     )

@@ -5,7 +5,7 @@ A reader believes nothing from here without a hash.
 
 import contextlib
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -13,9 +13,10 @@ from typing import cast
 import lmdb
 
 from mergepipe.ids import ID_BYTES, NO_ID, BlockId, ObjectId, PackId
+from mergepipe.packs.condemned import KEY, pack_places, parse_places
 from mergepipe.packs.environment import Environment, IndexDamaged
 from mergepipe.packs.format import Content, RecordHeader, RecordKind, object_header
-from mergepipe.packs.records import Location
+from mergepipe.packs.records import Location, Place
 
 _BLOCK_KEY_BYTES = 2 * ID_BYTES + 3
 _BLOCK = struct.Struct("<IQQQB")
@@ -127,6 +128,10 @@ class View:
                 identity, size, content = self._unpack(_PACK, value)
                 found[PackId(cast(bytes, identity))] = (size, self._content(content))
         return found
+
+    def condemned(self) -> frozenset[Place]:
+        """Records that were found damaged, and are not listed."""
+        return parse_places(self.cached(KEY) or b"")
 
     def cached(self, key: bytes) -> bytes | None:
         """What `Index.cache` kept under a key."""
@@ -253,6 +258,27 @@ class Index:
                     transaction.delete(key, value, db=table)
             for number in numbers:
                 transaction.delete(number, db=tables.packs)
+
+    def condemn(self, damaged: Collection[Location]) -> None:
+        """Drop records, and remember where they are."""
+        with self._environment.write() as transaction:
+            tables = self._environment.tables
+            numbers = {
+                PackId(_PACK.unpack(value)[0]): _NUMBER.unpack(key)[0]
+                for key, value in transaction.cursor(db=tables.packs)
+            }
+            for at in damaged:
+                if (number := numbers.get(at.pack)) is None:
+                    continue
+                if at.header.kind is RecordKind.BLOCK:
+                    key, value = _block_item(number, at.header, at.offset)
+                    transaction.delete(key, value, db=tables.blocks)
+                else:
+                    key, value = _object_item(number, at.header, at.offset)
+                    transaction.delete(key, value, db=tables.objects)
+            known = View(self._environment, transaction).condemned()
+            places = known.union(at.place for at in damaged)
+            transaction.put(KEY, pack_places(places), db=tables.cache)
 
     def cache(self, items: Iterable[tuple[bytes, bytes]]) -> None:
         """Keep derived values under keys; they may be lost at any time."""

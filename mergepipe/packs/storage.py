@@ -1,24 +1,34 @@
 """One repository's packs and their index, kept in step."""
 
 import contextlib
+import errno
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeVar
 
 from mergepipe.bytestore.protocol import ByteStore
-from mergepipe.errors import Corruption
+from mergepipe.errors import Corruption, MergepipeError
 from mergepipe.ids import PackId
+from mergepipe.packs.condemned import KEY, pack_places
 from mergepipe.packs.environment import IndexDamaged
-from mergepipe.packs.format import Content, RecordKind
+from mergepipe.packs.format import Content, RecordKind, verify_payload
 from mergepipe.packs.index import Index, PackEntry, View
 from mergepipe.packs.promises import NoPromises, Promises
-from mergepipe.packs.reader import pack_ids, pack_key, read_footer, salvage_records
-from mergepipe.packs.records import Location
+from mergepipe.packs.reader import (
+    pack_ids,
+    pack_key,
+    read_exactly,
+    read_footer,
+    salvage_records,
+)
+from mergepipe.packs.records import Location, Place
+from mergepipe.packs.runs import record_in
 
 Answer = TypeVar("Answer")
 
 # Packs indexed in one transaction: bounds its size, and so the room it needs in the map.
 _PACKS_AT_ONCE = 256
+_LACKING = b"lacking"
 
 
 class Storage:
@@ -80,7 +90,9 @@ class Storage:
         gone = {pack for pack in indexed - present if self.store.size(pack_key(pack)) is None}
         new = sorted(present - indexed)
         if gone:
+            # gc lists its packs no more before it removes them: somebody else took these.
             self.index.drop_packs(gone)
+            self.note_lacking(True)
         for first in range(0, len(new), _PACKS_AT_ONCE):
             batch = (self._entry(pack) for pack in new[first : first + _PACKS_AT_ONCE])
             self.index.add_packs([entry for entry in batch if entry is not None])
@@ -115,11 +127,77 @@ class Storage:
         return False
 
     def rebuild(self) -> None:
-        """Make the index again from the packs."""
+        """Make the index again from the packs, less what is known to be damaged in them."""
         with self._repairing:
+            kept = [(KEY, pack_places(self.condemned)), (_LACKING, b"1" if self.lacking else b"")]
             self.index.reset()
+            self.index.cache(kept)
             self._refresh()
             self._rebuilds += 1
+
+    # Damage
+
+    @property
+    def condemned(self) -> frozenset[Place]:
+        """Records that were found damaged: they are not listed, and wait to be replaced."""
+        try:
+            with self.view() as view:
+                return view.condemned()
+        except IndexDamaged:
+            return frozenset()
+
+    def condemn(self, damaged: Collection[Location]) -> None:
+        """From now on, take records for missing: nothing new leans on them, a fetch brings them.
+
+        Not those that a lazy clone was promised, which come again by themselves. Where the index
+        may not be written, the next who reads them finds out again.
+        """
+        promised = self.promises.promised()
+        damaged = [at for at in damaged if at.pack not in promised]
+        with contextlib.suppress(MergepipeError, PermissionError):
+            if damaged:
+                self.index.condemn(damaged)
+
+    def absolve(self, damaged: Collection[Place]) -> None:
+        """All data was read: these records are damaged, and no others are."""
+        with contextlib.suppress(MergepipeError, PermissionError):
+            if self.condemned != frozenset(damaged):
+                self.index.cache([(KEY, pack_places(damaged))])
+                self.rebuild()
+
+    @property
+    def lacking(self) -> bool:
+        """Whether something that history needs was found missing or damaged, and not replaced yet.
+
+        A hint for fetch, to look at all that is here; lost with the index.
+        """
+        try:
+            with self.view() as view:
+                return bool(view.cached(_LACKING)) or bool(view.condemned())
+        except IndexDamaged:
+            return False
+
+    def note_lacking(self, lacking: bool) -> None:
+        """Remember that something is missing, or that nothing is."""
+        with contextlib.suppress(MergepipeError, PermissionError):
+            if lacking != self.lacking:
+                self.index.cache([(_LACKING, b"1" if lacking else b"")])
+
+    def is_whole(self, at: Location) -> bool:
+        """Whether a record is there, and its bytes match its checksum."""
+        key = pack_key(at.pack)
+        try:
+            if not at.is_plausible:
+                return False
+            data = memoryview(read_exactly(self.store, key, at.offset, at.stored_bytes))
+            verify_payload(*record_in(data, at, at.offset), key)
+        except (Corruption, FileNotFoundError):
+            return False
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return False
+        return True
 
     def holds(self, at: Location) -> bool:
         """Whether the pack's own footer agrees that this record is there.
@@ -149,4 +227,6 @@ class Storage:
                 content = Content.OBJECTS if objects else Content.BLOCKS
         except FileNotFoundError:
             return None
+        condemned = self.condemned
+        records = [record for record in records if (pack, record[1]) not in condemned]
         return PackEntry(pack, size, content, records)

@@ -11,6 +11,7 @@ from mergepipe.ids import BlockId, ObjectId, PackId, object_id
 from mergepipe.packs.encoded_blocks import EncodedBlock, encode_object
 from mergepipe.packs.format import Content
 from mergepipe.packs.index import PackEntry
+from mergepipe.packs.presence import Presence
 from mergepipe.packs.reader import pack_key
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.writer import PackWriter
@@ -33,8 +34,11 @@ class Transaction:
     thread. Leaving the context without `publish` drops everything.
     """
 
-    def __init__(self, storage: Storage, pack_bytes: int = PACK_BYTES) -> None:
+    def __init__(
+        self, storage: Storage, pack_bytes: int = PACK_BYTES, presence: Presence | None = None
+    ) -> None:
         self._storage = storage
+        self.presence = Presence(storage) if presence is None else presence
         self._pack_bytes = pack_bytes
         self._open: dict[Lane, PackWriter] = {}
         self._finished: list[tuple[PackId, ByteWriter, PackEntry]] = []
@@ -58,8 +62,8 @@ class Transaction:
         self.abort()
 
     def has_block(self, block: BlockId) -> bool:
-        """Whether the block is in the store or in this transaction."""
-        return block in self._blocks or self._storage.ask(lambda view: view.has_block(block))
+        """Whether the block is in the store, whole, or in this transaction."""
+        return block in self._blocks or self.presence.blocks([block])[0]
 
     def add_block(self, block: EncodedBlock) -> bool:
         """Append a block's records, unless this transaction has it; whether it was appended."""
@@ -79,7 +83,7 @@ class Transaction:
         identity = object_id(canonical)
         if identity in self._objects:
             return identity
-        if self._storage.ask(lambda view: view.object(identity)) is not None:
+        if self.presence.object(identity):
             return identity
         header, payload = encode_object(canonical)
         self._writer(Lane.OBJECTS).add(header, payload)

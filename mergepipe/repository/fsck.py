@@ -1,10 +1,12 @@
 """Checking a repository, and putting right what can be put right without guessing."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from mergepipe.ids import PackId
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
+from mergepipe.packs.environment import IndexDamaged
 from mergepipe.packs.storage import Storage
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository import locks
@@ -13,11 +15,12 @@ from mergepipe.repository.problems import Note, NoteKind, Problem, ProblemKind, 
 from mergepipe.repository.pruned import read_pruned
 from mergepipe.repository.reflog import Signature
 from mergepipe.repository.refs import RefStore
-from mergepipe.repository.repair import rescue_packs, restore_refs
+from mergepipe.repository.repair import condemned_packs, rescue_packs, restore_refs
 from mergepipe.repository.store_check import (
     check_blocks,
     check_index,
     check_packs,
+    known_damage,
     verify_blocks,
     verify_records,
 )
@@ -32,6 +35,7 @@ def fsck(
     max_chain: int = 2,
     read_data: bool = False,
     repair: Signature | None = None,
+    restore: bool = True,
     threads: int = 1,
     lock_timeout_s: float = 10.0,
     progress: Progress = SILENT,
@@ -40,9 +44,10 @@ def fsck(
 
     `read_data` also reads all of it: every record against its checksum, every reachable block
     decoded against its id. `repair` (who acts, for the reflog): rebuild a wrong index; copy what
-    is whole in a damaged pack to a new one and move the pack to `quarantine/`; put damaged refs
-    back to where their logs say they were. Nothing is deleted. The report then says what is still
-    wrong.
+    is whole in a damaged pack to a new one and move the pack to `quarantine/`, so that what is
+    damaged is missing; `restore`: put damaged refs back to where their logs say they were. Nothing
+    is deleted. The report then says what is still wrong. Damage that was found is remembered
+    (packs/condemned.py).
 
     Holds `store_lock`, shared (with `repair`: exclusive). Raises Locked. Finding problems is no
     error: look at `Report.ok`. Memory: some hundred bytes a record, and a few blocks a thread.
@@ -53,11 +58,13 @@ def fsck(
         report = check.run()
         if repair is None:
             return report
-        done = _repair(report, storage, objects, refs, repair)
+        done = _set_right(report, storage)
+        if restore:
+            done += _restore(report, objects, refs, repair)
         if not done:
             return report
         again = _Check(storage, objects, refs, max_chain, read_data, threads, progress).run()
-        return Report(again.problems, again.notes, tuple(done))
+        return replace(again, repaired=tuple(done))
 
 
 class _Check:
@@ -82,8 +89,19 @@ class _Check:
         self._progress = progress
 
     def run(self) -> Report:
+        notes = self._open_index()
         self._storage.refresh()  # being a step behind the packs is no fault of an index
-        packs, problems, notes = check_packs(self._storage)
+        packs, problems, strays = check_packs(self._storage)
+        notes += strays
+        unread = 0
+        if self._read_data:
+            # First: what is damaged counts as missing, and what was is not any more.
+            damaged = verify_records(self._storage, packs, self._threads, self._progress)
+            self._storage.absolve([at.place for at, _ in damaged])
+            problems += [problem for _, problem in damaged]
+        else:
+            unread = sum(header.stored_bytes for each in packs.values() for header, _ in each)
+            problems += known_damage(self._storage, packs)
         problems += check_index(self._storage, packs)
         reached = Reached()
         tips = check_refs(self._refs, self._objects, reached)
@@ -93,7 +111,6 @@ class _Check:
         blocks, needed, chains = check_blocks(self._storage, reached, self._max_chain, is_here)
         notes += chains
         if self._read_data:
-            problems += verify_records(self._storage, packs, self._threads, self._progress)
             reader = BlockReader(self._storage)
             verify_blocks(reader, blocks, reached, self._threads, self._progress)
         needed |= self._packs_of_objects(reached)
@@ -106,36 +123,43 @@ class _Check:
         if absent := promises.absent_bytes():
             detail = f"{absent} bytes of packs are there and not here; they come when they are read"
             notes.append(Note(NoteKind.PROMISED, promises.remote, detail))
-        return Report(_distinct(problems + reached.problems), tuple(notes))
+        report = Report(_distinct(problems + reached.problems), tuple(notes), unread_bytes=unread)
+        self._storage.note_lacking(report.lacks)
+        return report
+
+    def _open_index(self) -> list[Note]:
+        """Look over the index before it is used, and make it again if that is better not done."""
+        try:
+            self._storage.index.check()
+        except IndexDamaged as error:
+            self._storage.rebuild()
+            return [Note(NoteKind.INDEX, "index", f"made again from the packs: {error.message}")]
+        return []
 
     def _packs_of_objects(self, reached: Reached) -> set[PackId]:
         with self._storage.view() as view:
             return {at.pack for identity in reached.objects for at in view.object_copies(identity)}
 
 
-def _repair(
-    report: Report, storage: Storage, objects: ObjectStore, refs: RefStore, who: Signature
-) -> list[str]:
-    """Do what the report calls for; returns what was done."""
-    kinds = {problem.kind for problem in report.problems}
+def _set_right(report: Report, storage: Storage) -> list[str]:
+    """Do what the report calls for in index and packs; returns what was done."""
     done: list[str] = []
-    if ProblemKind.INDEX in kinds:
+    if any(problem.kind is ProblemKind.INDEX for problem in report.problems):
         storage.rebuild()
         done.append("rebuilt the index from the packs")
-    broken = [
+    broken = {
         PackId(bytes.fromhex(problem.id))
         for problem in report.problems
         if problem.kind is ProblemKind.PACK
-    ]
-    done += rescue_packs(broken, storage)
-    if kinds & {ProblemKind.REF, ProblemKind.HEAD}:
-        names = [
-            problem.id
-            for problem in report.problems
-            if problem.kind in (ProblemKind.REF, ProblemKind.HEAD)
-        ]
-        done += restore_refs(names, objects, refs, who)
-    return done
+    }
+    return done + rescue_packs(sorted(broken | condemned_packs(storage)), storage)
+
+
+def _restore(report: Report, objects: ObjectStore, refs: RefStore, who: Signature) -> list[str]:
+    """Put damaged refs back; returns what was done."""
+    kinds = (ProblemKind.REF, ProblemKind.HEAD)
+    names = [problem.id for problem in report.problems if problem.kind in kinds]
+    return restore_refs(names, objects, refs, who)
 
 
 def _distinct(problems: list[Problem]) -> tuple[Problem, ...]:

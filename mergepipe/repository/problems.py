@@ -23,11 +23,26 @@ class ProblemKind(StrEnum):
     INDEX = "index"  # pack id, or `index`
 
 
+_OF_DATA = frozenset(
+    {
+        ProblemKind.OBJECT,
+        ProblemKind.MISSING_OBJECT,
+        ProblemKind.MISSING_BLOCK,
+        ProblemKind.BLOCK,
+        ProblemKind.PACK,
+        ProblemKind.RECORD,
+        ProblemKind.REF,  # the commit that it names may be what is missing
+    }
+)
+
+
 class NoteKind(StrEnum):
     """What is worth knowing and no problem."""
 
     CHAIN = "chain"  # block id: stored as a longer chain of deltas than the settings allow
+    INDEX = "index"  # `index`: it was damaged, and is made again
     ORPHAN = "orphan"  # pack id: nothing reachable is in it; mp gc removes it
+    ASKED = "asked"  # remote: what came of asking it for what is missing
     STRAY = "stray"  # key: a file in packs/ that is no pack
     PROMISED = "promised"  # remote of a lazy clone: how much is there and not here
 
@@ -55,16 +70,25 @@ class Note:
 @brief
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that fsck found; with repair, what is still wrong after it, and what it did."""
+    """All that fsck found; with repair, what is still wrong after it, and what it did.
+
+    unread_bytes   of packs that were not looked into, but for their footers
+    """
 
     problems: tuple[Problem, ...]
     notes: tuple[Note, ...] = ()
     repaired: tuple[str, ...] = ()
+    unread_bytes: int = 0
 
     @property
     def ok(self) -> bool:
         """Whether nothing is wrong."""
         return not self.problems
+
+    @property
+    def lacks(self) -> bool:
+        """Whether something may be damaged or missing that a good copy elsewhere puts right."""
+        return any(problem.kind in _OF_DATA for problem in self.problems)
 
 
 @brief

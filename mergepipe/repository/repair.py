@@ -1,7 +1,7 @@
 """What fsck --repair does. Nothing is deleted, and nothing is made up."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from blake3 import blake3
 
@@ -22,7 +22,13 @@ QUARANTINE = "quarantine/"
 _COPY_BYTES = 4 << 20
 
 
-def rescue_packs(packs: Iterable[PackId], storage: Storage) -> list[str]:
+def condemned_packs(storage: Storage) -> set[PackId]:
+    """Packs in which records were found damaged."""
+    packs = {pack for pack, _ in storage.condemned}
+    return {pack for pack in packs if storage.store.size(pack_key(pack)) is not None}
+
+
+def rescue_packs(packs: Collection[PackId], storage: Storage) -> list[str]:
     """Copy damaged packs to quarantine/ and their whole records to new packs, then remove them.
 
     Raises NoSpace; the packs that were not removed yet are as they were.
@@ -35,6 +41,8 @@ def rescue_packs(packs: Iterable[PackId], storage: Storage) -> list[str]:
             storage.store.delete(pack_key(pack))
         done.append(f"copied {count} whole records of pack {pack.hex()}, and moved it to {aside}")
     if done:
+        gone = set(packs)
+        storage.absolve([place for place in storage.condemned if place[0] not in gone])
         # What was promised may be so again; offline, the next fetch sees to it.
         with contextlib.suppress(RemoteUnreachable):
             storage.promises.relist()

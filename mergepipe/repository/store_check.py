@@ -57,8 +57,9 @@ def check_index(storage: Storage, packs: dict[PackId, _Records]) -> list[Problem
     except IndexDamaged as error:
         return [Problem(ProblemKind.INDEX, "index", error.message)]
     problems = []
+    condemned = storage.condemned
     for pack, records in packs.items():
-        expected = set(records)
+        expected = {record for record in records if (pack, record[1]) not in condemned}
         found = indexed.get(pack, set())
         size = storage.store.size(pack_key(pack))
         if pack not in listed or listed[pack][0] != size or expected != found:
@@ -135,39 +136,53 @@ def _resolve(
             yield block, chosen
 
 
+def known_damage(storage: Storage, packs: dict[PackId, _Records]) -> list[Problem]:
+    """Records that were found damaged before, and are still there."""
+    condemned = storage.condemned
+    return [
+        Problem(
+            ProblemKind.RECORD,
+            header.id.hex(),
+            f"{pack_key(pack)}: the record of {header.id.hex()[:12]} at {offset} was found damaged",
+        )
+        for pack, records in packs.items()
+        for header, offset in records
+        if (pack, offset) in condemned
+    ]
+
+
 def verify_records(
     storage: Storage, packs: dict[PackId, _Records], threads: int, progress: Progress
-) -> list[Problem]:
+) -> list[tuple[Location, Problem]]:
     """Compare every record of every pack with its checksum, reading all of them.
 
-    Not those of promised packs: one that fails its checksum is one that has to come again.
+    Returns those that are damaged. Not those of promised packs: one that fails its checksum is one
+    that has to come again.
     """
     promised = storage.promises.promised()
     packs = {pack: records for pack, records in packs.items() if pack not in promised}
     total = sum(header.stored_bytes for records in packs.values() for header, _ in records)
     progress.start("records", total)
-    problems: list[Problem] = []
+    damaged: list[tuple[Location, Problem]] = []
 
-    def work(item: tuple[PackId, RecordHeader, int]) -> tuple[int, Problem | None]:
-        pack, header, offset = item
+    def work(at: Location) -> tuple[Location, str | None]:
         try:
-            check_record(storage, pack, header, offset)
+            check_record(storage, at.pack, at.header, at.offset)
         except Corruption as error:
-            return header.stored_bytes, Problem(ProblemKind.RECORD, header.id.hex(), error.message)
+            return at, error.message
         except FileNotFoundError:
-            return 0, None
+            return at, None
         except OSError as error:
-            detail = f"{pack_key(pack)} at {offset}: {error}"
-            return header.stored_bytes, Problem(ProblemKind.RECORD, header.id.hex(), detail)
-        return header.stored_bytes, None
+            return at, f"{pack_key(at.pack)} at {at.offset}: {error}"
+        return at, None
 
-    items = ((pack, header, at) for pack, records in packs.items() for header, at in records)
+    records = (Location(header, pack, at) for pack, each in packs.items() for header, at in each)
     with ThreadPoolExecutor(threads, thread_name_prefix="fsck") as workers:
-        for size, problem in ordered_map(workers, work, items, window=2 * threads + 2):
-            progress.advance(size)
-            if problem is not None:
-                problems.append(problem)
-    return problems
+        for at, detail in ordered_map(workers, work, records, window=2 * threads + 2):
+            progress.advance(at.stored_bytes)
+            if detail is not None:
+                damaged.append((at, Problem(ProblemKind.RECORD, at.id.hex(), detail)))
+    return damaged
 
 
 def verify_blocks(

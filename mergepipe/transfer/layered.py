@@ -14,7 +14,7 @@ from mergepipe.ids import BlockId, ObjectId, PackId
 from mergepipe.packs.choice import DEEPEST_CHAIN
 from mergepipe.packs.format import Content
 from mergepipe.packs.index import View
-from mergepipe.packs.records import Location, encodings
+from mergepipe.packs.records import Location, Place, encodings
 from mergepipe.packs.storage import Storage
 
 
@@ -44,6 +44,19 @@ class LayeredStorage(Storage):
         """Whether an index of the two was wrong about any of these ids, and is right now."""
         found = [layer.recover(missing, layer.rebuilds) for layer in self._layers]
         return any(found)
+
+    @property
+    def condemned(self) -> frozenset[Place]:
+        """What was found damaged in the first."""
+        return self._layers[0].condemned
+
+    def condemn(self, damaged: Collection[Location]) -> None:
+        """Those of the first layer; what a stranger sent, or has, is his."""
+        packs = self._layers[0].ask(View.packs)
+        self._layers[0].condemn([at for at in damaged if at.pack in packs])
+
+    def note_lacking(self, lacking: bool) -> None:
+        """Nothing: to be without what the other side has is no damage."""
 
     def rebuild(self) -> None:
         """Make both again from their packs."""

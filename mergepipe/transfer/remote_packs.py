@@ -19,6 +19,7 @@ from mergepipe.objects.limits import MAX_OBJECT_BYTES
 from mergepipe.packs.format import Content, RecordHeader, RecordKind, parse_footer
 from mergepipe.packs.index import Index, PackEntry, View
 from mergepipe.packs.reader import PREFIX, pack_key, parse_pack_key, read_footer_bytes
+from mergepipe.packs.records import Location
 from mergepipe.packs.storage import Storage
 from mergepipe.parallel import ordered_map
 
@@ -65,6 +66,12 @@ class RemoteStorage(Storage):
     def recover(self, missing: Collection[bytes], rebuilds: int) -> bool:
         """Not for a remote: reading all its footers again would cost more than a new index."""
         return False
+
+    def condemn(self, damaged: Collection[Location]) -> None:
+        """Nothing: the remote may mend it."""
+
+    def note_lacking(self, lacking: bool) -> None:
+        """Nothing: what a remote lacks is its owner's business."""
 
     def _refresh(self) -> bool:
         present = self._list()

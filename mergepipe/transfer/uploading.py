@@ -13,6 +13,7 @@ from mergepipe.errors import Corruption, RemoteRefused
 from mergepipe.ids import BlockId, PackId, digest
 from mergepipe.packs import format as pack_format
 from mergepipe.packs.blocks import BlockReader
+from mergepipe.packs.condemned import HEALING
 from mergepipe.packs.encoded_blocks import EncodedBlock, encode_block
 from mergepipe.packs.format import RECORD_HEADER_BYTES, Content, parse_record
 from mergepipe.packs.reader import pack_key
@@ -126,7 +127,7 @@ class Uploader:
         self._scratch.reset()
         data = self._scratch.take(length)
         if self._storage.store.read_into(key, span[0].offset, data) != length:
-            raise Corruption(f"{key} is cut short", _FSCK)
+            raise Corruption(f"{key} is cut short", HEALING)
         at = 0
         for record in span if check else ():
             end = at + record.stored_bytes
@@ -135,7 +136,7 @@ class Uploader:
             sealed = data[at : at + RECORD_HEADER_BYTES]
             if sealed != record.sealed or header.sealed(digest(payload)) != record.sealed:
                 raise Corruption(
-                    f"{key}: the record of {header.id.hex()} at {record.offset} is damaged", _FSCK
+                    f"{key}: the record of {header.id.hex()} at {record.offset} is damaged", HEALING
                 )
             at = end
         return data
@@ -251,6 +252,3 @@ def _pieces(blocks: Sequence[FreshBlock]) -> Iterator[Sequence[FreshBlock]]:
             piece, size = [], 0
     if piece:
         yield piece
-
-
-_FSCK = "mp fsck tells what needs it; mp fetch may bring it back"

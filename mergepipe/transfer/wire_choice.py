@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from mergepipe.bytestore.protocol import Holding
 from mergepipe.errors import MissingObject
 from mergepipe.ids import BlockId
+from mergepipe.packs.condemned import HEALING
 from mergepipe.packs.records import Encoding, encodings
 from mergepipe.packs.storage import Storage
 
@@ -156,7 +157,7 @@ class Chooser:
             if not ways and block in self._candidates:
                 raise MissingObject(
                     f"block {block.hex()} is in no pack",
-                    "mp fsck tells what else is missing; mp fetch may bring it back",
+                    HEALING,
                 )
         return found
 

@@ -190,7 +190,9 @@ def _summary(session: Session, made: "CommitResult", message: str, seconds: floa
     where = made.branch or "detached HEAD"
     at = session.paint("yellow", short(made.commit))
     if made.unchanged:
-        return f"Nothing changed: {where} is at {at} and holds exactly this"
+        healed = count(made.new_blocks, "damaged or missing block")
+        whole = f"; {healed} stored again" if made.new_blocks else ""
+        return f"Nothing changed: {where} is at {at} and holds exactly this{whole}"
     ratio = f" ({made.stored_bytes / made.raw_bytes:.1%})" if made.raw_bytes else ""
     return (
         f"[{session.paint('green', where)} {at}] {title(message)}\n"

@@ -20,6 +20,7 @@ def add(app: typer.Typer) -> None:
         mp fetch
         mp fetch origin code math      just these branches
         mp fetch backup --prune
+        mp fetch backup --heal         what is damaged or missing here, too
     """
     command(app, "fetch", SHARING, examples=examples)(fetch)
 
@@ -53,6 +54,14 @@ def fetch(
             "--prune", "-p", help="Forget branches that are gone there.", show_default=False
         ),
     ] = False,
+    heal: Annotated[
+        bool,
+        typer.Option(
+            "--heal",
+            help="Read all data here, set damage aside, and bring it again.",
+            show_default=False,
+        ),
+    ] = False,
 ) -> None:
     """Bring what a remote has and this repository lacks; branches here stay where they are.
 
@@ -67,7 +76,9 @@ def fetch(
     began = time.monotonic()
     with session.repository() as repository, session.progress() as progress:
         credentials = session.credentials(repository.directory)
-        result = repository.fetch(remote, options, credentials=credentials, progress=progress)
+        result = repository.fetch(
+            remote, options, heal=heal, credentials=credentials, progress=progress
+        )
     seconds = time.monotonic() - began
     session.emit(fetch_document(result, seconds), _text(session, result, seconds))
 

@@ -11,9 +11,12 @@ from mergepipe.cli.session import Session
 from mergepipe.cli.text import ABBREVIATED, count
 from mergepipe.errors import Corruption
 from mergepipe.names import escape_for_terminal
+from mergepipe.sizes import format_size
 
 if TYPE_CHECKING:
     from mergepipe.repository.problems import Report
+
+_ASKED = "asked"  # NoteKind.ASKED: of remotes that --repair asked
 
 
 class ProblemDocument(msgspec.Struct, frozen=True):
@@ -25,12 +28,16 @@ class ProblemDocument(msgspec.Struct, frozen=True):
 
 
 class FsckDocument(msgspec.Struct, frozen=True):
-    """`mp fsck --json`. `notes` are no problems; `repaired` says what --repair did."""
+    """`mp fsck --json`. `notes` are no problems; `repaired` says what --repair did.
+
+    `unread_bytes`: of packs, which only --read-data and --repair look into.
+    """
 
     ok: bool
     problems: tuple[ProblemDocument, ...]
     notes: tuple[ProblemDocument, ...]
     repaired: tuple[str, ...]
+    unread_bytes: int = 0
 
 
 def add(app: typer.Typer) -> None:
@@ -53,8 +60,9 @@ def fsck(
         bool,
         typer.Option(
             "--repair",
-            help="Rebuild the index, save what is whole in damaged packs, restore damaged refs. "
-            "Nothing is deleted.",
+            help="Read all data; rebuild the index, set damaged packs aside, and bring what is "
+            "missing from the files here and from remotes; restore damaged refs. Nothing is "
+            "deleted.",
             show_default=False,
         ),
     ] = False,
@@ -72,31 +80,56 @@ def fsck(
             ProblemDocument(note.kind.value, note.id, note.detail) for note in report.notes
         ),
         repaired=tuple(report.repaired),
+        unread_bytes=report.unread_bytes,
     )
-    session.emit(document, _text(session, report, read_data=read_data))
-    if not report.ok and not repair:
-        session.say("`mp fsck --repair` puts right what can be put right without guessing")
+    session.emit(document, _text(session, report))
+    if not report.ok:
+        session.say(_advice(report, repair=repair))
     return 0 if report.ok else Corruption.exit_code
 
 
-def _text(session: Session, report: "Report", *, read_data: bool) -> str:
+def _text(session: Session, report: "Report") -> str:
     lines = [f"repaired: {escape_for_terminal(done)}" for done in report.repaired]
     for problem in report.problems:
         what = session.paint("red", f"{problem.kind.value} {_name(problem.id)}")
         detail = problem.detail.removeprefix(f"{problem.id}: ")  # told in `what` already
         lines.append(f"{what}: {escape_for_terminal(detail)}")
-    if session.verbose:
-        lines += [
-            f"{note.kind.value} {_name(note.id)}: {escape_for_terminal(note.detail)}"
-            for note in report.notes
-        ]
+    lines += [
+        f"{note.kind.value} {_name(note.id)}: {escape_for_terminal(note.detail)}"
+        for note in report.notes
+        if session.verbose or note.kind.value == _ASKED
+    ]
     if report.problems:
         lines.append(f"{count(len(report.problems), 'problem')} found")
     elif not session.quiet:
-        depth = "all data read" if read_data else "`mp fsck --read-data` also reads all data"
         notes = f"; {count(len(report.notes), 'note')}, -v lists them" if report.notes else ""
-        lines.append(f"{session.paint('green', 'ok')}: no problems ({depth}){notes}")
+        lines.append(f"{session.paint('green', 'ok')}: no problems ({_depth(report)}){notes}")
     return "\n".join(lines)
+
+
+def _depth(report: "Report") -> str:
+    if not report.unread_bytes:
+        return "all data read"
+    unread = format_size(report.unread_bytes)
+    return f"refs, history, index and lists of packs; {unread} of data not read: --read-data does"
+
+
+def _advice(report: "Report", *, repair: bool) -> str:
+    """What to do about problems that are left."""
+    from mergepipe.repository.problems import ProblemKind
+
+    if not repair:
+        return "`mp fsck --repair` puts right what can be put right without guessing"
+    kinds = {problem.kind for problem in report.problems}
+    ways = []
+    if report.lacks:
+        ways.append(
+            "what is missing comes back with a commit of the same files (mp commit PATH), or from "
+            "a remote that has it (mp remote add NAME URL, mp fetch NAME --heal)"
+        )
+    if kinds & {ProblemKind.REF, ProblemKind.HEAD, ProblemKind.REFLOG}:
+        ways.append("mp branch -f NAME REV puts a branch where you want it")
+    return "; ".join(ways) or "this release cannot mend it"
 
 
 def _name(identity: str) -> str:
