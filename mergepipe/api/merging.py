@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mergepipe.engine.replay import Replay
     from mergepipe.engine.result import MergeResult
     from mergepipe.objects.merging import Plan
+    from mergepipe.planner.curve import Bought
     from mergepipe.planner.explain import Explanation
     from mergepipe.planner.profiles import Cited, Pair
 
@@ -119,6 +120,18 @@ class Merging(Planning):
     def explain_plan(self, plan: "Plan", tensor: str | None = None) -> "Explanation":
         """What a plan reads and keeps, from the profiles that it names or that are known."""
         from mergepipe.planner.explain import explain
+
+        profiles = self._profiles_of(plan)
+        return explain(plan, self.objects, self.catalog.encodings, profiles, tensor)
+
+    def energy_curve(self, plan: "Plan", shares: Sequence[float]) -> "list[Bought]":
+        """The most energy that shares of the exact merge's expert bytes can keep, in order."""
+        from mergepipe.planner.curve import energy_curve
+
+        profiles = self._profiles_of(plan)
+        return energy_curve(plan, self.objects, self.catalog.encodings, profiles, shares)
+
+    def _profiles_of(self, plan: "Plan") -> "dict[Pair, Cited]":
         from mergepipe.planner.profiles import profiled_pairs
 
         catalog = self.catalog
@@ -130,7 +143,7 @@ class Merging(Planning):
             # An exact plan needs no profile; who is asked what it does is glad of one.
             if pair not in profiles:
                 profiles[pair] = catalog.known_profile(*(plan.models[place] for place in pair))
-        return explain(plan, self.objects, catalog.encodings, profiles, tensor)
+        return profiles
 
     def replay(self, revision: str, progress: Progress = SILENT) -> "Replay":
         """Run the merge behind a commit again and compare every id; nothing is written."""

@@ -16,7 +16,7 @@ from mergepipe.methods import registry
 from mergepipe.methods.terms import ExpertScalars
 from mergepipe.names import quoted
 from mergepipe.objects.merging import LinePlan, Plan
-from mergepipe.planner.costs import tree_costs
+from mergepipe.planner.costs import Depths, TensorCosts, tree_costs
 from mergepipe.planner.drafts import Copied, raw_bytes
 from mergepipe.planner.equality import every_step
 from mergepipe.planner.inputs import ObjectSource, Tensors
@@ -26,7 +26,7 @@ from mergepipe.planner.readings import Reading
 from mergepipe.planner.reads import EncodingSource
 from mergepipe.planner.roots import leaf_numbers, root_depths
 from mergepipe.planner.steps import Grid
-from mergepipe.planner.table import CostTable, ExpertCost, TensorCost, tensor_cost
+from mergepipe.planner.table import CostTable, ExpertCost, LeafNumbers, TensorCost, tensor_cost
 from mergepipe.planner.trees import Tree
 from mergepipe.reprs import brief
 
@@ -85,7 +85,7 @@ def costs_of(
 
     profiles: by (model, base), places among the plan's models.
     """
-    pricing = _Pricing(plan, Tensors(objects), find, ProfileTable.of(profiles))
+    pricing = Pricing(plan, Tensors(objects), find, ProfileTable.of(profiles))
     return CostTable(tuple(pricing.cost(number) for number in _chosen(plan, tensor)), None)
 
 
@@ -151,7 +151,19 @@ def _explained(plan: Plan, number: int, cost: TensorCost) -> TensorExplanation:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pricing:
+class Parts:
+    """A root's leaves, a row each: what reading them costs, at which depths, and their numbers."""
+
+    costs: TensorCosts
+    depths: Depths
+    leaves: list[LeafNumbers]
+    every_step: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pricing:
+    """Looks up what the lines of a stored plan read."""
+
     plan: Plan
     tensors: Tensors
     find: EncodingSource
@@ -159,14 +171,23 @@ class _Pricing:
 
     def cost(self, number: int) -> TensorCost:
         """Of one line and all under it."""
+        line = self.plan.lines[number]
+        if line.copied is not None:
+            return Copied(line).cost(self.tensors)
+        parts = self.parts(number)
+        rows = len(parts.leaves)
+        ones, zeros = np.ones(rows, np.int64), np.zeros(rows, np.int64)
+        reading = Reading(parts.costs, np.arange(rows), ones, zeros)
+        return tensor_cost(
+            line.name, parts.depths, parts.leaves, [reading], every_step=parts.every_step
+        )
+
+    def parts(self, number: int) -> Parts:
+        """The leaves of a line that is computed."""
         lines = self.plan.lines
-        if lines[number].copied is not None:
-            return Copied(lines[number]).cost(self.tensors)
         tree = Tree.of(number, lines)
         reads_base = any(self._reads_base(lines[one]) for one in tree.lines)
         costs = tree_costs(tree, lines, self.tensors, self.find, every_step=reads_base)
-        rows = len(tree.leaves)
-        reading = Reading(costs, np.arange(rows), np.ones(rows, np.int64), np.zeros(rows, np.int64))
         views: dict[tuple[int, int], TensorView | None] = {}
         for one in tree.lines:
             blocks = Grid.of(self.tensors[lines[one].like]).blocks
@@ -180,8 +201,7 @@ class _Pricing:
             [Grid.of(self.tensors[lines[leaf.line].like]) == grid for leaf in tree.leaves],
             [raw_bytes(leaf.input, self.tensors) for leaf in tree.leaves],
         )
-        depths = root_depths(tree, lines, costs)
-        return tensor_cost(lines[number].name, depths, leaves, [reading], every_step=reads_base)
+        return Parts(costs, root_depths(tree, lines, costs), leaves, reads_base)
 
     def _reads_base(self, line: LinePlan) -> bool:
         return every_step(line, self.tensors, noop=registry.find(line.method).omitted_is_noop)

@@ -1,0 +1,252 @@
+"""A report's values, taken from a repository."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from mergepipe.api import Repository
+from mergepipe.errors import MergepipeError, RevisionNotFound
+from mergepipe.ids import ObjectId, object_id
+from mergepipe.objects.encoding import encode
+from mergepipe.report.lineage import lineage, storage
+from mergepipe.report.values import (
+    Cell,
+    CurvePoint,
+    Fact,
+    Model,
+    Report,
+    Tensor,
+)
+from mergepipe.sizes import format_size
+
+if TYPE_CHECKING:
+    from mergepipe.objects.merging import Plan
+    from mergepipe.planner.explain import Explanation, TensorExplanation
+    from mergepipe.planner.table import CostTable
+
+_SHARES = (0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0)
+_MOST_TENSORS = 20
+_DEPTHS = ("omitted", "coarse", "exact", "equal")
+_LAYER = re.compile(r"\.(?P<number>[0-9]{1,4})\.")
+
+
+def report_of(repository: Repository, what: str | None) -> Report:
+    """The report on a merge, a plan, a difference (`A..B`) or, for None, the whole repository.
+
+    Raises RevisionNotFound, MergepipeError for a revision that is no merge.
+    """
+    if what is None:
+        return _of_repository(repository)
+    before, dots, after = what.partition("..")
+    if dots:
+        return _of_difference(repository, before or "HEAD", after or "HEAD")
+    try:
+        explained, plan, manifest = repository.explain(what)
+    except RevisionNotFound:
+        raise
+    except MergepipeError as error:
+        raise type(error)(
+            error.message, f"mp report {what}~1..{what} shows what changed in a commit"
+        ) from None
+    return _of_merge(repository, what, explained, plan, is_plan=manifest is None)
+
+
+def _of_merge(
+    repository: Repository, what: str, explained: "Explanation", plan: "Plan", *, is_plan: bool
+) -> Report:
+    names = _names(repository, plan.models)
+    costs = explained.costs
+    labels = [names[snapshot] for snapshot in plan.models]
+    experts = [labels[place] for place in plan.experts]
+    identity = object_id(encode(plan)).hex()
+    curve = [
+        CurvePoint(bought.read_bytes, bought.energy_kept)
+        for bought in repository.energy_curve(plan, _SHARES)
+    ]
+    total = sum(_energies(explained.tensors))
+    facts = [
+        Fact("method", plan.method),
+        Fact("base", "none" if plan.base is None else names.get(plan.base, plan.base.hex()[:12])),
+        Fact("experts", ", ".join(experts)),
+        Fact("experts' size", format_size(costs.expert_bytes_raw)),
+        Fact("exact merge reads", format_size(costs.expert_bytes_full)),
+        Fact("this reads", _read(costs.expert_bytes_planned, costs.expert_bytes_full)),
+        Fact("energy kept", f"{costs.energy_kept:.1%}"),
+        *_beside(repository, plan, costs),
+        Fact("error, at most", f"{costs.omitted_norm:.4g} (L2 norm of what is left out)"),
+        Fact("plan", identity),
+    ]
+    kind = "plan" if is_plan else "merge"
+    commands = [f"mp explain {what}", f"mp merge --plan {identity[:12]} -b BRANCH"]
+    if not is_plan:
+        commit = repository.resolve(what)
+        facts.append(Fact("commit", commit.hex()))
+        commands = [f"mp explain {what}", f"mp replay {what}", f"mp checkout {what} --to DIR"]
+    return Report(
+        kind=kind,  # type: ignore[arg-type]  # one of the two
+        title=f"{'Plan' if is_plan else 'Merge'} of {', '.join(experts)}",
+        facts=tuple(facts),
+        commands=tuple(commands),
+        models=tuple(_models(repository, explained, plan, labels)),
+        cells=tuple(_cells(explained.tensors, labels, total)),
+        curve=tuple(curve),
+        chosen=CurvePoint(costs.expert_bytes_planned, costs.energy_kept),
+        warnings=tuple(_warnings(explained, labels)),
+        tensors=tuple(_least_kept(explained.tensors)),
+        lineage=() if is_plan else tuple(lineage(repository, [repository.resolve(what)])),
+    )
+
+
+def _beside(repository: Repository, plan: "Plan", costs: "CostTable") -> Iterator[Fact]:
+    """What half of the bytes and double would bring, where the plan leaves something out."""
+    planned, full = costs.expert_bytes_planned, costs.expert_bytes_full
+    if not 0 < planned < full:
+        return
+    half, double = (planned / full / 2, min(1.0, 2 * planned / full))
+    bought = repository.energy_curve(plan, (half, double))
+    for name, point in zip(("with half of that", "with double"), bought, strict=False):
+        yield Fact(name, f"{point.energy_kept:.1%} of the energy")
+
+
+def _names(repository: Repository, snapshots: Iterable[ObjectId]) -> dict[ObjectId, str]:
+    held = repository.holders(snapshots)
+    return {
+        snapshot: held[snapshot].name if snapshot in held else snapshot.hex()[:12]
+        for snapshot in snapshots
+    }
+
+
+def _models(
+    repository: Repository, explained: "Explanation", plan: "Plan", labels: Sequence[str]
+) -> Iterator[Model]:
+    held = repository.holders(plan.models)
+    for place, snapshot in enumerate(plan.models):
+        parts = [
+            part.cost
+            for tensor in explained.tensors
+            for part in tensor.experts
+            if part.cost.model == place
+        ]
+        energy = sum(part.energy or 0.0 for part in parts)
+        kept = sum(part.energy_kept or 0.0 for part in parts)
+        yield Model(
+            labels[place],
+            "expert" if place in plan.experts else "base",
+            held[snapshot].commit.hex() if snapshot in held else None,
+            snapshot.hex(),
+            sum(part.bytes_raw for part in parts),
+            sum(part.bytes_full for part in parts),
+            sum(part.bytes_planned for part in parts),
+            min(1.0, kept / energy) if energy else None,
+        )
+
+
+def _cells(
+    tensors: Sequence["TensorExplanation"], labels: Sequence[str], total: float
+) -> Iterator[Cell]:
+    for tensor in tensors:
+        if tensor.kept:
+            continue
+        layer, part = place_of(tensor.name)
+        for own in tensor.experts:
+            cost = own.cost
+            blocks = (cost.blocks_omitted, cost.blocks_coarse, cost.blocks_exact, cost.blocks_equal)
+            yield Cell(
+                labels[cost.model],
+                tensor.name,
+                layer,
+                part,
+                cost.energy / total if cost.energy is not None and total else None,
+                cost.bytes_planned / cost.bytes_full if cost.bytes_full else 0.0,
+                cost.share_kept if cost.energy is not None else None,
+                _DEPTHS[blocks.index(max(blocks))],
+            )
+
+
+def place_of(name: str) -> tuple[int | None, str]:
+    """The layer that a tensor's name says, and what the tensor is called within a layer."""
+    match = _LAYER.search(name)
+    if match is None:
+        return None, name
+    return int(match["number"]), name[match.end() :].removesuffix(".weight")
+
+
+def _energies(tensors: Iterable["TensorExplanation"]) -> Iterator[float]:
+    return (own.cost.energy or 0.0 for tensor in tensors for own in tensor.experts)
+
+
+def _least_kept(tensors: Sequence["TensorExplanation"]) -> Iterator[Tensor]:
+    """Those that lose most of their experts' energy, most first."""
+
+    def lost(tensor: "TensorExplanation") -> float:
+        return sum(
+            (own.cost.energy or 0.0) - (own.cost.energy_kept or 0.0) for own in tensor.experts
+        )
+
+    made = sorted((each for each in tensors if not each.kept), key=lost, reverse=True)
+    for tensor in made[:_MOST_TENSORS]:
+        energy = sum(_energies([tensor]))
+        kept = 1.0 - lost(tensor) / energy if energy else 1.0
+        detail = f"{kept:.1%} of its energy kept"
+        yield Tensor(tensor.name, detail, tensor.cost.bytes_planned, lost(tensor))
+
+
+def _warnings(explained: "Explanation", labels: Sequence[str]) -> Iterator[str]:
+    if explained.costs.energy_kept < 0.5:
+        yield f"Only {explained.costs.energy_kept:.0%} of the energy of all changes is kept."
+    unknown = {
+        labels[own.cost.model]
+        for tensor in explained.tensors
+        if not tensor.kept
+        for own in tensor.experts
+        if own.cost.energy is None
+    }
+    if unknown:
+        yield f"Without a profile, and so without energies: {', '.join(sorted(unknown))}."
+
+
+def _read(planned: int, full: int) -> str:
+    return format_size(planned) + (f", {planned / full:.1%} of that" if full else "")
+
+
+def _of_difference(repository: Repository, before: str, after: str) -> Report:
+    difference = repository.diff(before, after)
+    changed = [each for each in difference.tensors if str(each.change) != "same"]
+    moved = sorted(changed, key=lambda each: -(each.relative_l2 or 0.0))
+    facts = (
+        Fact("from", before),
+        Fact("to", after),
+        Fact("tensors", f"{len(difference.tensors):,}"),
+        Fact("changed", f"{len(changed):,}"),
+    )
+    return Report(
+        kind="difference",
+        title=f"{before} to {after}",
+        facts=facts,
+        commands=(f"mp diff {before} {after}",),
+        tensors=tuple(
+            Tensor(each.name, str(each.change), 0, each.relative_l2)
+            for each in moved[:_MOST_TENSORS]
+        ),
+        lineage=tuple(lineage(repository, [repository.resolve(before), repository.resolve(after)])),
+    )
+
+
+def _of_repository(repository: Repository) -> Report:
+    usage = repository.usage()
+    facts = (
+        Fact("models", f"{len(usage.models):,}"),
+        Fact("as files", format_size(usage.raw_bytes)),
+        Fact("saved by equal blocks", format_size(usage.dedup_saved_bytes)),
+        Fact("saved by encoding", format_size(usage.coding_saved_bytes)),
+        Fact("packs", format_size(usage.packs_bytes)),
+    )
+    tips = list(repository.branches().values())
+    return Report(
+        kind="repository",
+        title=repository.directory.parent.name,
+        facts=facts,
+        commands=("mp du", "mp log --all --graph"),
+        lineage=tuple(lineage(repository, tips)),
+        storage=tuple(storage(usage)),
+    )
