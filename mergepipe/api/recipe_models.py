@@ -19,8 +19,8 @@ from mergepipe.checkpoints.layout import lay_out as cut_files
 from mergepipe.checkpoints.row_maps import RowMap
 from mergepipe.checkpoints.small_files import read_stored_file
 from mergepipe.checkpoints.tokenizers import StoredTokenizer, read_tokenizer
-from mergepipe.dtypes import DType, Kind, byte_length
-from mergepipe.errors import MergeInputError, RevisionNotFound
+from mergepipe.dtypes import DType, Kind, byte_length, dtype_of
+from mergepipe.errors import MalformedFile, MergeInputError, RevisionNotFound
 from mergepipe.formats.huggingface import check_shards
 from mergepipe.formats.tokenizers.documents import MAX_FILE_BYTES, is_tokenizer_file
 from mergepipe.formats.tokenizers.reading import read_vocabulary
@@ -33,6 +33,7 @@ from mergepipe.objects.records import Blob, FileEntry, Safetensors, Snapshot, Te
 from mergepipe.packs.sink import Sink
 from mergepipe.planner.model_files import read_model_files
 from mergepipe.progress import SILENT, Progress
+from mergepipe.values import count_nonfinite
 
 if TYPE_CHECKING:
     from mergepipe.api.importing import Importing
@@ -166,6 +167,10 @@ class RecipeModels:
         """Nothing is made where a recipe is only looked at: an id that stands for itself."""
         return ObjectId(digest(repr(adaptation).encode()))
 
+    def nonfinite(self, tensor: ObjectId, /) -> int:
+        """Nothing is known where a recipe is only looked at."""
+        return 0
+
     def _revision(self, text: str) -> ObjectId | None:
         try:
             return self._repository.resolve(text)
@@ -187,7 +192,10 @@ class RecipeModels:
 
     def _look_at(self, location: Path, sources: Sequence[SourceFile], label: str) -> ObjectId:
         """A snapshot that nobody stores, of what headers say once the model is imported."""
-        conversion = plan_conversion(sources)
+        try:
+            conversion = plan_conversion(sources)
+        except MalformedFile as error:
+            raise MalformedFile(f"{quoted(label)}: {error.message}", error.hint) from error
         kept = sources if conversion is None else conversion.kept(sources)
         layout = cut_files(kept, self._repository.config.store.block_size)
         if conversion is None:
@@ -311,6 +319,7 @@ class StoredModels(RecipeModels):
         self._stages = stages
         self.read_bytes = 0
         self._sink = sink
+        self._made_nonfinite: dict[ObjectId, int] = {}
 
     def lay_out(
         self,
@@ -338,7 +347,7 @@ class StoredModels(RecipeModels):
     def adapt(self, adaptation: Adaptation, /) -> ObjectId:
         """A stored tensor as an adapter has it (checkpoints.adapted_tensors.store_adapted)."""
         store = self._repository.config.store
-        found, read_bytes = store_adapted(
+        found, read_bytes, nonfinite = store_adapted(
             adaptation,
             objects=self._repository.objects,
             reader=self._repository.blocks,
@@ -347,7 +356,17 @@ class StoredModels(RecipeModels):
             block_limit=store.block_size,
         )
         self.read_bytes += read_bytes
+        self._made_nonfinite[found] = nonfinite
         return found
+
+    def nonfinite(self, tensor: ObjectId, /) -> int:
+        """How many values of a tensor are infinite or NaN: as counted when made, or by reading."""
+        known = self._made_nonfinite.get(tensor)
+        if known is not None:
+            return known
+        stored = self._repository.objects.tensor(tensor)
+        dtype, blocks = dtype_of(stored.dtype), tuple(stored.block_ids())
+        return sum(count_nonfinite(dtype, raw) for raw in self._repository.blocks.read(blocks))
 
 
 def _not_here(path: str) -> str:

@@ -22,7 +22,7 @@ from mergepipe.objects.records import Tensor
 from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.encoded_blocks import encode_block
 from mergepipe.packs.sink import Sink
-from mergepipe.values import decode
+from mergepipe.values import count_nonfinite, decode
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,8 +70,8 @@ def store_adapted(
     sink: Sink,
     storing: Storing,
     block_limit: int,
-) -> tuple[ObjectId, int]:
-    """Make the tensor and store it; returns its id, and the bytes that were read for it.
+) -> tuple[ObjectId, int, int]:
+    """Make the tensor and store it: its id, the bytes read, and how many values are not finite.
 
     Read twice where columns are measured; memory holds the factors and some rows. Raises what
     reading raises.
@@ -82,15 +82,17 @@ def store_adapted(
     size = block_bytes(dtype, shape, block_limit)
     ids: list[bytes] = []
     codec = None
+    nonfinite = 0
     for raw in _cut(making.pieces("<f8" if dtype.name == "F64" else "<f4"), size):
         identity = block_id(raw)
         ids.append(identity)
+        nonfinite += count_nonfinite(dtype, raw)
         if not sink.has_block(identity):
             codec = codec or choose(storing.codec, dtype, samples_of(raw, None))
             chosen = codec if not codec.needs_base else choose("raw", dtype, samples_of(raw, None))
             sink.add_block(encode_block(identity, raw, dtype, chosen))
     tensor = sink.add_object(encode(Tensor(dtype.name, shape, size, b"".join(ids))))
-    return tensor, making.reads.read_bytes
+    return tensor, making.reads.read_bytes, nonfinite
 
 
 def _cut(pieces: Iterator[bytes], size: int) -> Iterator[bytes]:

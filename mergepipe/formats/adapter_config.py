@@ -60,9 +60,10 @@ _HARMLESS = frozenset(
 
 # Regular expressions of others can take for ever. Alternatives, and repetitions of single
 # characters, do not, as long as few of those are without an end.
-_ATOM = r"(?:[A-Za-z0-9_-]|\\[.d_-]|\.|\[[A-Za-z0-9_-]+\])"
-_SIMPLE = re.compile(rf"(?:{_ATOM}(?:[*+]\??|\?)?|\((?:\?:)?|\)\??|\|)*")
-_ENDLESS = re.compile(r"(?<!\\)[*+]")
+_ATOM = r"(?:[A-Za-z0-9_-]|\\[.dDwWsS_-]|\.|\[\^?(?:[A-Za-z0-9_.-]|\\[.dws_-])+\])"
+_TIMES = r"(?:[*+]\??|\?|\{[1-9]?\d(?:,[1-9]?\d)?\})"
+_SIMPLE = re.compile(rf"(?:{_ATOM}{_TIMES}?|\((?:\?:)?|\)\??|\||[$^])*")
+_ENDLESS = re.compile(r"(?<!\\)[*+{]")
 _LONGEST_PATTERN = 500
 _MOST_ENDLESS = 3
 

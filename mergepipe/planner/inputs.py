@@ -8,6 +8,7 @@ from typing import Protocol
 
 from mergepipe.dtypes import F32, DType, dtype_of
 from mergepipe.errors import MergeInputError
+from mergepipe.formats.adapters import is_adapter
 from mergepipe.formats.architecture import read_architecture
 from mergepipe.formats.buffers import is_buffer
 from mergepipe.formats.weight_files import directory_of
@@ -170,6 +171,7 @@ def expand(
         found = known.get(model.snapshot)
         if found is None:
             snapshot = objects.snapshot(model.snapshot)
+            _check_no_adapter(snapshot, model.label)
             files = read_model_files(snapshot, tensors.__getitem__, read, model.label)
             found = known[model.snapshot] = _Names(files)
         return found
@@ -256,6 +258,16 @@ def kept_line(path: str, entry: TensorEntry, tensor: Tensor, model: int) -> Line
         (LineInput(model, entry.tensor),),
         copied=True,
     )
+
+
+def _check_no_adapter(snapshot: Snapshot, label: str) -> None:
+    names = (entry.name for _, entry in snapshot.named_tensors())
+    if is_adapter(file.path for file in snapshot.files) and any(".lora_" in one for one in names):
+        raise MergeInputError(
+            f"{quoted(label)} is an adapter, not a model",
+            f"adapters are merged by a recipe: model+{label} in it, or {label} beside a base_model "
+            "(mp merge --recipe FILE)",
+        )
 
 
 class _SettingsReader:

@@ -10,7 +10,7 @@ import torch
 from safetensors.numpy import load_file
 
 from mergepipe.errors import MalformedFile, MergeInputError
-from mergepipe.formats.adapter_config import ADAPTER_CONFIG
+from mergepipe.formats.adapter_config import ADAPTER_CONFIG, read_config
 from mergepipe.formats.adapters import ADAPTER_WEIGHTS, Adapter, read_adapter
 
 MODEL = {"model.layers.0.q_proj.weight": (6, 4), "lm_head.weight": (9, 4)}
@@ -209,3 +209,22 @@ def test_a_config_that_is_none() -> None:
     for bad in (b"", b"[1]", b'{"r": "x"}', b"\xff", b"[" * 100_000):
         with pytest.raises(MalformedFile):
             read_adapter(bad, FACTORS, MODEL, "a")
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "(q|k)_proj", r"[^.]+\.q_proj", r"layers\.\d{1,2}\.self_attn\.\w+",
+        "layers.1.self_attn.q_proj",
+        r"^model\.layers\.(0|2)\.self_attn\.q_proj$", r"(?:k|v)_proj$", r".*\.1\..*_proj", "q_pro",
+        r"self_attn\.[a-p]_proj|layers\.0\..*", "proj",
+    ],
+)  # fmt: skip
+def test_patterns_are_read_as_peft_reads_them(pattern: str) -> None:
+    other = pytest.importorskip("peft.utils.other")
+    settings = read_config(config(alpha_pattern={pattern: 3}), "a")
+    for layer in (0, 1, 12):
+        for module in ("q_proj", "k_proj", "v_proj"):
+            name = f"model.layers.{layer}.self_attn.{module}"
+            matched = other.get_pattern_key([pattern], name) == pattern
+            assert (settings.alpha(name, "a") == 3) is matched, name

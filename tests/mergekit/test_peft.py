@@ -302,3 +302,26 @@ def test_on_a_stages_result_nothing_can_be_made(tmp_path: Path) -> None:
     )
     with pytest.raises(MergeInputError, match="the result of a stage"):
         merged(tmp_path, text)
+
+
+@pytest.mark.parametrize("settings", [DORA, TOKENS, BIASES])
+def test_what_is_made_must_be_finite(settings: dict[str, Any], tmp_path: Path) -> None:
+    tune(tmp_path, llama(), settings)
+    path = tmp_path / "lora" / "adapter_model.safetensors"
+    content = load_file(path)
+    for name, values in content.items():
+        if name.endswith(("magnitude_vector", "tokens_delta", "lora_B.bias")):
+            values.reshape(-1)[0] = np.nan
+    save_file(content, path)
+    with pytest.raises(MergeInputError, match=r"'lora' makes .* that are not finite"):
+        merged(tmp_path, ON_MODEL)
+
+
+def test_an_adapter_is_no_expert_by_name(tmp_path: Path) -> None:
+    tune(tmp_path, llama(), LLAMA)
+    with Repository.init(tmp_path / "repository") as repository:
+        for name in ("model", "lora"):
+            repository.commit(tmp_path / name, message=name, branch=name)
+        with pytest.raises(MergeInputError, match="'lora' is an adapter, not a model") as refused:
+            repository.plan(base="model", experts=["lora"])
+    assert "model+lora" in refused.value.hint

@@ -83,20 +83,26 @@ class AdaptedModels:
             set_apart(model, changed, head, label)
         return changed
 
-    def make(self, adaptation: Adaptation) -> ObjectId:
-        """A tensor that has to be made, once."""
+    def make(self, label: str, name: str, adaptation: Adaptation) -> ObjectId:
+        """A tensor `name` that has to be made for the adapter `label`, once.
+
+        Raises MergeInputError for one with values that are not finite: of what is made here nobody
+        knows it from when the models were committed.
+        """
         found = self._made.get(adaptation)
         if found is None:
             found = self._made[adaptation] = self._embeddings.adapt(adaptation)
+            self._check_finite(label, name, found)
         return found
 
     def with_rows(
-        self, name: str, tensor: ObjectId, rows: ObjectId, places: tuple[int, ...]
+        self, label: str, name: str, tensor: ObjectId, rows: ObjectId, places: tuple[int, ...]
     ) -> ObjectId:
-        """A tensor with rows of another one at some places."""
+        """A tensor with rows of another one at some places; as `make`."""
         key = tensor, rows, places
         found = self._made.get(key)
         if found is None:
+            self._check_finite(label, name, rows)
             new = {place: number for number, place in enumerate(places)}
             count = self._shelf.tensors[tensor].shape[0]
             map_ = row_map([(1, new[row]) if row in new else (0, row) for row in range(count)])
@@ -104,6 +110,15 @@ class AdaptedModels:
             assert found is not None
             self._made[key] = found
         return found
+
+    def _check_finite(self, label: str, name: str, made: ObjectId) -> None:
+        if count := self._embeddings.nonfinite(made):
+            raise MergeInputError(
+                f"the adapter {quoted(label)} makes {count:,} values of {quoted(name)} that are "
+                "not finite (NaN or infinite)",
+                "a DoRA has no direction to give to rows of zeros, and factors may overflow: mend "
+                "the adapter, or merge another checkpoint of its training",
+            )
 
     def dtype(self, identity: ObjectId) -> str:
         """What a stored tensor is in."""
@@ -202,19 +217,22 @@ class _Changing:
     ) -> Held:
         lengths = Lengths(self._stored[magnitude], change.transposed)
         stored = self._stored_tensor(tensor, under)
-        return self._made(under, Adaptation(stored, factors, lengths))
+        return self._made(tensor, under, Adaptation(stored, factors, lengths))
 
     def _bias(self, tensor: str, under: Held, bias: BiasChange) -> Held:
         added = self._stored[bias.name], bias.scale
-        return self._made(under, Adaptation(self._stored_tensor(tensor, under), added=added))
+        adaptation = Adaptation(self._stored_tensor(tensor, under), added=added)
+        return self._made(tensor, under, adaptation)
 
     def _with_rows(self, tensor: str, under: Held, rows: TrainedRows) -> Held:
         stored = self._stored_tensor(tensor, under)
-        found = self._maker.with_rows(tensor, stored, self._stored[rows.name], rows.places)
+        found = self._maker.with_rows(
+            self._label, tensor, stored, self._stored[rows.name], rows.places
+        )
         return replace(under, source=found, model=self._place, adapter=self._place)
 
-    def _made(self, under: Held, adaptation: Adaptation) -> Held:
-        made = self._maker.make(adaptation)
+    def _made(self, tensor: str, under: Held, adaptation: Adaptation) -> Held:
+        made = self._maker.make(self._label, tensor, adaptation)
         return replace(under, source=made, model=self._place, adapter=self._place)
 
     def _stored_tensor(self, tensor: str, under: Held) -> ObjectId:

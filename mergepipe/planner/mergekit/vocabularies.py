@@ -75,6 +75,10 @@ class Embeddings(Protocol):
         """What an adapter makes of a stored tensor (checkpoints.adapted_tensors); as above."""
         ...
 
+    def nonfinite(self, tensor: ObjectId, /) -> int:
+        """How many values of a stored or made tensor are infinite or NaN; 0 for who only looks."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class StageVocabulary:
