@@ -4,7 +4,7 @@ A result has the files of one model. What others have otherwise may matter as mu
 config with another rope_theta, a tokenizer with more tokens, a chat template.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +75,8 @@ def unmerged_files(
         theirs = reference.components.get(directory)
         if config is not None and theirs is not None and theirs.config is not None:
             yield from _configs(other.label, directory, config, theirs.config, stacked)
-    same = _Same(read)
+    mine = _Home(reference, read)
+    tokens = mine if tokenizer is None or tokenizer is reference else _Home(tokenizer, read)
     differing: dict[Kind, list[str]] = {Kind.TOKENIZER: [], Kind.OTHER_FILES: []}
     for file in other.files:
         name = file.path.rpartition("/")[2]
@@ -83,12 +84,12 @@ def unmerged_files(
             continue
         if name.startswith(_SAY_NOTHING) or name.endswith(INDEX_SUFFIX):
             continue
-        kind, home = Kind.OTHER_FILES, reference
+        kind, home = Kind.OTHER_FILES, mine
         if is_tokenizer_file(file.path):
             if tokenizer is None and file.path not in (TEMPLATE, TEMPLATE_JSON):
                 continue
-            kind, home = Kind.TOKENIZER, tokenizer or reference
-        if not same(other.snapshot, file, home):
+            kind, home = Kind.TOKENIZER, tokens
+        if not home.has(other.snapshot, file):
             differing[kind].append(file.path)
     for kind, paths in differing.items():
         yield from of_names(kind, other.label, paths)
@@ -143,14 +144,17 @@ def _value(value: Any) -> str:
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
 
 
-class _Same:
-    """Whether two models have the same file."""
+class _Home:
+    """The files of a model that a result takes over."""
 
-    def __init__(self, read: Callable[[Snapshot, str], bytes | None]) -> None:
+    def __init__(self, model: ModelFiles, read: ReadFile) -> None:
+        self._snapshot = model.snapshot
+        self._files = {file.path: file for file in model.layout.files}
         self._read = read
 
-    def __call__(self, snapshot: Snapshot, file: FileEntry, home: ModelFiles) -> bool:
-        theirs = next((one for one in home.layout.files if one.path == file.path), None)
+    def has(self, snapshot: Snapshot, file: FileEntry) -> bool:
+        """Whether it has the same file as another model."""
+        theirs = self._files.get(file.path)
         if theirs is None or theirs.size != file.size:
             return False
         if theirs.content == file.content:
@@ -158,4 +162,4 @@ class _Same:
         # Files that were only looked at have no ids to go by.
         if file.size > _COMPARED_BYTES:
             return False
-        return self._read(snapshot, file.path) == self._read(home.snapshot, file.path)
+        return self._read(snapshot, file.path) == self._read(self._snapshot, file.path)
