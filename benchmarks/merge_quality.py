@@ -34,6 +34,8 @@ METHODS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("ties", {"weight": 1.0, "density": 0.2}),
     ("dare_ties", {"weight": 1.0, "density": 0.5}),
     ("linear", {"weight": 1.0}),
+    ("sce", {}),
+    ("model_stock", {}),
 )
 BUDGETS = ("50%", "25%", "raw:10%", "raw:5%")
 WHOLE_BUDGETS = ("25%", "raw:10%", "raw:5%")

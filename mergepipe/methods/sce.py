@@ -32,7 +32,8 @@ def _resolve(settings: Settings, values: NeedValues, coarse_shares: Sequence[flo
     if not total > SMALLEST_ENERGY:
         energies, total = [1.0] * len(energies), float(len(energies))
     experts = tuple(ExpertScalars(weight=energy / total) for energy in energies)
-    return Scalars(experts, extras=(threshold,))
+    # Its pass elects and divides by itself; planning has to know that coarse readings vote.
+    return Scalars(experts, elect=True, normalize=True, extras=(threshold,))
 
 
 SCE = Method(

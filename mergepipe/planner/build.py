@@ -117,6 +117,8 @@ def build_plan(
     if limit is None or limit >= full:
         lines = planning.lines(planning.exact_depths())
     else:
+        if planning.estimate():
+            planning.roots = read_roots(planning.drafts, tensors, find)
         planning.check_budget(limit)
         planning.measure_trims()
         lines = planning.lines(planning.choose(limit))
@@ -170,6 +172,19 @@ class _Planning:
         self._measure = measure
         self.expert_bytes = 0
         self.base_bytes = 0
+
+    @property
+    def drafts(self) -> Sequence[Draft | Copied]:
+        """Every line, as far as it is known."""
+        return self._drafts
+
+    def estimate(self) -> bool:
+        """Take from profiles what they tell of statistics; whether there was any."""
+        before = list(self._drafts)
+        for place, draft in enumerate(self._drafts):
+            if isinstance(draft, Draft) and draft.late:
+                self._drafts[place] = draft.with_estimates()
+        return any(own is not old for own, old in zip(self._drafts, before, strict=True))
 
     def check_budget(self, limit: int) -> None:
         """Refuse a budget that leaves nothing to choose, before anything is read."""

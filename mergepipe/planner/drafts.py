@@ -1,7 +1,7 @@
 """One line on its way to a plan: all that is known of it before depths are chosen."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from mergepipe.objects.grid import tensor_bytes
 from mergepipe.objects.merging import Depth, LinePlan, PlanInput
 from mergepipe.planner.costs import Depths
 from mergepipe.planner.equality import equal_blocks
+from mergepipe.planner.estimation import estimated
 from mergepipe.planner.gains import ExpertGains, tensor_gains
 from mergepipe.planner.inputs import Tensors
 from mergepipe.planner.numbers import stored_numbers
@@ -106,6 +107,19 @@ class Draft:
             unknown[row] = True if view is None else np.isnan(view.energies)
         found: npt.NDArray[np.bool_] = unknown & ~self.equal
         return found
+
+    def with_estimates(self) -> "Draft":
+        """The same with statistics that follow from profiles, near enough for a budget."""
+        unchanged = [bool(own.all()) for own in self.equal]
+        found = {
+            need: value
+            for need in self.late
+            if (value := estimated(need, self.views, unchanged, sum(self.elements))) is not None
+        }
+        if not found:
+            return self
+        late = tuple(need for need in self.late if need not in found)
+        return replace(self, values={**self.values, **found}, late=late)
 
     def supposed_values(self) -> Values:
         """What is known of the method's needs, and guesses at the rest."""

@@ -95,7 +95,7 @@ def test_a_budget_holds_for_every_method(repo, name):
     merge = merging.merge("base")
     full = planner_of(repo).build_merge(merge).costs.expert_bytes_full
     try:
-        planned = planner_of(repo).build_merge(merge, Budget.parse("60%"))
+        planned = planner_of(repo).build_merge(merge, Budget.parse("45%"))
     except OverBudget:
         # What takes several blocks at once is read whole, and here that is nearly everything.
         assert METHODS[name].scope != "element"
