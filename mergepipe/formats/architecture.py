@@ -45,7 +45,8 @@ _HEAD_BIASES = ("lm_head.bias", "embed_out.bias")
 _BEFORE = frozenset(
     (
         *("embed", "embedding", "embeddings", "emb", "wte", "wpe", "patch", "rotary", "shared"),
-        *("pos", "position", "positional", "tok"),
+        # The convolutions of a speech encoder, and the norm before a vision tower.
+        *("pos", "position", "positional", "tok", "conv1", "conv2", "pre"),
     )
 )
 _PARTS = (

@@ -8,6 +8,7 @@ import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from tests.compat.zoo_models import Model, untie
 Document = Mapping[str, Any]
 # A bound on the weights and factors that zoo_configs.py draws, taken together.
 WEIGHTS = 4
+TEXT_COUNT = "text_config.num_hidden_layers"
 DECIDING = ("ties", "breadcrumbs", "breadcrumbs_ties", "sce", "ram", "ramplus_tl", "nearswap")
 NUMBERED = re.compile(r"\d+")
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "shared.weight")
@@ -99,11 +101,17 @@ class _Merge:
             slices = self._slices(module, prefix)
             self._layers(slices, prefix)
             self._outside(slices, module)
-            if self._family.sliced:
-                _restack(config, [
-                    (self._models[(part.base or part.sources[0].name)].config, layer)
-                    for part in slices for layer in _range_of(part)
-                ])  # fmt: skip
+            origins = [
+                (self._models[part.base or part.sources[0].name].config, layer)
+                for part in slices
+                for layer in _range_of(part)
+            ]
+            count = self._family.counts.get(module, "")
+            if self._family.sliced or count == TEXT_COUNT:
+                _restack(config.get_text_config(), [(c.get_text_config(), n) for c, n in origins])
+            elif count:
+                *holders, last = count.split(".")
+                setattr(reduce(getattr, holders, config), last, len(origins))
         model = Model(self._tensors, config, self._template.tokens)
         if any(
             name.endswith(HEADS) and name not in self._template.tensors for name in self._tensors
@@ -141,7 +149,11 @@ class _Merge:
         for part in slices:
             for i in range(part.layers):
                 place = i / (part.layers - 1) if part.layers > 1 else 1.0
-                for key in self._keys(part, prefix, i):
+                keys = self._keys(part, prefix, i)
+                first = self._family.first
+                if first and any(first in key for key in keys) != (number == 0):
+                    raise Refused("a layer that only the first can be")
+                for key in keys:
                     names = [f"{prefix}.{source.begin + i}.{key}" for source in part.sources]
                     self._put(f"{prefix}.{number}.{key}", names, part, place)
                 number += 1

@@ -1,5 +1,6 @@
 """Models with the rows of another vocabulary, as docs/design/vocabularies.md tells it."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -34,7 +35,7 @@ def with_rows_of(
         for key in tensors:
             if key.endswith((*EMBEDDINGS, *HEADS)):
                 tensors[key] = _rows(key, model, base, list(models.values()), wanted)
-        config = model.config
+        config = copy.deepcopy(model.config)
         if model is base:
             config.get_text_config().vocab_size = len(wanted)
         found[name] = replace(model, tensors=tensors, tokens=wanted, config=config)

@@ -35,6 +35,8 @@ class Family:
     inputs    what a forward pass takes
     stacks    module -> prefix of its layers' names on disk
     after     how the names of what comes after the layers begin
+    counts    module -> where the config counts its layers, in a model of several stacks
+    first     what only the first of a stack's layers has
     parts     modules without layers -> how their names begin
     homes     how the names of what is elsewhere begin -> its module
     tied      whether embeddings are shared by default; None where there is no head to share
@@ -51,6 +53,8 @@ class Family:
     inputs: Callable[[], Inputs]
     stacks: Mapping[str, str]
     after: tuple[str, ...] = ()
+    counts: Mapping[str, str] = field(default_factory=dict)
+    first: str = ""
     parts: Mapping[str, str] = field(default_factory=dict)
     homes: Mapping[str, str] = field(default_factory=dict)
     tied: bool | None = None
@@ -191,6 +195,8 @@ _CLIP_STACKS = {"encoder": "text_model.encoder.layers"}
 _CLIP_PARTS = {name: f"{name}." for name in ("text_projection", "visual_projection")}
 _CLIP_STACKS |= {"vision_tower": "vision_model.encoder.layers"}
 _QWEN2_VL_STACKS = {"text_decoder": "model.layers", "vision_tower": "visual.blocks"}
+_VISION = {"vision_tower": "vision_config.num_hidden_layers"}
+_TOWERS = {"text_decoder": "text_config.num_hidden_layers"}
 _GEMMA3_STACKS = {"text_decoder": "language_model.model.layers"}
 _GEMMA3_STACKS |= {"vision_tower": "vision_tower.encoder.layers"}
 
@@ -224,22 +230,32 @@ _ALL = (
     _decoder("phi3", hf.Phi3ForCausalLM, lambda: hf.Phi3Config(**TEXT),
              targets=("qkv_proj", "down_proj", "o_proj")),
     Family("t5", hf.T5ForConditionalGeneration, _t5, _seq2seq, _T5_STACKS,
+           counts={"encoder": "num_layers", "decoder": "num_decoder_layers"},
+           after=("encoder.final_", "decoder.final_"), first="relative_attention_bias",
            homes={"shared": "decoder"}, targets=("q", "v", "wo")),
     Family("whisper", hf.WhisperForConditionalGeneration, _whisper, _speech, _WHISPER_STACKS,
+           counts={"encoder": "encoder_layers", "decoder": "decoder_layers"},
+           after=("model.encoder.layer_norm.", "model.decoder.layer_norm.", "proj_out."),
            homes={"proj_out": "decoder"}, tied=True, targets=("q_proj", "fc1")),
     Family("bert", hf.BertForMaskedLM, _bert, _tokens, tied=True, **_BERT_TARGETS),
     Family("bert_classifier", hf.BertForSequenceClassification, _bert, _tokens,
            saved=("classifier",), **_BERT_TARGETS),
-    Family("clip", hf.CLIPModel, _clip, _pairs,
-           _CLIP_STACKS, parts=_CLIP_PARTS, homes={"logit_scale": "encoder"},
-           targets=("q_proj", "fc1")),
+    Family("clip", hf.CLIPModel, _clip, _pairs, _CLIP_STACKS,
+           counts={"encoder": "text_config.num_hidden_layers", **_VISION}, parts=_CLIP_PARTS,
+           after=("text_model.final_", "vision_model.post_", "logit_scale"),
+           homes={"logit_scale": "encoder"}, targets=("q_proj", "fc1")),
     Family("vit", hf.ViTForImageClassification,
            lambda: hf.ViTConfig(**{**TOWER, "num_hidden_layers": 3}),
            lambda: {"pixel_values": _pixels()}, {"default": "vit.encoder.layer"},
            targets=("q_proj", "fc1"), saved=("classifier",)),
     Family("qwen2_vl", hf.Qwen2VLForConditionalGeneration, _qwen2_vl, _qwen2_vl_inputs,
-           _QWEN2_VL_STACKS, homes={"lm_head": "text_decoder"}, tied=False),
+           _QWEN2_VL_STACKS, counts={**_TOWERS, "vision_tower": "vision_config.depth"},
+           after=("model.norm.", "lm_head.", "visual.merger."),
+           homes={"lm_head": "text_decoder"}, tied=False),
     Family("gemma3", hf.Gemma3ForConditionalGeneration, _gemma3, _gemma3_inputs, _GEMMA3_STACKS,
+           counts={**_TOWERS, **_VISION},
+           after=("language_model.model.norm.", "language_model.lm_head.", "lm_head.",
+                  "vision_tower.post_", "vision_tower.head."),
            parts={"multi_modal_projector": "multi_modal_projector."},
            homes={"lm_head": "text_decoder", "language_model.lm_head": "text_decoder"}, tied=True),
 )  # fmt: skip

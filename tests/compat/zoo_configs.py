@@ -160,7 +160,7 @@ class _Draw:
             if based and "base" not in listed:
                 listed = ["base", *listed]
             document["modules"] = {
-                module: {"slices": [self._whole(method, listed, _layers(family, module))]}
+                module: {"slices": self._module(method, listed, _layers(family, module))}
                 for module in family.stacks
             }
             for module in family.parts:
@@ -200,13 +200,14 @@ class _Draw:
             slices.append({"sources": sources})
         return slices
 
-    def _whole(self, method: str, names: list[str], layers: int) -> dict[str, Any]:
-        return {
-            "sources": [
-                self.entry({"model": name, "layer_range": [0, layers]}, method, name)
-                for name in names
-            ]
-        }
+    def _module(self, method: str, names: list[str], layers: int) -> list[dict[str, Any]]:
+        """Slices of one of several stacks: as it is, or stacked anew."""
+        if self._chance.random() < 0.35:
+            return self._slices(method, names, layers)
+        whole = [
+            self.entry({"model": name, "layer_range": [0, layers]}, method, name) for name in names
+        ]
+        return [{"sources": whole}]
 
     def entry(self, entry: dict[str, Any], method: str, name: str) -> dict[str, Any]:
         chance = self._chance

@@ -164,6 +164,21 @@ def test_shared_embeddings_are_the_decoders_in_whatever_order_files_are() -> Non
         assert modules(read_architecture(order, None, "t5"))["shared.weight"] == "decoder"
 
 
+@pytest.mark.parametrize(
+    ("name", "section"),
+    [
+        ("model.encoder.conv1.weight", Section.BEFORE),
+        ("model.encoder.layer_norm.weight", Section.AFTER),
+        ("vision_model.pre_layrnorm.bias", Section.BEFORE),
+        ("vision_model.post_layernorm.bias", Section.AFTER),
+        ("visual.merger.mlp.0.weight", Section.AFTER),
+        ("cls.predictions.transform.dense.weight", Section.AFTER),
+    ],
+)
+def test_what_comes_before_the_layers(name: str, section: Section) -> None:
+    assert read_architecture([name], None, "x").spots[name].section is section
+
+
 def test_numbered_things_that_are_no_layers() -> None:
     names = ["classifier.0.weight", "classifier.3.weight", "unet.down.1.weight", "x"]
     found = read_architecture(names, None, "odd")
