@@ -1,14 +1,15 @@
 """Single files of a model at a revision, without checking the model out."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mergepipe.api.opened import OpenRepository
-from mergepipe.errors import RevisionNotFound, UsageError
+from mergepipe.errors import MissingObject, RevisionNotFound, UsageError
+from mergepipe.ids import ObjectId
 from mergepipe.names import quoted
-from mergepipe.objects.records import FileEntry
+from mergepipe.objects.records import Commit, FileEntry
 from mergepipe.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -27,12 +28,34 @@ class Contents(OpenRepository):
         wanted = under.strip("/")
         if not wanted:
             return entries
-        found = tuple(e for e in entries if e.path == wanted or e.path.startswith(wanted + "/"))
+        found = tuple(entry for entry in entries if _is_under(entry.path, wanted))
         if not found:
             raise RevisionNotFound(
                 f"{revision} has no file {quoted(under)}", f"mp ls {revision} lists its files"
             )
         return found
+
+    def changes_to(self, paths: Sequence[str]) -> Callable[[Commit], bool]:
+        """A function that tells whether a commit changed one of these files or folders.
+
+        As in git: a merge did where it differs from each of its parents.
+        """
+
+        def held(snapshot: ObjectId) -> tuple[FileEntry, ...]:
+            try:
+                files = self.objects.snapshot(snapshot).files
+            except MissingObject:  # a commit whose model was let go
+                return ()
+            return tuple(
+                entry for entry in files if any(_is_under(entry.path, path) for path in paths)
+            )
+
+        def changed(commit: Commit) -> bool:
+            own = held(commit.snapshot)
+            parents = [self.objects.commit(parent).snapshot for parent in commit.parents]
+            return all(held(parent) != own for parent in parents) if parents else bool(own)
+
+        return changed
 
     def read_file(self, revision: str, path: str) -> Iterator[memoryview]:
         """The bytes of one file of a revision, in order, a few MiB at a time, verified.
@@ -73,3 +96,9 @@ class Contents(OpenRepository):
         from mergepipe.checkpoints.export import read_out
 
         return read_out(plan_file(entry, self.objects), self.blocks)
+
+
+def _is_under(path: str, wanted: str) -> bool:
+    """Whether a file is the one named, or in the folder of that name."""
+    wanted = wanted.strip("/").removeprefix("./")
+    return path == wanted or path.startswith(wanted + "/")

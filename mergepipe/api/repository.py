@@ -65,14 +65,22 @@ class Repository(Recipes, Sharing, Contents, Weights, Revising):
         """Commits from a revision back, newest first, read as they are asked for.
 
         None: from every branch, tag, branch of a remote, and HEAD. With `first_parent`, the line of
-        a branch itself, without what was merged into it.
+        a branch itself, without what was merged into it. `A..B` is as in git: what is in B and not
+        in A, where either may be left out for HEAD; `A...B` what is in one of them only.
         """
         if revision is None:
             return history.walk(self.objects, self._tips(), topological=topological)
-        tip = self.resolve(revision)
-        if first_parent:
-            return history.first_parents(self.objects, tip)
-        return history.walk(self.objects, [tip], topological=topological)
+        limits = revisions.parse_range(revision)
+        tips = [self.resolve(one) for one in limits.among]
+        hidden = history.hidden(
+            self.objects, [[self.resolve(one) for one in each] for each in limits.hidden]
+        )
+        commits = (
+            history.first_parents(self.objects, tips[-1])
+            if first_parent
+            else history.walk(self.objects, tips, topological=topological)
+        )
+        return (each for each in commits if each[0] not in hidden) if hidden else commits
 
     def descendants(self, revision: str) -> Iterator[tuple[ObjectId, Commit]]:
         """Every commit whose model came from a revision's, by merging or training; newest first.
@@ -301,11 +309,13 @@ class Repository(Recipes, Sharing, Contents, Weights, Revising):
         *,
         to: str | Path | None = None,
         tensors: Sequence[str] = (),
+        paths: Sequence[str] = (),
         force: bool = False,
         progress: Progress = SILENT,
     ) -> Path:
         """Write a revision's files: into the worktree (HEAD follows), or into the directory `to`.
 
+        With `paths`, only these files or folders of it, over what is there, as in git: HEAD stays.
         With `tensors`, one safetensors file of just those: `to` if it ends in `.safetensors`, else
         `to/tensors.safetensors`. Returns where it wrote. Raises WorktreeDirty unless `force`.
         """
@@ -313,7 +323,9 @@ class Repository(Recipes, Sharing, Contents, Weights, Revising):
         from mergepipe.checkpoints.checkout import export_files
 
         identity, commit = self.model_of(revision)
-        if to is None and not tensors:
+        if paths and tensors:
+            raise UsageError("files and tensors at once", "check out one after the other")
+        if to is None and not (tensors or paths):
             self._materialise(commit.snapshot, force=force, progress=progress)
             self._move_head(revision, identity)
             return self.worktree.root
@@ -325,7 +337,12 @@ class Repository(Recipes, Sharing, Contents, Weights, Revising):
             destination = destination.parent if lone else destination
             plans = [plan_selection(snapshot, tensors, self.objects, name)]
         else:
-            plans = [plan_file(entry, self.objects) for entry in snapshot.files]
+            named = [entry for path in paths for entry in self.files(revision, path)]
+            chosen = dict.fromkeys(named) if paths else snapshot.files
+            plans = [plan_file(entry, self.objects) for entry in chosen]
+        if paths and to is None:
+            destination, force = self.worktree.root, True
+            self.worktree.forget([plan.path for plan in plans])
         export_files(
             plans, destination, self.blocks, force=force, threads=self.threads, progress=progress
         )
@@ -438,9 +455,14 @@ class Repository(Recipes, Sharing, Contents, Weights, Revising):
         """Make a branch at a revision; `force` moves one that is there. Raises RefExists."""
         return self._make_ref(branch_ref(name), revision, force)
 
-    def tag(self, name: str, revision: str = "HEAD", *, force: bool = False) -> ObjectId:
-        """Make a tag at a revision; `force` moves one that is there. Raises RefExists."""
-        return self._make_ref(tag_ref(name), revision, force)
+    def tag(
+        self, name: str, revision: str = "HEAD", *, force: bool = False, message: str = ""
+    ) -> ObjectId:
+        """Make a tag at a revision; `force` moves one that is there. Raises RefExists.
+
+        A message is kept in the tag's log, in this repository.
+        """
+        return self._make_ref(tag_ref(name), revision, force, message)
 
     def delete_branch(self, name: str, *, force: bool = False) -> ObjectId:
         """Remove a branch; without `force`, only one whose commits another ref still reaches."""
@@ -470,9 +492,11 @@ class Repository(Recipes, Sharing, Contents, Weights, Revising):
         """Remove a tag."""
         return branches.delete_tag(self.refs, tag_ref(name), who=self.signature())
 
-    def _make_ref(self, ref: str, revision: str, force: bool) -> ObjectId:
+    def _make_ref(self, ref: str, revision: str, force: bool, message: str = "") -> ObjectId:
         at, who = self.resolve(revision), self.signature()
-        return branches.make_ref(self.refs, ref, at, force=force, who=who, revision=revision)
+        return branches.make_ref(
+            self.refs, ref, at, force=force, who=who, revision=revision, message=message
+        )
 
     def _move_head(self, revision: str, identity: ObjectId) -> None:
         why = f"checkout: moving to {revision}"

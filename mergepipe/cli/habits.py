@@ -1,6 +1,7 @@
 """What is typed out of habit of git, and has another name here or none."""
 
 import re
+from itertools import pairwise
 
 _COMMANDS = {
     "add": "nothing is staged: `mp commit` takes what is there, `mp commit PATH...` these files",
@@ -33,6 +34,21 @@ def pointer(said: str, asked: str) -> str:
 def without_guess(said: str) -> str:
     """The parser's complaint without what it thinks was meant, which the hint says."""
     return _GUESS.sub("", said)
+
+
+def with_head(arguments: list[str]) -> list[str]:
+    """`mp checkout -- PATH` and `mp log -- PATH` with the revision that git takes there: HEAD."""
+    for name in ("checkout", "log"):
+        if name in arguments and "--" in arguments[arguments.index(name) :]:
+            start, end = arguments.index(name) + 1, arguments.index("--")
+            values = {"-n", "--to", "--tensor", "--since", "--until", "--author", "--contains"}
+            given = [
+                each
+                for before, each in pairwise(arguments[start - 1 : end])
+                if not each.startswith("-") and before not in values
+            ]
+            return arguments if given else [*arguments[:end], "HEAD", *arguments[end:]]
+    return arguments
 
 
 def without_help_command(arguments: list[str]) -> list[str]:

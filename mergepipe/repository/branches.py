@@ -7,17 +7,35 @@ from mergepipe.repository.reflog import Signature
 from mergepipe.repository.refnames import HEADS, TAGS, short_name
 from mergepipe.repository.refs import ANY, RefStore
 
+_SAID = ", saying: "
+
 
 def make_ref(
-    refs: RefStore, ref: str, at: ObjectId, *, force: bool, who: Signature, revision: str
+    refs: RefStore,
+    ref: str,
+    at: ObjectId,
+    *,
+    force: bool,
+    who: Signature,
+    revision: str,
+    message: str = "",
 ) -> ObjectId:
     """Make the branch or tag `ref` (full name) at a commit, which users called `revision`.
 
-    Returns the commit. Raises RefExists, unless `force` moves it.
+    A message stands in its log. Returns the commit. Raises RefExists, unless `force` moves it.
     """
     expected = ANY if force else None
-    refs.update(ref, at, expected=expected, who=who, why=f"{_kind(ref)}: made at {revision}")
+    why = f"{_kind(ref)}: made at {revision}"
+    if message:
+        why += _SAID + message
+    refs.update(ref, at, expected=expected, who=who, why=why)
     return at
+
+
+def tag_message(refs: RefStore, ref: str) -> str:
+    """What was said when a tag was made; nothing of one that came from elsewhere."""
+    last = next(iter(refs.reflog.read(ref)), None) if refs.reflog is not None else None
+    return "" if last is None else last.why.partition(_SAID)[2]
 
 
 def delete_branch(
@@ -42,9 +60,10 @@ def delete_branch(
         if not any(is_ancestor(objects, tip, other) for other in others):
             raise UsageError(
                 f"no other branch or tag holds the commits of {short_name(ref)!r}",
-                f"add --force to remove it; until gc, `mp branch NAME {tip.hex()[:12]}` undoes it",
+                f"add --force to remove it; `mp branch NAME {tip.hex()[:12]}` undoes it",
             )
-    refs.delete(ref, expected=tip, who=who, why=f"branch: deleted {short_name(ref)}")
+    why = f"branch: deleted {short_name(ref)}"
+    refs.delete(ref, expected=tip, who=who, why=why, keep_log=True)
     return tip
 
 
@@ -62,7 +81,8 @@ def rename_branch(refs: RefStore, old: str, new: str, *, who: Signature) -> Obje
 def delete_tag(refs: RefStore, ref: str, *, who: Signature) -> ObjectId:
     """Remove a tag and return the commit it was at. Raises RevisionNotFound."""
     at = _existing(refs, ref)
-    refs.delete(ref, expected=at, who=who, why=f"tag: deleted {short_name(ref)}")
+    why = f"tag: deleted {short_name(ref)}"
+    refs.delete(ref, expected=at, who=who, why=why, keep_log=True)
     return at
 
 

@@ -137,6 +137,15 @@ class _Walk:
         heapq.heappush(heap, (-self._time[commit_id], self._rank[commit_id], commit_id))
 
 
+def hidden(objects: Commits, groups: Sequence[Sequence[ObjectId]]) -> frozenset[ObjectId]:
+    """The commits that the history of every member of a group holds, for any of the groups."""
+    found: set[ObjectId] = set()
+    for group in groups:
+        histories = [set(_newest_first(objects, [tip])) for tip in group]
+        found |= set.intersection(*histories)
+    return frozenset(found)
+
+
 def is_ancestor(objects: Commits, ancestor: ObjectId, descendant: ObjectId) -> bool:
     """Whether `descendant` is, or descends from, `ancestor`. A "no" reads all its history."""
     return any(commit_id == ancestor for commit_id in _newest_first(objects, [descendant]))

@@ -1,6 +1,6 @@
 """Which commits of a history are listed."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from mergepipe.ids import ObjectId
@@ -12,13 +12,15 @@ class LogFilter:
     """What a commit has to be: every part that is given has to fit.
 
     `since` and `until` in Unix seconds, both inclusive; `author`: a part of the name, upper and
-    lower case alike; `among`: the only commits that may be listed.
+    lower case alike; `among`: the only commits that may be listed; `changed`: whether one
+    changed what is asked about.
     """
 
     since: int | None = None
     until: int | None = None
     author: str | None = None
     among: frozenset[ObjectId] | None = None
+    changed: Callable[[Commit], bool] | None = None
 
     def select(
         self, commits: Iterable[tuple[ObjectId, Commit]]
@@ -32,4 +34,5 @@ class LogFilter:
             and (self.since is None or commit.time >= self.since)
             and (self.until is None or commit.time <= self.until)
             and (self.author is None or self.author.casefold() in commit.author.casefold())
+            and (self.changed is None or self.changed(commit))
         )

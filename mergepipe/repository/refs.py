@@ -179,9 +179,17 @@ class RefStore:
             return at
 
     def delete(
-        self, name: str, *, expected: Expected, who: Signature, why: str = "delete"
+        self,
+        name: str,
+        *,
+        expected: Expected,
+        who: Signature,
+        why: str = "delete",
+        keep_log: bool = False,
     ) -> ObjectId | None:
-        """Remove a ref and its log, if it is at `expected`; returns where it was.
+        """Remove a ref, if it is at `expected`; returns where it was.
+
+        Its log goes too, unless `keep_log`: then gc keeps what it names, as after any other move.
 
         Whether the current branch may go is for the caller to say; HEAD is then unborn.
         Raises RefMoved, Corruption, Locked; nothing happens if there is no such ref.
@@ -193,9 +201,11 @@ class RefStore:
                 return None
             if self.reflog is not None and self._is_current(name):
                 self.reflog.append(HEAD, ReflogEntry(old, None, who, why))
+            if self.reflog is not None and keep_log:
+                self.reflog.append(name, ReflogEntry(old, None, who, why))
             self._swap(name, data, None)
             self._taken = None
-            if self.reflog is not None:
+            if self.reflog is not None and not keep_log:
                 self.reflog.remove(name)
             return old
 

@@ -103,6 +103,32 @@ def parse(text: str) -> Revision:
     return Revision(match["name"], int(entry) if counted else entry, tuple(steps))
 
 
+@dataclass(frozen=True, slots=True)
+class Range:
+    """What `A..B` stands for: the history of `among`, without what is in that of all of a group.
+
+    Each of `hidden` is such a group of revisions.
+    """
+
+    among: tuple[str, ...]
+    hidden: tuple[tuple[str, ...], ...] = ()
+
+
+def parse_range(text: str) -> Range:
+    """`A`, `A..B` or `A...B`, where an empty side is HEAD. Names cannot hold two dots."""
+    for dots in ("...", ".."):
+        before, found, after = text.partition(dots)
+        if found and not _braced(before):
+            a, b = before or HEAD, after or HEAD
+            return Range((b,), ((a,),)) if dots == ".." else Range((a, b), ((a, b),))
+    return Range((text,))
+
+
+def _braced(text: str) -> bool:
+    """Whether what follows stands within `@{...}`."""
+    return text.rfind("@{") > text.rfind("}")
+
+
 def resolve(
     text: str,
     refs: RefStore,
@@ -268,7 +294,11 @@ def _not_found(text: str, name: str, refs: RefStore) -> RevisionNotFound:
     near = difflib.get_close_matches(name, names or [HEAD], 1)
     there = [short_name(ref) for ref in refs.names(REMOTES)]
     same = [each for each in there if each.partition("/")[2] == name]
-    if same:
+    if removed := _removed(name, refs):
+        ref, at = removed
+        kind = "tag" if ref.startswith(TAGS) else "branch"
+        hint = f"it was removed: `mp {kind} {name} {at.hex()[:12]}` brings it back"
+    elif same:
         hint = f"there is {same[0]}: `mp branch {name} {same[0]}` makes one here of it"
     elif near := near or _near_there(name, there):
         hint = f"did you mean {near[0]}?"
@@ -277,6 +307,19 @@ def _not_found(text: str, name: str, refs: RefStore) -> RevisionNotFound:
         if _HUB_NAME.fullmatch(text):
             hint += f"; a model of the Hugging Face hub: mp commit hf://{text}"
     return RevisionNotFound(f"no branch, tag or commit is called {text!r}", hint)
+
+
+def _removed(name: str, refs: RefStore) -> tuple[str, ObjectId] | None:
+    """The branch or tag of this name that its log says was removed, and where it was."""
+    for ref in (HEADS + name, TAGS + name):
+        try:
+            check_ref_name(ref)
+        except InvalidRefName:
+            continue
+        last = next(iter(refs.reflog.read(ref)), None) if refs.reflog is not None else None
+        if last is not None and last.new is None and last.old is not None:
+            return ref, last.old
+    return None
 
 
 def _near_there(name: str, there: Sequence[str]) -> list[str]:

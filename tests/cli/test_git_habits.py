@@ -3,6 +3,7 @@
 import os
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -214,3 +215,95 @@ def test_names_from_python(committed: Path, mp: Mp) -> None:
         tip = repository.resolve("main")
         assert (repository.branches(), repository.tags()) == ({"main": tip}, {"v1": tip})
         assert repr(repository) == f"Repository({str(committed / '.mergepipe')!r})"
+
+
+@pytest.fixture
+def history(repository: Path, model: Path, mp: Mp) -> Path:
+    """main: two commits, of which the second changes config.json; side: one more, on the first."""
+    mp("commit", model, "-m", "first")
+    mp("branch", "side")
+    (model / "config.json").write_text("{}")
+    mp("commit", model, "-m", "second")
+    (model / "extra.txt").write_text("x")
+    mp("commit", model, "-b", "side", "-m", "aside")
+    return repository
+
+
+def titles(mp: Mp, *arguments: str) -> list[str]:
+    return [each["message"] for each in mp("log", "--json", *arguments).document]
+
+
+def test_ranges_list_what_one_side_has(history: Path, mp: Mp) -> None:
+    assert titles(mp, "main..side") == ["aside"]
+    assert titles(mp, "side..") == titles(mp, "side..main") == ["second"]
+    assert set(titles(mp, "main...side")) == {"aside", "second"}
+    assert titles(mp, "main..main") == []
+    assert "'nosuch'" in mp("log", "nosuch..main", expect=1).err
+    assert mp("diff", "main..side").out == mp("diff", "main", "side").out
+    assert "mp diff main side" in mp("diff", "main...side", expect=2).err
+
+
+def test_the_log_of_a_path(history: Path, mp: Mp) -> None:
+    assert titles(mp, "config.json") == titles(mp, "--", "config.json") == ["second", "first"]
+    assert titles(mp, "side", "--", "extra.txt") == titles(mp, "side", "extra.txt") == ["aside"]
+    assert titles(mp, "main..side", "--", "run.sh") == []
+    assert titles(mp, "-n", "1", "--", "model.safetensors") == ["first"]
+    assert "'nosuch.json'" in mp("log", "nosuch.json", expect=1).err
+
+
+def test_files_of_a_revision_come_back_alone(history: Path, mp: Mp) -> None:
+    mp("checkout", "main")
+    Path("run.sh").write_text("changed")
+    Path("config.json").write_text("changed too")
+    mp("checkout", "HEAD~1", "--", "config.json")
+    assert "Tiny" in Path("config.json").read_text()
+    assert Path("run.sh").read_text() == "changed"
+    status = mp("status", "--json").document
+    assert status["branch"] == "main"
+    assert {each["path"] for each in status["changes"]} == {"config.json", "run.sh"}
+    mp("checkout", "--", "config.json", "run.sh")
+    assert mp("status", "--json").document["changes"] == []
+    assert "no file 'nosuch'" in mp("checkout", "main", "--", "nosuch", expect=1).err
+    mp("checkout", "side", "--to", "../out", "--", "extra.txt")
+    assert [each.name for each in Path("../out").iterdir()] == ["extra.txt"]
+
+
+def test_a_tag_says_why(history: Path, mp: Mp) -> None:
+    mp("tag", "v1", "-m", "As published")
+    mp("tag", "v2")
+    lines = mp("tag").out.splitlines()
+    assert lines[0].endswith("As published")
+    assert lines[1].endswith("second")
+    assert "which tag" in mp("tag", "-m", "x", expect=2).err
+
+
+def test_a_removed_branch_can_be_brought_back(history: Path, mp: Mp) -> None:
+    at = mp("show", "side", "--json").document["commit"]
+    mp("branch", "-d", "side", "--force")
+    mp("gc")
+    assert at[:12] in mp("reflog", "side").out
+    told = mp("log", "side", expect=1).err
+    assert f"`mp branch side {at[:12]}`" in told
+    mp("branch", "side", at[:12])
+    assert titles(mp, "side") == ["aside", "first"]
+    assert mp("fsck", "--json").document["problems"] == []
+    mp("branch", "-d", "side", "--force")
+    mp("gc", "--no-reflog")
+    mp("branch", "side", at[:12], expect=1)
+
+
+def test_a_diff_fits_the_terminal(history: Path, process: Mp) -> None:
+    ours, theirs = os.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "40", "TERM": "dumb"}
+    with open(theirs, "w") as terminal, open(ours, "rb", buffering=0) as screen:  # noqa: PTH123
+        code = (
+            "import numpy as np; from tests.cli.models import write_model, tensors;"
+            "from mergepipe.cli.main import main; from pathlib import Path;"
+            "write_model(Path('../other'), tensors(changed=1.0)); main(['commit', '../other', '-b',"
+            "'other', '-q']); main(['diff', 'main', 'other'])"
+        )
+        subprocess.run([sys.executable, "-c", code], env=environment, stdout=terminal, check=True)
+        shown = screen.read(65536).decode()
+    lines = shown.replace("\r", "").splitlines()
+    assert any("head" in line for line in lines)
+    assert max(len(line) for line in lines if "tensors:" not in line) <= 40

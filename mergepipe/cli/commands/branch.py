@@ -105,7 +105,10 @@ def branch(
     with session.repository() as repository:
         if delete:
             identity = repository.delete_branch(name, force=force)
-            text = f"Removed branch {name}, which was at {short(identity)}"
+            at = short(identity)
+            text = f"Removed branch {name}, which was at {at}: `mp branch {name} {at}` undoes it"
+            if force:
+                text += "\nits log keeps that commit for now; `mp gc --no-reflog` lets it go"
         else:
             identity = repository.branch(name, revision, force=force)
             text = f"Branch {session.paint('green', name)} is at {short(identity)}"

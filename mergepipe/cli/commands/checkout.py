@@ -18,7 +18,7 @@ from mergepipe.names import escape_for_terminal
 class CheckoutDocument(msgspec.Struct, frozen=True):
     """`mp checkout --json`. `path`: where the files are. `branch`: where HEAD is now, if on one.
 
-    `head` says whether HEAD moved (without --to and --tensor it does).
+    `head` says whether HEAD moved (without --to, --tensor and PATHs it does).
     """
 
     commit: str
@@ -34,6 +34,7 @@ def add(app: typer.Typer) -> None:
     examples = """
         mp checkout main                                 into the worktree
         mp checkout v1 --to /tmp/v1                      into another directory
+        mp checkout main~1 -- config.json tokenizer      these files or folders only
         mp checkout code --tensor lm_head.weight --to head.safetensors
     """
     command(app, "checkout", MODEL, examples=examples)(checkout)
@@ -42,6 +43,14 @@ def add(app: typer.Typer) -> None:
 def checkout(
     session: Session,
     revision: Revision,
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PATH]...",
+            help="Only these files or folders, as `mp ls` prints them, over what is there.",
+            show_default=False,
+        ),
+    ] = None,
     to: Annotated[
         Path | None,
         typer.Option("--to", metavar="DIR", help="Write there; the worktree and HEAD stay."),
@@ -63,16 +72,21 @@ def checkout(
     """Write the files of a revision, bit for bit.
 
     Into the worktree, and HEAD follows: onto the branch if REV is one, else detached. With --to or
-    --tensor neither worktree nor HEAD change.
+    --tensor neither worktree nor HEAD change. With PATHs these files are replaced, and HEAD stays.
     """
     began = time.monotonic()
     with session.repository() as repository:
         identity, commit = repository.commit_of(revision)
         with session.progress() as progress:
             path = repository.checkout(
-                revision, to=to, tensors=tensor or (), force=force, progress=progress
+                revision,
+                to=to,
+                tensors=tensor or (),
+                paths=paths or (),
+                force=force,
+                progress=progress,
             )
-        moved = to is None and not tensor
+        moved = to is None and not tensor and not paths
         branch = repository.refs.head().short_branch
     seconds = time.monotonic() - began
     document = CheckoutDocument(

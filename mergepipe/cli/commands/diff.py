@@ -1,6 +1,8 @@
 """`mp diff`: how two models differ, tensor by tensor."""
 
 import math
+import shutil
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -12,12 +14,15 @@ from mergepipe.cli.command import command
 from mergepipe.cli.panels import HISTORY
 from mergepipe.cli.parameters import Revision, RevisionOrHead
 from mergepipe.cli.session import Session
-from mergepipe.cli.text import count, share, table
+from mergepipe.cli.text import Paint, count, share, table
+from mergepipe.errors import UsageError
 from mergepipe.names import escape_for_terminal
 from mergepipe.sizes import format_size
 
 if TYPE_CHECKING:
     from mergepipe.repository.diff import Diff, FileDiff, TensorDiff
+
+_SPARE = {"largest": 3, "L2": 2, "blocks": 1}
 
 
 class TensorDocument(msgspec.Struct, frozen=True):
@@ -64,7 +69,7 @@ class DiffDocument(msgspec.Struct, frozen=True):
 
 def add(app: typer.Typer) -> None:
     """Register the command."""
-    examples = "mp diff main python\nmp diff HEAD~1\nmp diff v1 v2 --exit-code"
+    examples = "mp diff main python\nmp diff HEAD~1\nmp diff main..code\nmp diff v1 v2 --exit-code"
     command(app, "diff", HISTORY, examples=examples)(diff)
 
 
@@ -83,6 +88,13 @@ def diff(
     norm of A, the cosine between both, and the largest change of one weight. Only blocks that
     differ are read.
     """
+    if ".." in a and "@{" not in a and b == "HEAD":
+        from mergepipe.repository.revisions import parse_range
+
+        limits = parse_range(a)
+        if "..." in a:
+            raise UsageError("from what both have in common", f"mp diff {' '.join(limits.among)}")
+        a, b = limits.hidden[0][0], limits.among[0]
     with session.repository() as repository, session.progress() as progress:
         found = repository.diff(a, b, progress=progress)
     session.emit(_document(found), _text(session, found, a, b))
@@ -122,7 +134,7 @@ def _text(session: Session, found: "Diff", a: str, b: str) -> str:
         return f"{a} and {b} hold the same files"
     parts = []
     if differing := [tensor for tensor in found.tensors if tensor.change != "same"]:
-        parts.append(_tensor_table(differing))
+        parts.append(_tensor_table(differing, session.paint))
     if files := [file for file in found.files if file.change != "same" and _is_news(file, found)]:
         parts.append("\n".join(_file_line(file) for file in files))
     parts.append(session.paint("bold", _summary(found, differing)))
@@ -136,7 +148,7 @@ def _is_news(file: "FileDiff", found: "Diff") -> bool:
     )
 
 
-def _tensor_table(tensors: Sequence["TensorDiff"]) -> str:
+def _tensor_table(tensors: Sequence["TensorDiff"], paint: Paint) -> str:
     heading = ["tensor", "blocks", "weights", "L2", "relative", "cosine", "largest"]
     by_size = sorted(tensors, key=_size_of_change)
     rows = [list(_row(tensor)) for tensor in by_size]
@@ -144,7 +156,18 @@ def _tensor_table(tensors: Sequence["TensorDiff"]) -> str:
         heading.append("not finite")
         for row, tensor in zip(rows, by_size, strict=True):
             row.append(f"{tensor.nonfinite:,}" if tensor.nonfinite else "")
-    return table([heading, *rows], right=range(1, len(heading)))
+    plain = table([heading, *rows], right=range(1, len(heading)))
+    widest = max(len(line) for line in plain.splitlines())
+    if not sys.stdout.isatty() or widest <= shutil.get_terminal_size().columns:
+        return plain
+    from mergepipe.cli.rich_tables import Column, render
+
+    # Names fold, and where that is not enough, what tells least goes first.
+    columns = [
+        Column(name, cells, right=number > 0, spare=_SPARE.get(name, 0))
+        for number, (name, *cells) in enumerate(zip(heading, *rows, strict=True))
+    ]
+    return render(columns, paint)
 
 
 def _size_of_change(tensor: "TensorDiff") -> float:

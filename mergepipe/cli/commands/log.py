@@ -12,9 +12,10 @@ from mergepipe.cli.history_text import CommitText, decorations
 from mergepipe.cli.panels import HISTORY
 from mergepipe.cli.parameters import RevisionOrHead
 from mergepipe.cli.session import Session
-from mergepipe.errors import UsageError
+from mergepipe.errors import MergepipeError, RevisionNotFound, UsageError
 
 if TYPE_CHECKING:
+    from mergepipe.api import Repository
     from mergepipe.ids import ObjectId
     from mergepipe.objects.records import Commit
 
@@ -37,13 +38,27 @@ class LogEntry(msgspec.Struct, frozen=True):
 
 def add(app: typer.Typer) -> None:
     """Register the command."""
-    examples = "mp log --oneline -n 10\nmp log --graph code\nmp log --json | jq '.[].message'"
+    examples = """
+        mp log --oneline -n 10
+        mp log --graph code
+        mp log main..code          what code has and main has not
+        mp log code -- config.json
+        mp log --json | jq '.[].message'
+    """
     command(app, "log", HISTORY, examples=examples)(log)
 
 
 def log(
     session: Session,
     revision: RevisionOrHead = "HEAD",
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PATH]...",
+            help="Only commits that changed these files or folders, named as `mp ls` does.",
+            show_default=False,
+        ),
+    ] = None,
     everything: Annotated[
         bool,
         typer.Option("--all", help="Of every branch, tag and remote.", show_default=False),
@@ -81,7 +96,7 @@ def log(
         typer.Option("--contains", metavar="REV", help="That came from REV, and REV itself."),
     ] = None,
 ) -> None:
-    """List commits, newest first, back from a revision."""
+    """List commits, newest first, back from a revision; A..B: those of B that A has not."""
     from mergepipe.repository.dates import parse_moment
     from mergepipe.repository.log_filter import LogFilter
 
@@ -89,8 +104,10 @@ def log(
         raise UsageError("--first-parent follows one branch, --all lists every one")
     if everything and revision != "HEAD":
         raise UsageError(f"--all lists every branch, and {revision} too: give one of both")
-    start = None if everything else revision
     with session.repository() as repository:
+        if not everything and _is_file(repository, revision):
+            revision, paths = "HEAD", [revision, *(paths or ())]
+        start = None if everything else revision
         commits = repository.log(start, topological=graph, first_parent=first_parent)
         clock = repository.clock()
         chosen = LogFilter(
@@ -98,6 +115,7 @@ def log(
             None if until is None else parse_moment(until, clock),
             author,
             None if contains is None else repository.containing(contains),
+            repository.changes_to(paths) if paths else None,
         )
         commits = itertools.islice(chosen.select(commits), number)
         if session.as_json:
@@ -107,6 +125,18 @@ def log(
         lines = _drawn(commits, text, oneline) if graph else _listed(commits, text, oneline)
         for line in lines:
             print(line)
+
+
+def _is_file(repository: "Repository", text: str) -> bool:
+    """Whether `mp log config.json` means a file: HEAD has it, and no revision is called that."""
+    try:
+        repository.log(text)
+    except RevisionNotFound:
+        try:
+            return bool(repository.files("HEAD", text))
+        except MergepipeError:
+            return False
+    return False
 
 
 def log_entry(identity: "ObjectId", commit: "Commit") -> LogEntry:

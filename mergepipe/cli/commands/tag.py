@@ -23,7 +23,9 @@ class TagDocument(msgspec.Struct, frozen=True):
 
 def add(app: typer.Typer) -> None:
     """Register the command."""
-    command(app, "tag", HISTORY, examples="mp tag v1\nmp tag v0 main~3\nmp tag -d v0")(tag)
+    command(
+        app, "tag", HISTORY, examples="mp tag v1\nmp tag v0 main~3 -m 'As published'\nmp tag -d v0"
+    )(tag)
 
 
 def tag(
@@ -33,6 +35,16 @@ def tag(
     ] = None,
     revision: RevisionOrHead = "HEAD",
     delete: Delete = False,
+    message: Annotated[
+        str,
+        typer.Option(
+            "--message",
+            "-m",
+            metavar="MSG",
+            help="Kept in the tag's log, in this repository; listed with it.",
+            show_default=False,
+        ),
+    ] = "",
     force: Annotated[
         bool, typer.Option("--force", "-f", help="Move one that is there.", show_default=False)
     ] = False,
@@ -41,6 +53,8 @@ def tag(
     if name is None:
         if delete:
             raise UsageError("which tag?", "mp tag -d NAME")
+        if message:
+            raise UsageError("which tag?", "mp tag NAME -m MSG")
         _list(session)
         return
     with session.repository() as repository:
@@ -48,18 +62,23 @@ def tag(
             identity = repository.delete_tag(name)
             text = f"Removed tag {name}, which was at {short(identity)}"
         else:
-            identity = repository.tag(name, revision, force=force)
+            identity = repository.tag(name, revision, force=force, message=message)
             text = f"Tag {session.paint('green', name)} is at {short(identity)}"
     session.emit(TagDocument(name, identity.hex()), "" if session.quiet else text)
 
 
 def _list(session: Session) -> None:
+    from mergepipe.repository.branches import tag_message
     from mergepipe.repository.refnames import TAGS
 
     with session.repository() as repository:
         found = repository.refs.list(TAGS)
         rows = [
-            (name.removeprefix(TAGS), short(at), title(repository.objects.commit(at).message))
+            (
+                name.removeprefix(TAGS),
+                short(at),
+                title(tag_message(repository.refs, name) or repository.objects.commit(at).message),
+            )
             for name, at in found.items()
         ]
     documents = [TagDocument(name.removeprefix(TAGS), at.hex()) for name, at in found.items()]
