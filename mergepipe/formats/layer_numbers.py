@@ -25,6 +25,7 @@ from mergepipe.formats.layer_rules import (
     Rule,
     Shifted,
     SparseSteps,
+    Stages,
     Unmoved,
 )
 from mergepipe.formats.layer_sharing import SharedAtTop, SharedFromBelow, Sources
@@ -68,7 +69,8 @@ RULES: tuple[Rule, ...] = (
     Unmoved(("hidden_size_per_layer_input", "scale_attn_by_inverse_layer_idx")),
     Unmoved(("aligner_num_add_layers", "num_sparse_encoder_layers", "num_sparse_decoder_layers")),
     Unmoved(("encoder_sparse_step", "cla_share_factor", "mb_per_layer", "conditional_layer")),
-    Unmoved(("out_indices", "intermediate_layers_indices", "spatial_target_layers")),
+    Stages(),
+    Unmoved(("intermediate_layers_indices", "spatial_target_layers")),
     Unmoved(("deepstack_visual_indexes", "intermediate_hidden_state_indices", "extract_layers")),
     Unmoved(("backbone_out_indices", "intermediate_hook_ids", "cat_hidden_layers")),
     # Initial weights of differential attention, slopes of lightning attention, residual scales.

@@ -350,6 +350,28 @@ class Unmoved(Rule):
 
 
 @dataclass(frozen=True, slots=True)
+class Stages(Rule):
+    """Backbones give what comes after some of their layers; nearly all after the last alone."""
+
+    keys: tuple[str, ...] = ("out_indices", "out_features", "stage_names")
+
+    def _bring(self, part: dict[str, Any], layers: Sequence[Layer]) -> None:
+        count = layers[0].count
+        if not part.get(self.keys[0]) and not part.get(self.keys[1]):
+            return
+        last = part.get(self.keys[0]) in (None, [count], [-1])
+        last = last and part.get(self.keys[1]) in (None, [f"stage{count}"])
+        if moved(layers, count) and not last:
+            raise inexpressible(self.keys[0], 0)
+        if part.get(self.keys[0]) == [count]:
+            part[self.keys[0]] = [len(layers)]
+        if part.get(self.keys[1]):
+            part[self.keys[1]] = [f"stage{len(layers)}"]
+        if isinstance(part.get(self.keys[2]), list):
+            part[self.keys[2]] = ["stem", *(f"stage{one + 1}" for one in range(len(layers)))]
+
+
+@dataclass(frozen=True, slots=True)
 class OfType(Rule):
     """Models that compute with a layer's number, or with the count of them, whatever they hold.
 

@@ -75,10 +75,13 @@ class LayerOrigin:
     layer: int
 
 
-def restacked(config: Mapping[str, Any], origins: Sequence[LayerOrigin]) -> Config:
+def restacked(
+    config: Mapping[str, Any], origins: Sequence[LayerOrigin], *, predicting_apart: bool = False
+) -> Config:
     """The config of a language model of these layers, bottom first; the rest as `config` has it.
 
-    Layers that predict further tokens may follow the others, and are counted by themselves.
+    Layers that predict further tokens may follow the others, and are counted by themselves;
+    predicting_apart: they are none of these layers, and stay (Qwen's `mtp.layers`).
 
     Raises MergeInputError: `config` has no layer count, a layer is not in its model, a key cannot
     say what is needed.
@@ -96,6 +99,7 @@ def restacked(config: Mapping[str, Any], origins: Sequence[LayerOrigin]) -> Conf
     ):
         return changed
     origins, more = _without_predicting(origins)
+    more = predicting if predicting_apart else more
     if not origins:
         raise MergeInputError(
             "the result would have layers that predict further tokens, and no others",
@@ -109,7 +113,7 @@ def restacked(config: Mapping[str, Any], origins: Sequence[LayerOrigin]) -> Conf
             Layer(_part(origin.config, twice=home is not part), origin.layer, _count(origin.config))
             for origin in origins
         ]
-        _restack(home, own, count)
+        _restack(home, own, count, more=more)
         for name in PREDICTING:
             if name in home and more != predicting and predicting:
                 home[name] = more
@@ -168,8 +172,14 @@ def _is_sided(home: Mapping[str, Any]) -> bool:
     return bool(home.get("is_encoder_decoder")) or any(key in home for key in keys)
 
 
-def _restack(part: Config, layers: Sequence[Layer], count: int, key: str | None = None) -> None:
-    """A part of a config with other layers; `key` counts them, besides the usual ones."""
+def _restack(
+    part: Config, layers: Sequence[Layer], count: int, key: str | None = None, more: int = 0
+) -> None:
+    """A part of a config with other layers.
+
+    key   counts them, besides the usual keys
+    more  how many layers that predict further tokens follow them
+    """
     unknown = unwritten(part) if moved(layers, count) else ()
     if unknown:
         raise MergeInputError(
@@ -192,7 +202,7 @@ def _restack(part: Config, layers: Sequence[Layer], count: int, key: str | None 
     }
     renumber(part, layers)
     for path in given:
-        _at(part, path[:-1])[path[-1]] = _entries(layers, path, part)
+        _at(part, path[:-1])[path[-1]] = _entries(layers, path, part, more)
     for name in LAYER_COUNTS:
         if part.get(name) == count and not isinstance(part[name], bool):
             part[name] = len(layers)
@@ -251,7 +261,7 @@ def _by_layer(name: str) -> bool:
     )
 
 
-def _entries(layers: Sequence[Layer], path: tuple[str, ...], part: Config) -> Any:
+def _entries(layers: Sequence[Layer], path: tuple[str, ...], part: Config, more: int = 0) -> Any:
     """What each layer's own model says of it; a model that says nothing: what the base says."""
     fallback = _at(part, path[:-1])[path[-1]]
     entries = []
@@ -270,12 +280,8 @@ def _entries(layers: Sequence[Layer], path: tuple[str, ...], part: Config) -> An
         entries.append(values[layer.number])
     if isinstance(fallback, str):
         return "".join(entries)
-    tail = fallback[layers[0].count :] if len(fallback) > layers[0].count else []
-    return [*entries, *tail] if _padded_now(part, path, tail) else entries
-
-
-def _padded_now(part: Config, path: tuple[str, ...], tail: Sequence[Any]) -> bool:
-    return bool(tail) and any(part.get(key) == len(tail) for key in PREDICTING)
+    # Lists may go on with the layers that predict further tokens, as many as are left.
+    return [*entries, *fallback[layers[0].count : layers[0].count + more]]
 
 
 def _at(part: Config, path: Sequence[str]) -> Config:

@@ -123,6 +123,35 @@ def test_configs_that_are_none() -> None:
         ({"attn_layer_period": 2}, [0, 1, 0, 1], {"attn_layer_period": 2}),
         ({"num_kv_shared_layers": 0}, [3, 3], {"num_kv_shared_layers": 0}),
         ({"num_kv_shared_layers": 2}, [0, 1, 2], {"num_kv_shared_layers": 1}),
+        (
+            {"out_indices": [4], "out_features": ["stage4"], "stage_names": list("01234")},
+            [0, 1, 1, 2, 3],
+            {"out_indices": [5], "out_features": ["stage5"]},
+        ),
+        (
+            {"moe_layer_freq": 2, "first_k_dense_replace": 1},
+            [0, 1, 2],
+            {"first_k_dense_replace": 1},
+        ),
+        ({"moe_layer_freq": [0, 1, 1, 0]}, [0, 2, 3, 3], {"moe_layer_freq": [0, 1, 0, 0]}),
+        ({"moe_layers_enum": "1,3"}, [1, 2, 3], {"moe_layers_enum": "0,2"}),
+        ({"interleave_moe_layer_step": 2}, [1, 1, 2], {"moe_layers": [0, 1]}),
+        ({"kv_source_layers": [0, 0, 2, 2]}, [0, 2, 3], {"kv_source_layers": [0, 1, 1]}),
+        ({"block_types": ["r", "a"]}, [1, 1, 2], {"block_types": ["a", "a", "r"]}),
+        ({"scale_depth": 1.0}, [0], {"scale_depth": 0.5}),
+        (
+            {"linear_attn_config": {"kda_layers": [1, 4]}},
+            [3, 1],
+            {"linear_attn_config": {"kda_layers": [1]}},
+        ),
+        ({"hybrid_override_pattern": "M-M*"}, [3, 0, 1], {"hybrid_override_pattern": "*M-"}),
+        ({"per_layer": {"mlp": [1, 2, 3, 4]}}, [3, 3], {"per_layer": {"mlp": [4, 4]}}),
+        ({"pruned_heads": {"1": [0], "3": [1]}}, [3, 1], {"pruned_heads": {"0": [1], "1": [0]}}),
+        (
+            {"layer_types": ["a", "b", "c", "d", "p"], "num_nextn_predict_layers": 1},
+            [3, 0],
+            {"layer_types": ["d", "a"], "num_nextn_predict_layers": 0},
+        ),
     ],
 )
 def test_keys_that_number_layers_follow_them(
@@ -140,6 +169,13 @@ def test_keys_that_number_layers_follow_them(
         ({"attn_layer_period": 2}, [0, 2, 3]),
         ({"moe_layer_freq": 2}, [1, 2]),
         ({"num_kv_shared_layers": 2}, [0, 2, 3]),
+        ({"out_indices": [2, 4]}, [0, 0, 1]),
+        ({"kv_source_layers": [0, 0, 2, 2]}, [1, 2, 3]),
+        ({"indexer_types": ["full", "shared", "full", "shared"]}, [0, 1, 3]),
+        ({"scale_attn_by_inverse_layer_idx": True}, [1, 0]),
+        ({"hidden_size_per_layer_input": 8}, [0, 1, 2]),
+        ({"num_mem_blocks": 2}, [0, 1, 2]),
+        ({"layer_group_size": 2}, [0, 2]),
     ],
 )
 def test_keys_that_cannot_follow_are_named(keys: dict[str, object], layers: list[int]) -> None:
@@ -163,6 +199,13 @@ def test_other_parts_count_their_layers(
     assert {key: found[key] for key in expected} == expected
     with pytest.raises(MergeInputError, match=r"'bridge'"):
         restacked_part(config, "bridge", [])
+
+
+def test_predicting_layers_that_stand_apart_stay() -> None:
+    config = {"num_hidden_layers": 4, "mtp_num_hidden_layers": 1}
+    origins = [LayerOrigin(config, layer) for layer in (0, 1, 1)]
+    assert restacked(config, origins, predicting_apart=True)["mtp_num_hidden_layers"] == 1
+    assert restacked(config, origins)["mtp_num_hidden_layers"] == 0
 
 
 def test_transformers_takes_a_restacked_config() -> None:

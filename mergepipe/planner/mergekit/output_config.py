@@ -74,7 +74,8 @@ def _restacking(
 
     def restack(origins: Sequence[LayerOrigin]) -> Mapping[str, Any]:
         if is_text:
-            return restacked(config, origins)
+            apart = reference.layers(module) == layer_count(config)
+            return restacked(config, origins, predicting_apart=apart)
         if [origin.layer for origin in origins] == list(range(reference.layers(module))):
             return config
         return restacked_part(config, module, origins)
