@@ -131,6 +131,16 @@ class Expecting(Protocol):
         ...
 
 
+def as_holding(store: ByteStore) -> Holding | None:
+    """The store, if its other side can tell what it holds."""
+    return store if isinstance(store, Holding) else None
+
+
+def as_write_aware(store: ByteStore) -> WriteAware | None:
+    """The store, if it remembers writes by their id."""
+    return store if isinstance(store, WriteAware) else None
+
+
 def expect(store: ByteStore, ranges: Sequence[tuple[str, int, int]]) -> None:
     """Tell a store what is going to be read, if it cares and there is more than one exchange."""
     if len(ranges) > 1 and isinstance(store, Expecting):

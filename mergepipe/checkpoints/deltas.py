@@ -9,7 +9,7 @@ from mergepipe.catalog.pairs import Pair
 from mergepipe.checkpoints.layout import Layout, Span
 from mergepipe.checkpoints.outcome import BlockOutcome
 from mergepipe.codecs.chooser import choose, samples_of
-from mergepipe.codecs.protocol import Codec
+from mergepipe.codecs.protocol import Codec, MeasuringCodec
 from mergepipe.codecs.registry import codec_named
 from mergepipe.errors import Corruption
 from mergepipe.ids import BlockId
@@ -157,11 +157,9 @@ class DeltaEncoder:
         facts: BlockFacts | None = None
         pair = self._pairs[span.tensor]
         wants_facts = base is not None and pair is not None and pair.has_profile()
-        if base is not None and codec.name == _RESIDUAL:
+        if base is not None and isinstance(codec, MeasuringCodec):
             from mergepipe.catalog.facts import facts_of
-            from mergepipe.codecs.residual import Residual
 
-            assert isinstance(codec, Residual)
             payloads, statistics = codec.encode_with_statistics(raw, base.raw, dtype)
             encoded = seal_payloads(identity, len(raw), codec, base.stored, payloads)
             if encoded.stored_bytes >= len(raw):
@@ -188,6 +186,3 @@ class DeltaEncoder:
                 samples = samples_of(raw, None if base is None else base.raw)
                 codec = self._codecs[key] = choose(self._effort, dtype, samples)
         return codec
-
-
-_RESIDUAL = "residual"

@@ -6,9 +6,12 @@ identity (the block's BLAKE3 does), so its output may change between versions as
 """
 
 from collections.abc import Sequence
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from mergepipe.dtypes import DType
+
+if TYPE_CHECKING:  # numpy: not for codecs that do without
+    from mergepipe.codecs.statistics import BlockStatistics
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -61,4 +64,15 @@ class Codec(Protocol):
         and nothing is allocated from a declared length before it is checked against `len(out)`.
         Raises CodecError for bytes that do not decode to `len(out)` bytes.
         """
+        ...
+
+
+@runtime_checkable
+class MeasuringCodec(Protocol):
+    """A power that some codecs have: the passes that encode a block also measure its change."""
+
+    def encode_with_statistics(
+        self, raw: Buffer, base: Buffer, dtype: DType
+    ) -> "tuple[tuple[Buffer, ...], BlockStatistics]":
+        """What `encode` returns, and how the block differs from its base."""
         ...

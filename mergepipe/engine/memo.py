@@ -29,8 +29,8 @@ from mergepipe.engine.work import (
 from mergepipe.ids import ID_BYTES, BlockId
 from mergepipe.methods import Method, Scope
 from mergepipe.objects.merging import InputNumbers, LineNumbers
-from mergepipe.packs.index import View
 from mergepipe.packs.storage import Storage
+from mergepipe.packs.view import View
 from mergepipe.planner.numbers import stored_numbers
 
 _PREFIX = b"m/"

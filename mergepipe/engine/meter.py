@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from mergepipe.bytestore.forwarding import ForwardingStore
-from mergepipe.bytestore.protocol import Buffer, ByteStore, Expecting, expect
+from mergepipe.bytestore.protocol import Buffer, ByteStore, expect
 from mergepipe.engine.work import Permit
 from mergepipe.ids import BlockId
 from mergepipe.packs.reader import pack_key
@@ -65,14 +65,15 @@ class Meter:
 
         Raises UnplannedRead before anything is fetched.
         """
-        if len(runs) < 2 or not isinstance(store, Expecting):
+        if len(runs) < 2:
             return
         for run in runs:
             for at in run:
                 _source(at, permit)
-        store.expect(
-            [(pack_key(run[0].pack), run[0].offset, run[-1].end - run[0].offset) for run in runs]
-        )
+        ranges = [
+            (pack_key(run[0].pack), run[0].offset, run[-1].end - run[0].offset) for run in runs
+        ]
+        expect(store, ranges)
 
     def read_records(self, store: ByteStore, records: Sequence[Location], permit: Permit) -> Buffer:
         """Records that lie side by side in one pack, in one read of exactly their bytes.

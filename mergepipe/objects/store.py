@@ -12,11 +12,11 @@ from mergepipe.objects.encoding import decode, encode, kind_of
 from mergepipe.objects.records import Commit, Record, Snapshot, Tensor
 from mergepipe.packs.condemned import HEALING
 from mergepipe.packs.format import RECORD_HEADER_BYTES
-from mergepipe.packs.index import View
 from mergepipe.packs.reader import pack_key, read_exactly
 from mergepipe.packs.records import Location
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.transaction import Transaction
+from mergepipe.packs.view import View
 
 Kind = TypeVar("Kind", bound=Record)
 

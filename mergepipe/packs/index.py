@@ -17,6 +17,7 @@ from mergepipe.packs.condemned import KEY, pack_places, parse_places
 from mergepipe.packs.environment import Environment, IndexDamaged
 from mergepipe.packs.format import Content, RecordHeader, RecordKind, object_header
 from mergepipe.packs.records import Location, Place
+from mergepipe.packs.view import View
 
 _BLOCK_KEY_BYTES = 2 * ID_BYTES + 3
 _BLOCK = struct.Struct("<IQQQB")
@@ -37,7 +38,7 @@ class PackEntry:
     records: Sequence[tuple[RecordHeader, int]]
 
 
-class View:
+class _IndexView:
     """A consistent read of the index. Valid inside `Index.view()` only."""
 
     def __init__(self, environment: Environment, transaction: lmdb.Transaction) -> None:
@@ -204,7 +205,7 @@ class Index:
         Raises IndexDamaged.
         """
         with self._environment.read() as transaction:
-            yield View(self._environment, transaction)
+            yield _IndexView(self._environment, transaction)
 
     def add_packs(self, packs: Iterable[PackEntry]) -> None:
         """Index packs in one transaction; those already there are skipped. Raises NoSpace."""
@@ -276,7 +277,7 @@ class Index:
                 else:
                     key, value = _object_item(number, at.header, at.offset)
                     transaction.delete(key, value, db=tables.objects)
-            known = View(self._environment, transaction).condemned()
+            known = _IndexView(self._environment, transaction).condemned()
             places = known.union(at.place for at in damaged)
             transaction.put(KEY, pack_places(places), db=tables.cache)
 

@@ -12,7 +12,7 @@ from mergepipe.ids import PackId
 from mergepipe.packs.condemned import KEY, pack_places
 from mergepipe.packs.environment import IndexDamaged
 from mergepipe.packs.format import Content, RecordKind, verify_payload
-from mergepipe.packs.index import Index, PackEntry, View
+from mergepipe.packs.index import Index, PackEntry
 from mergepipe.packs.promises import NoPromises, Promises
 from mergepipe.packs.reader import (
     pack_ids,
@@ -23,6 +23,7 @@ from mergepipe.packs.reader import (
 )
 from mergepipe.packs.records import Location, Place
 from mergepipe.packs.runs import record_in
+from mergepipe.packs.view import View
 
 Answer = TypeVar("Answer")
 
@@ -85,7 +86,7 @@ class Storage:
 
     def _refresh(self) -> bool:
         present = set(pack_ids(self.store))
-        indexed = set(self.ask(View.packs))
+        indexed = set(self.ask(lambda view: view.packs()))
         # A listing made while packs come and go may be incomplete, so each loss is looked at.
         gone = {pack for pack in indexed - present if self.store.size(pack_key(pack)) is None}
         new = sorted(present - indexed)

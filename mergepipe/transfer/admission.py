@@ -17,11 +17,12 @@ from mergepipe.objects.records import Tensor
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.format import RECORD_HEADER_BYTES, Content, RecordHeader, RecordKind
-from mergepipe.packs.index import PackEntry, View
+from mergepipe.packs.index import PackEntry
 from mergepipe.packs.reader import pack_key, read_exactly, read_footer
 from mergepipe.packs.records import Encoding
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.transaction import PACK_BYTES
+from mergepipe.packs.view import View
 from mergepipe.packs.writer import PackWriter
 from mergepipe.progress import SILENT, Progress
 from mergepipe.transfer.inspection import Inspected

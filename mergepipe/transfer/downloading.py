@@ -21,12 +21,13 @@ from mergepipe.packs.format import (
     RecordHeader,
     verify_payload,
 )
-from mergepipe.packs.index import PackEntry, View
+from mergepipe.packs.index import PackEntry
 from mergepipe.packs.reader import pack_key
 from mergepipe.packs.records import Location, Place
 from mergepipe.packs.runs import record_in, runs
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.transaction import Lane
+from mergepipe.packs.view import View
 from mergepipe.packs.writer import PackWriter
 from mergepipe.parallel import ordered_map
 from mergepipe.progress import Progress

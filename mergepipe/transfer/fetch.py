@@ -18,8 +18,9 @@ from mergepipe.objects.grid import blocks_of
 from mergepipe.objects.records import Commit, Tensor
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.format import Content
-from mergepipe.packs.index import Index, View
+from mergepipe.packs.index import Index
 from mergepipe.packs.storage import Storage
+from mergepipe.packs.view import View
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository.history import reachable_commits
 from mergepipe.repository.pruned import Pruned, add_pruned, read_pruned
@@ -213,7 +214,7 @@ class _Fetch:
         """
         promises = self._home.storage.promises
         if promises.remote == self._name:
-            packs = self._remote.ask(View.packs)
+            packs = self._remote.ask(lambda view: view.packs())
             blocks = [pack for pack, (_, content) in packs.items() if content is Content.BLOCKS]
             promises.promise(self._store, blocks)
             self._home.storage.refresh()

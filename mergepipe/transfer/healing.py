@@ -22,12 +22,13 @@ from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.choice import choose
 from mergepipe.packs.encoded_blocks import EncodedBlock, EncodedRecord
 from mergepipe.packs.format import RECORD_HEADER_BYTES, verify_payload
-from mergepipe.packs.index import Index, View
+from mergepipe.packs.index import Index
 from mergepipe.packs.reader import pack_key, read_exactly
 from mergepipe.packs.records import Encoding, Location, Place
 from mergepipe.packs.runs import record_in
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.transaction import Transaction
+from mergepipe.packs.view import View
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository.closure import Use, closure
 from mergepipe.repository.pruned import read_pruned

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from mergepipe.bytestore.protocol import ByteStore, Holding
+from mergepipe.bytestore.protocol import ByteStore, Holding, as_holding
 from mergepipe.errors import Corruption, RemoteRefused
 from mergepipe.ids import NO_ID, PackId, digest
 from mergepipe.packs.choice import DEEPEST_CHAIN
@@ -161,9 +161,8 @@ class AskedHolding:
 
 def holdings(store: ByteStore, cache: FooterCache | None = None) -> Holding:
     """What the other side holds: it is asked, or its footers are."""
-    if isinstance(store, Holding):
-        return AskedHolding(store)
-    return Footers(store, cache)
+    asked = as_holding(store)
+    return Footers(store, cache) if asked is None else AskedHolding(asked)
 
 
 def _batches(ids: Sequence[bytes], size: int) -> Iterable[Sequence[bytes]]:

@@ -14,10 +14,10 @@ from mergepipe.ids import NO_ID, BlockId, block_id
 from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.decoding import decode_block
 from mergepipe.packs.format import RECORD_HEADER_BYTES, RecordHeader, RecordKind
-from mergepipe.packs.index import View
 from mergepipe.packs.reader import pack_key, read_exactly
 from mergepipe.packs.records import Location, Place
 from mergepipe.packs.storage import Storage
+from mergepipe.packs.view import View
 from mergepipe.parallel import Scratch
 
 _KEPT_BYTES = 128 << 20

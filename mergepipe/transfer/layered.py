@@ -13,9 +13,9 @@ from mergepipe.closing import Closing
 from mergepipe.ids import BlockId, ObjectId, PackId
 from mergepipe.packs.choice import DEEPEST_CHAIN
 from mergepipe.packs.format import Content
-from mergepipe.packs.index import View
 from mergepipe.packs.records import Location, Place, encodings
 from mergepipe.packs.storage import Storage
+from mergepipe.packs.view import View
 
 
 class LayeredStorage(Storage):
@@ -52,7 +52,7 @@ class LayeredStorage(Storage):
 
     def condemn(self, damaged: Collection[Location]) -> None:
         """Those of the first layer; what a stranger sent, or has, is his."""
-        packs = self._layers[0].ask(View.packs)
+        packs = self._layers[0].ask(lambda view: view.packs())
         self._layers[0].condemn([at for at in damaged if at.pack in packs])
 
     def note_lacking(self, lacking: bool) -> None:
@@ -65,7 +65,7 @@ class LayeredStorage(Storage):
         self._rebuilds += 1
 
 
-class LayeredView(View):
+class LayeredView:
     """The records of two views; of a block that the first has whole, its own only."""
 
     def __init__(self, first: View, second: View) -> None:
@@ -88,6 +88,11 @@ class LayeredView(View):
     def has_block(self, block: BlockId) -> bool:
         """Whether the block can be made from both together."""
         return self._has_block(block, DEEPEST_CHAIN)
+
+    def object(self, identity: ObjectId) -> Location | None:
+        """Where an object is."""
+        copies = self.object_copies(identity)
+        return copies[0] if copies else None
 
     def object_copies(self, identity: ObjectId) -> list[Location]:
         """Every place where an object is."""
@@ -118,6 +123,10 @@ class LayeredView(View):
     def cached(self, key: bytes) -> bytes | None:
         """What the first keeps under a key."""
         return self._first.cached(key)
+
+    def condemned(self) -> frozenset[Place]:
+        """What was found damaged in the first."""
+        return self._first.condemned()
 
 
 class _EitherStore(Closing):

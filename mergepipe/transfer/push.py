@@ -7,7 +7,7 @@ computes. Nothing is assumed of the other side but what a byte store promises.
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 
-from mergepipe.bytestore.protocol import ByteStore, Holding
+from mergepipe.bytestore.protocol import ByteStore, as_holding
 from mergepipe.dtypes import DType
 from mergepipe.errors import MergepipeError, MissingObject, RefMoved
 from mergepipe.ids import BlockId, ObjectId
@@ -204,7 +204,7 @@ def _send(
         source.storage,
         source.blocks,
         store,
-        alone=not isinstance(store, Holding),
+        alone=as_holding(store) is None,
         effort=source.effort,
     )
 
@@ -272,7 +272,7 @@ def _swap(store: ByteStore, decision: Decision, there: RemoteRefs) -> None:
 
 def _make_head(store: ByteStore, there: RemoteRefs, moved: Sequence[Decision]) -> None:
     """In a bucket that had nothing, say which branch a clone begins with: the first pushed."""
-    if there.values or isinstance(store, Holding):
+    if there.values or as_holding(store) is not None:
         return
     branch = next((ref.name for ref in moved if ref.new and ref.name.startswith(HEADS)), None)
     if branch is not None and store.get(_HEAD) is None:

@@ -20,9 +20,9 @@ from mergepipe.errors import (
 from mergepipe.ids import NO_ID, BlockId, ObjectId, PackId
 from mergepipe.names import quoted
 from mergepipe.objects.store import ObjectStore
-from mergepipe.packs.index import View
 from mergepipe.packs.reader import PREFIX, parse_pack_key
 from mergepipe.packs.storage import Storage
+from mergepipe.packs.view import View
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository import pruned
 from mergepipe.repository.history import is_ancestor

@@ -17,7 +17,7 @@ from mergepipe.errors import Corruption, RemoteRefused
 from mergepipe.ids import PackId
 from mergepipe.objects.limits import MAX_OBJECT_BYTES
 from mergepipe.packs.format import Content, RecordHeader, RecordKind, parse_footer
-from mergepipe.packs.index import Index, PackEntry, View
+from mergepipe.packs.index import Index, PackEntry
 from mergepipe.packs.reader import PREFIX, pack_key, parse_pack_key, read_footer_bytes
 from mergepipe.packs.records import Location
 from mergepipe.packs.storage import Storage
@@ -75,7 +75,7 @@ class RemoteStorage(Storage):
 
     def _refresh(self) -> bool:
         present = self._list()
-        indexed = set(self.ask(View.packs))
+        indexed = set(self.ask(lambda view: view.packs()))
         gone = indexed - present.keys()
         if gone:
             self.index.drop_packs(gone)

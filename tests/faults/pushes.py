@@ -14,8 +14,8 @@ from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import RemoteUnreachable
 from mergepipe.ids import BlockId, ObjectId, PackId
 from mergepipe.packs.format import RecordHeader
-from mergepipe.packs.index import View
 from mergepipe.packs.reader import read_footer
+from mergepipe.packs.view import View
 from mergepipe.repository.layout import DIRECTORY
 from mergepipe.transfer.push import Source, push
 from mergepipe.transfer.push_refs import Decision, Wanted

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from mergepipe.bytestore import wire
-from mergepipe.bytestore.protocol import Buffer, ByteStore, ByteWriter, Holding
+from mergepipe.bytestore.protocol import Buffer, ByteStore, ByteWriter, as_holding
 from mergepipe.errors import RemoteRefused, UsageError
 from mergepipe.names import quoted
 from mergepipe.transfer.serving.surface import REPOSITORY, Rule, Surface
@@ -96,11 +96,12 @@ class Offer:
 
     def holds(self, ids: Sequence[bytes]) -> bytes:
         """One byte for each id: whether it is here whole."""
-        if not isinstance(self._store, Holding):
+        holding = as_holding(self._store)
+        if holding is None:
             raise UsageError("this store cannot tell what it holds")
         if len(ids) > wire.MOST_IDS or any(len(each) != wire.ID_BYTES for each in ids):
             raise UsageError(f"at most {wire.MOST_IDS:,} ids of {wire.ID_BYTES} bytes at once")
-        return bytes(self._store.holds(ids))
+        return bytes(holding.holds(ids))
 
     def _check_writable(self) -> None:
         if self._read_only:

@@ -9,7 +9,7 @@ import threading
 from collections import OrderedDict
 from concurrent.futures import Future
 
-from mergepipe.bytestore.protocol import ByteStore, WriteAware
+from mergepipe.bytestore.protocol import ByteStore, as_write_aware
 from mergepipe.bytestore.wire import WRITE_ID_BYTES, SwapRequest
 from mergepipe.errors import RemoteRefused
 
@@ -52,8 +52,9 @@ class Swaps:
 
     def _swap(self, request: SwapRequest) -> bool:
         key, new = request.key, request.new
-        if isinstance(self._store, WriteAware):
-            return self._store.swap_with_id(key, request.old, new, request.write)
+        aware = as_write_aware(self._store)
+        if aware is not None:
+            return aware.swap_with_id(key, request.old, new, request.write)
         if self._store.compare_and_swap(key, request.old, new):
             return True
         return request.again and self._store.get(key) == new
