@@ -9,6 +9,8 @@ The public API is small and lazy: importing this package loads neither torch nor
 
 from typing import TYPE_CHECKING
 
+from mergepipe.version import __version__
+
 if TYPE_CHECKING:
     from mergepipe.api import Repository
     from mergepipe.engine.engine import Engine
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from mergepipe.planner.planner import Planner
     from mergepipe.progress_bar import ProgressBar
 
-__version__ = "0.1.0"
 __all__ = ["Engine", "MergepipeError", "Planner", "ProgressBar", "Repository", "__version__"]
 
 

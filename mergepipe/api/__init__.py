@@ -1,8 +1,10 @@
 """The repository as users hold it, from Python or behind `mp` (docs/python.md).
 
-Who lives here: `repository` is what `Repository` offers; `opened` holds its parts; `planning`,
-`merging`, `recipes`, `importing`, `sharing`, `pulling`, `pushing` and `upkeep` are its areas,
-`remotes` and `hub` what lies elsewhere.
+Who lives here: `repository` is what `Repository` offers, and hands on to its areas: `working`,
+`contents`, `revising`, `importing` (with `conversions`), `planning`, `merging`, `recipes`,
+`weights`. Each holds an open repository (`opened`; `identity` says who acts in it) and the areas
+that it builds on. `pulling`, `pushing`, `releasing`, `remotes` and `hub` are what lies elsewhere,
+`upkeep` what a repository needs now and then; `results` are what comes back.
 
 What comes in: revisions, paths, URLs, options. What goes out: plain results.
 

@@ -16,15 +16,18 @@ if TYPE_CHECKING:
     from mergepipe.checkpoints.worktree import FileChange
 
 
-class Contents(OpenRepository):
+class Contents:
     """The side of a repository that looks into a commit."""
+
+    def __init__(self, opened: OpenRepository) -> None:
+        self._repo = opened
 
     def files(self, revision: str = "HEAD", under: str = "") -> tuple[FileEntry, ...]:
         """The files of a revision, sorted by path; with `under`, one file or those of a folder.
 
         Raises RevisionNotFound, also where nothing is called `under`.
         """
-        entries = self.objects.snapshot(self.model_of(revision)[1].snapshot).files
+        entries = self._repo.objects.snapshot(self._repo.model_of(revision)[1].snapshot).files
         wanted = under.strip("/")
         if not wanted:
             return entries
@@ -43,7 +46,7 @@ class Contents(OpenRepository):
 
         def held(snapshot: ObjectId) -> tuple[FileEntry, ...]:
             try:
-                files = self.objects.snapshot(snapshot).files
+                files = self._repo.objects.snapshot(snapshot).files
             except MissingObject:  # a commit whose model was let go
                 return ()
             return tuple(
@@ -52,7 +55,7 @@ class Contents(OpenRepository):
 
         def changed(commit: Commit) -> bool:
             own = held(commit.snapshot)
-            parents = [self.objects.commit(parent).snapshot for parent in commit.parents]
+            parents = [self._repo.objects.commit(parent).snapshot for parent in commit.parents]
             return all(held(parent) != own for parent in parents) if parents else bool(own)
 
         return changed
@@ -88,14 +91,16 @@ class Contents(OpenRepository):
         place = Path(path)
         if not place.exists():
             raise UsageError(f"there is nothing at {quoted(str(place))}")
-        snapshot = self.objects.snapshot(self.commit_of(revision)[1].snapshot)
-        return differences(place, snapshot, self.objects, threads=self.threads, progress=progress)
+        snapshot = self._repo.objects.snapshot(self._repo.commit_of(revision)[1].snapshot)
+        return differences(
+            place, snapshot, self._repo.objects, threads=self._repo.threads, progress=progress
+        )
 
     def _pieces(self, entry: FileEntry) -> Iterator[memoryview]:
         from mergepipe.checkpoints.assembly import plan_file
         from mergepipe.checkpoints.export import read_out
 
-        return read_out(plan_file(entry, self.objects), self.blocks)
+        return read_out(plan_file(entry, self._repo.objects), self._repo.blocks)
 
 
 def _is_under(path: str, wanted: str) -> bool:

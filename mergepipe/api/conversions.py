@@ -31,8 +31,11 @@ _PREFIX = "convert-"
 _CACHED = b"r/"
 
 
-class Converting(OpenRepository):
+class Conversions:
     """The part of a repository that makes models readable for merges."""
+
+    def __init__(self, opened: OpenRepository) -> None:
+        self._repo = opened
 
     def readable(
         self,
@@ -51,13 +54,13 @@ class Converting(OpenRepository):
         """
         from mergepipe.checkpoints.conversion import plan_conversion
 
-        snapshot = self.objects.commit(commit).snapshot
-        if not self._may_need_conversion(self.objects.snapshot(snapshot)):
+        snapshot = self._repo.objects.commit(commit).snapshot
+        if not self._may_need_conversion(self._repo.objects.snapshot(snapshot)):
             return commit
         key = _CACHED + snapshot
-        with self.storage.view() as view:
+        with self._repo.storage.view() as view:
             value = view.cached(key)
-        if value is not None and self.objects.has(ObjectId(value)):
+        if value is not None and self._repo.objects.has(ObjectId(value)):
             return ObjectId(value)
         if not store:
             raise UsageError(
@@ -75,7 +78,7 @@ class Converting(OpenRepository):
                     told(f"{label}: {note}")
                 with self.converted(sources) as files:
                     found = self._committed_copy(commit, files, progress)
-        self.storage.index.cache([(key, found)])
+        self._repo.storage.index.cache([(key, found)])
         return found
 
     @contextmanager
@@ -101,13 +104,13 @@ class Converting(OpenRepository):
     def _committed_copy(
         self, commit: ObjectId, files: "Sequence[SourceFile]", progress: Progress
     ) -> ObjectId:
-        of = self.objects.commit(commit)
+        of = self._repo.objects.commit(commit)
         ref = f"{IMPORTS}{commit.hex()[:12]}-readable"
         request = CommitRequest(
-            f"What merges read of {commit.hex()[:12]}", self.signature(), ref, of.trained_from
+            f"What merges read of {commit.hex()[:12]}", self._repo.signature(), ref, of.trained_from
         )
-        with self.writing():
-            return self.committer().commit(files, request, progress).commit
+        with self._repo.writing():
+            return self._repo.committer().commit(files, request, progress).commit
 
     def _may_need_conversion(self, snapshot: Snapshot) -> bool:
         """Whether a snapshot holds 8-bit floats, or pickles where no safetensors file is."""
@@ -119,7 +122,7 @@ class Converting(OpenRepository):
             if isinstance(file.content, Safetensors):
                 directories.add(directory_of(file.path))
                 for entry in file.content.tensors:
-                    if self.objects.tensor(entry.tensor).dtype.startswith("F8_"):
+                    if self._repo.objects.tensor(entry.tensor).dtype.startswith("F8_"):
                         return True
         return any(
             may_be_weights(file.path) and directory_of(file.path) not in directories
@@ -134,15 +137,15 @@ class Converting(OpenRepository):
         from mergepipe.checkpoints.export import export
         from mergepipe.formats.tree import scan_file
 
-        snapshot = self.objects.snapshot(self.objects.commit(commit).snapshot)
-        plans = [plan_file(entry, self.objects) for entry in snapshot.files]
-        export(plans, folder, self.blocks, threads=self.threads, progress=progress)
+        snapshot = self._repo.objects.snapshot(self._repo.objects.commit(commit).snapshot)
+        plans = [plan_file(entry, self._repo.objects) for entry in snapshot.files]
+        export(plans, folder, self._repo.blocks, threads=self._repo.threads, progress=progress)
         return [scan_file(folder / entry.path, entry.path) for entry in snapshot.files]
 
     @contextmanager
     def _folder(self) -> Iterator[Path]:
         """A folder on the repository's disk; those that killed processes left are taken away."""
-        above = self.directory / layout.TMP
+        above = self._repo.directory / layout.TMP
         for old in above.glob(f"{_PREFIX}*"):
             with suppress(OSError), _locked(old):
                 shutil.rmtree(old, ignore_errors=True)

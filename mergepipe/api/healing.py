@@ -2,10 +2,9 @@
 
 import contextlib
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from mergepipe.api import upkeep
-from mergepipe.api.remotes import find, open_url
+from mergepipe.api.opened import OpenRepository, open_url
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import MergepipeError
 from mergepipe.progress import SILENT, Progress
@@ -15,15 +14,12 @@ from mergepipe.repository.repair import condemned_packs, rescue_packs
 from mergepipe.transfer.credentials import Credentials
 from mergepipe.transfer.healing import Healed, find_lacking, heal_from_remote
 
-if TYPE_CHECKING:
-    from mergepipe.api.opened import OpenRepository
-
 # Each reading of files brings back one level: a snapshot, its tensors, their blocks.
 _LEVELS = 3
 
 
 def repair(
-    repository: "OpenRepository", *, read_data: bool = True, progress: Progress = SILENT
+    repository: OpenRepository, *, read_data: bool = True, progress: Progress = SILENT
 ) -> Report:
     """Put right what can be, from what is here, the files beside it, and every remote.
 
@@ -51,7 +47,7 @@ def repair(
 
 
 def heal(
-    repository: "OpenRepository",
+    repository: OpenRepository,
     name: str,
     store: ByteStore,
     *,
@@ -72,7 +68,7 @@ def heal(
     return healed
 
 
-def set_aside(repository: "OpenRepository") -> None:
+def set_aside(repository: OpenRepository) -> None:
     """Move packs with damaged records to quarantine, if nobody else is at work and there is room.
 
     Else `mp fsck --repair` does.
@@ -84,7 +80,7 @@ def set_aside(repository: "OpenRepository") -> None:
                 rescue_packs(packs, repository.storage)
 
 
-def _from_files(repository: "OpenRepository", progress: Progress) -> list[str]:
+def _from_files(repository: OpenRepository, progress: Progress) -> list[str]:
     """Store again what the worktree holds, if a model lies there; says what was done."""
     from mergepipe.checkpoints.healing import heal_from_files
 
@@ -110,14 +106,12 @@ def _from_files(repository: "OpenRepository", progress: Progress) -> list[str]:
     return [f"stored {total} again from the files in {repository.worktree.root}"] if total else []
 
 
-def _ask(
-    repository: "OpenRepository", name: str, progress: Progress
-) -> tuple[list[str], list[Note]]:
+def _ask(repository: OpenRepository, name: str, progress: Progress) -> tuple[list[str], list[Note]]:
     """Copy what is missing from one remote; says what was done, or why nothing was."""
     given = repository.credentials
     credentials = Credentials() if given is None else given(repository.directory)
     try:
-        _, url = find(repository, name)
+        _, url = repository.remote_called(name)
         with open_url(url, credentials, name, who=repository.who) as store:
             healed = heal_from_remote(repository, name, store, progress)
     except MergepipeError as error:

@@ -1,30 +1,17 @@
 """Models from the Hugging Face hub, and to it."""
 
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from mergepipe import __version__
-from mergepipe.ids import ObjectId
+from mergepipe.api.contents import Contents
+from mergepipe.api.opened import OpenRepository
+from mergepipe.api.results import Uploaded
+from mergepipe.api.working import Working
 from mergepipe.progress import SILENT, Progress
 from mergepipe.transfer import hub
-from mergepipe.transfer.hub import HubModel, HubUpload
-from mergepipe.transfer.urls import RemoteUrl, parse_url
-
-if TYPE_CHECKING:
-    from mergepipe.api.repository import Repository
-
-
-@dataclass(frozen=True, slots=True)
-class Uploaded:
-    """A revision that went to the hub: its commit here, and what that became there."""
-
-    url: RemoteUrl
-    commit: ObjectId
-    files: int
-    raw_bytes: int
-    upload: HubUpload
+from mergepipe.transfer.hub import HubModel
+from mergepipe.transfer.urls import parse_url
+from mergepipe.version import __version__
 
 
 def model_at(text: str, *, quiet: bool = False) -> HubModel:
@@ -36,7 +23,7 @@ def model_at(text: str, *, quiet: bool = False) -> HubModel:
 
 
 def push(
-    repository: "Repository",
+    repository: OpenRepository,
     text: str,
     revision: str = "HEAD",
     *,
@@ -55,6 +42,8 @@ def push(
     files = repository.objects.snapshot(commit.snapshot).files
     said = message or commit.message or f"mergepipe {identity.hex()[:12]}"
     with tempfile.TemporaryDirectory(prefix="mergepipe-hub-") as folder:
-        repository.checkout(identity.hex(), to=Path(folder), progress=progress)
+        Working(repository, Contents(repository)).checkout(
+            identity.hex(), to=Path(folder), progress=progress
+        )
         made = hub.upload(url, Path(folder), said, __version__, exact=exact, quiet=quiet)
     return Uploaded(url, identity, len(files), sum(file.size for file in files), made)

@@ -5,32 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mergepipe.api.conversions import Converting
+from mergepipe.api.conversions import Conversions
+from mergepipe.api.opened import OpenRepository
+from mergepipe.api.results import Imported
 from mergepipe.checkpoints.requests import CommitRequest, CommitResult
 from mergepipe.errors import MergepipeError
 from mergepipe.ids import ObjectId
 from mergepipe.names import quoted
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository.refnames import branch_ref
-from mergepipe.reprs import brief
 
 if TYPE_CHECKING:
     from mergepipe.checkpoints.imports import Fingerprints, ImportEntry
     from mergepipe.formats.tree import SourceFile
-
-
-@brief
-@dataclass(frozen=True, slots=True)
-class Imported:
-    """One model of an import list.
-
-    read  whether its files were read at all; not if they are those that the branch already holds
-    """
-
-    path: Path
-    branch: str
-    result: CommitResult
-    read: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +30,19 @@ class _Entry:
     sources: "Sequence[SourceFile]"
 
 
-class Importing(Converting):
+class Imports:
     """The part of a repository that takes in models from elsewhere."""
+
+    def __init__(self, opened: OpenRepository, conversions: Conversions) -> None:
+        self._repo = opened
+        self.conversions = conversions
 
     def import_path(
         self, path: Path, *, base: str | None = None, progress: Progress = SILENT
     ) -> tuple[ObjectId, int]:
         """The commit that holds a checkpoint that is not on a branch, and the bytes read for it.
 
-        It is for merging: of pickles and 8-bit floats it holds what they stand for (`Converting`).
+        It is for merging: of pickles and 8-bit floats it holds what they stand for (`Conversions`).
         It lies under refs/imports/, and is reused (0 bytes) while the files' sizes, mtimes and
         inodes stay the same. Raises what converting and committing raise.
         """
@@ -61,22 +52,19 @@ class Importing(Converting):
         sources = scan(path)
         fingerprints = self._fingerprints()
         known = fingerprints.find(path, sources)
-        if known is not None and self.objects.has(known):
+        if known is not None and self._repo.objects.has(known):
             return known, 0
-        trained = None if base is None else self.resolve(base)
-        request = CommitRequest(f"Import {path.name}", self.signature(), import_ref(path), trained)
-        with self.converted(sources) as files, self.writing():
-            result = self.committer().commit(files, request, progress)
+        trained = None if base is None else self._repo.resolve(base)
+        request = CommitRequest(
+            f"Import {path.name}", self._repo.signature(), import_ref(path), trained
+        )
+        with self.conversions.converted(sources) as files, self._repo.writing():
+            result = self._repo.committer().commit(files, request, progress)
         fingerprints.remember(path, sources, result.commit)
         return result.commit, result.raw_bytes
 
     def import_list(self, path: Path, progress: Progress = SILENT) -> Iterator[Imported]:
-        """Commit every model of a list (docs/cli.md, "Import lists"), bases first, one at a time.
-
-        A model whose branch holds these very files already is not read again, so that a list that
-        was interrupted goes on where it stopped. Every path, branch and base is checked before the
-        first model is read. Raises ConfigError for the list, and what committing raises.
-        """
+        """As `Repository.import_list` says."""
         from mergepipe.checkpoints.imports import read_list
 
         entries = self._checked(read_list(path), path.parent)
@@ -96,7 +84,7 @@ class Importing(Converting):
                 root = directory / Path(entry.path).expanduser()
                 checked = _Entry(entry, root, branch_ref(entry.branch), scan(root))
                 if entry.base is not None and entry.base not in branches:
-                    self.resolve(entry.base)
+                    self._repo.resolve(entry.base)
             except MergepipeError as error:
                 raise _about(entry, error) from error
             found.append(checked)
@@ -105,11 +93,11 @@ class Importing(Converting):
     def _import_entry(self, found: _Entry, progress: Progress) -> Imported:
         entry, fingerprints = found.entry, self._fingerprints()
         known = fingerprints.find(found.root, found.sources)
-        tip = self.refs.read(found.ref)
-        if known is not None and tip is not None and self.objects.has(known):
-            held = self.objects.commit(tip)
-            named = None if entry.base is None else self.resolve(entry.base)
-            same = held.snapshot == self.objects.commit(known).snapshot
+        tip = self._repo.refs.read(found.ref)
+        if known is not None and tip is not None and self._repo.objects.has(known):
+            held = self._repo.objects.commit(tip)
+            named = None if entry.base is None else self._repo.resolve(entry.base)
+            same = held.snapshot == self._repo.objects.commit(known).snapshot
             if same and named in (None, held.trained_from):
                 raw_bytes = sum(file.size for file in found.sources)
                 result = CommitResult(
@@ -123,24 +111,24 @@ class Importing(Converting):
                     0,
                     True,
                     held.trained_from,
-                    self.finiteness.named(held.snapshot) or (),
+                    self._repo.finiteness.named(held.snapshot) or (),
                 )
                 return Imported(found.root, entry.branch, result, read=False)
         request = CommitRequest(
             entry.message or f"Import {found.root.name}",
-            self.signature(),
+            self._repo.signature(),
             found.ref,
-            None if entry.base is None else self.resolve(entry.base),
+            None if entry.base is None else self._repo.resolve(entry.base),
         )
-        with self.writing():
-            made = self.committer().commit(found.sources, request, progress)
+        with self._repo.writing():
+            made = self._repo.committer().commit(found.sources, request, progress)
         fingerprints.remember(found.root, found.sources, made.commit)
         return Imported(found.root, entry.branch, made, read=True)
 
     def _fingerprints(self) -> "Fingerprints":
         from mergepipe.checkpoints.imports import Fingerprints
 
-        return Fingerprints(self.storage)
+        return Fingerprints(self._repo.storage)
 
 
 def _about(entry: "ImportEntry", error: MergepipeError) -> MergepipeError:

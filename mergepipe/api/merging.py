@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from mergepipe.api.opened import OpenRepository
 from mergepipe.api.planning import Planning
 from mergepipe.errors import (
     MergeInputError,
@@ -28,8 +29,12 @@ if TYPE_CHECKING:
     from mergepipe.planner.profiles import Cited, Pair
 
 
-class Merging(Planning):
+class Merging:
     """The merging side of a repository."""
+
+    def __init__(self, opened: OpenRepository, planning: Planning) -> None:
+        self._repo = opened
+        self._planning = planning
 
     def engine(self, *, device: str = "cpu", host: str = "") -> "Engine":
         """An engine with this repository's settings."""
@@ -38,10 +43,10 @@ class Merging(Planning):
         from mergepipe.engine.executors import ThreadExecutor
 
         return Engine(
-            self.storage,
-            self.transactions,
-            ThreadExecutor(self.config.core.threads),
-            OutputEncoder(self.config.store.codec, self.config.store.max_chain),
+            self._repo.storage,
+            self._repo.transactions,
+            ThreadExecutor(self._repo.config.core.threads),
+            OutputEncoder(self._repo.config.store.codec, self._repo.config.store.max_chain),
             device,
             host=host,
         )
@@ -60,29 +65,23 @@ class Merging(Planning):
         names: Sequence[str] = (),
         progress: Progress = SILENT,
     ) -> "MergeResult":
-        """Execute a plan and commit its result on a branch (None: the current one).
-
-        Values that are not finite, in the inputs or in the result, are refused (MergeInputError)
-        unless `allow_nonfinite`; the result names them. `names` are what messages call the plan's
-        models. Raises MergeInputError, Corruption, MissingObject, NoSpace, Locked; the repository
-        is then as it was.
-        """
+        """As `Repository.merge` says."""
         from mergepipe.engine.transactions import MergeRequest
 
-        found = self.load_plan(plan)
-        base, experts = self._input_commits(found)
+        found = self._planning.load_plan(plan)
+        base, experts = self.input_commits(found)
         request = MergeRequest(
             base,
             experts,
             None if branch is None else branch_ref(branch),
             message,
             import_bytes=import_bytes,
-            names=tuple(names) or self._model_names(plan, found),
+            names=tuple(names) or self.model_names(plan, found),
             allow_nonfinite=allow_nonfinite,
         )
         engine = self.engine(device=device, host=host)
         result = engine.execute(found, request, reuse=reuse, progress=progress)
-        return replace(result, left_out=self.left_out(plan))
+        return replace(result, left_out=self._planning.left_out(plan))
 
     def result_of(self, plan: ObjectId, branch: str | None = None) -> ObjectId | None:
         """The tip of a branch (None: HEAD) if it holds the result of this very plan, else None.
@@ -91,28 +90,29 @@ class Merging(Planning):
         """
         from mergepipe.objects.merging import Manifest
 
-        tip = self.refs.head().commit if branch is None else self.refs.read(branch_ref(branch))
-        manifest = None if tip is None else self.objects.commit(tip).manifest
-        if manifest is None or self.objects.load(manifest, Manifest).plan != plan:
+        tip = (
+            self._repo.refs.head().commit
+            if branch is None
+            else self._repo.refs.read(branch_ref(branch))
+        )
+        manifest = None if tip is None else self._repo.objects.commit(tip).manifest
+        if manifest is None or self._repo.objects.load(manifest, Manifest).plan != plan:
             return None
         return tip
 
     def explain(
         self, what: str, tensor: str | None = None
     ) -> tuple["Explanation", "Plan", ObjectId | None]:
-        """Why a merge is what it is: by revision of its commit, or by plan id.
-
-        Returns the explanation, the plan, and the manifest's id where there is one.
-        """
+        """As `Repository.explain` says."""
         from mergepipe.objects.merging import Manifest
 
         manifest, plan = None, None
         try:
             manifest = self._manifest_of(what)
-            plan = self.load_plan(self.objects.load(manifest, Manifest).plan)
+            plan = self._planning.load_plan(self._repo.objects.load(manifest, Manifest).plan)
         except RevisionNotFound as error:
             try:
-                plan = self.load_plan(what)
+                plan = self._planning.load_plan(what)
             except RevisionNotFound:
                 raise error from None  # it says more about names
         return self.explain_plan(plan, tensor), plan, manifest
@@ -122,19 +122,21 @@ class Merging(Planning):
         from mergepipe.planner.explain import explain
 
         profiles = self._profiles_of(plan)
-        return explain(plan, self.objects, self.catalog.encodings, profiles, tensor)
+        return explain(plan, self._repo.objects, self._planning.catalog.encodings, profiles, tensor)
 
     def energy_curve(self, plan: "Plan", shares: Sequence[float]) -> "list[Bought]":
         """The most energy that shares of the exact merge's expert bytes can keep, in order."""
         from mergepipe.planner.curve import energy_curve
 
         profiles = self._profiles_of(plan)
-        return energy_curve(plan, self.objects, self.catalog.encodings, profiles, shares)
+        return energy_curve(
+            plan, self._repo.objects, self._planning.catalog.encodings, profiles, shares
+        )
 
     def _profiles_of(self, plan: "Plan") -> "dict[Pair, Cited]":
         from mergepipe.planner.profiles import profiled_pairs
 
-        catalog = self.catalog
+        catalog = self._planning.catalog
         profiles: dict[Pair, Cited] = {
             (one.model, one.base): (one.profile, catalog.profiles.load(one.profile))
             for one in plan.profiles
@@ -154,50 +156,49 @@ class Merging(Planning):
     def analyze(
         self, revision: str, base: str | None = None, progress: Progress = SILENT
     ) -> ObjectId:
-        """The profile of a revision against a base, made if it is not known.
-
-        Without `base`: what the revision was trained from, or else what it leans on.
-        """
-        commit = self.objects.commit(self.resolve(revision))
-        under = self.resolve(base) if base is not None else commit.trained_from or commit.leans_on
+        """As `Repository.analyze` says."""
+        commit = self._repo.objects.commit(self._repo.resolve(revision))
+        under = (
+            self._repo.resolve(base) if base is not None else commit.trained_from or commit.leans_on
+        )
         if under is None:
             raise UsageError(
                 f"nobody said what {revision} was trained from, and it leans on nothing",
                 "name a model with --base",
             )
-        lower = self.objects.commit(under).snapshot
-        known = self.profiles().find(commit.snapshot, lower)
+        lower = self._repo.objects.commit(under).snapshot
+        known = self._repo.profiles().find(commit.snapshot, lower)
         if known is not None:
             return known
-        return self._make_profile(commit.snapshot, lower, progress, store=True)[0]
+        return self._planning.make_profile(commit.snapshot, lower, progress, store=True)[0]
 
-    def _model_names(self, planned: "Planned", plan: "Plan") -> tuple[str, ...]:
+    def model_names(self, planned: "Planned", plan: "Plan") -> tuple[str, ...]:
         """What the models of a plan are called: as they were named for it, else by their refs."""
         from mergepipe.planner.build import PlannedMerge
 
         if isinstance(planned, PlannedMerge):
             return tuple(model.label for model in planned.merge.models)
-        held = self.holders(plan.models)
+        held = self._planning.holders(plan.models)
         return tuple(
             held[model].name if model in held else model.hex()[:12] for model in plan.models
         )
 
     def _manifest_of(self, revision: str) -> ObjectId:
-        _, commit = self.model_of(revision)
+        _, commit = self._repo.model_of(revision)
         if commit.manifest is None:
             raise MergeInputError(
                 f"{revision} is no merge", "mp log shows which commits have a manifest"
             )
         return commit.manifest
 
-    def _input_commits(self, plan: "Plan") -> tuple[ObjectId | None, tuple[ObjectId, ...]]:
+    def input_commits(self, plan: "Plan") -> tuple[ObjectId | None, tuple[ObjectId, ...]]:
         """Commits that hold a plan's inputs: at the tips of refs, else anywhere in history.
 
         Raises MissingObject for an input that no branch, tag or import reaches.
         """
         experts = [plan.models[place] for place in plan.experts]
         wanted = [*experts, *([] if plan.base is None else [plan.base])]
-        held = self.holders(wanted)
+        held = self._planning.holders(wanted)
         for snapshot in wanted:
             if snapshot not in held:
                 raise MissingObject(

@@ -4,12 +4,13 @@ import datetime
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 from mergepipe.api.identity import AUTHOR, identity
 from mergepipe.bytestore.local import LocalByteStore
+from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.bytestore.sharing import share_tree, unshare_tree
 from mergepipe.bytestore.untrusted import read_plain
 from mergepipe.closing import Closing
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
     from mergepipe.catalog.profiles import Profiles
     from mergepipe.checkpoints.commits import Committer
     from mergepipe.checkpoints.worktree import Worktree
+    from mergepipe.engine.transactions import Transactions
     from mergepipe.transfer.credentials import Credentials
+    from mergepipe.transfer.urls import RemoteUrl
 
 _MOST_HOPS = 4
 
@@ -121,10 +124,24 @@ class OpenRepository(Closing):
         lazy = next((name for name, one in self.config.remote.items() if one.lazy), None)
         if lazy is None or self._hops > _MOST_HOPS:
             return Storage(self.local, index)
-        from mergepipe.api.remotes import lazy_store
+        from mergepipe.lazy.store import LazyByteStore
 
-        store = lazy_store(self, lazy, self._hops)
+        store = LazyByteStore(self.local, partial(self._open_lazy_remote, lazy), lazy)
         return Storage(store, index, promises=store)
+
+    def _open_lazy_remote(self, name: str) -> ByteStore:
+        from mergepipe.transfer.credentials import Credentials
+
+        name, url = self.remote_called(name)
+        given = Credentials() if self.credentials is None else self.credentials(self.directory)
+        return open_url(url, given, name, who=self.who, hops=self._hops + 1)
+
+    def remote_called(self, wanted: str | None) -> "tuple[str, RemoteUrl]":
+        """Name (empty if given as a URL) and URL of a remote; None: origin. Raises UsageError."""
+        from mergepipe.transfer.remotes import find_remote
+
+        # Relative paths begin in the folder that has `.mergepipe` in it.
+        return find_remote(self.config.remote, wanted, self.directory.parent)
 
     @cached_property
     def worktree(self) -> "Worktree":
@@ -234,6 +251,21 @@ class OpenRepository(Closing):
             config=self.config,
         )
 
+    @property
+    def transactions(self) -> "Transactions":
+        """How an `Engine` writes and publishes here."""
+        from mergepipe.engine.transactions import Transactions
+
+        return Transactions(
+            self.local,
+            self.storage,
+            self.objects,
+            self.refs,
+            self.directory / layout.STORE_LOCK,
+            self.config.core.lock_timeout,
+            self.signature,
+        )
+
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold off gc while blocks are written that nothing names yet."""
@@ -241,6 +273,24 @@ class OpenRepository(Closing):
         lock = self.directory / layout.STORE_LOCK
         with locks.acquire(lock, shared=True, timeout_s=self.config.core.lock_timeout):
             yield
+
+
+def open_url(
+    url: "RemoteUrl",
+    credentials: "Credentials",
+    name: str = "",
+    *,
+    who: Identity | None = None,
+    hops: int = 0,
+) -> ByteStore:
+    """The byte store at a URL; `who` signs what is pushed to a repository of this machine."""
+    from mergepipe.transfer.connect import connect
+
+    def open_home(path: Path) -> OpenRepository:
+        theirs = credentials.abroad()
+        return OpenRepository(path, who=who, credentials=lambda _: theirs, hops=hops)
+
+    return connect(url, credentials, name, open_home=open_home)
 
 
 def _load_config(path: Path) -> configuration.Config:

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from mergepipe.api.importing import Importing
+from mergepipe.api.importing import Imports
 from mergepipe.api.left_out import recall, remember
 from mergepipe.api.naming import Holder, holders
+from mergepipe.api.opened import OpenRepository
 from mergepipe.errors import RevisionNotFound, UsageError
 from mergepipe.ids import ObjectId, object_id
 from mergepipe.names import escape_for_terminal, quoted
@@ -15,19 +16,17 @@ from mergepipe.objects.records import Snapshot
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.sink import ObjectsInMemory
 from mergepipe.progress import SILENT, Progress
-from mergepipe.repository import layout, revisions
+from mergepipe.repository import revisions
 from mergepipe.sizes import format_size
 
 if TYPE_CHECKING:
     # Planning brings in numpy; `mp log` must not wait for it.
     from mergepipe.api.catalog import RepositoryCatalog
     from mergepipe.api.plan_request import PlanRequest
-    from mergepipe.engine.transactions import Transactions
     from mergepipe.objects.merging import Plan, Profile
     from mergepipe.planner.build import PlannedMerge
     from mergepipe.planner.left_out import LeftOut
     from mergepipe.planner.lines import Merge
-    from mergepipe.planner.recipe import Setting
 
     Planned: TypeAlias = PlannedMerge | Plan | ObjectId | str
 
@@ -39,74 +38,19 @@ def say_nothing(message: str) -> None:
     """The default for messages."""
 
 
-class Planning(Importing):
+class Planning:
     """The part of a repository that plans merges."""
+
+    def __init__(self, opened: OpenRepository, imports: Imports) -> None:
+        self._repo = opened
+        self._imports = imports
 
     @property
     def catalog(self) -> "RepositoryCatalog":
         """What a `Planner` needs to know of this repository."""
         return self.catalog_with()
 
-    @property
-    def transactions(self) -> "Transactions":
-        """How an `Engine` writes and publishes here."""
-        from mergepipe.engine.transactions import Transactions
-
-        return Transactions(
-            self.local,
-            self.storage,
-            self.objects,
-            self.refs,
-            self.directory / layout.STORE_LOCK,
-            self.config.core.lock_timeout,
-            self.signature,
-        )
-
     def plan(
-        self,
-        *,
-        base: str | None = None,
-        experts: Sequence[str],
-        method: str = "ties",
-        budget: str | float | None = None,
-        weights: Sequence[float] | None = None,
-        densities: Sequence[float] | None = None,
-        out_dtype: str | None = None,
-        seed: int = 0,
-        allow_missing: bool = False,
-        progress: Progress = SILENT,
-        told: Told = say_nothing,
-        import_paths: bool = True,
-        **parameters: "Setting",
-    ) -> "PlannedMerge":
-        """How deep to read each block of each expert, under a budget.
-
-        base, experts  revisions, or paths (imported, if `import_paths`); without a base, the
-                       experts' common one
-        budget         `2GiB`, `25%` of the exact merge's expert bytes, `raw:10%` of the experts'
-                       size, or a number of bytes; None: the exact merge
-        parameters     of the method, for all experts (`weight`, `density`, `normalize`, ...)
-
-        Nothing is stored but imports and missing profiles; see `plan_request` for what is not even
-        read. Raises MergeInputError, OverBudget, UsageError, RevisionNotFound.
-        """
-        from mergepipe.api.plan_request import PlanRequest
-
-        request = PlanRequest(
-            experts,
-            base,
-            method,
-            budget,
-            weights,
-            densities,
-            out_dtype,
-            seed,
-            allow_missing,
-            parameters,
-        )
-        return self.plan_request(request, progress=progress, told=told, store=import_paths)
-
-    def plan_request(
         self,
         request: "PlanRequest",
         *,
@@ -114,7 +58,7 @@ class Planning(Importing):
         told: Told = say_nothing,
         store: bool = True,
     ) -> "PlannedMerge":
-        """As `plan`. With `store` False nothing is written.
+        """The plan of a request (`Repository.plan`). With `store` False nothing is written.
 
         Paths are then refused, and profiles that have to be made are not kept.
 
@@ -148,7 +92,7 @@ class Planning(Importing):
         for line in lines(planned.left_out):
             told(line)
         if store:
-            remember(self.storage, planned.id, planned.left_out)
+            remember(self._repo.storage, planned.id, planned.left_out)
         return planned
 
     def left_out(self, planned: "Planned") -> "tuple[LeftOut, ...]":
@@ -161,7 +105,7 @@ class Planning(Importing):
 
         if isinstance(planned, PlannedMerge):
             return planned.left_out
-        return recall(self.storage, object_id(encode(self.load_plan(planned))))
+        return recall(self._repo.storage, object_id(encode(self.load_plan(planned))))
 
     def plan_merge(
         self,
@@ -184,7 +128,7 @@ class Planning(Importing):
 
     def store_plan(self, planned: "Planned") -> ObjectId:
         """Keep a plan: its id names it until a gc finds that no merge used it."""
-        with self.transactions.begin() as transaction:
+        with self._repo.transactions.begin() as transaction:
             identity = transaction.add_object(encode(self.load_plan(planned)))
             transaction.publish()
         return identity
@@ -200,7 +144,7 @@ class Planning(Importing):
             return planned.plan
         if isinstance(planned, str):
             return self.find_plan(planned)[1]
-        return self.objects.load(planned, Plan)
+        return self._repo.objects.load(planned, Plan)
 
     def find_plan(self, text: str) -> tuple[ObjectId, "Plan"]:
         """The stored plan that an id, or the beginning of one, names.
@@ -210,17 +154,17 @@ class Planning(Importing):
         from mergepipe.objects.merging import Plan
 
         try:
-            identity = revisions.resolve(text, self.refs, self.objects, kinds=("plan",))
+            identity = revisions.resolve(text, self._repo.refs, self._repo.objects, kinds=("plan",))
         except RevisionNotFound as error:
             raise RevisionNotFound(
                 f"no stored plan has the id {quoted(text)}",
                 "mp plan prints the id of what it stores; gc removes plans that no merge used",
             ) from error
-        if (kind := self.objects.kind(identity)) != "plan":
+        if (kind := self._repo.objects.kind(identity)) != "plan":
             raise RevisionNotFound(
                 f"{quoted(text)} is a {kind}, not a plan", "mp plan prints the id of a plan"
             )
-        return identity, self.objects.load(identity, Plan)
+        return identity, self._repo.objects.load(identity, Plan)
 
     def catalog_with(
         self,
@@ -237,17 +181,21 @@ class Planning(Importing):
 
         def commit_for(text: str) -> ObjectId:
             if not self._is_path(text):
-                return self.readable(
-                    self.model_of(text)[0], label=text, told=told, store=store, progress=progress
+                return self._imports.conversions.readable(
+                    self._repo.model_of(text)[0],
+                    label=text,
+                    told=told,
+                    store=store,
+                    progress=progress,
                 )
             if not store:
                 raise not_imported(text)
             leaning = None if text == base or base is None else base
             if leaning is not None and self._is_path(leaning):
                 leaning = commit_for(leaning).hex()
-            commit, read = self.import_path(as_path(text), base=leaning, progress=progress)
+            commit, read = self._imports.import_path(as_path(text), base=leaning, progress=progress)
             if read:
-                self.imported_bytes += read
+                self._repo.imported_bytes += read
                 told(f"imported {escape_for_terminal(text)}: {format_size(read)} read")
             return commit
 
@@ -260,26 +208,26 @@ class Planning(Importing):
                 f"no profile of {one} against {other} yet: both are read once to make it"
                 + (", later plans reuse it" if store else " (a dry run does not keep it)")
             )
-            return self._make_profile(snapshot, under, progress, store=store)
+            return self.make_profile(snapshot, under, progress, store=store)
 
         beside = ObjectsInMemory()
 
         def keep(snapshot: Snapshot, contents: Mapping[str, bytes]) -> ObjectId:
             from mergepipe.checkpoints.layouts import with_contents
 
-            size = self.config.store.block_size
+            size = self._repo.config.store.block_size
             if not store:
                 return beside.add_object(encode(with_contents(snapshot, contents, beside, size)))
-            with self.transactions.begin() as transaction:
+            with self._repo.transactions.begin() as transaction:
                 kept = with_contents(snapshot, contents, transaction, size)
                 identity = transaction.add_object(encode(kept))
                 transaction.publish()
             return identity
 
         return RepositoryCatalog(
-            self.storage,
-            self.objects if store else ObjectStore(self.storage, beside.objects),
-            self.profiles(),
+            self._repo.storage,
+            self._repo.objects if store else ObjectStore(self._repo.storage, beside.objects),
+            self._repo.profiles(),
             commit_for,
             make_profile,
             keep,
@@ -287,9 +235,9 @@ class Planning(Importing):
 
     def holders(self, snapshots: Iterable[ObjectId]) -> dict[ObjectId, Holder]:
         """Which commits hold snapshots, and what they are called."""
-        return holders(self.refs, self.objects, snapshots)
+        return holders(self._repo.refs, self._repo.objects, snapshots)
 
-    def _make_profile(
+    def make_profile(
         self, snapshot: ObjectId, base: ObjectId, progress: Progress, *, store: bool
     ) -> tuple[ObjectId, "Profile"]:
         """A profile that is not known yet; what that reads is counted in `profile_bytes`."""
@@ -301,14 +249,15 @@ class Planning(Importing):
 
         meter = Meter()
         counted = Storage(
-            CountingStore(self.storage.store, meter, Source.METADATA), self.storage.index
+            CountingStore(self._repo.storage.store, meter, Source.METADATA),
+            self._repo.storage.index,
         )
-        maker = Profiles(counted, ObjectStore(counted), BlockReader(counted), self.threads)
+        maker = Profiles(counted, ObjectStore(counted), BlockReader(counted), self._repo.threads)
         profile = maker.make(snapshot, base, progress)
-        self.profile_bytes += meter.readings().metadata_bytes
+        self._repo.profile_bytes += meter.readings().metadata_bytes
         canonical = encode(profile)
         if store:
-            with self.transactions.begin() as transaction:
+            with self._repo.transactions.begin() as transaction:
                 transaction.add_object(canonical)
                 transaction.publish()
             maker.remember(object_id(canonical), snapshot, base)
@@ -323,7 +272,7 @@ class Planning(Importing):
 
         if not looks_like_path(text):
             try:
-                self.resolve(text)
+                self._repo.resolve(text)
             except RevisionNotFound:
                 if not as_path(text).exists():
                     raise
@@ -348,7 +297,7 @@ class Planning(Importing):
         if paths:
             from mergepipe.api.recipe_models import RecipeModels
 
-            models = RecipeModels(self, Path(), told=told)
+            models = RecipeModels(self._repo, self._imports.conversions, Path(), told=told)
             for text in paths:
                 models.check(text)
 

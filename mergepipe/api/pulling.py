@@ -3,12 +3,14 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mergepipe.api import healing
-from mergepipe.api.remotes import add, find, open_url
+from mergepipe.api.contents import Contents
+from mergepipe.api.opened import Identity, OpenRepository, open_url
+from mergepipe.api.remotes import add
+from mergepipe.api.results import CloneResult, FetchResult, PullResult
+from mergepipe.api.working import Working
 from mergepipe.bytestore.unfinished import Unfinished
 from mergepipe.bytestore.untrusted import is_real_directory
 from mergepipe.errors import (
@@ -27,7 +29,6 @@ from mergepipe.repository import layout
 from mergepipe.repository.history import is_ancestor
 from mergepipe.repository.refnames import HEADS, REMOTES, branch_ref, short_name
 from mergepipe.repository.refs import Head
-from mergepipe.reprs import brief
 from mergepipe.transfer import clone as cloning
 from mergepipe.transfer import fetch as fetching
 from mergepipe.transfer.credentials import Credentials
@@ -37,61 +38,11 @@ from mergepipe.transfer.remote_refs import read_refs, tracking_ref
 from mergepipe.transfer.remotes import DEFAULT_REMOTE, check_remote_url
 from mergepipe.transfer.urls import RemoteUrl
 
-if TYPE_CHECKING:
-    from mergepipe.api.opened import Identity, OpenRepository
-    from mergepipe.api.repository import Repository
-
 _MOST_RACES = 8
 
 
-@brief
-@dataclass(frozen=True, slots=True)
-class FetchResult:
-    """A fetch that succeeded, and the URL it was from."""
-
-    url: str
-    fetched: Fetched
-    healed: Healed = field(default_factory=Healed)
-    """What was damaged or missing here, and came again."""
-
-
-@brief
-@dataclass(frozen=True, slots=True)
-class PullResult:
-    """A pull: the fetch, and where the current branch (short name) was and is.
-
-    `files`: whether the worktree follows. `behind`: the remote's branch, if it is at an earlier
-    commit than the current one, and `went_back` if this fetch is what moved it there.
-    """
-
-    fetch: FetchResult
-    branch: str
-    old: ObjectId | None
-    new: ObjectId
-    files: bool
-    behind: str | None = None
-    went_back: bool = False
-
-
-@brief
-@dataclass(frozen=True, slots=True)
-class CloneResult:
-    """A clone: its directory, the branch (short name) HEAD is on, and its tip (None: empty).
-
-    `stood`: another process made just this clone before, and nothing was to be done.
-    """
-
-    directory: Path
-    fetch: FetchResult
-    branch: str
-    commit: ObjectId | None
-    files: bool
-    lazy: bool
-    stood: bool = False
-
-
 def fetch(
-    repository: "OpenRepository",
+    repository: OpenRepository,
     remote: str | None = None,
     options: FetchOptions | None = None,
     credentials: Credentials | None = None,
@@ -105,7 +56,7 @@ def fetch(
 
     Raises UsageError for a remote without a name: there would be no place for its branches.
     """
-    name, url = find(repository, remote)
+    name, url = repository.remote_called(remote)
     if not name:
         raise UsageError(
             f"{quoted(url.shown)} has no name here", "mp remote add NAME URL, then mp fetch NAME"
@@ -119,7 +70,7 @@ def fetch(
 
 
 def pull(
-    repository: "OpenRepository",
+    repository: OpenRepository,
     remote: str | None = None,
     branch: str | None = None,
     credentials: Credentials | None = None,
@@ -136,7 +87,7 @@ def pull(
         raise UsageError("HEAD is on no branch that could follow", "mp switch BRANCH")
     current = short_name(head.branch)
     wanted = short_name(branch_ref(branch or current))
-    remote_name = find(repository, remote)[0]
+    remote_name = repository.remote_called(remote)[0]
     before = repository.refs.read(f"{REMOTES}{remote_name}/{wanted}") if remote_name else None
     result = fetch(repository, remote, FetchOptions((wanted,)), credentials, progress)
     name = f"{REMOTES}{result.fetched.remote}/{wanted}"
@@ -151,7 +102,7 @@ def pull(
 
 
 def _forward(
-    repository: "OpenRepository",
+    repository: OpenRepository,
     result: FetchResult,
     current: str,
     wanted: str,
@@ -198,7 +149,7 @@ def clone(
     lazy: bool = False,
     checkout: bool = True,
     credentials: Credentials | None = None,
-    who: "Identity | None" = None,
+    who: Identity | None = None,
     progress: Progress = SILENT,
 ) -> CloneResult:
     """Make a repository that has what the one at a URL has.
@@ -245,22 +196,22 @@ def _clone(
     lazy: bool,
     checkout: bool,
     credentials: Credentials,
-    who: "Identity | None",
+    who: Identity | None,
     progress: Progress,
 ) -> CloneResult:
-    from mergepipe.api.repository import Repository
-
     with (
         cloning.whole_or_nothing(target) as building,
         open_url(url, credentials, DEFAULT_REMOTE, who=who) as store,
         _kept_if_cut(building),
     ):
-        with Repository.init(building.path, who=who) as made:
+        with OpenRepository.init(building.path, who=who) as made:
             add(made, DEFAULT_REMOTE, url.shown)
             if lazy:
                 made.configure(f"remote.{DEFAULT_REMOTE}.lazy", "true")
         cloning.take_up(target, made.directory, url.shown)
-        with Repository(made.directory, who=who, credentials=lambda _: credentials) as repository:
+        with OpenRepository(
+            made.directory, who=who, credentials=lambda _: credentials
+        ) as repository:
             options = FetchOptions(() if branch is None else (short_name(branch_ref(branch)),))
             fetched = fetching.fetch(repository, DEFAULT_REMOTE, store, options, progress=progress)
             first = cloning.first_branch(fetched.there, branch)
@@ -294,19 +245,17 @@ def _standing(
     lazy: bool,
     checkout: bool,
     credentials: Credentials,
-    who: "Identity | None",
+    who: Identity | None,
 ) -> CloneResult | None:
     """What is at `target` already, if it is just what this clone would make; else None.
 
     Of the processes of a job that all clone to one place, one is first.
     """
-    from mergepipe.api.repository import Repository
-
     directory = target / layout.DIRECTORY
     if not target.is_dir() or not is_real_directory(directory):
         return None
     with (
-        Repository(directory, who=who, credentials=lambda _: credentials) as repository,
+        OpenRepository(directory, who=who, credentials=lambda _: credentials) as repository,
         open_url(url, credentials, DEFAULT_REMOTE, who=who) as store,
     ):
         origin = repository.config.remote.get(DEFAULT_REMOTE)
@@ -332,7 +281,7 @@ def _standing(
 
 
 def _begin(
-    repository: "Repository",
+    repository: OpenRepository,
     branch: str,
     commit: ObjectId | None,
     *,
@@ -349,5 +298,5 @@ def _begin(
     repository.refs.set_head(branch, who=who, why=why)
     if commit is None or not checkout:
         return False
-    repository.checkout("HEAD", progress=progress)
+    Working(repository, Contents(repository)).checkout("HEAD", progress=progress)
     return True

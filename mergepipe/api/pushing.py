@@ -1,36 +1,24 @@
 """Pushing from an open repository: its settings, its remotes, and what it notes of them."""
 
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from mergepipe.api.opened import OpenRepository
 from mergepipe.api.releasing import releases
 from mergepipe.api.remotes import open_remote
+from mergepipe.api.results import PushResult
 from mergepipe.errors import RefExists
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository.pruned import read_pruned
 from mergepipe.repository.refs import ANY
 from mergepipe.transfer import push as pushing
 from mergepipe.transfer.credentials import Credentials
-from mergepipe.transfer.push import Pushed, Source
+from mergepipe.transfer.push import Source
 from mergepipe.transfer.push_refs import Decision, PushOptions, wanted_refs
 from mergepipe.transfer.remote_refs import read_refs, tracking_ref
 
-if TYPE_CHECKING:
-    from mergepipe.api.opened import OpenRepository
-
-
-@dataclass(frozen=True, slots=True)
-class PushResult:
-    """A push that succeeded. `remote` is its name, or empty for one given as a URL."""
-
-    remote: str
-    url: str
-    pushed: Pushed
-
 
 def push(
-    repository: "OpenRepository",
+    repository: OpenRepository,
     remote: str | None = None,
     options: PushOptions | None = None,
     credentials: Credentials | None = None,
@@ -68,7 +56,7 @@ def push(
     return PushResult(name, url.shown, pushed)
 
 
-def _note(repository: "OpenRepository", remote: str, decision: Decision) -> None:
+def _note(repository: OpenRepository, remote: str, decision: Decision) -> None:
     """Let `refs/remotes/<remote>/*` follow."""
     tracked = tracking_ref(remote, decision.name) if remote else None
     if tracked is None:

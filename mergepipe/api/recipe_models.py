@@ -7,9 +7,10 @@ its headers, so that a recipe that cannot be merged is refused before hours of r
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mergepipe.api.catalog import as_path, looks_like_path
+from mergepipe.api.conversions import Conversions
+from mergepipe.api.opened import OpenRepository
 from mergepipe.checkpoints.adapted_tensors import Adaptation, store_adapted
 from mergepipe.checkpoints.conversion import Conversion, plan_conversion
 from mergepipe.checkpoints.embeddings import Storing, lay_out
@@ -35,9 +36,6 @@ from mergepipe.planner.model_files import read_model_files
 from mergepipe.progress import SILENT, Progress
 from mergepipe.values import count_nonfinite
 
-if TYPE_CHECKING:
-    from mergepipe.api.importing import Importing
-
 _NO_DATA = ObjectId(digest(b""))
 _SAMPLE = 1 << 20
 
@@ -55,7 +53,8 @@ class RecipeModels:
 
     def __init__(
         self,
-        repository: "Importing",
+        repository: OpenRepository,
+        conversions: Conversions,
         directory: Path,
         imported: Mapping[Path, ObjectId] | None = None,
         *,
@@ -74,6 +73,7 @@ class RecipeModels:
         self.unknown: dict[Path, ObjectId] = {}
         self.commits: dict[ObjectId, ObjectId] = {}
         self._repository = repository
+        self._conversions = conversions
         self._directory = directory
         self._imported = imported or {}
         self._stages: Mapping[str, ObjectId] = {}
@@ -88,7 +88,7 @@ class RecipeModels:
             text = path if revision is None else f"{path}@{revision}"
             commit = self._revision(text)
             if commit is not None:
-                readable = self._repository.readable(
+                readable = self._conversions.readable(
                     commit,
                     label=text,
                     told=self._told,
@@ -308,14 +308,15 @@ class StoredModels(RecipeModels):
 
     def __init__(
         self,
-        repository: "Importing",
+        repository: OpenRepository,
+        conversions: Conversions,
         directory: Path,
         imported: Mapping[Path, ObjectId],
         sink: Sink,
         stages: Mapping[str, ObjectId],
     ) -> None:
         """`stages`: commits of the recipe's own stages, by name; they beat all other models."""
-        super().__init__(repository, directory, imported)
+        super().__init__(repository, conversions, directory, imported)
         self._stages = stages
         self.read_bytes = 0
         self._sink = sink

@@ -5,9 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mergepipe.api.importing import Imports
 from mergepipe.api.left_out import remember
 from mergepipe.api.merging import Merging
-from mergepipe.api.planning import Told, not_imported, say_nothing
+from mergepipe.api.opened import OpenRepository
+from mergepipe.api.planning import Planning, Told, not_imported, say_nothing
 from mergepipe.errors import UsageError
 from mergepipe.ids import ObjectId
 from mergepipe.missing_paths import nearest_path
@@ -20,7 +22,6 @@ from mergepipe.sizes import format_size
 if TYPE_CHECKING:
     # Planning brings in numpy; `mp log` must not wait for it.
     from mergepipe.api.recipe_models import RecipeModels
-    from mergepipe.engine.result import MergeResult
     from mergepipe.formats.model_card import Card
     from mergepipe.planner.build import PlannedMerge
     from mergepipe.planner.lines import Merge
@@ -52,39 +53,18 @@ class RecipeOptions:
             cut_into_shards([], self.shard_bytes)
 
 
-class Recipes(Merging):
+class Recipes:
     """The part of a repository that merges by recipes."""
 
-    def plan_recipe(
-        self,
-        recipe: str | Path,
-        *,
-        budget: str | float | None = None,
-        seed: int = 0,
-        allow_missing: bool = False,
-        shard_bytes: int | None = None,
-        title: str = "Merged model",
-        progress: Progress = SILENT,
-        told: Told = say_nothing,
-        store: bool = True,
-    ) -> "PlannedMerge":
-        """The plan of a mergekit recipe: the path of a file, or YAML text (it has a line end).
+    def __init__(
+        self, opened: OpenRepository, planning: Planning, imports: Imports, merging: Merging
+    ) -> None:
+        self._repo = opened
+        self._planning = planning
+        self._imports = imports
+        self._merging = merging
 
-        budget         as of `plan`; None: the exact merge
-        allow_missing  tensors that a model lacks count as the base's
-        shard_bytes    of a safetensors file of the output at most
-        title          of the model card
-        told           takes messages: warnings about the recipe, imports, profiles that are made
-
-        Models are revisions, or paths beside the recipe, which are imported. What can be refused is
-        refused before a weight is read or anything is written: UsageError for a file that cannot be
-        understood, MergeInputError for what cannot be merged. With `store` False nothing is
-        written at all.
-        """
-        options = RecipeOptions(budget, seed, allow_missing, shard_bytes, title)
-        return self.plan_recipe_with(recipe, options, progress=progress, told=told, store=store)
-
-    def plan_recipe_with(
+    def plan(
         self,
         recipe: str | Path,
         options: RecipeOptions,
@@ -93,7 +73,7 @@ class Recipes(Merging):
         told: Told = say_nothing,
         store: bool = True,
     ) -> "PlannedMerge":
-        """As `plan_recipe`."""
+        """The plan of a recipe (`Repository.plan_recipe`)."""
         from mergepipe.api.recipe_models import RecipeModels
         from mergepipe.planner.left_out import lines
         from mergepipe.planner.mergekit.expand import check, expand
@@ -106,7 +86,14 @@ class Recipes(Merging):
         checked = check(read)
         for warning in checked[len(read.warnings) :]:
             told(f"warning: {warning}")
-        models = RecipeModels(self, directory, progress=progress, told=told, store=store)
+        models = RecipeModels(
+            self._repo,
+            self._imports.conversions,
+            directory,
+            progress=progress,
+            told=told,
+            store=store,
+        )
         looked = expand(read, models, models, models, allow_missing=options.allow_missing)
         for warning in looked.warnings[len(checked) :]:
             told(f"warning: {warning}")
@@ -141,43 +128,6 @@ class Recipes(Merging):
                 told(line)
         return planned
 
-    def merge_recipe(
-        self,
-        recipe: str | Path,
-        *,
-        branch: str | None = None,
-        message: str = "",
-        budget: str | float | None = None,
-        seed: int = 0,
-        allow_missing: bool = False,
-        shard_bytes: int | None = None,
-        device: str = "cpu",
-        allow_nonfinite: bool = False,
-        progress: Progress = SILENT,
-        told: Told = say_nothing,
-    ) -> "MergeResult":
-        """Merge by a recipe, and commit on a branch (None: the current one); see `plan_recipe`."""
-        before = self.imported_bytes
-        planned = self.plan_recipe(
-            recipe,
-            budget=budget,
-            seed=seed,
-            allow_missing=allow_missing,
-            shard_bytes=shard_bytes,
-            title=branch or "Merged model",
-            progress=progress,
-            told=told,
-        )
-        return self.merge(
-            planned,
-            branch=branch,
-            message=message or "Merge by a recipe",
-            device=device,
-            import_bytes=self.imported_bytes - before,
-            allow_nonfinite=allow_nonfinite,
-            progress=progress,
-        )
-
     def _import(
         self, models: "RecipeModels", looked: "Expanded", progress: Progress, told: Told
     ) -> dict[Path, ObjectId]:
@@ -190,12 +140,12 @@ class Recipes(Merging):
         for location, identity in sorted(models.unknown.items(), key=lambda one: one[1] != base):
             adapter = is_adapter(file.path for file in models.snapshot(identity).files)
             under = None if adapter or leaning is None else leaning.hex()
-            commit, read = self.import_path(location, base=under, progress=progress)
+            commit, read = self._imports.import_path(location, base=under, progress=progress)
             found[location] = commit
             if identity == base:
                 leaning = commit
             if read:
-                self.imported_bytes += read
+                self._repo.imported_bytes += read
                 told(f"imported {escape_for_terminal(str(location))}: {format_size(read)} read")
         return found
 
@@ -213,8 +163,10 @@ class Recipes(Merging):
         from mergepipe.api.recipe_models import StoredModels
         from mergepipe.planner.mergekit.expand import expand
 
-        with self.transactions.begin() as transaction:
-            models = StoredModels(self, directory, imported, transaction, stages)
+        with self._repo.transactions.begin() as transaction:
+            models = StoredModels(
+                self._repo, self._imports.conversions, directory, imported, transaction, stages
+            )
             expanded = expand(recipe, models, models, models, allow_missing=options.allow_missing)
             merge = self._laid_out(recipe, expanded, models, options, transaction)
             transaction.publish()
@@ -236,15 +188,19 @@ class Recipes(Merging):
 
         name = recipe.output.name or ""
         ref = stage_ref(name, planned.id)
-        known = self.refs.read(ref)
+        known = self._repo.refs.read(ref)
         if known is not None:
             return known
-        plan = self.load_plan(planned)
-        base, experts = self._input_commits(plan)
+        plan = self._planning.load_plan(planned)
+        base, experts = self._merging.input_commits(plan)
         request = MergeRequest(
-            base, experts, ref, f"Stage {name} of a recipe", names=self._model_names(planned, plan)
+            base,
+            experts,
+            ref,
+            f"Stage {name} of a recipe",
+            names=self._merging.model_names(planned, plan),
         )
-        return self.engine().execute(plan, request, progress=progress).commit
+        return self._merging.engine().execute(plan, request, progress=progress).commit
 
     def _planned(
         self,
@@ -259,12 +215,12 @@ class Recipes(Merging):
         from mergepipe.planner.budget import Budget
         from mergepipe.planner.planner import Planner
 
-        catalog = self.catalog_with(None, progress, told, store)
+        catalog = self._planning.catalog_with(None, progress, told, store)
         if kept:
-            catalog = replace(catalog, objects=ObjectStore(self.storage, kept))
+            catalog = replace(catalog, objects=ObjectStore(self._repo.storage, kept))
         planned = Planner(catalog).build_merge(merge, Budget.parse(options.budget))
         if store:
-            remember(self.storage, planned.id, planned.left_out)
+            remember(self._repo.storage, planned.id, planned.left_out)
         return planned
 
     def _laid_out(
@@ -302,7 +258,7 @@ class Recipes(Merging):
             beside.made,
             beside.carried,
             sink,
-            block_size=self.config.store.block_size,
+            block_size=self._repo.config.store.block_size,
             shard_bytes=options.shard_bytes or SHARD_BYTES,
             sizes=[
                 byte_length(line.dtype, one.stored.shape)

@@ -1,53 +1,123 @@
-"""A repository: open, commit, look at history, check out.
+"""A repository: open, commit, look at history, merge, check out.
 
-Every operation takes its author, time and progress as arguments or from `Repository.open`; nothing
-below this module reads the environment or the clock.
+`Repository` is an open repository and its areas, each of which is a part of its own; here is what
+they are called together. Every operation takes its author, time and progress as arguments or from
+`Repository.open`; nothing below this module reads the environment or the clock.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mergepipe.api.contents import Contents
-from mergepipe.api.recipes import Recipes
-from mergepipe.api.revising import Revising
-from mergepipe.api.sharing import Sharing
-from mergepipe.api.weights import Weights
-from mergepipe.checkpoints.requests import CommitRequest, CommitResult
-from mergepipe.errors import NothingToCommit, RefExists, RevisionNotFound, UsageError, WorktreeDirty
+from mergepipe.api.opened import OpenRepository
+from mergepipe.errors import RevisionNotFound, UsageError
 from mergepipe.ids import ObjectId, shown
 from mergepipe.objects.records import Commit, Snapshot
 from mergepipe.progress import SILENT, Progress
-from mergepipe.repository import branches, history, layout, locks, revisions
+from mergepipe.repository import branches, history, revisions
 from mergepipe.repository.reflog import ReflogEntry
 from mergepipe.repository.refnames import HEADS, TAGS, branch_ref, tag_ref
 
 if TYPE_CHECKING:
-    # What reads and writes checkpoints is loaded when it is needed: `mp log` answers at once.
+    # Areas are loaded when they are asked for: `mp log` answers at once.
+    import torch
+
+    from mergepipe.api.catalog import RepositoryCatalog
+    from mergepipe.api.contents import Contents
+    from mergepipe.api.importing import Imports
+    from mergepipe.api.merging import Merging
     from mergepipe.api.opened import Identity
-    from mergepipe.api.pulling import CloneResult, PullResult
+    from mergepipe.api.planning import Planned, Planning, Told
+    from mergepipe.api.recipes import Recipes
+    from mergepipe.api.results import CloneResult, FetchResult, Imported, PullResult, PushResult
+    from mergepipe.api.revising import Revising
     from mergepipe.api.upkeep import Pruned
+    from mergepipe.api.weights import StoredTensors, Weights
+    from mergepipe.api.working import Working
     from mergepipe.catalog.suspects import Checked
+    from mergepipe.checkpoints.requests import CommitResult
     from mergepipe.checkpoints.worktree import FileChange
+    from mergepipe.engine.replay import Replay
+    from mergepipe.engine.result import MergeResult
+    from mergepipe.objects.merging import Plan
+    from mergepipe.planner.build import PlannedMerge
+    from mergepipe.planner.explain import Explanation
+    from mergepipe.planner.recipe import Setting
     from mergepipe.repository.diff import Diff
     from mergepipe.repository.gc import Collected
     from mergepipe.repository.problems import Report
     from mergepipe.repository.retention import Retention
     from mergepipe.repository.usage import Usage
     from mergepipe.transfer.credentials import Credentials
-
-_TENSOR_FILE = "tensors.safetensors"
-
-# A model of a terabyte from a slow disk; a checkout that hangs is somebody else's to end.
-_LONGEST_CHECKOUT_S = 24 * 3600
+    from mergepipe.transfer.fetch import FetchOptions
+    from mergepipe.transfer.push_refs import PushOptions
 
 
-class Repository(Recipes, Sharing, Contents, Weights, Revising):
+class Repository(OpenRepository):
     """A repository of models. Use as a context manager, or call `close`."""
 
     def __repr__(self) -> str:
         return f"Repository({str(self.directory)!r})"
+
+    # Areas
+
+    @cached_property
+    def working(self) -> "Working":
+        """Committing the worktree, checking out, switching."""
+        from mergepipe.api.working import Working
+
+        return Working(self, self.contents)
+
+    @cached_property
+    def contents(self) -> "Contents":
+        """Single files of a revision."""
+        from mergepipe.api.contents import Contents
+
+        return Contents(self)
+
+    @cached_property
+    def revising(self) -> "Revising":
+        """Correcting history, by adding to it."""
+        from mergepipe.api.revising import Revising
+
+        return Revising(self, self.working)
+
+    @cached_property
+    def imports(self) -> "Imports":
+        """Taking in models that lie elsewhere."""
+        from mergepipe.api.conversions import Conversions
+        from mergepipe.api.importing import Imports
+
+        return Imports(self, Conversions(self))
+
+    @cached_property
+    def planning(self) -> "Planning":
+        """Making, keeping and finding plans."""
+        from mergepipe.api.planning import Planning
+
+        return Planning(self, self.imports)
+
+    @cached_property
+    def merging(self) -> "Merging":
+        """Executing, explaining and replaying plans."""
+        from mergepipe.api.merging import Merging
+
+        return Merging(self, self.planning)
+
+    @cached_property
+    def recipes(self) -> "Recipes":
+        """Plans by recipes of mergekit."""
+        from mergepipe.api.recipes import Recipes
+
+        return Recipes(self, self.planning, self.imports, self.merging)
+
+    @cached_property
+    def weights(self) -> "Weights":
+        """Weights of a revision, for who computes with them."""
+        from mergepipe.api.weights import Weights
+
+        return Weights(self)
 
     # Revisions and history
 
@@ -196,7 +266,7 @@ class Repository(Recipes, Sharing, Contents, Weights, Revising):
             return []  # HEAD before the first commit, or a ref whose log was removed
         raise RevisionNotFound(f"no log of {ref!r}", "mp branch and mp tag list what there is")
 
-    # Committing
+    # Committing and checking out
 
     def commit(
         self,
@@ -206,7 +276,7 @@ class Repository(Recipes, Sharing, Contents, Weights, Revising):
         branch: str | None = None,
         base: str | None = None,
         progress: Progress = SILENT,
-    ) -> CommitResult:
+    ) -> "CommitResult":
         """Commit the worktree, or the directory or file `path`, onto a branch.
 
         Of several paths the commit holds these files only: those of the worktree as they lie in it,
@@ -214,94 +284,13 @@ class Repository(Recipes, Sharing, Contents, Weights, Revising):
         `branch` (made if it is not there) defaults to where HEAD is. Raises NothingToCommit,
         MalformedFile, IncompleteCheckpoint, SourceChanged, UnsafePath, NoSpace, Locked.
         """
-        target = None if branch is None else branch_ref(branch)
-        from mergepipe.formats.tree import scan, scan_several
-
-        several = path if isinstance(path, Sequence) and not isinstance(path, str) else None
-        lone = path if several is None else several[0] if len(several) == 1 else None
-        assert lone is None or isinstance(lone, str | Path)
-        own = not several if lone is None else Path(lone).resolve() == self.worktree.root.resolve()
-        if own:
-            sources = self.worktree.scan()
-        elif lone is not None:
-            sources = scan(Path(lone))
-        else:
-            sources = scan_several([Path(each) for each in several or ()], self.worktree.root)
-        if own and not sources:
-            raise NothingToCommit(
-                f"{self.worktree.root} holds no files",
-                "put a model there, check one out, or name a path: mp commit PATH",
-            )
-        request = CommitRequest(
-            message, self.signature(), target, None if base is None else self.resolve(base)
+        return self.working.commit(
+            path, message=message, branch=branch, base=base, progress=progress
         )
-        with self.writing():
-            result = self.committer().commit(sources, request, progress)
-        if self.storage.condemned:  # met on the way, and replaced as far as these files go
-            from mergepipe.api import healing
-
-            healing.set_aside(self)
-        if own and (target is None or target == self.refs.head().branch):
-            self.worktree.record(result.snapshot, sources)
-        return result
-
-    def revert(self, revision: str, *, progress: Progress = SILENT) -> ObjectId:
-        """Commit the model without what a commit changed; files follow, if any were checked out.
-
-        Raises WorktreeDirty, and as `take_back`.
-        """
-        if self.worktree.snapshot() is not None and self.status():
-            raise WorktreeDirty("files here differ from the last commit", "mp commit them first")
-        identity = self.take_back(revision)
-        self._follow(identity, force=False, progress=progress)
-        return identity
-
-    def rollback(
-        self,
-        branch: str | None,
-        revision: str,
-        *,
-        message: str = "",
-        progress: Progress = SILENT,
-    ) -> ObjectId:
-        """Commit what `revision` holds on a branch (None: where HEAD is), as a new commit.
-
-        Files follow where HEAD is on that branch and a model is checked out. Raises WorktreeDirty,
-        and as `put_back`.
-        """
-        head = self.refs.head()
-        here = branch is None or (head.branch is not None and branch_ref(branch) == head.branch)
-        if here and self.worktree.snapshot() is not None and self.status():
-            raise WorktreeDirty("files here differ from the last commit", "mp commit them first")
-        identity = self.put_back(branch, revision, message=message)[1]
-        if here:
-            self._follow(identity, force=False, progress=progress)
-        return identity
 
     def status(self, progress: Progress = SILENT) -> tuple["FileChange", ...]:
         """How the worktree differs from HEAD, sorted by path."""
-        from mergepipe.checkpoints.worktree import compare
-
-        recorded = self._recorded()
-        files = self.worktree.scan()
-        entries = self.worktree.entries(
-            files,
-            recorded,
-            block_size=self.config.store.block_size,
-            threads=self.threads,
-            progress=progress,
-        )
-        tip = self.refs.head().commit
-        target = None if tip is None else self.objects.commit(tip).snapshot
-        changes = compare(entries, None if target is None else self.objects.snapshot(target))
-        if not changes and target is not None:
-            # So that the next status need not read them; in a repository that this user may only
-            # read, it has to.
-            with suppress(PermissionError):
-                self.worktree.record(target, files)
-        return changes
-
-    # Checking out
+        return self.working.status(progress)
 
     def checkout(
         self,
@@ -319,34 +308,9 @@ class Repository(Recipes, Sharing, Contents, Weights, Revising):
         With `tensors`, one safetensors file of just those: `to` if it ends in `.safetensors`, else
         `to/tensors.safetensors`. Returns where it wrote. Raises WorktreeDirty unless `force`.
         """
-        from mergepipe.checkpoints.assembly import plan_file, plan_selection
-        from mergepipe.checkpoints.checkout import export_files
-
-        identity, commit = self.model_of(revision)
-        if paths and tensors:
-            raise UsageError("files and tensors at once", "check out one after the other")
-        if to is None and not (tensors or paths):
-            self._materialise(commit.snapshot, force=force, progress=progress)
-            self._move_head(revision, identity)
-            return self.worktree.root
-        snapshot = self.objects.snapshot(commit.snapshot)
-        destination = Path("." if to is None else to)
-        if tensors:
-            lone = destination.suffix == ".safetensors"
-            name = destination.name if lone else _TENSOR_FILE
-            destination = destination.parent if lone else destination
-            plans = [plan_selection(snapshot, tensors, self.objects, name)]
-        else:
-            named = [entry for path in paths for entry in self.files(revision, path)]
-            chosen = dict.fromkeys(named) if paths else snapshot.files
-            plans = [plan_file(entry, self.objects) for entry in chosen]
-        if paths and to is None:
-            destination, force = self.worktree.root, True
-            self.worktree.forget([plan.path for plan in plans])
-        export_files(
-            plans, destination, self.blocks, force=force, threads=self.threads, progress=progress
+        return self.working.checkout(
+            revision, to=to, tensors=tensors, force=force, progress=progress
         )
-        return destination / plans[0].path if tensors else destination
 
     def switch(
         self,
@@ -360,42 +324,254 @@ class Repository(Recipes, Sharing, Contents, Weights, Revising):
 
         Raises RevisionNotFound, RefExists, WorktreeDirty.
         """
-        ref = branch_ref(branch)
-        here = self.refs.head()
-        if create:
-            if here.commit is None and self.refs.read(ref) is not None:
-                raise RefExists(f"there is a branch {branch!r} already", f"mp switch {branch}")
-            if here.commit is not None:
-                self.refs.update(
-                    ref, here.commit, expected=None, who=self.signature(), why="branch: made here"
-                )
-        else:
-            tip = self.refs.read(ref)
-            if tip is None:
-                self.resolve(branch)  # for its hint at the nearest name
-                raise RevisionNotFound(
-                    f"{branch!r} is no branch",
-                    f"mp switch -c {branch} makes it; mp checkout takes any revision",
-                )
-            self._follow(tip, force=force, progress=progress)
-        self.refs.set_head(ref, who=self.signature(), why=f"switch: to {branch}")
+        self.working.switch(branch, create=create, force=force, progress=progress)
 
     def reset(
         self, revision: str = "HEAD", *, hard: bool = False, progress: Progress = SILENT
     ) -> ObjectId:
         """Move the current branch to a revision; with `hard` the worktree follows, changes lost."""
-        identity, commit = self.model_of(revision)
-        if hard:
-            self._materialise(commit.snapshot, force=True, progress=progress)
-        head = self.refs.head()
-        why = f"reset: moving to {revision}"
-        if head.branch is None:
-            self.refs.set_head(identity, who=self.signature(), why=why)
-        else:
-            self.refs.update(
-                head.branch, identity, expected=head.commit, who=self.signature(), why=why
-            )
-        return identity
+        return self.working.reset(revision, hard=hard, progress=progress)
+
+    def import_list(self, path: Path, progress: Progress = SILENT) -> "Iterator[Imported]":
+        """Commit every model of a list (docs/cli.md, "Import lists"), bases first, one at a time.
+
+        A model whose branch holds these very files already is not read again, so that a list that
+        was interrupted goes on where it stopped. Every path, branch and base is checked before the
+        first model is read. Raises ConfigError for the list, and what committing raises.
+        """
+        return self.imports.import_list(path, progress)
+
+    # Merging
+
+    @property
+    def catalog(self) -> "RepositoryCatalog":
+        """What a `Planner` needs to know of this repository."""
+        return self.planning.catalog
+
+    def plan(
+        self,
+        *,
+        base: str | None = None,
+        experts: Sequence[str],
+        method: str = "ties",
+        budget: str | float | None = None,
+        weights: Sequence[float] | None = None,
+        densities: Sequence[float] | None = None,
+        out_dtype: str | None = None,
+        seed: int = 0,
+        allow_missing: bool = False,
+        progress: Progress = SILENT,
+        told: "Told | None" = None,
+        import_paths: bool = True,
+        **parameters: "Setting",
+    ) -> "PlannedMerge":
+        """How deep to read each block of each expert, under a budget.
+
+        base, experts  revisions, or paths (imported, if `import_paths`); without a base, the
+                       experts' common one
+        budget         `2GiB`, `25%` of the exact merge's expert bytes, `raw:10%` of the experts'
+                       size, or a number of bytes; None: the exact merge
+        parameters     of the method, for all experts (`weight`, `density`, `normalize`, ...)
+
+        Nothing is stored but imports and missing profiles; see `Planning.plan` for what is not
+        even read. Raises MergeInputError, OverBudget, UsageError, RevisionNotFound.
+        """
+        from mergepipe.api.plan_request import PlanRequest
+        from mergepipe.api.planning import say_nothing
+
+        request = PlanRequest(
+            experts,
+            base,
+            method,
+            budget,
+            weights,
+            densities,
+            out_dtype,
+            seed,
+            allow_missing,
+            parameters,
+        )
+        return self.planning.plan(
+            request, progress=progress, told=told or say_nothing, store=import_paths
+        )
+
+    def plan_recipe(
+        self,
+        recipe: str | Path,
+        *,
+        budget: str | float | None = None,
+        seed: int = 0,
+        allow_missing: bool = False,
+        shard_bytes: int | None = None,
+        title: str = "Merged model",
+        progress: Progress = SILENT,
+        told: "Told | None" = None,
+        store: bool = True,
+    ) -> "PlannedMerge":
+        """The plan of a mergekit recipe: the path of a file, or YAML text (it has a line end).
+
+        budget         as of `plan`; None: the exact merge
+        allow_missing  tensors that a model lacks count as the base's
+        shard_bytes    of a safetensors file of the output at most
+        title          of the model card
+        told           takes messages: warnings about the recipe, imports, profiles that are made
+
+        Models are revisions, or paths beside the recipe, which are imported. What can be refused is
+        refused before a weight is read or anything is written: UsageError for a file that cannot be
+        understood, MergeInputError for what cannot be merged. With `store` False nothing is
+        written at all.
+        """
+        from mergepipe.api.planning import say_nothing
+        from mergepipe.api.recipes import RecipeOptions
+
+        options = RecipeOptions(budget, seed, allow_missing, shard_bytes, title)
+        return self.recipes.plan(
+            recipe, options, progress=progress, told=told or say_nothing, store=store
+        )
+
+    def merge_recipe(
+        self,
+        recipe: str | Path,
+        *,
+        branch: str | None = None,
+        message: str = "",
+        budget: str | float | None = None,
+        seed: int = 0,
+        allow_missing: bool = False,
+        shard_bytes: int | None = None,
+        device: str = "cpu",
+        allow_nonfinite: bool = False,
+        progress: Progress = SILENT,
+        told: "Told | None" = None,
+    ) -> "MergeResult":
+        """Merge by a recipe, and commit on a branch (None: the current one); see `plan_recipe`."""
+        before = self.imported_bytes
+        planned = self.plan_recipe(
+            recipe,
+            budget=budget,
+            seed=seed,
+            allow_missing=allow_missing,
+            shard_bytes=shard_bytes,
+            title=branch or "Merged model",
+            progress=progress,
+            told=told,
+        )
+        return self.merge(
+            planned,
+            branch=branch,
+            message=message or "Merge by a recipe",
+            device=device,
+            import_bytes=self.imported_bytes - before,
+            allow_nonfinite=allow_nonfinite,
+            progress=progress,
+        )
+
+    def store_plan(self, planned: "Planned") -> ObjectId:
+        """Keep a plan: its id names it until a gc finds that no merge used it."""
+        return self.planning.store_plan(planned)
+
+    def load_plan(self, planned: "Planned") -> "Plan":
+        """A plan given as such, as the result of `plan`, or by id (or a prefix of it)."""
+        return self.planning.load_plan(planned)
+
+    def merge(
+        self,
+        plan: "Planned",
+        *,
+        branch: str | None = None,
+        message: str = "",
+        device: str = "cpu",
+        host: str = "",
+        reuse: bool = True,
+        import_bytes: int = 0,
+        allow_nonfinite: bool = False,
+        names: Sequence[str] = (),
+        progress: Progress = SILENT,
+    ) -> "MergeResult":
+        """Execute a plan and commit its result on a branch (None: the current one).
+
+        Values that are not finite, in the inputs or in the result, are refused (MergeInputError)
+        unless `allow_nonfinite`; the result names them. `names` are what messages call the plan's
+        models. Raises MergeInputError, Corruption, MissingObject, NoSpace, Locked; the repository
+        is then as it was.
+        """
+        return self.merging.merge(
+            plan,
+            branch=branch,
+            message=message,
+            device=device,
+            host=host,
+            reuse=reuse,
+            import_bytes=import_bytes,
+            allow_nonfinite=allow_nonfinite,
+            names=names,
+            progress=progress,
+        )
+
+    def explain(
+        self, what: str, tensor: str | None = None
+    ) -> tuple["Explanation", "Plan", ObjectId | None]:
+        """Why a merge is what it is: by revision of its commit, or by plan id.
+
+        Returns the explanation, the plan, and the manifest's id where there is one.
+        """
+        return self.merging.explain(what, tensor)
+
+    def replay(self, revision: str, progress: Progress = SILENT) -> "Replay":
+        """Run the merge behind a commit again and compare every id; nothing is written."""
+        return self.merging.replay(revision, progress)
+
+    def analyze(
+        self, revision: str, base: str | None = None, progress: Progress = SILENT
+    ) -> ObjectId:
+        """The profile of a revision against a base, made if it is not known.
+
+        Without `base`: what the revision was trained from, or else what it leans on.
+        """
+        return self.merging.analyze(revision, base, progress)
+
+    # Weights
+
+    def tensor(self, revision: str, name: str) -> "torch.Tensor":
+        """One tensor of a revision, as a torch tensor on the CPU; reads only its blocks."""
+        return self.weights.tensor(revision, name)
+
+    def tensors(self, revision: str = "HEAD") -> "StoredTensors":
+        """Every tensor of a revision: name, shape and dtype now, weights by `read()`."""
+        return self.weights.tensors(revision)
+
+    def read_tensors(
+        self, revision: str = "HEAD", *, progress: Progress = SILENT
+    ) -> "Iterator[tuple[str, torch.Tensor]]":
+        """Every tensor of a revision by name, in the order of its files.
+
+        A few are read ahead on all threads, so memory is bounded by them, and by what the caller
+        keeps.
+        """
+        return self.weights.read_tensors(revision, progress=progress)
+
+    def state_dict(
+        self, revision: str = "HEAD", *, progress: Progress = SILENT
+    ) -> "dict[str, torch.Tensor]":
+        """All weights of a revision, as `model.load_state_dict` takes them, on the CPU."""
+        return self.weights.state_dict(revision, progress=progress)
+
+    def load_into(
+        self,
+        model: "torch.nn.Module",
+        revision: str = "HEAD",
+        *,
+        strict: bool = True,
+        progress: Progress = SILENT,
+    ) -> tuple[str, ...]:
+        """Copy a revision's weights into a model, wherever it is, in the dtypes that it has.
+
+        Tensor by tensor, so that nothing is in memory twice. Returns the model's names that got
+        nothing. With `strict`, raises MergeInputError, before anything is copied, for tensors that
+        only one side has; and always for shapes that differ. Weights that the model shares (a tied
+        head) are there if one of their names is.
+        """
+        return self.weights.load_into(model, revision, strict=strict, progress=progress)
 
     # Remotes
 
@@ -430,6 +606,43 @@ class Repository(Recipes, Sharing, Contents, Weights, Revising):
             progress=progress,
         )
 
+    def push(
+        self,
+        remote: str | None = None,
+        options: "PushOptions | None" = None,
+        *,
+        credentials: "Credentials | None" = None,
+        progress: Progress = SILENT,
+    ) -> "PushResult":
+        """Send commits to a remote (name or URL; None: origin) and move its refs.
+
+        Raises RefMoved (not a fast-forward, or somebody else was faster), UsageError,
+        RevisionNotFound, RemoteUnreachable, RemoteRefused, AuthenticationError.
+        """
+        from mergepipe.api import pushing
+
+        return pushing.push(self, remote, options, credentials, progress)
+
+    def fetch(
+        self,
+        remote: str | None = None,
+        options: "FetchOptions | None" = None,
+        *,
+        heal: bool = False,
+        credentials: "Credentials | None" = None,
+        progress: Progress = SILENT,
+    ) -> "FetchResult":
+        """Bring what a remote (None: origin) has; `refs/remotes/` follows, nothing else moves.
+
+        What is known to be damaged or missing here comes too; with `heal` all data is read to know.
+
+        Raises RevisionNotFound, RemoteUnreachable, RemoteRefused, AuthenticationError, Corruption
+        (the remote is damaged, or lies), NoSpace.
+        """
+        from mergepipe.api import pulling
+
+        return pulling.fetch(self, remote, options, credentials, progress, heal=heal)
+
     def pull(
         self,
         remote: str | None = None,
@@ -445,7 +658,7 @@ class Repository(Recipes, Sharing, Contents, Weights, Revising):
         from mergepipe.api import pulling
 
         def follow(commit: ObjectId) -> bool:
-            return self._follow(commit, force=False, progress=progress)
+            return self.working.follow(commit, force=False, progress=progress)
 
         return pulling.pull(self, remote, branch, credentials, progress, follow)
 
@@ -497,41 +710,3 @@ class Repository(Recipes, Sharing, Contents, Weights, Revising):
         return branches.make_ref(
             self.refs, ref, at, force=force, who=who, revision=revision, message=message
         )
-
-    def _move_head(self, revision: str, identity: ObjectId) -> None:
-        why = f"checkout: moving to {revision}"
-        on_branch = self.refs.read(HEADS + revision) if _may_be_branch(revision) else None
-        if on_branch is not None:
-            self.refs.set_head(HEADS + revision, who=self.signature(), why=why)
-        elif revision not in ("HEAD", "@"):
-            self.refs.set_head(identity, who=self.signature(), why=why)
-
-    def _materialise(self, snapshot: ObjectId, *, force: bool, progress: Progress) -> None:
-        from mergepipe.checkpoints.checkout import WorktreeCheckout
-
-        checkout = WorktreeCheckout(
-            self.worktree,
-            self.objects,
-            self.blocks,
-            block_size=self.config.store.block_size,
-            threads=self.threads,
-        )
-        # However long another's takes: who waited finds the files there, or brings the next ones.
-        lock = self.directory / layout.WORKTREE_LOCK
-        with locks.acquire(lock, timeout_s=_LONGEST_CHECKOUT_S):
-            checkout.run(snapshot, force=force, progress=progress)
-
-    def _follow(self, commit: ObjectId, *, force: bool, progress: Progress) -> bool:
-        """Write a commit's files if any were materialised; whether they were."""
-        if self.worktree.snapshot() is None:
-            return False
-        self._materialise(self.objects.commit(commit).snapshot, force=force, progress=progress)
-        return True
-
-    def _recorded(self) -> Snapshot | None:
-        recorded = self.worktree.snapshot()
-        return None if recorded is None else self.objects.snapshot(recorded)
-
-
-def _may_be_branch(revision: str) -> bool:
-    return not any(sign in revision for sign in "~^@: ")

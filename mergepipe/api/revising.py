@@ -3,6 +3,7 @@
 import msgspec
 
 from mergepipe.api.opened import OpenRepository
+from mergepipe.api.working import Working
 from mergepipe.checkpoints.publication import publish_commit
 from mergepipe.errors import MergepipeError, NothingToCommit, RevisionNotFound
 from mergepipe.ids import ObjectId
@@ -10,31 +11,36 @@ from mergepipe.names import quoted
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.records import Commit, FileEntry, Snapshot
 from mergepipe.packs.transaction import Transaction
+from mergepipe.progress import SILENT, Progress
 from mergepipe.repository.refnames import branch_ref
 
 
-class Revising(OpenRepository):
+class Revising:
     """The side of a repository that corrects its history, by adding to it."""
+
+    def __init__(self, opened: OpenRepository, working: Working) -> None:
+        self._repo = opened
+        self._working = working
 
     def amend(self, message: str) -> ObjectId:
         """Replace the last commit by one with another message; its model stays as it is.
 
         The one before stays in the reflog until gc. Raises RevisionNotFound, Locked.
         """
-        who = self.signature()
+        who = self._repo.signature()
 
         def make(tip: ObjectId | None) -> Commit:
             if tip is None:
                 raise RevisionNotFound("there is no commit yet to amend", "mp commit makes one")
-            last = self.objects.commit(tip)
+            last = self._repo.objects.commit(tip)
             return msgspec.structs.replace(
                 last, message=message, time=who.time, utc_offset=who.utc_offset
             )
 
         title = message.partition("\n")[0]
-        with self.writing(), Transaction(self.storage) as transaction:
+        with self._repo.writing(), Transaction(self._repo.storage) as transaction:
             why = f"commit (amend): {title}"
-            return publish_commit(transaction, self.refs, None, make, who=who, why=why).commit
+            return publish_commit(transaction, self._repo.refs, None, make, who=who, why=why).commit
 
     def put_back(
         self, branch: str | None, revision: str, *, message: str = ""
@@ -47,11 +53,11 @@ class Revising(OpenRepository):
         RevisionNotFound, NothingToCommit where the branch holds that model already.
         """
         target = None if branch is None else branch_ref(branch)
-        if target is not None and self.refs.read(target) is None:
-            self.resolve(branch or "")  # for its hint at the nearest name
+        if target is not None and self._repo.refs.read(target) is None:
+            self._repo.resolve(branch or "")  # for its hint at the nearest name
             raise RevisionNotFound(f"{branch!r} is no branch", "mp branch lists them")
-        identity, wanted = self.model_of(revision)
-        who = self.signature()
+        identity, wanted = self._repo.model_of(revision)
+        who = self._repo.signature()
         words = message or (
             f"Roll back to {identity.hex()[:12]}: {wanted.message.partition(chr(10))[0]}\n\n"
             f"This holds the model of {identity.hex()} again.\n"
@@ -59,7 +65,7 @@ class Revising(OpenRepository):
 
         def make(tip: ObjectId | None) -> Commit:
             assert tip is not None  # a branch that is there has one, and HEAD too as it resolved
-            if self.objects.commit(tip).snapshot == wanted.snapshot:
+            if self._repo.objects.commit(tip).snapshot == wanted.snapshot:
                 raise NothingToCommit(f"{branch or 'HEAD'} holds the model of {revision} already")
             return msgspec.structs.replace(
                 wanted,
@@ -70,9 +76,9 @@ class Revising(OpenRepository):
                 message=words,
             )
 
-        with self.writing(), Transaction(self.storage) as transaction:
+        with self._repo.writing(), Transaction(self._repo.storage) as transaction:
             why = f"rollback: to {revision}"
-            published = publish_commit(transaction, self.refs, target, make, who=who, why=why)
+            published = publish_commit(transaction, self._repo.refs, target, make, who=who, why=why)
         return published.branch, published.commit
 
     def take_back(self, revision: str) -> ObjectId:
@@ -81,21 +87,23 @@ class Revising(OpenRepository):
         Files do not follow; see `revert`. Raises MergepipeError where a file was changed again
         later, or nothing was before; NothingToCommit where nothing of it is left.
         """
-        identity, undone = self.model_of(revision)
+        identity, undone = self._repo.model_of(revision)
         if not undone.parents:
             raise MergepipeError(
                 f"nothing was before {revision}, so there is nothing to go back to",
                 "mp switch -c NAME begins another branch",
             )
-        parent = self.objects.commit(undone.parents[0])
-        before, after = (_files(self.objects.snapshot(at.snapshot)) for at in (parent, undone))
-        who = self.signature()
-        with self.writing(), Transaction(self.storage) as transaction:
+        parent = self._repo.objects.commit(undone.parents[0])
+        before, after = (
+            _files(self._repo.objects.snapshot(at.snapshot)) for at in (parent, undone)
+        )
+        who = self._repo.signature()
+        with self._repo.writing(), Transaction(self._repo.storage) as transaction:
 
             def make(tip: ObjectId | None) -> Commit:
                 assert tip is not None  # HEAD has a commit, as `revision` was found from it
-                last = self.objects.commit(tip)
-                now = _files(self.objects.snapshot(last.snapshot))
+                last = self._repo.objects.commit(tip)
+                now = _files(self._repo.objects.snapshot(last.snapshot))
                 kept = _without(now, before, after, revision)
                 if kept == now:
                     raise NothingToCommit(f"nothing of {revision} is left to take back")
@@ -121,7 +129,39 @@ class Revising(OpenRepository):
                 )
 
             why = f"revert: {revision}"
-            return publish_commit(transaction, self.refs, None, make, who=who, why=why).commit
+            return publish_commit(transaction, self._repo.refs, None, make, who=who, why=why).commit
+
+    def revert(self, revision: str, *, progress: Progress = SILENT) -> ObjectId:
+        """Commit the model without what a commit changed; files follow, if any were checked out.
+
+        Raises WorktreeDirty, and as `take_back`.
+        """
+        self._working.require_clean()
+        identity = self.take_back(revision)
+        self._working.follow(identity, force=False, progress=progress)
+        return identity
+
+    def rollback(
+        self,
+        branch: str | None,
+        revision: str,
+        *,
+        message: str = "",
+        progress: Progress = SILENT,
+    ) -> ObjectId:
+        """Commit what `revision` holds on a branch (None: where HEAD is), as a new commit.
+
+        Files follow where HEAD is on that branch and a model is checked out. Raises WorktreeDirty,
+        and as `put_back`.
+        """
+        head = self._repo.refs.head()
+        here = branch is None or (head.branch is not None and branch_ref(branch) == head.branch)
+        if here:
+            self._working.require_clean()
+        identity = self.put_back(branch, revision, message=message)[1]
+        if here:
+            self._working.follow(identity, force=False, progress=progress)
+        return identity
 
 
 def _files(snapshot: Snapshot) -> dict[str, FileEntry]:

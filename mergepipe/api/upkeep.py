@@ -3,8 +3,8 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from mergepipe.api.opened import OpenRepository
 from mergepipe.errors import RevisionNotFound
 from mergepipe.ids import ObjectId
 from mergepipe.progress import Progress
@@ -18,11 +18,8 @@ from mergepipe.repository.retention import Retention, prunable
 from mergepipe.repository.revisions import resolve
 from mergepipe.repository.usage import Usage, default_revisions, measure
 
-if TYPE_CHECKING:
-    from mergepipe.api.opened import OpenRepository
 
-
-def usage(repository: "OpenRepository", revisions: Sequence[str]) -> Usage:
+def usage(repository: OpenRepository, revisions: Sequence[str]) -> Usage:
     """The room that revisions take; every branch, tag and import if none is named."""
     named = [(name, resolve(name, repository.refs, repository.objects)) for name in revisions]
     chosen = named or default_revisions(repository.refs)
@@ -30,7 +27,7 @@ def usage(repository: "OpenRepository", revisions: Sequence[str]) -> Usage:
 
 
 def gc(
-    repository: "OpenRepository", *, dry_run: bool, keep_reflog: bool, progress: Progress
+    repository: OpenRepository, *, dry_run: bool, keep_reflog: bool, progress: Progress
 ) -> Collected:
     """Free what nothing needs. Raises Locked, and Corruption if something needed is missing."""
     return _collect(repository, (), dry_run=dry_run, keep_reflog=keep_reflog, progress=progress)
@@ -45,7 +42,7 @@ class Pruned:
 
 
 def prune(
-    repository: "OpenRepository",
+    repository: OpenRepository,
     branches: Sequence[str],
     retention: Retention,
     *,
@@ -77,7 +74,7 @@ def prune(
 
 
 def _collect(
-    repository: "OpenRepository",
+    repository: OpenRepository,
     pruned: Sequence[ObjectId],
     *,
     dry_run: bool,
@@ -100,7 +97,7 @@ def _collect(
 
 
 def fsck(
-    repository: "OpenRepository",
+    repository: OpenRepository,
     *,
     read_data: bool,
     repair: bool,

@@ -66,21 +66,28 @@ class StoredTensors(Mapping[str, StoredTensor]):
         return f"<{len(self)} tensors in {files} file{'s' if files != 1 else ''}>"
 
 
-class Weights(OpenRepository):
+class Weights:
     """The side of a repository that hands out weights."""
+
+    def __init__(self, opened: OpenRepository) -> None:
+        self._repo = opened
 
     def tensor(self, revision: str, name: str) -> "torch.Tensor":
         """One tensor of a revision, as a torch tensor on the CPU; reads only its blocks."""
         from mergepipe.engine.tensor import read_tensor
 
-        return read_tensor(self.model_of(revision)[1].snapshot, name, self.objects, self.blocks)
+        return read_tensor(
+            self._repo.model_of(revision)[1].snapshot, name, self._repo.objects, self._repo.blocks
+        )
 
     def tensors(self, revision: str = "HEAD") -> StoredTensors:
         """Every tensor of a revision: name, shape and dtype now, weights by `read()`."""
-        snapshot = self.objects.snapshot(self.model_of(revision)[1].snapshot)
+        snapshot = self._repo.objects.snapshot(self._repo.model_of(revision)[1].snapshot)
         return StoredTensors(
             {
-                entry.name: _stored(entry.name, file.path, entry.tensor, self.objects, self.blocks)
+                entry.name: _stored(
+                    entry.name, file.path, entry.tensor, self._repo.objects, self._repo.blocks
+                )
                 for file, entry in snapshot.named_tensors()
             }
         )
@@ -88,15 +95,11 @@ class Weights(OpenRepository):
     def read_tensors(
         self, revision: str = "HEAD", *, progress: Progress = SILENT
     ) -> "Iterator[tuple[str, torch.Tensor]]":
-        """Every tensor of a revision by name, in the order of its files.
-
-        A few are read ahead on all threads, so memory is bounded by them, and by what the caller
-        keeps.
-        """
+        """As `Repository.read_tensors` says."""
         wanted = list(self.tensors(revision).values())
         progress.start("reading", sum(one.size_bytes for one in wanted))
-        with ThreadPoolExecutor(self.threads) as pool:
-            read = ordered_map(pool, StoredTensor.read, wanted, _AHEAD * self.threads)
+        with ThreadPoolExecutor(self._repo.threads) as pool:
+            read = ordered_map(pool, StoredTensor.read, wanted, _AHEAD * self._repo.threads)
             for one, tensor in zip(wanted, read, strict=True):
                 progress.advance(one.size_bytes)
                 yield one.name, tensor
@@ -115,13 +118,7 @@ class Weights(OpenRepository):
         strict: bool = True,
         progress: Progress = SILENT,
     ) -> tuple[str, ...]:
-        """Copy a revision's weights into a model, wherever it is, in the dtypes that it has.
-
-        Tensor by tensor, so that nothing is in memory twice. Returns the model's names that got
-        nothing. With `strict`, raises MergeInputError, before anything is copied, for tensors that
-        only one side has; and always for shapes that differ. Weights that the model shares (a tied
-        head) are there if one of their names is.
-        """
+        """As `Repository.load_into` says."""
         import torch
 
         own = model.state_dict(keep_vars=True)

@@ -9,7 +9,7 @@ from mergepipe.names import escape_for_terminal
 from mergepipe.sizes import format_size
 
 if TYPE_CHECKING:
-    from mergepipe.api.pulling import FetchResult
+    from mergepipe.api.results import FetchResult
     from mergepipe.transfer.fetch import FetchedRef
 
 

@@ -223,7 +223,7 @@ def priced(repository: "Repository", planned: "PlannedMerge", seconds: float) ->
     base = None if model is None else model.label
     if base is not None and model is not None:
         # A base that nobody named is called by its id; say its branch where it has one.
-        holder = repository.holders([model.snapshot]).get(model.snapshot)
+        holder = repository.planning.holders([model.snapshot]).get(model.snapshot)
         if holder is not None and holder.commit.hex().startswith(base):
             base = holder.name
     labels = tuple(model.label for model in merge.models)
@@ -252,10 +252,10 @@ def priced_again(repository: "Repository", identity: "ObjectId", plan: "Plan") -
     return PricedPlan(
         identity,
         plan,
-        repository.explain_plan(plan).costs,
+        repository.merging.explain_plan(plan).costs,
         None if plan.base is None else names[plan.base],
         tuple(names[plan.models[place]] for place in plan.experts),
-        left_out=repository.left_out(plan),
+        left_out=repository.planning.left_out(plan),
         nonfinite=repository.finiteness.of_plan(plan),
         unchecked=_unchecked(repository, plan, labels),
         names=labels,
@@ -272,5 +272,5 @@ def _unchecked(repository: "Repository", plan: "Plan", labels: Sequence[str]) ->
 def snapshot_names(repository: "Repository", plan: "Plan") -> dict["ObjectId", str]:
     """What a plan's inputs are called: a ref, a commit, or where no commit has it the snapshot."""
     wanted = [*plan.models, *([] if plan.base is None else [plan.base]), plan.layout]
-    found = repository.holders(wanted)
+    found = repository.planning.holders(wanted)
     return {one: found[one].name if one in found else one.hex() for one in wanted}

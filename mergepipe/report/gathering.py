@@ -61,7 +61,7 @@ def _of_merge(
     identity = object_id(encode(plan)).hex()
     curve = [
         CurvePoint(bought.read_bytes, bought.energy_kept)
-        for bought in repository.energy_curve(plan, _SHARES)
+        for bought in repository.merging.energy_curve(plan, _SHARES)
     ]
     total = sum(_energies(explained.tensors))
     facts = [
@@ -103,13 +103,13 @@ def _beside(repository: Repository, plan: "Plan", costs: "CostTable") -> Iterato
     if not 0 < planned < full:
         return
     half, double = (planned / full / 2, min(1.0, 2 * planned / full))
-    bought = repository.energy_curve(plan, (half, double))
+    bought = repository.merging.energy_curve(plan, (half, double))
     for name, point in zip(("with half of that", "with double"), bought, strict=False):
         yield Fact(name, f"{point.energy_kept:.1%} of the energy")
 
 
 def _names(repository: Repository, snapshots: Iterable[ObjectId]) -> dict[ObjectId, str]:
-    held = repository.holders(snapshots)
+    held = repository.planning.holders(snapshots)
     return {
         snapshot: held[snapshot].name if snapshot in held else snapshot.hex()[:12]
         for snapshot in snapshots
@@ -119,7 +119,7 @@ def _names(repository: Repository, snapshots: Iterable[ObjectId]) -> dict[Object
 def _models(
     repository: Repository, explained: "Explanation", plan: "Plan", labels: Sequence[str]
 ) -> Iterator[Model]:
-    held = repository.holders(plan.models)
+    held = repository.planning.holders(plan.models)
     for place, snapshot in enumerate(plan.models):
         parts = [
             part.cost

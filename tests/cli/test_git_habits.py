@@ -27,7 +27,7 @@ def test_weights_are_printed_as_they_are(committed: Path, model: Path, tmp_path:
     from mergepipe import Repository
 
     with Repository.open(".") as repository:
-        data = b"".join(repository.read_file("main", "model.safetensors"))
+        data = b"".join(repository.contents.read_file("main", "model.safetensors"))
     assert data == (model / "model.safetensors").read_bytes()
 
 

@@ -185,7 +185,7 @@ def test_a_layout_lives_as_long_as_the_merge_and_is_explained(tmp_path):
         "new.name", "task_arithmetic", [stage, spelled.of("e2", "embed")],
         base=spelled.of("base", "embed"), file=FILE, shared={"weight": 0.5},
     )  # fmt: skip
-    planned = repo.plan_merge(spelled.merge())
+    planned = repo.planning.plan_merge(spelled.merge())
     made = repo.merge(planned, branch="out")
     repo.gc()
     assert repo.replay("out").same

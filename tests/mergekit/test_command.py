@@ -313,7 +313,7 @@ def test_weights_are_not_looked_at_before_a_recipe_fits(models: Path) -> None:
             file.truncate(8 + length)
             file.truncate(size)  # the data is a hole now: only names and shapes are left
     with Repository.open() as repository:
-        looked = RecipeModels(repository, models)
+        looked = RecipeModels(repository, repository.imports.conversions, models)
         before = stored()
         for name in ("math", "tall"):
             looked.snapshot(looked.find(name, None))

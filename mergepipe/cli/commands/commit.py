@@ -150,7 +150,7 @@ def _amend(session: Session, message: str, *, others: bool) -> None:
             "for another model: mp reset HEAD~1, then mp commit",
         )
     with session.repository() as repository:
-        identity = repository.amend(message)
+        identity = repository.revising.amend(message)
         commit = repository.objects.commit(identity)
         branch = repository.refs.head().short_branch
     document = CommitDocument(

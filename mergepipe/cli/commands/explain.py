@@ -150,7 +150,7 @@ def _document(
     detailed: bool,
 ) -> ExplainDocument:
     names = snapshot_names(repository, plan)
-    held = repository.holders(names)
+    held = repository.planning.holders(names)
     roles = [("base", plan.base, None)] if plan.base is not None else []
     cited = {one.model: one.profile for one in plan.profiles}
     merged = (("expert", plan.models[place], cited.get(place)) for place in plan.experts)

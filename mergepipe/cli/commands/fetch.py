@@ -11,7 +11,7 @@ from mergepipe.cli.panels import SHARING
 from mergepipe.cli.session import Session
 
 if TYPE_CHECKING:
-    from mergepipe.api.pulling import FetchResult
+    from mergepipe.api.results import FetchResult
 
 
 def add(app: typer.Typer) -> None:

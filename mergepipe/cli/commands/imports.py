@@ -16,7 +16,7 @@ from mergepipe.names import escape_for_terminal
 from mergepipe.sizes import format_size
 
 if TYPE_CHECKING:
-    from mergepipe.api.importing import Imported
+    from mergepipe.api.results import Imported
 
 
 class ModelDocument(msgspec.Struct, frozen=True):

@@ -115,7 +115,7 @@ def log(
             None if until is None else parse_moment(until, clock),
             author,
             None if contains is None else repository.containing(contains),
-            repository.changes_to(paths) if paths else None,
+            repository.contents.changes_to(paths) if paths else None,
         )
         commits = itertools.islice(chosen.select(commits), number)
         if session.as_json:
@@ -133,7 +133,7 @@ def _is_file(repository: "Repository", text: str) -> bool:
         repository.log(text)
     except RevisionNotFound:
         try:
-            return bool(repository.files("HEAD", text))
+            return bool(repository.contents.files("HEAD", text))
         except MergepipeError:
             return False
     return False

@@ -30,7 +30,7 @@ def ls(
     """List the files of a commit; with -v their sizes. `mp show REV:PATH` prints one."""
     with session.repository() as repository:
         documents: list[FileDocument] = [
-            file_document(entry) for entry in repository.files(revision, path)
+            file_document(entry) for entry in repository.contents.files(revision, path)
         ]
     rows = [
         (format_size(each.size), escape_for_terminal(each.path))

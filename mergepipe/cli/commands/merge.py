@@ -128,7 +128,7 @@ def merge(
         if request is not None:
             made = make_plan(session, repository, request, recipe, store=not dry_run)
         else:
-            identity, stored = repository.find_plan(plan or "")
+            identity, stored = repository.planning.find_plan(plan or "")
             made = priced_again(repository, identity, stored)
             for line in lines(made.left_out):
                 session.say(line)
@@ -138,7 +138,7 @@ def merge(
             session.emit(costs, made.id.hex() if session.quiet else "")
             session.say("a dry run: nothing was written")
             return
-        if if_changed and (held := repository.result_of(made.id, branch)) is not None:
+        if if_changed and (held := repository.merging.result_of(made.id, branch)) is not None:
             commit = repository.objects.commit(held)
             where = branch or repository.refs.head().short_branch
             if out is not None and not _is_filled(out):
@@ -176,7 +176,7 @@ def _write_out(
     from mergepipe.transfer.clone import whole_or_nothing
 
     commit = result.commit.hex()
-    if _is_filled(out) and not repository.verify(out, commit):
+    if _is_filled(out) and not repository.contents.verify(out, commit):
         return  # an earlier run was killed once it had written all
     try:
         # Under its name once it is whole: a killed merge can be typed again.
@@ -237,7 +237,7 @@ def _holds_a_merge(repository: "Repository", branch: str | None, out: Path) -> b
     if tip is None or repository.objects.commit(tip).manifest is None:
         return False
     try:
-        return not repository.verify(out, tip.hex())
+        return not repository.contents.verify(out, tip.hex())
     except MergepipeError:
         return False  # what lies there could be nobody's merge
 

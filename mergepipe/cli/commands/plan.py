@@ -117,11 +117,11 @@ def make_plan(
     began = time.monotonic()
     with session.progress() as progress:
         if isinstance(asked, PlanRequest):
-            planned = repository.plan_request(
+            planned = repository.planning.plan(
                 asked, progress=progress, told=session.say, store=store
             )
         else:
-            planned = repository.plan_recipe_with(
+            planned = repository.recipes.plan(
                 recipe or Path(), asked, progress=progress, told=session.say, store=store
             )
     return priced(repository, planned, time.monotonic() - began)

@@ -15,7 +15,7 @@ from mergepipe.names import escape_for_terminal
 from mergepipe.sizes import format_size
 
 if TYPE_CHECKING:
-    from mergepipe.api.pushing import PushResult
+    from mergepipe.api.results import PushResult
     from mergepipe.transfer.push_refs import Decision
 
 

@@ -30,7 +30,7 @@ def revert(session: Session, revision: Revision) -> None:
     """
     with session.repository() as repository, session.progress() as progress:
         reverted = repository.resolve(revision)
-        identity = repository.revert(revision, progress=progress)
+        identity = repository.revising.revert(revision, progress=progress)
         branch = repository.refs.head().short_branch
         message = repository.objects.commit(identity).message
     where, at = branch or "detached HEAD", short(identity)

@@ -59,7 +59,7 @@ def rollback(
     """
     with session.repository() as repository, session.progress() as progress:
         restored = repository.resolve(to)
-        identity = repository.rollback(branch, to, message=message, progress=progress)
+        identity = repository.revising.rollback(branch, to, message=message, progress=progress)
         written = repository.objects.commit(identity).message
     document = RollbackDocument(identity.hex(), restored.hex(), branch)
     where = session.paint("green", escape_for_terminal(branch))

@@ -93,7 +93,7 @@ def show(
         identity, commit = repository.model_of(revision)
         entries = repository.objects.snapshot(commit.snapshot).files
         files = tuple(
-            file_document(entry, repository.file_digest(entry) if hashes else None)
+            file_document(entry, repository.contents.file_digest(entry) if hashes else None)
             for entry in entries
         )
         listed = _tensors(entries, repository.objects) if tensors else None
@@ -123,9 +123,9 @@ def file_document(entry: "FileEntry", sha256: str | None = None) -> FileDocument
 def _print_file(session: Session, revision: str, path: str) -> None:
     """The bytes as they are, on stdout: they may go to a file or a program."""
     with session.repository() as repository:
-        pieces = repository.read_file(revision or "HEAD", path)
+        pieces = repository.contents.read_file(revision or "HEAD", path)
         if session.as_json:
-            [entry] = repository.files(revision or "HEAD", path)
+            [entry] = repository.contents.files(revision or "HEAD", path)
             session.emit(file_document(entry), "")
             return
         sys.stdout.flush()

@@ -59,7 +59,7 @@ def verify(
         path, revision = revision, path  # typed the other way round
     with session.repository() as repository, session.progress() as progress:
         identity, _ = repository.commit_of(revision)
-        found = repository.verify(path, revision, progress=progress)
+        found = repository.contents.verify(path, revision, progress=progress)
     document = VerifyDocument(
         not found,
         path,
