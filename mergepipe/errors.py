@@ -114,6 +114,12 @@ class Locked(MergepipeError):
     kind = "locked"
 
 
+class NoLocks(MergepipeError):
+    """A file system has no file locks that work, which is told by its name."""
+
+    kind = "no_locks"
+
+
 class NewerFormat(MergepipeError):
     """Whole as far as one can tell, and written by a later release than this one."""
 

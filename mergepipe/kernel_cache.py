@@ -12,6 +12,8 @@ from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
 
+from mergepipe.user_cache import user_cache
+
 VARIABLE = "MP_KERNEL_CACHE"
 """Names the folder; it may be one that is only read, as in an image."""
 
@@ -36,11 +38,8 @@ def directory() -> Path | None:
     candidates = []
     if (_PACKAGE.parent / "pyproject.toml").is_file():
         candidates.append(_PACKAGE / "__pycache__" / "kernels")
-    settings = os.environ.get("XDG_CACHE_HOME", "")
-    if Path(settings).is_absolute():
-        candidates.append(Path(settings) / "mergepipe" / "kernels")
-    elif home := os.environ.get("HOME"):
-        candidates.append(Path(home) / ".cache" / "mergepipe" / "kernels")
+    if (cache_folder := user_cache()) is not None:
+        candidates.append(cache_folder / "kernels")
     return next((folder for folder in candidates if _writable(folder)), None)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from mergepipe.bytestore import flocks
 from mergepipe.bytestore.local_writer import LocalWriter, raise_if_full, sync_directory
 from mergepipe.bytestore.protocol import Buffer, ByteWriter
 from mergepipe.bytestore.sharing import make_folder
@@ -261,7 +262,12 @@ class LocalByteStore(Closing):
             make_folder(session)
             with contextlib.suppress(FileNotFoundError):
                 held = os.open(session, _OPEN_DIRECTORY)
-                fcntl.flock(held, fcntl.LOCK_EX)
+                try:
+                    flocks.lock(held, fcntl.LOCK_EX, session)
+                except BaseException:
+                    os.close(held)
+                    session.rmdir()
+                    raise
                 # Someone tidying up may have removed it between the mkdir and the lock.
                 if session.is_dir():
                     self._session, self._session_lock = session, held
@@ -281,7 +287,7 @@ class LocalByteStore(Closing):
     def _swap_lock(self) -> Iterator[None]:
         descriptor = open_plain(self.root / "swap.lock", os.O_CREAT | os.O_RDWR)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            flocks.lock(descriptor, fcntl.LOCK_EX, self.root)
             yield
         finally:
             os.close(descriptor)

@@ -20,6 +20,7 @@ from typing import ClassVar
 
 import lmdb
 
+from mergepipe.bytestore import flocks
 from mergepipe.bytestore.local import raise_if_full
 from mergepipe.bytestore.sharing import make_folder, share
 from mergepipe.bytestore.untrusted import (
@@ -28,10 +29,11 @@ from mergepipe.bytestore.untrusted import (
     plain_status,
     status_of,
 )
-from mergepipe.errors import Corruption, MergepipeError, NoSpace
+from mergepipe.errors import Corruption, MergepipeError, NoLocks, NoSpace
 from mergepipe.ids import PackId
 from mergepipe.packs import index_check
 from mergepipe.packs.index_check import DamagedPages
+from mergepipe.packs.private_index import make_private, private_index
 
 INDEX_VERSION = b"2"
 _FIRST_MAP_BYTES = 16 << 30
@@ -89,6 +91,8 @@ class Environment:
         self._lmdb: lmdb.Environment | None = None
         self._readers = 0
         self._exclusive = False
+        self._place = path  # where it really is; in the user's cache, if need be
+        self._read_only = False
         self._reset_locks()
         self._open()
 
@@ -137,22 +141,30 @@ class Environment:
     def write(self) -> Iterator[lmdb.Transaction]:
         """A write transaction, committed at the end. Raises NoSpace, IndexDamaged."""
         with self._writing:
+            if self._read_only:
+                self._reopen(remove=True)
+                raise IndexDamaged(self.path, "it lacks packs, and may not be written")
             if self._replaced():
                 self._reopen(remove=False)
             try:
                 self._grow_if_needed()
                 with self._begin_write() as transaction:
-                    ours = index_check.is_ours(self.path / _DATA)
+                    ours = index_check.is_ours(self._place / _DATA)
                     yield transaction
                 if ours:
-                    index_check.stamp(self.path / _DATA)
+                    index_check.stamp(self._place / _DATA)
             except _DAMAGE as error:
                 raise IndexDamaged(self.path, error) from error
             except lmdb.Error as error:
-                raise _write_error(self.path, error) from error
+                raise _write_error(self._place, error) from error
             except OSError as error:
                 raise_if_full(error, str(self.path))
                 raise
+
+    @property
+    def read_only(self) -> bool:
+        """Whether it is used as it stands, and nothing can be kept in it."""
+        return self._read_only
 
     def reset(self) -> None:
         """Start again with an empty index. Not inside a read of this thread."""
@@ -241,7 +253,7 @@ class Environment:
         """Whether the file we have open is not the one on disk: removed, or rebuilt by another."""
         if self._lmdb is None:
             return True
-        found = status_of(self.path / _DATA)
+        found = status_of(self._place / _DATA)
         if found is None:
             return True
         return (found.st_dev, found.st_ino) != self._identity
@@ -260,57 +272,70 @@ class Environment:
         """Open the environment; start an empty one where what is there cannot be used."""
         _check_plain(self.path)
         try:
-            make_folder(self.path)
-            lock_path = self.path.parent / "index.lock"
-            lock = open_plain(lock_path, os.O_CREAT | os.O_RDWR)
-        except OSError as error:
-            raise_if_full(error, str(self.path))
-            if error.errno in _READ_ONLY and not remove and (self.path / _DATA).exists():
-                self._open_read_only()
-                return
-            raise
+            self._open_writable(self.path, remove)
+        except (OSError, NoLocks) as error:
+            if isinstance(error, OSError):
+                raise_if_full(error, str(self.path))
+                if error.errno not in _READ_ONLY:
+                    raise
+            self._open_elsewhere(remove)
+
+    def _open_writable(self, path: Path, remove: bool) -> None:
+        make_folder(path)
+        lock = open_plain(path.parent / "index.lock", os.O_CREAT | os.O_RDWR)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            flocks.lock(lock, fcntl.LOCK_EX, path)
+            self._place = path
             if remove:
-                _empty(self.path)
-            _check_plain(self.path)
-            _leave_other_names(self.path)
+                _empty(path)
+            _check_plain(path)
+            _leave_other_names(path)
             try:
                 self._check_pages()
                 self._open_files()
             except (*_DAMAGE, _Unusable):
-                _empty(self.path)
+                _empty(path)
                 self._open_files()
-                index_check.stamp(self.path / _DATA)
+                index_check.stamp(path / _DATA)
+            self._read_only = False
         except lmdb.Error as error:
-            raise _write_error(self.path, error) from error
+            raise _write_error(path, error) from error
         finally:
             os.close(lock)
 
-    def _open_read_only(self) -> None:
-        """A repository of somebody else's, or on a read-only disk: use the index as it stands.
+    def _open_elsewhere(self, remove: bool) -> None:
+        """A repository of somebody else's, or on a read-only disk, or one without locks.
 
-        Without locks, as its directory cannot be written: a writer elsewhere could pull pages from
-        under a reader, which then finds nonsense by hash, and is asked to try again.
+        Its index is used as it stands, unless it lacks something: then one of our own is made.
         """
-        try:
-            self._check_pages()
-            environment = lmdb.open(str(self.path), max_dbs=8, readonly=True, lock=False)
-            self._adopt_or_close(environment, create=False)
-        except lmdb.Error as error:
-            raise MergepipeError(
-                f"the index at {self.path} is not usable, and may not be written",
-                "run any mp command there once as its owner",
-            ) from error
+        private = private_index(self.path)
+        made = private is not None and status_of(private / _DATA) is not None
+        if not remove and not made and status_of(self.path / _DATA) is not None:
+            with contextlib.suppress(lmdb.Error, OSError):
+                self._open_read_only()
+                return
+        self._open_writable(make_private(self.path, private), remove)
+
+    def _open_read_only(self) -> None:
+        """Without locks, as its directory cannot be written.
+
+        A writer elsewhere could pull pages from under a reader, which then finds nonsense by hash,
+        and is asked to try again.
+        """
+        self._place = self.path
+        self._check_pages()
+        environment = lmdb.open(str(self.path), max_dbs=8, readonly=True, lock=False)
+        self._adopt_or_close(environment, create=False)
+        self._read_only = True
 
     def _check_pages(self, *, trusting: bool = True) -> None:
         try:
-            index_check.check(self.path / _DATA, _TABLES, trusting=trusting)
+            index_check.check(self._place / _DATA, _TABLES, trusting=trusting)
         except (DamagedPages, OSError) as error:
             raise _Unusable(str(error)) from error
 
     def _open_files(self) -> None:
-        self._adopt_or_close(_map(self.path), create=True)
+        self._adopt_or_close(_map(self._place), create=True)
 
     def _adopt_or_close(self, environment: lmdb.Environment, *, create: bool) -> None:
         try:
@@ -321,7 +346,7 @@ class Environment:
 
     def _adopt(self, environment: lmdb.Environment, *, create: bool) -> None:
         """Find the tables (or `create` them), and use it from now on."""
-        found = (self.path / _DATA).stat()
+        found = (self._place / _DATA).stat()
         if create:
             environment.reader_check()
         meta = environment.open_db(b"meta", create=create)
@@ -331,7 +356,7 @@ class Environment:
             with environment.begin(write=True) as transaction:
                 transaction.put(b"version", INDEX_VERSION, db=meta)
         elif version != INDEX_VERSION:
-            raise _Unusable(str(self.path))
+            raise _Unusable(str(self._place))
         tables = (
             environment.open_db(name, dupsort=dupsort, create=create)
             for name, dupsort in _TABLES.items()

@@ -282,7 +282,9 @@ class Index:
             transaction.put(KEY, pack_places(places), db=tables.cache)
 
     def cache(self, items: Iterable[tuple[bytes, bytes]]) -> None:
-        """Keep derived values under keys; they may be lost at any time."""
+        """Keep derived values under keys; they may be lost at any time, or not be kept at all."""
+        if self._environment.read_only:
+            return
         with (
             self._environment.write() as transaction,
             transaction.cursor(self._environment.tables.cache) as cursor,

@@ -53,7 +53,7 @@ def fsck(
     error: look at `Report.ok`. Memory: some hundred bytes a record, and a few blocks a thread.
     """
     shared = repair is None
-    with locks.acquire(store_lock, shared=shared, timeout_s=lock_timeout_s):
+    with locks.acquire(store_lock, shared=shared, timeout_s=lock_timeout_s, reading=shared):
         check = _Check(storage, objects, refs, max_chain, read_data, threads, progress)
         report = check.run()
         if repair is None:

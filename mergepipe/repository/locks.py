@@ -3,6 +3,7 @@
 The lock files of a repository and what each protects are in docs/format.md, "Locks".
 """
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -12,13 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from mergepipe.bytestore import flocks
 from mergepipe.bytestore.untrusted import open_plain, open_to_change, status_of
-from mergepipe.errors import Locked, MergepipeError
+from mergepipe.errors import Locked, NoLocks
 
 _FIRST_WAIT_S = 0.001
 _LONGEST_WAIT_S = 0.05
 _NO_WRITE_ACCESS = (errno.EROFS, errno.EACCES, errno.EPERM)
-_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class HeldLock:
@@ -46,7 +47,8 @@ class HeldLock:
         finally:
             # Explicitly, not only by closing: a forked child that has not yet run its own
             # clean-up shares this file description and would keep the lock alive.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            with contextlib.suppress(NoLocks):
+                flocks.lock(descriptor, fcntl.LOCK_UN, self.path)
             os.close(descriptor)
 
     def _forget(self) -> None:
@@ -79,16 +81,19 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def acquire(path: Path, *, shared: bool = False, timeout_s: float) -> HeldLock:
+def acquire(
+    path: Path, *, shared: bool = False, timeout_s: float, reading: bool = False
+) -> HeldLock:
     """Lock the file `path`, which is made if need be, waiting at most `timeout_s` seconds.
 
+    Who is only `reading` goes on without where the file system has no locks.
     Exclusive holders write their process id into the file for the message others get.
-    Raises Locked. Not re-entrant: a second `acquire` in the holder waits like any other.
+    Raises Locked, NoLocks. Not re-entrant: a second `acquire` in the holder waits like any other.
     """
     deadline = time.monotonic() + timeout_s
     wait_s = _FIRST_WAIT_S
     while True:
-        descriptor = _try(path, shared)
+        descriptor = _try(path, shared, reading)
         if descriptor is not None:
             return HeldLock(path, descriptor, shared)
         remaining_s = deadline - time.monotonic()
@@ -107,7 +112,7 @@ def _sign(descriptor: int) -> None:
             raise
 
 
-def _try(path: Path, shared: bool) -> int | None:
+def _try(path: Path, shared: bool, reading: bool) -> int | None:
     """A descriptor that holds the lock, or None if somebody else's does."""
     try:
         descriptor = open_to_change(path, os.O_RDWR | os.O_CREAT)
@@ -116,7 +121,8 @@ def _try(path: Path, shared: bool) -> int | None:
             raise
         return _try_reading(path)
     try:
-        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        operation = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        flocks.lock(descriptor, operation | fcntl.LOCK_NB, path)
         if not _is(path, descriptor):
             # The file was removed between open and flock: what we hold protects nothing.
             os.close(descriptor)
@@ -128,13 +134,13 @@ def _try(path: Path, shared: bool) -> int | None:
     except BlockingIOError:
         os.close(descriptor)
         return None
-    except OSError as error:
+    except NoLocks:
+        if reading:
+            return descriptor
         os.close(descriptor)
-        if error.errno in _UNSUPPORTED:
-            raise MergepipeError(
-                f"the file system of {path} has no file locks ({error.strerror})",
-                "keep repositories on a local file system",
-            ) from error
+        raise
+    except OSError:
+        os.close(descriptor)
         raise
     return descriptor
 
@@ -149,11 +155,13 @@ def _try_reading(path: Path) -> int | None:
         path = path.parent
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        flocks.lock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, path)
         if _is(path, descriptor):
             return descriptor
     except BlockingIOError:
         pass
+    except NoLocks:
+        return descriptor  # who may not write there is reading
     except OSError:
         os.close(descriptor)
         raise
