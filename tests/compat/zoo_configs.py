@@ -36,8 +36,6 @@ WITH_ADAPTERS = ("linear", "task_arithmetic", "ties", "slerp", "passthrough")
 FILTERS = (
     "self_attn", "mlp", "down_proj", "norm", "lm_head", "embed", "encoder", "decoder", "bias", "*",
 )  # fmt: skip
-# What peft merges or not, but a recipe refuses by its name, pointing to peft.
-REFUSED_ADAPTERS = ("use_dora", "lora_bias", "trainable_token_indices")
 
 
 @dataclass(frozen=True)
