@@ -160,7 +160,8 @@ def _unique(names: Iterable[str]) -> dict[str, str | None]:
 
 def _without_prefix(form: str) -> str | None:
     first, dot, rest = form.partition(".")
-    return rest if dot and first not in _PARTS else None
+    # `distilbert.transformer.layer.0` is `transformer.layer.0` of the bare model.
+    return _WRAPPERS.sub("", rest) if dot and first not in _PARTS else None
 
 
 def _prefixed(longer: Iterable[str], shorter: Collection[str]) -> dict[str, str]:

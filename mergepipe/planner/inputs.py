@@ -3,7 +3,7 @@
 No weight is read. Every error names a model and a tensor.
 """
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from mergepipe.dtypes import F32, DType, dtype_of
@@ -24,7 +24,7 @@ from mergepipe.objects.records import Safetensors, Snapshot, Tensor, TensorEntry
 from mergepipe.planner.left_out import Kind, LeftOut, collected, of_names
 from mergepipe.planner.lines import Line, LineInput, Merge, unused_base
 from mergepipe.planner.model_files import ModelFiles, ReadFile, read_model_files
-from mergepipe.planner.name_matching import check_missing, respelling_note
+from mergepipe.planner.name_matching import check_missing, nothing_in_common, respelling_note
 from mergepipe.planner.output_head import check_head
 from mergepipe.planner.recipe import Expert, Model, Recipe, settings_for
 from mergepipe.planner.unmerged_files import OtherModel, unmerged_files
@@ -129,6 +129,11 @@ class _Names:
             for (directory, name), identities in self._by_name.items()
         }
         return found
+
+    @property
+    def shown(self) -> Iterator[str]:
+        """Every tensor by the name that users see."""
+        return (directory + name for directory, name in self._by_name)
 
     def lacking(self, other: "_Names") -> list[str]:
         """What `other` has and this has not, by the names that users see."""
@@ -309,7 +314,7 @@ def _matched(
     missing = [name for name in matched.lacking(layout) if name not in buffers]
     if expert.kind is TermKind.DELTA:
         missing = []  # what it does not name, it does not change
-    return matched, check_missing(
+    left_out = check_missing(
         expert.label,
         recipe.layout.label,
         missing,
@@ -317,6 +322,9 @@ def _matched(
         stand_in=recipe.allow_missing and recipe.base is not None,
         leave_out=recipe.allow_missing,
     )
+    if missing and len(missing) == sum(name not in buffers for name in layout.shown):
+        raise nothing_in_common(expert.label, recipe.layout.label)
+    return matched, left_out
 
 
 def _line_up(

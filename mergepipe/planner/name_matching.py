@@ -65,6 +65,14 @@ def check_missing(
     )
 
 
+def nothing_in_common(label: str, reference: str) -> MergeInputError:
+    """The error for a model that has no tensor of another's, whatever may be left out."""
+    return MergeInputError(
+        f"{quoted(label)} has none of the tensors of {quoted(reference)}: it would add nothing",
+        "merge models of one architecture",
+    )
+
+
 def respelling_note(label: str, reference: str, renamed: Mapping[str, str]) -> str:
     """The words that tell of tensors matched under two names; `renamed`: the model's -> other."""
     first, other = next(iter(renamed.items()))

@@ -109,6 +109,7 @@ def test_each_weight_in_memory_is_found_on_disk(make: Any, tmp_path: Path) -> No
         ("bert.embeddings.LayerNorm.gamma", "bert.embeddings.LayerNorm.weight"),
         ("roberta.embeddings.LayerNorm.beta", "embeddings.LayerNorm.bias"),
         ("model.layers.0.mlp.gate.weight", "model.layers.0.block_sparse_moe.gate.weight"),
+        ("distilbert.transformer.layer.0.ffn.lin1.weight", "transformer.layer.0.ffn.lin1.weight"),
         ("visual.blocks.0.attn.qkv.weight", "model.visual.blocks.0.attn.qkv.weight"),
         ("model.layers.0.a.weight", "model.language_model.layers.0.a.weight"),
         ("language_model.model.layers.0.a.weight", "layers.0.a.weight"),

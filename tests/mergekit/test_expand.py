@@ -499,6 +499,15 @@ def test_missing_tensors_may_be_allowed(toys: Toys) -> None:
     assert left.message == f"'part' lacks 1 tensor; it adds nothing to the base's there: '{q(2)}'"
 
 
+def test_a_model_with_nothing_in_common_is_refused(toys: Toys) -> None:
+    odd = {f"model.layers.{layer}.another.weight": (2,) for layer in range(4)}
+    toys.add("odd", odd, llama_config())
+    task = "parameters: {weight: 1}\nbase_model: base\n"
+    text = models("model: odd", method="task_arithmetic", more=task)
+    with pytest.raises(MergeInputError, match="'odd' has none of the tensors of 'base'"):
+        toys.expand(text, allow_missing=True)
+
+
 def test_a_slice_of_the_base_alone_is_the_base(toys: Toys) -> None:
     merge = toys.expand(
         """

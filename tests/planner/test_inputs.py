@@ -85,6 +85,13 @@ def test_what_is_left_out_is_listed_by_model(models: Family) -> None:
     ]
 
 
+def test_a_model_with_nothing_in_common_is_refused_whatever_is_allowed(models: Family) -> None:
+    one = add_tensor(models.shelf, bytes(2), "BF16", (1,))
+    other = add_snapshot(models.shelf, {"quite.another": one})
+    with pytest.raises(MergeInputError, match="'odd' has none of the tensors of 'root'"):
+        merge(models, other, allow_missing=True)
+
+
 def test_one_weight_under_two_names_is_merged_and_told(models: Family) -> None:
     norm = named(models.shelf, models.experts[0])["norm"]
     other = changed(models, norm=None, **{"transformer.norm": norm})

@@ -27,6 +27,7 @@ from mergepipe.planner.mergekit.vocabularies import (
     bring_together,
     lending,
 )
+from mergepipe.planner.name_matching import nothing_in_common
 
 
 class StageLines:
@@ -67,6 +68,7 @@ class StageLines:
         place = f"{self._source}, line {stage.place.line}"
         notes = (f"{place}: {note}" for note in aligned.notes)
         rows, self._notes = aligned.rows, (*notes, *aligned.warnings)
+        self._check_common(rows)
         self.left_out = (*self.vocabulary.plan.left_out, *buffers, *aligned.left_out)
         self.left_out += tuple(unused_tensors(self._models.values(), rows, self.left_out))
         self.reference = rows[0].origin[0]
@@ -143,6 +145,17 @@ class StageLines:
             known = self._embeddings.tokenizer(snapshot, inventory.label)
             self._inventories.tokenizers[inventory.label] = known
         return known
+
+    def _check_common(self, rows: Sequence[Row]) -> None:
+        """Refuse a model that nothing is taken of where it was to be merged."""
+        cells = [cell for row in rows for cell in row.cells]
+        taken = {cell.inventory.label for cell in cells if cell.held is not None}
+        for label in dict.fromkeys(cell.inventory.label for cell in cells):
+            if label not in taken:
+                error = nothing_in_common(label, rows[0].origin[0].label)
+                raise MergeInputError(
+                    f"{self._source}, line {self._stage.place.line}: {error.message}", error.hint
+                )
 
     def place_of(self, name: ModelName) -> int:
         """The place of the stored model whose files one of the stage's models has."""
