@@ -94,6 +94,10 @@ class ConfigError(MergepipeError):
     kind = "config"
 
 
+class DamagedConfig(ConfigError):
+    """A configuration file that is no text, or no TOML: nothing it says can be known."""
+
+
 class NoRepository(MergepipeError):
     """No `.mergepipe` directory here or in any parent."""
 

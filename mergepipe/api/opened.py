@@ -14,7 +14,7 @@ from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.bytestore.sharing import share_tree, unshare_tree
 from mergepipe.bytestore.untrusted import read_plain
 from mergepipe.closing import Closing
-from mergepipe.errors import RevisionNotFound
+from mergepipe.errors import DamagedConfig, RevisionNotFound
 from mergepipe.ids import ObjectId, shown
 from mergepipe.objects.records import Commit
 from mergepipe.objects.store import ObjectStore
@@ -64,7 +64,12 @@ class OpenRepository(Closing):
         """
         layout.check(directory)
         self.directory = directory
-        self.config = _load_config(directory / layout.CONFIG)
+        self.config_damage: DamagedConfig | None = None
+        """Why the settings are the defaults, and nothing is stored."""
+        try:
+            self.config = _load_config(directory / layout.CONFIG)
+        except DamagedConfig as error:  # no reason not to read models
+            self.config, self.config_damage = configuration.Config(), error
         self.who = who
         self.credentials = credentials
         self._hops = hops
@@ -268,7 +273,12 @@ class OpenRepository(Closing):
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold off gc while blocks are written that nothing names yet."""
+        """Hold off gc while blocks are written that nothing names yet.
+
+        Raises DamagedConfig: blocks cut by other settings would be no other's again.
+        """
+        if self.config_damage is not None:
+            raise self.config_damage
         self.local.remove_dead_sessions()
         lock = self.directory / layout.STORE_LOCK
         with locks.acquire(lock, shared=True, timeout_s=self.config.core.lock_timeout):
@@ -303,3 +313,8 @@ def _config_text(path: Path) -> str:
         return read_plain(path).decode()
     except FileNotFoundError:
         return ""
+    except UnicodeDecodeError as error:
+        raise DamagedConfig(
+            f"{path} is not UTF-8: {error}",
+            f"edit {path}, or remove it: every setting has a default, remotes are added again",
+        ) from error

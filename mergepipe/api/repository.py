@@ -266,6 +266,13 @@ class Repository(OpenRepository):
             return []  # HEAD before the first commit, or a ref whose log was removed
         raise RevisionNotFound(f"no log of {ref!r}", "mp branch and mp tag list what there is")
 
+    def damaged_log(self, ref: str = "HEAD") -> int | None:
+        """The number of the first damaged line of a ref's log, which `reflog` leaves out."""
+        assert self.refs.reflog is not None
+        names = (ref, HEADS + ref, TAGS + ref, f"refs/{ref}")
+        found = (self.refs.reflog.damaged(name) for name in names)
+        return next((number for number in found if number is not None), None)
+
     # Committing and checking out
 
     def commit(

@@ -10,7 +10,6 @@ from mergepipe.api.opened import OpenRepository
 from mergepipe.checkpoints.requests import CommitRequest, CommitResult
 from mergepipe.errors import NothingToCommit, RefExists, RevisionNotFound, UsageError, WorktreeDirty
 from mergepipe.ids import ObjectId
-from mergepipe.objects.records import Snapshot
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository import layout, locks
 from mergepipe.repository.refnames import HEADS, branch_ref
@@ -83,7 +82,7 @@ class Working:
         """How the worktree differs from HEAD, sorted by path."""
         from mergepipe.checkpoints.worktree import compare
 
-        recorded = self._recorded()
+        recorded = self._repo.worktree.recorded(self._repo.objects)
         files = self._repo.worktree.scan()
         entries = self._repo.worktree.entries(
             files,
@@ -228,10 +227,6 @@ class Working:
         lock = self._repo.directory / layout.WORKTREE_LOCK
         with locks.acquire(lock, timeout_s=_LONGEST_CHECKOUT_S):
             checkout.run(snapshot, force=force, progress=progress)
-
-    def _recorded(self) -> Snapshot | None:
-        recorded = self._repo.worktree.snapshot()
-        return None if recorded is None else self._repo.objects.snapshot(recorded)
 
     def require_clean(self) -> None:
         """Raise WorktreeDirty where a model is checked out and was changed since."""

@@ -94,8 +94,7 @@ class WorktreeCheckout:
         Raises WorktreeDirty, before anything is touched, if a file that has to change holds what
         no snapshot recorded, unless `force`.
         """
-        recorded_id = self._worktree.snapshot()
-        recorded = None if recorded_id is None else self._objects.snapshot(recorded_id)
+        recorded = self._worktree.recorded(self._objects)
         wanted = {entry.path: entry for entry in self._objects.snapshot(target).files}
         check_paths(list(wanted))
         files = self._worktree.scan()

@@ -3,6 +3,7 @@
 The state is a cache of facts about files: losing it costs hashing them again.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,12 @@ from mergepipe.bytestore.untrusted import plain_status, read_plain
 from mergepipe.checkpoints.ingest import ingest
 from mergepipe.checkpoints.layout import Layout, Span
 from mergepipe.checkpoints.outcome import BlockOutcome
+from mergepipe.errors import Corruption
 from mergepipe.formats.tree import SourceFile, scan
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.objects.encoding import decode
 from mergepipe.objects.records import FileEntry, Snapshot
+from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.sink import ObjectsInMemory
 from mergepipe.progress import SILENT, Progress
 from mergepipe.reprs import brief
@@ -89,6 +92,13 @@ class Worktree:
             return None if name is None else ObjectId(bytes.fromhex(name))
         except ValueError:
             return None
+
+    def recorded(self, objects: ObjectStore) -> Snapshot | None:
+        """The materialised snapshot itself; None too if it is not here, or damaged."""
+        identity = self.snapshot()
+        with contextlib.suppress(Corruption):  # files are then looked at, as if nothing were known
+            return None if identity is None else objects.snapshot(identity)
+        return None
 
     def scan(self) -> tuple[SourceFile, ...]:
         """The files that are there, sorted by path, ignored ones left out."""

@@ -60,6 +60,9 @@ class Session:
         else:
             opened = Repository(directory, who=who, credentials=self.credentials)
         self.trace(f"opened {opened.directory}")
+        if opened.config_damage is not None:
+            self.say(f"warning: {opened.config_damage.message}; reading goes on with the defaults")
+            self.say(f"hint: {opened.config_damage.hint}")
         with opened:
             yield opened
 

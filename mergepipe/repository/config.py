@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mergepipe.codecs.chooser import EFFORTS
-from mergepipe.errors import ConfigError, InvalidRefName, MergepipeError
+from mergepipe.errors import ConfigError, DamagedConfig, InvalidRefName, MergepipeError
 from mergepipe.repository.refnames import REMOTES, check_ref_name
 from mergepipe.sizes import GIB, KIB, MIB, parse_size
 
@@ -121,7 +121,10 @@ def parse(text: str, where: str = "config.toml") -> Config:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where} is not valid TOML: {error}", f"edit {where}") from error
+        raise DamagedConfig(
+            f"{where} is not valid TOML: {error}",
+            f"edit {where}, or remove it: every setting has a default, remotes are added again",
+        ) from error
     _check_format(document, where)
     values: dict[str, dict[str, Value]] = {name: {} for name in _SECTIONS}
     remotes: dict[str, dict[str, Value]] = {}

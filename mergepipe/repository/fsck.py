@@ -10,12 +10,18 @@ from mergepipe.packs.environment import IndexDamaged
 from mergepipe.packs.storage import Storage
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository import locks
-from mergepipe.repository.history_check import Reached, check_history, check_refs
+from mergepipe.repository.history_check import (
+    Reached,
+    check_history,
+    check_lost_refs,
+    check_refs,
+    dangling_tips,
+)
 from mergepipe.repository.problems import Note, NoteKind, Problem, ProblemKind, Report
 from mergepipe.repository.pruned import read_pruned
 from mergepipe.repository.reflog import Signature
 from mergepipe.repository.refs import RefStore
-from mergepipe.repository.repair import condemned_packs, rescue_packs, restore_refs
+from mergepipe.repository.repair import condemned_packs, mend_logs, rescue_packs, restore_refs
 from mergepipe.repository.store_check import (
     check_blocks,
     check_index,
@@ -106,6 +112,8 @@ class _Check:
         reached = Reached()
         tips = check_refs(self._refs, self._objects, reached)
         check_history(tips, self._objects, read_pruned(self._storage.store), reached)
+        notes += check_lost_refs(self._refs, reached)
+        notes += dangling_tips(self._objects, self._storage, self._refs, reached)
         promises = self._storage.promises
         is_here = promises.has_record if self._read_data else None
         blocks, needed, chains = check_blocks(self._storage, reached, self._max_chain, is_here)
@@ -159,7 +167,8 @@ def _restore(report: Report, objects: ObjectStore, refs: RefStore, who: Signatur
     """Put damaged refs back; returns what was done."""
     kinds = (ProblemKind.REF, ProblemKind.HEAD)
     names = [problem.id for problem in report.problems if problem.kind in kinds]
-    return restore_refs(names, objects, refs, who)
+    logs = [problem.id for problem in report.problems if problem.kind is ProblemKind.REFLOG]
+    return restore_refs(names, objects, refs, who) + mend_logs(logs, refs)
 
 
 def _distinct(problems: list[Problem]) -> tuple[Problem, ...]:

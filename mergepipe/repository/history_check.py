@@ -1,18 +1,25 @@
 """fsck of history: refs, and every object they reach."""
 
+import contextlib
 from dataclasses import dataclass, field
 
 from mergepipe.errors import Corruption, InvalidRefName, MissingObject
 from mergepipe.ids import BlockId, ObjectId
+from mergepipe.names import quoted
 from mergepipe.objects.grid import blocks_of
 from mergepipe.objects.paths import check_files
 from mergepipe.objects.records import Commit, Snapshot, Tensor
 from mergepipe.objects.references import Reference
 from mergepipe.objects.store import ObjectStore
+from mergepipe.packs.storage import Storage
 from mergepipe.repository.closure import Needed, Use, closure
-from mergepipe.repository.problems import Owner, Problem, ProblemKind
+from mergepipe.repository.problems import Note, NoteKind, Owner, Problem, ProblemKind
 from mergepipe.repository.pruned import Pruned
+from mergepipe.repository.reflog import settled
+from mergepipe.repository.refnames import HEADS, TAGS, short_name
 from mergepipe.repository.refs import HEAD, RefStore
+
+_MOST_TIPS = 20
 
 
 @dataclass(slots=True)
@@ -46,11 +53,71 @@ def check_refs(refs: RefStore, objects: ObjectStore, reached: Reached) -> dict[O
             tips.setdefault(tip, name)
     if refs.reflog is not None:
         for name in refs.reflog.names():
-            try:
-                refs.reflog.read(name)
-            except Corruption as error:
-                reached.complain(ProblemKind.REFLOG, name, error.message)
+            if (number := refs.reflog.damaged(name)) is not None:
+                detail = f"line {number} of the log of {name} is damaged, and is left out"
+                reached.complain(ProblemKind.REFLOG, name, detail)
     return tips
+
+
+def check_lost_refs(refs: RefStore, reached: Reached) -> list[Note]:
+    """Branches and tags that are gone, though their logs are there, which go with them.
+
+    The branch of HEAD is a problem: without it, history seems to be empty. Of others it is a note,
+    as a crash while one was made or removed leaves the same.
+    """
+    if refs.reflog is None:
+        return []
+    current = _head_branch(refs)
+    present = set(refs.names())
+    notes = []
+    for name in refs.reflog.names():
+        entries = refs.reflog.read(name)
+        if not name.startswith((HEADS, TAGS)) or name in present or not entries:
+            continue
+        at = entries[0].new
+        if at is None:
+            continue
+        if name == current and settled(entries, None):
+            detail = f"{name} is gone; its log says that it was at {at.hex()}"
+            reached.complain(ProblemKind.REF, name, detail)
+        else:
+            what = "tag" if name.startswith(TAGS) else "branch"
+            detail = (
+                f"is gone; its log says {at.hex()}: mp {what} {short_name(name)} {at.hex()[:12]}"
+            )
+            notes.append(Note(NoteKind.LOST, name, detail))
+    return notes
+
+
+def dangling_tips(
+    objects: ObjectStore, storage: Storage, refs: RefStore, reached: Reached
+) -> list[Note]:
+    """Commits here that no ref and no log leads to: what a ref that was lost may have named."""
+    logged = set() if refs.reflog is None else set(refs.reflog.mentioned())
+    with storage.view() as view:
+        others = {ObjectId(at.id) for at in view.objects()} - reached.objects
+    commits: dict[ObjectId, Commit] = {}
+    for identity in sorted(others):
+        with contextlib.suppress(Corruption):
+            if objects.kind(identity) == Commit.KIND:
+                commits[identity] = objects.commit(identity)
+    below = {parent for commit in commits.values() for parent in commit.parents}
+    tips = sorted(commits.keys() - below - logged, key=lambda each: -commits[each].time)
+    return [
+        Note(
+            NoteKind.DANGLING,
+            tip.hex(),
+            f"on no branch: {quoted(commits[tip].message[:60])}; mp branch NAME {tip.hex()[:12]}",
+        )
+        for tip in tips[:_MOST_TIPS]
+    ]
+
+
+def _head_branch(refs: RefStore) -> str | None:
+    try:
+        return refs.head().branch
+    except Corruption:
+        return None
 
 
 def _branch_of_head(refs: RefStore) -> str | None:

@@ -43,6 +43,8 @@ class NoteKind(StrEnum):
     INDEX = "index"  # `index`: it was damaged, and is made again
     ORPHAN = "orphan"  # pack id: nothing reachable is in it; mp gc removes it
     ASKED = "asked"  # remote: what came of asking it for what is missing
+    LOST = "lost"  # ref name: it is gone, and its log is not
+    DANGLING = "dangling"  # commit id: on no branch, and in no history
     STRAY = "stray"  # key: a file in packs/ that is no pack
     PROMISED = "promised"  # remote of a lazy clone: how much is there and not here
 

@@ -15,13 +15,13 @@ from mergepipe.bytestore.untrusted import (
     open_to_change,
     read_plain,
 )
-from mergepipe.errors import Corruption
 from mergepipe.ids import NO_ID, ObjectId
 
 _LINE = re.compile(
     r"(?P<old>[0-9a-f]{64}) (?P<new>[0-9a-f]{64}) (?P<time>-?[0-9]{1,19}) "
     r"(?P<sign>[+-])(?P<hours>[0-9]{2})(?P<minutes>[0-9]{2}) (?P<author>[^\t]*)\t(?P<why>.*)"
 )
+_HEX_ID = re.compile(r"[0-9a-f]{64}")
 # What would break a line or a field, and what a terminal might obey.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
@@ -98,25 +98,49 @@ class Reflog:
     def read(self, name: str) -> list[ReflogEntry]:
         """All entries of a ref (or `HEAD`), newest first; empty if it has no log.
 
-        A last line without its end is the trace of a crash and is left out.
-        Raises Corruption for any other line that is not an entry.
+        A last line without its end is the trace of a crash and is left out, and so is a damaged
+        line: `damaged` tells of it.
         """
+        entries = (parse_line(line) for line in self._lines(name))
+        return [entry for entry in entries if entry is not None][::-1]
+
+    def damaged(self, name: str) -> int | None:
+        """The number of the first line that is no entry, from 1; None if all are."""
+        lines = enumerate(self._lines(name), 1)
+        return next((number for number, line in lines if parse_line(line) is None), None)
+
+    def mentioned(self) -> Iterator[ObjectId]:
+        """Every id that stands in any log, in damaged lines too."""
+        for name in self.names():
+            for line in self._lines(name):
+                for match in _HEX_ID.finditer(line):
+                    if (identity := _id(match[0])) is not None:
+                        yield identity
+
+    def mend(self, name: str) -> Path:
+        """Leave damaged lines out from now on; returns where the log as it was is kept."""
         path = self._path(name)
+        data = read_plain(path)
+        lines = [line for line in self._lines(name) if parse_line(line) is not None]
+        kept = self._folder.parent / "quarantine" / f"{name.replace('/', '-')}-{os.getpid()}.log"
+        make_folder(kept.parent)
+        for target, content in ((kept, data), (path, "".join(f"{x}\n" for x in lines).encode())):
+            beside = target.with_name(f"{target.name}.lock")
+            descriptor = open_to_change(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.rename(target)
+            sync_directory(target.parent)
+        return kept
+
+    def _lines(self, name: str) -> list[str]:
         try:
-            data = read_plain(path)
+            data = read_plain(self._path(name))
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return []
-        lines = data.decode(errors="replace").split("\n")
-        entries = []
-        for number, line in enumerate(lines[:-1], 1):
-            entry = parse_line(line)
-            if entry is None:
-                raise Corruption(
-                    f"line {number} of the reflog {path} is damaged",
-                    "remove that line; no commit depends on it",
-                )
-            entries.append(entry)
-        return entries[::-1]
+        return data.decode(errors="replace").split("\n")[:-1]
 
     def names(self) -> Iterator[str]:
         """Every ref that has a log, `HEAD` included, sorted by folder."""

@@ -122,14 +122,21 @@ def restore_refs(
     return done
 
 
+def mend_logs(names: Iterable[str], refs: RefStore) -> list[str]:
+    """Take damaged lines out of logs; the logs as they were go to quarantine/."""
+    done = []
+    if refs.reflog is not None and (names := list(names)):
+        with refs.locked():
+            for name in names:
+                kept = refs.reflog.mend(name)
+                done.append(f"left damaged lines out of the log of {name}, kept in {kept.name}")
+    return done
+
+
 def _last_good(name: str, objects: ObjectStore, refs: RefStore) -> ObjectId | None:
     if refs.reflog is None:
         return None
-    try:
-        entries = refs.reflog.read(name)
-    except Corruption:
-        return None
-    for entry in entries:
+    for entry in refs.reflog.read(name):
         for candidate in (entry.new, entry.old):
             if candidate is None:
                 continue

@@ -177,9 +177,13 @@ def _named(
     if ref is not None:
         found = refs.read(ref)
         if found is None:
+            branch = refs.head().branch or HEAD
+            lost = refs.reflog is not None and bool(refs.reflog.read(branch))
             raise RevisionNotFound(
-                f"{text!r}: there is no commit yet on {short_name(refs.head().branch or HEAD)!r}",
-                "make the first one with `mp commit`",
+                f"{text!r}: there is no commit yet on {short_name(branch)!r}",
+                "it has a log: mp fsck tells where it was, and --repair puts it back"
+                if lost
+                else "make the first one with `mp commit`",
             )
         return found
     if _HEX.fullmatch(name):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.ids import ObjectId
-from mergepipe.repository.reflog import Reflog
 from mergepipe.repository.refs import RefStore
 
 _HEX_ID = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
@@ -32,22 +31,15 @@ def roots(
     """All roots: refs, HEAD, `extra`; and reflogs, the worktree's snapshot.
 
     What a merge's run took (`runs/`) is a note, and keeps nothing.
-    Raises Corruption for a damaged ref, HEAD or reflog: nothing is guessed away.
+    Raises Corruption for a damaged ref or HEAD: nothing is guessed away.
     """
     head = refs.head().commit
     required = [*refs.list().values(), *([] if head is None else [head]), *extra]
     optional: list[ObjectId] = []
     if reflog and refs.reflog is not None:
-        optional += logged(refs.reflog)
+        optional += refs.reflog.mentioned()
     optional += checked_out(store)
     return Roots(tuple(dict.fromkeys(required)), tuple(dict.fromkeys(optional)))
-
-
-def logged(reflog: Reflog) -> Iterator[ObjectId]:
-    """Every commit that a reflog mentions. Raises Corruption for a damaged line."""
-    for name in reflog.names():
-        for entry in reflog.read(name):
-            yield from (value for value in (entry.new, entry.old) if value is not None)
 
 
 def checked_out(store: ByteStore) -> Iterator[ObjectId]:

@@ -16,7 +16,7 @@ from mergepipe.sizes import format_size
 if TYPE_CHECKING:
     from mergepipe.repository.problems import Report
 
-_ASKED = "asked"  # NoteKind.ASKED: of remotes that --repair asked
+_SHOWN = ("asked", "lost")  # of NoteKind: remotes that --repair asked, refs that are gone
 
 
 class ProblemDocument(msgspec.Struct, frozen=True):
@@ -97,7 +97,7 @@ def _text(session: Session, report: "Report") -> str:
     lines += [
         f"{note.kind.value} {_name(note.id)}: {escape_for_terminal(note.detail)}"
         for note in report.notes
-        if session.verbose or note.kind.value == _ASKED
+        if session.verbose or note.kind.value in _SHOWN
     ]
     if report.problems:
         lines.append(f"{count(len(report.problems), 'problem')} found")
@@ -128,7 +128,7 @@ def _advice(report: "Report", *, repair: bool) -> str:
             "a remote that has it (mp remote add NAME URL, mp fetch NAME --heal)"
         )
     if kinds & {ProblemKind.REF, ProblemKind.HEAD, ProblemKind.REFLOG}:
-        ways.append("mp branch -f NAME REV puts a branch where you want it")
+        ways.append("mp branch -f NAME REV puts a branch where you want it (-v lists lost commits)")
     return "; ".join(ways) or "this release cannot mend it"
 
 

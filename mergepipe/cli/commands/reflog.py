@@ -41,6 +41,7 @@ def reflog(
     """
     with session.repository() as repository:
         entries = repository.reflog(ref)
+        damaged = repository.damaged_log(ref)
     documents = [
         ReflogDocument(
             old=None if entry.old is None else entry.old.hex(),
@@ -59,3 +60,7 @@ def reflog(
         why = escape_for_terminal(entry.why)
         lines.append(f"{session.paint('yellow', at)} {ref}@{{{number}}}:{when} {why}")
     session.emit(documents, "\n".join(lines))
+    if damaged is not None:
+        session.say(
+            f"warning: line {damaged} of it is damaged, and left out; mp fsck --repair mends it"
+        )
