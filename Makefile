@@ -16,12 +16,13 @@ QUICK := $(addprefix tests/,objects packs catalog planner codecs checkpoints cli
 # Not quiet: it takes minutes, and says what it is at.
 PIP := --disable-pip-version-check --no-input -c constraints.txt
 
-.PHONY: help demo install check test test-quick format lint types layers compat compat-random faults bench clean
+.PHONY: help demo install check test test-quick test-lowest test-newest format lint types layers compat compat-random faults bench clean
 
 help:
 	@echo "make demo     train, commit, merge and compare real models, in ./demo-output: 2 to 4 minutes"
 	@echo "make test     run the tests: ten minutes on two cores"
 	@echo "make test-quick  those of the tests that take seconds: a minute"
+	@echo "make test-lowest, test-newest  the quick tests with the oldest, or newest, of all that is needed"
 	@echo "make check    formatting, lint, types, layers and tests: what .ci/run runs"
 	@echo "make compat   every recipe beside mergekit itself, which it installs in .venv-mergekit"
 	@echo "make compat-random  thousands of random recipes beside mergekit and float64: an hour or two"
@@ -60,6 +61,20 @@ test: $(READY)
 test-quick: $(READY)
 	$(RUN)/python -m pytest $(QUICK)
 
+# With the oldest releases that pyproject.toml allows, which uv picks, and with the newest. torch is the
+# pinned one in both: it alone is hundreds of megabytes a build.
+test-lowest:
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --disable-pip-version-check --quiet uv torch==2.13.0
+	.venv-lowest/bin/uv pip install --python .venv-lowest/bin/python --resolution lowest-direct -e '.[test]' torch==2.13.0
+	.venv-lowest/bin/python -m pytest $(QUICK)
+
+test-newest:
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --disable-pip-version-check --quiet torch==2.13.0
+	.venv-newest/bin/python -m pip install --disable-pip-version-check --quiet --upgrade --upgrade-strategy eager -e '.[test]' torch==2.13.0
+	.venv-newest/bin/python -m pytest $(QUICK)
+
 $(MERGEKIT_READY): tests/compat/mergekit.txt
 	$(PYTHON) -m venv $(MERGEKIT)
 	$(MERGEKIT)/bin/python -m pip install --quiet torch==2.13.0
@@ -97,4 +112,4 @@ bench: $(READY)
 	@for script in $$(grep -l "^if __name__" benchmarks/*.py); do echo "== $$script"; $(RUN)/python $$script || exit 1; done
 
 clean:
-	rm -rf $(VENV) $(MERGEKIT) demo-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(VENV) $(MERGEKIT) .venv-lowest .venv-newest demo-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist

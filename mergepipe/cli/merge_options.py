@@ -21,13 +21,35 @@ Base = Annotated[
         autocompletion=completion.revisions,
     ),
 ]
+# Written out, as help must not load them; a test compares.
+METHODS = (
+    "ties",
+    "task_arithmetic",
+    "linear",
+    "slerp",
+    "nuslerp",
+    "multislerp",
+    "karcher",
+    "dare_ties",
+    "dare_linear",
+    "della",
+    "della_linear",
+    "breadcrumbs",
+    "breadcrumbs_ties",
+    "model_stock",
+    "nearswap",
+    "sce",
+    "ram",
+    "ramplus_tl",
+    "arcee_fusion",
+    "passthrough",
+)
 Method = Annotated[
     str | None,
     typer.Option(
         "--method",
         metavar="NAME",
-        help="ties (the default), task_arithmetic, linear, dare_ties, dare_linear, slerp, "
-        "passthrough.",
+        help=f"{', '.join(METHODS)}. Without it, ties; docs/methods.md tells them apart.",
         autocompletion=completion.methods,
     ),
 ]

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 CARD_NAME = "README.md"
 CARD_BYTES = 64 << 10
@@ -64,7 +64,12 @@ def base_model_of(start: bytes) -> str | None:
 
 
 def model_card(card: Card) -> bytes:
-    """The card as Markdown with the front matter that model hubs read. Same card, same bytes."""
+    """The card as Markdown with the front matter that model hubs read. Same card, same bytes.
+
+    Of models that are named by their path only the last part is told: where it lies on somebody's
+    machine is nobody else's business, and of no use to them.
+    """
+    card = _without_paths(card)
     lines = [
         "---",
         *_front_matter(card),
@@ -91,6 +96,26 @@ def model_card(card: Card) -> bytes:
         fence = _fence(card.recipe)
         lines += ["", "## Recipe", "", f"{fence}yaml", card.recipe.rstrip("\n"), fence]
     return ("\n".join(lines) + "\n").encode()
+
+
+def _without_paths(card: Card) -> Card:
+    paths = {one.label: _last_part(one.label) for one in card.inputs if _is_path(one.label)}
+    recipe, title = card.recipe, card.title
+    for path in sorted(paths, key=len, reverse=True):
+        recipe = recipe.replace(path, paths[path])
+        title = title.replace(path, paths[path])
+    inputs = [replace(one, label=paths.get(one.label, one.label)) for one in card.inputs]
+    return replace(card, title=title, inputs=inputs, recipe=recipe)
+
+
+def _is_path(label: str) -> bool:
+    """Whether a name can only be a path: `org/name` is one of a hub."""
+    return label.startswith(("/", "./", "../", "~")) or label.count("/") > 1
+
+
+def _last_part(path: str) -> str:
+    parts = [part for part in path.split("/") if part not in ("", ".", "..", "~")]
+    return parts[-1] if parts else "model"
 
 
 def _front_matter(card: Card) -> list[str]:

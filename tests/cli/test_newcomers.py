@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mergepipe.cli.merge_options import METHODS
+from mergepipe.formats.model_card import Card, CardInput, model_card
 from mergepipe.repository import locks
 from tests.cli.conftest import Mp
 from tests.cli.models import write_model
@@ -197,3 +199,31 @@ def test_a_repository_of_others_says_whose_it_is(committed: Path, mp: Mp) -> Non
     told = mp("branch", "new", expect=1).err
     assert "permission denied: '" in told
     assert "ls -ld" in told
+
+
+def test_help_names_every_method_and_what_goes_where(mp: Mp) -> None:
+    from mergepipe.methods import registry
+
+    assert sorted(METHODS) == sorted(registry.METHODS)
+    assert "arcee_fusion" in mp("merge", "--help").out
+    told = mp("serve", "--help").out
+    assert "()" not in told
+    assert "<int" not in told
+
+
+def test_a_commit_without_tensors_says_so(repository: Path, tmp_path: Path, mp: Mp) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/read.me").write_text("x")
+    assert "nothing to merge" in mp("commit", tmp_path / "notes").err
+    (tmp_path / "notes/pytorch_model.bin").write_text("x")
+    assert "'pytorch_model.bin' holds its weights as a pickle" in mp("commit", "../notes").err
+    assert mp("commit", write_model(tmp_path / "model")).err == ""
+
+
+def test_a_model_card_tells_no_local_path() -> None:
+    inputs = [CardInput("/home/ada/llama", "base", None), CardInput("org/code", "input", None)]
+    recipe = "base_model: /home/ada/llama\nmodels: [{model: org/code}]\n"
+    text = model_card(Card("A merge", ["ties"], inputs, None, recipe)).decode()
+    assert "/home/ada" not in text
+    assert "base_model: llama" in text
+    assert '- "org/code"' in text

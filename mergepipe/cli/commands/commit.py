@@ -15,11 +15,14 @@ from mergepipe.cli.panels import MODEL
 from mergepipe.cli.session import Session
 from mergepipe.cli.text import count, duration, short, title
 from mergepipe.errors import UsageError
+from mergepipe.names import quoted
 from mergepipe.sizes import format_size
 
 if TYPE_CHECKING:
     from mergepipe.api import Repository
     from mergepipe.checkpoints.requests import CommitResult
+
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
 class CommitDocument(msgspec.Struct, frozen=True):
@@ -120,6 +123,7 @@ def commit(
                 given or None, message=message, branch=branch, base=base, progress=progress
             )
         seconds = time.monotonic() - began
+        remark = "" if made.unchanged else _remark(repository, made)
     document = CommitDocument(
         commit=made.commit.hex(),
         snapshot=made.snapshot.hex(),
@@ -135,10 +139,31 @@ def commit(
         nonfinite=documents(made.nonfinite),
     )
     session.emit(document, "" if session.quiet else _summary(session, made, message, seconds))
+    if remark:
+        session.say(remark)
     session.warn(warning("the model", document.nonfinite, session.paint_errors))
     session.note(
         f"snapshot     {document.snapshot}\ntrained from {document.trained_from or 'not said'}\n"
         f"leans on     {document.base or 'nothing'}"
+    )
+
+
+def _remark(repository: "Repository", made: "CommitResult") -> str:
+    """What is unusual about files that are stored as any other, but merge otherwise, or not."""
+    from mergepipe.objects.records import Safetensors
+
+    files = repository.objects.snapshot(made.snapshot).files
+    if any(isinstance(file.content, Safetensors) and file.content.tensors for file in files):
+        return ""
+    pickles = [file.path for file in files if file.path.endswith(_PICKLES)]
+    if pickles:
+        return (
+            f"note: {quoted(pickles[0])} holds its weights as a pickle: stored as it is, and "
+            "merged from a copy; a fine-tune in safetensors would be stored as what it changes"
+        )
+    return (
+        "note: no file here holds tensors (*.safetensors): they are kept, and there is nothing "
+        "to merge"
     )
 
 

@@ -51,7 +51,9 @@ def serve(
     directory: Annotated[
         Path | None,
         typer.Argument(
-            metavar="DIR", help="The repository; the one around here if not given.", show_default=""
+            metavar="DIR",
+            help="The repository; the one around here if not given.",
+            show_default=False,
         ),
     ] = None,
     stdio: Annotated[
@@ -63,14 +65,21 @@ def serve(
         ),
     ] = False,
     host: Annotated[
-        str, typer.Option(help="The address to listen on; others than loopback need tokens.")
+        str,
+        typer.Option(
+            metavar="ADDRESS", help="The address to listen on; others than loopback need tokens."
+        ),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")
+        int,
+        typer.Option(
+            metavar="PORT", min=0, max=65535, help="The port to listen on; 0 takes a free one."
+        ),
     ] = 8417,
     token_file: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help=f"Lines of `read TOKEN` and `write TOKEN`; {_TOKENS} holds them too.",
             show_default=False,
         ),
