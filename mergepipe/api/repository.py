@@ -316,7 +316,7 @@ class Repository(OpenRepository):
         `to/tensors.safetensors`. Returns where it wrote. Raises WorktreeDirty unless `force`.
         """
         return self.working.checkout(
-            revision, to=to, tensors=tensors, force=force, progress=progress
+            revision, to=to, tensors=tensors, paths=paths, force=force, progress=progress
         )
 
     def switch(
