@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from mergepipe.api.catalog import RepositoryCatalog
+    from mergepipe.api.comparing import MergeComparison
     from mergepipe.api.contents import Contents
     from mergepipe.api.importing import Imports
     from mergepipe.api.merging import Merging
@@ -181,6 +182,14 @@ class Repository(OpenRepository):
             threads=self.threads,
             progress=progress,
         )
+
+    def compare_merges(
+        self, a: str, b: str = "HEAD", *, progress: Progress = SILENT
+    ) -> "MergeComparison":
+        """Why merge `b` differs from merge `a`: changed inputs, moved tensors, and whose doing."""
+        from mergepipe.api.comparing import compare_merges
+
+        return compare_merges(self, self.planning, self.merging, a, b, progress)
 
     def check(
         self, revision: str = "HEAD", against: str | None = None, *, progress: Progress = SILENT

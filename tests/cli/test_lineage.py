@@ -131,3 +131,35 @@ def test_what_came_from_a_model(merging: Path, mp: Mp) -> None:
     own = [each["commit"] for each in mp("log", "prod", "--first-parent", "--json").document]
     assert merge in own
     assert len(own) < len(mp("log", "prod", "--json").document)
+
+
+def test_why_one_merge_differs_from_another(merging: Path, family: dict[str, Path], mp: Mp) -> None:
+    from safetensors.torch import load_file, save_file
+
+    merge = ["merge", "math", "code", "--base", "base", "--density", "0.5", "-b", "prod"]
+    mp(*merge)
+    path = family["code"] / "model.safetensors"
+    weights = load_file(path)
+    weights["layer.v"] *= -6
+    save_file(weights, path, {"format": "pt"})
+    mp("commit", family["code"], "-b", "code")
+    mp(*merge)
+    document = mp("explain", "prod~1", "prod", "--json").document
+    assert [each["name"] for each in document["inputs"]] == ["code"]
+    changed = document["inputs"][0]
+    assert changed["before"] == mp("show", "code~1", "--json").document["commit"]
+    assert changed["after"] == mp("show", "code", "--json").document["commit"]
+    assert changed["blame"] == pytest.approx(1.0)
+    assert document["tensors"][0]["name"] == "layer.v"
+    assert document["tensors"][0]["shares"] == [1.0]
+    text = mp("explain", "prod~1", "prod").out
+    assert "code 100" in text
+    mp("rollback", "prod", "prod~1")
+    back = mp("explain", "prod~1", "prod", "--json").document
+    assert (back["inputs"][0]["before"], back["inputs"][0]["after"]) == (
+        changed["after"],
+        changed["before"],
+    )
+    assert "the same inputs" in mp("explain", "prod", "prod").out
+    assert "is no merge" in mp("explain", "prod", "code", expect=13).err
+    assert "about one merge" in mp("explain", "prod", "prod", "--tensor", "x", expect=2).err

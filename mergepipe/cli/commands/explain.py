@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
+from mergepipe.cli import completion
 from mergepipe.cli.command import command
+from mergepipe.cli.compare_text import compare
 from mergepipe.cli.panels import MERGING
 from mergepipe.cli.parameters import Revision
 from mergepipe.cli.plan_costs import PricedPlan, snapshot_names
 from mergepipe.cli.session import Session
+from mergepipe.errors import UsageError
 from mergepipe.names import escape_for_terminal
 
 if TYPE_CHECKING:
@@ -90,6 +93,7 @@ def add(app: typer.Typer) -> None:
         mp explain merged                                who gave what, worst kept tensors first
         mp explain merged --tensor lm_head.weight        which experts made it what it is
         mp explain 3fa9c2 --all                          a plan, every tensor
+        mp explain prod~1 prod                           why today's differs from yesterday's
     """
     command(app, "explain", MERGING, examples=examples)(explain)
 
@@ -97,6 +101,15 @@ def add(app: typer.Typer) -> None:
 def explain(
     session: Session,
     revision: Revision,
+    other: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MERGE]",
+            help="Another merge: why it differs from the first.",
+            autocompletion=completion.revisions,
+            show_default=False,
+        ),
+    ] = None,
     tensor: Annotated[
         str | None,
         typer.Option("--tensor", metavar="NAME", help="Only this tensor, in detail."),
@@ -107,8 +120,14 @@ def explain(
 ) -> None:
     """Tell what a merge, or a plan that `mp plan` stored, reads of each expert and leaves out.
 
-    REV is the commit of a merge, or the id of a plan.
+    REV is the commit of a merge, or the id of a plan. Of two merges: which inputs changed from the
+    first to the second, which tensors moved, and whose doing it is.
     """
+    if other is not None:
+        if tensor is not None:
+            raise UsageError("--tensor is about one merge", "mp explain REV --tensor NAME")
+        compare(session, revision, other, every=every)
+        return
     from mergepipe.ids import object_id
     from mergepipe.objects.encoding import encode
 
