@@ -83,7 +83,10 @@ class OpenRepository(Closing):
             lock=directory / layout.LOCK,
             lock_timeout_s=self.config.core.lock_timeout,
             reflog=Reflog(directory / layout.LOGS),
+            guard=lambda: self.guard(),
         )
+        self.guard: Callable[[], None] = lambda: None
+        """Asked before anything is written; it raises if it is not to be."""
         self.imported_bytes = 0
         """Read to import experts given as paths, since the repository was opened."""
         self.profile_bytes = 0
@@ -269,6 +272,7 @@ class OpenRepository(Closing):
             self.directory / layout.STORE_LOCK,
             self.config.core.lock_timeout,
             self.signature,
+            self.guard,
         )
 
     @contextmanager
@@ -279,6 +283,7 @@ class OpenRepository(Closing):
         """
         if self.config_damage is not None:
             raise self.config_damage
+        self.guard()
         self.local.remove_dead_sessions()
         lock = self.directory / layout.STORE_LOCK
         with locks.acquire(lock, shared=True, timeout_s=self.config.core.lock_timeout):

@@ -81,6 +81,8 @@ def _collect(
     progress: Progress,
     keep_reflog: bool = True,
 ) -> Collected:
+    if not dry_run:
+        repository.guard()
     return collect(
         repository.local,
         repository.storage,
@@ -108,6 +110,8 @@ def fsck(
 
     `restore`: damaged refs too, from their logs. Raises Locked.
     """
+    if repair:
+        repository.guard()
     return check(
         repository.storage,
         repository.objects,

@@ -224,6 +224,7 @@ class Working:
             threads=self._repo.threads,
         )
         # However long another's takes: who waited finds the files there, or brings the next ones.
+        self._repo.guard()
         lock = self._repo.directory / layout.WORKTREE_LOCK
         with locks.acquire(lock, timeout_s=_LONGEST_CHECKOUT_S):
             checkout.run(snapshot, force=force, progress=progress)

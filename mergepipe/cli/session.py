@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,6 +63,8 @@ class Session:
         if opened.config_damage is not None:
             self.say(f"warning: {opened.config_damage.message}; reading goes on with the defaults")
             self.say(f"hint: {opened.config_damage.hint}")
+        if directory is None:  # else the user named it
+            opened.guard = lambda: self.check_owner(opened.directory)
         with opened:
             yield opened
 
@@ -81,6 +83,15 @@ class Session:
         if not (directory / "packs").is_dir():
             raise NoRepository(f"MP_DIR names {quoted(named)}, which is no repository")
         return directory
+
+    def check_owner(self, directory: Path) -> None:
+        """Raise UnsafeRepository for another user's repository, unless the user said it is safe."""
+        from mergepipe.repository.ownership import SAFE, check_owner
+
+        safe = self.environment.get(SAFE, "").split(os.pathsep)
+        with suppress(OSError):
+            safe += (self.settings_home() / "safe").read_text(errors="replace").splitlines()
+        check_owner(directory, safe, self.environment.get("SUDO_UID", ""))
 
     def credentials(self, directory: Path | None = None) -> "Credentials":
         """Who we are to remotes: the environment's tokens, the user's and the repository's.

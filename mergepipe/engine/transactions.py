@@ -52,10 +52,12 @@ class Transactions:
     store_lock: Path
     lock_timeout_s: float
     signature: Callable[[], Signature]
+    guard: Callable[[], None] = lambda: None
 
     @contextmanager
     def begin(self) -> Iterator[Transaction]:
         """A transaction; the store's lock is held, shared, while it is open. Raises Locked."""
+        self.guard()
         self.files.remove_dead_sessions()
         with (
             locks.acquire(self.store_lock, shared=True, timeout_s=self.lock_timeout_s),

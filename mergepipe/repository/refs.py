@@ -5,7 +5,7 @@ The order within a change, and why, is docs/format.md, "Publication", steps 4 an
 
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -53,7 +53,7 @@ class RefStore:
     """The refs of one repository, or of a remote (then without lock and log).
 
     `lock` is the file that processes exclude each other by while they change refs, waited for
-    `lock_timeout_s`. Every method may be called from any thread.
+    `lock_timeout_s`, once `guard` did not object. Every method may be called from any thread.
     """
 
     def __init__(
@@ -63,8 +63,10 @@ class RefStore:
         lock: Path | None = None,
         lock_timeout_s: float = 10.0,
         reflog: Reflog | None = None,
+        guard: Callable[[], None] = lambda: None,
     ) -> None:
         self.reflog = reflog
+        self._guard = guard
         self._store = store
         self._lock = lock
         self._lock_timeout_s = lock_timeout_s
@@ -84,6 +86,7 @@ class RefStore:
             if self._lock is None or (self._held is not None and self._held.held):
                 yield
                 return
+            self._guard()
             self._held = locks.acquire(self._lock, timeout_s=self._lock_timeout_s)
             try:
                 yield
