@@ -17,9 +17,10 @@ from pathlib import Path
 
 from mergepipe.api import Repository
 from mergepipe.api.pulling import clone
+from mergepipe.objects.grid import blocks_of
 from mergepipe.objects.records import Tensor
 from mergepipe.parallel import Scratch, ordered_map
-from mergepipe.transfer.closure import blocks_of, commits_between, objects_of
+from mergepipe.transfer.new_commits import commits_between, objects_of
 from mergepipe.transfer.push_refs import PushOptions
 
 _PIECE_BLOCKS = 4
@@ -33,8 +34,8 @@ def verify(repository: Repository) -> None:
         dict.fromkeys(
             use.id
             for each in objects_of(objects, commits_between(objects, tips, []).commits, {})
-            if each.kind == Tensor.KIND
-            for use in blocks_of(each)
+            if isinstance(each.record, Tensor)
+            for use in blocks_of(each.record, each.id.hex())
         )
     )
     pieces = [blocks[at : at + _PIECE_BLOCKS] for at in range(0, len(blocks), _PIECE_BLOCKS)]
