@@ -277,6 +277,14 @@ def test_a_snapshot_with_a_file_twice(repo: Repository) -> None:
     assert kinds(check(repo)) == ["object"]
 
 
+def test_a_snapshot_with_a_path_that_leads_out(repo: Repository) -> None:
+    [tensor] = publish(repo, Tensor("U8", (0,), 4096, b""))
+    branch_to(repo, (FileEntry("../a", False, 0, Blob(tensor)),))
+    [problem] = check(repo).problems
+    assert problem.kind is ProblemKind.OBJECT
+    assert "../a" in problem.detail
+
+
 def test_chains(repo: Repository) -> None:
     raws = [random.Random(1).randbytes(1000)]
     for number in range(4):
