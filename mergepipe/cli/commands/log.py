@@ -105,7 +105,7 @@ def log(
     if everything and revision != "HEAD":
         raise UsageError(f"--all lists every branch, and {revision} too: give one of both")
     with session.repository() as repository:
-        if not everything and _is_file(repository, revision):
+        if revision and not everything and _is_file(repository, revision):
             revision, paths = "HEAD", [revision, *(paths or ())]
         start = None if everything else revision
         commits = repository.log(start, topological=graph, first_parent=first_parent)
