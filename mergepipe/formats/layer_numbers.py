@@ -10,12 +10,10 @@ code; lists with an entry per layer follow whatever they are called (`restacking
 from collections.abc import Sequence
 from typing import Any
 
+from mergepipe.formats.expert_layers import Between, DenseFirst, Interleaved, SparseSteps
 from mergepipe.formats.layer_rules import (
-    Between,
-    DenseFirst,
     First,
     Groups,
-    Interleaved,
     Layer,
     Numbers,
     OfType,
@@ -24,7 +22,6 @@ from mergepipe.formats.layer_rules import (
     Repeated,
     Rule,
     Shifted,
-    SparseSteps,
     Stages,
     Unmoved,
 )
