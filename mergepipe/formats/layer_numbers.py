@@ -7,6 +7,7 @@ those of transformers 5 (configuration_*.py and modeling_*.py) and of models tha
 code; lists with an entry per layer follow whatever they are called (`restacking`).
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from mergepipe.formats.layer_rules import (
     OfType,
     PerDepth,
     Period,
+    Pinned,
     Repeated,
     Rule,
     Shifted,
@@ -32,6 +34,7 @@ RULES: tuple[Rule, ...] = (
     Numbers(("full_attn_idxs", "fullatt_block_indexes", "global_attn_indexes", "local_layer_ids")),
     Numbers(("global_attention_layers", "window_block_indices", "window_block_indexes")),
     Numbers(("residual_block_indices", "rope_scaling_layers", "subsample_layers")),
+    Numbers(("hybrid_layer_ids",)),
     Numbers(("look_ahead_layers", "look_backward_layers", "dense_layers_idx")),
     Numbers(("ple_layer_ids",), first=1),
     Numbers(("kda_layers", "full_attn_layers"), first=1, within="linear_attn_config"),
@@ -76,9 +79,19 @@ RULES: tuple[Rule, ...] = (
     ),
 )
 RULED = frozenset(key for rule in RULES for key in rule.keys)
+# Drafts (EAGLE-3, DFlash) name layers of the model that they draft for, not their own.
+OF_ANOTHER_MODEL = (
+    *("eagle_aux_hidden_state_layer_ids", "aux_hidden_state_layer_ids", "target_layer_ids"),
+)
+# Keys that no rule knows, and that name layers by what they are called.
+_UNKNOWN = Pinned(
+    pattern=re.compile(r"layers?_(ids?|idxs?|index|indexes|indices)$|(^|_)exit(_layers?)?$"),
+    apart=RULED | {*OF_ANOTHER_MODEL, "mtp_local_layer_ids"},
+)
 
 
 def renumber(part: dict[str, Any], layers: Sequence[Layer]) -> None:
     """Bring every key of `part` that has a rule to these layers, bottom first."""
     for rule in RULES:
         rule.follow(part, layers)
+    _UNKNOWN.follow(part, layers)

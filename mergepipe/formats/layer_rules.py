@@ -4,12 +4,14 @@ A rule changes its keys to say of every layer what the layer's own model says of
 """
 
 import math
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mergepipe.errors import MergeInputError
+from mergepipe.formats.config_json import CONFIG_NAME
 from mergepipe.formats.implied_layers import IMPLIED
 from mergepipe.names import quoted
 
@@ -226,6 +228,80 @@ class Unmoved(Rule):
                     or layer.part.get(key) != part[key]
                 ):
                     raise inexpressible(key, min(place, len(layers) - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Heads(Rule):
+    """Pairs of a layer's number and a head of it; without the key where no such layer is left."""
+
+    keys: tuple[str, ...] = ("alignment_heads",)
+    file: str = CONFIG_NAME
+
+    def _bring(self, part: dict[str, Any], layers: Sequence[Layer]) -> None:
+        for key in self.keys:
+            given = part.get(key)
+            if not isinstance(given, list):
+                continue
+            heads = []
+            for place, layer in enumerate(layers):
+                own = layer.part.get(key)
+                pairs = self._pairs(key, own if isinstance(own, list) else given)
+                heads += [[place, head] for number, head in pairs if number == layer.number]
+            if heads:
+                part[key] = heads
+            else:
+                # Whisper says that it has none where they are needed; of an empty list it fails.
+                del part[key]
+
+    def _pairs(self, key: str, pairs: Sequence[Any]) -> Sequence[Any]:
+        for pair in pairs:
+            if not isinstance(pair, list) or [type(one) for one in pair] != [int, int]:
+                raise MergeInputError(
+                    f"{self.file}'s {quoted(key)} is no list of pairs [layer, head]",
+                    f"correct the {self.file}",
+                )
+        return pairs
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned(Rule):
+    """Keys that seem to name layers, in a way not known here: these and all below have to stay.
+
+    pattern  of such keys, in mappings inside as well
+    apart    keys that are something else
+    """
+
+    keys: tuple[str, ...] = ()
+    pattern: re.Pattern[str] = re.compile("$^")
+    apart: frozenset[str] = frozenset()
+    file: str = CONFIG_NAME
+
+    def _bring(self, part: dict[str, Any], layers: Sequence[Layer]) -> None:
+        if not moved(layers, max(layer.count for layer in layers)):
+            return
+        # So many at the bottom are where they were.
+        kept = next(
+            (place for place, layer in enumerate(layers) if layer.number != place), len(layers)
+        )
+        for key, number in self._named(part):
+            if not 0 <= number < kept:
+                raise MergeInputError(
+                    f"{self.file}'s {quoted(key)} names layer {number}, and the result's layers up "
+                    "to that are others",
+                    f"keep the layers up to it where they are, or take {quoted(key)} out of the "
+                    f"model's {self.file} if the result does not need it",
+                )
+
+    def _named(self, part: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+        """Keys, and the numbers in them."""
+        for key, value in part.items():
+            if isinstance(value, Mapping):
+                if not key.endswith("_config"):
+                    yield from self._named(value)
+            elif key not in self.apart and self.pattern.search(key):
+                for number in value if isinstance(value, list) else [value]:
+                    if type(number) is int:
+                        yield key, number
 
 
 @dataclass(frozen=True, slots=True)

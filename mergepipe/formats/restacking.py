@@ -23,8 +23,8 @@ from mergepipe.formats.config_json import (
     predicting_layers,
 )
 from mergepipe.formats.implied_layers import implied, lists_of, unwritten
-from mergepipe.formats.layer_numbers import RULED, renumber
-from mergepipe.formats.layer_rules import Layer, Unmoved, inexpressible, moved
+from mergepipe.formats.layer_numbers import OF_ANOTHER_MODEL, RULED, renumber
+from mergepipe.formats.layer_rules import Heads, Layer, Unmoved, inexpressible, moved
 from mergepipe.names import quoted
 
 # Modules (formats.architecture) -> where their settings are.
@@ -39,8 +39,8 @@ _SIDES = {
     "decoder": ("decoder_layers", "num_decoder_layers"),
 }
 _SIDE_RULES = {
-    "encoder": Unmoved(("encoder_sparse_step", "num_sparse_encoder_layers")),
-    "decoder": Unmoved(("decoder_sparse_step", "num_sparse_decoder_layers")),
+    "encoder": (Unmoved(("encoder_sparse_step", "num_sparse_encoder_layers")),),
+    "decoder": (Unmoved(("decoder_sparse_step", "num_sparse_decoder_layers")), Heads()),
 }
 # A layer of the vision tower by its number; from the top (-2) it stays what it is.
 _FEATURES = (
@@ -55,6 +55,7 @@ _NOT_BY_LAYER = frozenset(
         *("architectures", "time_step_limit", "keys_to_ignore_at_inference", "languages"),
         *("suppress_tokens", "begin_suppress_tokens", "forced_decoder_ids", "alignment_heads"),
         *("depths", "num_heads", "hidden_sizes", "strides", "image_mean", "image_std", "cutoffs"),
+        *OF_ANOTHER_MODEL,
         *("image_grid_pinpoints", "short_factor", "long_factor", "out_features", "stage_names"),
     )
 )
@@ -366,7 +367,8 @@ def _restack_side(
     count: int = home[key]
     layers = [Layer(part, number, count) for part, number in zip(parts, numbers, strict=True)]
     if moved(layers, count):
-        _SIDE_RULES[module].follow(home, layers)
+        for rule in _SIDE_RULES[module]:
+            rule.follow(home, layers)
     windows = home.get("attention_window")
     if module == "encoder" and isinstance(windows, list) and len(windows) == count:
         home["attention_window"] = _entries(layers, ("attention_window",), home)

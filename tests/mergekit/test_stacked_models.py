@@ -13,6 +13,7 @@ from tests.mergekit.test_command import Mp, models, mp, recipe
 
 __all__ = ["models", "mp"]
 WEIGHTS = "model.safetensors"
+GENERATION = "generation_config.json"
 SMALL: dict[str, Any] = {
     "hidden_size": 16,
     "intermediate_size": 24,
@@ -164,6 +165,39 @@ def test_encoders_and_decoders(models: Path, mp: Mp) -> None:
     result = loaded(models / "out", speech)
     assert (result.config.encoder_layers, result.config.decoder_layers) == (3, 2)
     assert result.config.num_hidden_layers == 3
+
+
+def test_heads_that_time_words_follow_their_layers(models: Path, mp: Mp) -> None:
+    speech = transformers.AutoModelForSpeechSeq2Seq
+    for name, heads in (("one", [[0, 1], [2, 0], [2, 1]]), ("two", [[2, 1]])):
+        directory = saved(models / name, "whisper", WHISPER, speech)
+        path = directory / GENERATION
+        generation = json.loads(path.read_text()) | {"alignment_heads": heads}
+        path.write_text(json.dumps(generation))
+    encoder = slices((0, 2))
+    mixed = slices((1, 3)) + "\n" + slices((2, 3), model="two")
+    # A later stage takes the layers of an earlier one by their new numbers.
+    stages = "name: first\n" + modules(encoder=encoder, decoder=slices((0, 2), (0, 3)))
+    again = modules(encoder=slices((0, 2), model="first"), decoder=slices((1, 5), model="first"))
+    for name, text, expected in (
+        ("same", modules(encoder=encoder, decoder=slices((0, 3))), [[0, 1], [2, 0], [2, 1]]),
+        ("repeated", modules(encoder=encoder, decoder=slices((0, 3), (2, 3))),
+         [[0, 1], [2, 0], [2, 1], [3, 0], [3, 1]]),
+        ("mixed", modules(encoder=encoder, decoder=mixed), [[1, 0], [1, 1], [2, 1]]),
+        ("stages", stages + "\n---\n" + again, [[1, 1], [3, 0], [3, 1]]),
+        ("none", modules(encoder=encoder, decoder=slices((1, 2))), None),
+    ):  # fmt: skip
+        out = models / name
+        mp("merge", "--recipe", recipe(models, text), "--out", out, "-b", name)
+        assert json.loads((out / GENERATION).read_text()).get("alignment_heads") == expected, name
+
+
+def test_drafts_that_end_early(models: Path, mp: Mp) -> None:
+    directory = saved(models / "one", *KINDS["gemma2"][:2], CAUSAL)
+    (directory / GENERATION).write_text('{"assistant_early_exit": 2}')
+    for ranges, expected in (((0, 3), (2, 4)), 0), (((0, 2), (1, 4)), 13):
+        told = mp("merge", "--recipe", recipe(models, stack(*ranges)), "-b", "x", expect=expected)
+        assert expected == 0 or ("assistant_early_exit" in told.err and GENERATION in told.err)
 
 
 def test_the_first_layer_of_a_t5_stays_the_first(models: Path, mp: Mp) -> None:

@@ -1,7 +1,7 @@
 """The models of a recipe, looked up and taken stock of, each once.
 
-No weight is read: shapes and dtypes are the tensors' own, and of all files only config.json and
-adapter_config.json are looked into.
+No weight is read: shapes and dtypes are the tensors' own, and of all files only config.json,
+generation_config.json and adapter_config.json are looked into.
 """
 
 from collections.abc import Sequence
@@ -9,8 +9,10 @@ from dataclasses import replace
 
 from mergepipe.checkpoints.tokenizers import StoredTokenizer
 from mergepipe.dtypes import F32, dtype_of
-from mergepipe.errors import MergeInputError
+from mergepipe.errors import MalformedFile, MergeInputError
 from mergepipe.formats.architecture import read_architecture
+from mergepipe.formats.config_json import Config, parse_config
+from mergepipe.formats.generation_layers import GENERATION_CONFIG
 from mergepipe.formats.weight_files import TOP
 from mergepipe.names import quoted
 from mergepipe.planner.left_out import Kind, LeftOut, of_names
@@ -119,8 +121,18 @@ class Inventories:
             held[one.name] = Held(one.identity, one.identity, tensor.shape, dtype, place)
         config = component.config
         architecture = read_architecture(held, config, label)
-        found = Inventory(label, place, place, held, architecture, config)
+        found = Inventory(
+            label, place, place, held, architecture, config, generation=self._generation(name)
+        )
         single = without_copied_head(found)
         copies = [tensor for tensor in held if tensor not in single.tensors]
         self._copies += of_names(Kind.COPIED_HEAD, label, copies)
         return single
+
+    def _generation(self, name: ModelName) -> Config | None:
+        _, snapshot = self._shelf.snapshot(name)
+        content = self._shelf.read_file(snapshot, self.component + GENERATION_CONFIG)
+        try:
+            return None if content is None else parse_config(content, GENERATION_CONFIG)
+        except MalformedFile:
+            return None  # refused where a result takes it over (output_files)

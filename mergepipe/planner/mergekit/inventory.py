@@ -52,6 +52,7 @@ class Inventory:
     place         among the merge's models; -1 for the result of a stage
     files_of      the place of the stored model whose other files it has
     changes_only  an adapter by itself: tensors that it lacks are not changed by it
+    generation    its generation_config.json
     """
 
     label: str
@@ -61,6 +62,7 @@ class Inventory:
     architecture: Architecture
     config: Mapping[str, Any] | None
     changes_only: bool = False
+    generation: Mapping[str, Any] | None = None
     _sections: dict[tuple[str, Section, int], dict[str, str]] = field(
         init=False, repr=False, compare=False, default_factory=dict
     )

@@ -1,4 +1,4 @@
-"""config.json of a stage's result: its layers as they were stacked, and a head or none."""
+"""Configs of a stage's result: its layers as they were stacked, and a head or none."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,11 +6,16 @@ from typing import Any
 
 from mergepipe.formats.architecture import DEFAULT, TEXT, head_and_embeddings, read_architecture
 from mergepipe.formats.config_json import amended, layer_count, predicting_layers
+from mergepipe.formats.generation_layers import restacked_settings
+from mergepipe.formats.layer_rules import Layer
 from mergepipe.formats.restacking import LayerOrigin, has_part, restacked, restacked_part
 from mergepipe.planner.mergekit.alignment import Row
 from mergepipe.planner.mergekit.inventory import Held, Inventory
 from mergepipe.planner.mergekit.layer_places import Restack, check_places
 from mergepipe.planner.output_head import check_head
+
+# The part that generates: the decoder of two sides, or the language model.
+_GENERATING = ("decoder", TEXT, DEFAULT)
 
 
 def output_config(
@@ -41,22 +46,41 @@ def output_config(
     return config
 
 
+def output_generation(reference: Inventory, rows: Sequence[Row]) -> Mapping[str, Any] | None:
+    """The reference's generation_config.json for the layers of `rows`; None where it has none.
+
+    Raises MergeInputError, without a place: a key cannot say what the layers are.
+    """
+    stacks = _stacked(rows)
+    module = next((one for one in _GENERATING if one in stacks), None)
+    if reference.generation is None or module is None:
+        return reference.generation
+    layers = [
+        Layer(inventory.generation or {}, layer, inventory.layers(module))
+        for inventory, layer in stacks[module].layers
+    ]
+    return restacked_settings(reference.generation, layers, reference.layers(module))
+
+
 @dataclass(frozen=True, slots=True)
 class _Stack:
-    """Layers of a module, bottom first: where each comes from, and the tensors that it has."""
+    """Layers of a module, bottom first: model and number of each, and the tensors that it has."""
 
-    origins: Sequence[LayerOrigin]
+    layers: Sequence[tuple[Inventory, int]]
     keys: Sequence[frozenset[str]]
+
+    @property
+    def origins(self) -> Sequence[LayerOrigin]:
+        """Where each comes from, by its config."""
+        return [LayerOrigin(inventory.config or {}, layer) for inventory, layer in self.layers]
 
 
 def _stacked(rows: Sequence[Row]) -> dict[str, _Stack]:
     """The layers of each module."""
-    layers: dict[str, dict[int, tuple[LayerOrigin, set[str]]]] = {}
+    layers: dict[str, dict[int, tuple[tuple[Inventory, int], set[str]]]] = {}
     for row in rows:
-        inventory, layer = row.origin
         if row.layer >= 0:
-            origin = LayerOrigin(inventory.config or {}, layer)
-            _, keys = layers.setdefault(row.module, {}).setdefault(row.layer, (origin, set()))
+            _, keys = layers.setdefault(row.module, {}).setdefault(row.layer, (row.origin, set()))
             keys.add(row.key)
     return {
         module: _Stack(

@@ -6,18 +6,19 @@ from typing import Any
 
 from mergepipe.formats.adapter_config import ADAPTER_CONFIG
 from mergepipe.formats.config_json import CONFIG_NAME, amended, dump_config, parse_config
+from mergepipe.formats.generation_layers import GENERATION_CONFIG
 from mergepipe.formats.huggingface import INDEX_SUFFIX
 from mergepipe.formats.model_card import CARD_NAME, RECIPE_NAME, Card, model_card
 from mergepipe.formats.tokenizers.documents import PROCESSOR, TEMPLATE, is_tokenizer_file
 from mergepipe.formats.tokenizers.vocabulary import Vocabulary
 from mergepipe.formats.tokenizers.writing import without_template
+from mergepipe.formats.weight_files import TOP
 from mergepipe.objects.records import FileEntry, Safetensors, Snapshot
 from mergepipe.planner.mergekit.expanded import Expanded
 from mergepipe.planner.mergekit.shelf import ModelSource
 from mergepipe.planner.model_files import ModelFiles
 from mergepipe.planner.vocabulary import adjusted_ids
 
-GENERATION_CONFIG = "generation_config.json"
 # About the model that they lie beside, not about the output.
 _OTHERS = frozenset((CARD_NAME, RECIPE_NAME, ".gitattributes", ".gitignore", ADAPTER_CONFIG))
 
@@ -44,8 +45,8 @@ def files_beside(
 
     own  the vocabulary of the model whose other files it takes over
 
-    config.json of each component has the output's layers and rows; it and generation_config.json
-    have the ids of its tokens. Files that come out as they were are taken over bit for bit.
+    config.json and generation_config.json of each component have the output's layers, those on top
+    its rows and the ids of its tokens. Files that come out as they were are taken over bit for bit.
     """
     like = expanded.like.layout
     made: dict[str, bytes] = {CARD_NAME: model_card(card)}
@@ -64,11 +65,17 @@ def files_beside(
         changed = None if processor is None else without_template(processor, PROCESSOR)
         if changed is not None:
             made[PROCESSOR] = changed
-    generation = source.read_file(like, GENERATION_CONFIG)
-    if generation is not None:
-        settings = parse_config(generation, GENERATION_CONFIG)
-        changes = adjusted_ids(settings, expanded.tokens, own)
-        _replace(made, GENERATION_CONFIG, {**settings, **changes}, like, source)
+    for directory in dict.fromkeys((TOP, *expanded.components)):
+        path = directory + GENERATION_CONFIG
+        generation = source.read_file(like, path)
+        if generation is not None:
+            result = expanded.components.get(directory)
+            settings = None if result is None else result.generation
+            if settings is None:
+                settings = parse_config(generation, path)
+            top = result in (None, expanded.output)
+            changes = adjusted_ids(settings, expanded.tokens, own) if top else {}
+            _replace(made, path, {**settings, **changes}, like, source)
     return FilesBeside(made, tuple(_carried(expanded.like, made)))
 
 

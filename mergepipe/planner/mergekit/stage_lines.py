@@ -16,7 +16,7 @@ from mergepipe.planner.lines import Line, Made
 from mergepipe.planner.mergekit.alignment import Row, align
 from mergepipe.planner.mergekit.inventories import Inventories
 from mergepipe.planner.mergekit.inventory import Held, Inventory
-from mergepipe.planner.mergekit.output_config import output_config
+from mergepipe.planner.mergekit.output_config import output_config, output_generation
 from mergepipe.planner.mergekit.row_lines import RowLines, like
 from mergepipe.planner.mergekit.schema import ModelName, Stage
 from mergepipe.planner.mergekit.stray_buffers import without_stray_buffers
@@ -84,7 +84,7 @@ class StageLines:
             line = making.line(row)
             held[row.name] = self._made(row, line)
             self._lines.append(line)
-        config = self._config(rows, held)
+        config, generation = self._configs(rows, held)
         label = stage.name or "the result"
         return Inventory(
             label,
@@ -93,6 +93,7 @@ class StageLines:
             held,
             read_architecture(held, config, label),
             config,
+            generation=generation,
         )
 
     def _made(self, row: Row, line: Line) -> Held:
@@ -103,9 +104,12 @@ class StageLines:
             return Held(one.source, line.like, shape, line.dtype, one.model)
         return Held(Made(len(self._lines)), line.like, shape, line.dtype, -1)
 
-    def _config(self, rows: Sequence[Row], held: Mapping[str, Held]) -> Mapping[str, Any] | None:
+    def _configs(
+        self, rows: Sequence[Row], held: Mapping[str, Held]
+    ) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:
         try:
-            return output_config(self.reference, rows, held)
+            config = output_config(self.reference, rows, held)
+            return config, output_generation(self.reference, rows)
         except MergeInputError as error:
             raise MergeInputError(
                 f"{self._source}, line {self._stage.place.line}: {error.message}", error.hint
