@@ -23,7 +23,7 @@ from mergepipe.packs.index import Index
 from mergepipe.packs.storage import Storage
 from mergepipe.parallel import core_count
 from mergepipe.repository import config as configuration
-from mergepipe.repository import layout, locks, revisions
+from mergepipe.repository import config_values, layout, locks, revisions
 from mergepipe.repository.dates import Clock
 from mergepipe.repository.pruned import read_pruned
 from mergepipe.repository.reflog import Reflog, Signature
@@ -205,7 +205,7 @@ class OpenRepository(Closing):
             )
         )
         if key == "core.shared":
-            if self.config.core.shared == configuration.SHARED:
+            if self.config.core.shared == config_values.SHARED:
                 share_tree(self.directory, self.directory.stat().st_gid)
             else:
                 unshare_tree(self.directory)

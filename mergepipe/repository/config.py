@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from mergepipe.codecs.chooser import EFFORTS
 from mergepipe.errors import ConfigError, DamagedConfig, InvalidRefName, MergepipeError
+from mergepipe.repository import config_values
 from mergepipe.repository.refnames import REMOTES, check_ref_name
-from mergepipe.sizes import GIB, KIB, MIB, parse_size
+from mergepipe.sizes import GIB, MIB
 
 if TYPE_CHECKING:
     import tomlkit
@@ -19,11 +19,6 @@ FORMAT = 1
 # so far.
 FEATURES: tuple[str, ...] = ()
 Value: TypeAlias = str | int | float | bool
-
-SHARED = "group"
-UNSHARED = "umask"
-_SMALLEST_BLOCK = 4 * KIB
-_LARGEST_BLOCK = 64 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +39,7 @@ class CoreSettings:
 
     lock_timeout: float = 10.0
     threads: int = 0
-    shared: str = UNSHARED
+    shared: str = config_values.UNSHARED
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,81 +300,6 @@ def _named(key: str, parse_value: Callable[[object], Value], value: object) -> V
         raise ConfigError(f"{key}: {error}", f"`mp config {key}` shows what it is now") from error
 
 
-def _block_size(value: object) -> int:
-    size = parse_size(value) if isinstance(value, str) else _integer(value)
-    if size % 16 or not _SMALLEST_BLOCK <= size <= _LARGEST_BLOCK:
-        raise ValueError(f"{value!r} is not a multiple of 16 bytes from 4KiB to 64MiB")
-    return size
-
-
-def _receive_limit(value: object) -> int:
-    size = parse_size(value) if isinstance(value, str) else _integer(value)
-    if not 0 <= size <= 1 << 60:
-        raise ValueError(f"{value!r} is no size that a disk may have")
-    return size
-
-
-def _codec(value: object) -> str:
-    if value not in EFFORTS:
-        raise ValueError(f"{value!r} is not one of {', '.join(EFFORTS)}")
-    return str(value)
-
-
-def _shared(value: object) -> str:
-    known = {"true": SHARED, "false": UNSHARED, True: SHARED, False: UNSHARED}
-    word = known.get(value, value) if isinstance(value, str | bool) else value
-    if word not in (SHARED, UNSHARED):
-        raise ValueError(f"{value!r} is neither {SHARED} nor {UNSHARED}")
-    return str(word)
-
-
-def _integer(value: object) -> int:
-    if isinstance(value, str) and value.strip().isdecimal() and value.isascii():
-        value = int(value[:18])
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"{value!r} is not a whole number")
-    return value
-
-
-def _between(smallest: int, largest: int) -> Callable[[object], int]:
-    def parse_value(value: object) -> int:
-        number = _integer(value)
-        if not smallest <= number <= largest:
-            raise ValueError(f"{number} is not between {smallest} and {largest}")
-        return number
-
-    return parse_value
-
-
-def _seconds(value: object) -> float:
-    if isinstance(value, str):
-        value = float(value)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 86400:
-        raise ValueError(f"{value!r} is not a number of seconds from 0 to 86400")
-    return float(value)
-
-
-def _flag(value: object) -> bool:
-    if isinstance(value, str):
-        value = {
-            "true": True,
-            "yes": True,
-            "on": True,
-            "false": False,
-            "no": False,
-            "off": False,
-        }.get(value.lower(), value)
-    if not isinstance(value, bool):
-        raise ValueError(f"{value!r} is neither true nor false")
-    return value
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or any(ord(letter) < 32 for letter in value):
-        raise ValueError(f"{value!r} is not a line of text")
-    return value
-
-
 _SECTIONS: dict[str, Callable[..., Any]] = {
     "store": StoreSettings,
     "core": CoreSettings,
@@ -388,16 +308,19 @@ _SECTIONS: dict[str, Callable[..., Any]] = {
     "receive": ReceiveSettings,
 }
 _KEYS: dict[str, Callable[[object], Value]] = {
-    "store.block_size": _block_size,
-    "store.codec": _codec,
-    "store.max_chain": _between(0, 8),
-    "core.lock_timeout": _seconds,
-    "core.threads": _between(0, 1024),
-    "core.shared": _shared,
-    "user.author": _text,
-    "hooks.enabled": _flag,
-    "receive.limit": _receive_limit,
-    "receive.deny_force": _flag,
+    "store.block_size": config_values.block_size,
+    "store.codec": config_values.codec,
+    "store.max_chain": config_values.between(0, 8),
+    "core.lock_timeout": config_values.seconds,
+    "core.threads": config_values.between(0, 1024),
+    "core.shared": config_values.shared,
+    "user.author": config_values.text,
+    "hooks.enabled": config_values.flag,
+    "receive.limit": config_values.receive_limit,
+    "receive.deny_force": config_values.flag,
 }
 _SIZES = ("store.block_size", "receive.limit")
-_REMOTE_KEYS: dict[str, Callable[[object], Value]] = {"url": _text, "lazy": _flag}
+_REMOTE_KEYS: dict[str, Callable[[object], Value]] = {
+    "url": config_values.text,
+    "lazy": config_values.flag,
+}

@@ -21,7 +21,7 @@ from mergepipe.errors import (
     UnsafeRepository,
     UsageError,
 )
-from mergepipe.repository import config
+from mergepipe.repository import config, config_values
 from mergepipe.repository.refnames import HEADS, TAGS
 
 DIRECTORY = ".mergepipe"
@@ -149,7 +149,7 @@ def initialise(
 
 def _group(name: str, directory: Path) -> int:
     """The number of a unix group, or with `group` that of a directory. Raises UsageError."""
-    if name == config.SHARED:
+    if name == config_values.SHARED:
         return directory.stat().st_gid
     try:
         return grp.getgrnam(name).gr_gid
@@ -179,7 +179,7 @@ def _fill(building: Path, block_size: int | None, *, shared: bool) -> None:
     if block_size is not None:
         text = config.with_value(text, "store.block_size", str(block_size))
     if shared:
-        text = config.with_value(text, "core.shared", config.SHARED)
+        text = config.with_value(text, "core.shared", config_values.SHARED)
     config.parse(text, where=str(path))
     path.write_text(text, encoding="utf-8")
 
