@@ -1,6 +1,6 @@
 """Planning in a repository: experts by revision or by path, missing profiles made on the way."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     # Planning brings in numpy; `mp log` must not wait for it.
     from mergepipe.api.catalog import RepositoryCatalog
     from mergepipe.api.plan_request import PlanRequest
+    from mergepipe.api.recipe_models import RecipeModels
+    from mergepipe.methods.protocol import Method
     from mergepipe.objects.merging import Plan, Profile
     from mergepipe.planner.build import PlannedMerge
     from mergepipe.planner.left_out import LeftOut
@@ -72,9 +74,8 @@ class Planning:
 
         request.check()
         catalog = self.catalog_with(request.base, progress, told, store)
-        named = [*request.experts, *([] if request.base is None else [request.base])]
-        self._check_names(named, store, told)
         method = registry.find(request.method)
+        self._check_inputs(request, method, store, told)
         planner = Planner(catalog)
         recipe = planner.recipe(
             request.base,
@@ -282,10 +283,13 @@ class Planning:
             raise RevisionNotFound(f"there is no file or directory {quoted(text)}")
         return True
 
-    def _check_names(self, named: Sequence[str], store: bool, told: Told) -> None:
-        """Every name, before the first import reads anything."""
+    def _check_inputs(
+        self, request: "PlanRequest", method: "Method", store: bool, told: Told
+    ) -> None:
+        """Every name, and what headers say of paths, before the first import reads anything."""
         from mergepipe.api.catalog import as_path
 
+        named = [*request.experts, *([] if request.base is None else [request.base])]
         paths = [text for text in named if self._is_path(text)]
         for text in paths:
             if as_path(text).suffix in (".yaml", ".yml") and as_path(text).is_file():
@@ -298,8 +302,42 @@ class Planning:
             from mergepipe.api.recipe_models import RecipeModels
 
             models = RecipeModels(self._repo, self._imports.conversions, Path(), told=told)
-            for text in paths:
-                models.check(text)
+            found = {text: models.check(text) for text in paths}
+            # Integers are compared by id, which those that are stored have another one of.
+            new = set(models.unknown.values())
+            if len(paths) == len(named) and new.issuperset(found.values()):
+                self._check_together(request, method, models, found)
+
+    def _check_together(
+        self,
+        request: "PlanRequest",
+        method: "Method",
+        models: "RecipeModels",
+        found: Mapping[str, ObjectId],
+    ) -> None:
+        """Whether models fit each other that were only looked at, by name."""
+        from mergepipe.planner.inputs import Tensors, expand
+        from mergepipe.planner.recipe import Expert, Model, Recipe
+
+        if request.base is None and (method.needs_base or request.allow_missing):
+            return  # experts may say what base they have in common, once they are imported
+        if not request.experts:
+            return
+        recipe = Recipe(
+            method.name,
+            tuple(
+                Expert(text, found[text], own)
+                for text, own in zip(
+                    request.experts, request.own() or [{}] * len(request.experts), strict=True
+                )
+            ),
+            None if request.base is None else Model(request.base, found[request.base]),
+            request.parameters or {},
+            request.dtype(method),
+            request.seed,
+            request.allow_missing,
+        )
+        expand(recipe, Tensors(models), models, models.read_file)
 
 
 def not_imported(text: str) -> UsageError:

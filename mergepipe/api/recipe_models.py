@@ -111,10 +111,11 @@ class RecipeModels:
         self.unknown[location] = self._look_at(location, sources, path)
         return self.unknown[location]
 
-    def check(self, path: str) -> None:
-        """Raise what can be said against merging a model before any weight is read."""
-        snapshot = self.snapshot(self.find(path, None))
-        read_model_files(snapshot, self.tensor, self.read_file, path)
+    def check(self, path: str) -> ObjectId:
+        """The snapshot of a model; what can be said against merging it by its headers is raised."""
+        found = self.find(path, None)
+        read_model_files(self.snapshot(found), self.tensor, self.read_file, path)
+        return found
 
     def snapshot(self, identity: ObjectId, /) -> Snapshot:
         """A stored snapshot, or one of files that were looked at."""

@@ -21,6 +21,7 @@ from mergepipe.methods.protocol import Method
 from mergepipe.names import quoted
 from mergepipe.objects.merging import TermKind
 from mergepipe.objects.records import Safetensors, Snapshot, Tensor, TensorEntry
+from mergepipe.planner.adapter_directories import check_adapter
 from mergepipe.planner.left_out import Kind, LeftOut, collected, of_names
 from mergepipe.planner.lines import Line, LineInput, Merge, unused_base
 from mergepipe.planner.model_files import ModelFiles, ReadFile, read_model_files
@@ -268,6 +269,7 @@ def kept_line(path: str, entry: TensorEntry, tensor: Tensor, model: int) -> Line
 def _check_no_adapter(snapshot: Snapshot, label: str) -> None:
     names = (entry.name for _, entry in snapshot.named_tensors())
     if is_adapter(file.path for file in snapshot.files) and any(".lora_" in one for one in names):
+        check_adapter(snapshot, label)
         raise MergeInputError(
             f"{quoted(label)} is an adapter, not a model",
             f"adapters are merged by a recipe: model+{label} in it, or {label} beside a base_model "

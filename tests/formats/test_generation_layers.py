@@ -59,7 +59,9 @@ def test_other_numbers_of_layers(given: dict[str, Any]) -> None:
     for stays in ([0, 1, 2, 3], [0, 1, 2], [0, 1, 2, 2, 3]):
         assert settings(given, stays) == given
     for moves in ([0, 1], [1, 2, 3], [0, 1, 1, 2, 3]):
-        with pytest.raises(MergeInputError, match=r"generation_config\.json's .* names layer [012]"):
+        with pytest.raises(
+            MergeInputError, match=r"generation_config\.json's .* names layer [012]"
+        ):
             settings(given, moves)
 
 

@@ -1,6 +1,7 @@
 """An adapter made with peft, through a recipe: what peft's own merge gives."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -325,3 +326,25 @@ def test_an_adapter_is_no_expert_by_name(tmp_path: Path) -> None:
         with pytest.raises(MergeInputError, match="'lora' is an adapter, not a model") as refused:
             repository.plan(base="model", experts=["lora"])
     assert "model+lora" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "base_model: model\nmerge_method: linear\nmodels: [{model: model+both}]\n",
+        "merge_method: linear\nmodels: [{model: model}, {model: both}]\n",
+    ],
+)
+def test_a_model_and_an_adapter_in_one_directory(text: str | None, tmp_path: Path) -> None:
+    tune(tmp_path, llama(), LLAMA)
+    both = tmp_path / "both"
+    shutil.copytree(tmp_path / "lora", both)
+    shutil.copy(tmp_path / "model" / "model.safetensors", both)
+    said = r"both' has the weights of a model \(model.safetensors\) and an adapter_config.json"
+    with pytest.raises(MergeInputError, match=said) as refused:
+        if text is not None:
+            merged(tmp_path, text + "parameters: {weight: 1}\n")
+        with Repository.init(tmp_path / "repository") as repository:
+            repository.plan(base=str(tmp_path / "model"), experts=[str(both)])
+    assert "adapter_config.json and adapter_model.safetensors" in refused.value.hint

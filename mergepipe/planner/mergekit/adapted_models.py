@@ -24,6 +24,7 @@ from mergepipe.ids import ObjectId
 from mergepipe.names import quoted
 from mergepipe.objects.merging import LowRank
 from mergepipe.objects.records import Safetensors, Snapshot
+from mergepipe.planner.adapter_directories import check_adapter
 from mergepipe.planner.left_out import Kind, LeftOut
 from mergepipe.planner.mergekit.inventory import Held, Inventory
 from mergepipe.planner.mergekit.schema import ModelName
@@ -63,6 +64,7 @@ class AdaptedModels:
                 f"{quoted(label)} is no adapter: it has no {ADAPTER_CONFIG}",
                 "model+adapter names a LoRA in the layout of PEFT",
             )
+        check_adapter(snapshot, label)
         stored = dict(self._listed(snapshot, label))
         weights = dict(model.tensors)
         head = shared_head(model)

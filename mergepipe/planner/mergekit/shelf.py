@@ -8,6 +8,7 @@ from mergepipe.formats.adapters import is_adapter
 from mergepipe.ids import ObjectId
 from mergepipe.names import quoted
 from mergepipe.objects.records import Snapshot
+from mergepipe.planner.adapter_directories import check_adapter
 from mergepipe.planner.inputs import ObjectSource, Tensors
 from mergepipe.planner.left_out import LeftOut
 from mergepipe.planner.mergekit.schema import MergekitRecipe, ModelName
@@ -61,8 +62,12 @@ class Shelf:
         return found
 
     def is_adapter(self, name: ModelName) -> bool:
-        """Whether this is an adapter by itself."""
-        return is_adapter(file.path for file in self.snapshot(name)[1].files)
+        """Whether this is an adapter by itself. Raises MergeInputError for one among weights."""
+        snapshot = self.snapshot(name)[1]
+        found = is_adapter(file.path for file in snapshot.files)
+        if found:
+            check_adapter(snapshot, str(name))
+        return found
 
     def read_file(self, snapshot: Snapshot, path: str) -> bytes | None:
         """The bytes of a small file; None if there is none."""
