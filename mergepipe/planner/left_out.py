@@ -35,6 +35,7 @@ class Kind(StrEnum):
     TOKENS = "tokens"
     TOKEN_ROWS = "token_rows"
     OTHER_FILES = "other_files"
+    LAYER_FILES = "layer_files"
     CARD = "card"
     STAGES = "stages"
     BLOCKS = "blocks"
@@ -195,6 +196,14 @@ WAYS: dict[Kind, Way] = {
         "the base's, or else the first model's",
         "{model}: not taken over: {names}",
         Level.NOTE,
+        ("file", "files"),
+    ),
+    Kind.LAYER_FILES: Way(
+        "files of the model whose files the result has that name layers by number (`params.json`, "
+        "an adapter in a directory), where layers move",
+        "nothing: they would speak of other layers",
+        "{model}: left out: {names}: layers moved, and this speaks of them by number",
+        Level.WARNING,
         ("file", "files"),
     ),
     Kind.CARD: Way(

@@ -158,6 +158,13 @@ def other_files(models: Models) -> str:
     return LINEAR
 
 
+def layer_files(models: Models) -> str:
+    lora(models / "math" / "lora")
+    (models / "math" / "params.json").write_text('{"dim": 8, "n_layers": 4}')
+    (models / "math" / "preprocessor_config.json").write_text('{"size": 8}')
+    return unused(models)
+
+
 def card(models: Models) -> str:
     return LINEAR
 
@@ -193,6 +200,7 @@ CASES: Mapping[Kind, tuple[Case, str, tuple[str, ...]]] = {
     Kind.TOKENS: (tokens, "more40", ("w32", "w33", "w34", "w35")),
     Kind.TOKEN_ROWS: (tokens, "more40", ()),
     Kind.OTHER_FILES: (other_files, "code", ("generation_config.json", "modeling_own.py")),
+    Kind.LAYER_FILES: (layer_files, "math", ("lora/", "params.json")),
     Kind.CARD: (card, "math", ("README.md",)),
     Kind.STAGES: (stages, "alone", ()),
     Kind.BLOCKS: (blocks, "math", ()),
@@ -230,6 +238,20 @@ def test_each_kind_is_told(kind: Kind, models: Models) -> None:
     for one in ones:
         assert (one.message in "\n".join(told)) is (one.level is not Level.LISTED)
         assert model in one.message
+
+
+def test_files_that_name_layers_stay_where_the_layers_do(models: Models) -> None:
+    text = layer_files(models)
+    stays = text.replace("[0, 3]", "[0, 2]")
+    for name, recipe, kept in (("moved", text, False), ("stays", stays, True)):
+        (models / "recipe.yml").write_text(recipe)
+        with Repository.init(models.parent / name) as repository:
+            repository.merge_recipe(models / "recipe.yml", branch="r")
+            repository.checkout("r", to=models.parent / f"{name}-out")
+        found = {path.name for path in (models.parent / f"{name}-out").iterdir()}
+        assert "preprocessor_config.json" in found
+        assert (found >= {"lora", "params.json"}) is kept
+        assert found.isdisjoint({"lora", "params.json"}) is not kept
 
 
 def test_an_adapters_files_count_too(models: Models) -> None:

@@ -17,6 +17,7 @@ from mergepipe.planner.mergekit.expanded import Expanded
 from mergepipe.planner.mergekit.fields import Notes
 from mergepipe.planner.mergekit.inventories import Inventories
 from mergepipe.planner.mergekit.inventory import Inventory
+from mergepipe.planner.mergekit.layer_files import layer_files
 from mergepipe.planner.mergekit.schema import MergekitRecipe
 from mergepipe.planner.mergekit.settings import (
     check_names,
@@ -96,6 +97,9 @@ def expand(
     left_out += (one for part in parts.values() for one in part.left_out)
     left_out += unused_base(shelf.models, lines, main.last.base_place)
     left_out += _files_left_out(main, shelf, recipe)
+    like = shelf.files_at(main.output.files_of)
+    stale = tuple(layer_files(like, shelf.read_file)) if main.output.moved else ()
+    left_out += of_names(Kind.LAYER_FILES, like.label, stale)
     left_out += (LeftOut(Kind.STAGES, name) for name in recipe.unused)
     return Expanded(
         tuple(shelf.models),
@@ -107,9 +111,10 @@ def expand(
         warnings,
         any(part.lays_out for part in parts.values()),
         {directory: part.output for directory, part in parts.items()},
-        shelf.files_at(main.output.files_of),
+        like,
         collected(left_out),
         tuple(dict.fromkeys(name for part in parts.values() for name in part.apart)),
+        stale,
     )
 
 

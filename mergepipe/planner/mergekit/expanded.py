@@ -29,6 +29,7 @@ class Expanded:
     components  the results by their directories; `output` is that in the top one, if there is one
     like      the files of the model whose other files the output takes over
     left_out  what is left out of the models, all of it
+    stale     files of `like`, and directories, that the output does not take over: layers moved
     apart     stages to be merged and stored before, because a later one moves their rows
     """
 
@@ -44,6 +45,7 @@ class Expanded:
     like: ModelFiles
     left_out: tuple[LeftOut, ...] = ()
     apart: tuple[str, ...] = ()
+    stale: tuple[str, ...] = ()
 
     @property
     def written(self) -> tuple[Line, ...]:

@@ -53,6 +53,7 @@ class Inventory:
     files_of      the place of the stored model whose other files it has
     changes_only  an adapter by itself: tensors that it lacks are not changed by it
     generation    its generation_config.json
+    moved         whether layers stand elsewhere than in the model whose files it has
     """
 
     label: str
@@ -63,6 +64,7 @@ class Inventory:
     config: Mapping[str, Any] | None
     changes_only: bool = False
     generation: Mapping[str, Any] | None = None
+    moved: bool = False
     _sections: dict[tuple[str, Section, int], dict[str, str]] = field(
         init=False, repr=False, compare=False, default_factory=dict
     )

@@ -62,6 +62,14 @@ def output_generation(reference: Inventory, rows: Sequence[Row]) -> Mapping[str,
     return restacked_settings(reference.generation, layers, reference.layers(module))
 
 
+def moved_layers(reference: Inventory, rows: Sequence[Row]) -> bool:
+    """Whether layers of `rows` stand elsewhere than in the model whose files the reference has."""
+    return reference.moved or any(
+        [layer for _, layer in stack.layers] != list(range(reference.layers(module)))
+        for module, stack in _stacked(rows).items()
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Stack:
     """Layers of a module, bottom first: model and number of each, and the tensors that it has."""

@@ -1,6 +1,6 @@
 """The files of a merge's output that are not tensors: made for it, or taken over from an input."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +76,7 @@ def files_beside(
             top = result in (None, expanded.output)
             changes = adjusted_ids(settings, expanded.tokens, own) if top else {}
             _replace(made, path, {**settings, **changes}, like, source)
-    return FilesBeside(made, tuple(_carried(expanded.like, made)))
+    return FilesBeside(made, tuple(_carried(expanded.like, made, expanded.stale)))
 
 
 def _replace(
@@ -92,10 +92,16 @@ def _replace(
         made[path] = dump_config(config)
 
 
-def _carried(like: ModelFiles, made: Mapping[str, bytes]) -> Iterable[FileEntry]:
+def _carried(
+    like: ModelFiles, made: Mapping[str, bytes], stale: Sequence[str]
+) -> Iterable[FileEntry]:
+    gone = {path for path in stale if not path.endswith("/")}
+    directories = tuple(path for path in stale if path.endswith("/"))
     adapters = {path for files in like.sorted.adapters.values() for path in files}
     for file in like.layout.files:
         name = file.path.rpartition("/")[2]
+        if file.path in gone or file.path.startswith(directories):
+            continue
         if file.path in adapters or file.path.startswith(tuple(like.sorted.adapters)):
             yield file
         elif isinstance(file.content, Safetensors) or file.path in made:

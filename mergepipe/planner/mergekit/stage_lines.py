@@ -16,7 +16,7 @@ from mergepipe.planner.lines import Line, Made
 from mergepipe.planner.mergekit.alignment import Row, align
 from mergepipe.planner.mergekit.inventories import Inventories
 from mergepipe.planner.mergekit.inventory import Held, Inventory
-from mergepipe.planner.mergekit.output_config import output_config, output_generation
+from mergepipe.planner.mergekit.output_config import moved_layers, output_config, output_generation
 from mergepipe.planner.mergekit.row_lines import RowLines, like
 from mergepipe.planner.mergekit.schema import ModelName, Stage
 from mergepipe.planner.mergekit.stray_buffers import without_stray_buffers
@@ -94,6 +94,7 @@ class StageLines:
             read_architecture(held, config, label),
             config,
             generation=generation,
+            moved=moved_layers(self.reference, rows),
         )
 
     def _made(self, row: Row, line: Line) -> Held:
