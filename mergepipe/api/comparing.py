@@ -116,12 +116,12 @@ def _diff(repository: "OpenRepository", a: str, b: str, progress: Progress) -> "
 
 
 def _plan(repository: "OpenRepository", revision: str) -> Plan:
-    _, commit = repository.model_of(revision)
-    if commit.manifest is None:
+    _, made = repository.merge_of(revision)
+    if made is None:
         raise MergeInputError(
             f"{revision} is no merge", "mp diff compares any two revisions, tensor by tensor"
         )
-    manifest = repository.objects.load(commit.manifest, Manifest)
+    manifest = repository.objects.load(made, Manifest)
     return repository.objects.load(manifest.plan, Plan)
 
 

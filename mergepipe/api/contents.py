@@ -91,7 +91,7 @@ class Contents:
         place = Path(path)
         if not place.exists():
             raise UsageError(f"there is nothing at {quoted(str(place))}")
-        snapshot = self._repo.objects.snapshot(self._repo.commit_of(revision)[1].snapshot)
+        snapshot = self._repo.objects.snapshot(self._repo.model_of(revision)[1].snapshot)
         return differences(
             place, snapshot, self._repo.objects, threads=self._repo.threads, progress=progress
         )

@@ -157,7 +157,7 @@ class Merging:
         self, revision: str, base: str | None = None, progress: Progress = SILENT
     ) -> ObjectId:
         """As `Repository.analyze` says."""
-        commit = self._repo.objects.commit(self._repo.resolve(revision))
+        commit = self._repo.model_of(revision)[1]
         under = (
             self._repo.resolve(base) if base is not None else commit.trained_from or commit.leans_on
         )
@@ -170,6 +170,7 @@ class Merging:
         known = self._repo.profiles().find(commit.snapshot, lower)
         if known is not None:
             return known
+        self._repo.model_at(under, base or "")
         return self._planning.make_profile(commit.snapshot, lower, progress, store=True)[0]
 
     def model_names(self, planned: "Planned", plan: "Plan") -> tuple[str, ...]:
@@ -184,12 +185,12 @@ class Merging:
         )
 
     def _manifest_of(self, revision: str) -> ObjectId:
-        _, commit = self._repo.model_of(revision)
-        if commit.manifest is None:
+        _, manifest = self._repo.merge_of(revision)
+        if manifest is None:
             raise MergeInputError(
                 f"{revision} is no merge", "mp log shows which commits have a manifest"
             )
-        return commit.manifest
+        return manifest
 
     def input_commits(self, plan: "Plan") -> tuple[ObjectId | None, tuple[ObjectId, ...]]:
         """Commits that hold a plan's inputs: at the tips of refs, else anywhere in history.

@@ -3,7 +3,7 @@
 import datetime
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeAlias
@@ -25,7 +25,8 @@ from mergepipe.parallel import core_count
 from mergepipe.repository import config as configuration
 from mergepipe.repository import config_values, layout, locks, revisions
 from mergepipe.repository.dates import Clock
-from mergepipe.repository.pruned import read_pruned
+from mergepipe.repository.presence import has_snapshot, without_lost
+from mergepipe.repository.pruned import read_lines
 from mergepipe.repository.reflog import Reflog, Signature
 from mergepipe.repository.refs import RefStore
 
@@ -229,16 +230,51 @@ class OpenRepository(Closing):
 
     def model_of(self, revision: str) -> tuple[ObjectId, Commit]:
         """`commit_of`, for who wants its model. Raises RevisionNotFound for one that was pruned."""
-        identity, commit = self.commit_of(revision)
-        when = read_pruned(self.store).times.get(identity)
-        if when is not None and not self.objects.has(commit.snapshot):
+        identity = self.resolve(revision)
+        return identity, self.model_at(identity, revision)
+
+    def model_at(self, identity: ObjectId, name: str = "") -> Commit:
+        """The same by id, which messages call `name`."""
+        commit = self.objects.commit(identity)
+        if self.was_pruned(identity) and not has_snapshot(self.storage, commit.snapshot):
+            called = identity.hex()[:12] if name in ("", identity.hex()) else name
+            raise self.pruned_error(identity, f"the model of {called}")
+        return commit
+
+    def merge_of(self, revision: str) -> tuple[Commit, ObjectId | None]:
+        """A revision's commit and its manifest, if it is a merge; raises as `model_of`."""
+        identity, commit = self.model_of(revision)
+        if self.was_pruned(identity):
+            kept = without_lost(self.objects, commit)
+            if kept.manifest != commit.manifest:
+                raise self.pruned_error(identity, f"what {revision} was merged of")
+        return commit, commit.manifest
+
+    def to_copy(self, revision: str) -> tuple[ObjectId, Commit]:
+        """`model_of`, for a new commit of the same model: it names only what is here."""
+        identity, commit = self.model_of(revision)
+        return identity, without_lost(self.objects, commit) if self.was_pruned(identity) else commit
+
+    def has_model(self, identity: ObjectId) -> bool:
+        """Whether a commit's model is kept here, or at least there still."""
+        return not self.was_pruned(identity) or has_snapshot(
+            self.storage, self.objects.commit(identity).snapshot
+        )
+
+    def was_pruned(self, identity: ObjectId) -> bool:
+        """Whether the repository says that it does not keep a commit's model."""
+        return identity in read_lines(self.store)[0]
+
+    def pruned_error(self, identity: ObjectId, what: str) -> RevisionNotFound:
+        """What to tell of a commit that was pruned."""
+        when = read_lines(self.store)[0].times.get(identity, 0)
+        with suppress(OverflowError, ValueError, OSError):  # a damaged clock's time
             day = datetime.datetime.fromtimestamp(when, datetime.UTC).date()
-            raise RevisionNotFound(
-                f"the model of {revision} was pruned on {day}: its place in history is here, its "
-                "weights are not",
-                "a remote that keeps them has them: mp clone it elsewhere; mp log shows the rest",
-            )
-        return identity, commit
+            what = f"{what} was pruned on {day}"
+        return RevisionNotFound(
+            f"{what}: its place in history is here, its weights are not",
+            "a remote that keeps them has them: mp clone it elsewhere; mp log shows the rest",
+        )
 
     def profiles(self) -> "Profiles":
         """The statistics of pairs of snapshots."""

@@ -179,7 +179,7 @@ class RecipeModels:
             return None
 
     def _stored(self, commit: ObjectId) -> ObjectId:
-        snapshot = self._repository.objects.commit(commit).snapshot
+        snapshot = self._repository.model_at(commit).snapshot
         self.commits.setdefault(snapshot, commit)
         return snapshot
 

@@ -32,7 +32,7 @@ def releases(
         for text in options.refs or ("HEAD",):
             source, target = _parts(repository, text)
             before = there.get(target)
-            commit = repository.model_of(source)[1]
+            commit = repository.to_copy(source)[1]
             if before is not None and not repository.objects.has(before):
                 raise MergepipeError(
                     f"{short_name(target)} of the remote is at a commit that is not here",

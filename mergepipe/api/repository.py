@@ -202,6 +202,8 @@ class Repository(OpenRepository):
 
         identity, commit = self.model_of(revision)
         under = commit.trained_from or commit.leans_on if against is None else self.resolve(against)
+        if against is None and under is not None and not self.has_model(under):
+            under = None
         self.finiteness.ensure(commit.snapshot, progress)
         nonfinite = self.finiteness.named(commit.snapshot) or ()
         tensors = (

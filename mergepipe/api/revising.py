@@ -12,6 +12,7 @@ from mergepipe.objects.encoding import encode
 from mergepipe.objects.records import Commit, FileEntry, Snapshot
 from mergepipe.packs.transaction import Transaction
 from mergepipe.progress import SILENT, Progress
+from mergepipe.repository.presence import without_lost
 from mergepipe.repository.refnames import branch_ref
 
 
@@ -32,7 +33,7 @@ class Revising:
         def make(tip: ObjectId | None) -> Commit:
             if tip is None:
                 raise RevisionNotFound("there is no commit yet to amend", "mp commit makes one")
-            last = self._repo.objects.commit(tip)
+            last = without_lost(self._repo.objects, self._repo.model_at(tip))
             return msgspec.structs.replace(
                 last, message=message, time=who.time, utc_offset=who.utc_offset
             )
@@ -56,7 +57,7 @@ class Revising:
         if target is not None and self._repo.refs.read(target) is None:
             self._repo.resolve(branch or "")  # for its hint at the nearest name
             raise RevisionNotFound(f"{branch!r} is no branch", "mp branch lists them")
-        identity, wanted = self._repo.model_of(revision)
+        identity, wanted = self._repo.to_copy(revision)
         who = self._repo.signature()
         words = message or (
             f"Roll back to {identity.hex()[:12]}: {wanted.message.partition(chr(10))[0]}\n\n"
@@ -93,7 +94,8 @@ class Revising:
                 f"nothing was before {revision}, so there is nothing to go back to",
                 "mp switch -c NAME begins another branch",
             )
-        parent = self._repo.objects.commit(undone.parents[0])
+        before_it = undone.parents[0]
+        parent = without_lost(self._repo.objects, self._repo.model_at(before_it))
         before, after = (
             _files(self._repo.objects.snapshot(at.snapshot)) for at in (parent, undone)
         )
@@ -102,7 +104,7 @@ class Revising:
 
             def make(tip: ObjectId | None) -> Commit:
                 assert tip is not None  # HEAD has a commit, as `revision` was found from it
-                last = self._repo.objects.commit(tip)
+                last = self._repo.model_at(tip)
                 now = _files(self._repo.objects.snapshot(last.snapshot))
                 kept = _without(now, before, after, revision)
                 if kept == now:

@@ -15,14 +15,15 @@ from mergepipe.repository.problems import Report
 from mergepipe.repository.pruned import add_pruned, read_pruned
 from mergepipe.repository.refnames import HEADS, IMPORTS, TAGS, branch_ref
 from mergepipe.repository.retention import Retention, prunable
-from mergepipe.repository.revisions import resolve
 from mergepipe.repository.usage import Usage, default_revisions, measure
 
 
 def usage(repository: OpenRepository, revisions: Sequence[str]) -> Usage:
     """The room that revisions take; every branch, tag and import if none is named."""
-    named = [(name, resolve(name, repository.refs, repository.objects)) for name in revisions]
-    chosen = named or default_revisions(repository.refs)
+    named = [(name, repository.model_of(name)[0]) for name in revisions]
+    chosen = named or [
+        each for each in default_revisions(repository.refs) if repository.has_model(each[1])
+    ]
     return measure(chosen, repository.objects, repository.storage)
 
 

@@ -92,7 +92,7 @@ class Working:
             progress=progress,
         )
         tip = self._repo.refs.head().commit
-        target = None if tip is None else self._repo.objects.commit(tip).snapshot
+        target = None if tip is None else self._repo.model_at(tip).snapshot
         changes = compare(entries, None if target is None else self._repo.objects.snapshot(target))
         if not changes and target is not None:
             # So that the next status need not read them; in a repository that this user may only
@@ -200,9 +200,7 @@ class Working:
         """Write a commit's files if any were materialised; whether they were."""
         if self._repo.worktree.snapshot() is None:
             return False
-        self._materialise(
-            self._repo.objects.commit(commit).snapshot, force=force, progress=progress
-        )
+        self._materialise(self._repo.model_at(commit).snapshot, force=force, progress=progress)
         return True
 
     def _move_head(self, revision: str, identity: ObjectId) -> None:

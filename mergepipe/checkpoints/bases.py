@@ -52,8 +52,11 @@ def best_match(
     """
     shares: dict[ObjectId, float] = {}
     for commit, snapshot in list(candidates)[:_MOST_CANDIDATES]:
-        pairs = pair_all(layout, BaseTensors(objects.snapshot(snapshot), objects))
-        share = _differing_bits(layout, pairs, reader)
+        try:
+            pairs = pair_all(layout, BaseTensors(objects.snapshot(snapshot), objects))
+            share = _differing_bits(layout, pairs, reader)
+        except Corruption:  # a model that was let go of, or is damaged: nothing leans on it
+            continue
         if share is not None and share < _SIMILAR_BITS:
             shares[commit] = share
     if not shares:

@@ -26,6 +26,8 @@ from mergepipe.packs.transaction import Transaction
 from mergepipe.parallel import core_count
 from mergepipe.progress import Progress
 from mergepipe.repository.config import Config
+from mergepipe.repository.presence import without_lost
+from mergepipe.repository.pruned import read_lines
 from mergepipe.repository.refs import RefStore
 
 
@@ -129,7 +131,7 @@ class Committer:
     def _holds(self, tip: ObjectId, snapshot: ObjectId, base: ObjectId | None) -> bool:
         """Whether a commit holds this model already, and says of it what is said now."""
         commit = self._objects.commit(tip)
-        if commit.snapshot != snapshot:
+        if commit.snapshot != snapshot or tip in read_lines(self._storage.store)[0]:
             return False
         return base in (None, tip, commit.trained_from)
 
@@ -149,7 +151,7 @@ class Committer:
             # A copy leans on what the original leans on. Its profile would be of another pair where
             # it was trained from something else.
             same = choice.trained_from == commit.trained_from
-            return commit.leans_on, commit.profile if same else None
+            return commit.leans_on, without_lost(self._objects, commit).profile if same else None
         if self._config.store.codec == "raw":
             return base, None  # speed was asked for: the profile is made when it is first needed
         missing = list(encoder.profile.missing())

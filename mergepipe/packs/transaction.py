@@ -6,7 +6,7 @@ from enum import IntEnum
 from types import TracebackType
 from typing import Self
 
-from mergepipe.bytestore.protocol import ByteWriter
+from mergepipe.bytestore.protocol import ByteStore, ByteWriter
 from mergepipe.ids import BlockId, ObjectId, PackId, object_id
 from mergepipe.packs.encoded_blocks import EncodedBlock, encode_object
 from mergepipe.packs.format import Content
@@ -49,6 +49,11 @@ class Transaction:
         self.stored_bytes = 0
         self.new_blocks = 0
         storage.refresh()
+
+    @property
+    def store(self) -> ByteStore:
+        """The files of the repository."""
+        return self._storage.store
 
     def __enter__(self) -> Self:
         return self

@@ -18,7 +18,7 @@ from mergepipe.repository.history_check import (
     dangling_tips,
 )
 from mergepipe.repository.problems import Note, NoteKind, Problem, ProblemKind, Report
-from mergepipe.repository.pruned import read_pruned
+from mergepipe.repository.pruned import KEY, mend_pruned, read_lines
 from mergepipe.repository.reflog import Signature
 from mergepipe.repository.refs import RefStore
 from mergepipe.repository.repair import condemned_packs, mend_logs, rescue_packs, restore_refs
@@ -67,6 +67,7 @@ def fsck(
         done = _set_right(report, storage)
         if restore:
             done += _restore(report, objects, refs, repair)
+            done += _mend_pruned(report, storage, refs)
         if not done:
             return report
         again = _Check(storage, objects, refs, max_chain, read_data, threads, progress).run()
@@ -111,7 +112,11 @@ class _Check:
         problems += check_index(self._storage, packs)
         reached = Reached()
         tips = check_refs(self._refs, self._objects, reached)
-        check_history(tips, self._objects, read_pruned(self._storage.store), reached)
+        pruned, lost_lines = read_lines(self._storage.store)
+        for number in lost_lines:
+            detail = f"line {number} is damaged: which model is not kept cannot be known"
+            reached.complain(ProblemKind.PRUNED, KEY, detail)
+        check_history(tips, self._objects, pruned, reached)
         notes += check_lost_refs(self._refs, reached)
         notes += dangling_tips(self._objects, self._storage, self._refs, reached)
         promises = self._storage.promises
@@ -169,6 +174,15 @@ def _restore(report: Report, objects: ObjectStore, refs: RefStore, who: Signatur
     names = [problem.id for problem in report.problems if problem.kind in kinds]
     logs = [problem.id for problem in report.problems if problem.kind is ProblemKind.REFLOG]
     return restore_refs(names, objects, refs, who) + mend_logs(logs, refs)
+
+
+def _mend_pruned(report: Report, storage: Storage, refs: RefStore) -> list[str]:
+    """Take damaged lines out of `pruned`; returns what was done."""
+    if not any(problem.kind is ProblemKind.PRUNED for problem in report.problems):
+        return []
+    with refs.locked():
+        kept = mend_pruned(storage.store)
+    return [f"left damaged lines out of {KEY}, kept in {kept}; mp prune notes them again"]
 
 
 def _distinct(problems: list[Problem]) -> tuple[Problem, ...]:

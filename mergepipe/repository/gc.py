@@ -25,7 +25,7 @@ from mergepipe.progress import SILENT, Progress
 from mergepipe.repository import locks
 from mergepipe.repository.closure import Complaint, Use, closure
 from mergepipe.repository.incoming import SESSIONS, incoming_key, stale_packs
-from mergepipe.repository.pruned import read_pruned
+from mergepipe.repository.pruned import read_pruned, remove_pruned
 from mergepipe.repository.refs import RefStore
 from mergepipe.repository.roots import roots
 from mergepipe.repository.survey import (
@@ -114,6 +114,7 @@ def collect(
                 collection.foretell()
                 break
             if collection.run(progress):
+                collection.forget_pruned()
                 break
     return Collected(
         tally.freed_bytes,
@@ -227,6 +228,13 @@ class _Collection:
                 return False
             self._tally.rewritten += len(old)
         return True
+
+    def forget_pruned(self) -> None:
+        """Drop what was said of commits that are no more: who brings one again wants it kept."""
+        with self._refs.locked():
+            store = self._storage.store
+            gone = read_pruned(store).times.keys() - self._alive.objects.keys()
+            remove_pruned(store, gone)
 
     def _remove(self, packs: list[PackState]) -> bool:
         """Delete packs, unless a ref came to need something else meanwhile."""

@@ -13,6 +13,7 @@ class ProblemKind(StrEnum):
     HEAD = "head"  # `HEAD`
     REF = "ref"  # ref name
     REFLOG = "reflog"  # ref name
+    PRUNED = "pruned"  # `pruned`: a line of it cannot be read
     OBJECT = "object"  # object id: not readable, or not what it should be
     MISSING_OBJECT = "missing_object"  # object id
     TENSOR = "tensor"  # tensor id: its blocks cannot be what its shape needs

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from blake3 import blake3
+
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import Corruption
 from mergepipe.ids import ObjectId
@@ -34,21 +36,44 @@ NONE = Pruned({})
 
 def read_pruned(store: ByteStore) -> Pruned:
     """What the store of a repository says of itself. Raises Corruption for a damaged file."""
+    pruned, damaged = read_lines(store)
+    if damaged:
+        raise Corruption(
+            f"line {damaged[0]} of {KEY} is damaged",
+            "mp fsck --repair in that repository leaves it out; mp prune then notes again what it "
+            "does not keep",
+        )
+    return pruned
+
+
+def read_lines(store: ByteStore) -> tuple[Pruned, tuple[int, ...]]:
+    """As far as it can be read, and the numbers of damaged lines, from 1.
+
+    Raises Corruption for a file that is too large.
+    """
     size = store.size(KEY)
     if size is None:
-        return NONE
+        return NONE, ()
     if size > _MOST_BYTES:
         raise Corruption(f"{KEY} has {size:,} bytes; {_MOST_BYTES:,} are allowed")
     times: dict[ObjectId, int] = {}
+    damaged: list[int] = []
     for number, line in enumerate((store.get(KEY) or b"").splitlines(), 1):
         match = _LINE.fullmatch(line)
         if match is None:
-            raise Corruption(
-                f"line {number} of {KEY} is damaged",
-                "remove that line: the model it was about is then kept, or missed by mp fsck",
-            )
+            damaged.append(number)
+            continue
         times[ObjectId(bytes.fromhex(match["commit"].decode()))] = int(match["time"])
-    return Pruned(times)
+    return Pruned(times), tuple(damaged)
+
+
+def mend_pruned(store: ByteStore) -> str:
+    """Leave damaged lines out; returns the key of the file as it was. `lock` is held."""
+    before = store.get(KEY) or b""
+    kept = f"quarantine/{KEY}-{blake3(before).hexdigest()[:8]}"
+    store.put(kept, before)
+    _write(store, read_lines(store)[0].times)
+    return kept
 
 
 def add_pruned(store: ByteStore, commits: Iterable[ObjectId], now_s: int) -> None:
@@ -60,8 +85,9 @@ def add_pruned(store: ByteStore, commits: Iterable[ObjectId], now_s: int) -> Non
 def remove_pruned(store: ByteStore, commits: Iterable[ObjectId]) -> None:
     """Say that the models of `commits` are kept again. The repository's `lock` is held."""
     back = set(commits)
-    times = read_pruned(store).times
-    _write(store, {commit: time for commit, time in times.items() if commit not in back})
+    if not back.isdisjoint(read_lines(store)[0].times):
+        times = read_pruned(store).times
+        _write(store, {commit: time for commit, time in times.items() if commit not in back})
 
 
 def _write(store: ByteStore, times: Mapping[ObjectId, int]) -> None:

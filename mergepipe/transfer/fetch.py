@@ -15,7 +15,7 @@ from mergepipe.errors import Corruption, RevisionNotFound
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.names import quoted
 from mergepipe.objects.grid import blocks_of
-from mergepipe.objects.records import Commit, Tensor
+from mergepipe.objects.records import Tensor
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.format import Content
 from mergepipe.packs.index import Index
@@ -23,7 +23,7 @@ from mergepipe.packs.storage import Storage
 from mergepipe.packs.view import View
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository.history import reachable_commits
-from mergepipe.repository.pruned import Pruned, add_pruned, read_pruned
+from mergepipe.repository.pruned import Pruned, read_pruned
 from mergepipe.repository.refnames import HEADS, REMOTES, short_name
 from mergepipe.repository.refs import ANY
 from mergepipe.reprs import brief
@@ -34,6 +34,7 @@ from mergepipe.transfer.downloading import (
     Downloads,
     Received,
 )
+from mergepipe.transfer.following import follow_pruned
 from mergepipe.transfer.home import Home
 from mergepipe.transfer.inspection import Inspected
 from mergepipe.transfer.layered import LayeredStorage
@@ -129,9 +130,11 @@ def fetch(
             admission.verify(tips, home.refs.list().values())
             with home.refs.locked():
                 commits = admission.publish().commits
-                _follow_pruned(home, pruned)
+                follow_pruned(home, pruned)
                 moved, kept = _move_refs(home, remote, there, heads, options)
         else:
+            if home.storage.promises.remote == remote:
+                follow_pruned(home, pruned)
             with home.refs.locked():
                 moved, kept = _move_refs(home, remote, there, heads, options)
     return Fetched(
@@ -246,22 +249,6 @@ class _Fetch:
 
     def _room(self) -> int:
         return shutil.disk_usage(self._home.directory).free
-
-
-def _follow_pruned(home: Home, pruned: Pruned) -> None:
-    """Note here what came without its model; of commits whose models are here nothing changes."""
-    missing = [
-        commit
-        for commit in pruned.times
-        if home.objects.has(commit) and not _has_model(home, home.objects.commit(commit))
-    ]
-    if missing:
-        add_pruned(home.storage.store, missing, home.signature().time)
-
-
-def _has_model(home: Home, commit: Commit) -> bool:
-    own = (commit.snapshot, commit.profile, commit.manifest)
-    return all(home.objects.has(each) for each in own if each is not None)
 
 
 def _lacks(view: View, identity: ObjectId) -> bool:

@@ -6,9 +6,7 @@ decoded and compared, before they are stored, by the transaction that stores eve
 """
 
 import contextlib
-import functools
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from mergepipe.bytestore.protocol import ByteStore
@@ -28,16 +26,15 @@ from mergepipe.packs.records import Encoding, Location, Place
 from mergepipe.packs.runs import record_in
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.transaction import Transaction
-from mergepipe.packs.view import View
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository.closure import Use, closure
+from mergepipe.repository.presence import lacking_blocks
 from mergepipe.repository.pruned import read_pruned
 from mergepipe.repository.refs import RefStore
+from mergepipe.transfer.following import follow_pruned
 from mergepipe.transfer.home import Home
 from mergepipe.transfer.layered import LayeredStorage
 from mergepipe.transfer.remote_packs import RemoteStorage, remote_index
-
-_BATCH = 4096
 
 
 @dataclass(slots=True)
@@ -84,6 +81,8 @@ def heal_from_remote(
     there = RemoteStorage(remote, Index(remote_index(home.directory, name)))
     try:
         there.refresh()
+        if home.storage.promises.remote == name:  # nothing else promises what it let go of
+            follow_pruned(home, read_pruned(remote))
         with home.writing():
             return heal(home.storage, home.refs, there, progress)
     finally:
@@ -150,22 +149,6 @@ def roots(refs: RefStore) -> Iterator[Reference]:
         tip = refs.head().commit
         if tip is not None:
             yield Reference(tip, Commit.KIND, "HEAD")
-
-
-def lacking_blocks(storage: Storage, blocks: Mapping[BlockId, int]) -> dict[BlockId, int]:
-    """Those of some blocks that cannot be read here, by the index."""
-    lacking: dict[BlockId, int] = {}
-    remaining = iter(blocks)
-    while batch := list(itertools.islice(remaining, _BATCH)):
-        present = storage.ask(functools.partial(_has, blocks=batch))
-        lacking |= {
-            block: blocks[block] for block, have in zip(batch, present, strict=True) if not have
-        }
-    return lacking
-
-
-def _has(view: View, blocks: Sequence[BlockId]) -> list[bool]:
-    return [view.has_block(block) for block in blocks]
 
 
 def _note_blocks(tensor: Tensor, blocks: dict[BlockId, int]) -> None:

@@ -17,6 +17,7 @@ from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.storage import Storage
 from mergepipe.progress import SILENT, Progress
+from mergepipe.repository.presence import has_all
 from mergepipe.repository.refnames import HEADS
 from mergepipe.reprs import brief
 from mergepipe.transfer.holdings import IndexedFooters, holdings
@@ -229,8 +230,7 @@ def _refuse_pruned(source: Source, commits: Sequence[ObjectId]) -> None:
     for identity in commits:
         if identity not in source.pruned:
             continue
-        commit = source.objects.commit(identity)
-        if not source.objects.has(commit.snapshot):
+        if not has_all(source.storage, source.objects.commit(identity)):
             raise MergepipeError(
                 f"the model of commit {identity.hex()[:12]} was pruned here, and the remote has "
                 "never had it: the history above it cannot go there",
