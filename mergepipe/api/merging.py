@@ -119,8 +119,10 @@ class Merging:
 
     def explain_plan(self, plan: "Plan", tensor: str | None = None) -> "Explanation":
         """What a plan reads and keeps, from the profiles that it names or that are known."""
+        from mergepipe.engine.replay import require_models
         from mergepipe.planner.explain import explain
 
+        require_models(plan, self._repo.objects)
         profiles = self._profiles_of(plan)
         return explain(plan, self._repo.objects, self._planning.catalog.encodings, profiles, tensor)
 
@@ -140,6 +142,7 @@ class Merging:
         profiles: dict[Pair, Cited] = {
             (one.model, one.base): (one.profile, catalog.profiles.load(one.profile))
             for one in plan.profiles
+            if self._repo.objects.has(one.profile)  # a release leaves them out
         }
         for pair in profiled_pairs(plan.lines):
             # An exact plan needs no profile; who is asked what it does is glad of one.

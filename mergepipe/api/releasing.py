@@ -7,6 +7,7 @@ import msgspec
 
 from mergepipe.errors import MergepipeError, UsageError
 from mergepipe.ids import ObjectId
+from mergepipe.names import quoted
 from mergepipe.objects.encoding import encode
 from mergepipe.packs.transaction import Transaction
 from mergepipe.repository.refnames import HEADS, branch_ref, short_name
@@ -27,10 +28,14 @@ def releases(
     """
     if options.all_branches or options.tags or options.delete:
         raise UsageError("--release is of single revisions", "mp push REMOTE --release REV:BRANCH")
-    wanted = []
+    wanted: dict[str, Wanted] = {}
     with Transaction(repository.storage) as transaction:
         for text in options.refs or ("HEAD",):
             source, target = _parts(repository, text)
+            if target in wanted:
+                raise UsageError(
+                    f"{short_name(target)} gets one release at a time", "push one after the other"
+                )
             before = there.get(target)
             commit = repository.to_copy(source)[1]
             if before is not None and not repository.objects.has(before):
@@ -41,7 +46,7 @@ def releases(
             if before is not None:
                 last = repository.objects.commit(before)
                 if (last.snapshot, last.manifest) == (commit.snapshot, commit.manifest):
-                    wanted.append(Wanted(target, before))
+                    wanted[target] = Wanted(target, before)
                     continue
             release = msgspec.structs.replace(
                 commit,
@@ -50,15 +55,18 @@ def releases(
                 trained_from=None,
                 profile=None,
             )
-            wanted.append(Wanted(target, transaction.add_object(encode(release)), options.force))
+            made = transaction.add_object(encode(release))
+            wanted[target] = Wanted(target, made, options.force)
         transaction.publish()
-    return wanted
+    return list(wanted.values())
 
 
 def _parts(repository: "OpenRepository", text: str) -> tuple[str, str]:
     """The revision, and the branch of the remote (full name) that gets it."""
-    source, colon, target = text.partition(":")
+    source, colon, target = text.removeprefix("+").partition(":")
     if colon:
+        if target.startswith("refs/") and not target.startswith(HEADS):
+            raise UsageError(f"a release goes to a branch, not to {quoted(target)}")
         return source or "HEAD", branch_ref(target)
     if source in ("HEAD", "@"):
         head = repository.refs.head()

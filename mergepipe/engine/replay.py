@@ -27,6 +27,17 @@ class Replay:
     readings: Readings
 
 
+def require_models(plan: Plan, objects: ObjectStore) -> None:
+    """Raise MergepipeError if a model that a plan merges is not here."""
+    absent = [model for model in plan.models if not objects.has(model)]
+    if absent:
+        named = ", ".join(model.hex()[:12] for model in absent)
+        raise MergepipeError(
+            f"{len(absent)} of the {len(plan.models)} merged models are not here: {named}",
+            "ask where it was made: a release leaves them out, and mp prune may let them go",
+        )
+
+
 def replay(engine: Engine, manifest: ObjectId, *, progress: Progress = SILENT) -> Replay:
     """Execute the plan of a manifest from its inputs, taking no remembered result.
 
@@ -37,13 +48,7 @@ def replay(engine: Engine, manifest: ObjectId, *, progress: Progress = SILENT) -
     objects = ObjectStore(metered(engine.storage, meter))
     recorded = objects.load(manifest, Manifest)
     plan = objects.load(recorded.plan, Plan)
-    absent = [model for model in plan.models if not objects.has(model)]
-    if absent:
-        named = ", ".join(model.hex()[:12] for model in absent)
-        raise MergepipeError(
-            f"{len(absent)} of the {len(plan.models)} merged models are not here: {named}",
-            "replay it where it was made: a release leaves them out, and mp prune may let them go",
-        )
+    require_models(plan, objects)
     made = engine.run(
         plan,
         ObjectsInMemory(),

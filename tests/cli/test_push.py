@@ -130,3 +130,14 @@ def test_a_release_is_the_model_with_its_manifest_and_nothing_else(
     assert "no problems" in mp("fsck", "--read-data").out
     mp("gc")
     assert "3 of the 3 merged models are not here" in mp("replay", "prod", expect=1).err
+    assert "3 of the 3 merged models are not here" in mp("explain", "prod", expect=1).err
+    assert "merged models are not here" in mp("report", "prod", "--json", expect=1).out
+
+
+def test_a_release_goes_to_one_branch(merging: Path, mp: Mp, tmp_path: Path) -> None:
+    mp("init", tmp_path / "serving")
+    to_tag = mp("push", tmp_path / "serving", "math:refs/tags/v1", "--release", expect=2)
+    assert "goes to a branch" in to_tag.err
+    twice = ("math:prod", "code:prod")
+    assert "one release" in mp("push", tmp_path / "serving", *twice, "--release", expect=2).err
+    mp("push", tmp_path / "serving", "+math:prod", "--release")

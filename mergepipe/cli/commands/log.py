@@ -1,6 +1,7 @@
 """`mp log`: history, newest first, as git shows it."""
 
 import itertools
+import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -117,7 +118,8 @@ def log(
             None if contains is None else repository.containing(contains),
             repository.contents.changes_to(paths) if paths else None,
         )
-        commits = itertools.islice(chosen.select(commits), number)
+        most = None if number is None else min(number, sys.maxsize)
+        commits = itertools.islice(chosen.select(commits), most)
         if session.as_json:
             session.emit([log_entry(*each) for each in commits], "")
             return
