@@ -1,6 +1,7 @@
 """A report's values, taken from a repository."""
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,8 @@ def report_of(repository: Repository, what: str | None) -> Report:
         raise
     except MergepipeError as error:
         raise type(error)(
-            error.message, f"mp report {what}~1..{what} shows what changed in a commit"
+            error.message,
+            f"{_command('report', f'{what}~1..{what}')} shows what changed in a commit",
         ) from None
     return _of_merge(repository, what, explained, plan, is_plan=manifest is None)
 
@@ -77,11 +79,15 @@ def _of_merge(
         Fact("plan", identity),
     ]
     kind = "plan" if is_plan else "merge"
-    commands = [f"mp explain {what}", f"mp merge --plan {identity[:12]} -b BRANCH"]
+    commands = [_command("explain", what), f"mp merge --plan {identity[:12]} -b BRANCH"]
     if not is_plan:
         commit = repository.resolve(what)
         facts.append(Fact("commit", commit.hex()))
-        commands = [f"mp explain {what}", f"mp replay {what}", f"mp checkout {what} --to DIR"]
+        commands = [
+            _command("explain", what),
+            _command("replay", what),
+            _command("checkout", what, "--to", "DIR"),
+        ]
     return Report(
         kind=kind,  # type: ignore[arg-type]  # one of the two
         title=f"{'Plan' if is_plan else 'Merge'} of {', '.join(experts)}",
@@ -95,6 +101,11 @@ def _of_merge(
         tensors=tuple(_least_kept(explained.tensors)),
         lineage=() if is_plan else tuple(lineage(repository, [repository.resolve(what)])),
     )
+
+
+def _command(*arguments: str) -> str:
+    """A command to copy into a shell, to which a branch's name may be anything."""
+    return shlex.join(("mp", *arguments))
 
 
 def _beside(repository: Repository, plan: "Plan", costs: "CostTable") -> Iterator[Fact]:
@@ -223,7 +234,7 @@ def _of_difference(repository: Repository, before: str, after: str) -> Report:
         kind="difference",
         title=f"{before} to {after}",
         facts=facts,
-        commands=(f"mp diff {before} {after}",),
+        commands=(_command("diff", before, after),),
         tensors=tuple(
             Tensor(each.name, str(each.change), 0, each.relative_l2)
             for each in moved[:_MOST_TENSORS]

@@ -10,6 +10,7 @@ import msgspec
 from markupsafe import Markup
 
 import mergepipe
+from mergepipe.names import escape_for_terminal
 from mergepipe.report import figures
 from mergepipe.report.drawing import svg
 from mergepipe.report.values import Report
@@ -31,14 +32,26 @@ def page(report: Report) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["size"] = format_size
     source = resources.files("mergepipe.report").joinpath("page.html").read_text("utf-8")
-    # In a script element only `</` can end the data.
-    data = msgspec.json.encode(report).decode().replace("</", "<\\/")
+    report = msgspec.convert(_printable(msgspec.to_builtins(report)), Report)
+    # In a script element `</` ends the data, and `<!--` begins what hides its end.
+    data = msgspec.json.encode(report).decode().replace("<", "\\u003c")
     return environment.from_string(source).render(
         report=report,
         figures=list(_figures(report)),
         data=Markup(data),
         version=mergepipe.__version__,
     )
+
+
+def _printable(value: object) -> object:
+    """Names without what would turn the text around them, or is no text at all."""
+    if isinstance(value, str):
+        return escape_for_terminal(value)
+    if isinstance(value, dict):
+        return {key: _printable(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(map(_printable, value))
+    return value
 
 
 def _figures(report: Report) -> Iterator[Figure]:

@@ -39,6 +39,7 @@ def test_log_is_newest_first_and_can_be_cut(committed: Path, tmp_path: Path, mp:
         "First try",
     ]
     assert len(mp("log", "-n", "2", "--oneline").out.splitlines()) == 2
+    assert len(mp("log", "-n", "99999999999999999999", "--oneline").out.splitlines()) == 4
     assert len(mp("log", "HEAD~3", "--json").document) == 1
     drawn = mp("log", "--graph", "--oneline").out.splitlines()
     assert [line[:2] for line in drawn] == ["* "] * 4

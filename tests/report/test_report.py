@@ -103,7 +103,7 @@ def test_its_page_shows_its_numbers_and_asks_nobody(repository: Repository) -> N
     assert "</script><b>" not in text
     data = re.search(r'id="report-data">(.*?)</script>', text, re.S)
     assert data is not None
-    assert msgspec.json.decode(data[1].replace("<\\/", "</"), type=Report) == report
+    assert msgspec.json.decode(data[1], type=Report) == report
 
 
 def test_plans_differences_and_repositories(repository: Repository) -> None:
@@ -133,9 +133,24 @@ def test_the_command(
     assert main(["report", "merged", "--json"]) == 0
     assert json.loads(capfd.readouterr().out)["kind"] == "merge"
     assert main(["report", "law"]) == 13
-    assert "mp report law~1..law" in capfd.readouterr().err
+    assert "mp report 'law~1..law'" in capfd.readouterr().err
     assert main(["report", "nosuch"]) == 1
     assert main(["report", "merged", "--out", "."]) == 2
+    assert main(["report", "merged", "--out", "nowhere/page.html"]) == 2
+
+
+def test_names_are_text_wherever_they_stand(repository: Repository, tmp_path: Path) -> None:
+    shape = (8, 8)
+    name = "\x1b[31m\u202e<!--<script>&\n"
+    _commit(repository, tmp_path / "$(id)", {name: np.ones(shape)}, None)
+    _commit(repository, tmp_path / "odd", {name: np.zeros(shape)}, None)
+    report = report_of(repository, "$(id)..odd")
+    assert report.commands == ("mp diff '$(id)' odd",)
+    text = page(report)
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert text.count("<!--") == 0
+    assert "script" not in _Page(text.partition('<script type="application/json"')[0]).elements
 
 
 def test_eighty_layers_and_eight_experts_fit_in_five_megabytes() -> None:

@@ -56,6 +56,8 @@ def report(
 
     if out.is_dir():
         raise UsageError(f"{quoted(str(out))} is a directory", "name a file: --out report.html")
+    if not session.as_json and not out.absolute().parent.is_dir():
+        raise UsageError(f"there is no folder {quoted(str(out.parent))}", "make it first")
     with session.repository() as repository, session.progress():
         found = report_of(repository, what)
     if session.as_json:
@@ -70,6 +72,9 @@ def report(
     text = page(found)
     out.write_text(text, encoding="utf-8")
     size = format_size(len(text.encode()))
-    session.emit(msgspec.UNSET, f"{escape_for_terminal(str(out))}: {found.title}, {size}")
+    session.emit(
+        msgspec.UNSET,
+        f"{escape_for_terminal(str(out))}: {escape_for_terminal(found.title)}, {size}",
+    )
     if show:
         webbrowser.open(out.resolve().as_uri())
