@@ -87,8 +87,8 @@ def largest_value(key: str) -> int:
 
 
 def encode(document: object) -> bytes:
-    """A request or reply as it travels."""
-    return msgspec.msgpack.encode(document)
+    """A request or reply as it travels. Ids that print as hex are the bytes that they are."""
+    return msgspec.msgpack.encode(document, enc_hook=bytes)
 
 
 def parse(data: bytes, kind: type[Parsed], what: str) -> Parsed:
