@@ -66,7 +66,7 @@ def test_a_push_that_was_cut_goes_on(family: Family, tmp_path: Path) -> None:
             count = len(line.packs)
             assert same_models(family.repo, there, tmp_path / str(cut), "main", "math", "code")
         cut += 3
-    assert count > 9
+    assert count > 6  # cuts fall between block packs, and before and after the objects
 
 
 class Forgetful(HoldingLine):
