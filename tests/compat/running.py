@@ -34,8 +34,14 @@ def run_mergekit(jobs: Sequence[Job], directory: Path) -> list[str | None]:
     script = Path(__file__).with_name("run_mergekit.py")
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     with (directory / "mergekit.log").open("w") as log:
+        # In a directory that is surely there: an earlier test's, which `mp -C` went to, may not be.
         subprocess.run(
-            [PYTHON, script, listed], env=environment, stdout=log, stderr=log, check=True
+            [PYTHON, script, listed],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            check=True,
+            cwd=directory,
         )
     outcomes: list[str | None] = json.loads(Path(f"{listed}.done").read_text())
     return outcomes
