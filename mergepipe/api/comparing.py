@@ -80,7 +80,7 @@ def compare_merges(
     inputs = list(_changed(repository, planning, *plans))
     moved = {
         each.name: each
-        for each in _diff(repository, a, b, progress).tensors
+        for each in diff(repository, a, b, progress).tensors
         if str(each.change) != "same"
     }
     own = [_movements(repository, each, progress) for each in inputs]
@@ -99,7 +99,8 @@ def compare_merges(
     )
 
 
-def _diff(repository: "OpenRepository", a: str, b: str, progress: Progress) -> "Diff":
+def diff(repository: "OpenRepository", a: str, b: str, progress: Progress) -> "Diff":
+    """How the model of revision `b` differs from that of `a`, tensor by tensor."""
     from mergepipe.repository.diff import diff_snapshots
 
     before, after = (
@@ -165,7 +166,7 @@ def _movements(
     """How each tensor of an input moved; nothing for one that came or went."""
     if changed.before is None or changed.after is None:
         return {}
-    difference = _diff(repository, changed.before.hex(), changed.after.hex(), progress)
+    difference = diff(repository, changed.before.hex(), changed.after.hex(), progress)
     return {each.name: each for each in difference.tensors if str(each.change) != "same"}
 
 

@@ -172,16 +172,9 @@ class Repository(OpenRepository):
 
     def diff(self, a: str, b: str = "HEAD", *, progress: Progress = SILENT) -> "Diff":
         """How the model of revision `b` differs from that of `a`, tensor by tensor."""
-        from mergepipe.repository.diff import diff_snapshots
+        from mergepipe.api.comparing import diff
 
-        return diff_snapshots(
-            self.snapshot_of(a),
-            self.snapshot_of(b),
-            self.objects,
-            self.blocks,
-            threads=self.threads,
-            progress=progress,
-        )
+        return diff(self, a, b, progress)
 
     def compare_merges(
         self, a: str, b: str = "HEAD", *, progress: Progress = SILENT

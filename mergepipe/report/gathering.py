@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mergepipe.api import Repository
@@ -21,6 +21,7 @@ from mergepipe.report.values import (
 from mergepipe.sizes import format_size
 
 if TYPE_CHECKING:
+    from mergepipe.api.naming import Holder
     from mergepipe.objects.merging import Plan
     from mergepipe.planner.explain import Explanation, TensorExplanation
     from mergepipe.planner.table import CostTable
@@ -56,15 +57,15 @@ def report_of(repository: Repository, what: str | None) -> Report:
 def _of_merge(
     repository: Repository, what: str, explained: "Explanation", plan: "Plan", *, is_plan: bool
 ) -> Report:
-    names = _names(repository, plan.models)
+    held = repository.planning.holders(plan.models)
+    names = {each: held[each].name if each in held else each.hex()[:12] for each in plan.models}
     costs = explained.costs
     labels = [names[snapshot] for snapshot in plan.models]
     experts = [labels[place] for place in plan.experts]
     identity = object_id(encode(plan)).hex()
-    curve = [
-        CurvePoint(bought.read_bytes, bought.energy_kept)
-        for bought in repository.merging.energy_curve(plan, _SHARES)
-    ]
+    beside = _beside(costs)
+    bought = repository.merging.energy_curve(plan, (*_SHARES, *beside.values()))
+    curve = [CurvePoint(each.read_bytes, each.energy_kept) for each in bought]
     total = sum(_energies(explained.tensors))
     facts = [
         Fact("method", plan.method),
@@ -74,7 +75,10 @@ def _of_merge(
         Fact("exact merge reads", format_size(costs.expert_bytes_full)),
         Fact("this reads", _read(costs.expert_bytes_planned, costs.expert_bytes_full)),
         Fact("energy kept", f"{costs.energy_kept:.1%}"),
-        *_beside(repository, plan, costs),
+        *(
+            Fact(name, f"{point.energy_kept:.1%} of the energy")
+            for name, point in zip(beside, curve[len(_SHARES) :], strict=False)
+        ),
         Fact("error, at most", f"{costs.omitted_norm:.4g} (L2 norm of what is left out)"),
         Fact("plan", identity),
     ]
@@ -93,9 +97,9 @@ def _of_merge(
         title=f"{'Plan' if is_plan else 'Merge'} of {', '.join(experts)}",
         facts=tuple(facts),
         commands=tuple(commands),
-        models=tuple(_models(repository, explained, plan, labels)),
+        models=tuple(_models(explained, plan, labels, held)),
         cells=tuple(_cells(explained.tensors, labels, total)),
-        curve=tuple(curve),
+        curve=tuple(curve[: len(_SHARES)]),
         chosen=CurvePoint(costs.expert_bytes_planned, costs.energy_kept),
         warnings=tuple(_warnings(explained, labels)),
         tensors=tuple(_least_kept(explained.tensors)),
@@ -108,29 +112,21 @@ def _command(*arguments: str) -> str:
     return shlex.join(("mp", *arguments))
 
 
-def _beside(repository: Repository, plan: "Plan", costs: "CostTable") -> Iterator[Fact]:
-    """What half of the bytes and double would bring, where the plan leaves something out."""
+def _beside(costs: "CostTable") -> dict[str, float]:
+    """Half of the plan's bytes and double, as shares of the exact merge's, where that is more."""
     planned, full = costs.expert_bytes_planned, costs.expert_bytes_full
     if not 0 < planned < full:
-        return
-    half, double = (planned / full / 2, min(1.0, 2 * planned / full))
-    bought = repository.merging.energy_curve(plan, (half, double))
-    for name, point in zip(("with half of that", "with double"), bought, strict=False):
-        yield Fact(name, f"{point.energy_kept:.1%} of the energy")
-
-
-def _names(repository: Repository, snapshots: Iterable[ObjectId]) -> dict[ObjectId, str]:
-    held = repository.planning.holders(snapshots)
-    return {
-        snapshot: held[snapshot].name if snapshot in held else snapshot.hex()[:12]
-        for snapshot in snapshots
-    }
+        return {}
+    share = planned / full
+    return {"with half of that": share / 2, "with double": min(1.0, 2 * share)}
 
 
 def _models(
-    repository: Repository, explained: "Explanation", plan: "Plan", labels: Sequence[str]
+    explained: "Explanation",
+    plan: "Plan",
+    labels: Sequence[str],
+    held: Mapping[ObjectId, "Holder"],
 ) -> Iterator[Model]:
-    held = repository.planning.holders(plan.models)
     for place, snapshot in enumerate(plan.models):
         parts = [
             part.cost

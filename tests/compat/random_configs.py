@@ -4,6 +4,7 @@ Each is a function of its seed alone. Methods with random masks are left to test
 compares their statistics. Some configs are wrong on purpose: then both programs have to refuse.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -78,7 +79,13 @@ def draw(seed: int) -> RandomConfig:
     if not words and chance.random() < 0.35:
         if base and listed[0] != "base" and chance.random() < 0.95:
             listed = ["base", *listed]  # a base has to be among the sources of a slice
-        document["slices"] = _slices(chance, method, listed)
+        document["slices"] = draw_slices(
+            chance,
+            listed,
+            LAYERS,
+            0.8,
+            lambda source, name: _with_parameters(source, _own(chance, method, name)),
+        )
     else:
         document["models"] = [
             _with_parameters({"model": name}, _own(chance, method, name)) for name in listed
@@ -94,16 +101,25 @@ def draw(seed: int) -> RandomConfig:
     return RandomConfig(seed, method, dtype, document, words)
 
 
-def _slices(chance: Random, method: str, names: list[str]) -> list[dict[str, Any]]:
+def draw_slices(
+    chance: Random,
+    names: list[str],
+    layers: int,
+    steady: float,
+    entry: Callable[[dict[str, Any], str], dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """Up to three slices of these models, `entry` of each source and name.
+
+    steady  how often a model gives the same layers as the slice's others
+    """
     slices = []
     for _ in range(chance.randint(1, 3)):
-        count = chance.randint(1, LAYERS)
-        begin = chance.randint(0, LAYERS - count)
+        count = chance.randint(1, layers)
+        begin = chance.randint(0, layers - count)
         sources = []
         for name in names:
-            at = begin if chance.random() < 0.8 else chance.randint(0, LAYERS - count)
-            source = {"model": name, "layer_range": [at, at + count]}
-            sources.append(_with_parameters(source, _own(chance, method, name)))
+            at = begin if chance.random() < steady else chance.randint(0, layers - count)
+            sources.append(entry({"model": name, "layer_range": [at, at + count]}, name))
         slices.append({"sources": sources})
     return slices
 

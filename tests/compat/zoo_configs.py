@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from tests.compat.random_configs import SPARSE, WEIGHTED
+from tests.compat.random_configs import SPARSE, WEIGHTED, draw_slices
 from tests.compat.zoo import FAMILIES, LAYERS, Family
 from tests.compat.zoo_models import WORDS, Kind
 
@@ -185,18 +185,13 @@ class _Draw:
         return dtypes
 
     def _slices(self, method: str, names: list[str], layers: int) -> list[dict[str, Any]]:
-        chance = self._chance
-        slices = []
-        for _ in range(chance.randint(1, 3)):
-            count = chance.randint(1, layers)
-            begin = chance.randint(0, layers - count)
-            sources = []
-            for name in names:
-                at = begin if chance.random() < 0.85 else chance.randint(0, layers - count)
-                source = {"model": name, "layer_range": [at, at + count]}
-                sources.append(self.entry(source, method, name))
-            slices.append({"sources": sources})
-        return slices
+        return draw_slices(
+            self._chance,
+            names,
+            layers,
+            0.85,
+            lambda source, name: self.entry(source, method, name),
+        )
 
     def _module(self, method: str, names: list[str], layers: int) -> list[dict[str, Any]]:
         """Slices of one of several stacks: as it is, or stacked anew."""
