@@ -83,9 +83,9 @@ def compare_merges(
         for each in diff(repository, a, b, progress).tensors
         if str(each.change) != "same"
     }
-    own = [_movements(repository, each, progress) for each in inputs]
+    movements = [_movements(repository, each, progress) for each in inputs]
     tensors = [
-        MovedTensor(name, each.relative_l2, each.nonfinite, _shares(name, own))
+        MovedTensor(name, each.relative_l2, each.nonfinite, _shares(name, movements))
         for name, each in moved.items()
     ]
     tensors.sort(key=lambda each: (-each.nonfinite, -(each.relative_l2 or 0.0)))
@@ -137,8 +137,10 @@ def _changed(
     for snapshot in new:
         earlier = _version_of(repository, commits.get(snapshot), gone)
         if earlier is None:  # after a rollback the later version is the one before
-            own = [each for each in gone if _version_of(repository, commits.get(each), [snapshot])]
-            earlier = own[0] if own else None
+            later = (
+                each for each in gone if _version_of(repository, commits.get(each), [snapshot])
+            )
+            earlier = next(later, None)
         if earlier is not None:
             gone.remove(earlier)
         name = held[snapshot].name if snapshot in held else snapshot.hex()

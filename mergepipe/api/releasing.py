@@ -55,8 +55,8 @@ def releases(
                 trained_from=None,
                 profile=None,
             )
-            made = transaction.add_object(encode(release))
-            wanted[target] = Wanted(target, made, options.force)
+            identity = transaction.add_object(encode(release))
+            wanted[target] = Wanted(target, identity, options.force)
         transaction.publish()
     return list(wanted.values())
 

@@ -59,9 +59,9 @@ def report(
     if not session.as_json and not out.absolute().parent.is_dir():
         raise UsageError(f"there is no folder {quoted(str(out.parent))}", "make it first")
     with session.repository() as repository, session.progress():
-        found = report_of(repository, what)
+        document = report_of(repository, what)
     if session.as_json:
-        session.emit(found, "")
+        session.emit(document, "")
         return
     try:
         from mergepipe.report.page import page
@@ -69,12 +69,12 @@ def report(
         raise UsageError(
             f"pictures need {error.name}", "pip install 'mergepipe[report]', or mp report --json"
         ) from error
-    text = page(found)
+    text = page(document)
     out.write_text(text, encoding="utf-8")
     size = format_size(len(text.encode()))
     session.emit(
         msgspec.UNSET,
-        f"{escape_for_terminal(str(out))}: {escape_for_terminal(found.title)}, {size}",
+        f"{escape_for_terminal(str(out))}: {escape_for_terminal(document.title)}, {size}",
     )
     if show:
         webbrowser.open(out.resolve().as_uri())
