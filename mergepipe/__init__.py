@@ -13,9 +13,8 @@ from mergepipe.version import __version__
 
 if TYPE_CHECKING:
     from mergepipe.api import Repository
-    from mergepipe.engine.engine import Engine
+    from mergepipe.api.standalone import Engine, Planner
     from mergepipe.errors import MergepipeError
-    from mergepipe.planner.planner import Planner
     from mergepipe.progress_bar import ProgressBar
 
 __all__ = ["Engine", "MergepipeError", "Planner", "ProgressBar", "Repository", "__version__"]
@@ -36,7 +35,7 @@ def __getattr__(name: str) -> object:
 
         return MergepipeError
     if name == "Planner":
-        from mergepipe.planner.planner import Planner
+        from mergepipe.api.standalone import Planner
 
         return Planner
     if name == "ProgressBar":
@@ -44,7 +43,7 @@ def __getattr__(name: str) -> object:
 
         return ProgressBar
     if name == "Engine":
-        from mergepipe.engine.engine import Engine
+        from mergepipe.api.standalone import Engine
 
         return Engine
     raise AttributeError(f"module 'mergepipe' has no attribute {name!r}")

@@ -44,14 +44,14 @@ class Executed:
 class Engine:
     """Executes plans over one store.
 
-    transaction_manager  where merges are written and published; not needed to replay
+    transactions  where merges are written and published; not needed to replay
     encoder   how output blocks are stored
     device    where the arithmetic runs: `cpu`, or a torch device such as `cuda`
     clock     seconds from any moment on; host: what runs/ says of the machine
     """
 
     storage: Storage
-    transaction_manager: Transactions | None = None
+    transactions: Transactions | None = None
     executor: Executor = field(default_factory=ThreadExecutor)
     encoder: OutputEncoder = field(default_factory=OutputEncoder)
     device: str = "cpu"
@@ -72,9 +72,9 @@ class Engine:
         Corruption, MissingObject, NoSpace, Locked; the repository is then as it was. Values that
         are not finite, in what goes in or comes out, raise MergeInputError unless they are allowed.
         """
-        transactions = self.transaction_manager
+        transactions = self.transactions
         if transactions is None:
-            raise ValueError("an engine without a transaction manager cannot publish")
+            raise ValueError("an engine without transactions cannot publish")
         asked = request or MergeRequest()
         plan = plan.plan if isinstance(plan, PlannedMerge) else plan
         begun = self.clock()

@@ -21,7 +21,6 @@ from mergepipe.planner.prepared import prepare
 from mergepipe.planner.profiles import Cited, Pair, profiled_pairs
 from mergepipe.planner.recipe import Expert, Model, Recipe, Setting
 from mergepipe.planner.resolution import Measure
-from mergepipe.sizes import MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +77,9 @@ class Planner:
 
     def plan(
         self,
-        base_model: str | None = None,
+        base: str | None = None,
         experts: Sequence[str] = (),
-        operator: str = "ties",
-        budget_mb: float | None = None,
+        method: str = "ties",
         *,
         budget: str | float | Budget | None = None,
         weights: Sequence[float] | None = None,
@@ -93,22 +91,18 @@ class Planner:
     ) -> PlannedMerge:
         """The plan of merging revisions.
 
-        base_model  a revision; without one, what all experts were trained from, as somebody said
-        operator    a merge method, in any case
-        budget_mb   expert bytes to read at most, in MiB; or `budget`, as text (`Budget.parse`)
+        base      a revision; without one, what all experts were trained from, as somebody said
+        method    in any case
+        budget    of expert bytes, as text or a number (`Budget.parse`)
         weights, densities  one per expert; one for all: among `parameters`
 
         Raises RevisionNotFound, UsageError, MergeInputError, OverBudget.
         """
-        if budget_mb is not None and budget is not None:
-            raise UsageError("both budget_mb and budget are given", "give one of them")
         limit = budget if isinstance(budget, Budget) else Budget.parse(budget)
-        if budget_mb is not None:
-            limit = Budget(size_bytes=int(budget_mb * MIB))
         recipe = self.recipe(
-            base_model,
+            base,
             experts,
-            operator,
+            method,
             own=_own_parameters(len(experts), {"weight": weights, "density": densities}),
             parameters=parameters,
             dtype=dtype,

@@ -62,7 +62,7 @@ class Spelling:
                 LaidTensor(line.name, line.like, self.repo.objects.tensor(line.like))
                 for line in held
             ]
-            manager = engine_of(self.repo).transaction_manager
+            manager = engine_of(self.repo).transactions
             with manager.begin() as transaction:
                 snapshot = write_layout(
                     laid, {"config.json": b"{}"}, (), transaction, block_size=4096

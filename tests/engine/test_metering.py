@@ -186,7 +186,7 @@ def test_a_plan_for_coarse_layers_that_are_gone_is_refused_but_replays(tmp_path)
     catalog.plan("base", EXPERTS, "task_arithmetic")  # makes the profiles
     with pytest.raises(MissingObject):
         engine_of(plain).execute(planned)
-    with engine_of(plain).transaction_manager.begin() as transaction:
+    with engine_of(plain).transactions.begin() as transaction:
         plain.objects.put(planned.plan, transaction)
         plain.objects.put(made.manifest, transaction)
         transaction.publish()

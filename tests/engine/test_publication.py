@@ -18,8 +18,8 @@ from engine.merging import (
     three_experts,
     write_model,
 )
-from engine.planning import planner_of
-from mergepipe.engine.engine import Engine
+from engine.planning import RepositoryCatalog, planner_of
+from mergepipe import Engine, Planner
 from mergepipe.engine.replay import replay
 from mergepipe.engine.tensor import read_tensor
 from mergepipe.engine.transactions import MergeRequest
@@ -73,12 +73,11 @@ def test_commit_parents_manifest_and_run(tmp_path):
 
 def test_the_facade_as_it_stands(tmp_path):
     repo = three_experts(tmp_path)
-    plan = planner_of(repo).plan(
+    plan = Planner(catalog=RepositoryCatalog(repo)).plan(
         base_model="base", experts=list(EXPERTS[:2]), operator="TIES", budget_mb=8192
     )
-    engine = engine_of(repo)
     snapshot_id, manifest = Engine(
-        storage=repo.storage, transaction_manager=engine.transaction_manager
+        storage=repo.storage, transaction_manager=engine_of(repo).transactions
     ).execute(plan)
     assert manifest.output == snapshot_id
     assert len(manifest.manifest_hash) == 64
@@ -140,7 +139,7 @@ def test_replay_finds_the_same_and_says_what_is_not(tmp_path, codec):
     lie = list(made.manifest.tensors)
     lie[1] = msgspec.structs.replace(lie[1], tensor=made.manifest.tensors[0].tensor)
     forged = msgspec.structs.replace(made.manifest, tensors=tuple(lie))
-    manager = engine_of(repo).transaction_manager
+    manager = engine_of(repo).transactions
     assert manager is not None
     with manager.begin() as transaction:
         identity = repo.objects.put(forged, transaction)
@@ -236,7 +235,7 @@ def test_damage_is_read_around_or_refused(tmp_path):
     from mergepipe.dtypes import BF16
     from mergepipe.packs.encoded_blocks import encode_block
 
-    manager = engine_of(repo).transaction_manager
+    manager = engine_of(repo).transactions
     assert manager is not None
     raw = bytes(data[at.offset + 128 : at.offset + 128 + at.header.encoded_length])
     with manager.begin() as transaction:
