@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from mergepipe.cli.main import main
+from tests.compat.cases import Case
 from tests.compat.comparing import difference, spread
-from tests.compat.configs import CASES, Case
+from tests.compat.configs import CASES
 from tests.compat.models import EXPERTS, Tensors, in_order_of, read, vocabulary, write_models
 from tests.compat.running import PYTHON, Job, run_mergekit
 

@@ -5,8 +5,8 @@ import pytest
 
 from mergepipe.methods.protocol import Need, NeedKind
 from mergepipe.planner.estimation import estimated
+from tests.planner.planning import planned
 from tests.planner.stored_models import family
-from tests.planner.test_build import planned
 from tests.planner.test_elections import ELEMENTS, profiled
 
 GRAM = Need(NeedKind.DELTA_GRAM)

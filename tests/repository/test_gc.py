@@ -1,8 +1,7 @@
-"""gc: what is needed stays readable whatever happens, what is not goes."""
+"""gc: what is needed stays readable, what is not goes, and packs become fewer."""
 
 import os
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,69 +10,25 @@ import pytest
 from packs.delta_codec import delta_block, raw_block, store_blocks
 
 from mergepipe.api import Repository
-from mergepipe.bytestore.local import LocalByteStore
-from mergepipe.errors import Corruption, Locked, MissingObject, NoSpace
 from mergepipe.ids import ObjectId, block_id
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.merging import Manifest
 from mergepipe.objects.records import Commit
-from mergepipe.packs.index import Index
 from mergepipe.packs.reader import pack_ids, pack_key, read_footer
 from mergepipe.packs.transaction import Transaction
 from mergepipe.packs.writer import PackWriter
-from mergepipe.repository import gc, locks
-from mergepipe.repository.gc import Collected, collect
+from mergepipe.repository import gc
+from mergepipe.repository.gc import Collected
 from mergepipe.repository.refs import ANY
+from tests.repository.collecting import content, forget, model, on_disk, packs_bytes, run, weights
 
 from .checkpoints import WHO, commit, new_repository, write_model
-
-CHANCE = np.random.default_rng(5)
 
 
 @pytest.fixture
 def repo(tmp_path: Path) -> Iterator[Repository]:
     with new_repository(tmp_path / "repo") as opened:
         yield opened
-
-
-def run(repo: Repository, **options: Any) -> Collected:
-    return collect(
-        repo.local,
-        repo.storage,
-        repo.objects,
-        repo.refs,
-        repo.directory / "store.lock",
-        lock_timeout_s=0.2,
-        **options,
-    )
-
-
-def weights(count: int = 20_000) -> np.ndarray:
-    return CHANCE.normal(size=count).astype(np.float32)
-
-
-def model(tmp_path: Path, name: str, w: np.ndarray | None = None) -> Path:
-    # Tensors of other names: none of these models leans on another.
-    return write_model(tmp_path / name, {name: weights() if w is None else w}, config_json=name)
-
-
-def content(repo: Repository, revision: str, tmp_path: Path) -> dict[str, bytes]:
-    out = tmp_path / f"out-{os.urandom(4).hex()}"
-    repo.checkout(revision, to=out)
-    return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
-
-
-def on_disk(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
-def packs_bytes(repo: Repository) -> int:
-    return sum(path.stat().st_size for path in (repo.directory / "packs").iterdir())
-
-
-def forget(repo: Repository, branch: str) -> None:
-    """Remove a branch with its log, which would hold what it named."""
-    repo.refs.delete(f"refs/heads/{branch}", expected=ANY, who=repo.signature())
 
 
 def test_nothing_goes_that_is_needed(repo: Repository, tmp_path: Path) -> None:
@@ -268,163 +223,6 @@ def _commit_of(repo: Repository, snapshot: ObjectId) -> ObjectId:
         identity = transaction.add_object(encode(Commit(snapshot, (), None, "a", 0, 0, "")))
         transaction.publish()
     return identity
-
-
-def test_it_waits_for_writers(repo: Repository) -> None:
-    with (
-        locks.acquire(repo.directory / "store.lock", shared=True, timeout_s=0),
-        pytest.raises(Locked),
-    ):
-        run(repo)
-
-
-def test_a_damaged_history_is_left_alone(repo: Repository, tmp_path: Path) -> None:
-    commit(repo, model(tmp_path, "a"), "a")
-    commit(repo, model(tmp_path, "b"), "b")
-    [pack] = {repo.storage.ask(lambda v: v.object(repo.resolve("b"))).pack}
-    forget(repo, "a")
-    repo.store.delete(pack_key(pack))
-    before = sorted((repo.directory / "packs").iterdir())
-    with pytest.raises(MissingObject):
-        run(repo)
-    assert sorted((repo.directory / "packs").iterdir()) == before
-    (repo.directory / "refs" / "heads" / "b").write_bytes(b"nonsense")
-    with pytest.raises(Corruption):
-        run(repo)
-    assert sorted((repo.directory / "packs").iterdir()) == before
-
-
-def test_a_pack_it_cannot_read_stays(repo: Repository, tmp_path: Path) -> None:
-    commit(repo, model(tmp_path, "a"), "a")
-    commit(repo, model(tmp_path, "b"), "b")
-    pack = max(pack_ids(repo.store), key=lambda one: repo.store.size(pack_key(one)) or 0)
-    os.truncate(repo.directory / pack_key(pack), (repo.store.size(pack_key(pack)) or 0) - 10)
-    repo.storage.rebuild()
-    assert run(repo).unreadable == (pack,)
-    for name in "ab":
-        assert content(repo, name, tmp_path) == on_disk(tmp_path / name)
-
-
-def sparse(repo: Repository, tmp_path: Path) -> None:
-    """A dead pack, and one that is mostly dead."""
-    shared = weights(6000)
-    commit(repo, write_model(tmp_path / "a", {"w": shared, "x": weights(30_000)}), "a")
-    commit(repo, write_model(tmp_path / "b", {"v": shared}), "b")
-    commit(repo, model(tmp_path, "c"), "c")
-    forget(repo, "a")
-    forget(repo, "c")
-
-
-def test_a_full_disk_frees_the_dead_first(
-    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sparse(repo, tmp_path)
-
-    def full(store: LocalByteStore) -> None:
-        raise NoSpace("full")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(LocalByteStore, "create", full)
-        done = run(repo)
-    assert done.incomplete
-    assert done.packs_removed >= 1
-    assert done.freed_bytes > 70_000
-    assert content(repo, "b", tmp_path) == on_disk(tmp_path / "b")
-    assert not run(repo).incomplete
-    assert content(repo, "b", tmp_path) == on_disk(tmp_path / "b")
-
-
-STEPS: list[tuple[type, str]] = [
-    (LocalByteStore, "delete"),
-    (LocalByteStore, "publish"),
-    (Index, "add_packs"),
-    (Index, "drop_packs"),
-]
-
-
-@pytest.mark.parametrize("owner, name", STEPS)
-@pytest.mark.parametrize("after", [False, True])
-def test_killed_at_any_step_it_can_be_run_again(
-    tmp_path: Path, owner: type, name: str, after: bool
-) -> None:
-    with new_repository(tmp_path / "repo") as repo:
-        sparse(repo, tmp_path)
-    for call in range(1, 4):
-        child = os.fork()
-        if child == 0:
-            _die_at(owner, name, call, after)
-            with Repository.open(tmp_path / "repo") as repo:
-                run(repo)
-            os._exit(0)
-        os.waitpid(child, 0)
-        with Repository.open(tmp_path / "repo") as repo:
-            assert content(repo, "b", tmp_path) == on_disk(tmp_path / "b")
-    with Repository.open(tmp_path / "repo") as repo:
-        run(repo)
-        assert content(repo, "b", tmp_path) == on_disk(tmp_path / "b")
-        assert packs_bytes(repo) < 60_000
-        assert run(repo) == Collected(0, 0, 0, False)
-
-
-def _die_at(owner: type, name: str, call: int, after: bool) -> None:
-    real: Callable[..., Any] = getattr(owner, name)
-    calls = 0
-
-    def dying(*arguments: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == call and not after:
-            os._exit(9)
-        result = real(*arguments)
-        if calls == call:
-            os._exit(9)
-        return result
-
-    setattr(owner, name, dying)
-
-
-def test_a_ref_made_meanwhile_saves_its_model(
-    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lost = commit(repo, model(tmp_path, "b"), "b")
-    commit(repo, model(tmp_path, "a"), "a")
-    forget(repo, "b")
-    planned = gc._Collection.plan
-
-    def plan_then_tag(self: gc._Collection) -> None:
-        planned(self)
-        if repo.refs.read("refs/tags/v1") is None:
-            repo.refs.update("refs/tags/v1", lost, expected=None, who=WHO, why="")
-
-    monkeypatch.setattr(gc._Collection, "plan", plan_then_tag)
-    assert run(repo).freed_bytes == 0
-    assert content(repo, "v1", tmp_path) == on_disk(tmp_path / "b")
-
-
-def test_readers_go_on_beside_it(repo: Repository, tmp_path: Path) -> None:
-    sparse(repo, tmp_path)
-    failures: list[BaseException] = []
-    stop = threading.Event()
-
-    def reading() -> None:
-        try:
-            with Repository.open(tmp_path / "repo") as other:
-                while not stop.is_set():
-                    assert content(other, "b", tmp_path) == on_disk(tmp_path / "b")
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=reading) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for number in range(4):
-        commit(repo, model(tmp_path, f"n{number}"), "n")
-        forget(repo, "n")
-        run(repo)
-    stop.set()
-    for thread in threads:
-        thread.join()
-    assert failures == []
 
 
 def test_a_note_of_a_run_holds_nothing(repo: Repository, tmp_path: Path) -> None:

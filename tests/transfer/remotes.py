@@ -17,6 +17,7 @@ from mergepipe.repository.layout import initialise
 from mergepipe.transfer.push import Pushed, Source, push
 from mergepipe.transfer.push_refs import PushOptions, wanted_refs
 
+ORIGIN = "refs/remotes/origin/"
 CHANCE = np.random.default_rng(11)
 
 
@@ -137,3 +138,8 @@ def copied(store: ByteStore, folder: Path) -> Iterator[Repository]:
             path.write_bytes(store.get(key) or b"")
     with Repository.open(folder, who=WHO) as repo:
         yield repo
+
+
+def clone_of(family: Family, tmp_path: Path, **options: object) -> Repository:
+    Repository.clone(str(family.folder / "here"), tmp_path / "clone", who=WHO, **options)  # type: ignore[arg-type]
+    return Repository.open(tmp_path / "clone", who=WHO)

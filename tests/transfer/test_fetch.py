@@ -1,4 +1,4 @@
-"""Fetch, pull and clone: the same models on the other side, whatever happens on the way."""
+"""Fetch: the same models on the other side, whatever happens on the way."""
 
 import os
 import random
@@ -15,14 +15,7 @@ from torture.models import finish, in_child
 from mergepipe.api import Repository
 from mergepipe.bytestore.memory import MemoryByteStore
 from mergepipe.bytestore.protocol import ByteStore
-from mergepipe.errors import (
-    Corruption,
-    Diverged,
-    MissingObject,
-    RevisionNotFound,
-    UsageError,
-    WorktreeDirty,
-)
+from mergepipe.errors import Corruption, MissingObject, RevisionNotFound
 from mergepipe.ids import block_id
 from mergepipe.packs.format import RECORD_HEADER_BYTES
 from mergepipe.packs.reader import pack_ids, pack_key, read_exactly, read_footer
@@ -31,9 +24,7 @@ from mergepipe.transfer.fetch import FetchOptions, fetch
 from mergepipe.transfer.receiving import ReceivingStore
 
 from .forging import BLOCK, Forge, noise, quarantined, remote_of, visible
-from .remotes import Family, Interposed, same_models
-
-ORIGIN = "refs/remotes/origin/"
+from .remotes import ORIGIN, Family, Interposed, same_models
 
 
 @pytest.fixture
@@ -324,145 +315,3 @@ def test_history_that_is_here_is_not_read(family: Family, here: Repository) -> N
         fetch(here, "origin", store)
         assert store.read < whole / 4
         assert store.read < 1.02 * added + (512 << 10)
-
-
-# Pull
-
-
-def clone_of(family: Family, tmp_path: Path, **options: object) -> Repository:
-    Repository.clone(str(family.folder / "here"), tmp_path / "clone", who=WHO, **options)  # type: ignore[arg-type]
-    return Repository.open(tmp_path / "clone", who=WHO)
-
-
-def test_pull_brings_files_along(family: Family, tmp_path: Path) -> None:
-    with clone_of(family, tmp_path) as repo:
-        assert repo.status() == ()
-        assert repo.pull().old == repo.resolve("main")
-        family.tune("main")
-        pulled = repo.pull()
-        assert pulled.files
-        assert pulled.new == family.repo.resolve("main") == repo.resolve("HEAD")
-        assert repo.status() == ()
-        assert same_models(family.repo, repo, tmp_path, "main")
-
-
-def test_pull_without_files(family: Family, tmp_path: Path) -> None:
-    with clone_of(family, tmp_path, checkout=False) as repo:
-        family.tune("main")
-        assert not repo.pull().files
-        assert [path.name for path in (tmp_path / "clone").iterdir()] == [".mergepipe"]
-
-
-def test_pull_overwrites_nothing(family: Family, tmp_path: Path) -> None:
-    with clone_of(family, tmp_path) as repo:
-        before = repo.resolve("main")
-        (tmp_path / "clone/config.json").write_text("mine")
-        family.tune("main")
-        with pytest.raises(WorktreeDirty):
-            repo.pull()
-        assert repo.resolve("main") == before
-        assert repo.resolve("origin/main") == family.repo.resolve("main")
-        assert (tmp_path / "clone/config.json").read_text() == "mine"
-
-
-def test_pull_goes_forward_only(family: Family, tmp_path: Path) -> None:
-    with clone_of(family, tmp_path) as repo:
-        (tmp_path / "clone/config.json").write_text("mine")
-        mine = repo.commit(message="mine").commit
-        assert repo.pull().new == mine  # ahead of the other side
-        family.tune("main")
-        with pytest.raises(Diverged, match="origin/main"):
-            repo.pull()
-        assert repo.resolve("main") == mine
-        repo.checkout("HEAD~1")
-        with pytest.raises(UsageError):
-            repo.pull()
-
-
-def test_pull_into_an_empty_repository(family: Family, here: Repository) -> None:
-    with pytest.raises(UsageError, match="no remote"):
-        here.pull()
-    here.configure("remote.origin.url", str(family.folder / "here"))
-    assert here.pull().old is None
-    assert here.resolve("HEAD") == family.repo.resolve("main")
-    with pytest.raises(RevisionNotFound):
-        here.pull(branch="nowhere")
-
-
-# Clone
-
-
-def test_clone(family: Family, tmp_path: Path) -> None:
-    family.tune("math")
-    family.repo.tag("v1", "math")
-    cloned = Repository.clone(str(family.folder / "here"), tmp_path / "a/b/clone", who=WHO)
-    assert cloned.directory == tmp_path / "a/b/clone"
-    assert (cloned.branch, cloned.commit) == ("main", family.repo.resolve("main"))
-    with Repository.open(tmp_path / "a/b/clone", who=WHO) as repo:
-        assert repo.refs.names() == [
-            "refs/heads/main",
-            ORIGIN + "main",
-            ORIGIN + "math",
-            "refs/tags/v1",
-        ]
-        assert repo.status() == ()
-        assert repo.config.remote["origin"].url == str(family.folder / "here")
-        assert repo.config.store.block_size == family.repo.config.store.block_size
-        assert same_models(family.repo, repo, tmp_path, "main", "v1")
-        assert repo.fsck(read_data=True).ok
-        # And a clone of the clone.
-        Repository.clone(str(tmp_path / "a/b/clone"), tmp_path / "again", who=WHO)
-        with Repository.open(tmp_path / "again", who=WHO) as other:
-            assert same_models(repo, other, tmp_path / "again", "HEAD")
-
-
-def test_clone_one_branch(family: Family, tmp_path: Path) -> None:
-    for name in ("math", "code"):
-        family.tune(name)
-    with clone_of(family, tmp_path, branch="math") as repo:
-        assert repo.refs.names() == ["refs/heads/math", ORIGIN + "math"]
-        assert repo.refs.head().short_branch == "math"
-        assert repo.fsck(read_data=True).ok
-
-
-def test_clone_of_nothing(tmp_path: Path) -> None:
-    Repository.init(tmp_path / "empty", who=WHO).close()
-    cloned = Repository.clone(str(tmp_path / "empty"), tmp_path / "clone", who=WHO)
-    assert (cloned.branch, cloned.commit) == ("main", None)
-    with Repository.open(tmp_path / "clone", who=WHO) as repo:
-        assert repo.refs.head().branch == "refs/heads/main"
-
-
-def test_a_clone_that_fails_leaves_nothing(family: Family, tmp_path: Path) -> None:
-    where = str(family.folder / "here")
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full/file").write_text("x")
-    (tmp_path / "empty").mkdir()
-    before = sorted(tmp_path.rglob("*"))
-    for directory, branch, problem in (
-        ("new/deep", "nowhere", RevisionNotFound),
-        ("empty", "nowhere", RevisionNotFound),
-        ("full", None, UsageError),
-    ):
-        with pytest.raises(problem):
-            Repository.clone(where, tmp_path / directory, branch=branch, who=WHO)
-        found = {path for path in tmp_path.rglob("*") if family.folder / "here" not in path.parents}
-        assert found <= set(before)
-    for path in (family.repo.directory / "packs").iterdir():
-        path.write_bytes(b"x" * path.stat().st_size)
-    with pytest.raises(Corruption):
-        Repository.clone(where, tmp_path / "new", who=WHO)
-    assert not (tmp_path / "new").exists()
-    assert not [*tmp_path.glob(".*")]
-
-
-def test_a_clone_into_an_empty_directory(family: Family, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    inode = (tmp_path / "empty").stat().st_ino
-    Repository.clone(str(family.folder / "here"), tmp_path / "empty", who=WHO)
-    assert (tmp_path / "empty").stat().st_ino == inode
-    assert sorted(path.name for path in (tmp_path / "empty").iterdir()) == [
-        ".mergepipe",
-        "config.json",
-        "model.safetensors",
-    ]

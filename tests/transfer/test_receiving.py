@@ -1,32 +1,20 @@
-"""The receiving side: what others may see and change, quarantine, write ids, many at once."""
+"""The receiving side: what others may see and change, and what a ref needs before it moves."""
 
-import os
-import random
-import signal
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from repository.checkpoints import WHO
-from torture.models import finish, in_child
 
 from mergepipe.api import Repository
-from mergepipe.errors import Corruption, MergepipeError, MissingObject, RemoteRefused
-from mergepipe.ids import ObjectId, PackId, block_id
+from mergepipe.errors import MissingObject, RemoteRefused
+from mergepipe.ids import block_id
 from mergepipe.objects.records import Tensor
-from mergepipe.packs.format import Content
-from mergepipe.packs.reader import pack_ids, pack_key
-from mergepipe.repository.incoming import STALE_AFTER_S
-from mergepipe.repository.reflog import ReflogEntry
-from mergepipe.transfer.quarantine import MAX_PACK_BYTES
+from mergepipe.packs.reader import pack_key
 from mergepipe.transfer.receiving import ReceivingStore
+from tests.transfer.pushes import MAIN, a_model, deliver
 
-from .forging import BLOCK, Forge, line, noise, pack_of, quarantined, send, visible
-
-MAIN = "refs/heads/main"
+from .forging import BLOCK, Forge, line, noise, quarantined, send, visible
 
 
 @pytest.fixture
@@ -39,22 +27,6 @@ def repo(tmp_path: Path) -> Iterator[Repository]:
 def store(repo: Repository) -> Iterator[ReceivingStore]:
     with ReceivingStore(repo) as opened:
         yield opened
-
-
-def a_model(size: int = 3 * BLOCK) -> tuple[dict[PackId, bytes], ObjectId]:
-    forge = Forge()
-    commit = forge.model(noise(size))
-    return forge.packs(), commit
-
-
-def deliver(store: ReceivingStore, packs: dict[PackId, bytes]) -> None:
-    for pack, data in packs.items():
-        send(store, pack, data)
-
-
-def lines(repo: Repository, ref: str = MAIN) -> int:
-    assert repo.refs.reflog is not None
-    return len(repo.refs.reflog.read(ref))
 
 
 def test_a_push(repo: Repository, store: ReceivingStore) -> None:
@@ -176,97 +148,6 @@ def test_holding_is_being_whole(store: ReceivingStore) -> None:
         store.holds([bytes(32)] * 100_001)
 
 
-def test_quarantine_outlives_the_process(repo: Repository) -> None:
-    packs, commit = a_model()
-    with ReceivingStore(repo) as store:
-        deliver(store, packs)
-    with ReceivingStore(repo) as store:
-        assert store.holds([commit]) == [True]
-        assert store.compare_and_swap(MAIN, None, line(commit))
-    assert repo.fsck(read_data=True).ok
-
-
-@pytest.mark.parametrize(
-    "harm",
-    [
-        lambda data: data[:-1],
-        lambda data: data + b"\0",
-        lambda data: data[: len(data) // 2],
-        lambda data: b"",
-        lambda data: b"\0" * len(data),
-        lambda data: data[:12] + b"\1\0\0\0" + data[16:],  # blocks that are called objects
-        lambda data: data[:200] + bytes([data[200] ^ 1]) + data[201:],
-        lambda data: data[:30] + bytes([data[30] ^ 1]) + data[31:],
-        lambda data: data[:-60] + bytes([data[-60] ^ 1]) + data[-59:],
-    ],
-)
-def test_what_is_no_pack(repo: Repository, store: ReceivingStore, harm) -> None:  # type: ignore[no-untyped-def]
-    packs, _ = a_model()
-    pack = max(packs, key=lambda pack: len(packs[pack]))
-    with pytest.raises(Corruption):
-        send(store, pack, harm(packs[pack]))
-    assert quarantined(repo) == []
-    assert not [*(repo.directory / "tmp").rglob("0*")]
-
-
-def test_a_pack_under_anothers_name(repo: Repository, store: ReceivingStore) -> None:
-    packs, _ = a_model()
-    first, second = packs
-    with pytest.raises(Corruption):
-        send(store, first, packs[second])
-    assert quarantined(repo) == []
-
-
-def test_a_pack_too_large(store: ReceivingStore) -> None:
-    writer = store.create()
-    piece = bytes(MAX_PACK_BYTES // 4)
-    with pytest.raises(RemoteRefused):
-        for _ in range(5):
-            writer.write(piece)
-    assert writer.size <= MAX_PACK_BYTES
-    writer.abort()
-
-
-def test_the_limit_of_all(repo: Repository) -> None:
-    repo.configure("receive.limit", "100000")
-    with ReceivingStore(repo) as store:
-        with pytest.raises(RemoteRefused, match="are received"):
-            while True:
-                deliver(store, a_model(10 * BLOCK)[0])
-        held = sorted(quarantined(repo), key=lambda pack: -(store.size(pack_key(pack)) or 0))
-        assert 50_000 < sum(store.size(pack_key(pack)) or 0 for pack in held) <= 100_000
-        # What nobody asked for in a week gives way.
-        old = time.time() - STALE_AFTER_S - 60
-        for pack in held[:-1]:
-            os.utime(repo.directory / f"incoming/{pack.hex()}.pack", (old, old))
-        assert store.size(pack_key(held[-2])) is not None  # so that this one is asked for
-        more, _ = a_model(10 * BLOCK)
-        deliver(store, more)
-        assert {held[-2], held[-1], *more} == set(quarantined(repo))
-
-
-def test_gc_takes_what_is_stale(repo: Repository, store: ReceivingStore) -> None:
-    deliver(store, a_model()[0])
-    kept = quarantined(repo)
-    deliver(store, a_model()[0])
-    old = time.time() - STALE_AFTER_S - 60
-    for pack in set(quarantined(repo)) - set(kept):
-        os.utime(repo.directory / f"incoming/{pack.hex()}.pack", (old, old))
-    assert repo.gc(dry_run=True).freed_bytes == 0
-    assert repo.gc().packs_removed == 2
-    assert quarantined(repo) == kept
-    assert store.holds([b"x" * 32]) == [False]  # the index of the quarantine notices
-
-
-def test_a_pack_that_is_here_is_not_kept_twice(repo: Repository, store: ReceivingStore) -> None:
-    packs, commit = a_model()
-    deliver(store, packs)
-    deliver(store, packs)
-    assert store.compare_and_swap(MAIN, None, line(commit))
-    deliver(store, packs)
-    assert quarantined(repo) == []
-
-
 def test_the_old_value_decides(repo: Repository, store: ReceivingStore) -> None:
     (packs, first), (more, second) = a_model(), a_model()
     deliver(store, packs | more)
@@ -276,76 +157,6 @@ def test_the_old_value_decides(repo: Repository, store: ReceivingStore) -> None:
     assert store.compare_and_swap(MAIN, line(first), line(second))
     assert not store.compare_and_swap(MAIN, line(first), None)
     assert repo.refs.read(MAIN) == second
-
-
-# Write ids
-
-
-@pytest.mark.parametrize("again", ["the same process", "another process"])
-def test_a_lost_reply_is_looked_up(repo: Repository, again: str) -> None:
-    (packs, first), (more, second) = a_model(), a_model()
-    write = os.urandom(16)
-    with ReceivingStore(repo) as store:
-        deliver(store, packs | more)
-        assert store.swap_with_id(MAIN, None, line(first), write)
-        if again == "the same process":
-            assert store.swap_with_id(MAIN, None, line(first), write)
-    with ReceivingStore(repo) as store:
-        assert store.swap_with_id(MAIN, None, line(first), write)
-        assert lines(repo) == 1
-        # Somebody else went on from there: the write happened all the same.
-        assert store.compare_and_swap(MAIN, line(first), line(second))
-    with ReceivingStore(repo) as store:
-        assert store.swap_with_id(MAIN, None, line(first), write)
-        assert not store.swap_with_id(MAIN, None, line(first), os.urandom(16))
-    assert repo.refs.read(MAIN) == second
-
-
-def test_a_line_about_a_move_that_never_was(repo: Repository) -> None:
-    """A crash between the log's line and the ref: the write is done, not reported as done."""
-    packs, commit = a_model()
-    write = os.urandom(16)
-    assert repo.refs.reflog is not None
-    repo.refs.reflog.append(MAIN, ReflogEntry(None, commit, WHO, f"push {write.hex()}"))
-    with ReceivingStore(repo) as store:
-        deliver(store, packs)
-        assert store.swap_with_id(MAIN, None, line(commit), write)
-    assert repo.refs.read(MAIN) == commit
-
-
-def test_a_move_that_never_was_and_another_that_was(repo: Repository) -> None:
-    (packs, mine), (more, other) = a_model(), a_model()
-    write = os.urandom(16)
-    assert repo.refs.reflog is not None
-    repo.refs.reflog.append(MAIN, ReflogEntry(None, mine, WHO, f"push {write.hex()}"))
-    with ReceivingStore(repo) as store:
-        deliver(store, packs | more)
-        assert store.compare_and_swap(MAIN, None, line(other))
-        assert not store.swap_with_id(MAIN, None, line(mine), write)
-    assert repo.refs.read(MAIN) == other
-
-
-def test_removing(repo: Repository) -> None:
-    packs, commit = a_model()
-    write = os.urandom(16)
-    with ReceivingStore(repo) as store:
-        deliver(store, packs)
-        assert store.compare_and_swap("refs/tags/v1", None, line(commit))
-        assert store.compare_and_swap(MAIN, None, line(commit))
-        assert not store.compare_and_swap("refs/tags/v1", line(ObjectId(b"x" * 32)), None)
-        assert store.swap_with_id("refs/tags/v1", line(commit), None, write)
-        assert store.swap_with_id("refs/tags/v1", line(commit), None, write)
-        with pytest.raises(RemoteRefused, match="current branch"):
-            store.compare_and_swap(MAIN, line(commit), None)
-    with ReceivingStore(repo) as store:
-        assert store.swap_with_id("refs/tags/v1", line(commit), None, write)
-    assert repo.refs.list() == {MAIN: commit}
-
-
-def test_a_write_id_has_sixteen_bytes(store: ReceivingStore) -> None:
-    for write in (b"", b"x" * 15, b"x" * 17):
-        with pytest.raises(RemoteRefused):
-            store.swap_with_id(MAIN, None, b"0" * 64, write)
 
 
 def test_deny_force(repo: Repository) -> None:
@@ -376,163 +187,3 @@ def test_a_branch_may_go_back_where_that_is_allowed(store: ReceivingStore) -> No
     deliver(store, forge.packs())
     assert store.compare_and_swap(MAIN, None, line(later))
     assert store.compare_and_swap(MAIN, line(later), line(first))
-
-
-# Many at once
-
-
-def test_packs_are_taken_in_in_parts(repo: Repository, store: ReceivingStore) -> None:
-    """Two branches whose blocks share packs: each gets what it needs."""
-    forge = Forge()
-    commits = [forge.model(noise(3 * BLOCK)) for _ in range(3)]
-    deliver(store, forge.packs())
-    for number, commit in enumerate(commits):
-        assert store.compare_and_swap(f"refs/heads/b{number}", None, line(commit))
-        held = len(quarantined(repo))
-        assert held == (2 if number < 2 else 0)
-    assert repo.fsck(read_data=True).ok
-    assert repo.gc().packs_rewritten == 0
-
-
-def test_many_pushers_of_one_branch(repo: Repository, store: ReceivingStore) -> None:
-    models = [a_model(BLOCK) for _ in range(8)]
-    won: list[ObjectId] = []
-
-    def push(packs: dict[PackId, bytes], commit: ObjectId) -> None:
-        deliver(store, packs)
-        if store.compare_and_swap(MAIN, None, line(commit)):
-            won.append(commit)
-
-    together([partial(push, *model) for model in models])
-    assert won == [repo.refs.read(MAIN)]
-    assert repo.fsck(read_data=True).ok
-
-
-def test_many_pushers_of_the_same(repo: Repository, tmp_path: Path) -> None:
-    """Several processes' worth of stores over one repository, all with the same packs."""
-    forge = Forge()
-    commits = [forge.model(noise(2 * BLOCK)) for _ in range(4)]
-    packs = forge.packs()
-
-    def push(number: int) -> None:
-        with (
-            Repository.open(tmp_path / "repo", who=WHO) as mine,
-            ReceivingStore(mine) as store,
-        ):
-            for attempt in range(20):
-                deliver(store, packs)
-                try:
-                    key = f"refs/heads/b{number}"
-                    assert store.compare_and_swap(key, None, line(commits[number]))
-                    return
-                except MissingObject:
-                    # Another took the pack in, in parts, just when this one needed it.
-                    assert attempt < 19
-
-    together([partial(push, number) for number in range(4)])
-    assert sorted(repo.refs.list().values()) == sorted(commits)
-    assert repo.fsck(read_data=True).ok
-
-
-def together(work: Sequence[partial[None]]) -> None:
-    failures: list[BaseException] = []
-
-    def run(one: partial[None]) -> None:
-        try:
-            one()
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=run, args=(one,)) for one in work]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
-
-
-def test_gc_beside_pushes(repo: Repository, store: ReceivingStore, tmp_path: Path) -> None:
-    stop = threading.Event()
-
-    def collect() -> None:
-        with Repository.open(tmp_path / "repo", who=WHO) as other:
-            while not stop.wait(0.01):
-                other.gc()
-
-    collector = threading.Thread(target=collect)
-    collector.start()
-    try:
-        for number in range(15):
-            packs, commit = a_model(BLOCK)
-            deliver(store, packs)
-            assert store.compare_and_swap(f"refs/heads/b{number}", None, line(commit))
-    finally:
-        stop.set()
-        collector.join()
-    assert repo.fsck(read_data=True).ok
-
-
-@pytest.mark.parametrize(
-    ("rounds", "seed"), [(12, 1), pytest.param(200, 2, marks=pytest.mark.slow)]
-)
-def test_killed_while_it_takes_in(tmp_path: Path, rounds: int, seed: int) -> None:
-    """SIGKILL at any time: the branch is where it was or where it should be; the next one works."""
-    with Repository.init(tmp_path / "repo", who=WHO) as repo:
-        chance = random.Random(seed)
-        before: ObjectId | None = None
-        for _ in range(rounds):
-            forge = Forge()
-            commit = forge.model(noise(20 * BLOCK), parents=[before] if before else [])
-            packs = forge.packs()
-            child = in_child(partial(push_in_child, tmp_path / "repo", packs, before, commit))
-            time.sleep(chance.uniform(0, 0.1))
-            os.kill(child, signal.SIGKILL)
-            finish(child)
-            assert repo.refs.read(MAIN) in (before, commit)
-            assert repo.fsck(read_data=True).ok
-            with ReceivingStore(repo) as store:
-                deliver(store, packs)
-                if repo.refs.read(MAIN) == before:
-                    assert store.compare_and_swap(MAIN, line(before), line(commit))
-            before = commit
-        assert repo.fsck(read_data=True).ok
-
-
-def push_in_child(
-    root: Path, packs: dict[PackId, bytes], before: ObjectId | None, commit: ObjectId
-) -> None:
-    with Repository.open(root, who=WHO) as repo, ReceivingStore(repo) as store:
-        deliver(store, packs)
-        store.compare_and_swap(MAIN, line(before), line(commit))
-        signal.pause()
-
-
-def test_a_disk_that_fails_leaves_nothing_visible(repo: Repository, store: ReceivingStore) -> None:
-    packs, commit = a_model()
-    deliver(store, packs)
-    (repo.directory / "packs").chmod(0o500)
-    try:
-        if os.access(repo.directory / "packs", os.W_OK):
-            pytest.skip("root writes everywhere")
-        with pytest.raises((MergepipeError, OSError)):
-            store.compare_and_swap(MAIN, None, line(commit))
-        assert repo.refs.list() == {}
-    finally:
-        (repo.directory / "packs").chmod(0o700)
-    assert store.compare_and_swap(MAIN, None, line(commit))
-
-
-def test_records_with_a_name_of_two(repo: Repository, store: ReceivingStore) -> None:
-    """The same record twice in a pack, and in two packs: one of them is enough."""
-    forge = Forge()
-    raw = noise(BLOCK)
-    commit = forge.model(raw)
-    forge.blocks += [forge.blocks[0], forge.blocks[0]]
-    again, data = pack_of(Content.BLOCKS, forge.blocks[:1])
-    deliver(store, {again: data} | forge.packs())
-    assert store.compare_and_swap(MAIN, None, line(commit))
-    with repo.storage.view() as view:
-        assert len(view.block(block_id(raw))) == 1
-    assert len(quarantined(repo)) <= 1
-    assert repo.fsck(read_data=True).ok
-    assert len(pack_ids(repo.store)) == 2
