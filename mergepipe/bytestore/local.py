@@ -27,6 +27,7 @@ from mergepipe.bytestore.untrusted import (
 )
 from mergepipe.closing import Closing
 from mergepipe.errors import MergepipeError
+from mergepipe.failpoints import reached
 from mergepipe.forks import unwatch, watch
 
 _OPEN_FILES = 64
@@ -147,6 +148,7 @@ class LocalByteStore(Closing):
             target = self.path(key)
             try:
                 folders.update(dict.fromkeys(self._make_folder(target.parent)))
+                reached("file.rename")
                 try:
                     writer.path.rename(target)
                 except IsADirectoryError:
@@ -192,6 +194,7 @@ class LocalByteStore(Closing):
 
     def move(self, key: str, target: str) -> None:
         """Give a value another key; the caller makes that durable. Raises FileNotFoundError."""
+        reached("file.move")
         self.path(key).rename(self.path(target))
         self._forget(key)  # what was open under the old name
         self._forget(target)
@@ -199,6 +202,7 @@ class LocalByteStore(Closing):
     def delete(self, key: str) -> None:
         """Remove the key and what it left open."""
         self._forget(key)
+        reached("file.delete")
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             self.path(key).unlink()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from mergepipe.bytestore.protocol import Buffer
 from mergepipe.bytestore.sharing import share
 from mergepipe.errors import NoSpace
+from mergepipe.failpoints import reached
 
 # A writer is pushed to disk as it grows, so that the final fsync has little left to do.
 _WRITEBACK_BYTES = 32 << 20
@@ -25,6 +26,7 @@ def raise_if_full(error: OSError, what: str) -> None:
 
 def sync_directory(path: Path) -> None:
     """Make the names in a directory durable: rename alone may not survive a crash."""
+    reached("folder.sync")
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -43,6 +45,7 @@ class LocalWriter:
         self._flusher = flusher
         self._flushed = 0
         self._flush: Future[None] | None = None
+        reached("file.create")
         self._descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
         share(path)
 
@@ -58,6 +61,7 @@ class LocalWriter:
         self._synced = False
         try:
             while pending:
+                reached("file.write")
                 written = os.writev(self._descriptor, pending[:64])
                 self._size += written
                 while pending and written >= len(pending[0]):
@@ -77,6 +81,7 @@ class LocalWriter:
             return
         try:
             self._wait_for_flush()
+            reached("file.sync")
             os.fsync(self._descriptor)
         except OSError as error:
             self._failure = error

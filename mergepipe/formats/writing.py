@@ -19,6 +19,7 @@ from typing import NoReturn, Self
 from mergepipe.bytestore.local_writer import sync_directory
 from mergepipe.closing import Closing
 from mergepipe.errors import MergepipeError, NoSpace, UnsafePath
+from mergepipe.failpoints import reached
 from mergepipe.ids import Buffer
 from mergepipe.names import quoted
 from mergepipe.objects.paths import check_path
@@ -75,6 +76,7 @@ class ExportDirectory(Closing):
         parent, name = _split(check_path(path))
         location = self.root / path
         with _errors(location):
+            reached("export.create")
             directory = self._open(parent, create=True)
             try:
                 if parent not in self._swept:
@@ -98,6 +100,7 @@ class ExportDirectory(Closing):
             except FileNotFoundError:
                 return
             try:
+                reached("export.remove")
                 with suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=directory)
                 os.fsync(directory)
@@ -177,6 +180,7 @@ class ExportFile:
         size = len(left)
         with _errors(self.location):
             while len(left):
+                reached("export.write")
                 count = os.pwrite(self._descriptor, left, offset)
                 left = left[count:]
                 offset += count
@@ -215,7 +219,9 @@ class ExportFile:
                 if self._flush is not None:
                     # An error is reported once, to whoever syncs first: it must not get lost.
                     self._flush.result()
+                reached("export.sync")
                 os.fsync(self._descriptor)
+                reached("export.rename")
                 os.rename(
                     self._temporary,
                     self._name,
@@ -223,6 +229,7 @@ class ExportFile:
                     dst_dir_fd=self._directory,
                 )
                 # fsync the directory: a rename alone may not survive a power cut.
+                reached("export.folder")
                 os.fsync(self._directory)
         except BaseException:
             self.abort()

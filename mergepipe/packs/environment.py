@@ -30,6 +30,7 @@ from mergepipe.bytestore.untrusted import (
     status_of,
 )
 from mergepipe.errors import Corruption, MergepipeError, NoLocks, NoSpace
+from mergepipe.failpoints import reached
 from mergepipe.ids import PackId
 from mergepipe.packs import index_check
 from mergepipe.packs.index_check import DamagedPages
@@ -151,7 +152,9 @@ class Environment:
                 with self._begin_write() as transaction:
                     ours = index_check.is_ours(self._place / _DATA)
                     yield transaction
+                    reached("index.commit")
                 if ours:
+                    reached("index.stamp")
                     index_check.stamp(self._place / _DATA)
             except _DAMAGE as error:
                 raise IndexDamaged(self.path, error) from error

@@ -21,6 +21,7 @@ from mergepipe.errors import (
     UnsafeRepository,
     UsageError,
 )
+from mergepipe.failpoints import reached
 from mergepipe.repository import config, config_values
 from mergepipe.repository.refnames import HEADS, TAGS
 
@@ -136,6 +137,7 @@ def initialise(
         if shared is not None:
             share_tree(building, _group(shared, directory))
         _sync_tree(building)
+        reached("init.rename")
         try:
             building.rename(target)
         except OSError as error:

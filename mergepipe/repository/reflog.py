@@ -15,6 +15,7 @@ from mergepipe.bytestore.untrusted import (
     open_to_change,
     read_plain,
 )
+from mergepipe.failpoints import reached
 from mergepipe.ids import NO_ID, ObjectId
 
 _LINE = re.compile(
@@ -159,10 +160,12 @@ class Reflog:
         made = self._make_room(path)
         descriptor = open_to_change(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         try:
+            reached("reflog.write")
             _cut_torn_line(descriptor)
             line = entry.encode()
             while line:
                 line = line[os.write(descriptor, line) :]
+            reached("reflog.sync")
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -176,6 +179,7 @@ class Reflog:
     def remove(self, name: str) -> None:
         """Forget the log of a ref that is gone, and folders that are empty without it."""
         path = self._path(name)
+        reached("reflog.remove")
         path.unlink(missing_ok=True)
         for folder in path.parents:
             if folder == self._folder:

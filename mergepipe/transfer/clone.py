@@ -12,6 +12,7 @@ from mergepipe.bytestore.local import sync_directory
 from mergepipe.bytestore.unfinished import Unfinished
 from mergepipe.bytestore.untrusted import is_real_directory, plain_status, read_plain, status_of
 from mergepipe.errors import MergepipeError, UnsafeRepository, UsageError
+from mergepipe.failpoints import reached
 from mergepipe.ids import ObjectId
 from mergepipe.names import quoted
 from mergepipe.objects.records import Blob, Snapshot
@@ -106,6 +107,7 @@ def take_up(target: Path, directory: Path, url: str) -> None:
                 for path in folder.iterdir():
                     if parse_pack_name(path.name) is not None:
                         plain_status(path)
+                        reached("clone.take")
                         path.rename(incoming / path.name)
         for session in (theirs / layout.TMP).glob(f"*{SESSIONS}"):
             if is_real_directory(session):
@@ -156,6 +158,7 @@ def _taken(target: Path) -> TargetTaken:
 
 
 def _become(building: Path, target: Path) -> None:
+    reached("clone.rename")
     try:
         building.rename(target)
     except OSError as error:
@@ -166,10 +169,12 @@ def _become(building: Path, target: Path) -> None:
 
 def _move_into(building: Path, target: Path) -> None:
     # From here on what is not moved yet belongs there, whoever moves it.
+    reached("clone.whole")
     (building / _WHOLE).touch()
     # The repository last: a directory has one when its files are in place.
     for entry in sorted(building.iterdir(), key=lambda it: it.name == layout.DIRECTORY):
         if entry.name != _WHOLE and not os.path.lexists(target / entry.name):
+            reached("clone.rename")
             entry.rename(target / entry.name)
 
 

@@ -368,4 +368,4 @@ TestRepository.settings = settings(max_examples=25, stateful_step_count=25, dead
 
 @pytest.mark.slow
 class TestRepositoryAtLength(RepositoryMachine.TestCase):
-    settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
+    settings = settings(max_examples=500, stateful_step_count=50, deadline=None)

@@ -1,0 +1,101 @@
+"""Every command that writes, and how it is prepared: the table that all drivers of faults share."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .ground import must, write_numbered
+
+
+def nothing(ground: Path) -> None:
+    """No preparation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """A command line, in which `@` is the ground.
+
+    prepare  what is to be there before
+    again    exit codes of the command when it is done again after it was done
+    mends    it is there to mend what is damaged: before, fsck has something to say
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    prepare: Callable[[Path], None] = nothing
+    again: tuple[int, ...] = (0,)
+    mends: bool = False
+
+    def line(self, ground: Path) -> tuple[str, ...]:
+        """The command line on a ground."""
+        return tuple(part.replace("@", str(ground)) for part in self.argv)
+
+
+def _worktree_changes(ground: Path) -> None:
+    shutil.rmtree(ground / "repo/nested")
+    write_numbered(ground / "repo", 6)
+    (ground / "repo/new.txt").write_text("new")
+
+
+def _pushed_from(ground: Path) -> None:
+    must("-C", str(ground / "repo"), "pull")
+    for number in (6, 7):
+        path = str(ground / f"models/{number}")
+        must("-C", str(ground / "repo"), "commit", path, "-m", str(number))
+
+
+def _many_packs(ground: Path) -> None:
+    repo = str(ground / "repo")
+    for number in range(10, 26):
+        folder = write_numbered(ground / "scratch", number)
+        must("-C", repo, "commit", str(folder), "-b", f"topic/{number % 4}", "-m", str(number))
+    shutil.rmtree(ground / "scratch")
+    for number in range(2):
+        must("-C", repo, "branch", "-d", "-f", f"topic/{number}")
+
+
+def _damaged(ground: Path) -> None:
+    """A pack whose first record is flipped (the remote has a good one), and a cut index."""
+    packs = sorted((ground / "repo/.mergepipe/packs").iterdir(), key=lambda it: -it.stat().st_size)
+    data = bytearray(packs[0].read_bytes())
+    data[300] ^= 1
+    packs[0].chmod(0o644)
+    packs[0].write_bytes(data)
+    index = ground / "repo/.mergepipe/index/data.mdb"
+    index.write_bytes(index.read_bytes()[:9000])
+
+
+VERBS = (
+    Verb("init", ("init", "@/new"), again=(1, 2)),
+    Verb("commit", ("-C", "@/repo", "commit", "@/models/6", "-m", "6")),
+    Verb(
+        "commit of the worktree",
+        ("-C", "@/repo", "commit", "-m", "6"),
+        _worktree_changes,
+    ),
+    Verb(
+        "merge",
+        (
+            *("-C", "@/repo", "merge", "main", "other", "--base", "first", "--method", "linear"),
+            *("-b", "merged", "-m", "merged", "--if-changed"),
+        ),
+    ),
+    Verb("pull", ("-C", "@/repo", "pull")),
+    Verb("fetch", ("-C", "@/repo", "fetch")),
+    Verb("push", ("-C", "@/repo", "push", "origin", "main"), _pushed_from),
+    Verb("push of all", ("-C", "@/repo", "push", "--all"), _pushed_from),
+    Verb("clone", ("clone", "@/remote", "@/copy"), again=(0, 2)),
+    Verb("switch", ("-C", "@/repo", "switch", "other")),
+    Verb("reset", ("-C", "@/repo", "reset", "--hard", "first")),
+    Verb("checkout", ("-C", "@/repo", "checkout", "other", "--to", "@/out")),
+    Verb("import", ("-C", "@/repo", "import", "@/models/list.toml")),
+    Verb("tag", ("-C", "@/repo", "tag", "new", "main~1"), again=(1,)),
+    Verb("rename of a branch", ("-C", "@/repo", "branch", "-m", "other", "renamed"), again=(1,)),
+    Verb("removal of a branch", ("-C", "@/repo", "branch", "-d", "-f", "other"), again=(1,)),
+    Verb("rollback", ("-C", "@/repo", "rollback", "main", "first", "-m", "back")),
+    Verb("gc", ("-C", "@/repo", "gc", "--no-reflog"), _many_packs),
+    Verb("prune", ("-C", "@/repo", "prune", "main", "--keep-last", "1"), _many_packs),
+    Verb("fsck --repair", ("-C", "@/repo", "fsck", "--repair"), _damaged, mends=True),
+)
+BY_NAME = {verb.name: verb for verb in VERBS}
