@@ -22,9 +22,9 @@ from tiny_models import Judge, Weights
 
 from mergepipe import Repository
 from mergepipe.objects.merging import Depth, Plan, PlanProfile
+from mergepipe.objects.store import Tensors
 from mergepipe.planner.build import PlannedMerge, read_drafts
 from mergepipe.planner.drafts import Draft
-from mergepipe.planner.inputs import Tensors
 from mergepipe.planner.roots import read_roots
 from mergepipe.sizes import parse_size
 

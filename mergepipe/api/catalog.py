@@ -15,7 +15,7 @@ from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.choice import Options, stored_encodings
 from mergepipe.packs.storage import Storage
 from mergepipe.planner.planner import Revision
-from mergepipe.planner.profiles import Cited
+from mergepipe.plans.profile_views import Cited
 
 
 @dataclass(frozen=True, slots=True)

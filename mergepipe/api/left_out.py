@@ -12,7 +12,7 @@ from mergepipe.ids import ObjectId
 
 if TYPE_CHECKING:
     from mergepipe.packs.storage import Storage
-    from mergepipe.planner.left_out import LeftOut
+    from mergepipe.plans.left_out import LeftOut
 
 _CACHED = b"o/"
 
@@ -25,7 +25,7 @@ def remember(storage: "Storage", plan: ObjectId, left_out: "Sequence[LeftOut]") 
 
 def recall(storage: "Storage", plan: ObjectId) -> "tuple[LeftOut, ...]":
     """What a plan leaves out, as far as it is known."""
-    from mergepipe.planner.left_out import Kind, LeftOut
+    from mergepipe.plans.left_out import Kind, LeftOut
 
     with storage.view() as view:
         value = view.cached(_CACHED + plan)

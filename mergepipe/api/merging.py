@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from mergepipe.engine.result import MergeResult
     from mergepipe.objects.merging import Plan
     from mergepipe.planner.curve import Bought
-    from mergepipe.planner.explain import Explanation
-    from mergepipe.planner.profiles import Cited, Pair
+    from mergepipe.plans.explain import Explanation
+    from mergepipe.plans.profile_views import Cited, Pair
 
 
 class Merging:
@@ -120,7 +120,7 @@ class Merging:
     def explain_plan(self, plan: "Plan", tensor: str | None = None) -> "Explanation":
         """What a plan reads and keeps, from the profiles that it names or that are known."""
         from mergepipe.engine.replay import require_models
-        from mergepipe.planner.explain import explain
+        from mergepipe.plans.explain import explain
 
         require_models(plan, self._repo.objects)
         profiles = self._profiles_of(plan)
@@ -136,7 +136,7 @@ class Merging:
         )
 
     def _profiles_of(self, plan: "Plan") -> "dict[Pair, Cited]":
-        from mergepipe.planner.profiles import profiled_pairs
+        from mergepipe.plans.profile_views import profiled_pairs
 
         catalog = self._planning.catalog
         profiles: dict[Pair, Cited] = {

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from mergepipe.methods.protocol import Method
     from mergepipe.objects.merging import Plan, Profile
     from mergepipe.planner.build import PlannedMerge
-    from mergepipe.planner.left_out import LeftOut
     from mergepipe.planner.lines import Merge
+    from mergepipe.plans.left_out import LeftOut
 
     Planned: TypeAlias = PlannedMerge | Plan | ObjectId | str
 
@@ -69,8 +69,8 @@ class Planning:
         """
         from mergepipe.methods import registry
         from mergepipe.planner.budget import Budget
-        from mergepipe.planner.left_out import lines
         from mergepipe.planner.planner import Planner
+        from mergepipe.plans.left_out import lines
 
         request.check()
         catalog = self.catalog_with(request.base, progress, told, store)
@@ -316,7 +316,8 @@ class Planning:
         found: Mapping[str, ObjectId],
     ) -> None:
         """Whether models fit each other that were only looked at, by name."""
-        from mergepipe.planner.inputs import Tensors, expand
+        from mergepipe.objects.store import Tensors
+        from mergepipe.planner.inputs import expand
         from mergepipe.planner.recipe import Expert, Model, Recipe
 
         if request.base is None and (method.needs_base or request.allow_missing):

@@ -75,8 +75,8 @@ class Recipes:
     ) -> "PlannedMerge":
         """The plan of a recipe (`Repository.plan_recipe`)."""
         from mergepipe.api.recipe_models import RecipeModels
-        from mergepipe.planner.left_out import lines
         from mergepipe.planner.mergekit.expand import check, expand
+        from mergepipe.plans.left_out import lines
 
         options.check()
         read, directory = _read(recipe)

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from mergepipe.engine.result import MergeResult
     from mergepipe.objects.merging import Plan
     from mergepipe.planner.build import PlannedMerge
-    from mergepipe.planner.explain import Explanation
     from mergepipe.planner.recipe import Setting
+    from mergepipe.plans.explain import Explanation
     from mergepipe.repository.diff import Diff
     from mergepipe.repository.gc import Collected
     from mergepipe.repository.problems import Report

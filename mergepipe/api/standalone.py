@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mergepipe.engine.engine import Engine as PlanEngine
 from mergepipe.errors import UsageError
 from mergepipe.planner.budget import Budget
+from mergepipe.planner.build import PlannedMerge
 from mergepipe.planner.planner import Catalog
 from mergepipe.planner.planner import Planner as MergePlanner
 from mergepipe.progress import SILENT, Progress
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from mergepipe.engine.transactions import MergeRequest, Transactions
     from mergepipe.objects.merging import Plan
     from mergepipe.packs.storage import Storage
-    from mergepipe.planner.build import PlannedMerge
     from mergepipe.planner.recipe import Setting
 
 
@@ -45,7 +45,7 @@ class Planner:
         seed: int = 0,
         allow_missing: bool = False,
         **parameters: "Setting",
-    ) -> "PlannedMerge":
+    ) -> PlannedMerge:
         """The plan of merging revisions.
 
         base_model  a revision; without one, what all experts were trained from, as somebody said
@@ -90,4 +90,5 @@ class Engine:
         progress: Progress = SILENT,
     ) -> "MergeResult":
         """Merge, and publish the result on the branch asked for; raises as `engine.Engine` does."""
+        plan = plan.plan if isinstance(plan, PlannedMerge) else plan
         return self._engine.execute(plan, request, reuse=reuse, progress=progress)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from mergepipe.ids import ObjectId
     from mergepipe.objects.merging import Plan
     from mergepipe.planner.build import PlannedMerge
-    from mergepipe.planner.left_out import LeftOut
-    from mergepipe.planner.table import CostTable
+    from mergepipe.plans.cost_table import CostTable
+    from mergepipe.plans.left_out import LeftOut
 
 
 class ExpertDocument(msgspec.Struct, frozen=True):
@@ -188,8 +188,8 @@ class PricedPlan:
         return tuple(WarningDocument(one.kind, one.share, one.expert, one.message) for one in found)
 
     def _expert(self, row: int, name: str) -> ExpertDocument:
-        from mergepipe.planner.numbers import scalars_of
-        from mergepipe.planner.totals import totals
+        from mergepipe.plans.cost_table import totals
+        from mergepipe.plans.numbers import scalars_of
 
         model = self.plan.experts[row]
         own = totals(self.costs, model, name)

@@ -1,7 +1,7 @@
 """Steps into units of work: where every record is, and which are fetched together.
 
 Only the coordinator runs this: it asks the index, once per batch. Which records a step reads is
-decided by planner.reads, for planner and engine alike. Records are shared by the steps of one work
+decided by plans.reads, for planner and engine alike. Records are shared by the steps of one work
 and read once; neighbouring steps are put together until about BATCH_BYTES would be read or
 OUTPUT_BYTES made, which is what bounds the memory of a worker.
 """
@@ -16,7 +16,7 @@ from mergepipe.objects.merging import Depth
 from mergepipe.packs.choice import Options, stored_encodings
 from mergepipe.packs.records import Encoding, Location, Place
 from mergepipe.packs.storage import Storage
-from mergepipe.planner.reads import (
+from mergepipe.plans.reads import (
     StepReads,
     Wanted,
     coarse_read,

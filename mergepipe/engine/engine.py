@@ -26,7 +26,6 @@ from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.sink import Sink
 from mergepipe.packs.storage import Storage
-from mergepipe.planner.build import PlannedMerge
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository.reflog import Signature
 
@@ -60,7 +59,7 @@ class Engine:
 
     def execute(
         self,
-        plan: Plan | PlannedMerge,
+        plan: Plan,
         request: MergeRequest | None = None,
         *,
         reuse: bool = True,
@@ -76,7 +75,6 @@ class Engine:
         if transactions is None:
             raise ValueError("an engine without transactions cannot publish")
         asked = request or MergeRequest()
-        plan = plan.plan if isinstance(plan, PlannedMerge) else plan
         begun = self.clock()
         meter = Meter()
         memo: Memory = Memo(self.storage) if reuse else NoMemo()

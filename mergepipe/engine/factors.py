@@ -18,7 +18,7 @@ from mergepipe.ids import NO_ID, BlockId, ObjectId
 from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.choice import stored_encodings
 from mergepipe.packs.storage import Storage
-from mergepipe.planner.reads import Chain, whole_reads
+from mergepipe.plans.reads import Chain, whole_reads
 from mergepipe.values import decode
 
 Floats = npt.NDArray[np.float32]

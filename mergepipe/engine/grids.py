@@ -1,6 +1,6 @@
 """How the blocks of an input tensor lie under the blocks of the output.
 
-The output is cut where the layout's tensor is cut, in elements (planner.steps). An input *pairs*
+The output is cut where the layout's tensor is cut, in elements (plans.units). An input *pairs*
 with it if it is cut at the same elements: then output block i takes block i of the input, and a
 plan may choose a depth for each. An input that does not pair (another block size, or a dtype of
 another width under the same one) is read exactly as a whole or not at all: an output block takes
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from mergepipe.dtypes import DType, dtype_of
 from mergepipe.engine.work import Piece
 from mergepipe.ids import BlockId
+from mergepipe.objects.grid import Grid
 from mergepipe.objects.records import Tensor
-from mergepipe.planner.steps import Grid
 
 
 @dataclass(frozen=True, slots=True)

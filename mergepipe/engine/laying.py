@@ -14,13 +14,13 @@ from mergepipe.errors import MergeInputError
 from mergepipe.ids import ObjectId
 from mergepipe.methods import Method, find, tensor_key
 from mergepipe.names import quoted
+from mergepipe.objects.grid import Grid
 from mergepipe.objects.merging import Depth, LinePlan, LowRank, PlanInput, TermKind
 from mergepipe.objects.records import Tensor
 from mergepipe.objects.store import ObjectStore
-from mergepipe.planner.checking import fits
-from mergepipe.planner.numbers import scalars_of
-from mergepipe.planner.steps import Grid, output_block_bytes
-from mergepipe.planner.trees import Tree, unit_blocks, widest
+from mergepipe.plans.numbers import scalars_of
+from mergepipe.plans.trees import Tree
+from mergepipe.plans.units import fits, output_block_bytes, unit_blocks, widest
 
 
 def method_of(line: LinePlan) -> Method:

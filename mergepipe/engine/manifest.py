@@ -8,7 +8,7 @@ from mergepipe.objects.encoding import encode
 from mergepipe.objects.grid import tensor_bytes
 from mergepipe.objects.merging import Depth, InputUse, LinePlan, Manifest, Plan, TensorManifest
 from mergepipe.objects.store import ObjectStore
-from mergepipe.planner.trees import Tree
+from mergepipe.plans.trees import Tree
 
 
 def write_manifest(

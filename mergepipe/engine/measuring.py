@@ -26,8 +26,9 @@ from mergepipe.methods.statistics import Partial
 from mergepipe.objects.merging import LinePlan, PlanProfile
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.storage import Storage
-from mergepipe.planner.resolution import Measured
-from mergepipe.planner.trees import Tree, unit_blocks, widest
+from mergepipe.plans.measured import Measured
+from mergepipe.plans.trees import Tree
+from mergepipe.plans.units import unit_blocks, widest
 
 _LOOK_AHEAD = 32
 

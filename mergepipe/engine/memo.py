@@ -31,7 +31,7 @@ from mergepipe.methods import Method, Scope
 from mergepipe.objects.merging import InputNumbers, LineNumbers
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.view import View
-from mergepipe.planner.numbers import stored_numbers
+from mergepipe.plans.numbers import stored_numbers
 
 _PREFIX = b"m/"
 _VERSION = b"mergepipe step 4\0"  # from 4 on, results are all finite numbers

@@ -10,7 +10,7 @@ from mergepipe.engine.meter import Readings
 from mergepipe.engine.streaming import Streamed
 from mergepipe.ids import ObjectId, show_ids
 from mergepipe.objects.merging import Manifest
-from mergepipe.planner.left_out import LeftOut
+from mergepipe.plans.left_out import LeftOut
 from mergepipe.reprs import brief
 from mergepipe.sizes import format_size
 

@@ -1,8 +1,9 @@
-"""Where blocks begin and end in a tensor (docs/format.md, "Blocks")."""
+"""Where blocks begin and end in a tensor, in bytes and in elements (docs/format.md, "Blocks")."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
+from typing import Self
 
 from mergepipe.dtypes import DType, byte_length, dtype_of
 from mergepipe.errors import Corruption, MalformedFile
@@ -60,3 +61,40 @@ def tensor_size(tensor: Tensor, what: str) -> tuple[DType, int]:
         return dtype_of(tensor.dtype), tensor_bytes(tensor)
     except MalformedFile as error:
         raise Corruption(f"{what}: {error.message}", error.hint) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A tensor of `elements` cut into pieces of `per_block` (the last is shorter)."""
+
+    elements: int
+    per_block: int
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Self:
+        """The grid of a stored tensor; its dtype must fill whole bytes. Raises Corruption."""
+        elements, bits = prod(tensor.shape), dtype_of(tensor.dtype).bits
+        per_block = tensor.block_bytes * 8 // bits
+        grid = cls(elements, per_block)
+        if (
+            bits % 8
+            or per_block < 1
+            or tensor.block_bytes * 8 % bits
+            or len(tensor.blocks) != grid.blocks * ID_BYTES
+        ):
+            raise Corruption("a tensor does not have the blocks its shape needs")
+        return grid
+
+    @property
+    def blocks(self) -> int:
+        """How many pieces there are."""
+        return -(-self.elements // self.per_block)
+
+    def span(self, block: int) -> tuple[int, int]:
+        """First element of a block, and the first after it."""
+        start = block * self.per_block
+        return start, min(self.elements, start + self.per_block)
+
+    def under(self, start: int, end: int) -> range:
+        """The blocks that elements `start` to `end` touch."""
+        return range(start // self.per_block, -(-end // self.per_block))

@@ -1,7 +1,7 @@
 """Objects by id: read through the index, verified by hash, written through a transaction."""
 
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from mergepipe.codecs import frames
 from mergepipe.codecs.registry import codec_named, codec_tagged
@@ -158,3 +158,29 @@ class ObjectStore:
     def put(self, record: Record, transaction: Transaction) -> ObjectId:
         """Add an object to a transaction, unless it is stored; returns its id."""
         return transaction.add_object(encode(record))
+
+
+class ObjectSource(Protocol):
+    """Where snapshots and tensors come from: a store, or models that are only looked at."""
+
+    def snapshot(self, identity: ObjectId, /) -> Snapshot:
+        """The snapshot of this id."""
+        ...
+
+    def tensor(self, identity: ObjectId, /) -> Tensor:
+        """The tensor of this id."""
+        ...
+
+
+class Tensors:
+    """Tensor objects by id, each read once."""
+
+    def __init__(self, objects: ObjectSource) -> None:
+        self._objects = objects
+        self._known: dict[ObjectId, Tensor] = {}
+
+    def __getitem__(self, identity: ObjectId) -> Tensor:
+        found = self._known.get(identity)
+        if found is None:
+            found = self._known[identity] = self._objects.tensor(identity)
+        return found

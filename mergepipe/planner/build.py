@@ -11,23 +11,23 @@ from mergepipe.methods.protocol import Need
 from mergepipe.names import quoted
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.merging import Depth, LinePlan, Plan, PlanProfile
+from mergepipe.objects.store import ObjectSource, Tensors
 from mergepipe.planner.budget import Budget, too_small
 from mergepipe.planner.checking import check_merge
-from mergepipe.planner.costs import Depths
 from mergepipe.planner.coverage import spread
-from mergepipe.planner.drafts import Copied, Draft, draft_line
-from mergepipe.planner.inputs import ObjectSource, Tensors
-from mergepipe.planner.left_out import Kind, LeftOut
+from mergepipe.planner.drafts import Draft, draft_line, unplanned
 from mergepipe.planner.lines import Merge
 from mergepipe.planner.prepared import prepare
-from mergepipe.planner.profiles import Profiles, ProfileTable
-from mergepipe.planner.reads import EncodingSource
-from mergepipe.planner.resolution import Measure, Measured
 from mergepipe.planner.roots import Root, read_roots
 from mergepipe.planner.selection import select
-from mergepipe.planner.table import CostTable
-from mergepipe.planner.totals import ExpertTotals, totals
-from mergepipe.planner.trees import Tree
+from mergepipe.plans.cost_table import CostTable, ExpertTotals, totals
+from mergepipe.plans.costs import Depths
+from mergepipe.plans.leaves import copied_cost
+from mergepipe.plans.left_out import Kind, LeftOut
+from mergepipe.plans.measured import Measure, Measured
+from mergepipe.plans.profile_views import Profiles, ProfileTable
+from mergepipe.plans.reads import EncodingSource
+from mergepipe.plans.trees import Tree
 from mergepipe.sizes import format_size
 
 UNLIMITED = Budget()
@@ -111,7 +111,7 @@ def build_plan(
     raw = sum(
         own.bytes_raw
         for draft in drafts
-        for own in (draft.cost(tensors).experts if isinstance(draft, Copied) else ())
+        for own in (copied_cost(draft, tensors).experts if isinstance(draft, LinePlan) else ())
     ) + sum(sum(root.raw_bytes) for root in planning.roots.values())
     limit = budget.limit_bytes(full_bytes=full, raw_bytes=raw)
     if limit is None or limit >= full:
@@ -131,7 +131,9 @@ def build_plan(
         tuple(lines),
     )
     costs = [
-        draft.cost(tensors) if isinstance(draft, Copied) else planning.roots[number].cost(lines)
+        copied_cost(draft, tensors)
+        if isinstance(draft, LinePlan)
+        else planning.roots[number].cost(lines)
         for number, draft in enumerate(drafts)
         if lines[number].file is not None
     ]
@@ -147,11 +149,11 @@ def build_plan(
 
 def read_drafts(
     merge: Merge, tensors: Tensors, objects: ObjectSource, profiles: Profiles
-) -> list[Draft | Copied]:
+) -> list[Draft | LinePlan]:
     """Every line as far as it is known without a choice; checks all of them."""
     check_merge(merge, tensors, objects)
     table = ProfileTable.of(profiles)
-    return [draft_line(line, tensors, table) for line in prepare(merge, tensors)]
+    return [draft_line(line, plan, tensors, table) for line, plan in prepare(merge, tensors)]
 
 
 class _Planning:
@@ -160,7 +162,7 @@ class _Planning:
     def __init__(
         self,
         merge: Merge,
-        drafts: Sequence[Draft | Copied],
+        drafts: Sequence[Draft | LinePlan],
         roots: dict[int, Root],
         profiles: Profiles,
         measure: Measure | None,
@@ -174,7 +176,7 @@ class _Planning:
         self.base_bytes = 0
 
     @property
-    def drafts(self) -> Sequence[Draft | Copied]:
+    def drafts(self) -> Sequence[Draft | LinePlan]:
         """Every line, as far as it is known."""
         return self._drafts
 
@@ -213,7 +215,7 @@ class _Planning:
 
     def measure_trims(self) -> None:
         """Measure the thresholds that no profile knows, before depths are chosen."""
-        lines = [_unplanned(draft) for draft in self._drafts]
+        lines = [unplanned(draft) for draft in self._drafts]
         for place, draft in enumerate(self._drafts):
             if isinstance(draft, Draft) and draft.trims:
                 self._drafts[place] = self._with_trims(draft, lines[:place])
@@ -258,8 +260,8 @@ class _Planning:
         lines: list[LinePlan] = []
         for place, own in enumerate(depths):
             draft = self._drafts[place]
-            if isinstance(draft, Copied):
-                lines.append(draft.plan)
+            if isinstance(draft, LinePlan):
+                lines.append(draft)
                 continue
             assert own is not None
             if any(need not in draft.values for need in draft.trims):
@@ -302,7 +304,3 @@ class _Planning:
         self.expert_bytes += found.expert_bytes
         self.base_bytes += found.base_bytes
         return dict(found.values)
-
-
-def _unplanned(draft: Draft | Copied) -> LinePlan:
-    return draft.plan if isinstance(draft, Copied) else draft.unplanned

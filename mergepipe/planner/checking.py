@@ -5,7 +5,6 @@ them. No weight is read.
 """
 
 from collections.abc import Sequence
-from math import prod
 
 from mergepipe.dtypes import dtype_of
 from mergepipe.errors import MergeInputError
@@ -13,8 +12,9 @@ from mergepipe.methods.protocol import ARITHMETIC
 from mergepipe.names import quoted
 from mergepipe.objects.merging import LowRank, TermKind
 from mergepipe.objects.records import Tensor
-from mergepipe.planner.inputs import ObjectSource, Tensors
+from mergepipe.objects.store import ObjectSource, Tensors
 from mergepipe.planner.lines import Line, LineInput, Made, Merge
+from mergepipe.plans.units import fits
 
 
 def check_merge(merge: Merge, tensors: Tensors, objects: ObjectSource) -> None:
@@ -118,11 +118,3 @@ class _Checking:
 
     def _error(self, what: str, hint: str = "") -> MergeInputError:
         return MergeInputError(f"tensor {quoted(self._line.name)} {what}", hint)
-
-
-def fits(up: Tensor, down: Tensor, like: Tensor) -> bool:
-    """Whether up (rows x rank) times down (rank x columns) has the elements of a tensor."""
-    if len(up.shape) < 2 or len(down.shape) < 2:
-        return False
-    rank = prod(up.shape[1:])
-    return down.shape[0] == rank and up.shape[0] * prod(down.shape[1:]) == prod(like.shape)

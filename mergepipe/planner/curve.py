@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from mergepipe.objects.merging import Depth, Plan
-from mergepipe.planner.costs import NOT_THERE
-from mergepipe.planner.explain import Pricing
-from mergepipe.planner.inputs import ObjectSource, Tensors
-from mergepipe.planner.profiles import Profiles, ProfileTable
-from mergepipe.planner.reads import EncodingSource
+from mergepipe.objects.store import ObjectSource, Tensors
 from mergepipe.planner.selection import select
+from mergepipe.plans.costs import NOT_THERE
+from mergepipe.plans.explain import Pricing
+from mergepipe.plans.profile_views import Profiles, ProfileTable
+from mergepipe.plans.reads import EncodingSource
 
 
 @dataclass(frozen=True, slots=True)

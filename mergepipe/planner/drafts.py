@@ -14,37 +14,21 @@ from mergepipe.methods.parameters import Settings
 from mergepipe.methods.protocol import Method, Need, Scope
 from mergepipe.methods.statistics import COUNTED
 from mergepipe.methods.terms import Scalars
-from mergepipe.objects.grid import tensor_bytes
-from mergepipe.objects.merging import Depth, LinePlan, PlanInput
-from mergepipe.planner.costs import Depths
-from mergepipe.planner.equality import equal_blocks
+from mergepipe.objects.grid import Grid
+from mergepipe.objects.merging import Depth, LinePlan
+from mergepipe.objects.store import Tensors
 from mergepipe.planner.estimation import estimated
 from mergepipe.planner.gains import ExpertGains, tensor_gains
-from mergepipe.planner.inputs import Tensors
-from mergepipe.planner.numbers import stored_numbers
-from mergepipe.planner.prepared import Prepared
-from mergepipe.planner.profiles import ProfileTable
+from mergepipe.planner.lines import Line
 from mergepipe.planner.resolution import known_needs, passes_of, resolve, supposed
-from mergepipe.planner.steps import Grid, output_block_bytes
-from mergepipe.planner.table import TensorCost, kept_cost
-from mergepipe.planner.trees import taken, widest
+from mergepipe.plans.costs import Depths
+from mergepipe.plans.equality import equal_blocks
+from mergepipe.plans.numbers import stored_numbers
+from mergepipe.plans.profile_views import ProfileTable
+from mergepipe.plans.trees import taken
+from mergepipe.plans.units import output_block_bytes, widest
 
 Values = Mapping[Need, Sequence[float]]
-
-
-@dataclass(frozen=True, slots=True)
-class Copied:
-    """A line that is a stored tensor, as it stands."""
-
-    plan: LinePlan
-
-    def cost(self, tensors: Tensors) -> TensorCost:
-        """Nothing is read."""
-        inputs = self.plan.inputs
-        found = [None if one.stored is None else tensors[one.stored] for one in inputs]
-        blocks = [0 if one is None else len(one.block_ids()) for one in found]
-        raw = [raw_bytes(one, tensors) for one in inputs]
-        return kept_cost(self.plan.name, [one.model for one in inputs], raw, blocks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +133,15 @@ class Draft:
         )
 
 
-def draft_line(line: Prepared, tensors: Tensors, profiles: ProfileTable) -> Draft | Copied:
-    """What is known of one line."""
-    plan = line.plan
+def draft_line(
+    line: Line, plan: LinePlan, tensors: Tensors, profiles: ProfileTable
+) -> Draft | LinePlan:
+    """What is known of one line; where it is a stored tensor as it stands, that is its plan.
+
+    plan  all of its plan but depths and numbers (`prepared`)
+    """
     if plan.copied is not None:
-        return Copied(plan)
+        return plan
     like = tensors[plan.like]
     output_block_bytes(like, dtype_of(plan.dtype))
     grid = Grid.of(like)
@@ -174,9 +162,6 @@ def draft_line(line: Prepared, tensors: Tensors, profiles: ProfileTable) -> Draf
     )
 
 
-def raw_bytes(one: PlanInput, tensors: Tensors) -> int:
-    """Size of what an input takes from its model, as raw weights."""
-    found = [] if one.stored is None else [one.stored]
-    if one.factors is not None:
-        found += [one.factors.up, one.factors.down]
-    return sum(tensor_bytes(tensors[identity]) for identity in found)
+def unplanned(draft: Draft | LinePlan) -> LinePlan:
+    """A line's plan, as far as it is known."""
+    return draft if isinstance(draft, LinePlan) else draft.unplanned

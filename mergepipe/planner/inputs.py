@@ -4,7 +4,6 @@ No weight is read. Every error names a model and a tensor.
 """
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from typing import Protocol
 
 from mergepipe.dtypes import F32, DType, dtype_of
 from mergepipe.errors import MergeInputError
@@ -21,40 +20,15 @@ from mergepipe.methods.protocol import Method
 from mergepipe.names import quoted
 from mergepipe.objects.merging import TermKind
 from mergepipe.objects.records import Safetensors, Snapshot, Tensor, TensorEntry
+from mergepipe.objects.store import ObjectSource, Tensors
 from mergepipe.planner.adapter_directories import check_adapter
-from mergepipe.planner.left_out import Kind, LeftOut, collected, of_names
 from mergepipe.planner.lines import Line, LineInput, Merge, unused_base
 from mergepipe.planner.model_files import ModelFiles, ReadFile, read_model_files
 from mergepipe.planner.name_matching import check_missing, nothing_in_common, respelling_note
 from mergepipe.planner.output_head import check_head
 from mergepipe.planner.recipe import Expert, Model, Recipe, settings_for
 from mergepipe.planner.unmerged_files import OtherModel, unmerged_files
-
-
-class ObjectSource(Protocol):
-    """Where snapshots and tensors come from (objects.store.ObjectStore)."""
-
-    def snapshot(self, identity: ObjectId, /) -> Snapshot:
-        """The snapshot of this id."""
-        ...
-
-    def tensor(self, identity: ObjectId, /) -> Tensor:
-        """The tensor of this id."""
-        ...
-
-
-class Tensors:
-    """Tensor objects by id, each read once."""
-
-    def __init__(self, objects: ObjectSource) -> None:
-        self._objects = objects
-        self._known: dict[ObjectId, Tensor] = {}
-
-    def __getitem__(self, identity: ObjectId) -> Tensor:
-        found = self._known.get(identity)
-        if found is None:
-            found = self._known[identity] = self._objects.tensor(identity)
-        return found
+from mergepipe.plans.left_out import Kind, LeftOut, collected, of_names
 
 
 class _Names:

@@ -14,8 +14,8 @@ from mergepipe.ids import ObjectId
 from mergepipe.methods.parameters import Settings
 from mergepipe.methods.protocol import Method
 from mergepipe.objects.merging import LowRank, TermKind
-from mergepipe.planner.left_out import Kind, LeftOut
 from mergepipe.planner.recipe import Model
+from mergepipe.plans.left_out import Kind, LeftOut
 from mergepipe.reprs import brief
 
 

@@ -16,7 +16,7 @@ from mergepipe.formats.unread_weights import no_weights
 from mergepipe.formats.weight_files import WeightFiles, sort_weight_files
 from mergepipe.ids import ObjectId
 from mergepipe.objects.records import Safetensors, Snapshot, Tensor
-from mergepipe.planner.left_out import Kind, LeftOut, of_names
+from mergepipe.plans.left_out import Kind, LeftOut, of_names
 
 ReadFile: TypeAlias = Callable[[Snapshot, str], bytes | None]
 """The bytes of a small file of a snapshot; None if there is none."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from mergepipe.errors import MergeInputError
 from mergepipe.formats.weight_names import other_layout
 from mergepipe.names import quoted
-from mergepipe.planner.left_out import Kind, LeftOut, of_names
+from mergepipe.plans.left_out import Kind, LeftOut, of_names
 
 _MOST_NAMED = 3
 

@@ -11,16 +11,17 @@ from mergepipe.methods import registry
 from mergepipe.names import quoted
 from mergepipe.objects.merging import TermKind
 from mergepipe.objects.records import Snapshot
+from mergepipe.objects.store import ObjectSource, Tensors
 from mergepipe.packs.choice import Options
 from mergepipe.planner.budget import Budget
 from mergepipe.planner.build import PlannedMerge, build_plan
 from mergepipe.planner.checking import check_merge
-from mergepipe.planner.inputs import ObjectSource, Tensors, expand
+from mergepipe.planner.inputs import expand
 from mergepipe.planner.lines import Merge
 from mergepipe.planner.prepared import prepare
-from mergepipe.planner.profiles import Cited, Pair, profiled_pairs
 from mergepipe.planner.recipe import Expert, Model, Recipe, Setting
-from mergepipe.planner.resolution import Measure
+from mergepipe.plans.measured import Measure
+from mergepipe.plans.profile_views import Cited, Pair, profiled_pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,7 @@ class Planner:
         objects = self._catalog.objects
         tensors = Tensors(objects)
         check_merge(merge, tensors, objects)  # making a profile reads both models
-        pairs = profiled_pairs(line.plan for line in prepare(merge, tensors))
+        pairs = profiled_pairs(line for _, line in prepare(merge, tensors))
         known: dict[tuple[ObjectId, ObjectId], Cited] = {}
         profiles: dict[Pair, Cited] = {}
         for pair in pairs:

@@ -5,48 +5,38 @@ that take it in. Lines that no file needs then are left out.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 from msgspec import structs
 
 from mergepipe.ids import ObjectId
-from mergepipe.methods.parameters import Settings
-from mergepipe.methods.protocol import Method
 from mergepipe.methods.sweeps import WEIGHTED_SUM
 from mergepipe.objects.merging import LinePlan, PlanInput, TermKind
-from mergepipe.planner.inputs import Tensors
+from mergepipe.objects.store import Tensors
 from mergepipe.planner.lines import Line, LineInput, Made, Merge
 from mergepipe.planner.resolution import supposed
-from mergepipe.planner.trees import taken
+from mergepipe.plans.trees import taken
 
 _ROUNDING = 1e-12
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A line as its plan will have it, but for depths and numbers."""
+def prepare(merge: Merge, tensors: Tensors) -> list[tuple[Line, LinePlan]]:
+    """The lines to plan, each after those it takes in, with all of its plan but depths and numbers.
 
-    plan: LinePlan
-    method: Method
-    settings: Settings
-
-
-def prepare(merge: Merge, tensors: Tensors) -> list[Prepared]:
-    """The lines to plan, each after those it takes in; `merge` has been checked."""
-    lines: list[Prepared] = []
+    `merge` has been checked.
+    """
+    lines: list[tuple[Line, LinePlan]] = []
     places: dict[int, PlanInput] = {}
     for number, line in enumerate(merge.lines):
-        prepared = _prepared(line, places, tensors)
-        plan = prepared.plan
+        plan = _prepared(line, places, tensors)
         if plan.file is None and plan.copied is not None:
             places[number] = _origin(plan)
         else:
             places[number] = PlanInput(-1, len(lines))
-            lines.append(prepared)
+            lines.append((line, plan))
     return _needed(lines)
 
 
-def _prepared(line: Line, places: dict[int, PlanInput], tensors: Tensors) -> Prepared:
+def _prepared(line: Line, places: dict[int, PlanInput], tensors: Tensors) -> LinePlan:
     def resolved(one: LineInput) -> PlanInput:
         if isinstance(one.source, Made):
             at = places[one.source.line]
@@ -60,7 +50,7 @@ def _prepared(line: Line, places: dict[int, PlanInput], tensors: Tensors) -> Pre
         copied = next((one.stored for one in inputs if one.stored is not None), line.like)
     elif not _changed(inputs, base):
         copied = _same(line, inputs, base, tensors)
-    plan = LinePlan(
+    return LinePlan(
         line.file,
         line.name,
         line.like,
@@ -71,7 +61,6 @@ def _prepared(line: Line, places: dict[int, PlanInput], tensors: Tensors) -> Pre
         inputs,
         copied,
     )
-    return Prepared(plan, line.method, line.settings)
 
 
 def _changed(inputs: Sequence[PlanInput], base: PlanInput | None) -> bool:
@@ -113,12 +102,13 @@ def _origin(plan: LinePlan) -> PlanInput:
     return PlanInput(-1, plan.copied)
 
 
-def _needed(lines: Sequence[Prepared]) -> list[Prepared]:
+def _needed(lines: Sequence[tuple[Line, LinePlan]]) -> list[tuple[Line, LinePlan]]:
     """The lines that files need, with the numbers they then have."""
-    wanted = {number for number, line in enumerate(lines) if line.plan.file is not None}
-    for number in reversed(range(len(lines))):
-        if number in wanted and lines[number].plan.copied is None:
-            wanted.update(one.made for one in taken(lines[number].plan) if one.made is not None)
+    plans = [plan for _, plan in lines]
+    wanted = {number for number, plan in enumerate(plans) if plan.file is not None}
+    for number in reversed(range(len(plans))):
+        if number in wanted and plans[number].copied is None:
+            wanted.update(one.made for one in taken(plans[number]) if one.made is not None)
     numbers = {old: new for new, old in enumerate(sorted(wanted))}
     if len(numbers) == len(lines):
         return list(lines)
@@ -126,13 +116,13 @@ def _needed(lines: Sequence[Prepared]) -> list[Prepared]:
     def renumbered(one: PlanInput) -> PlanInput:
         return one if one.made is None else structs.replace(one, source=numbers.get(one.made))
 
-    found = []
+    needed = []
     for old in numbers:
-        plan = lines[old].plan
+        line, plan = lines[old]
         plan = structs.replace(
             plan,
             base=None if plan.base is None else renumbered(plan.base),
             inputs=tuple(renumbered(one) for one in plan.inputs),
         )
-        found.append(replace(lines[old], plan=plan))
-    return found
+        needed.append((line, plan))
+    return needed

@@ -1,8 +1,7 @@
 """A method's numbers for one tensor: parameters, then statistics, then plain scalars."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,42 +10,11 @@ from mergepipe.methods import statistics
 from mergepipe.methods.parameters import Settings
 from mergepipe.methods.protocol import Method, Need
 from mergepipe.methods.terms import Scalars
-from mergepipe.objects.merging import LinePlan, PlanProfile
 from mergepipe.planner.elections import ELECTED, shortening
 from mergepipe.planner.gains import share_above_trim
-from mergepipe.planner.profiles import counted
+from mergepipe.plans.profile_views import counted
 
 _NONE = np.zeros(0, np.float32)
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """Statistics that were measured from blocks, and what reading those took."""
-
-    values: Mapping[Need, Sequence[float]]
-    expert_bytes: int = 0
-    base_bytes: int = 0
-
-
-class Measure(Protocol):
-    """Measures statistics of one tensor before its plan is frozen (the engine does).
-
-    `lines` are those of the plan so far; the last one is what the needs are about: a draft with the
-    depth to read each block to, and numbers of which only coarse scales matter. Reads are metered:
-    every block of the inputs that `needs` are about, to its depth, once per pass, and likewise what
-    the lines that make such inputs take in.
-    """
-
-    def __call__(
-        self,
-        lines: Sequence[LinePlan],
-        profiles: Sequence[PlanProfile],
-        needs: Sequence[Need],
-        seed: int,
-        /,
-    ) -> Measured:
-        """The value of every need."""
-        ...
 
 
 def known_needs(

@@ -1,24 +1,23 @@
 """A file's tensor with all lines under it, as far as it is known before depths are chosen."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from mergepipe.catalog.view import TensorView
-from mergepipe.methods.terms import Scalars
 from mergepipe.objects.merging import Depth, LinePlan
-from mergepipe.planner.costs import NOT_THERE, Bytes, Depths, TensorCosts, tree_costs
-from mergepipe.planner.drafts import Copied, Draft, raw_bytes
-from mergepipe.planner.equality import every_step
+from mergepipe.objects.store import Tensors
+from mergepipe.planner.drafts import Draft, unplanned
 from mergepipe.planner.gains import Floats
-from mergepipe.planner.inputs import Tensors
-from mergepipe.planner.numbers import scalars_of
-from mergepipe.planner.readings import Reading, leaf_passes
-from mergepipe.planner.reads import EncodingSource
-from mergepipe.planner.table import LeafNumbers, TensorCost, shares, tensor_cost
-from mergepipe.planner.trees import Tree, unit_blocks
+from mergepipe.plans.cost_table import TensorCost, tensor_cost
+from mergepipe.plans.costs import NOT_THERE, Bytes, TensorCosts, tree_costs
+from mergepipe.plans.equality import every_step
+from mergepipe.plans.leaves import influence, leaf_numbers, raw_bytes, root_depths
+from mergepipe.plans.passes import Reading, leaf_passes
+from mergepipe.plans.reads import EncodingSource
+from mergepipe.plans.trees import Tree
+from mergepipe.plans.units import unit_blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +101,10 @@ class Root:
 
 
 def read_roots(
-    drafts: Sequence[Draft | Copied], tensors: Tensors, find: EncodingSource
+    drafts: Sequence[Draft | LinePlan], tensors: Tensors, find: EncodingSource
 ) -> dict[int, Root]:
     """Every file's tensor that is computed, by the number of its line."""
-    lines = [draft.plan if isinstance(draft, Copied) else draft.unplanned for draft in drafts]
+    lines = [unplanned(draft) for draft in drafts]
     trees = {
         number: Tree.of(number, lines)
         for number, draft in enumerate(drafts)
@@ -180,54 +179,3 @@ def _root(
         tuple(raw_bytes(leaf.input, tensors) for leaf in tree.leaves),
         reads_base(tree),
     )
-
-
-def influence(
-    tree: Tree, lines: Mapping[int, LinePlan], scalars: Mapping[int, Scalars]
-) -> dict[int, float]:
-    """What a change of each line's tensor is multiplied by on its way to the root's, at most."""
-    found = dict.fromkeys(tree.lines, 0.0)
-    found[tree.root] = 1.0
-    for number in sorted(tree.lines, reverse=True):  # who takes in a line comes after it
-        line = lines[number]
-        if line.base is not None and line.base.made is not None:
-            found[line.base.made] += found[number]
-        for one, share in zip(line.inputs, shares(scalars[number]), strict=True):
-            if one.made is not None:
-                found[one.made] += found[number] * abs(share)
-    return found
-
-
-def leaf_numbers(
-    tree: Tree,
-    lines: Sequence[LinePlan],
-    views: Mapping[tuple[int, int], TensorView | None],
-    aligned: Sequence[bool],
-    sizes: Sequence[int],
-) -> list[LeafNumbers]:
-    """What the costs of planned leaves are told by; views by line and place."""
-    scalars = {number: scalars_of(lines[number]) for number in tree.lines}
-    factors = influence(tree, {number: lines[number] for number in tree.lines}, scalars)
-    found = []
-    for row, leaf in enumerate(tree.leaves):
-        own = scalars[leaf.line]
-        share = shares(own)[leaf.place] * factors[leaf.line]
-        view = views[leaf.line, leaf.place] if aligned[row] else None
-        numbers = own.experts[leaf.place]
-        if leaf.line != tree.root:
-            numbers = replace(numbers, weight=numbers.weight * factors[leaf.line])
-        found.append(LeafNumbers(leaf.input.model, view, numbers, share, sizes[row]))
-    return found
-
-
-def root_depths(tree: Tree, lines: Sequence[LinePlan], costs: TensorCosts) -> Depths:
-    """The depths of a tree's leaves, by the blocks of its root.
-
-    Those of a line that is cut otherwise are all read.
-    """
-    found = costs.full
-    for row, leaf in enumerate(tree.leaves):
-        own = np.frombuffer(lines[leaf.line].depths[leaf.place], np.uint8)
-        if len(own) == found.shape[1]:
-            found[row] = own
-    return found

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from mergepipe.methods import registry
 from mergepipe.objects.merging import Plan, PlanInput
-from mergepipe.planner.table import TensorCost
+from mergepipe.plans.cost_table import TensorCost
 
 # Below half of the energy, merges of every method lose what their experts learned
 # (docs/design/merge-quality.md); below a fifth for one expert, it might as well not be there.

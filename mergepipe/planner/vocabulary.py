@@ -16,7 +16,7 @@ from mergepipe.formats.tokenizers.templates import chat_template
 from mergepipe.formats.tokenizers.vocabulary import Vocabulary
 from mergepipe.formats.tokenizers.writing import write_tokenizer
 from mergepipe.names import quoted
-from mergepipe.planner.left_out import Kind, LeftOut
+from mergepipe.plans.left_out import Kind, LeftOut
 
 MAX_PADDING = 1 << 20
 _MOST_NAMED = 3

@@ -23,8 +23,8 @@ from mergepipe.sizes import format_size
 if TYPE_CHECKING:
     from mergepipe.api.naming import Holder
     from mergepipe.objects.merging import Plan
-    from mergepipe.planner.explain import Explanation, TensorExplanation
-    from mergepipe.planner.table import CostTable
+    from mergepipe.plans.cost_table import CostTable
+    from mergepipe.plans.explain import Explanation, TensorExplanation
 
 _SHARES = (0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0)
 _MOST_TENSORS = 20

@@ -15,7 +15,7 @@ from mergepipe.methods import Full, Scalars, Unit, find, merge, tensor_key
 from mergepipe.methods import statistics as stats
 from mergepipe.objects.merging import Depth, LinePlan, Plan, PlanInput, PlanProfile
 from mergepipe.objects.records import Safetensors
-from mergepipe.planner.numbers import scalars_of, stored_numbers
+from mergepipe.plans.numbers import scalars_of, stored_numbers
 from mergepipe.repository import layout
 from mergepipe.repository.config import with_value
 from mergepipe.repository.reflog import Signature

@@ -8,7 +8,7 @@ from mergepipe.engine.measuring import Measuring
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.merging import Profile
 from mergepipe.packs.choice import stored_encodings
-from mergepipe.planner import Planner, Revision
+from mergepipe.planner.planner import Planner, Revision
 
 
 class RepositoryCatalog:

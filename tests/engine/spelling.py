@@ -7,7 +7,8 @@ from mergepipe.checkpoints.layouts import LaidTensor, write_layout
 from mergepipe.dtypes import DTYPES
 from mergepipe.methods import find
 from mergepipe.objects.merging import LowRank, TermKind
-from mergepipe.planner import Line, LineInput, Made, Merge, Model
+from mergepipe.planner.lines import Line, LineInput, Made, Merge
+from mergepipe.planner.recipe import Model
 
 
 class Spelling:

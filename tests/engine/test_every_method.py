@@ -23,7 +23,7 @@ from mergepipe.errors import OverBudget
 from mergepipe.methods import METHODS, Scalars, merge
 from mergepipe.methods import statistics as stats
 from mergepipe.objects.merging import Depth
-from mergepipe.planner import Budget
+from mergepipe.planner.budget import Budget
 from mergepipe.repository.refnames import branch_ref
 
 FILE = "model.safetensors"
@@ -71,7 +71,7 @@ def test_streamed_is_whole(repo, name, on_base):
     merging, experts = spelled(repo, name, on_base)
     planned = planner_of(repo).build_merge(merging.merge("base"))
     request = MergeRequest(branch=branch_ref("out"))
-    made = engine_of(repo, 2).execute(planned, request, reuse=False)
+    made = engine_of(repo, 2).execute(planned.plan, request, reuse=False)
     read = made.expert_bytes_read + planned.measured_expert_bytes
     assert read == planned.costs.expert_bytes_planned
     assert replay(engine_of(repo, 1), made.manifest_id).same
@@ -103,7 +103,7 @@ def test_a_budget_holds_for_every_method(repo, name):
     assert planned.costs.expert_bytes_planned <= planned.costs.budget_bytes < full
     depths = {depth for line in planned.plan.lines for own in line.depths for depth in own}
     assert depths & {Depth.OMITTED, Depth.COARSE}
-    made = engine_of(repo, 2).execute(planned, reuse=False)
+    made = engine_of(repo, 2).execute(planned.plan, reuse=False)
     read = made.expert_bytes_read + planned.measured_expert_bytes
     assert read == planned.costs.expert_bytes_planned
     assert replay(engine_of(repo, 1), made.manifest_id).same

@@ -21,7 +21,8 @@ from engine.spelling import Spelling
 from mergepipe.engine.replay import replay
 from mergepipe.engine.transactions import MergeRequest
 from mergepipe.errors import MergeInputError
-from mergepipe.planner import Budget, LineInput, Made
+from mergepipe.planner.budget import Budget
+from mergepipe.planner.lines import LineInput, Made
 from mergepipe.repository.refnames import branch_ref
 
 FILE = "model.safetensors"
@@ -30,7 +31,7 @@ FILE = "model.safetensors"
 def execute(repo, merge, branch="out", budget=None):
     planned = planner_of(repo).build_merge(merge, Budget.parse(budget))
     request = MergeRequest(branch=branch_ref(branch))
-    made = engine_of(repo).execute(planned, request, reuse=False)
+    made = engine_of(repo).execute(planned.plan, request, reuse=False)
     assert made.expert_bytes_read <= planned.costs.expert_bytes_planned
     assert replay(engine_of(repo, 3), made.manifest_id).same
     return made

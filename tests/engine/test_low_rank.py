@@ -13,7 +13,7 @@ from mergepipe.engine.transactions import MergeRequest
 from mergepipe.engine.work import Factor, Product
 from mergepipe.errors import MergeInputError, OverBudget
 from mergepipe.objects.merging import TermKind
-from mergepipe.planner import Budget
+from mergepipe.planner.budget import Budget
 from mergepipe.repository.refnames import branch_ref
 from mergepipe.values import decode
 
@@ -108,7 +108,7 @@ def test_adapters_are_terms_like_any_others(tmp_path, block_size, dtype, factors
     repo = models(tmp_path, block_size, dtype, factors)
     planned = planner_of(repo).build_merge(adapted(repo))
     request = MergeRequest(branch=branch_ref("out"))
-    made = engine_of(repo, 3).execute(planned, request, reuse=False)
+    made = engine_of(repo, 3).execute(planned.plan, request, reuse=False)
     assert made.expert_bytes_read == planned.costs.expert_bytes_planned
     assert replay(engine_of(repo, 1), made.manifest_id).same
     f = np.float32
@@ -124,7 +124,7 @@ def test_block_sizes_and_threads_change_no_bit(tmp_path):
     snapshots = set()
     for block_size, threads in ((4096, 1), (4096, 4), (65536, 2)):
         repo = models(tmp_path / f"{block_size}-{threads}", block_size)
-        made = engine_of(repo, threads).execute(planner_of(repo).build_merge(adapted(repo)))
+        made = engine_of(repo, threads).execute(planner_of(repo).build_merge(adapted(repo)).plan)
         snapshots.add(tuple(tensor_bytes_of(repo, made.commit.hex(), name) for name in SHAPES))
         repo.close()
     assert len(snapshots) == 1
@@ -161,10 +161,10 @@ def test_an_adapter_alone_reads_its_own_few_bytes(tmp_path):
     merge = spelled.merge("base")
     planned = planner_of(repo).build_merge(merge)
     assert planned.costs.expert_bytes_full == stored_bytes(repo, "a0")
-    made = engine_of(repo).execute(planned)
+    made = engine_of(repo).execute(planned.plan)
     assert made.expert_bytes_read == stored_bytes(repo, "a0")
     assert made.base_bytes_read == stored_bytes(repo, "base")
-    again = engine_of(repo).execute(planned)
+    again = engine_of(repo).execute(planned.plan)
     assert (again.expert_bytes_read, again.snapshot) == (0, made.snapshot)
     with pytest.raises(OverBudget, match="have to be read whatever"):
         planner_of(repo).build_merge(merge, Budget.parse("50%"))
@@ -191,7 +191,7 @@ def test_a_budget_goes_to_what_is_not_low_rank(tmp_path):
     for line in planned.plan.lines:
         assert set(line.depths[0]) == {2}
     for one in (exact, planned):
-        made = engine_of(repo).execute(one, reuse=False)
+        made = engine_of(repo).execute(one.plan, reuse=False)
         assert made.expert_bytes_read == one.costs.expert_bytes_planned
         assert replay(engine_of(repo, 3), made.manifest_id).same
     repo.close()
@@ -210,7 +210,7 @@ def test_statistics_of_products_take_passes_over_their_factors(tmp_path):
     )  # fmt: skip
     planned = planner_of(repo).build_merge(spelled.merge())
     request = MergeRequest(branch=branch_ref("out"))
-    made = engine_of(repo).execute(planned, request)
+    made = engine_of(repo).execute(planned.plan, request)
     read = made.expert_bytes_read + planned.measured_expert_bytes
     assert read == planned.costs.expert_bytes_planned == 3 * made.expert_bytes_read
     base = values(repo, "base", "w", "BF16")

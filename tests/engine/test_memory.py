@@ -24,7 +24,7 @@ engine = engine_of(repo, 2)
 experts = [f"e{number}" for number in range(int(sys.argv[2]))]
 def run(names):
     planned = planner_of(repo).plan("base", names, "task_arithmetic")
-    return engine.execute(planned, reuse=False)
+    return engine.execute(planned.plan, reuse=False)
 run(["small"])  # brings in kernels
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 made = run(experts)

@@ -109,7 +109,7 @@ def test_bytes_read_are_the_bytes_promised(tmp_path, codec):
         planned = planner.plan("base", EXPERTS, "task_arithmetic", budget=budget, weight=0.3)
         depths = {depth for line in planned.plan.lines for own in line.depths for depth in own}
         coarse.add(Depth.COARSE in depths)
-        made = engine_of(repo).execute(planned, reuse=False)
+        made = engine_of(repo).execute(planned.plan, reuse=False)
         promised = planned.costs.expert_bytes_planned
         assert made.expert_bytes_read == promised > 0
         found = measured(tmp_path / "repo", made.manifest_id)
@@ -180,12 +180,12 @@ def test_a_plan_for_coarse_layers_that_are_gone_is_refused_but_replays(tmp_path)
     rich = experts(tmp_path / "rich", "auto", shapes=SMALL, block_size=16384)
     planned = planner_of(rich).plan("base", EXPERTS, "task_arithmetic", budget="30%", weight=0.3)
     assert any(Depth.COARSE in own for line in planned.plan.lines for own in line.depths)
-    made = engine_of(rich).execute(planned)
+    made = engine_of(rich).execute(planned.plan)
     plain = experts(tmp_path / "plain", "raw", shapes=SMALL, block_size=16384)
     catalog = planner_of(plain)
     catalog.plan("base", EXPERTS, "task_arithmetic")  # makes the profiles
     with pytest.raises(MissingObject):
-        engine_of(plain).execute(planned)
+        engine_of(plain).execute(planned.plan)
     with engine_of(plain).transactions.begin() as transaction:
         plain.objects.put(planned.plan, transaction)
         plain.objects.put(made.manifest, transaction)

@@ -25,7 +25,7 @@ from mergepipe.engine.tensor import read_tensor
 from mergepipe.engine.transactions import MergeRequest
 from mergepipe.errors import Corruption, MergeInputError, MergepipeError
 from mergepipe.objects.merging import Depth, Manifest, Plan
-from mergepipe.planner.numbers import scalars_of
+from mergepipe.plans.numbers import scalars_of
 from mergepipe.repository.refnames import branch_ref
 
 TIES = Recipe("ties", "base", EXPERTS, {"density": 0.5})
@@ -158,7 +158,10 @@ def test_measured_statistics_are_those_of_profiles(tmp_path):
     unknowing = planner_of(repo, profiles=False)
     measured = unknowing.plan("base", EXPERTS, "ties", density=0.3)
     assert measured.measured_expert_bytes == 2 * measured.costs.expert_bytes_planned // 3
-    assert engine_of(repo).execute(measured).snapshot == engine_of(repo).execute(known).snapshot
+    assert (
+        engine_of(repo).execute(measured.plan).snapshot
+        == engine_of(repo).execute(known.plan).snapshot
+    )
     repo.close()
 
 
@@ -190,7 +193,7 @@ def test_coarse_readings_are_the_signs_of_large_changes(tmp_path):
     )
     line = next(one for one in planned.plan.lines if one.name == "embed")
     assert Depth.COARSE in line.depths[0]
-    made = engine_of(repo).execute(planned)
+    made = engine_of(repo).execute(planned.plan)
     assert made.expert_bytes_read == planned.costs.expert_bytes_planned
     profile = repo.objects.load(planned.plan.profiles[0].profile, Profile)
     view = TensorView(next(one for one in profile.tensors if one.name == "embed"))

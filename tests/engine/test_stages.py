@@ -11,7 +11,7 @@ from mergepipe.engine.replay import replay
 from mergepipe.engine.transactions import MergeRequest
 from mergepipe.errors import MergeInputError, OverBudget
 from mergepipe.objects.merging import Depth
-from mergepipe.planner import Budget
+from mergepipe.planner.budget import Budget
 from mergepipe.repository.refnames import branch_ref
 from mergepipe.values import decode
 
@@ -88,7 +88,7 @@ def execute(repo, merge, branch, *, apart=True):
     """Merge; `apart`: no two tensors need the same records (made together, they read them once)."""
     planned = planner_of(repo).build_merge(merge)
     request = MergeRequest(branch=branch_ref(branch))
-    made = engine_of(repo).execute(planned, request, reuse=False)
+    made = engine_of(repo).execute(planned.plan, request, reuse=False)
     read = made.expert_bytes_read + planned.measured_expert_bytes
     promised = planned.costs.expert_bytes_planned
     assert read == promised if apart else 0 < read <= promised
@@ -175,7 +175,7 @@ def test_a_stage_that_changes_nothing_is_what_it_was(tmp_path):
         line.inputs[0].stored for line in plain.plan.lines
     ]
     assert planned.measured_expert_bytes == 0
-    one, other = (engine_of(repo).execute(one, reuse=False) for one in (planned, plain))
+    one, other = (engine_of(repo).execute(one.plan, reuse=False) for one in (planned, plain))
     assert one.snapshot == other.snapshot
     repo.close()
 
@@ -196,7 +196,7 @@ def test_a_budget_buys_what_stages_take_in(tmp_path, method):
         for line in planned.plan.lines:
             for one, own in zip(line.inputs, line.depths, strict=True):
                 assert one.made is None or set(own) == {Depth.EXACT}
-        made = engine_of(repo).execute(planned, reuse=False)
+        made = engine_of(repo).execute(planned.plan, reuse=False)
         assert made.expert_bytes_read == costs.expert_bytes_planned
         assert replay(engine_of(repo, 3), made.manifest_id).same
         kept.append(costs.energy_kept)
@@ -223,12 +223,12 @@ def test_stages_are_remembered_with_what_goes_into_them(tmp_path):
     first, second = ("linear", {}, True), ("ties", {"density": 0.5}, True)
     merge = staged(repo, first, second)
     planned = planner_of(repo).build_merge(merge)
-    made = engine_of(repo).execute(planned)
-    again = engine_of(repo).execute(planned)
+    made = engine_of(repo).execute(planned.plan)
+    again = engine_of(repo).execute(planned.plan)
     assert again.snapshot == made.snapshot
     assert (again.expert_bytes_read, again.costs.blocks_computed) == (0, 0)
     other = staged(repo, ("linear", {"weight": 0.9, "normalize": False}, True), second)
-    changed = engine_of(repo).execute(planner_of(repo).build_merge(other))
+    changed = engine_of(repo).execute(planner_of(repo).build_merge(other).plan)
     assert changed.costs.blocks_remembered == 0
     assert changed.snapshot != made.snapshot
     repo.close()

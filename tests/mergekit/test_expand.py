@@ -6,7 +6,7 @@ The numbers are those of mergekit 0.1.5 on such models.
 import pytest
 
 from mergepipe.errors import MergeInputError
-from mergepipe.planner.left_out import Kind, LeftOut
+from mergepipe.plans.left_out import Kind, LeftOut
 from tests.mergekit.expanding import line, models, q, sources, weights
 from tests.mergekit.toys import Toys, family, llama, llama_config
 

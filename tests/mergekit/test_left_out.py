@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from mergepipe.api import Repository
 from mergepipe.checkpoints.conversion import DEQUANTIZED
-from mergepipe.planner.left_out import WAYS, Kind, LeftOut, Level, collected
+from mergepipe.plans.left_out import WAYS, Kind, LeftOut, Level, collected
 from tests.mergekit.checkpoints import weights, write_checkpoint, write_family
 from tests.mergekit.toys import llama_config
 

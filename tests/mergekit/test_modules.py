@@ -3,7 +3,7 @@
 import pytest
 
 from mergepipe.errors import MergeInputError
-from mergepipe.planner.left_out import Kind
+from mergepipe.plans.left_out import Kind
 from tests.mergekit.expanding import GEMMA, GEMMA_CONFIG, line, models, sources, weights
 from tests.mergekit.toys import Toys, family
 

@@ -24,7 +24,7 @@ from transformers import (
 
 from mergepipe.api import Repository
 from mergepipe.errors import MergeInputError, UsageError
-from mergepipe.planner.left_out import Kind
+from mergepipe.plans.left_out import Kind
 
 LLAMA = {
     "r": 3, "lora_alpha": 7, "use_rslora": True,

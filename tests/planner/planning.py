@@ -1,7 +1,8 @@
 """Recipes of stored models, planned as tests ask for them."""
 
-from mergepipe.planner import Budget, Expert, Model, PlannedMerge, Recipe
-from mergepipe.planner.recipe import Setting
+from mergepipe.planner.budget import Budget
+from mergepipe.planner.build import PlannedMerge
+from mergepipe.planner.recipe import Expert, Model, Recipe, Setting
 from tests.planner.stored_models import Family, plan_recipe
 
 

@@ -25,20 +25,17 @@ from mergepipe.objects.records import (
     Tensor,
     TensorEntry,
 )
+from mergepipe.objects.store import Tensors
 from mergepipe.packs.choice import Options
 from mergepipe.packs.format import RecordHeader, RecordKind
 from mergepipe.packs.records import Encoding, Location, encodings
-from mergepipe.planner import (
-    Budget,
-    Measure,
-    PlannedMerge,
-    Recipe,
-    Tensors,
-    build_plan,
-    expand,
-)
-from mergepipe.planner.costs import Depths
-from mergepipe.planner.profiles import Cited, Profiles
+from mergepipe.planner.budget import Budget
+from mergepipe.planner.build import PlannedMerge, build_plan
+from mergepipe.planner.inputs import expand
+from mergepipe.planner.recipe import Recipe
+from mergepipe.plans.costs import Depths
+from mergepipe.plans.measured import Measure
+from mergepipe.plans.profile_views import Cited, Profiles
 
 COARSE_SHARE = 0.35
 _PACK = PackId(digest(b"pack"))

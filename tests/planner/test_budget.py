@@ -3,7 +3,7 @@
 import pytest
 
 from mergepipe.errors import UsageError
-from mergepipe.planner import Budget
+from mergepipe.planner.budget import Budget
 
 
 @pytest.mark.parametrize(

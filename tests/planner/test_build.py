@@ -9,10 +9,11 @@ from mergepipe.dtypes import DTYPES
 from mergepipe.errors import MergeInputError, OverBudget
 from mergepipe.objects.encoding import decode, encode
 from mergepipe.objects.merging import Depth, Plan
-from mergepipe.planner import Budget, Expert, Model, PerTensor, Recipe, costs_of, explain
+from mergepipe.planner.budget import Budget
 from mergepipe.planner.elections import ELECTED
-from mergepipe.planner.numbers import scalars_of
-from mergepipe.planner.recipe import Setting
+from mergepipe.planner.recipe import Expert, Model, PerTensor, Recipe, Setting
+from mergepipe.plans.explain import costs_of, explain
+from mergepipe.plans.numbers import scalars_of
 from tests.planner.planning import planned
 from tests.planner.stored_models import (
     Family,

@@ -8,8 +8,10 @@ from mergepipe.errors import MergeInputError
 from mergepipe.ids import ObjectId
 from mergepipe.objects.merging import TermKind
 from mergepipe.objects.records import FileEntry, Safetensors, Snapshot, TensorEntry
-from mergepipe.planner import Budget, Expert, Model, PlannedMerge, Recipe
-from mergepipe.planner.left_out import Kind, LeftOut
+from mergepipe.planner.budget import Budget
+from mergepipe.planner.build import PlannedMerge
+from mergepipe.planner.recipe import Expert, Model, Recipe
+from mergepipe.plans.left_out import Kind, LeftOut
 from tests.planner.stored_models import Family, add_snapshot, add_tensor, family, named, plan_recipe
 
 

@@ -8,7 +8,8 @@ import pytest
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.objects.merging import Profile, TensorProfile
 from mergepipe.objects.records import Tensor
-from mergepipe.planner import Budget, Expert, Model, Recipe
+from mergepipe.planner.budget import Budget
+from mergepipe.planner.recipe import Expert, Model, Recipe
 from tests.planner.stored_models import Shelf, add_snapshot, plan_recipe, tensor_profile
 
 EXPERTS = 20

@@ -7,8 +7,10 @@ import pytest
 from mergepipe.errors import MergeInputError, OverBudget
 from mergepipe.methods.protocol import Need, NeedKind
 from mergepipe.objects.merging import Depth, LinePlan, PlanProfile
-from mergepipe.planner import Budget, Measured, PlannedMerge
-from mergepipe.planner.numbers import scalars_of
+from mergepipe.planner.budget import Budget
+from mergepipe.planner.build import PlannedMerge
+from mergepipe.plans.measured import Measured
+from mergepipe.plans.numbers import scalars_of
 from tests.planner.planning import planned, recipe
 from tests.planner.stored_models import Family, family, plan_recipe
 

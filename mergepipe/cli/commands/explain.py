@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mergepipe.api import Repository
     from mergepipe.ids import ObjectId
     from mergepipe.objects.merging import Plan
-    from mergepipe.planner.explain import ExpertPart, Explanation, TensorExplanation
+    from mergepipe.plans.explain import ExpertPart, Explanation, TensorExplanation
 
 
 class InputDocument(msgspec.Struct, frozen=True):

@@ -120,7 +120,7 @@ def merge(
     else:
         _check_usage(experts, plan, options)
         request = None if plan is not None else options.request(experts or ())
-    from mergepipe.planner.left_out import lines
+    from mergepipe.plans.left_out import lines
 
     device = options.checked_device()
     with session.repository() as repository:

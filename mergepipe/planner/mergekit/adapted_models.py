@@ -25,12 +25,12 @@ from mergepipe.names import quoted
 from mergepipe.objects.merging import LowRank
 from mergepipe.objects.records import Safetensors, Snapshot
 from mergepipe.planner.adapter_directories import check_adapter
-from mergepipe.planner.left_out import Kind, LeftOut
 from mergepipe.planner.mergekit.inventory import Held, Inventory
 from mergepipe.planner.mergekit.schema import ModelName
 from mergepipe.planner.mergekit.shared_embeddings import set_apart, shared_head
 from mergepipe.planner.mergekit.shelf import Shelf
 from mergepipe.planner.mergekit.vocabularies import Embeddings
+from mergepipe.plans.left_out import Kind, LeftOut
 
 
 class AdaptedModels:

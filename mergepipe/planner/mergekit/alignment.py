@@ -15,13 +15,13 @@ from mergepipe.formats.weight_names import same_weights
 from mergepipe.methods.parameters import nearest
 from mergepipe.methods.protocol import Method
 from mergepipe.names import quoted
-from mergepipe.planner.left_out import LeftOut, collected
 from mergepipe.planner.mergekit.document import Place
 from mergepipe.planner.mergekit.inventory import Held, Inventory, Keys
 from mergepipe.planner.mergekit.schema import Module, Parameters, Stage
 from mergepipe.planner.mergekit.settings import Position
 from mergepipe.planner.mergekit.slices import Finder, Member, Slice, Slicing
 from mergepipe.planner.name_matching import check_missing, respelling_note
+from mergepipe.plans.left_out import LeftOut, collected
 
 _RANGES = "layer_range counts from the first layer up to, but without, the end: [3, 4] is layer 3"
 # Parameters of slice, module and recipe, the nearest first.

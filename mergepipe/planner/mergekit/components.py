@@ -13,7 +13,6 @@ from dataclasses import replace
 from mergepipe.errors import MergeInputError
 from mergepipe.formats.weight_files import TOP
 from mergepipe.names import quoted
-from mergepipe.planner.left_out import Kind, LeftOut
 from mergepipe.planner.mergekit.schema import (
     MergekitRecipe,
     ModelName,
@@ -23,6 +22,7 @@ from mergepipe.planner.mergekit.schema import (
     Stage,
 )
 from mergepipe.planner.mergekit.shelf import Shelf
+from mergepipe.plans.left_out import Kind, LeftOut
 
 
 def of_component(

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from mergepipe.errors import MergeInputError
 from mergepipe.formats.model_card import CARD_NAME
 from mergepipe.formats.weight_files import TOP
-from mergepipe.planner.inputs import ObjectSource
-from mergepipe.planner.left_out import Kind, LeftOut, collected, of_names
+from mergepipe.objects.store import ObjectSource
 from mergepipe.planner.lines import Line, unused_base
 from mergepipe.planner.mergekit.components import left_alone, of_component
 from mergepipe.planner.mergekit.expanded import Expanded
@@ -29,6 +28,7 @@ from mergepipe.planner.mergekit.vocabularies import (
     Embeddings,
 )
 from mergepipe.planner.unmerged_files import unmerged_files
+from mergepipe.plans.left_out import Kind, LeftOut, collected, of_names
 
 
 def check(recipe: MergekitRecipe) -> tuple[str, ...]:

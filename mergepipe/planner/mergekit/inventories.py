@@ -15,7 +15,6 @@ from mergepipe.formats.config_json import Config, parse_config
 from mergepipe.formats.generation_layers import GENERATION_CONFIG
 from mergepipe.formats.weight_files import TOP
 from mergepipe.names import quoted
-from mergepipe.planner.left_out import Kind, LeftOut, of_names
 from mergepipe.planner.mergekit.adapted_models import AdaptedModels
 from mergepipe.planner.mergekit.inventory import Held, Inventory
 from mergepipe.planner.mergekit.schema import ModelName
@@ -23,6 +22,7 @@ from mergepipe.planner.mergekit.shared_embeddings import with_tensors, without_c
 from mergepipe.planner.mergekit.shelf import Shelf
 from mergepipe.planner.mergekit.vocabularies import Embeddings
 from mergepipe.planner.recipe import Model
+from mergepipe.plans.left_out import Kind, LeftOut, of_names
 
 
 class Inventories:

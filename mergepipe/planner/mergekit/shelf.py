@@ -8,13 +8,13 @@ from mergepipe.formats.adapters import is_adapter
 from mergepipe.ids import ObjectId
 from mergepipe.names import quoted
 from mergepipe.objects.records import Snapshot
+from mergepipe.objects.store import ObjectSource, Tensors
 from mergepipe.planner.adapter_directories import check_adapter
-from mergepipe.planner.inputs import ObjectSource, Tensors
-from mergepipe.planner.left_out import LeftOut
 from mergepipe.planner.mergekit.schema import MergekitRecipe, ModelName
 from mergepipe.planner.model_files import Component, ModelFiles, read_model_files
 from mergepipe.planner.recipe import Model
 from mergepipe.planner.unmerged_files import OtherModel
+from mergepipe.plans.left_out import LeftOut
 
 
 class ModelSource(Protocol):

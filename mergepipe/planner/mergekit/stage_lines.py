@@ -11,7 +11,6 @@ from mergepipe.formats.weight_files import TOP
 from mergepipe.methods import registry
 from mergepipe.methods.protocol import Method
 from mergepipe.names import quoted
-from mergepipe.planner.left_out import LeftOut
 from mergepipe.planner.lines import Line, Made
 from mergepipe.planner.mergekit.alignment import Row, align
 from mergepipe.planner.mergekit.inventories import Inventories
@@ -28,6 +27,7 @@ from mergepipe.planner.mergekit.vocabularies import (
     lending,
 )
 from mergepipe.planner.name_matching import nothing_in_common
+from mergepipe.plans.left_out import LeftOut
 
 
 class StageLines:

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from mergepipe.formats.buffers import is_buffer
-from mergepipe.planner.left_out import Kind, LeftOut
 from mergepipe.planner.mergekit.inventory import Inventory
 from mergepipe.planner.mergekit.schema import ModelName
+from mergepipe.plans.left_out import Kind, LeftOut
 
 Inventories = Mapping[ModelName, Inventory]
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator
 
 from mergepipe.formats.architecture import Section
-from mergepipe.planner.left_out import Kind, LeftOut
 from mergepipe.planner.mergekit.alignment import Row
 from mergepipe.planner.mergekit.inventory import Inventory
+from mergepipe.plans.left_out import Kind, LeftOut
 
 
 def unused_tensors(

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mergepipe.objects.merging import Depth, LinePlan
-from mergepipe.planner.costs import NOT_THERE, Bytes, Depths, TensorCosts
-from mergepipe.planner.trees import Tree
+from mergepipe.plans.costs import NOT_THERE, Bytes, Depths, TensorCosts
+from mergepipe.plans.trees import Tree
 
 Counts = npt.NDArray[np.int64]
 

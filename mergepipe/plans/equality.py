@@ -4,10 +4,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mergepipe.ids import ID_BYTES, ObjectId
+from mergepipe.objects.grid import Grid
 from mergepipe.objects.merging import LinePlan, TermKind
 from mergepipe.objects.records import Tensor
-from mergepipe.planner.inputs import Tensors
-from mergepipe.planner.steps import Grid
+from mergepipe.objects.store import Tensors
 
 
 def equal_blocks(line: LinePlan, tensors: Tensors) -> npt.NDArray[np.bool_]:

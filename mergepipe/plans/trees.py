@@ -6,13 +6,9 @@ to its line's dtype, and never written. So what a step reads is what all lines u
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import lcm
 from typing import Self
 
-from mergepipe.methods.protocol import Scope
 from mergepipe.objects.merging import LinePlan, PlanInput
-from mergepipe.objects.records import Tensor
-from mergepipe.planner.steps import Grid
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +63,3 @@ class Tree:
 def taken(line: LinePlan) -> tuple[PlanInput, ...]:
     """A line's inputs, and its base."""
     return line.inputs if line.base is None else (line.base, *line.inputs)
-
-
-def unit_blocks(scope: Scope, like: Tensor) -> int:
-    """How many blocks of its grid a unit of this scope covers, at least: whole rows, all of it."""
-    grid = Grid.of(like)
-    if scope is Scope.ELEMENT or grid.blocks < 2:
-        return 1
-    if scope is Scope.TENSOR:
-        return grid.blocks
-    row = like.shape[-1] if like.shape else 1
-    return min(grid.blocks, lcm(grid.per_block, row) // grid.per_block)
-
-
-def widest(*scopes: Scope) -> Scope:
-    """The scope that all others lie in."""
-    order = (Scope.ELEMENT, Scope.ROW, Scope.TENSOR)
-    return max(scopes, key=order.index)

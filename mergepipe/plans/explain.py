@@ -15,19 +15,18 @@ from mergepipe.ids import ObjectId
 from mergepipe.methods import registry
 from mergepipe.methods.terms import ExpertScalars
 from mergepipe.names import quoted
+from mergepipe.objects.grid import Grid
 from mergepipe.objects.merging import LinePlan, Plan
-from mergepipe.planner.costs import Depths, TensorCosts, tree_costs
-from mergepipe.planner.drafts import Copied, raw_bytes
-from mergepipe.planner.equality import every_step
-from mergepipe.planner.inputs import ObjectSource, Tensors
-from mergepipe.planner.numbers import scalars_of
-from mergepipe.planner.profiles import Profiles, ProfileTable
-from mergepipe.planner.readings import Reading
-from mergepipe.planner.reads import EncodingSource
-from mergepipe.planner.roots import leaf_numbers, root_depths
-from mergepipe.planner.steps import Grid
-from mergepipe.planner.table import CostTable, ExpertCost, LeafNumbers, TensorCost, tensor_cost
-from mergepipe.planner.trees import Tree
+from mergepipe.objects.store import ObjectSource, Tensors
+from mergepipe.plans.cost_table import CostTable, ExpertCost, LeafNumbers, TensorCost, tensor_cost
+from mergepipe.plans.costs import Depths, TensorCosts, tree_costs
+from mergepipe.plans.equality import every_step
+from mergepipe.plans.leaves import copied_cost, leaf_numbers, raw_bytes, root_depths
+from mergepipe.plans.numbers import scalars_of
+from mergepipe.plans.passes import Reading
+from mergepipe.plans.profile_views import Profiles, ProfileTable
+from mergepipe.plans.reads import EncodingSource
+from mergepipe.plans.trees import Tree
 from mergepipe.reprs import brief
 
 
@@ -173,7 +172,7 @@ class Pricing:
         """Of one line and all under it."""
         line = self.plan.lines[number]
         if line.copied is not None:
-            return Copied(line).cost(self.tensors)
+            return copied_cost(line, self.tensors)
         parts = self.parts(number)
         rows = len(parts.leaves)
         ones, zeros = np.ones(rows, np.int64), np.zeros(rows, np.int64)

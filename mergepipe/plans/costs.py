@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mergepipe.ids import BlockId, ObjectId
+from mergepipe.objects.grid import Grid
 from mergepipe.objects.merging import Depth, LinePlan, LowRank
 from mergepipe.objects.records import Tensor
+from mergepipe.objects.store import Tensors
 from mergepipe.packs.choice import Options
 from mergepipe.packs.records import Place
-from mergepipe.planner.equality import equal_blocks, stored_base
-from mergepipe.planner.inputs import Tensors
-from mergepipe.planner.reads import (
+from mergepipe.plans.equality import equal_blocks, stored_base
+from mergepipe.plans.reads import (
     Chain,
     EncodingSource,
     base_reads,
@@ -26,8 +27,8 @@ from mergepipe.planner.reads import (
     only_way,
     whole_reads,
 )
-from mergepipe.planner.steps import Grid, together
-from mergepipe.planner.trees import Tree
+from mergepipe.plans.trees import Tree
+from mergepipe.plans.units import together
 
 Bytes = npt.NDArray[np.int64]
 Depths = npt.NDArray[np.uint8]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mergepipe.names import escape_for_terminal, quoted
-from mergepipe.planner.name_patterns import collapsed, shown
+from mergepipe.plans.name_patterns import collapsed, shown
 from mergepipe.reprs import brief
 
 

@@ -1,0 +1,84 @@
+"""What a planned line takes from models, through all lines under it: a row for each leaf."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from mergepipe.catalog.view import TensorView
+from mergepipe.methods.terms import Scalars
+from mergepipe.objects.grid import tensor_bytes
+from mergepipe.objects.merging import LinePlan, PlanInput
+from mergepipe.objects.store import Tensors
+from mergepipe.plans.cost_table import LeafNumbers, TensorCost, kept_cost, shares
+from mergepipe.plans.costs import Depths, TensorCosts
+from mergepipe.plans.numbers import scalars_of
+from mergepipe.plans.trees import Tree
+
+
+def influence(
+    tree: Tree, lines: Mapping[int, LinePlan], scalars: Mapping[int, Scalars]
+) -> dict[int, float]:
+    """What a change of each line's tensor is multiplied by on its way to the root's, at most."""
+    found = dict.fromkeys(tree.lines, 0.0)
+    found[tree.root] = 1.0
+    for number in sorted(tree.lines, reverse=True):  # who takes in a line comes after it
+        line = lines[number]
+        if line.base is not None and line.base.made is not None:
+            found[line.base.made] += found[number]
+        for one, share in zip(line.inputs, shares(scalars[number]), strict=True):
+            if one.made is not None:
+                found[one.made] += found[number] * abs(share)
+    return found
+
+
+def leaf_numbers(
+    tree: Tree,
+    lines: Sequence[LinePlan],
+    views: Mapping[tuple[int, int], TensorView | None],
+    aligned: Sequence[bool],
+    sizes: Sequence[int],
+) -> list[LeafNumbers]:
+    """What the costs of planned leaves are told by; views by line and place."""
+    scalars = {number: scalars_of(lines[number]) for number in tree.lines}
+    factors = influence(tree, {number: lines[number] for number in tree.lines}, scalars)
+    found = []
+    for row, leaf in enumerate(tree.leaves):
+        own = scalars[leaf.line]
+        share = shares(own)[leaf.place] * factors[leaf.line]
+        view = views[leaf.line, leaf.place] if aligned[row] else None
+        numbers = own.experts[leaf.place]
+        if leaf.line != tree.root:
+            numbers = replace(numbers, weight=numbers.weight * factors[leaf.line])
+        found.append(LeafNumbers(leaf.input.model, view, numbers, share, sizes[row]))
+    return found
+
+
+def root_depths(tree: Tree, lines: Sequence[LinePlan], costs: TensorCosts) -> Depths:
+    """The depths of a tree's leaves, by the blocks of its root.
+
+    Those of a line that is cut otherwise are all read.
+    """
+    found = costs.full
+    for row, leaf in enumerate(tree.leaves):
+        own = np.frombuffer(lines[leaf.line].depths[leaf.place], np.uint8)
+        if len(own) == found.shape[1]:
+            found[row] = own
+    return found
+
+
+def copied_cost(line: LinePlan, tensors: Tensors) -> TensorCost:
+    """The cost of a line that is a stored tensor, as it stands: nothing is read."""
+    inputs = line.inputs
+    stored = [None if one.stored is None else tensors[one.stored] for one in inputs]
+    blocks = [0 if tensor is None else len(tensor.block_ids()) for tensor in stored]
+    sizes = [raw_bytes(one, tensors) for one in inputs]
+    return kept_cost(line.name, [one.model for one in inputs], sizes, blocks)
+
+
+def raw_bytes(one: PlanInput, tensors: Tensors) -> int:
+    """Size of what an input takes from its model, as raw weights."""
+    found = [] if one.stored is None else [one.stored]
+    if one.factors is not None:
+        found += [one.factors.up, one.factors.down]
+    return sum(tensor_bytes(tensors[identity]) for identity in found)
