@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from mergepipe.api.asked import Asked, of_message
 from mergepipe.api.opened import OpenRepository
 from mergepipe.api.planning import Planning
 from mergepipe.errors import (
@@ -78,6 +79,7 @@ class Merging:
             import_bytes=import_bytes,
             names=tuple(names) or self.model_names(plan, found),
             allow_nonfinite=allow_nonfinite,
+            trailer=self._planning.asked(plan).trailer,
         )
         engine = self.engine(device=device, host=host)
         result = engine.execute(found, request, reuse=reuse, progress=progress)
@@ -116,6 +118,12 @@ class Merging:
             except RevisionNotFound:
                 raise error from None  # it says more about names
         return self.explain_plan(plan, tensor), plan, manifest
+
+    def asked_of(self, what: str, manifest: ObjectId | None, plan: ObjectId) -> Asked:
+        """What a merge (with its manifest), or a stored plan, was asked for with."""
+        if manifest is None:
+            return self._planning.asked(plan)
+        return of_message(self._repo.merge_of(what)[0].message)
 
     def explain_plan(self, plan: "Plan", tensor: str | None = None) -> "Explanation":
         """What a plan reads and keeps, from the profiles that it names or that are known."""

@@ -9,6 +9,7 @@ from mergepipe.errors import MergeInputError, UsageError
 
 if TYPE_CHECKING:
     from mergepipe.methods.protocol import Method
+    from mergepipe.planner.budget import Budget
     from mergepipe.planner.recipe import Setting
 
 _SEEDS = 1 << 63
@@ -28,6 +29,8 @@ class PlanRequest:
     seed: int = 0
     allow_missing: bool = False
     parameters: "Mapping[str, Setting]" = field(default_factory=dict)
+    budget_total: str | float | None = None
+    max_share: str | float | None = None
 
     def own(self) -> "list[dict[str, Setting]]":
         """Parameters per expert. Raises UsageError for too few or too many."""
@@ -45,10 +48,15 @@ class PlanRequest:
                 settings[name] = value
         return found
 
+    def limits(self) -> "Budget":
+        """How much may be read. Raises UsageError."""
+        from mergepipe.planner.budget import Budget
+
+        return Budget.asked(self.budget, self.budget_total, self.max_share)
+
     def check(self) -> None:
         """Raise UsageError or MergeInputError for what is wrong whatever the models are."""
         from mergepipe.methods import registry
-        from mergepipe.planner.budget import Budget
         from mergepipe.planner.recipe import PerTensor
 
         if not self.experts:
@@ -57,7 +65,7 @@ class PlanRequest:
             raise UsageError(f"{self.seed} is no seed", "any number from 0 to 2^63 - 1 is one")
         method = registry.find(self.method)
         own = self.own()
-        Budget.parse(self.budget)
+        self.limits()
         self.dtype(method)
         if not any(isinstance(setting, PerTensor) for setting in self.parameters.values()):
             method.settings(self.parameters, own)

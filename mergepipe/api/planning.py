@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from mergepipe.api import asked
+from mergepipe.api.asked import Asked
 from mergepipe.api.importing import Imports
 from mergepipe.api.left_out import recall, remember
 from mergepipe.api.naming import Holder, holders
@@ -68,7 +70,6 @@ class Planning:
         inputs that do not fit; only then is a weight read.
         """
         from mergepipe.methods import registry
-        from mergepipe.planner.budget import Budget
         from mergepipe.planner.planner import Planner
         from mergepipe.plans.left_out import lines
 
@@ -87,14 +88,28 @@ class Planning:
             seed=request.seed,
             allow_missing=request.allow_missing,
         )
-        planned = planner.build(recipe, Budget.parse(request.budget))
+        planned = planner.build(recipe, request.limits())
         for warning in planned.merge.warnings:
             told(f"warning: {warning}")
         for line in lines(planned.left_out):
             told(line)
         if store:
-            remember(self._repo.storage, planned.id, planned.left_out)
+            self.remember(planned)
         return planned
+
+    def remember(self, planned: "PlannedMerge") -> None:
+        """Keep what a plan's object does not say: what it leaves out, and what was asked."""
+        remember(self._repo.storage, planned.id, planned.left_out)
+        asked.remember(self._repo.storage, planned.id, Asked.of(planned))
+
+    def asked(self, planned: "Planned") -> "Asked":
+        """The budget and the names that a plan was made with, as far as they are known here."""
+        from mergepipe.planner.build import PlannedMerge
+
+        if isinstance(planned, PlannedMerge):
+            return Asked.of(planned)
+        identity = object_id(encode(self.load_plan(planned)))
+        return asked.recall(self._repo.storage, identity) or Asked()
 
     def left_out(self, planned: "Planned") -> "tuple[LeftOut, ...]":
         """What a plan leaves out of its models.

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mergepipe.api.importing import Imports
-from mergepipe.api.left_out import remember
 from mergepipe.api.merging import Merging
 from mergepipe.api.opened import OpenRepository
 from mergepipe.api.planning import Planning, Told, not_imported, say_nothing
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     # Planning brings in numpy; `mp log` must not wait for it.
     from mergepipe.api.recipe_models import RecipeModels
     from mergepipe.formats.model_card import Card
+    from mergepipe.planner.budget import Budget
     from mergepipe.planner.build import PlannedMerge
     from mergepipe.planner.lines import Merge
     from mergepipe.planner.mergekit.expanded import Expanded
@@ -40,13 +40,35 @@ class RecipeOptions:
     allow_missing: bool = False
     shard_bytes: int | None = None
     title: str = "Merged model"
+    budget_total: str | float | None = None
+    max_share: str | float | None = None
+
+    def limits(self) -> "Budget":
+        """How much may be read. Raises UsageError."""
+        from mergepipe.planner.budget import Budget
+
+        return Budget.asked(self.budget, self.budget_total, self.max_share)
+
+    def over(self, recipe: "MergekitRecipe") -> "RecipeOptions":
+        """With what a recipe says of its own budget, where nothing else was asked for."""
+        stage = recipe.output
+        given = self.budget is not None or self.budget_total is not None
+        found = (
+            self if given else replace(self, budget=stage.budget, budget_total=stage.budget_total)
+        )
+        share = stage.max_share if self.max_share is None else self.max_share
+        found = replace(found, max_share=share)
+        found.limits()
+        return found
 
     def check(self) -> None:
         """Raise UsageError for what makes no sense whatever the recipe is."""
         from mergepipe.formats.shards import cut_into_shards
-        from mergepipe.planner.budget import Budget
+        from mergepipe.planner.budget import Budget, parse_percent
 
-        Budget.parse(self.budget)
+        Budget.asked(self.budget, self.budget_total)
+        if self.max_share is not None:
+            parse_percent(self.max_share)
         if not 0 <= self.seed < _SEEDS:
             raise UsageError(f"{self.seed} is no seed", "any number from 0 to 2^63 - 1 is one")
         if self.shard_bytes is not None:
@@ -80,6 +102,7 @@ class Recipes:
 
         options.check()
         read, directory = _read(recipe)
+        options = options.over(read)
         # Told at once: a key that nobody knows is often why something is missing below.
         for warning in read.warnings:
             told(f"warning: {warning}")
@@ -212,15 +235,14 @@ class Recipes:
         *,
         store: bool,
     ) -> "PlannedMerge":
-        from mergepipe.planner.budget import Budget
         from mergepipe.planner.planner import Planner
 
         catalog = self._planning.catalog_with(None, progress, told, store)
         if kept:
             catalog = replace(catalog, objects=ObjectStore(self._repo.storage, kept))
-        planned = Planner(catalog).build_merge(merge, Budget.parse(options.budget))
+        planned = Planner(catalog).build_merge(merge, options.limits())
         if store:
-            remember(self._repo.storage, planned.id, planned.left_out)
+            self._planning.remember(planned)
         return planned
 
     def _laid_out(
@@ -320,5 +342,6 @@ def _card(
             )
         )
     methods = list(dict.fromkeys(stage.method for stage in recipe.stages))
-    budget = None if options.budget is None else str(options.budget)
+    asked = options.budget if options.budget is not None else options.budget_total
+    budget = None if asked is None else str(asked)
     return Card(options.title, methods, inputs, budget, recipe.text)

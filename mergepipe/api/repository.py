@@ -371,6 +371,8 @@ class Repository(OpenRepository):
         out_dtype: str | None = None,
         seed: int = 0,
         allow_missing: bool = False,
+        budget_total: str | float | None = None,
+        max_share: str | float | None = None,
         progress: Progress = SILENT,
         told: "Told | None" = None,
         import_paths: bool = True,
@@ -382,6 +384,8 @@ class Repository(OpenRepository):
                        experts' common one
         budget         `2GiB`, `25%` of the exact merge's expert bytes, `raw:10%` of the experts'
                        size, or a number of bytes; None: the exact merge
+        budget_total   instead: the same with what is read of the base
+        max_share      what one expert may get of the budget, in percent: `40%`, or 40
         parameters     of the method, for all experts (`weight`, `density`, `normalize`, ...)
 
         Nothing is stored but imports and missing profiles; see `Planning.plan` for what is not
@@ -401,6 +405,8 @@ class Repository(OpenRepository):
             seed,
             allow_missing,
             parameters,
+            budget_total,
+            max_share,
         )
         return self.planning.plan(
             request, progress=progress, told=told or say_nothing, store=import_paths
@@ -415,13 +421,15 @@ class Repository(OpenRepository):
         allow_missing: bool = False,
         shard_bytes: int | None = None,
         title: str = "Merged model",
+        budget_total: str | float | None = None,
+        max_share: str | float | None = None,
         progress: Progress = SILENT,
         told: "Told | None" = None,
         store: bool = True,
     ) -> "PlannedMerge":
         """The plan of a mergekit recipe: the path of a file, or YAML text (it has a line end).
 
-        budget         as of `plan`; None: the exact merge
+        budget, budget_total, max_share  as of `plan`
         allow_missing  tensors that a model lacks count as the base's
         shard_bytes    of a safetensors file of the output at most
         title          of the model card
@@ -435,7 +443,9 @@ class Repository(OpenRepository):
         from mergepipe.api.planning import say_nothing
         from mergepipe.api.recipes import RecipeOptions
 
-        options = RecipeOptions(budget, seed, allow_missing, shard_bytes, title)
+        options = RecipeOptions(
+            budget, seed, allow_missing, shard_bytes, title, budget_total, max_share
+        )
         return self.recipes.plan(
             recipe, options, progress=progress, told=told or say_nothing, store=store
         )
@@ -452,6 +462,8 @@ class Repository(OpenRepository):
         shard_bytes: int | None = None,
         device: str = "cpu",
         allow_nonfinite: bool = False,
+        budget_total: str | float | None = None,
+        max_share: str | float | None = None,
         progress: Progress = SILENT,
         told: "Told | None" = None,
     ) -> "MergeResult":
@@ -464,6 +476,8 @@ class Repository(OpenRepository):
             allow_missing=allow_missing,
             shard_bytes=shard_bytes,
             title=branch or "Merged model",
+            budget_total=budget_total,
+            max_share=max_share,
             progress=progress,
             told=told,
         )

@@ -5,7 +5,14 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from mergepipe.cli.plan_costs import PlanDocument
-from mergepipe.cli.plan_text import block_columns, called, expert_table, heading, number
+from mergepipe.cli.plan_text import (
+    block_columns,
+    called,
+    expert_table,
+    heading,
+    least_served_text,
+    number,
+)
 from mergepipe.cli.rich_tables import Column, render
 from mergepipe.cli.text import Paint, count, share
 from mergepipe.names import escape_for_terminal
@@ -30,6 +37,12 @@ def merge_text(
     """By expert, then by tensor."""
     parts = [paint("bold", f"{heading(costs)}, seed {document.seed}"), ""]
     parts += [expert_table(costs, paint), ""]
+    if costs.least_served is not None:
+        parts += [least_served_text(costs.least_served)]
+    if document.budget or document.budget_total:
+        parts += [asked_text(document), ""]
+    elif costs.least_served is not None:
+        parts += [""]
     made = [tensor for tensor in by_energy(document.tensors) if not tensor.kept]
     shown = made if every else made[:_MOST_TENSORS]
     if shown:
@@ -40,6 +53,13 @@ def merge_text(
     if kept:
         parts.append(f"{count(kept, 'tensor')} taken over as they are: no expert changes them")
     return "\n".join(parts).rstrip()
+
+
+def asked_text(document: "ExplainDocument") -> str:
+    """The budget that was asked for."""
+    budget = document.budget or f"{document.budget_total} with the base"
+    most = "" if document.max_share is None else f", at most {document.max_share} of it an expert's"
+    return f"asked for with a budget of {escape_for_terminal(budget + most)}"
 
 
 def _tensor_table(tensors: Sequence["TensorDocument"], paint: Paint) -> str:

@@ -78,6 +78,22 @@ Budget = Annotated[
         "of the experts' own size. Without it, everything: the exact merge.",
     ),
 ]
+BudgetTotal = Annotated[
+    str | None,
+    typer.Option(
+        "--budget-total",
+        metavar="SIZE",
+        help="The same for all that is read, what the base takes included.",
+    ),
+]
+MaxShare = Annotated[
+    str | None,
+    typer.Option(
+        "--max-share",
+        metavar="PCT",
+        help="What one expert may get of the budget at most, such as 40%.",
+    ),
+]
 Seed = Annotated[
     int | None,
     typer.Option("--seed", metavar="N", min=0, help="Of random masks."),
@@ -137,6 +153,8 @@ class MergeOptions:
     out_dtype: str | None
     device: str | None
     allow_missing: bool
+    budget_total: str | None = None
+    max_share: str | None = None
 
     def given(self) -> list[str]:
         """The options about a plan that were given, as they are typed."""
@@ -147,6 +165,8 @@ class MergeOptions:
             "--density": self.density,
             "-p": self.parameters or None,
             "--budget": self.budget,
+            "--budget-total": self.budget_total,
+            "--max-share": self.max_share,
             "--seed": self.seed,
             "--dtype": self.dtype,
             "--out-dtype": self.out_dtype,
@@ -187,6 +207,8 @@ class MergeOptions:
             self.seed or 0,
             self.allow_missing,
             parameters,
+            self.budget_total,
+            self.max_share,
         )
         request.check()
         return request

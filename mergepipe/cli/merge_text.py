@@ -101,7 +101,7 @@ def unchanged_document(
 
 def summary(session: Session, found: MergeDocument, result: "MergeResult", message: str) -> str:
     """What people read of a merge."""
-    from mergepipe.cli.plan_text import called
+    from mergepipe.cli.plan_text import called, least_served_text
 
     where = found.branch or "detached HEAD"
     at = session.paint("yellow", short(result.commit))
@@ -116,6 +116,8 @@ def summary(session: Session, found: MergeDocument, result: "MergeResult", messa
         f"{format_size(found.base_bytes_read)} of the base, wrote "
         f"{format_size(found.written_bytes)}, {duration(found.seconds)}",
     ]
+    if found.least_served is not None:
+        lines.append(f" {least_served_text(found.least_served)}")
     if found.blocks_remembered:
         lines.append(
             f" {count(found.blocks_remembered, 'block')} were known from earlier merges, "

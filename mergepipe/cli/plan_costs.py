@@ -1,11 +1,12 @@
 """What a plan costs, added up by expert: the document that scripts get, and what tables show."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from mergepipe.api.asked import NOTHING_ASKED, Asked
 from mergepipe.cli.finite_text import NonFiniteInputDocument
 
 if TYPE_CHECKING:
@@ -60,6 +61,13 @@ class WarningDocument(msgspec.Struct, frozen=True):
     message: str
 
 
+class LeastServedDocument(msgspec.Struct, frozen=True):
+    """The expert of which a plan keeps the least, and the share of its energy that is kept."""
+
+    rev: str
+    energy_kept: float
+
+
 class PlanDocument(msgspec.Struct, frozen=True):
     """`mp plan --json`. Sizes in bytes; `budget_bytes` is null without a limit.
 
@@ -68,7 +76,9 @@ class PlanDocument(msgspec.Struct, frozen=True):
     the plan can be named from now on. `left_out`: what the merge takes nothing of.
     `nonfinite`: tensors that go in with values that are infinite or NaN, which a merge refuses
     unless told otherwise; `unchecked`: inputs that were not counted. `warnings`: what speaks
-    against the plan.
+    against the plan. `budget` (of the experts) or `budget_total` (base included) and `max_share`
+    are what was asked for, as the options take it, and null where nothing was. `least_served` is
+    null for a single expert, and where everything is read.
     """
 
     plan: str
@@ -98,6 +108,18 @@ class PlanDocument(msgspec.Struct, frozen=True):
     unchecked: tuple[str, ...]
     left_out: tuple[LeftOutDocument, ...] = ()
     warnings: tuple[WarningDocument, ...] = ()
+    budget: str | None = None
+    budget_total: str | None = None
+    max_share: str | None = None
+    least_served: LeastServedDocument | None = None
+
+
+def least_served(experts: Sequence[ExpertDocument]) -> LeastServedDocument | None:
+    """Of several experts that are not all read exactly, the one of which least is kept."""
+    if len(experts) < 2 or not any(one.blocks_coarse or one.blocks_omitted for one in experts):
+        return None
+    least = min(experts, key=lambda one: one.energy_kept)
+    return LeastServedDocument(least.rev, least.energy_kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +140,7 @@ class PricedPlan:
     nonfinite: "tuple[NonFiniteInput, ...]" = ()
     unchecked: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    asked: Asked = NOTHING_ASKED
 
     def named_inputs(
         self, inputs: "Sequence[NonFiniteInput]"
@@ -169,6 +192,10 @@ class PricedPlan:
             ),
             nonfinite=self.named_inputs(self.nonfinite),
             unchecked=self.unchecked,
+            budget=self.asked.budget,
+            budget_total=self.asked.budget_total,
+            max_share=self.asked.max_share,
+            least_served=least_served(experts),
         )
 
     def _warnings(self, experts: Sequence[ExpertDocument]) -> tuple[WarningDocument, ...]:
@@ -242,23 +269,27 @@ def priced(repository: "Repository", planned: "PlannedMerge", seconds: float) ->
         repository.finiteness.of_plan(planned.plan),
         _unchecked(repository, planned.plan, labels),
         labels,
+        repository.planning.asked(planned),
     )
 
 
 def priced_again(repository: "Repository", identity: "ObjectId", plan: "Plan") -> PricedPlan:
-    """A stored plan: its costs are looked up anew, and its budget is not known any more."""
+    """A stored plan: its costs are looked up anew."""
     names = snapshot_names(repository, plan)
+    asked = repository.planning.asked(identity)
+    costs = repository.merging.explain_plan(plan).costs
     labels = tuple(names[model] for model in plan.models)
     return PricedPlan(
         identity,
         plan,
-        repository.merging.explain_plan(plan).costs,
+        replace(costs, budget_bytes=asked.budget_bytes),
         None if plan.base is None else names[plan.base],
         tuple(names[plan.models[place]] for place in plan.experts),
         left_out=repository.planning.left_out(plan),
         nonfinite=repository.finiteness.of_plan(plan),
         unchecked=_unchecked(repository, plan, labels),
         names=labels,
+        asked=asked,
     )
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from mergepipe.cli.finite_text import warning
-from mergepipe.cli.plan_costs import ExpertDocument, PlanDocument
+from mergepipe.cli.plan_costs import ExpertDocument, LeastServedDocument, PlanDocument
 from mergepipe.cli.rich_tables import Column, render
 from mergepipe.cli.text import ABBREVIATED, Paint, listed, share
 from mergepipe.names import escape_for_terminal
@@ -30,10 +30,10 @@ def heading(document: PlanDocument) -> str:
     return f"{document.method} of {names}{base}"
 
 
-def plan_text(document: PlanDocument, paint: Paint, budget: str | None = None) -> str:
-    """The whole of it. budget: as it was typed."""
+def plan_text(document: PlanDocument, paint: Paint) -> str:
+    """The whole of it."""
     parts = [paint("bold", heading(document)), "", expert_table(document, paint), ""]
-    parts += _conclusions(document, budget)
+    parts += _conclusions(document)
     parts += _warnings(document, paint)
     return "\n".join(parts)
 
@@ -120,18 +120,32 @@ def block_columns(counts: Sequence[tuple[int, int, int, int]], *, spare: int = 0
     ]
 
 
-def _conclusions(document: PlanDocument, budget: str | None) -> list[str]:
+def least_served_text(least: LeastServedDocument) -> str:
+    """The headline of a budgeted merge: who comes off worst."""
+    name = escape_for_terminal(called(least.rev))
+    return f"least served: {name}, of whose energy {share(least.energy_kept)} is kept"
+
+
+def _budget_line(document: PlanDocument) -> str:
+    """How large the budget is, and how much of it was used."""
+    assert document.budget_bytes is not None
+    spent, whose = document.expert_bytes_planned, ""
+    if document.budget_total is not None:
+        spent, whose = spent + document.base_bytes_planned, " with the base"
+    typed = document.budget or document.budget_total
+    named = f" ({escape_for_terminal(typed)})" if typed and not typed.endswith(" B") else ""
+    most = "" if document.max_share is None else f", at most {document.max_share} of it an expert's"
+    used = _part(spent, document.budget_bytes)
+    return f"budget {format_size(document.budget_bytes)}{named}{whose}, {used} of it planned{most}"
+
+
+def _conclusions(document: PlanDocument) -> list[str]:
     planned, full = document.expert_bytes_planned, document.expert_bytes_full
     lines = []
-    if len(document.experts) > 1 and document.blocks_exact != document.blocks_full:
-        least = min(document.experts, key=lambda one: one.energy_kept)
-        lines.append(
-            f"least served: {called(least.rev)}, of whose energy {share(least.energy_kept)} is kept"
-        )
+    if document.least_served is not None:
+        lines.append(least_served_text(document.least_served))
     if document.budget_bytes is not None:
-        typed = f" ({escape_for_terminal(budget)})" if budget else ""
-        used = _part(planned, document.budget_bytes)
-        lines.append(f"budget {format_size(document.budget_bytes)}{typed}, {used} of it planned")
+        lines.append(_budget_line(document))
     if planned == full and document.blocks_exact == document.blocks_full:
         lines.append(
             f"the exact merge: {format_size(full)} of expert blocks are read, all there is"

@@ -29,7 +29,7 @@ ShardSize = Annotated[
     ),
 ]
 # What a recipe does not say, and so goes with one.
-_BESIDE = ("--budget", "--seed", "--allow-missing")
+_BESIDE = ("--budget", "--budget-total", "--max-share", "--seed", "--allow-missing")
 
 
 def check_alone(
@@ -73,6 +73,8 @@ def recipe_options(
         options.allow_missing,
         None if shard_size is None else parse_size(shard_size),
         **({} if branch is None else {"title": branch}),
+        budget_total=options.budget_total,
+        max_share=options.max_share,
     )
     found.check()
     return found

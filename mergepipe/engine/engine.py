@@ -15,7 +15,7 @@ from mergepipe.engine.manifest import write_manifest
 from mergepipe.engine.memo import Memo, Memory, NoMemo
 from mergepipe.engine.meter import Meter, metered
 from mergepipe.engine.output import OutputFiles
-from mergepipe.engine.result import Costs, MergeResult, describe_run, with_trailer
+from mergepipe.engine.result import Costs, MergeResult, describe_run
 from mergepipe.engine.streaming import Streamed, Streaming, check_layout
 from mergepipe.engine.transactions import MergeRequest, Transactions
 from mergepipe.ids import ObjectId, object_id
@@ -94,7 +94,7 @@ class Engine:
                 finite.refuse_inputs(values.inputs, names)
                 finite.refuse_output(values, [line.dtype for line in plan.made])
             manifest_id = transaction.add_object(encode(made.manifest))
-            transaction.settle()  # so that the time it takes is in the commit
+            transaction.settle()  # so that its time counts as the merge's
 
             def costs() -> Costs:
                 return Costs.of(
@@ -115,7 +115,7 @@ class Engine:
                     who.author,
                     who.time,
                     who.utc_offset,
-                    with_trailer(asked.message or f"Merge by {plan.method}", costs()),
+                    _message(asked, plan),
                     manifest=manifest_id,
                     trained_from=base,
                 )
@@ -186,6 +186,12 @@ class Engine:
         )
         manifest = write_manifest(plan, snapshot, streamed.tensors, objects)
         return Executed(snapshot, manifest, streamed)
+
+
+def _message(asked: MergeRequest, plan: Plan) -> str:
+    """What was asked for, and nothing of what the run took: the same merge is the same commit."""
+    message = (asked.message or f"Merge by {plan.method}").rstrip()
+    return f"{message}\n\n{asked.trailer}\n" if asked.trailer else f"{message}\n"
 
 
 def _output_bytes(plan: Plan, objects: ObjectStore) -> int:

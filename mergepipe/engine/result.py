@@ -1,4 +1,4 @@
-"""What a merge made, and what it really cost: for the caller, the commit's message and runs/."""
+"""What a merge made, and what it really cost: for the caller, and for runs/."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ import msgspec
 
 from mergepipe.engine.finite import NonFiniteValues
 from mergepipe.engine.meter import Readings
+from mergepipe.engine.runs import Run
 from mergepipe.engine.streaming import Streamed
 from mergepipe.ids import ObjectId, show_ids
 from mergepipe.objects.merging import Manifest
 from mergepipe.plans.left_out import LeftOut
 from mergepipe.reprs import brief
-from mergepipe.sizes import format_size
 
 
 @brief
@@ -101,28 +101,6 @@ class MergeResult:
         return self.costs.seconds
 
 
-class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`runs/<commit>.json`: what one merge really took. Ids in hex; keys are only ever added."""
-
-    version: int
-    commit: str
-    plan: str
-    manifest: str
-    snapshot: str
-    host: str
-    device: str
-    seconds: float
-    expert_bytes_read: int
-    base_bytes_read: int
-    metadata_bytes_read: int
-    reads: int
-    import_bytes: int
-    written_bytes: int
-    blocks_computed: int
-    blocks_remembered: int
-    blocks_kept: int
-
-
 def describe_run(result: MergeResult, *, host: str, device: str) -> str:
     """The text of a run's file."""
     costs, readings = result.costs, result.costs.readings
@@ -146,14 +124,3 @@ def describe_run(result: MergeResult, *, host: str, device: str) -> str:
         costs.blocks_kept,
     )
     return msgspec.json.format(msgspec.json.encode(run), indent=2).decode() + "\n"
-
-
-def with_trailer(message: str, costs: Costs) -> str:
-    """A commit message with what the run cost at its end, as git's trailers stand."""
-    readings = costs.readings
-    trailer = (
-        f"Expert-Bytes-Read: {readings.expert_bytes} ({format_size(readings.expert_bytes)})\n"
-        f"Base-Bytes-Read: {readings.base_bytes} ({format_size(readings.base_bytes)})\n"
-        f"Seconds: {costs.seconds:.2f}\n"
-    )
-    return f"{message.rstrip()}\n\n{trailer}"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.checkpoints.publication import Published, publish_commit
+from mergepipe.engine.runs import RUNS
 from mergepipe.ids import ObjectId
 from mergepipe.objects.records import Commit
 from mergepipe.objects.store import ObjectStore
@@ -15,8 +16,6 @@ from mergepipe.packs.transaction import Transaction
 from mergepipe.repository import locks
 from mergepipe.repository.reflog import Signature
 from mergepipe.repository.refs import RefStore
-
-RUNS = "runs/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +28,7 @@ class MergeRequest:
     import_bytes   what was read to import experts that were given as paths
     names          what the user calls the plan's models, in their order
     allow_nonfinite  whether values that are infinite or NaN may go in and come out
+    trailer        last lines of the commit's message: what was asked (docs/format-merge.md)
     """
 
     base: ObjectId | None = None
@@ -39,6 +39,7 @@ class MergeRequest:
     import_bytes: int = 0
     names: tuple[str, ...] = ()
     allow_nonfinite: bool = False
+    trailer: str = ""
 
 
 @dataclass(frozen=True, slots=True)

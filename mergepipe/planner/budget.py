@@ -1,7 +1,7 @@
 """How many expert bytes a merge may read."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import isfinite
 from typing import Self
@@ -16,6 +16,7 @@ _HINT = "write a size (2GiB), a share of the full plan (25%) or of the models (r
 _PLAIN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*")
 _LOOSE = re.compile(r"\s*(raw)?[\s:=]*(\d+(?:\.\d+)?)\s*(?:%*|percent)\s*")
 _LIKELY_PERCENT = 100
+_PERCENT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*")
 
 
 def _meant(text: str) -> str:
@@ -42,11 +43,58 @@ class Of(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A limit in bytes, or a share; neither: no limit."""
+    """A limit in bytes, or a share; neither: no limit.
+
+    with_base  what is read of the base counts as well
+    max_share  the share of the budget that one expert may get at most; None: what it is worth
+    """
 
     size_bytes: int | None = None
     share: float | None = None
     of: Of = Of.FULL_PLAN
+    with_base: bool = False
+    max_share: float | None = None
+
+    @classmethod
+    def asked(
+        cls,
+        budget: str | float | None,
+        total: str | float | None = None,
+        max_share: str | float | None = None,
+    ) -> Self:
+        """From `--budget` or `--budget-total` (base included), and `--max-share`.
+
+        Raises UsageError for both budgets, and for a share of none.
+        """
+        found = cls.parse(budget)
+        if total is not None:
+            if not found.unlimited:
+                raise UsageError(
+                    "both --budget and --budget-total are given",
+                    "--budget is for the experts alone, --budget-total counts the base too",
+                )
+            found = replace(cls.parse(total), with_base=True)
+        if max_share is None:
+            return found
+        if found.unlimited:
+            raise UsageError(
+                "--max-share is a share of a budget, and there is none", f"--budget: {_HINT}"
+            )
+        return replace(found, max_share=parse_percent(max_share))
+
+    @property
+    def unlimited(self) -> bool:
+        """Whether nothing is limited."""
+        return self.size_bytes is None and self.share is None
+
+    @property
+    def text(self) -> str | None:
+        """What `parse` makes the same limit of; None without one."""
+        if self.size_bytes is not None:
+            return f"{self.size_bytes} B"
+        if self.share is None:
+            return None
+        return f"{'raw:' if self.of is Of.RAW else ''}{format_percent(self.share)}"
 
     @classmethod
     def parse(cls, text: str | float | None) -> Self:
@@ -80,6 +128,22 @@ class Budget:
         if self.share is None:
             return None
         return int(self.share * (raw_bytes if self.of is Of.RAW else full_bytes))
+
+
+def parse_percent(text: str | float) -> float:
+    """`40%`, or 40, as 0.4. Raises UsageError for what is no share of a budget."""
+    match = _PERCENT.fullmatch(text if isinstance(text, str) else f"{text:g}")
+    percent = 0.0 if match is None else float(match[1])
+    if match is not None and not match[2] and 0 < percent < 1:
+        raise UsageError(f"--max-share is in percent, and {text} is little", f"{percent:.0%}?")
+    if not 0 < percent <= _LIKELY_PERCENT:
+        raise UsageError(f"not a share of a budget: {text!r}", "such as --max-share 40%")
+    return percent / 100
+
+
+def format_percent(share: float) -> str:
+    """0.4 as `40%`, with all its digits."""
+    return f"{100 * share:.12g}%"
 
 
 def too_small(limit_bytes: int, least_bytes: int) -> OverBudget:

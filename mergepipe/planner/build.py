@@ -3,23 +3,20 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from mergepipe.errors import MergeInputError, OverBudget
+from mergepipe.errors import MergeInputError
 from mergepipe.ids import ObjectId, object_id, show_ids
 from mergepipe.methods.protocol import Need
 from mergepipe.names import quoted
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.merging import Depth, LinePlan, Plan, PlanProfile
 from mergepipe.objects.store import ObjectSource, Tensors
-from mergepipe.planner.budget import Budget, too_small
+from mergepipe.planner.budget import Budget
 from mergepipe.planner.checking import check_merge
-from mergepipe.planner.coverage import spread
+from mergepipe.planner.choosing import Limits, choose
 from mergepipe.planner.drafts import Draft, draft_line, unplanned
 from mergepipe.planner.lines import Merge
 from mergepipe.planner.prepared import prepare
 from mergepipe.planner.roots import Root, read_roots
-from mergepipe.planner.selection import select
 from mergepipe.plans.cost_table import CostTable, ExpertTotals, totals
 from mergepipe.plans.costs import Depths
 from mergepipe.plans.leaves import copied_cost
@@ -40,6 +37,7 @@ class PlannedMerge:
 
     measured_expert_bytes, measured_base_bytes  read while planning, for statistics; part of what
                                                 the plan costs
+    budget  as it was asked for
     """
 
     merge: Merge
@@ -48,6 +46,7 @@ class PlannedMerge:
     costs: CostTable
     measured_expert_bytes: int = 0
     measured_base_bytes: int = 0
+    budget: Budget = UNLIMITED
 
     def __post_init__(self) -> None:
         show_ids(self, "id")
@@ -107,21 +106,20 @@ def build_plan(
     tensors = Tensors(objects)
     drafts = read_drafts(merge, tensors, objects, profiles)
     planning = _Planning(merge, drafts, read_roots(drafts, tensors, find), profiles, measure)
-    full = sum(root.full_bytes for root in planning.roots.values())
     raw = sum(
         own.bytes_raw
         for draft in drafts
         for own in (copied_cost(draft, tensors).experts if isinstance(draft, LinePlan) else ())
     ) + sum(sum(root.raw_bytes) for root in planning.roots.values())
-    limit = budget.limit_bytes(full_bytes=full, raw_bytes=raw)
-    if limit is None or limit >= full:
+    limits = Limits.of(budget, planning.roots, raw, tensors)
+    if limits is None or limits.allow_everything(planning.roots):
         lines = planning.lines(planning.exact_depths())
     else:
         if planning.estimate():
             planning.roots = read_roots(planning.drafts, tensors, find)
-        planning.check_budget(limit)
+        planning.check_budget(limits)
         planning.measure_trims()
-        lines = planning.lines(planning.choose(limit))
+        lines = planning.lines(planning.choose(limits))
     plan = Plan(
         merge.seed,
         merge.layout,
@@ -141,9 +139,10 @@ def build_plan(
         merge,
         plan,
         object_id(encode(plan)),
-        CostTable(tuple(costs), limit),
+        CostTable(tuple(costs), None if limits is None else limits.total_bytes),
         planning.expert_bytes,
         planning.base_bytes,
+        budget,
     )
 
 
@@ -188,7 +187,7 @@ class _Planning:
                 self._drafts[place] = draft.with_estimates()
         return any(own is not old for own, old in zip(self._drafts, before, strict=True))
 
-    def check_budget(self, limit: int) -> None:
+    def check_budget(self, limits: Limits) -> None:
         """Refuse a budget that leaves nothing to choose, before anything is read."""
         computed = [draft for draft in self._drafts if isinstance(draft, Draft)]
         if not any(draft.unplanned.base for draft in computed):
@@ -205,13 +204,8 @@ class _Planning:
                     "below the full one",
                     "leave the budget out, or merge stage by stage",
                 )
-        forced = sum(root.forced_bytes for root in self.roots.values())
-        if forced > limit:
-            raise OverBudget(
-                f"{format_size(forced)} have to be read whatever is chosen (blocks without a "
-                f"profile, thresholds that no profile knows); the budget is {format_size(limit)}",
-                f"give at least --budget {forced}B; mp analyze makes the profiles",
-            )
+        names = [model.label for model in self._merge.models]
+        limits.check(self.roots, names)
 
     def measure_trims(self) -> None:
         """Measure the thresholds that no profile knows, before depths are chosen."""
@@ -224,31 +218,12 @@ class _Planning:
         """Everything, exactly; None for what is copied."""
         return [one.full if isinstance(one, Draft) else None for one in self._drafts]
 
-    def choose(self, limit: int) -> list[Depths | None]:
-        """The best depths within the limit. Raises OverBudget."""
-        forced = sum(root.forced_bytes for root in self.roots.values())
-        offers = [root.offer() for root in self.roots.values()]
-        coarse_costs = np.concatenate([offer.coarse_costs.ravel() for offer in offers])
-        exact_costs = np.concatenate([offer.exact_costs.ravel() for offer in offers])
-        coarse_gains, exact_gains = spread(
-            coarse_costs,
-            np.concatenate([offer.coarse_gains.ravel() for offer in offers]),
-            exact_costs,
-            np.concatenate([offer.exact_gains.ravel() for offer in offers]),
-            [offer.exact_costs.size for offer in offers],
-            limit - forced,
-        )
-        chosen = select(coarse_costs, coarse_gains, exact_costs, exact_gains, limit - forced)
-        if not chosen.spent_bytes and chosen.least_bytes > limit - forced and not forced:
-            raise too_small(limit, chosen.least_bytes)
+    def choose(self, limits: Limits) -> list[Depths | None]:
+        """The best depths within the limits. Raises OverBudget."""
+        chosen = choose(self.roots, limits)
         found = self.exact_depths()
-        at = 0
-        for root in self.roots.values():
-            equal = root.costs.equal
-            own = chosen.depths[at : at + equal.size].reshape(equal.shape).copy()
-            at += equal.size
-            own[root.forced] = Depth.EXACT
-            own[equal] = Depth.EQUAL
+        for number, own in chosen.items():
+            root = self.roots[number]
             for row, leaf in enumerate(root.tree.leaves):
                 depths = found[leaf.line]
                 if root.aligned[row] and depths is not None:

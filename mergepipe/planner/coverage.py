@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from mergepipe.planner.selection import Floats, Integers, on_hull
+from mergepipe.planner.selection import Floats, Integers, Shares, on_hull
 
 # Fractions of multiples of the golden ratio fill [0, 1) evenly, however many are taken (Knuth,
 # TAOCP 3, 6.4, theorem S).
@@ -27,17 +27,27 @@ def spread(
     exact_gains: Floats,
     sizes: Sequence[int],
     budget_bytes: int,
+    shares: Shares | None = None,
 ) -> tuple[Floats, Floats]:
     """Gains by which `select` covers evenly; those given, if the budget pays for every first look.
 
     sizes  items of each tensor, in order. All else as in `select`
+
+    Where it pays for them, but the share of a group of items does not, only that group's are
+    covered evenly, and come first: its share leaves the others enough.
     """
     coarse = on_hull(coarse_costs, coarse_gains, exact_costs, exact_gains)
     first_costs = np.where(coarse, coarse_costs, exact_costs)
     first_gains = np.where(coarse, coarse_gains, exact_gains)
     sold = (exact_costs >= 0) & (exact_gains > 0)
-    if not sold.any() or int(first_costs[sold].sum()) <= budget_bytes:
+    scale = 1.0
+    if not sold.any():
         return coarse_gains, exact_gains
+    if int(first_costs[sold].sum()) <= budget_bytes:
+        sold &= _beyond_its_share(np.where(sold, first_costs, 0), shares)
+        if not sold.any():
+            return coarse_gains, exact_gains
+        scale = float(np.max(first_gains / np.maximum(first_costs, 1)))
     places = np.flatnonzero(sold)
     slopes = first_gains[places] / np.maximum(first_costs[places], 1)
     tensors = np.repeat(np.arange(len(sizes)), sizes)[places]
@@ -49,8 +59,19 @@ def spread(
     ranks = np.empty(len(places))
     ranks[np.argsort(keys, kind="stable")] = np.arange(len(places))
     worth = np.zeros(len(exact_costs))
-    worth[places] = (2 - ranks / len(places)) * np.maximum(first_costs[places], 1)
+    worth[places] = scale * (2 - ranks / len(places)) * np.maximum(first_costs[places], 1)
     # A second look comes after every first one.
     further = np.maximum(exact_costs - first_costs, 0)
-    seconds: npt.NDArray[np.float64] = worth + 0.5 * further
-    return np.where(coarse, worth, 0.0), np.where(sold, np.where(coarse, seconds, worth), 0.0)
+    seconds: npt.NDArray[np.float64] = worth + 0.5 * scale * further
+    return (
+        np.where(sold, np.where(coarse, worth, 0.0), coarse_gains),
+        np.where(sold, np.where(coarse, seconds, worth), exact_gains),
+    )
+
+
+def _beyond_its_share(costs: Integers, shares: Shares | None) -> npt.NDArray[np.bool_]:
+    """The items of groups whose shares do not pay for these costs of all of them."""
+    if shares is None:
+        return np.zeros(len(costs), np.bool_)
+    wanted = np.bincount(shares.groups, costs, len(shares.most_bytes))
+    return (wanted > shares.most_bytes)[shares.groups]

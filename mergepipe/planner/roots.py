@@ -10,8 +10,9 @@ from mergepipe.objects.merging import Depth, LinePlan
 from mergepipe.objects.store import Tensors
 from mergepipe.planner.drafts import Draft, unplanned
 from mergepipe.planner.gains import Floats
+from mergepipe.planner.outliers import tempers
 from mergepipe.plans.cost_table import TensorCost, tensor_cost
-from mergepipe.plans.costs import NOT_THERE, Bytes, TensorCosts, tree_costs
+from mergepipe.plans.costs import NOT_THERE, Bytes, Depths, TensorCosts, tree_costs
 from mergepipe.plans.equality import every_step
 from mergepipe.plans.leaves import influence, leaf_numbers, raw_bytes, root_depths
 from mergepipe.plans.passes import Reading, leaf_passes
@@ -85,8 +86,62 @@ class Root:
                 exact_gains[row] = own.exact * factors[number] ** 2
                 if not view.has_coarse:
                     coarse[row] = NOT_THERE
+        tempers = self._tempers()
+        coarse_gains *= tempers
+        exact_gains *= tempers
         exact[self.forced | self.costs.equal] = NOT_THERE
         return Offer(coarse, coarse_gains, exact, exact_gains)
+
+    def _tempers(self) -> Floats:
+        """Per row, what an outlier's gains are multiplied by."""
+        found = tempers(self.energies())
+        rows = [found.get(model, 1.0) for model in self.models]
+        return np.array(rows, np.float64).reshape(-1, 1)
+
+    def energies(self) -> dict[int, float]:
+        """By model, the energy of its changes here, without weights, where a profile tells."""
+        energies: dict[int, float] = {}
+        for leaf in self.tree.leaves:
+            view = self.drafts[leaf.line].views[leaf.place]
+            if view is not None:
+                own = float(np.nan_to_num(view.energies).sum())
+                energies[leaf.input.model] = energies.get(leaf.input.model, 0.0) + own
+        return energies
+
+    @property
+    def models(self) -> tuple[int, ...]:
+        """Per row, the place of its model."""
+        return tuple(leaf.input.model for leaf in self.tree.leaves)
+
+    def forced_by_model(self) -> dict[int, int]:
+        """Bytes of each model that every plan reads, what models share counted for each."""
+        found = dict.fromkeys(self.models, 0)
+        for reading in self.readings:
+            must = np.where(self.forced, np.uint8(Depth.EXACT), np.uint8(Depth.OMITTED))
+            for row, size in zip(reading.rows, reading.planned_bytes(must), strict=True):
+                found[self.models[row]] += int(size)
+        return found
+
+    def full_by_model(self) -> dict[int, int]:
+        """Bytes of each model that the exact merge reads, counted likewise."""
+        found = dict.fromkeys(self.models, 0)
+        for reading in self.readings:
+            for row, size in zip(reading.rows, reading.full_bytes, strict=True):
+                found[self.models[row]] += int(size)
+        return found
+
+    def expert_bytes(self, depths: Depths) -> int:
+        """Bytes that count as the experts', at the depths of its rows."""
+        return sum(
+            int(reading.planned_bytes(depths).sum()) - reading.saved_bytes(depths)
+            for reading in self.readings
+        )
+
+    def base_bytes(self, depths: Depths) -> int:
+        """Bytes of the bases, at most, at the depths of its rows."""
+        return sum(
+            reading.base_bytes(depths, every_step=self.every_step) for reading in self.readings
+        )
 
     def cost(self, lines: Sequence[LinePlan]) -> TensorCost:
         """What its planned lines read and keep."""

@@ -30,6 +30,14 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
+class Shares:
+    """groups: of each item, counted from 0. most_bytes: what the items of each may cost at most."""
+
+    groups: Integers
+    most_bytes: Integers
+
+
+@dataclass(frozen=True, slots=True)
 class _Edges:
     """Steps on the hulls, steepest first. `second`: a step from coarse to exact."""
 
@@ -46,16 +54,18 @@ def select(
     exact_costs: Integers,
     exact_gains: Floats,
     budget_bytes: int,
+    shares: Shares | None = None,
 ) -> Selection:
     """Depths for items; all arrays of one length.
 
     coarse_costs  bytes of the coarse depth, negative where there is none
     exact_costs   bytes of the exact depth in all, negative where the item is not for sale
+    shares        how much of the budget groups of items may get
 
     Ties go to the earlier item: same arrays, same selection.
     """
     edges = _hulls(coarse_costs, coarse_gains, exact_costs, exact_gains)
-    taken = _take(edges, len(exact_costs), budget_bytes)
+    taken = _take(edges, len(exact_costs), budget_bytes, shares)
     depths = np.zeros(len(exact_costs), np.uint8)
     np.maximum.at(depths, edges.item[taken], edges.depth[taken])
     least = int(edges.cost[~edges.second].min()) if len(edges.cost) else 0
@@ -109,19 +119,32 @@ def _hulls(
     return _Edges(item[order], cost[order], gain[order], depth[order], is_second[order])
 
 
-def _take(edges: _Edges, items: int, budget_bytes: int) -> npt.NDArray[np.bool_]:
+def _take(
+    edges: _Edges, items: int, budget_bytes: int, shares: Shares | None
+) -> npt.NDArray[np.bool_]:
     """First fit in order, in runs: which edges are bought."""
     taken = np.zeros(len(edges.item), np.bool_)
     passed_over = np.zeros(items, np.bool_)
-    left = budget_bytes
+    # The first purse is the whole budget's, the others those of groups.
+    purses = np.array([budget_bytes], np.int64)
+    group = np.zeros(len(edges.item), np.int64)
+    if shares is not None:
+        purses = np.concatenate((purses, shares.most_bytes))
+        group = shares.groups[edges.item] + 1
     rest = np.arange(len(edges.item))
     while len(rest):
         # What does not fit now never will, nor what lies beyond it on its hull.
-        fits = edges.cost[rest] <= left
+        fits = edges.cost[rest] <= np.minimum(purses[0], purses[group[rest]])
         passed_over[edges.item[rest[~fits]]] = True
         rest = rest[fits & ~(edges.second[rest] & passed_over[edges.item[rest]])]
-        run = int(np.searchsorted(np.cumsum(edges.cost[rest]), left, side="right"))
+        costs, own = edges.cost[rest], group[rest]
+        run = int(np.searchsorted(np.cumsum(costs), purses[0], side="right"))
+        for number in range(1, len(purses)):
+            within = np.cumsum(np.where(own[:run] == number, costs[:run], 0))
+            run = int(np.searchsorted(within, purses[number], side="right"))
         taken[rest[:run]] = True
-        left -= int(edges.cost[rest[:run]].sum())
+        spent = np.bincount(own[:run], costs[:run], len(purses)).astype(np.int64)
+        purses -= spent
+        purses[0] -= int(spent[1:].sum())
         rest = rest[run:]
     return taken

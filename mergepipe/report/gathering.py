@@ -75,6 +75,7 @@ def _of_merge(
         Fact("exact merge reads", format_size(costs.expert_bytes_full)),
         Fact("this reads", _read(costs.expert_bytes_planned, costs.expert_bytes_full)),
         Fact("energy kept", f"{costs.energy_kept:.1%}"),
+        *_least_served(explained, plan, labels),
         *(
             Fact(name, f"{point.energy_kept:.1%} of the energy")
             for name, point in zip(beside, curve[len(_SHARES) :], strict=False)
@@ -105,6 +106,17 @@ def _of_merge(
         tensors=tuple(_least_kept(explained.tensors)),
         lineage=() if is_plan else tuple(lineage(repository, [repository.resolve(what)])),
     )
+
+
+def _least_served(explained: "Explanation", plan: "Plan", labels: Sequence[str]) -> Iterator[Fact]:
+    """The expert of which least is kept, of several that are not all read."""
+    from mergepipe.plans.cost_table import totals
+
+    costs = explained.costs
+    if len(plan.experts) > 1 and costs.blocks_exact != costs.blocks_full:
+        served = [totals(costs, place, labels[place]) for place in plan.experts]
+        least = min(served, key=lambda one: one.energy_kept)
+        yield Fact("least served", f"{least.name}: {least.energy_kept:.1%} of its energy is kept")
 
 
 def _command(*arguments: str) -> str:

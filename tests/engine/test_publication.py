@@ -48,8 +48,8 @@ def test_commit_parents_manifest_and_run(tmp_path):
     assert made.branch == "merged"
     assert commit.parents == (commits["base"], *(commits[name] for name in EXPERTS))
     assert (commit.trained_from, commit.manifest) == (commits["base"], made.manifest_id)
-    assert commit.message.startswith("Three in one\n\n")
-    assert f"Expert-Bytes-Read: {made.expert_bytes_read} " in commit.message
+    assert commit.message == "Three in one\n"
+    assert "Budget" not in commit.message  # nobody asked for one
     manifest = repo.objects.load(made.manifest_id, Manifest)
     assert manifest == made.manifest
     assert manifest.output == commit.snapshot == made.snapshot

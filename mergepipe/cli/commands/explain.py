@@ -11,7 +11,7 @@ from mergepipe.cli.command import command
 from mergepipe.cli.compare_text import compare
 from mergepipe.cli.panels import MERGING
 from mergepipe.cli.parameters import Revision
-from mergepipe.cli.plan_costs import PricedPlan, snapshot_names
+from mergepipe.cli.plan_costs import LeastServedDocument, PricedPlan, snapshot_names
 from mergepipe.cli.session import Session
 from mergepipe.errors import UsageError
 from mergepipe.names import escape_for_terminal
@@ -77,7 +77,11 @@ class TensorDocument(msgspec.Struct, frozen=True):
 
 
 class ExplainDocument(msgspec.Struct, frozen=True):
-    """`mp explain --json`. `manifest` is null for a plan; tensors are in the model's order."""
+    """`mp explain --json`. `manifest` is null for a plan; tensors are in the model's order.
+
+    The budget is what was asked for, by the commit, or for a stored plan as far as that is known.
+    `least_served`: the expert of which least is kept, where not all is.
+    """
 
     plan: str
     manifest: str | None
@@ -85,6 +89,10 @@ class ExplainDocument(msgspec.Struct, frozen=True):
     tensors: tuple[TensorDocument, ...]
     method: str
     seed: int
+    budget: str | None = None
+    budget_total: str | None = None
+    max_share: str | None = None
+    least_served: LeastServedDocument | None = None
 
 
 def add(app: typer.Typer) -> None:
@@ -134,8 +142,19 @@ def explain(
     with session.repository() as repository:
         found, plan, manifest = repository.explain(revision, tensor)
         identity = object_id(encode(plan))
-        document = _document(repository, identity, plan, manifest, found, detailed=bool(tensor))
         names = snapshot_names(repository, plan)
+        base = None if plan.base is None else names[plan.base]
+        experts = tuple(names[plan.models[place]] for place in plan.experts)
+        asked = repository.merging.asked_of(revision, manifest, identity)
+        priced = PricedPlan(identity, plan, found.costs, base, experts, asked=asked)
+        costs = priced.document(stored=True)
+        document = msgspec.structs.replace(
+            _document(repository, identity, plan, manifest, found, detailed=bool(tensor)),
+            budget=costs.budget,
+            budget_total=costs.budget_total,
+            max_share=costs.max_share,
+            least_served=costs.least_served,
+        )
     if session.as_json:
         session.emit(document, "")
         return
@@ -145,9 +164,6 @@ def explain(
     if tensor is not None:
         session.emit(document, explain_text.tensor_text(document, session.paint))
         return
-    base = None if plan.base is None else names[plan.base]
-    experts = tuple(names[plan.models[place]] for place in plan.experts)
-    costs = PricedPlan(identity, plan, found.costs, base, experts).document(stored=True)
     text = explain_text.merge_text(document, costs, session.paint, every=every)
     session.emit(document, text)
     if not session.quiet:

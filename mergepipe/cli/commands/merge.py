@@ -61,6 +61,8 @@ def merge(
     density: merge_options.Density = None,
     parameters: merge_options.Parameters = None,
     budget: merge_options.Budget = None,
+    budget_total: merge_options.BudgetTotal = None,
+    max_share: merge_options.MaxShare = None,
     seed: merge_options.Seed = None,
     dtype: merge_options.DType = None,
     out_dtype: merge_options.OutDType = None,
@@ -112,6 +114,8 @@ def merge(
         out_dtype,
         device,
         allow_missing,
+        budget_total,
+        max_share,
     )
     recipe_options.check_alone(recipe, out_shard_size, experts, plan, options)
     request: PlanRequest | RecipeOptions | None = None
@@ -133,7 +137,7 @@ def merge(
             for line in lines(made.left_out):
                 session.say(line)
         costs = made.document(stored=not dry_run or plan is not None)
-        _show(session, costs, budget)
+        _show(session, costs)
         if dry_run:
             session.emit(costs, made.id.hex() if session.quiet else "")
             session.say("a dry run: nothing was written")
@@ -151,7 +155,7 @@ def merge(
             result = repository.merge(
                 made.plan,
                 branch=branch,
-                message=message or _message(made, recipe, budget),
+                message=message or _message(made, recipe),
                 device=device,
                 host=platform.node(),
                 import_bytes=made.import_bytes,
@@ -242,7 +246,7 @@ def _holds_a_merge(repository: "Repository", branch: str | None, out: Path) -> b
         return False  # what lies there could be nobody's merge
 
 
-def _message(made: PricedPlan, recipe: Path | None, budget: str | None) -> str:
+def _message(made: PricedPlan, recipe: Path | None) -> str:
     from mergepipe.api.catalog import looks_like_path
     from mergepipe.cli.plan_text import called
 
@@ -250,19 +254,20 @@ def _message(made: PricedPlan, recipe: Path | None, budget: str | None) -> str:
     names = listed(
         [(looks_like_path(name) and Path(name).name) or called(name) for name in made.experts]
     )
+    budget = made.asked.budget or made.asked.budget_total
     limit = f", budget {budget}" if budget else ""
     if recipe is not None:
         return f"Merge {names} as {recipe.name} says{limit}"
     return f"Merge {names} by {made.plan.method}{limit}"
 
 
-def _show(session: Session, costs: PlanDocument, budget: str | None) -> None:
+def _show(session: Session, costs: PlanDocument) -> None:
     """The plan's table, before the merge takes its time."""
     if session.quiet or session.as_json:
         return
     from mergepipe.cli.plan_text import plan_text
 
-    print(plan_text(costs, session.paint, budget))
+    print(plan_text(costs, session.paint))
     sys.stdout.flush()
 
 

@@ -49,6 +49,8 @@ def plan(
     density: merge_options.Density = None,
     parameters: merge_options.Parameters = None,
     budget: merge_options.Budget = None,
+    budget_total: merge_options.BudgetTotal = None,
+    max_share: merge_options.MaxShare = None,
     seed: merge_options.Seed = None,
     dtype: merge_options.DType = None,
     out_dtype: merge_options.OutDType = None,
@@ -74,6 +76,8 @@ def plan(
         out_dtype,
         device,
         allow_missing,
+        budget_total,
+        max_share,
     )
     recipe_options.check_alone(recipe, out_shard_size, experts, None, options)
     if recipe is None and not experts:
@@ -94,7 +98,7 @@ def plan(
         return
     from mergepipe.cli.plan_text import plan_text
 
-    text = plan_text(document, session.paint, budget)
+    text = plan_text(document, session.paint)
     session.emit(document, document.plan if session.quiet else f"{text}\n{_name(session, made)}")
     if dry_run:
         session.say("a dry run: nothing was written")

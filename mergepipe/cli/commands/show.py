@@ -14,7 +14,7 @@ from mergepipe.cli.history_text import CommitText, decorations
 from mergepipe.cli.panels import HISTORY
 from mergepipe.cli.parameters import RevisionOrHead
 from mergepipe.cli.session import Session
-from mergepipe.cli.text import count, table
+from mergepipe.cli.text import count, duration, table
 from mergepipe.names import escape_for_terminal
 from mergepipe.sizes import format_size
 
@@ -51,11 +51,15 @@ class TensorDocument(msgspec.Struct, frozen=True):
 
 
 class ShowDocument(LogEntry, frozen=True):
-    """`mp show --json`: what `mp log` says, and what is in it. `tensors` only with --tensors."""
+    """`mp show --json`: what `mp log` says, and what is in it. `tensors` only with --tensors.
+
+    `run`: what the merge took, as `runs/` of the repository that made it says; null elsewhere.
+    """
 
     raw_bytes: int
     files: tuple[FileDocument, ...]
     tensors: tuple[TensorDocument, ...] | None = None
+    run: dict[str, object] | None = None
 
 
 def add(app: typer.Typer) -> None:
@@ -89,6 +93,8 @@ def show(
     if parts := re.fullmatch(r"((?:[^:{}]|\{[^{}]*\})*):(.*)", revision, re.S):
         _print_file(session, *parts.groups())
         return
+    from mergepipe.engine.runs import run_of
+
     with session.repository() as repository:
         identity, commit = repository.model_of(revision)
         entries = repository.objects.snapshot(commit.snapshot).files
@@ -99,12 +105,20 @@ def show(
         listed = _tensors(entries, repository.objects) if tensors else None
         text = CommitText(session.paint, decorations(repository.refs), verbose=True)
         lines = list(text.paragraph(identity, commit))
+        run = run_of(repository.directory, identity) if commit.manifest else None
     document = ShowDocument(
         **msgspec.structs.asdict(log_entry(identity, commit)),
         raw_bytes=sum(file.size for file in files),
         files=files,
         tensors=listed,
+        run=None if run is None else msgspec.structs.asdict(run),
     )
+    if run is not None:
+        lines += [
+            "",
+            f"the merge read {format_size(run.expert_bytes_read)} of the experts and "
+            f"{format_size(run.base_bytes_read)} of the base, in {duration(run.seconds)}",
+        ]
     lines += ["", *_file_lines(document)]
     if listed:
         lines += ["", _tensor_table(listed, many=len({each.file for each in listed}) > 1)]

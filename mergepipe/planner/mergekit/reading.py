@@ -10,6 +10,7 @@ from types import MappingProxyType
 from mergepipe.dtypes import DType, dtype_called
 from mergepipe.errors import UsageError
 from mergepipe.names import quoted
+from mergepipe.planner.budget import Budget, parse_percent
 from mergepipe.planner.mergekit.document import (
     Mapping,
     Node,
@@ -37,9 +38,12 @@ from mergepipe.planner.mergekit.stages import in_order
 from mergepipe.planner.mergekit.tokenizers import read_tokenizer
 
 _ONE_OF = ("models", "slices", "modules")
+_LIMITS = ("budget", "budget_total", "max_share")
 _RECIPE = (
     *("merge_method", "base_model", "name", "dtype", "out_dtype", "parameters", *_ONE_OF),
     *("tokenizer", "tokenizer_source", "chat_template"),
+    # Ours; mergekit reads everything.
+    *_LIMITS,
 )
 _MODULE = ("models", "slices", "parameters")
 _INPUT = ("model", "parameters")
@@ -62,6 +66,11 @@ def read_recipe(text_or_bytes: str | bytes, source: str = "the recipe") -> Merge
     except UsageError as error:
         # What was warned of is often the reason.
         raise UsageError(error.message, "; ".join((error.hint, *notes.warnings))) from error
+    for stage in stages[:-1]:
+        if stage.budget or stage.budget_total:
+            notes.warn(
+                stage.place, "only the budget of the result's document counts: it is for all"
+            )
     content = text_or_bytes if isinstance(text_or_bytes, str) else text_or_bytes.decode("utf-8-sig")
     return MergekitRecipe(stages, content, source, tuple(notes.warnings), unused)
 
@@ -84,8 +93,22 @@ def _stage(document: Node, notes: Notes) -> Stage:
         parameters=_parameters(fields, notes),
         tokenizer=read_tokenizer(fields, notes),
         chat_template=fields.text("chat_template"),
+        **_limits(fields, notes),
         place=fields.place,
     )
+
+
+def _limits(fields: Fields, notes: Notes) -> dict[str, str | None]:
+    """What may be read, as text that is a budget."""
+    found = {key: fields.text(key) for key in _LIMITS}
+    try:
+        Budget.asked(found["budget"], found["budget_total"])
+        if found["max_share"] is not None:
+            parse_percent(found["max_share"])
+    except UsageError as error:
+        node = next(value for value in map(fields.get, _LIMITS) if value is not None)
+        raise notes.refused(node.place, error.message, error.hint) from error
+    return found
 
 
 def _modules(fields: Fields, notes: Notes) -> MappingOf[str | None, Module]:

@@ -164,6 +164,7 @@ class Stage:
     """One document: a merge. Later stages name it by `name`; the last one without is the output.
 
     modules  by name; the only one of a recipe with `models` or `slices` is called None
+    budget, budget_total, max_share  of the whole recipe, where this is its output
     """
 
     method: str
@@ -175,6 +176,9 @@ class Stage:
     parameters: Parameters = field(default_factory=no_parameters)
     tokenizer: TokenizerChoice | None = None
     chat_template: str | None = None
+    budget: str | None = None
+    budget_total: str | None = None
+    max_share: str | None = None
     place: Place = field(default=NOWHERE, compare=False)
 
     @property
