@@ -13,18 +13,14 @@ from mergepipe.api.conversions import Conversions
 from mergepipe.api.opened import OpenRepository
 from mergepipe.checkpoints.adapted_tensors import Adaptation, store_adapted
 from mergepipe.checkpoints.conversion import Conversion, plan_conversion
-from mergepipe.checkpoints.embeddings import Storing, lay_out
+from mergepipe.checkpoints.derived import Storing
 from mergepipe.checkpoints.imports import Fingerprints
 from mergepipe.checkpoints.layout import Layout, SourceTensor
 from mergepipe.checkpoints.layout import lay_out as cut_files
-from mergepipe.checkpoints.row_maps import RowMap
 from mergepipe.checkpoints.small_files import read_stored_file
-from mergepipe.checkpoints.tokenizers import StoredTokenizer, read_tokenizer
 from mergepipe.dtypes import DType, Kind, byte_length, dtype_of
 from mergepipe.errors import MalformedFile, MergeInputError, RevisionNotFound
 from mergepipe.formats.huggingface import check_shards
-from mergepipe.formats.tokenizers.documents import MAX_FILE_BYTES, is_tokenizer_file
-from mergepipe.formats.tokenizers.reading import read_vocabulary
 from mergepipe.formats.tree import SourceFile, open_stable, read_source, scan
 from mergepipe.ids import ObjectId, digest, object_id
 from mergepipe.names import quoted
@@ -35,6 +31,14 @@ from mergepipe.packs.sink import Sink
 from mergepipe.planner.model_files import read_model_files
 from mergepipe.progress import SILENT, Progress
 from mergepipe.values import count_nonfinite
+from mergepipe.vocabularies import (
+    MAX_FILE_BYTES,
+    RowMap,
+    StoredTokenizer,
+    is_tokenizer_file,
+    lay_out,
+    read_tokenizer,
+)
 
 _NO_DATA = ObjectId(digest(b""))
 _SAMPLE = 1 << 20
@@ -151,7 +155,7 @@ class RecipeModels:
             for path, source in looked.sources.items()
             if is_tokenizer_file(path)
         }
-        return StoredTokenizer(files, read_vocabulary(files, label))
+        return StoredTokenizer.of(files, label)
 
     def lay_out(
         self,
@@ -331,7 +335,7 @@ class StoredModels(RecipeModels):
         base: int | None,
         /,
     ) -> tuple[ObjectId | None, ...]:
-        """Stored tensors in new rows (checkpoints.embeddings.lay_out)."""
+        """Stored tensors in new rows (vocabularies.embeddings.lay_out)."""
         store = self._repository.config.store
         made = lay_out(
             name,

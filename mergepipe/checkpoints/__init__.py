@@ -2,9 +2,9 @@
 
 Who lives here: `ingest` reads files once, cut by `layout`, against `bases`, encoded by `deltas`;
 `commits` makes a snapshot and history of it, `publication` makes it visible. `assembly`, `export`
-and `checkout` are the way out; `worktree` is what lies beside `.mergepipe`. `embeddings`,
-`gathering` and `row_maps` lay embeddings anew; `layouts` are snapshots that say which files a merge
-will have.
+and `checkout` are the way out; `worktree` is what lies beside `.mergepipe`. `derived` and
+`adapted_tensors` make tensors of stored ones before a merge; `layouts` are snapshots that say which
+files a merge will have.
 
 What comes in: paths. What goes out: snapshots and commits; files, bit for bit.
 

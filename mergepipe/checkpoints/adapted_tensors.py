@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mergepipe.checkpoints.embeddings import Storing, TensorSource
-from mergepipe.checkpoints.gathering import Reads
+from mergepipe.checkpoints.derived import Reads, Storing
 from mergepipe.codecs.chooser import choose, samples_of
 from mergepipe.dtypes import DTYPES, dtype_of
 from mergepipe.ids import ObjectId, block_id
@@ -19,6 +18,7 @@ from mergepipe.objects.encoding import encode
 from mergepipe.objects.grid import block_bytes
 from mergepipe.objects.merging import LowRank
 from mergepipe.objects.records import Tensor
+from mergepipe.objects.store import ObjectSource
 from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.encoded_blocks import encode_block
 from mergepipe.packs.sink import Sink
@@ -65,7 +65,7 @@ class Adaptation:
 def store_adapted(
     adaptation: Adaptation,
     *,
-    objects: TensorSource,
+    objects: ObjectSource,
     reader: BlockReader,
     sink: Sink,
     storing: Storing,
@@ -108,7 +108,7 @@ def _cut(pieces: Iterator[bytes], size: int) -> Iterator[bytes]:
 
 
 class _Making:
-    def __init__(self, adaptation: Adaptation, objects: TensorSource, reads: Reads) -> None:
+    def __init__(self, adaptation: Adaptation, objects: ObjectSource, reads: Reads) -> None:
         self.own = objects.tensor(adaptation.tensor)
         self.reads = reads
         self._objects = objects

@@ -8,8 +8,8 @@ import pytest
 
 from mergepipe.errors import MergepipeError
 from mergepipe.formats.restacking import LayerOrigin, restacked
-from mergepipe.formats.tokenizers.templates import chat_template
 from mergepipe.planner.mergekit.document import read_documents
+from mergepipe.vocabularies.templates import chat_template
 from tests.mergekit.toys import Toys, family, llama, llama_config
 
 PACKAGE = Path(__file__).parents[2]

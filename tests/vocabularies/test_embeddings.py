@@ -7,13 +7,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mergepipe.checkpoints.embeddings import LaidOut, Storing, lay_out
-from mergepipe.checkpoints.gathering import rounded
-from mergepipe.checkpoints.row_maps import own_rows, row_map
+from mergepipe.checkpoints.derived import Storing
 from mergepipe.dtypes import DTYPES
 from mergepipe.errors import MergeInputError
 from mergepipe.packs.transaction import Transaction
 from mergepipe.values import decode
+from mergepipe.vocabularies.embeddings import LaidOut, lay_out
+from mergepipe.vocabularies.gathering import rounded
+from mergepipe.vocabularies.row_maps import own_rows, row_map
 from vocabularies.shelf import shelf, to_raw
 
 

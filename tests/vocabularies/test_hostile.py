@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mergepipe.errors import MalformedFile, MergeInputError
-from mergepipe.formats.tokenizers.combining import combine
-from mergepipe.formats.tokenizers.documents import TOKENIZER_FILES
-from mergepipe.formats.tokenizers.reading import read_vocabulary
-from mergepipe.formats.tokenizers.writing import write_tokenizer
+from mergepipe.vocabularies.tokenizer_files import TOKENIZER_FILES
+from mergepipe.vocabularies.tokenizer_reading import read_vocabulary
+from mergepipe.vocabularies.tokenizer_writing import write_tokenizer
+from mergepipe.vocabularies.union import combine
 
 _KEYS = st.sampled_from(
     [

@@ -4,10 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mergepipe.checkpoints.row_maps import MEAN, ZERO
 from mergepipe.errors import MergeInputError
-from mergepipe.formats.tokenizers.vocabulary import AddedToken, Vocabulary
-from mergepipe.planner.vocabulary import (
+from mergepipe.vocabularies.planning import (
     From,
     ModelVocabulary,
     TokenOf,
@@ -17,6 +15,8 @@ from mergepipe.planner.vocabulary import (
     adjusted_ids,
     plan_vocabulary,
 )
+from mergepipe.vocabularies.row_maps import MEAN, ZERO
+from mergepipe.vocabularies.vocabulary import AddedToken, Vocabulary
 
 SPECIALS = ["<unk>", "<s>", "</s>"]
 

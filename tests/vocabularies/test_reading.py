@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from mergepipe.errors import MalformedFile
-from mergepipe.formats.tokenizers.reading import assign, read_vocabulary
-from mergepipe.formats.tokenizers.vocabulary import AddedToken
+from mergepipe.vocabularies.tokenizer_reading import assign, read_vocabulary
+from mergepipe.vocabularies.vocabulary import AddedToken
 from vocabularies import tiny
 
 

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken
 
 from mergepipe.errors import MergeInputError
-from mergepipe.formats.tokenizers.combining import combine
-from mergepipe.formats.tokenizers.reading import read_vocabulary
-from mergepipe.formats.tokenizers.templates import TEMPLATES, chat_template
-from mergepipe.formats.tokenizers.writing import write_tokenizer
+from mergepipe.vocabularies.templates import TEMPLATES, chat_template
+from mergepipe.vocabularies.tokenizer_reading import read_vocabulary
+from mergepipe.vocabularies.tokenizer_writing import write_tokenizer
+from mergepipe.vocabularies.union import combine
 from vocabularies import tiny
 
 LETTERS = ["Ġ", "a", "b", "c", "d", "e"]

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from mergepipe.checkpoints.adapted_tensors import Adaptation, Lengths
-from mergepipe.checkpoints.row_maps import row_map
 from mergepipe.dtypes import dtype_of
 from mergepipe.errors import MergeInputError
 from mergepipe.formats.adapter_config import ADAPTER_CONFIG
@@ -29,8 +28,9 @@ from mergepipe.planner.mergekit.inventory import Held, Inventory
 from mergepipe.planner.mergekit.schema import ModelName
 from mergepipe.planner.mergekit.shared_embeddings import set_apart, shared_head
 from mergepipe.planner.mergekit.shelf import Shelf
-from mergepipe.planner.mergekit.vocabularies import Embeddings
+from mergepipe.planner.mergekit.stage_vocabulary import Embeddings
 from mergepipe.plans.left_out import Kind, LeftOut
+from mergepipe.vocabularies import row_map
 
 
 class AdaptedModels:

@@ -24,7 +24,7 @@ from mergepipe.planner.mergekit.settings import (
 )
 from mergepipe.planner.mergekit.shelf import ModelSource, Shelf
 from mergepipe.planner.mergekit.stage_lines import StageLines, method_of
-from mergepipe.planner.mergekit.vocabularies import (
+from mergepipe.planner.mergekit.stage_vocabulary import (
     Embeddings,
 )
 from mergepipe.planner.unmerged_files import unmerged_files

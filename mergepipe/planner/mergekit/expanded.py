@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from mergepipe.checkpoints.tokenizers import StoredTokenizer
 from mergepipe.ids import ObjectId
 from mergepipe.objects.records import Snapshot, Tensor, TensorEntry
 from mergepipe.planner.inputs import kept_line
@@ -11,8 +10,8 @@ from mergepipe.planner.lines import Line, LineInput, Made, Merge
 from mergepipe.planner.mergekit.inventory import Inventory
 from mergepipe.planner.model_files import ModelFiles
 from mergepipe.planner.recipe import Model
-from mergepipe.planner.vocabulary import VocabularyPlan
 from mergepipe.plans.left_out import LeftOut
+from mergepipe.vocabularies import StoredTokenizer, VocabularyPlan
 
 
 @dataclass(frozen=True, slots=True)

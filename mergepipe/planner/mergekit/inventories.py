@@ -7,7 +7,6 @@ generation_config.json and adapter_config.json are looked into.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mergepipe.checkpoints.tokenizers import StoredTokenizer
 from mergepipe.dtypes import F32, dtype_of
 from mergepipe.errors import MalformedFile, MergeInputError
 from mergepipe.formats.architecture import read_architecture
@@ -20,9 +19,10 @@ from mergepipe.planner.mergekit.inventory import Held, Inventory
 from mergepipe.planner.mergekit.schema import ModelName
 from mergepipe.planner.mergekit.shared_embeddings import with_tensors, without_copied_head
 from mergepipe.planner.mergekit.shelf import Shelf
-from mergepipe.planner.mergekit.vocabularies import Embeddings
+from mergepipe.planner.mergekit.stage_vocabulary import Embeddings
 from mergepipe.planner.recipe import Model
 from mergepipe.plans.left_out import Kind, LeftOut, of_names
+from mergepipe.vocabularies import StoredTokenizer
 
 
 class Inventories:

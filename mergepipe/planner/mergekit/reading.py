@@ -35,7 +35,7 @@ from mergepipe.planner.mergekit.schema import (
     Stage,
 )
 from mergepipe.planner.mergekit.stages import in_order
-from mergepipe.planner.mergekit.tokenizers import read_tokenizer
+from mergepipe.planner.mergekit.tokenizer_fields import read_tokenizer
 
 _ONE_OF = ("models", "slices", "modules")
 _LIMITS = ("budget", "budget_total", "max_share")

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mergepipe.checkpoints.tokenizers import StoredTokenizer
 from mergepipe.errors import MergeInputError
 from mergepipe.formats.architecture import read_architecture, with_modules
 from mergepipe.formats.weight_files import TOP
@@ -18,16 +17,17 @@ from mergepipe.planner.mergekit.inventory import Held, Inventory
 from mergepipe.planner.mergekit.output_config import moved_layers, output_config, output_generation
 from mergepipe.planner.mergekit.row_lines import RowLines, like
 from mergepipe.planner.mergekit.schema import ModelName, Stage
-from mergepipe.planner.mergekit.stray_buffers import without_stray_buffers
-from mergepipe.planner.mergekit.unused_tensors import unused_tensors
-from mergepipe.planner.mergekit.vocabularies import (
+from mergepipe.planner.mergekit.stage_vocabulary import (
     Embeddings,
     StageVocabulary,
     bring_together,
     lending,
 )
+from mergepipe.planner.mergekit.stray_buffers import without_stray_buffers
+from mergepipe.planner.mergekit.unused_tensors import unused_tensors
 from mergepipe.planner.name_matching import nothing_in_common
 from mergepipe.plans.left_out import LeftOut
+from mergepipe.vocabularies import StoredTokenizer
 
 
 class StageLines:

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mergepipe.errors import MalformedFile
-from mergepipe.formats.tokenizers.documents import MAX_FILE_BYTES, is_tokenizer_file, named
-from mergepipe.formats.tokenizers.reading import read_vocabulary
-from mergepipe.formats.tokenizers.vocabulary import Vocabulary
 from mergepipe.objects.records import Blob, Snapshot
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
+from mergepipe.vocabularies.tokenizer_files import MAX_FILE_BYTES, is_tokenizer_file, named
+from mergepipe.vocabularies.tokenizer_reading import read_vocabulary
+from mergepipe.vocabularies.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,11 @@ class StoredTokenizer:
 
     files: Mapping[str, bytes] = field(default_factory=dict)
     vocabulary: Vocabulary | None = None
+
+    @classmethod
+    def of(cls, files: Mapping[str, bytes], label: str) -> "StoredTokenizer":
+        """What tokenizer files say. Raises MalformedFile naming file and model."""
+        return cls(files, read_vocabulary(files, label))
 
 
 def read_tokenizer(
@@ -33,4 +38,4 @@ def read_tokenizer(
                 )
             blocks = objects.tensor(file.content.data).block_ids()
             files[file.path] = b"".join(reader.read(blocks))
-    return StoredTokenizer(files, read_vocabulary(files, label))
+    return StoredTokenizer.of(files, label)

@@ -8,10 +8,8 @@ are taken over by id, unread; the others are made a few at a time and coded agai
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
 
-from mergepipe.checkpoints.gathering import ARITHMETIC, Gatherer, Reads, StoredRows
-from mergepipe.checkpoints.row_maps import RowMap, own_rows
+from mergepipe.checkpoints.derived import Reads, Storing
 from mergepipe.codecs.chooser import choose, samples_of
 from mergepipe.codecs.protocol import Buffer, Codec
 from mergepipe.dtypes import byte_length
@@ -21,32 +19,13 @@ from mergepipe.names import quoted
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.grid import spans
 from mergepipe.objects.records import Tensor
+from mergepipe.objects.store import ObjectSource
 from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.encoded_blocks import EncodedBlock, encode_block
 from mergepipe.packs.sink import Sink
 from mergepipe.parallel import ordered_map
-
-# Made at once, of one model and of the base: what bounds the memory. A vocabulary in quite another
-# order reads each source block once for every such piece that takes rows from it.
-PIECE_BYTES = 32 << 20
-
-
-class TensorSource(Protocol):
-    """Where tensors come from (objects.store.ObjectStore)."""
-
-    def tensor(self, identity: ObjectId, /) -> Tensor:
-        """The tensor of this id."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Storing:
-    """How blocks are stored: `store.codec`, `store.max_chain`, and threads that encode."""
-
-    codec: str = "auto"
-    max_chain: int = 2
-    threads: int = 1
-    piece_bytes: int = PIECE_BYTES
+from mergepipe.vocabularies.gathering import ARITHMETIC, Gatherer, StoredRows
+from mergepipe.vocabularies.row_maps import RowMap, own_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +48,7 @@ def lay_out(
     tensors: Sequence[ObjectId | None],
     base: int | None,
     *,
-    objects: TensorSource,
+    objects: ObjectSource,
     reader: BlockReader,
     sink: Sink,
     storing: Storing,

@@ -9,7 +9,7 @@ changes from run to run.)
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from mergepipe.formats.tokenizers.vocabulary import AddedToken, Vocabulary
+from mergepipe.vocabularies.vocabulary import AddedToken, Vocabulary
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from mergepipe.errors import MalformedFile
-from mergepipe.formats.tokenizers.vocabulary import ROLES
 from mergepipe.names import quoted
+from mergepipe.vocabularies.vocabulary import ROLES
 
 # Gemma's tokenizer.json, the largest in wide use, has 33 MB.
 MAX_FILE_BYTES = 100_000_000

@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from mergepipe.errors import MalformedFile, MergeInputError
-from mergepipe.formats.tokenizers.documents import (
+from mergepipe.names import quoted
+from mergepipe.vocabularies.tokenizer_files import (
     CONFIG,
     LEGACY_FILES,
     PROCESSOR,
@@ -23,9 +24,8 @@ from mergepipe.formats.tokenizers.documents import (
     named,
     parse_object,
 )
-from mergepipe.formats.tokenizers.reading import assign, read_vocabulary
-from mergepipe.formats.tokenizers.vocabulary import AddedToken, Vocabulary
-from mergepipe.names import quoted
+from mergepipe.vocabularies.tokenizer_reading import assign, read_vocabulary
+from mergepipe.vocabularies.vocabulary import AddedToken, Vocabulary
 
 # Below every score a trained piece has, and low enough that no cut of a word is worth taking one.
 _FAR_BELOW = 1e6

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mergepipe.checkpoints.row_maps import MEAN, Row, RowMap
+from mergepipe.checkpoints.derived import Reads
 from mergepipe.dtypes import DType, byte_length, dtype_of
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.objects.records import Tensor
-from mergepipe.packs.blocks import BlockReader
 from mergepipe.values import decode
+from mergepipe.vocabularies.row_maps import MEAN, Row, RowMap
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,29 +54,6 @@ class StoredRows:
     def columns(self) -> int:
         """Elements of a row."""
         return self.row_bytes * 8 // self.dtype.bits
-
-
-class Reads:
-    """Reads blocks and counts what that takes from storage."""
-
-    def __init__(self, reader: BlockReader) -> None:
-        self._reader = reader
-        self.read_bytes = 0
-
-    def read(self, blocks: Sequence[BlockId]) -> list[memoryview]:
-        """The raw bytes of blocks. Raises MissingObject and Corruption."""
-        places = {
-            (at.pack, at.offset): at.stored_bytes
-            for encoding in self._reader.resolve(blocks).values()
-            for at in encoding.layers
-        }
-        self.read_bytes += sum(places.values())
-        return self._reader.read(blocks)
-
-    def ancestor(self, block: BlockId, max_chain: int) -> BlockId:
-        """What to lean on so that no chain grows longer than `max_chain`."""
-        chain = self._reader.chain(block)
-        return chain[max(0, len(chain) - max_chain)]
 
 
 @dataclass(frozen=True, slots=True)

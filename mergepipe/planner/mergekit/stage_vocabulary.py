@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from mergepipe.checkpoints.adapted_tensors import Adaptation
-from mergepipe.checkpoints.row_maps import ZERO, RowMap
-from mergepipe.checkpoints.tokenizers import StoredTokenizer
 from mergepipe.errors import MergeInputError
 from mergepipe.formats.architecture import Section, head_and_embeddings, is_head
 from mergepipe.ids import ObjectId
@@ -27,9 +25,12 @@ from mergepipe.planner.mergekit.schema import (
 )
 from mergepipe.planner.mergekit.schema import TokenSource as NamedSource
 from mergepipe.planner.mergekit.shared_embeddings import with_tensors
-from mergepipe.planner.vocabulary import (
+from mergepipe.vocabularies import (
+    ZERO,
     From,
     ModelVocabulary,
+    RowMap,
+    StoredTokenizer,
     TokenOf,
     TokenRule,
     TokenSource,
@@ -65,7 +66,7 @@ class Embeddings(Protocol):
         base: int | None,
         /,
     ) -> tuple[ObjectId | None, ...]:
-        """A tensor of several models in new rows (checkpoints.embeddings.lay_out).
+        """A tensor of several models in new rows (vocabularies.embeddings.lay_out).
 
         Whoever only looks whether a recipe fits gives any ids: they are not looked at.
         """

@@ -1,7 +1,7 @@
 """The vocabulary of a merge: which tokens the output knows, and each model's rows for them.
 
 The rules are those of mergekit 0.1.5. Nothing here reads a file or a weight:
-`formats.tokenizers` made the vocabularies, `checkpoints.embeddings` lays the embeddings out.
+`formats.tokenizers` made the vocabularies, `vocabularies.embeddings` lays the embeddings out.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeAlias
 
-from mergepipe.checkpoints.row_maps import Row, RowMap, own_rows, row_map
 from mergepipe.errors import MergeInputError
-from mergepipe.formats.tokenizers.combining import combine
-from mergepipe.formats.tokenizers.templates import chat_template
-from mergepipe.formats.tokenizers.vocabulary import Vocabulary
-from mergepipe.formats.tokenizers.writing import write_tokenizer
 from mergepipe.names import quoted
 from mergepipe.plans.left_out import Kind, LeftOut
+from mergepipe.vocabularies.row_maps import Row, RowMap, own_rows, row_map
+from mergepipe.vocabularies.templates import chat_template
+from mergepipe.vocabularies.tokenizer_writing import write_tokenizer
+from mergepipe.vocabularies.union import combine
+from mergepipe.vocabularies.vocabulary import Vocabulary
 
 MAX_PADDING = 1 << 20
 _MOST_NAMED = 3

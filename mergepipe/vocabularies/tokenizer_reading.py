@@ -11,7 +11,8 @@ from typing import Annotated
 import msgspec
 
 from mergepipe.errors import MalformedFile
-from mergepipe.formats.tokenizers.documents import (
+from mergepipe.vocabularies.sentencepiece import read_pieces
+from mergepipe.vocabularies.tokenizer_files import (
     ADDED,
     CONFIG,
     SENTENCEPIECE,
@@ -27,8 +28,7 @@ from mergepipe.formats.tokenizers.documents import (
     roles_of,
     template_of,
 )
-from mergepipe.formats.tokenizers.sentencepiece import read_pieces
-from mergepipe.formats.tokenizers.vocabulary import AddedToken, Vocabulary
+from mergepipe.vocabularies.vocabulary import AddedToken, Vocabulary
 
 # Ids are rows of a tensor: a hostile one must not make tables of that length.
 MAX_ID = 1 << 24
