@@ -1,4 +1,4 @@
-"""`mp serve`: offer a repository to other machines, over http or to one ssh client."""
+"""`mp serve`: offer repositories to other machines, over http or to one ssh client."""
 
 import os
 import re
@@ -20,6 +20,7 @@ from mergepipe.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from mergepipe.api import Repository
+    from mergepipe.hub.repositories import Repositories
     from mergepipe.transfer.serving.tokens import Tokens
 
 _TOKENS = "MP_SERVE_TOKENS"
@@ -27,12 +28,16 @@ _MOST_BYTES = 1 << 20
 
 
 class ServeDocument(msgspec.Struct, frozen=True):
-    """`mp serve --json`, once it takes connections. `tokens`: whether clients need one."""
+    """`mp serve --json`, once it takes connections. `tokens`: whether clients need one.
+
+    `names`: what the hub's clients call the repositories that there are now.
+    """
 
     url: str
     directory: str
     read_only: bool
     tokens: bool
+    names: list[str]
 
 
 def add(app: typer.Typer) -> None:
@@ -84,19 +89,36 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            "--root",
+            metavar="DIR",
+            help="Serve every repository that lies in DIR, each under its name.",
+            show_default=False,
+        ),
+    ] = None,
     read_only: Annotated[
         bool, typer.Option("--read-only", help="Take nothing.", show_default=False)
     ] = False,
 ) -> None:
-    """Let other machines push to this repository, and fetch from it.
+    """Let other machines push to this repository, fetch from it, and load its models.
+
+    Over http it is a hub too: HF_ENDPOINT set to its address, `hf download NAME/BRANCH` and
+    `from_pretrained` get a branch's model (docs/hub.md).
 
     Listens on this machine alone unless told otherwise. Put a proxy that speaks TLS before it to
     serve a network. Ctrl-C or SIGTERM stops it, once requests under way are done.
     """
+    if root is not None and (stdio or directory is not None):
+        raise UsageError(
+            "--root serves all repositories of a directory, over http", "give it alone"
+        )
     if stdio:
         _serve_stdio(session, directory, read_only)
     else:
-        _serve_http(session, directory, host, port, _tokens(session, token_file), read_only)
+        tokens = _tokens(session, token_file)
+        _serve_http(session, directory, root, host, port, tokens, read_only)
 
 
 def _serve_stdio(session: Session, directory: Path | None, read_only: bool) -> None:
@@ -113,38 +135,39 @@ def _serve_stdio(session: Session, directory: Path | None, read_only: bool) -> N
 def _serve_http(
     session: Session,
     directory: Path | None,
+    root: Path | None,
     host: str,
     port: int,
     tokens: "Tokens | None",
     read_only: bool,
 ) -> None:
     try:
-        from mergepipe.transfer.serving.http import Service
+        from mergepipe.hub.site import Site
         from mergepipe.transfer.serving.listening import bind, listen, url_of
     except ModuleNotFoundError as error:
         raise UsageError(
             f"serving over http needs {error.name}, which is not installed",
             "pip install 'mergepipe[http]'",
         ) from error
-    from mergepipe.transfer.receiving import ReceivingStore
-    from mergepipe.transfer.serving.offer import Offer
 
     with (
-        _repository(session, directory) as repository,
-        ReceivingStore(repository) as store,
+        _repositories(session, directory, root) as (repositories, place),
+        Site(repositories, tokens, read_only=read_only) as site,
         bind(host, port, guarded=tokens is not None) as listening,
     ):
         url = url_of(listening)
-        document = ServeDocument(url, str(repository.directory), read_only, tokens is not None)
+        document = ServeDocument(
+            url, str(place), read_only, tokens is not None, repositories.names()
+        )
         how = " (read-only)" if read_only else ""
-        text = f"Serving {repository.directory} at {url}{how}"
+        text = f"Serving {place} at {url}{how}"
 
         def ready() -> None:
             session.emit(document, text)
             sys.stdout.flush()
             session.say("Ctrl-C stops it")
 
-        left = listen(Service(Offer(store, read_only=read_only), tokens), listening, ready)
+        left = listen(site, listening, ready)
         if left:
             session.say(f"stopped; {count(left, 'call')} cut off, nothing is half done")
             sys.stdout.flush()
@@ -154,17 +177,43 @@ def _serve_http(
 
 
 @contextmanager
+def _repositories(
+    session: Session, directory: Path | None, root: Path | None
+) -> "Iterator[tuple[Repositories, Path]]":
+    """What is to be served, and where that is."""
+    from mergepipe.hub.repositories import Repositories
+
+    if root is not None:
+        if not root.is_dir():
+            raise UsageError(f"{root} is no directory", "name one that repositories lie in")
+        with Repositories(lambda place: _open(session, place), root=root) as repositories:
+            yield repositories, root.resolve()
+        return
+    with (
+        _repository(session, directory) as repository,
+        Repositories(lambda place: _open(session, place)) as repositories,
+    ):
+        repositories.add(repository)
+        yield repositories, repository.directory
+
+
+@contextmanager
 def _repository(session: Session, directory: Path | None) -> "Iterator[Repository]":
     if directory is None:
         with session.repository() as repository:
             yield repository
         return
-    from mergepipe.api import Repository
-    from mergepipe.api.identity import identity
     from mergepipe.transfer.connect import repository_at
 
-    with Repository(repository_at(directory), who=identity(session.environment)) as repository:
+    with _open(session, repository_at(directory)) as repository:
         yield repository
+
+
+def _open(session: Session, directory: Path) -> "Repository":
+    from mergepipe.api import Repository
+    from mergepipe.api.identity import identity
+
+    return Repository(directory, who=identity(session.environment), credentials=session.credentials)
 
 
 def _tokens(session: Session, file: Path | None) -> "Tokens | None":

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from mergepipe.bytestore import wire
 from mergepipe.bytestore.http_replies import PROTOCOL, PROTOCOL_HEADER, STILL_WORKING
 from mergepipe.bytestore.pace import IDLE_S
-from mergepipe.bytestore.protocol import ByteStore, ByteWriter
+from mergepipe.bytestore.protocol import Buffer, ByteStore, ByteWriter
 from mergepipe.errors import (
     AuthenticationError,
     Locked,
@@ -26,7 +26,8 @@ from mergepipe.errors import (
     NoSpace,
     UsageError,
 )
-from mergepipe.transfer.serving.http_bodies import Piecewise, body_of, drain, whole_body
+from mergepipe.transfer.serving.gate import Gate, NotAllowed
+from mergepipe.transfer.serving.http_bodies import Piecewise, body_of, drain, steps, whole_body
 from mergepipe.transfer.serving.offer import Offer, ReadOnly, TooLarge, is_published
 from mergepipe.transfer.serving.surface import REPOSITORY, Surface
 from mergepipe.transfer.serving.tokens import Scope, Tokens
@@ -34,7 +35,6 @@ from mergepipe.transfer.serving.tokens import Scope, Tokens
 _THREADS = 32
 _SWAPS = 4
 _HEARTBEAT_S = 5.0
-_LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.IGNORECASE)
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{1,18})")
 _LARGEST_REQUEST = wire.MOST_IDS * (wire.ID_BYTES + 2) + 16
 _HEADERS = {PROTOCOL_HEADER: PROTOCOL, "Cache-Control": "no-store"}
@@ -42,10 +42,6 @@ _HEADERS = {PROTOCOL_HEADER: PROTOCOL, "Cache-Control": "no-store"}
 _log = logging.getLogger("mergepipe.serve")
 Result = TypeVar("Result")
 Endpoint = Callable[[Request], Awaitable[Response]]
-
-
-class _NotAllowed(AuthenticationError):
-    """A good token, or none needed, but not for this."""
 
 
 class Service:
@@ -59,7 +55,7 @@ class Service:
         idle_s: float = IDLE_S,
     ) -> None:
         self._offer = offer
-        self._tokens = tokens
+        self._gate = Gate(tokens)
         self._idle_s = idle_s
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="serve")
         # Swaps decode and verify, one after the other: reads do not stand in line with them.
@@ -93,7 +89,7 @@ class Service:
 
         async def guarded(request: Request) -> Response:
             try:
-                self._allow(request, needed)
+                self._gate.check(request.headers, needed)
                 return await endpoint(request)
             except ClientDisconnect:
                 return Response(status_code=400)  # nobody reads it
@@ -107,25 +103,6 @@ class Service:
                 return _error(_status(error), wire.error_reply(error), _has_body(request))
 
         return guarded
-
-    def _allow(self, request: Request, needed: Scope) -> None:
-        # A page in somebody's browser reaches loopback too, under a name of its own even
-        # (DNS rebinding). Browsers name the page's origin; we are never asked by a page.
-        if "origin" in request.headers:
-            raise _NotAllowed("requests of web pages are refused")
-        if self._tokens is None:
-            if not _LOOPBACK.fullmatch(request.headers.get("host", "")):
-                raise _NotAllowed("without tokens, only localhost is served")
-        else:
-            given = request.headers.get("authorization", "")
-            allowed = self._tokens.scope(given)
-            if allowed is Scope.NONE:
-                raise AuthenticationError(
-                    "this token is not known here" if given else "a token is needed",
-                    "set MP_TOKEN, or put it into .mergepipe/tokens: docs/remotes.md",
-                )
-            if allowed < needed:
-                raise _NotAllowed("this token may only read", "a push needs one that may write")
 
     async def _get(self, request: Request) -> Response:
         key = _key(request)
@@ -149,11 +126,11 @@ class Service:
         if request.method == "HEAD":
             return Response(headers=headers)
 
-        def read(begin: int, stop: int) -> Awaitable[bytearray]:
+        def read(begin: int, stop: int) -> Awaitable[Buffer]:
             return self._call(self._piece, key, begin, stop)
 
         status = 200 if asked is None else 206
-        return Piecewise(read, first, end, status, headers, self._idle_s)
+        return Piecewise(read, steps(first, end), status, headers, self._idle_s)
 
     def _piece(self, key: str, begin: int, end: int) -> bytearray:
         piece = bytearray(end - begin)
@@ -324,7 +301,7 @@ def _nothing(result: object) -> bytes:
 
 
 _STATUS: tuple[tuple[type[BaseException], int], ...] = (
-    (_NotAllowed, 403),
+    (NotAllowed, 403),
     (ReadOnly, 403),
     (AuthenticationError, 401),
     (TooLarge, 413),

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -10,9 +11,12 @@ from starlette.types import Receive, Scope, Send
 
 from mergepipe.bytestore import wire
 from mergepipe.bytestore.pace import Pace
+from mergepipe.bytestore.protocol import Buffer
 from mergepipe.transfer.serving.offer import TooLarge
 
 _PIECE_BYTES = 1 << 20
+# A client that takes less than this within the idle time is let go.
+_SENT_BYTES = 256 << 10
 _BODY_READ = "mergepipe.body_read"
 
 
@@ -60,46 +64,57 @@ async def drain(request: Request, idle_s: float) -> None:
 
 
 class Piecewise(Response):
-    """A range of a value, read a piece ahead of what is being sent.
+    """Spans of a value, some read ahead of the one that is being sent.
 
-    `read` gives the bytes from one offset to another.
+    `read` gives the bytes from one offset to another, `spans` what is to be read, one after the
+    other; `ahead` says how many may be on their way beside the one that is sent.
     """
 
     def __init__(
         self,
-        read: Callable[[int, int], Awaitable[bytearray]],
-        first: int,
-        end: int,
+        read: Callable[[int, int], Awaitable[Buffer]],
+        spans: Iterator[tuple[int, int]],
         status: int,
-        headers: dict[str, str],
+        headers: Mapping[str, str],
         idle_s: float,
+        ahead: Callable[[], int] = lambda: 1,
     ) -> None:
         super().__init__(status_code=status, headers=headers)
         self._read = read
-        self._first = first
-        self._end = end
+        self._spans = spans
         self._idle_s = idle_s
+        self._ahead = ahead
+        self._coming: deque[asyncio.Future[Buffer]] = deque()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it, as the framework asks. Raises TimeoutError where the client takes nothing."""
-        start = {"type": "http.response.start", "status": self.status_code}
-        await send({**start, "headers": self.raw_headers})
-        pace = Pace(self._idle_s)
-        at = self._first
-        coming = self._begin(at)
         try:
-            while at < self._end:
-                piece = await coming
-                at += len(piece)
-                if at < self._end:
-                    coming = self._begin(at)
-                async with asyncio.timeout(pace.left()):
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-                pace.restart()
+            start = {"type": "http.response.start", "status": self.status_code}
+            await send({**start, "headers": self.raw_headers})
+            pace = Pace(self._idle_s)
+            self._begin(1)
+            while self._coming:
+                piece = memoryview(await self._coming.popleft())
+                self._begin(max(1, self._ahead()))
+                for at in range(0, len(piece), _SENT_BYTES):
+                    part = piece[at : at + _SENT_BYTES]
+                    async with asyncio.timeout(pace.left()):
+                        await send({"type": "http.response.body", "body": part, "more_body": True})
+                    pace.restart()
         finally:
-            if not coming.done():
-                await asyncio.wait([coming])
+            for each in self._coming:
+                each.cancel()
+            running = [each for each in self._coming if not each.done()]
+            if running:
+                await asyncio.wait(running)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    def _begin(self, at: int) -> "asyncio.Future[bytearray]":
-        return asyncio.ensure_future(self._read(at, min(at + _PIECE_BYTES, self._end)))
+    def _begin(self, most: int) -> None:
+        """Read on until `most` spans are on their way."""
+        while len(self._coming) < most and (span := next(self._spans, None)) is not None:
+            self._coming.append(asyncio.ensure_future(self._read(*span)))
+
+
+def steps(first: int, end: int, length: int = _PIECE_BYTES) -> Iterator[tuple[int, int]]:
+    """Bytes `first` to `end`, `length` at a time."""
+    return ((at, min(at + length, end)) for at in range(first, end, length))

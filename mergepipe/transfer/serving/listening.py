@@ -8,18 +8,31 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from mergepipe.bytestore.pace import IDLE_S
 from mergepipe.errors import UsageError
-from mergepipe.transfer.serving.http import Service
 
 _CONNECTIONS = 256
 _FINISHING_S = 5
 _ANNOUNCED_S = 0.05
+
+
+class Serving(Protocol):
+    """What answers requests."""
+
+    @property
+    def busy(self) -> int:
+        """How many calls of a store are under way."""
+        ...
+
+    def application(self) -> ASGIApp:
+        """What is called with each."""
+        ...
 
 
 class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
@@ -80,7 +93,7 @@ def url_of(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def server(service: Service, idle_s: float = IDLE_S) -> uvicorn.Server:
+def server(service: Serving, idle_s: float = IDLE_S) -> uvicorn.Server:
     """A server that is not yet running: `run(sockets=[...])` runs it until `should_exit`."""
     protocol = type("Protocol", (_Protocol,), {"idle_s": idle_s})
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
@@ -102,7 +115,7 @@ def server(service: Service, idle_s: float = IDLE_S) -> uvicorn.Server:
     )
 
 
-def listen(service: Service, listening: socket.socket, ready: Callable[[], None]) -> int:
+def listen(service: Serving, listening: socket.socket, ready: Callable[[], None]) -> int:
     """Serve until SIGINT or SIGTERM; `ready` is called when connections are taken.
 
     Requests under way have five seconds to finish. Returns how many calls of the store did not.

@@ -1,0 +1,54 @@
+"""Who may ask a server for what: tokens and their scopes, and no page of somebody's browser."""
+
+import re
+from collections.abc import Mapping
+
+from mergepipe.errors import AuthenticationError
+from mergepipe.transfer.serving.tokens import Scope, Tokens
+
+_LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.IGNORECASE)
+
+
+class NotAllowed(AuthenticationError):
+    """A good token, or none needed, but not for this."""
+
+
+class Gate:
+    """What every request passes first. Without tokens only this machine is let in."""
+
+    def __init__(self, tokens: Tokens | None = None) -> None:
+        self._tokens = tokens
+
+    @property
+    def guarded(self) -> bool:
+        """Whether a token is needed."""
+        return self._tokens is not None
+
+    def check(self, headers: Mapping[str, str], needed: Scope) -> None:
+        """Let a request with these headers (names in lower case) pass.
+
+        Raises AuthenticationError for no or an unknown token, NotAllowed.
+        """
+        # A page in somebody's browser reaches loopback too, under a name of its own even
+        # (DNS rebinding). Browsers name the page's origin; we are never asked by a page.
+        if "origin" in headers:
+            raise NotAllowed("requests of web pages are refused")
+        if self._tokens is None:
+            if not _LOOPBACK.fullmatch(headers.get("host", "")):
+                raise NotAllowed("without tokens, only localhost is served")
+            return
+        given = headers.get("authorization", "")
+        allowed = self._tokens.scope(given)
+        if allowed is Scope.NONE:
+            raise AuthenticationError(
+                "this token is not known here" if given else "a token is needed",
+                "set MP_TOKEN, or put it into .mergepipe/tokens: docs/remotes.md",
+            )
+        if allowed < needed:
+            raise NotAllowed("this token may only read", "a push needs one that may write")
+
+    def scope(self, headers: Mapping[str, str]) -> Scope:
+        """The most that a request may do; it has passed already."""
+        if self._tokens is None:
+            return Scope.WRITE
+        return self._tokens.scope(headers.get("authorization", ""))
