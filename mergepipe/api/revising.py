@@ -1,5 +1,8 @@
 """Correcting the last commit, and taking back what a commit did."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
 import msgspec
 
 from mergepipe.api.opened import OpenRepository
@@ -139,7 +142,8 @@ class Revising:
         Raises WorktreeDirty, and as `take_back`.
         """
         self._working.require_clean()
-        identity = self.take_back(revision)
+        with self._files_in_any_case(progress):
+            identity = self.take_back(revision)
         self._working.follow(identity, force=False, progress=progress)
         return identity
 
@@ -160,10 +164,25 @@ class Revising:
         here = branch is None or (head.branch is not None and branch_ref(branch) == head.branch)
         if here:
             self._working.require_clean()
-        identity = self.put_back(branch, revision, message=message)[1]
+        with self._files_in_any_case(progress) if here else nullcontext():
+            identity = self.put_back(branch, revision, message=message)[1]
         if here:
             self._working.follow(identity, force=False, progress=progress)
         return identity
+
+    @contextmanager
+    def _files_in_any_case(self, progress: Progress) -> Iterator[None]:
+        """Where nothing is left to commit, files follow all the same.
+
+        The same command may have been killed when it had moved the branch, and not all files yet.
+        """
+        try:
+            yield
+        except NothingToCommit:
+            tip = self._repo.refs.head().commit
+            assert tip is not None  # it holds what was asked for
+            self._working.follow(tip, force=False, progress=progress)
+            raise
 
 
 def _files(snapshot: Snapshot) -> dict[str, FileEntry]:

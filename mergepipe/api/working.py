@@ -80,6 +80,12 @@ class Working:
 
     def status(self, progress: Progress = SILENT) -> tuple["FileChange", ...]:
         """How the worktree differs from HEAD, sorted by path."""
+        return self._compared(progress)[0]
+
+    def _compared(
+        self, progress: Progress
+    ) -> tuple[tuple["FileChange", ...], tuple["FileChange", ...]]:
+        """How the worktree differs from HEAD, and how from what was checked out."""
         from mergepipe.checkpoints.worktree import compare
 
         recorded = self._repo.worktree.recorded(self._repo.objects)
@@ -99,7 +105,7 @@ class Working:
             # read, it has to.
             with suppress(PermissionError):
                 self._repo.worktree.record(target, files)
-        return changes
+        return changes, compare(entries, recorded)
 
     def checkout(
         self,
@@ -228,8 +234,15 @@ class Working:
             checkout.run(snapshot, force=force, progress=progress)
 
     def require_clean(self) -> None:
-        """Raise WorktreeDirty where a model is checked out and was changed since."""
-        if self._repo.worktree.snapshot() is not None and self.status():
+        """Raise WorktreeDirty where a model is checked out and was changed since.
+
+        Files that are as they were checked out, or as HEAD has them, are no change: a command that
+        was killed had moved the branch, and not all files yet.
+        """
+        if self._repo.worktree.snapshot() is None:
+            return
+        changes, since = self._compared(SILENT)
+        if {change.path for change in changes} & {change.path for change in since}:
             raise WorktreeDirty("files here differ from the last commit", "mp commit them first")
 
 

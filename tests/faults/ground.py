@@ -9,7 +9,7 @@ import re
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,8 +131,11 @@ def look(ground: Path) -> World:
                 where = here.relative_to(ground).as_posix()
                 head = repository.refs.head()
                 refs[f"{where}:HEAD"] = head.branch or str(head.commit)
-                for name, commit in repository.refs.list().items():
-                    refs[f"{where}:{name}"] = commit.hex()
+                for name, tip in repository.refs.list().items():
+                    commit = repository.objects.commit(tip)
+                    # Not the id: the manifest of a merge holds what was measured on the way.
+                    ids = [commit.snapshot, *commit.parents]
+                    refs[f"{where}:{name}"] = " ".join(each.hex() for each in ids)
         for name in names:
             if not _UNFINISHED.fullmatch(name):
                 path = here / name
@@ -164,8 +167,3 @@ def between(now: dict[str, str], before: dict[str, str], after: dict[str, str]) 
         for name in sorted({*now, *before, *after})
         if now.get(name) not in (before.get(name), after.get(name))
     ]
-
-
-def differences(now: dict[str, str], wanted: dict[str, str]) -> Sequence[str]:
-    """What is not as it has to be."""
-    return between(now, wanted, wanted)

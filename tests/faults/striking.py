@@ -160,12 +160,13 @@ def _hold(ready: Ready, code: int, how: str) -> None:
     for root in world.repositories(place):
         if not verb.mends:
             assert problems(root) == [], root.name
-        assert world.mp("-C", str(root), "log") == 0
+        assert world.mp("-C", str(root), "branch") == 0
     again = world.mp(*ready.argv)
     assert again in (0, *verb.again), f"done again: {again}"
-    assert world.look(place) == ready.after, world.differences(
-        world.look(place).files, ready.after.files
-    )
+    now = world.look(place)
+    wanted = ready.before if again and verb.leaves else ready.after
+    assert not (wrong := world.between(now.refs, wanted.refs, ready.after.refs)), wrong
+    assert not (wrong := world.between(now.files, wanted.files, ready.after.files)), wrong
     for root in world.repositories(place):
         assert problems(root) == [], root.name
         assert world.mp("-C", str(root), "gc") == 0

@@ -31,6 +31,14 @@ def test_killed_at_some_steps(name: str, ready: Callable[[Verb], Ready]) -> None
         hold(verb, killed_at(verb, number), f"killed before step {number}", Tally(name))
 
 
+def test_a_rollback_whose_files_had_not_followed_is_finished(
+    ready: Callable[[Verb], Ready],
+) -> None:
+    verb = ready(BY_NAME["rollback"])
+    moved = max(at for at, name in enumerate(verb.names, 1) if name == "reflog.write") + 6
+    hold(verb, killed_at(verb, moved), f"killed before step {moved}", Tally("rollback"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [verb.name for verb in VERBS])
 def test_killed_at_every_step(name: str, ready: Callable[[Verb], Ready]) -> None:

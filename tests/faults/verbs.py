@@ -18,6 +18,7 @@ class Verb:
 
     prepare  what is to be there before
     again    exit codes of the command when it is done again after it was done
+    leaves   done again, it may refuse, and leave what it had still to remove
     mends    it is there to mend what is damaged: before, fsck has something to say
     """
 
@@ -25,11 +26,16 @@ class Verb:
     argv: tuple[str, ...]
     prepare: Callable[[Path], None] = nothing
     again: tuple[int, ...] = (0,)
+    leaves: bool = False
     mends: bool = False
 
     def line(self, ground: Path) -> tuple[str, ...]:
         """The command line on a ground."""
         return tuple(part.replace("@", str(ground)) for part in self.argv)
+
+
+def _named(ground: Path) -> None:
+    must("-C", str(ground / "repo"), "tag", "second", "main")
 
 
 def _worktree_changes(ground: Path) -> None:
@@ -91,9 +97,15 @@ VERBS = (
     Verb("checkout", ("-C", "@/repo", "checkout", "other", "--to", "@/out")),
     Verb("import", ("-C", "@/repo", "import", "@/models/list.toml")),
     Verb("tag", ("-C", "@/repo", "tag", "new", "main~1"), again=(1,)),
-    Verb("rename of a branch", ("-C", "@/repo", "branch", "-m", "other", "renamed"), again=(1,)),
+    Verb(
+        "rename of a branch",
+        ("-C", "@/repo", "branch", "-m", "other", "renamed"),
+        again=(1,),
+        leaves=True,
+    ),
     Verb("removal of a branch", ("-C", "@/repo", "branch", "-d", "-f", "other"), again=(1,)),
-    Verb("rollback", ("-C", "@/repo", "rollback", "main", "first", "-m", "back")),
+    Verb("rollback", ("-C", "@/repo", "rollback", "main", "first", "-m", "back"), again=(1,)),
+    Verb("revert", ("-C", "@/repo", "revert", "second"), _named, again=(1,)),
     Verb("gc", ("-C", "@/repo", "gc", "--no-reflog"), _many_packs),
     Verb("prune", ("-C", "@/repo", "prune", "main", "--keep-last", "1"), _many_packs),
     Verb("fsck --repair", ("-C", "@/repo", "fsck", "--repair"), _damaged, mends=True),
