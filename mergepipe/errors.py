@@ -34,6 +34,12 @@ class RevisionNotFound(MergepipeError):
     kind = "revision_not_found"
 
 
+class Purged(RevisionNotFound):
+    """A model that was removed for good; who did it, when and why stands in the message."""
+
+    kind = "purged"
+
+
 class AmbiguousRevision(MergepipeError):
     """An id prefix names more than one object."""
 

@@ -29,6 +29,7 @@ from mergepipe.repository.presence import has_snapshot, without_lost
 from mergepipe.repository.pruned import read_lines
 from mergepipe.repository.reflog import Reflog, Signature
 from mergepipe.repository.refs import RefStore
+from mergepipe.repository.tombstones import Tombstone, purged_error, read_stones
 
 if TYPE_CHECKING:
     # What reads and writes checkpoints is loaded when it is needed: `mp log` answers at once.
@@ -220,8 +221,15 @@ class OpenRepository(Closing):
             self.config = _load_config(path)
 
     def resolve(self, revision: str) -> ObjectId:
-        """The commit a revision names. Raises RevisionNotFound, AmbiguousRevision."""
-        return shown(revisions.resolve(revision, self.refs, self.objects, clock=self.clock()))
+        """The commit a revision names. Raises RevisionNotFound (Purged), AmbiguousRevision."""
+        try:
+            return shown(revisions.resolve(revision, self.refs, self.objects, clock=self.clock()))
+        except RevisionNotFound:
+            # Its place in history may be gone, too; what was said of it stays.
+            stone = read_stones(self.store)[0].with_prefix(revision)
+            if stone is None:
+                raise
+            raise purged_error(stone) from None
 
     def commit_of(self, revision: str) -> tuple[ObjectId, Commit]:
         """The commit a revision names, with its id."""
@@ -234,10 +242,11 @@ class OpenRepository(Closing):
         return identity, self.model_at(identity, revision)
 
     def model_at(self, identity: ObjectId, name: str = "") -> Commit:
-        """The same by id, which messages call `name`."""
+        """The same by id, which messages call `name`. Raises Purged, RevisionNotFound."""
         commit = self.objects.commit(identity)
+        called = identity.hex()[:12] if name in ("", identity.hex()) else name
+        self.refuse_purged(identity, f"the model of {called}")
         if self.was_pruned(identity) and not has_snapshot(self.storage, commit.snapshot):
-            called = identity.hex()[:12] if name in ("", identity.hex()) else name
             raise self.pruned_error(identity, f"the model of {called}")
         return commit
 
@@ -257,9 +266,22 @@ class OpenRepository(Closing):
 
     def has_model(self, identity: ObjectId) -> bool:
         """Whether a commit's model is kept here, or at least there still."""
+        if self.tombstone_of(identity) is not None:
+            return False
         return not self.was_pruned(identity) or has_snapshot(
             self.storage, self.objects.commit(identity).snapshot
         )
+
+    def tombstone_of(self, identity: ObjectId) -> Tombstone | None:
+        """What is said of a commit whose model was purged, under this or another commit."""
+        stones = read_stones(self.store)[0]
+        return stones.of(identity, self.objects.commit(identity).snapshot) if stones else None
+
+    def refuse_purged(self, identity: ObjectId, what: str) -> None:
+        """Raise Purged for a commit whose model was purged; `what` names it."""
+        stone = self.tombstone_of(identity)
+        if stone is not None:
+            raise purged_error(stone, what)
 
     def was_pruned(self, identity: ObjectId) -> bool:
         """Whether the repository says that it does not keep a commit's model."""

@@ -134,6 +134,8 @@ def _forward(
                     else f"mp merge {current} {theirs} -b NAME makes a model of both"
                 ),
             )
+    if new != old:
+        repository.refuse_purged(new, f"the model of {short_name(name)}")
     files = new != old and follow(new)
     if new != old:
         who, why = repository.signature(), f"pull: {result.fetched.remote} {wanted}"

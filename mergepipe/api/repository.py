@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mergepipe.api.merging import Merging
     from mergepipe.api.opened import Identity
     from mergepipe.api.planning import Planned, Planning, Told
+    from mergepipe.api.purging import PurgeResult
     from mergepipe.api.recipes import Recipes
     from mergepipe.api.results import CloneResult, FetchResult, Imported, PullResult, PushResult
     from mergepipe.api.revising import Revising
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from mergepipe.repository.gc import Collected
     from mergepipe.repository.problems import Report
     from mergepipe.repository.retention import Retention
+    from mergepipe.repository.tombstones import Tombstone
     from mergepipe.repository.usage import Usage
     from mergepipe.transfer.credentials import Credentials
     from mergepipe.transfer.fetch import FetchOptions
@@ -245,6 +247,40 @@ class Repository(OpenRepository):
             dry_run=dry_run,
             progress=progress,
         )
+
+    def purge(
+        self,
+        *revisions: str,
+        reason: str = "",
+        remotes: Sequence[str] = (),
+        dry_run: bool = False,
+        credentials: "Credentials | None" = None,
+        progress: Progress = SILENT,
+    ) -> "PurgeResult":
+        """Remove the models of revisions for good: refs, blocks, statistics, notes of merges.
+
+        What they share with models that are kept stays, and so does their place in history. A
+        tombstone says who did it, when and why; nobody brings such a model again by a commit, push
+        or fetch before `lift_purge`. `remotes` (names or URLs) are asked first; RemoteRefused if
+        one does not allow it. Raises Locked, NoSpace, Corruption, MergepipeError.
+        """
+        from mergepipe.api import purging
+
+        return purging.purge_models(
+            self,
+            revisions,
+            reason,
+            remotes=remotes,
+            dry_run=dry_run,
+            credentials=credentials,
+            progress=progress,
+        )
+
+    def lift_purge(self, revision: str) -> "list[Tombstone]":
+        """Let a purged model come back, by whoever brings it. Raises RevisionNotFound."""
+        from mergepipe.api import purging
+
+        return purging.lift(self, revision)
 
     def fsck(
         self, *, read_data: bool = False, repair: bool = False, progress: Progress = SILENT
@@ -732,6 +768,7 @@ class Repository(OpenRepository):
 
     def _make_ref(self, ref: str, revision: str, force: bool, message: str = "") -> ObjectId:
         at, who = self.resolve(revision), self.signature()
+        self.refuse_purged(at, f"the model of {revision}")
         return branches.make_ref(
             self.refs, ref, at, force=force, who=who, revision=revision, message=message
         )

@@ -127,7 +127,13 @@ class Holds(_Request, frozen=True, tag="holds"):
     count: int
 
 
-Request = Get | Read | Size | Keys | Values | Publish | Put | Delete | Swap | Holds
+class Purge(_Request, frozen=True, tag="purge"):
+    """The request follows as data. Reply: the length of its data, which is the report."""
+
+    size: int
+
+
+Request = Get | Read | Size | Keys | Values | Publish | Put | Delete | Swap | Holds | Purge
 
 
 class FrameReader:

@@ -156,6 +156,10 @@ class HttpByteStore(Closing):
             found += wire.parse_holds(reply, some)
         return found
 
+    def purge(self, request: bytes) -> bytes:
+        """Have models removed for good."""
+        return self._ask("POST", "/v1/purge", read_reply, wire.LARGEST_LISTING, body=request)
+
     def list(self, prefix: str) -> Iterator[str]:
         """Keys under the folder `prefix`, sorted."""
         return iter(wire.parse_keys(self._listing("keys", prefix), prefix))

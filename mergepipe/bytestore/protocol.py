@@ -114,6 +114,15 @@ class Holding(Protocol):
 
 
 @runtime_checkable
+class Purging(Protocol):
+    """A byte store whose other side removes models for good, if it allows that."""
+
+    def purge(self, request: bytes) -> bytes:
+        """Remove what a request names; returns the report (docs/format-remote.md, "Purging")."""
+        ...
+
+
+@runtime_checkable
 class WriteAware(Protocol):
     """A byte store that remembers writes by their id, so that a lost reply can be looked up."""
 

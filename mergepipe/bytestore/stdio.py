@@ -97,6 +97,11 @@ class StdioByteStore(Closing):
             held += wire.parse_holds(_whole(found), some)
         return held
 
+    def purge(self, request: bytes) -> bytes:
+        """Have models removed for good."""
+        asked = frames.Purge(len(request))
+        return _whole(self._ask(asked, wire.LARGEST_LISTING, body=[request]))
+
     def list(self, prefix: str) -> Iterator[str]:
         """Keys under the folder `prefix`, sorted."""
         found = self._ask(frames.Keys(prefix), wire.LARGEST_LISTING)

@@ -11,6 +11,7 @@ from mergepipe.repository.pruned import remove_pruned
 from mergepipe.repository.reflog import Signature
 from mergepipe.repository.refnames import short_name
 from mergepipe.repository.refs import RefStore
+from mergepipe.repository.tombstones import purged_error, read_tombstones
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,9 @@ def publish_commit(
             if transaction.stored_bytes:
                 transaction.publish()  # what of this very model was damaged or missing here
             return Published(tip, branch_name, unchanged=True)
+        stone = read_tombstones(transaction.store).snapshots.get(commit.snapshot)
+        if stone is not None:
+            raise purged_error(stone, "this very model")
         identity = transaction.add_object(encode(commit))
         transaction.publish()
         # Committed anew, so kept again: the very same commit may have been let go of before.

@@ -5,7 +5,7 @@ A reader believes nothing from here without a hash.
 
 import contextlib
 import struct
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -290,6 +290,18 @@ class Index:
             transaction.cursor(self._environment.tables.cache) as cursor,
         ):
             cursor.putmulti(sorted(items))
+
+    def uncache(self, unwanted: Callable[[bytes, bytes], bool]) -> None:
+        """Forget the derived values of which `unwanted(key, value)` says so."""
+        if self._environment.read_only:
+            return
+        with self._environment.write() as transaction:
+            table = self._environment.tables.cache
+            keys = [
+                key for key, value in _items(transaction.cursor(db=table)) if unwanted(key, value)
+            ]
+            for key in keys:
+                transaction.delete(key, db=table)
 
     def reset(self) -> None:
         """Start again with an empty index."""

@@ -5,16 +5,17 @@ and those that a stranger sent alike: nothing is believed of an object but what 
 those have been hashed.
 """
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from mergepipe.errors import Corruption, MissingObject
 from mergepipe.ids import ObjectId
 from mergepipe.objects.encoding import kind_of
-from mergepipe.objects.merging import Profile
+from mergepipe.objects.merging import Manifest, Plan, Profile
 from mergepipe.objects.records import Commit, Record, Snapshot, Tensor
 from mergepipe.objects.references import Reference, parse, possible_ids, references
+from mergepipe.repository.pruned import NONE, Pruned
 
 
 class ObjectSource(Protocol):
@@ -59,7 +60,7 @@ def closure(
     objects: ObjectSource,
     *,
     known: Mapping[ObjectId, str],
-    pruned: Container[ObjectId] = frozenset(),
+    pruned: Pruned = NONE,
     inputs: bool = True,
     check: Callable[[Needed], None] | None = None,
     complain: Complaint | None = None,
@@ -67,7 +68,8 @@ def closure(
     """Every object that `roots` need, each once, after everything that it names itself.
 
     known     ids to kinds: these are there with all they need, and are neither read nor yielded
-    pruned    commits whose models are not kept: of what they name, only commits are followed
+    pruned    commits whose models are not kept: of what they name, only commits are followed; what
+              is `gone` is not followed, whoever names it
     inputs    whether models are followed that plans only name, as what they merge
     check     looks at an object before what it names is read; raises Corruption
     complain  is told of an object that is missing or wrong, and the walk goes on without it; with
@@ -96,7 +98,7 @@ class _Walk:
         self,
         objects: ObjectSource,
         known: Mapping[ObjectId, str],
-        pruned: Container[ObjectId],
+        pruned: Pruned,
         inputs: bool,
         check: Callable[[Needed], None] | None,
         complain: Complaint | None,
@@ -169,18 +171,43 @@ class _Walk:
         return needed
 
     def _needs(self, needed: Needed) -> Iterator[Reference]:
-        if needed.id in self._pruned:
+        record = needed.record
+        if needed.id in self._pruned or (
+            isinstance(record, Commit) and record.snapshot in self._pruned.gone
+        ):
             history = (each for each in references(needed.record) if each.kind == Commit.KIND)
             yield from history
             return
         yield from references(needed.record)
-        possible = possible_ids(needed.record, needed.canonical)
+        possible = self._possible(needed)
         if possible:
             role = f"{needed.kind} object {needed.id.hex()[:12]}"
             for other in self._objects.present(possible):
                 if not self._inputs and kind_of(self._objects.canonical(other)) in _MODELS:
                     continue
                 yield Reference(other, None, role)
+
+    def _possible(self, needed: Needed) -> Sequence[ObjectId]:
+        """What an object may name besides, without what is gone for good.
+
+        A plan names tensors of its models, too. Where one of these is gone, only the others' own
+        snapshots count, which have all of theirs.
+        """
+        possible = possible_ids(needed.record, needed.canonical)
+        gone, record = self._pruned.gone, needed.record
+        if not gone:
+            return possible
+        kept = [each for each in possible if each not in gone]
+        if not isinstance(record, Plan | Manifest) or gone.isdisjoint(record.models):
+            return kept
+        whole = {*record.models, record.layout}
+        if isinstance(record, Manifest):
+            whole |= {record.plan, record.output}
+        else:
+            whole |= {
+                each.profile for each in record.profiles if record.models[each.model] not in gone
+            }
+        return [each for each in kept if each in whole]
 
 
 def _check_kind(kind: str, use: Use) -> None:

@@ -61,10 +61,12 @@ class ReceiveSettings:
     """`[receive]`: what others may send. `limit`: bytes kept for them before they are taken in.
 
     `deny_force`: branches only move forward, tags stay, and neither can be removed from afar.
+    `allow_purge`: who may push may also purge models here, for good.
     """
 
     limit: int = 64 * GIB
     deny_force: bool = False
+    allow_purge: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +320,7 @@ _KEYS: dict[str, Callable[[object], Value]] = {
     "hooks.enabled": config_values.flag,
     "receive.limit": config_values.receive_limit,
     "receive.deny_force": config_values.flag,
+    "receive.allow_purge": config_values.flag,
 }
 _SIZES = ("store.block_size", "receive.limit")
 _REMOTE_KEYS: dict[str, Callable[[object], Value]] = {

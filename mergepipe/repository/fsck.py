@@ -9,7 +9,7 @@ from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.environment import IndexDamaged
 from mergepipe.packs.storage import Storage
 from mergepipe.progress import SILENT, Progress
-from mergepipe.repository import locks
+from mergepipe.repository import locks, tombstones
 from mergepipe.repository.history_check import (
     Reached,
     check_history,
@@ -30,6 +30,7 @@ from mergepipe.repository.store_check import (
     verify_blocks,
     verify_records,
 )
+from mergepipe.repository.tombstones import read_stones
 
 
 def fsck(
@@ -116,6 +117,9 @@ class _Check:
         for number in lost_lines:
             detail = f"line {number} is damaged: which model is not kept cannot be known"
             reached.complain(ProblemKind.PRUNED, KEY, detail)
+        for number in read_stones(self._storage.store)[1]:
+            detail = f"line {number} is damaged: which model is never to come back cannot be known"
+            reached.complain(ProblemKind.PRUNED, tombstones.KEY, detail)
         check_history(tips, self._objects, pruned, reached)
         notes += check_lost_refs(self._refs, reached)
         notes += dangling_tips(self._objects, self._storage, self._refs, reached)
@@ -178,7 +182,9 @@ def _restore(report: Report, objects: ObjectStore, refs: RefStore, who: Signatur
 
 def _mend_pruned(report: Report, storage: Storage, refs: RefStore) -> list[str]:
     """Take damaged lines out of `pruned`; returns what was done."""
-    if not any(problem.kind is ProblemKind.PRUNED for problem in report.problems):
+    if not any(
+        problem.kind is ProblemKind.PRUNED and problem.id == KEY for problem in report.problems
+    ):
         return []
     with refs.locked():
         kept = mend_pruned(storage.store)

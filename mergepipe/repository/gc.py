@@ -4,7 +4,7 @@ Every step leaves a repository that reads: new packs are durable and indexed bef
 and packs with nothing alive go first, so that it works on a full disk. docs/format.md, "gc".
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.format import RECORD_HEADER_BYTES, Content, RecordHeader
 from mergepipe.packs.index import PackEntry
 from mergepipe.packs.reader import pack_key
+from mergepipe.packs.records import Place
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.transaction import PACK_BYTES, Lane
 from mergepipe.packs.writer import PackWriter
@@ -33,6 +34,7 @@ from mergepipe.repository.survey import (
     PackState,
     check_record,
     needed_blocks,
+    places_of,
     readable_blocks,
     survey,
 )
@@ -83,6 +85,7 @@ def collect(
     reflog: bool = True,
     extra_roots: Iterable[ObjectId] = (),
     pruned: Iterable[ObjectId] = (),
+    scrub: Collection[bytes] = frozenset(),
     dry_run: bool = False,
     now_s: float = 0.0,
     progress: Progress = SILENT,
@@ -92,13 +95,16 @@ def collect(
     Of commits in `pruned`, and those that the repository says it pruned, only history is kept.
     Packs that others sent, and nobody asked for in the week before `now_s` (Unix), go too.
 
+    `scrub`: blocks and objects of which no byte is to stay in any pack, unless something that is
+    kept has come to name them; what leans on them must be stored in another way, too.
+
     `reflog`: whether what only reflogs name is kept. Waits for every process that is writing
     (`store_lock`, exclusive). Raises Locked, and MissingObject or Corruption where something
     needed is missing already: a damaged repository is left as it is. NoSpace only if nothing
     could be freed.
     """
     extra = tuple(extra_roots)
-    without = frozenset(pruned)
+    without, unwanted = frozenset(pruned), frozenset(scrub)
     tally = _Tally()
     with locks.acquire(store_lock, timeout_s=lock_timeout_s):
         if not dry_run:
@@ -108,7 +114,9 @@ def collect(
             _remove_stale(files, now_s, tally)
         storage.refresh()
         for _ in range(_MOST_ROUNDS):
-            collection = _Collection(storage, objects, refs, reflog, extra, without, tally)
+            collection = _Collection(
+                storage, objects, refs, reflog, extra, without, unwanted, tally
+            )
             collection.plan()
             if dry_run:
                 collection.foretell()
@@ -137,6 +145,7 @@ class _Collection:
         reflog: bool,
         extra: tuple[ObjectId, ...],
         pruned: frozenset[ObjectId],
+        scrub: frozenset[bytes],
         tally: _Tally,
     ) -> None:
         self._storage = storage
@@ -145,6 +154,7 @@ class _Collection:
         self._reflog = reflog
         self._extra = extra
         self._pruned = pruned
+        self._scrub = scrub
         self._tally = tally
         self._alive = Alive()
         self._dead: list[PackState] = []
@@ -159,14 +169,18 @@ class _Collection:
         partly = Alive(dict(self._alive.objects), {})
         self._follow(found.optional, partly, _tolerate)
         self._alive.objects = partly.objects
-        blocks = needed_blocks(self._alive.blocks, self._storage)
-        blocks |= readable_blocks(partly.blocks.keys() - blocks, self._storage)
+        scrub = self._scrub - self._alive.blocks.keys() - partly.blocks.keys()
+        avoid = places_of(self._storage, scrub) if scrub else frozenset[Place]()
+        blocks = needed_blocks(self._alive.blocks, self._storage, avoid)
+        blocks |= readable_blocks(partly.blocks.keys() - blocks, self._storage, avoid)
         packs, unreadable = survey(self._storage, self._alive, blocks)
         self._tally.unreadable.update(unreadable)
         self._dead = [pack for pack in packs if not pack.live]
         alive = [pack for pack in packs if pack.live]
         self._sparse = [
-            pack for pack in alive if pack.live_bytes < SPARSE_SHARE * pack.record_bytes
+            pack
+            for pack in alive
+            if pack.live_bytes < SPARSE_SHARE * pack.record_bytes or pack.has_dead(scrub)
         ]
         small = [
             pack
@@ -181,12 +195,13 @@ class _Collection:
         self, roots: Iterable[ObjectId], alive: Alive, complain: Complaint | None = None
     ) -> None:
         """Add to `alive` all that `roots` reach. Raises MissingObject, Corruption."""
-        references = (Reference(root, None, "root") for root in roots)
+        references = (Reference(root, None, "root") for root in roots if root not in self._scrub)
+        gone = (ObjectId(identity) for identity in self._scrub)
         for needed in closure(
             references,
             self._objects,
             known=alive.objects,
-            pruned=self._pruned | read_pruned(self._storage.store).times.keys(),
+            pruned=read_pruned(self._storage.store).without(self._pruned, gone),
             complain=complain,
         ):
             alive.objects[needed.id] = needed.kind

@@ -6,13 +6,14 @@ profile and manifest, and whatever only these need, are gc's to free.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from blake3 import blake3
 
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import Corruption
 from mergepipe.ids import ObjectId
+from mergepipe.repository.tombstones import Tombstones, read_stones, read_tombstones
 
 KEY = "pruned"
 
@@ -23,12 +24,20 @@ _MOST_BYTES = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """The commits whose models are not kept, and when that was decided, in Unix seconds."""
+    """The commits whose models are not kept, and when that was decided, in Unix seconds.
+
+    `gone`: snapshots that were purged, which no commit is to bring, nor any plan to keep.
+    """
 
     times: Mapping[ObjectId, int]
+    gone: frozenset[ObjectId] = field(default_factory=frozenset)
 
     def __contains__(self, commit: object) -> bool:
         return commit in self.times
+
+    def without(self, commits: Iterable[ObjectId] = (), gone: Iterable[ObjectId] = ()) -> "Pruned":
+        """The same, and the models of these commits and these objects are not kept either."""
+        return Pruned({**dict.fromkeys(commits, 0), **self.times}, self.gone.union(gone))
 
 
 NONE = Pruned({})
@@ -36,14 +45,23 @@ NONE = Pruned({})
 
 def read_pruned(store: ByteStore) -> Pruned:
     """What the store of a repository says of itself. Raises Corruption for a damaged file."""
-    pruned, damaged = read_lines(store)
+    return _with_purged(Pruned(_times(store)), read_tombstones(store))
+
+
+def _times(store: ByteStore) -> Mapping[ObjectId, int]:
+    times, damaged = _parse(store)
     if damaged:
         raise Corruption(
             f"line {damaged[0]} of {KEY} is damaged",
             "mp fsck --repair in that repository leaves it out; mp prune then notes again what it "
             "does not keep",
         )
-    return pruned
+    return times
+
+
+def _with_purged(pruned: Pruned, stones: Tombstones) -> Pruned:
+    times = {commit: stone.time for commit, stone in stones.items()}
+    return Pruned({**pruned.times, **times}, frozenset(stones.snapshots))
 
 
 def read_lines(store: ByteStore) -> tuple[Pruned, tuple[int, ...]]:
@@ -51,9 +69,14 @@ def read_lines(store: ByteStore) -> tuple[Pruned, tuple[int, ...]]:
 
     Raises Corruption for a file that is too large.
     """
+    times, damaged = _parse(store)
+    return _with_purged(Pruned(times), read_stones(store)[0]), damaged
+
+
+def _parse(store: ByteStore) -> tuple[Mapping[ObjectId, int], tuple[int, ...]]:
     size = store.size(KEY)
     if size is None:
-        return NONE, ()
+        return {}, ()
     if size > _MOST_BYTES:
         raise Corruption(f"{KEY} has {size:,} bytes; {_MOST_BYTES:,} are allowed")
     times: dict[ObjectId, int] = {}
@@ -64,7 +87,7 @@ def read_lines(store: ByteStore) -> tuple[Pruned, tuple[int, ...]]:
             damaged.append(number)
             continue
         times[ObjectId(bytes.fromhex(match["commit"].decode()))] = int(match["time"])
-    return Pruned(times), tuple(damaged)
+    return times, tuple(damaged)
 
 
 def mend_pruned(store: ByteStore) -> str:
@@ -72,21 +95,21 @@ def mend_pruned(store: ByteStore) -> str:
     before = store.get(KEY) or b""
     kept = f"quarantine/{KEY}-{blake3(before).hexdigest()[:8]}"
     store.put(kept, before)
-    _write(store, read_lines(store)[0].times)
+    _write(store, _parse(store)[0])
     return kept
 
 
 def add_pruned(store: ByteStore, commits: Iterable[ObjectId], now_s: int) -> None:
     """Say that the models of `commits` are no longer kept. The repository's `lock` is held."""
-    times = dict.fromkeys(commits, now_s) | dict(read_pruned(store).times)
+    times = dict.fromkeys(commits, now_s) | dict(_times(store))
     _write(store, times)
 
 
 def remove_pruned(store: ByteStore, commits: Iterable[ObjectId]) -> None:
     """Say that the models of `commits` are kept again. The repository's `lock` is held."""
     back = set(commits)
-    if not back.isdisjoint(read_lines(store)[0].times):
-        times = read_pruned(store).times
+    if not back.isdisjoint(_parse(store)[0]):
+        times = _times(store)
         _write(store, {commit: time for commit, time in times.items() if commit not in back})
 
 

@@ -16,7 +16,7 @@ from mergepipe.packs.format import (
     RecordKind,
 )
 from mergepipe.packs.reader import pack_ids, pack_key, read_exactly, read_footer
-from mergepipe.packs.records import complete_encodings
+from mergepipe.packs.records import Place, complete_encodings
 from mergepipe.packs.storage import Storage
 
 _BATCH = 4096
@@ -45,33 +45,47 @@ class PackState:
         """Bytes of the live records."""
         return sum(header.stored_bytes for header, _ in self.live)
 
+    def has_dead(self, ids: Collection[bytes]) -> bool:
+        """Whether a dead record is of one of some blocks or objects, or leans on one."""
+        if not ids:
+            return False
+        live = {offset for _, offset in self.live}
+        return any(
+            offset not in live and (header.id in ids or header.base in ids)
+            for header, offset in self.records
+        )
+
     @property
     def record_bytes(self) -> int:
         """Bytes of all records."""
         return sum(header.stored_bytes for header, _ in self.records)
 
 
-def needed_blocks(blocks: Iterable[BlockId], storage: Storage) -> set[BlockId]:
-    """These blocks, and every base that reading them takes.
+def needed_blocks(
+    blocks: Iterable[BlockId], storage: Storage, avoid: Collection[Place] = frozenset()
+) -> set[BlockId]:
+    """These blocks, and every base that reading them takes, without the records to `avoid`.
 
     Raises MissingObject where one cannot be read: gc is then not to touch anything.
     """
     needed: set[BlockId] = set()
     for batch in _batches(blocks):
-        needed.update(choose(storage, batch))
+        needed.update(choose(storage, batch, avoid))
     return needed
 
 
-def readable_blocks(blocks: Iterable[BlockId], storage: Storage) -> set[BlockId]:
+def readable_blocks(
+    blocks: Iterable[BlockId], storage: Storage, avoid: Collection[Place] = frozenset()
+) -> set[BlockId]:
     """The same for those of the blocks that can be read at all."""
     needed: set[BlockId] = set()
     for batch in _batches(blocks):
         try:
-            needed.update(choose(storage, batch))
+            needed.update(choose(storage, batch, avoid))
         except Corruption:
             for block in batch:
                 with contextlib.suppress(Corruption):
-                    needed.update(choose(storage, [block], confirm=False))
+                    needed.update(choose(storage, [block], avoid, confirm=False))
     return needed
 
 
@@ -80,6 +94,16 @@ def _batches(blocks: Iterable[BlockId]) -> Iterator[list[BlockId]]:
     remaining = iter(blocks)
     while batch := list(itertools.islice(remaining, _BATCH)):
         yield batch
+
+
+def places_of(storage: Storage, ids: Collection[bytes]) -> frozenset[Place]:
+    """Where the records of some blocks and objects are, by the footers of all packs."""
+    places: set[Place] = set()
+    for pack in pack_ids(storage.store):
+        with contextlib.suppress(FileNotFoundError, Corruption):
+            _, records = read_footer(storage.store, pack)
+            places.update((pack, offset) for header, offset in records if header.id in ids)
+    return frozenset(places)
 
 
 def survey(

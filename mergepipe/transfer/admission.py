@@ -6,7 +6,7 @@ Nothing of an admission that fails is visible; the packs at fault are removed.
 """
 
 import functools
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mergepipe.bytestore.protocol import ByteWriter
@@ -25,6 +25,7 @@ from mergepipe.packs.transaction import PACK_BYTES
 from mergepipe.packs.view import View
 from mergepipe.packs.writer import PackWriter
 from mergepipe.progress import SILENT, Progress
+from mergepipe.repository.pruned import NONE, Pruned
 from mergepipe.transfer.inspection import Inspected
 from mergepipe.transfer.layered import LayeredStorage
 from mergepipe.transfer.new_commits import (
@@ -62,7 +63,7 @@ class Admission:
         quarantine: Quarantine,
         *,
         inspected: Inspected | None = None,
-        pruned: Container[ObjectId] = frozenset(),
+        pruned: Pruned = NONE,
         threads: int = 1,
         progress: Progress = SILENT,
     ) -> None:

@@ -26,6 +26,7 @@ from mergepipe.repository.history import reachable_commits
 from mergepipe.repository.pruned import Pruned, read_pruned
 from mergepipe.repository.refnames import HEADS, REMOTES, short_name
 from mergepipe.repository.refs import ANY
+from mergepipe.repository.tombstones import read_tombstones
 from mergepipe.reprs import brief
 from mergepipe.transfer.admission import Admission
 from mergepipe.transfer.downloading import (
@@ -108,7 +109,9 @@ def fetch(
     there = read_refs(store)
     heads = _chosen(there, options.branches)
     tips = dict.fromkeys([*heads.values(), *(there.tags.values() if options.tags else ())])
-    pruned = read_pruned(store)
+    # Neither what it let go of, nor what was purged here, whatever it has.
+    stones = read_tombstones(home.storage.store)
+    pruned = read_pruned(store).without(stones, stones.snapshots)
     with home.writing(), Quarantine(home.directory, _NO_LIMIT_BYTES) as quarantine:
         commits, received, inspected = 0, Received(), Inspected()
         if _any_new(home, tips):
@@ -130,11 +133,11 @@ def fetch(
             admission.verify(tips, home.refs.list().values())
             with home.refs.locked():
                 commits = admission.publish().commits
-                follow_pruned(home, pruned)
+                follow_pruned(home, store)
                 moved, kept = _move_refs(home, remote, there, heads, options)
         else:
             if home.storage.promises.remote == remote:
-                follow_pruned(home, pruned)
+                follow_pruned(home, store)
             with home.refs.locked():
                 moved, kept = _move_refs(home, remote, there, heads, options)
     return Fetched(

@@ -82,7 +82,7 @@ def heal_from_remote(
     try:
         there.refresh()
         if home.storage.promises.remote == name:  # nothing else promises what it let go of
-            follow_pruned(home, read_pruned(remote))
+            follow_pruned(home, remote)
         with home.writing():
             return heal(home.storage, home.refs, there, progress)
     finally:

@@ -5,7 +5,7 @@ stranger sent.
 """
 
 import heapq
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from mergepipe.errors import Corruption, MissingObject
@@ -17,6 +17,7 @@ from mergepipe.objects.paths import check_files
 from mergepipe.objects.records import Commit, Snapshot, Tensor
 from mergepipe.objects.references import Reference, references
 from mergepipe.repository.closure import Needed, ObjectSource, closure
+from mergepipe.repository.pruned import NONE, Pruned
 
 # How far known history is followed once nothing unknown is left, for clocks that were wrong.
 _LOOK_BEYOND = 32
@@ -50,7 +51,7 @@ def objects_of(
     objects: ObjectSource,
     commits: Iterable[ObjectId],
     known: Mapping[ObjectId, str],
-    pruned: Container[ObjectId] = frozenset(),
+    pruned: Pruned = NONE,
     inputs: bool = True,
 ) -> Iterator[Needed]:
     """Every object that `commits` need, each once, after everything that it names itself.

@@ -4,12 +4,12 @@ The same algorithm for every store: a repository on this machine, a server, a bu
 computes. Nothing is assumed of the other side but what a byte store promises.
 """
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from mergepipe.bytestore.protocol import ByteStore, as_holding
 from mergepipe.dtypes import DType
-from mergepipe.errors import MergepipeError, MissingObject, RefMoved
+from mergepipe.errors import MergepipeError, MissingObject, RefMoved, RemoteRefused
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.objects.grid import blocks_of
 from mergepipe.objects.records import Snapshot, Tensor
@@ -18,7 +18,9 @@ from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.storage import Storage
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository.presence import has_all
+from mergepipe.repository.pruned import NONE, Pruned
 from mergepipe.repository.refnames import HEADS
+from mergepipe.repository.tombstones import Tombstones, purged_error, read_tombstones
 from mergepipe.reprs import brief
 from mergepipe.transfer.holdings import IndexedFooters, holdings
 from mergepipe.transfer.new_commits import commits_between, known_objects, objects_of
@@ -48,7 +50,7 @@ class Source:
     effort: str = "auto"
     max_chain: int = 2
     pack_bytes: int = WIRE_PACK_BYTES
-    pruned: Container[ObjectId] = frozenset()
+    pruned: Pruned = NONE
     inputs: bool = True
 
 
@@ -155,6 +157,7 @@ def _attempt(
     progress: Progress,
 ) -> None:
     there = read_refs(store)
+    stones = read_tombstones(store)
     for ref in wanted:
         if ref.new is None and ref.name not in there.values:
             raise no_such_ref(ref.name)
@@ -164,9 +167,12 @@ def _attempt(
         if decision.move is Move.UNCHANGED:
             settle(decision)
     tips = [decision.new for decision in moving if decision.new is not None]
+    for tip in tips:
+        _refuse_purged(source, tip, stones)
     order: Sequence[ObjectId] = ()
     if tips:
-        order = _send(source, store, tips, list(there.values.values()), tally, progress)
+        known = list(there.values.values())
+        order = _send(source, store, tips, known, stones, tally, progress)
     # What needs most goes first: the other side then looks at all of it once, in one go.
     place: dict[ObjectId | None, int] = {each: -number for number, each in enumerate(order)}
     for decision in sorted(moving, key=lambda each: place.get(each.new, 1)):
@@ -180,6 +186,7 @@ def _send(
     store: ByteStore,
     tips: Sequence[ObjectId],
     known: Sequence[ObjectId],
+    stones: Tombstones,
     tally: _Tally,
     progress: Progress,
 ) -> Sequence[ObjectId]:
@@ -190,10 +197,10 @@ def _send(
     new = commits_between(source.objects, tips, known)
     if not new.commits:
         return ()
-    _refuse_pruned(source, new.commits)
+    _refuse_pruned(source, new.commits, stones)
     # What the tips there bring counts as known too: a branch begun anew shares most with them.
     have = known_objects(source.objects, dict.fromkeys([*new.boundary, *known[:_MOST_TIPS]]))
-    need = _needed(source, new.commits, have)
+    need = _needed(source, new.commits, have, NONE.without(stones, stones.snapshots))
     holding = holdings(store, IndexedFooters(source.storage.index))
     ids: list[bytes] = [*need.objects, *need.blocks]
     held = dict(zip(ids, holding.holds(ids), strict=True))
@@ -225,11 +232,32 @@ def _send(
     return new.commits
 
 
-def _refuse_pruned(source: Source, commits: Sequence[ObjectId]) -> None:
-    """Raise MergepipeError for a commit that cannot be sent: its model was let go of here."""
+def _refuse_purged(source: Source, tip: ObjectId, stones: Tombstones) -> None:
+    """Raise RemoteRefused for a ref that is to stand at a model which was purged there."""
+    stone = stones and stones.of(tip, source.objects.commit(tip).snapshot)
+    if stone:
+        raise RemoteRefused(
+            f"the model of {tip.hex()[:12]} was {stone}: the remote does not take it",
+            f"mp purge --lift {stone.commit.hex()[:12]} there allows it again",
+        )
+
+
+def _refuse_pruned(source: Source, commits: Sequence[ObjectId], stones: Tombstones) -> None:
+    """Raise MergepipeError for a commit that cannot be sent: its model was let go of here.
+
+    `stones`: what was purged there, too, goes as history alone.
+    """
     for identity in commits:
-        if identity not in source.pruned:
+        if identity not in source.pruned or identity in stones:
             continue
+        stone = read_tombstones(source.storage.store).get(identity)
+        if stone is not None:
+            raise purged_error(
+                stone,
+                f"the remote has never had the model of {identity.hex()[:12]}, which",
+                f"mp purge {identity.hex()[:12]} --remote NAME --yes tells it so: the history "
+                "above then goes there",
+            )
         if not has_all(source.storage, source.objects.commit(identity)):
             raise MergepipeError(
                 f"the model of commit {identity.hex()[:12]} was pruned here, and the remote has "
@@ -238,9 +266,11 @@ def _refuse_pruned(source: Source, commits: Sequence[ObjectId]) -> None:
             )
 
 
-def _needed(source: Source, commits: Sequence[ObjectId], known: dict[ObjectId, str]) -> _Need:
+def _needed(
+    source: Source, commits: Sequence[ObjectId], known: dict[ObjectId, str], purged: Pruned
+) -> _Need:
     need = _Need()
-    for needed in objects_of(source.objects, commits, known, inputs=source.inputs):
+    for needed in objects_of(source.objects, commits, known, purged, inputs=source.inputs):
         need.objects.append(needed.id)
         record = needed.record
         if isinstance(record, Tensor):

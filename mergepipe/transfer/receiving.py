@@ -24,7 +24,7 @@ from mergepipe.packs.reader import PREFIX, parse_pack_key
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.view import View
 from mergepipe.progress import SILENT, Progress
-from mergepipe.repository import pruned
+from mergepipe.repository import pruned, tombstones
 from mergepipe.repository.history import is_ancestor
 from mergepipe.repository.refnames import HEADS, TAGS, check_ref_name, short_name
 from mergepipe.repository.refs import HEAD
@@ -32,6 +32,7 @@ from mergepipe.transfer.admission import Admission
 from mergepipe.transfer.home import Home
 from mergepipe.transfer.inspection import Arrived, Inspected, Inspector
 from mergepipe.transfer.layered import LayeredStorage
+from mergepipe.transfer.purging import carry_out
 from mergepipe.transfer.quarantine import Quarantine
 from mergepipe.transfer.remote_refs import MOST_REFS, parse_ref
 
@@ -138,6 +139,11 @@ class ReceivingStore(Closing):
 
     # Writing
 
+    def purge(self, request: bytes) -> bytes:
+        """Remove models for good, if `receive.allow_purge`; see `transfer.purging.carry_out`."""
+        with self._deciding:
+            return carry_out(self._home, request, self._progress)
+
     def create(self) -> ByteWriter:
         """Begin a pack. Raises RemoteRefused if there is no room."""
         return self._quarantine.create(self._look)
@@ -214,15 +220,18 @@ class ReceivingStore(Closing):
                 home.refs.delete(key, expected=old, who=who, why=why)
                 return True
             with home.writing():
+                stones = tombstones.read_tombstones(self._store)
                 admission = Admission(
                     home.storage,
                     self._quarantine,
                     inspected=self._inspected,
+                    pruned=pruned.NONE.without(stones, stones.snapshots),
                     threads=home.threads,
                     progress=self._progress,
                 )
                 admission.verify([new], home.refs.list().values())
                 self._allow_move(key, old, new)
+                self._refuse_purged(new, stones)
                 with home.refs.locked():
                     if home.refs.read(key) != old:
                         return False
@@ -249,16 +258,27 @@ class ReceivingStore(Closing):
         """Once history is here (in quarantine or not): whether the move goes forward."""
         if old is None or not self._home.config.receive.deny_force:
             return
-        storage = self._home.storage
-        objects = self._home.objects
-        if not self._quarantine.empty:
-            objects = ObjectStore(LayeredStorage(storage, self._quarantine.storage))
-        if not is_ancestor(objects, old, new):
+        if not is_ancestor(self._sent_objects(), old, new):
             raise RemoteRefused(
                 f"{key}: receive.deny_force is set there, and {new.hex()[:12]} does not descend "
                 f"from {old.hex()[:12]}",
                 "fetch, merge, and push the result",
             )
+
+    def _refuse_purged(self, new: ObjectId, stones: tombstones.Tombstones) -> None:
+        """No ref comes to stand at a model that was removed here, whoever commits it."""
+        stone = stones and stones.of(new, self._sent_objects().commit(new).snapshot)
+        if stone:
+            raise RemoteRefused(
+                f"the model of {new.hex()[:12]} was {stone}: this repository does not take it",
+                f"mp purge --lift {stone.commit.hex()[:12]} there allows it again",
+            )
+
+    def _sent_objects(self) -> ObjectStore:
+        """Objects here, and those in quarantine."""
+        if self._quarantine.empty:
+            return self._home.objects
+        return ObjectStore(LayeredStorage(self._home.storage, self._quarantine.storage))
 
     def _answered(
         self, key: str, old: ObjectId | None, new: ObjectId | None, write_id: bytes
@@ -289,7 +309,7 @@ class ReceivingStore(Closing):
 
 
 def _readable(key: str) -> str:
-    if key in (HEAD, pruned.KEY) or _is_public(key):
+    if key in (HEAD, pruned.KEY, tombstones.KEY) or _is_public(key):
         return key
     raise RemoteRefused(f"{quoted(key)} is not for others")
 

@@ -38,6 +38,7 @@ def test_what_is_not_written_has_its_default():
         "hooks.enabled": True,
         "receive.limit": 64 << 30,
         "receive.deny_force": False,
+        "receive.allow_purge": False,
         "remote.origin.url": "ssh://host/x",
     }
 
@@ -57,6 +58,7 @@ def test_what_is_not_written_has_its_default():
         ("hooks.enabled", "off", False),
         ("receive.limit", "2GiB", 2 << 30),
         ("receive.deny_force", "yes", True),
+        ("receive.allow_purge", "true", True),
         ("remote.origin.url", "/srv/models", "/srv/models"),
         ("remote.back.up.url", "/srv/other", "/srv/other"),
     ],

@@ -81,6 +81,7 @@ class Service:
                 Route("/v1/keys", self._guarded(self._keys, read), methods=["GET"]),
                 Route("/v1/swap", self._guarded(self._swap, write), methods=["POST"]),
                 Route("/v1/holds", self._guarded(self._holds, read), methods=["POST"]),
+                Route("/v1/purge", self._guarded(self._purge, write), methods=["POST"]),
             ]
         )
 
@@ -198,6 +199,11 @@ class Service:
     async def _holds(self, request: Request) -> Response:
         ids = await self._document(request, list[bytes])
         return await self._answer(lambda: self._offer.holds(ids), bytes)
+
+    async def _purge(self, request: Request) -> Response:
+        body = await whole_body(request, _LARGEST_REQUEST, self._idle_s)
+        asked = bytes(body)
+        return await self._answer(lambda: self._offer.purge(asked), bytes, on=self._swapping)
 
     async def _call(self, function: Callable[..., Result], *arguments: object) -> Result:
         """Call the store on a thread: it reads disks."""

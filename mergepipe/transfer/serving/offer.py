@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from mergepipe.bytestore import wire
-from mergepipe.bytestore.protocol import Buffer, ByteStore, ByteWriter, as_holding
+from mergepipe.bytestore.protocol import Buffer, ByteStore, ByteWriter, Purging, as_holding
 from mergepipe.errors import RemoteRefused, UsageError
 from mergepipe.names import quoted
 from mergepipe.transfer.serving.surface import REPOSITORY, Rule, Surface
@@ -102,6 +102,13 @@ class Offer:
         if len(ids) > wire.MOST_IDS or any(len(each) != wire.ID_BYTES for each in ids):
             raise UsageError(f"at most {wire.MOST_IDS:,} ids of {wire.ID_BYTES} bytes at once")
         return bytes(holding.holds(ids))
+
+    def purge(self, request: bytes) -> bytes:
+        """Have models removed for good."""
+        self._check_writable()
+        if not isinstance(self._store, Purging):
+            raise UsageError("this store cannot purge")
+        return self._store.purge(request)
 
     def _check_writable(self) -> None:
         if self._read_only:

@@ -161,6 +161,10 @@ class _Session:
                 return self._send(task, offer.holds(self._ids(task, count)))
             case frames.Swap(key, old, new, write, again):
                 return offer.swap(wire.SwapRequest(key, old, new, write, again))
+            case frames.Purge(size):
+                if not 0 <= size <= wire.LARGEST_VALUE:
+                    raise UsageError(f"a request has at most {wire.LARGEST_VALUE:,} bytes")
+                return self._send(task, offer.purge(b"".join(self._body(task, size))))
             case frames.Publish(key, size):
                 self._publish(task, key, size)
             case frames.Put(key, size):

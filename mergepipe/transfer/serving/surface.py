@@ -47,7 +47,7 @@ def is_shared_ref(key: str) -> bool:
 
 
 REPOSITORY = Surface(
-    readable=lambda key: key in ("HEAD", "pruned") or is_pack(key) or is_shared_ref(key),
+    readable=lambda key: key in ("HEAD", "pruned", "purged") or is_pack(key) or is_shared_ref(key),
     listable=lambda prefix: (
         prefix in _FOLDERS or (prefix.endswith("/") and is_shared_ref(prefix[:-1]))
     ),
