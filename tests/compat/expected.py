@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import merge_reference as reference
 import numpy as np
 import torch
 
 from tests.compat.oracle import Merged
 from tests.compat.zoo_models import Model
+from tests.methods import merge_reference as reference
 
 NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 # The share of weights that a threshold or a vote may leave undecided.

@@ -7,9 +7,10 @@ from what mergekit computes.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import merge_reference as reference
-import mergekit_formulas as formulas
 import numpy as np
+
+from tests.methods import merge_reference as reference
+from tests.methods import mergekit_formulas as formulas
 
 Flat = np.ndarray
 NEEDS_BASE = frozenset(

@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 
-from engine.merging import engine_of, tensors_of
 from mergepipe.checkpoints.layouts import LaidTensor, write_layout
 from mergepipe.dtypes import DTYPES
 from mergepipe.methods import find
 from mergepipe.objects.merging import LowRank, TermKind
 from mergepipe.planner.lines import Line, LineInput, Made, Merge
 from mergepipe.planner.recipe import Model
+from tests.engine.merging import engine_of, tensors_of
 
 
 class Spelling:

@@ -5,7 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engine.merging import (
+from mergepipe.engine.replay import replay
+from mergepipe.engine.transactions import MergeRequest
+from mergepipe.errors import OverBudget
+from mergepipe.methods import METHODS, Scalars, merge
+from mergepipe.methods import statistics as stats
+from mergepipe.objects.merging import Depth
+from mergepipe.planner.budget import Budget
+from mergepipe.repository.refnames import branch_ref
+from tests.engine.merging import (
     EXPERTS,
     engine_of,
     random_model,
@@ -15,16 +23,8 @@ from engine.merging import (
     whole_unit,
     write_model,
 )
-from engine.planning import planner_of
-from engine.spelling import Spelling
-from mergepipe.engine.replay import replay
-from mergepipe.engine.transactions import MergeRequest
-from mergepipe.errors import OverBudget
-from mergepipe.methods import METHODS, Scalars, merge
-from mergepipe.methods import statistics as stats
-from mergepipe.objects.merging import Depth
-from mergepipe.planner.budget import Budget
-from mergepipe.repository.refnames import branch_ref
+from tests.engine.planning import planner_of
+from tests.engine.spelling import Spelling
 
 FILE = "model.safetensors"
 # Blocks of some rows, of a part of a row, of a vector's part, of a part of a matrix in a stack.

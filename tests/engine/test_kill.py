@@ -9,12 +9,12 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-from torture.models import finish, in_child, problems, unfinished
 
-from engine.merging import EXPERTS, WHO, Recipe, engine_of, plan_by_hand, three_experts
 from mergepipe.api import Repository
 from mergepipe.engine.transactions import MergeRequest
 from mergepipe.objects.merging import Manifest
+from tests.engine.merging import EXPERTS, WHO, Recipe, engine_of, plan_by_hand, three_experts
+from tests.torture.models import finish, in_child, problems, unfinished
 
 # What a process does to the names of files; between two of these nothing is seen from outside.
 _EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")

@@ -5,7 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from engine.merging import (
+from mergepipe.engine.replay import replay
+from mergepipe.engine.transactions import MergeRequest
+from mergepipe.errors import MergeInputError
+from mergepipe.planner.budget import Budget
+from mergepipe.planner.lines import LineInput, Made
+from mergepipe.repository.refnames import branch_ref
+from tests.engine.merging import (
     EXPERTS,
     SHAPES,
     engine_of,
@@ -16,14 +22,8 @@ from engine.merging import (
     three_experts,
     write_model,
 )
-from engine.planning import planner_of
-from engine.spelling import Spelling
-from mergepipe.engine.replay import replay
-from mergepipe.engine.transactions import MergeRequest
-from mergepipe.errors import MergeInputError
-from mergepipe.planner.budget import Budget
-from mergepipe.planner.lines import LineInput, Made
-from mergepipe.repository.refnames import branch_ref
+from tests.engine.planning import planner_of
+from tests.engine.spelling import Spelling
 
 FILE = "model.safetensors"
 

@@ -3,9 +3,6 @@
 import numpy as np
 import pytest
 
-from engine.merging import engine_of, random_model, repository, tensor_bytes_of, write_model
-from engine.planning import planner_of
-from engine.spelling import Spelling
 from mergepipe.dtypes import dtype_of
 from mergepipe.engine.factors import product_values
 from mergepipe.engine.replay import replay
@@ -16,6 +13,9 @@ from mergepipe.objects.merging import TermKind
 from mergepipe.planner.budget import Budget
 from mergepipe.repository.refnames import branch_ref
 from mergepipe.values import decode
+from tests.engine.merging import engine_of, random_model, repository, tensor_bytes_of, write_model
+from tests.engine.planning import planner_of
+from tests.engine.spelling import Spelling
 
 FILE = "model.safetensors"
 SHAPES = {"w": (96, 80), "long": (3, 9000), "turned": (80, 64), "deep": (12, 5, 16)}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.merging import random_model, repository, write_model
+from tests.engine.merging import random_model, repository, write_model
 
 PROJECT = Path(__file__).parents[2]
 MIB = 1 << 20
@@ -16,8 +16,8 @@ MIB = 1 << 20
 # In a process of its own: the most memory resident during a merge, over what it had before.
 MEASURE = """
 import json, resource, sys
-from engine.merging import WHO, engine_of
-from engine.planning import planner_of
+from tests.engine.merging import WHO, engine_of
+from tests.engine.planning import planner_of
 from mergepipe.api import Repository
 repo = Repository.open(sys.argv[1], who=WHO)
 engine = engine_of(repo, 2)
@@ -34,7 +34,7 @@ print(json.dumps({"grown": (after - before) * 1024, "read": made.expert_bytes_re
 
 
 def measured(root, count):
-    environment = {**os.environ, "PYTHONPATH": f"{PROJECT}:{PROJECT / 'tests'}"}
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(root), str(count)],
         capture_output=True,
@@ -77,7 +77,7 @@ def test_a_merge_on_the_cpu_needs_no_torch(tmp_path):
     repo.commit(write_model(tmp_path / "next", base), branch="small", base="base")
     repo.close()
     script = MEASURE + "\nassert 'torch' not in sys.modules\n"
-    environment = {**os.environ, "PYTHONPATH": f"{PROJECT}:{PROJECT / 'tests'}"}
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     command = [sys.executable, "-c", script, str(tmp_path / "repo"), "2"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from engine.merging import (
+from mergepipe.dtypes import dtype_of
+from mergepipe.values import decode
+from tests.engine.merging import (
     EXPERTS,
     SHAPES,
     Recipe,
@@ -16,8 +18,6 @@ from engine.merging import (
     three_experts,
     write_model,
 )
-from mergepipe.dtypes import dtype_of
-from mergepipe.values import decode
 
 
 def deltas(repo, name, dtype):

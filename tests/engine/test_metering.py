@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from engine.merging import engine_of, random_model, repository, write_model
-from engine.planning import planner_of
 from mergepipe.engine.batches import Batcher
 from mergepipe.engine.computing import Worker
 from mergepipe.engine.encoding import OutputEncoder
@@ -24,6 +22,8 @@ from mergepipe.engine.steps import MergedTensor
 from mergepipe.errors import MissingObject
 from mergepipe.ids import ObjectId
 from mergepipe.objects.merging import Depth
+from tests.engine.merging import engine_of, random_model, repository, write_model
+from tests.engine.planning import planner_of
 
 PROJECT = Path(__file__).parents[2]
 EXPERTS = ("e0", "e1", "e2")
@@ -44,7 +44,7 @@ SMALL = {"w": (256, 128), "v": (64, 128), "norm": (128,)}
 # Runs in a process of its own: replays a merge with the page cache of all packs dropped.
 MEASURE = """
 import json, os, sys
-from engine.merging import WHO, engine_of
+from tests.engine.merging import WHO, engine_of
 from mergepipe.api import Repository
 from mergepipe.engine.replay import replay
 
@@ -85,7 +85,7 @@ print(json.dumps({
 
 
 def measured(root, manifest):
-    environment = {**os.environ, "PYTHONPATH": f"{PROJECT}:{PROJECT / 'tests'}"}
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(root), manifest.hex()],
         capture_output=True,

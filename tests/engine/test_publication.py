@@ -6,7 +6,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from engine.merging import (
+from mergepipe import Engine, Planner
+from mergepipe.engine.replay import replay
+from mergepipe.engine.tensor import read_tensor
+from mergepipe.engine.transactions import MergeRequest
+from mergepipe.errors import Corruption, MergeInputError, MergepipeError
+from mergepipe.objects.merging import Depth, Manifest, Plan
+from mergepipe.plans.numbers import scalars_of
+from mergepipe.repository.refnames import branch_ref
+from tests.engine.merging import (
     EXPERTS,
     SHAPES,
     Recipe,
@@ -18,15 +26,7 @@ from engine.merging import (
     three_experts,
     write_model,
 )
-from engine.planning import RepositoryCatalog, planner_of
-from mergepipe import Engine, Planner
-from mergepipe.engine.replay import replay
-from mergepipe.engine.tensor import read_tensor
-from mergepipe.engine.transactions import MergeRequest
-from mergepipe.errors import Corruption, MergeInputError, MergepipeError
-from mergepipe.objects.merging import Depth, Manifest, Plan
-from mergepipe.plans.numbers import scalars_of
-from mergepipe.repository.refnames import branch_ref
+from tests.engine.planning import RepositoryCatalog, planner_of
 
 TIES = Recipe("ties", "base", EXPERTS, {"density": 0.5})
 

@@ -3,9 +3,6 @@
 import numpy as np
 import pytest
 
-from engine.merging import EXPERTS, SHAPES, engine_of, tensor_bytes_of, three_experts
-from engine.planning import planner_of
-from engine.spelling import Spelling
 from mergepipe.dtypes import dtype_of
 from mergepipe.engine.replay import replay
 from mergepipe.engine.transactions import MergeRequest
@@ -14,6 +11,9 @@ from mergepipe.objects.merging import Depth
 from mergepipe.planner.budget import Budget
 from mergepipe.repository.refnames import branch_ref
 from mergepipe.values import decode
+from tests.engine.merging import EXPERTS, SHAPES, engine_of, tensor_bytes_of, three_experts
+from tests.engine.planning import planner_of
+from tests.engine.spelling import Spelling
 
 FILE = "model.safetensors"
 FIRST = [

@@ -11,9 +11,8 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from repository.checkpoints import WHO
-
 from mergepipe.api import Repository
+from tests.repository.checkpoints import WHO
 
 from .limits import LIMIT_S
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from repository.checkpoints import WHO
 
 from mergepipe.api import Repository
 from mergepipe.bytestore.protocol import ByteStore
@@ -18,6 +17,7 @@ from mergepipe.repository.layout import DIRECTORY
 from mergepipe.transfer.fetch import Fetched, fetch
 from mergepipe.transfer.push import push
 from mergepipe.transfer.push_refs import Wanted
+from tests.repository.checkpoints import WHO
 
 from .limits import soon, within_limit
 from .places import CALM, Make, Patience, Place, places

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from repository.checkpoints import Array, Raw, bf16, write_model
-from torture.models import finish, in_child
 
 from mergepipe.api import Repository
 from mergepipe.cli.main import main
 from mergepipe.repository.layout import DIRECTORY
+from tests.repository.checkpoints import Array, Raw, bf16, write_model
+from tests.torture.models import finish, in_child
 
 # What a killed command may leave, until the next one that does the same.
 _UNFINISHED = re.compile(r"\.mp-export-[0-9a-f]{16}|\.(?:mergepipe\.init|.+\.clone)-[0-9a-f]{16}")

@@ -14,8 +14,6 @@ from typing import TypeAlias
 
 import msgspec
 import pytest
-from repository.checkpoints import WHO
-from transfer.remotes import copied
 
 from mergepipe.api import Repository
 from mergepipe.bytestore.http import HttpByteStore
@@ -27,6 +25,8 @@ from mergepipe.ids import ObjectId
 from mergepipe.repository.layout import DIRECTORY
 from mergepipe.transfer.connect import FileRemote
 from mergepipe.transfer.remote_refs import read_refs
+from tests.repository.checkpoints import WHO
+from tests.transfer.remotes import copied
 
 from .children import Child, serve_in_child
 
@@ -119,7 +119,7 @@ class Place:
 
     @staticmethod
     def _s3() -> ModuleType:
-        from bytestore import s3
+        from tests.bytestore import s3
 
         return s3
 
@@ -196,7 +196,7 @@ def start_server(folder: Path, port: int = 0) -> tuple["subprocess.Popen[bytes]"
 @contextmanager
 def ssh_places(folder: Path) -> Iterator[Make]:
     """Behind one sshd, which runs `mp serve --stdio` for every client."""
-    from bytestore import sshd
+    from tests.bytestore import sshd
 
     if sshd.SSHD is None:
         pytest.skip("no sshd here")
@@ -223,7 +223,7 @@ def s3_places() -> Iterator[Make]:
     """Buckets of one moto server."""
     pytest.importorskip("moto")
     pytest.importorskip("obstore")
-    from bytestore import s3
+    from tests.bytestore import s3
 
     with s3.serving() as new_bucket:
 

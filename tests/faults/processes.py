@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from repository.checkpoints import WHO
-
 from mergepipe.api import Repository
 from mergepipe.errors import Locked, RefMoved, RemoteUnreachable
 from mergepipe.transfer.fetch import fetch
 from mergepipe.transfer.push import push
 from mergepipe.transfer.push_refs import Decision, Wanted
+from tests.repository.checkpoints import WHO
 
 from .children import Child
 from .places import CALM, Patience, Place

@@ -4,10 +4,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from transfer.remotes import Interposed
-
 from mergepipe.bytestore.protocol import ByteStore, ByteWriter, Holding
 from mergepipe.errors import RemoteUnreachable
+from tests.transfer.remotes import Interposed
 
 Made = TypeVar("Made")
 

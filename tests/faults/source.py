@@ -4,11 +4,11 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from repository.checkpoints import bf16, new_repository, write_model
 
 from mergepipe.api import Repository
 from mergepipe.ids import ObjectId
 from mergepipe.transfer.push import Source
+from tests.repository.checkpoints import bf16, new_repository, write_model
 
 BLOCK_BYTES = 8 << 10
 PACK_BYTES = 24 << 10

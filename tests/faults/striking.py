@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from properties.trees import scratch
-from torture.models import finish, in_child, problems, unfinished
 
 from mergepipe import failpoints
 from mergepipe.failpoints import KILL, Strike, Strikes
+from tests.properties.trees import scratch
+from tests.torture.models import finish, in_child, problems, unfinished
 
 from . import ground as world
 from .limits import Tally

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from properties.trees import scratch
 
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import RemoteUnreachable
 from mergepipe.ids import ObjectId
+from tests.properties.trees import scratch
 
 from .children import Child
 from .limits import Tally, within_limit

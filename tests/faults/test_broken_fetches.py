@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from properties.trees import read_tree, scratch
-from repository.checkpoints import WHO
 
 from mergepipe.api import Repository
 from mergepipe.api.pulling import clone
@@ -20,6 +18,8 @@ from mergepipe.packs.index import Index
 from mergepipe.packs.storage import Storage
 from mergepipe.repository import layout
 from mergepipe.transfer.fetch import fetch
+from tests.properties.trees import read_tree, scratch
+from tests.repository.checkpoints import WHO
 
 from .children import Child
 from .fetches import Library, gives_up, library

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from properties.trees import scratch
+
+from tests.properties.trees import scratch
 
 from .proxy import Effect
 from .pushes import broken_pushes

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from properties.trees import scratch
-from repository.checkpoints import WHO
 
 from mergepipe.api import Repository
 from mergepipe.bytestore.retries import Retries
 from mergepipe.errors import RemoteUnreachable
 from mergepipe.ids import ObjectId
+from tests.properties.trees import scratch
+from tests.repository.checkpoints import WHO
 
 from .children import Child, serve_in_child
 from .limits import LIMIT_S, Tally

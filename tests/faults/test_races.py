@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from properties.trees import scratch
 
 from mergepipe.ids import ObjectId
 from mergepipe.transfer.push_refs import Wanted
+from tests.properties.trees import scratch
 
 from .children import Child
 from .limits import Tally, within_limit

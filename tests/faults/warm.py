@@ -2,9 +2,6 @@
 
 from pathlib import Path
 
-from properties.trees import scratch
-from repository.checkpoints import WHO
-
 import mergepipe.bytestore.http
 import mergepipe.transfer.serving.listening  # noqa: F401 - loaded for those who are forked
 from mergepipe.api import Repository
@@ -12,6 +9,8 @@ from mergepipe.transfer.connect import FileRemote
 from mergepipe.transfer.fetch import fetch
 from mergepipe.transfer.push import push
 from mergepipe.transfer.push_refs import Wanted
+from tests.properties.trees import scratch
+from tests.repository.checkpoints import WHO
 
 from .source import Models, source_of
 

@@ -3,8 +3,6 @@
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-import expectations
-import merge_reference as reference
 import numpy as np
 
 from mergepipe.dtypes import DTYPES
@@ -24,6 +22,8 @@ from mergepipe.methods import (
 )
 from mergepipe.methods import statistics as stats
 from mergepipe.methods.trim import Band, Trim
+from tests.methods import expectations
+from tests.methods import merge_reference as reference
 
 SEED, KEY = expectations.SEED, expectations.KEY
 ALL = {**METHODS, **VARIANTS}

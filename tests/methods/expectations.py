@@ -1,8 +1,9 @@
 """What the reference makes of a case: its parameters and inputs, to the formulas they go to."""
 
-import merge_reference as reference
-import mergekit_formulas as formulas
 import numpy as np
+
+from tests.methods import merge_reference as reference
+from tests.methods import mergekit_formulas as formulas
 
 SEED, KEY = 11, 0xFEDCBA9876543210
 

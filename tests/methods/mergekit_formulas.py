@@ -5,7 +5,8 @@ them (float32 values, in float64), weights per model.
 """
 
 import numpy as np
-from merge_reference import Result, trimmed, weighted_sum
+
+from tests.methods.merge_reference import Result, trimmed, weighted_sum
 
 
 def certain(n):

@@ -4,13 +4,12 @@ import hashlib
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-import cases
 import numpy as np
 import pytest
 
 from mergepipe.methods import merge
+from tests.methods import cases
 
 
 def digest():
@@ -35,9 +34,9 @@ def test_kernels_for_other_processors(name, features, tmp_path):
         "NUMBA_CPU_NAME": name,
         "NUMBA_CPU_FEATURES": features,
         "NUMBA_CACHE_DIR": str(tmp_path),
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
+        "PYTHONPATH": os.pathsep.join(sys.path),
     }
-    code = "import test_every_cpu; print(test_every_cpu.digest())"
+    code = "from tests.methods.test_every_cpu import digest; print(digest())"
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
     )

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from merge_reference import mask_numbers
 
 from mergepipe.dtypes import F32
 from mergepipe.methods import Delta, ExpertScalars, Full, Scalars, Unit, find, merge, tensor_key
 from mergepipe.methods.randomness import element_number, keep_limit, mask_keys
+from tests.methods.merge_reference import mask_numbers
 
 N = 200_000
 ONES = Delta(np.ones(N, np.float32))

@@ -3,17 +3,17 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-import cases
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from merge_reference import SMALL, half_unit
 
 from mergepipe.dtypes import DTYPES, F32, F64
 from mergepipe.methods import SAME, Full, Scalars, Scope, Unit, find, merge
 from mergepipe.methods.protocol import FUSED
+from tests.methods import cases
+from tests.methods.merge_reference import SMALL, half_unit
 
 DTYPE_CASES = ("BF16", "F16", "F32", "F64", "any")
 

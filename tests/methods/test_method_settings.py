@@ -3,13 +3,13 @@
 import subprocess
 import sys
 
-import cases
 import numpy as np
 import pytest
 
 from mergepipe.errors import MergeInputError
 from mergepipe.methods import METHODS, VARIANTS, Scope, find
 from mergepipe.methods import statistics as stats
+from tests.methods import cases
 
 
 @pytest.mark.parametrize("typed", ["TIES", "ties", " Ties ", "ties-merging"])

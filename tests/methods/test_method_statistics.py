@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-import cases
-import mergekit_formulas as formulas
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -25,6 +23,8 @@ from mergepipe.methods import (
 )
 from mergepipe.methods import statistics as stats
 from mergepipe.methods.trim import band_from_counts, coarse_share, from_counts
+from tests.methods import cases
+from tests.methods import mergekit_formulas as formulas
 
 
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "F32", "F64"])

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from packs.delta_codec import open_storage
 
 from mergepipe.errors import Corruption, UsageError
 from mergepipe.ids import ObjectId
@@ -13,6 +12,7 @@ from mergepipe.objects.encoding import decode, encode
 from mergepipe.objects.records import Commit, FileEntry, Record, Snapshot, Tensor
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.transaction import Transaction
+from tests.packs.delta_codec import open_storage
 
 NONE = ObjectId(bytes(32))
 

@@ -9,7 +9,6 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packs.delta_codec import flip, open_storage, pack_path, packs
 
 from mergepipe.dtypes import DTYPES
 from mergepipe.errors import Corruption, MissingObject
@@ -30,6 +29,7 @@ from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.reader import pack_key
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.transaction import Transaction
+from tests.packs.delta_codec import flip, open_storage, pack_path, packs
 
 IDS = [ObjectId(digest(bytes([number]))) for number in range(4)]
 EXAMPLES: list[Record] = [

@@ -253,8 +253,8 @@ FORKED = """
 import os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from packs.delta_codec import open_storage, raw_block, store_blocks
-from packs.test_index import all_there
+from tests.packs.delta_codec import open_storage, raw_block, store_blocks
+from tests.packs.test_index import all_there
 storage = open_storage(Path(sys.argv[1]))
 assert all_there(storage)
 children = []

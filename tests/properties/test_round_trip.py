@@ -11,7 +11,7 @@ from mergepipe.errors import MergepipeError
 from mergepipe.objects.records import Safetensors
 from mergepipe.repository import config
 from mergepipe.repository.reflog import Signature
-from properties.trees import BLOCK_BYTES, Tree, read_tree, scratch, trees, write_tree
+from tests.properties.trees import BLOCK_BYTES, Tree, read_tree, scratch, trees, write_tree
 
 WHO = Signature("A U Thor <a@example.org>", 1_700_000_000, 60)
 CODECS = ("auto", "raw", "fast", "small")

@@ -24,7 +24,7 @@ from mergepipe.errors import (
     WorktreeDirty,
 )
 from mergepipe.repository.reflog import Signature
-from properties.trees import (
+from tests.properties.trees import (
     BLOCK_BYTES,
     Tree,
     blobs,

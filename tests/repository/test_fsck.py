@@ -10,7 +10,6 @@ from typing import Any
 import lmdb
 import numpy as np
 import pytest
-from packs.delta_codec import delta_block, flip, raw_block, store_blocks
 
 from mergepipe.api import Repository
 from mergepipe.errors import Locked, MergepipeError
@@ -22,6 +21,7 @@ from mergepipe.packs.transaction import Transaction
 from mergepipe.repository import locks
 from mergepipe.repository.fsck import fsck
 from mergepipe.repository.problems import NoteKind, ProblemKind, Report
+from tests.packs.delta_codec import delta_block, flip, raw_block, store_blocks
 
 from .checkpoints import WHO, commit, new_repository, write_model
 

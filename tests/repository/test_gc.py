@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from packs.delta_codec import delta_block, raw_block, store_blocks
 
 from mergepipe.api import Repository
 from mergepipe.ids import ObjectId, block_id
@@ -20,6 +19,7 @@ from mergepipe.packs.writer import PackWriter
 from mergepipe.repository import gc
 from mergepipe.repository.gc import Collected
 from mergepipe.repository.refs import ANY
+from tests.packs.delta_codec import delta_block, raw_block, store_blocks
 from tests.repository.collecting import content, forget, model, on_disk, packs_bytes, run, weights
 
 from .checkpoints import WHO, commit, new_repository, write_model

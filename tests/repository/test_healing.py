@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from packs.delta_codec import flip
 
 from mergepipe.api import Repository
 from mergepipe.errors import Corruption, MissingObject
@@ -14,6 +13,7 @@ from mergepipe.ids import PackId
 from mergepipe.packs.format import Content
 from mergepipe.packs.reader import pack_ids, pack_key, read_footer
 from mergepipe.repository.problems import NoteKind, ProblemKind
+from tests.packs.delta_codec import flip
 
 from .checkpoints import commit, new_repository, write_model
 

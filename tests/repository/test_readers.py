@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from properties.trees import read_tree
-from torture.models import commit_model, finish, in_child, model, new_repository, opened
 
 from mergepipe.api import Repository
 from mergepipe.bytestore.flocks import file_system
 from mergepipe.errors import NoLocks
+from tests.properties.trees import read_tree
+from tests.torture.models import commit_model, finish, in_child, model, new_repository, opened
 
 READER = 54003
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="acts as another user")

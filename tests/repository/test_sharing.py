@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from torture.models import commit_model, finish, in_child, problems
 
 from mergepipe.api import Repository
 from mergepipe.errors import UsageError
 from mergepipe.repository.layout import initialise
-from repository.checkpoints import WHO
+from tests.repository.checkpoints import WHO
+from tests.torture.models import commit_model, finish, in_child, problems
 
 USERS = (54001, 54002)
 GROUP = 54321

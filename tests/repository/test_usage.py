@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from packs.delta_codec import delta_block, store_blocks
 
 from mergepipe.api import Repository
 from mergepipe.ids import ObjectId
 from mergepipe.repository.usage import Usage, default_revisions, measure
+from tests.packs.delta_codec import delta_block, store_blocks
 
 from .checkpoints import commit, new_repository, write_model
 

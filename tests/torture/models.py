@@ -11,13 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from properties.trees import Tree, read_tree, write_tree
-
 from mergepipe.api import Repository
 from mergepipe.ids import ObjectId
 from mergepipe.repository import config, layout
 from mergepipe.repository.fsck import fsck
 from mergepipe.repository.reflog import Signature
+from tests.properties.trees import Tree, read_tree, write_tree
 
 BLOCK_BYTES = 4096
 WHO = Signature("A U Thor <a@example.org>", 1_700_000_000, 60)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from torture.disk import Disk, File, Folder, everything
+from tests.torture.disk import Disk, File, Folder, everything
 
 PROJECT = Path(__file__).parents[2]
 _TRACED = (
@@ -40,9 +40,8 @@ def python(
     script: str, *arguments: str | Path, strace: Sequence[str] = ()
 ) -> "subprocess.CompletedProcess[str]":
     """Run a script that may import the tests' modules, perhaps under strace."""
-    path = os.pathsep.join([str(PROJECT), str(PROJECT / "tests")])
     command = [*strace, sys.executable, "-c", script, *(str(argument) for argument in arguments)]
-    environment = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mergepipe.errors import SourceChanged
-from torture.models import model, new_repository, opened, problems, unfinished
+from tests.torture.models import model, new_repository, opened, problems, unfinished
 
 FILE = "weights.bin"
 SIZE = 24 << 20  # several pieces, so that some are read before the change and some after

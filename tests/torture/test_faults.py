@@ -7,16 +7,16 @@ import shutil
 from pathlib import Path
 
 import pytest
-from properties.trees import write_tree
 
-from torture.models import commit_model, model, new_repository, opened, problems, verify
-from torture.syscalls import python, require_strace
+from tests.properties.trees import write_tree
+from tests.torture.models import commit_model, model, new_repository, opened, problems, verify
+from tests.torture.syscalls import python, require_strace
 
 COMMIT = """
 import os, sys
 from pathlib import Path
 from mergepipe.errors import MergepipeError
-from torture.models import opened
+from tests.torture.models import opened
 try:
     with opened(Path(sys.argv[1])) as repo:
         repo.commit(sys.argv[2], branch="main", message="1")

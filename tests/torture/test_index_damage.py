@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from torture.models import (
+from tests.torture.models import (
     commit_model,
     finish,
     in_child,

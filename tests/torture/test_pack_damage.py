@@ -6,10 +6,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from properties.trees import read_tree
 
 from mergepipe.errors import Corruption, MergepipeError
-from torture.models import (
+from tests.properties.trees import read_tree
+from tests.torture.models import (
     commit_model,
     finish,
     in_child,

@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from properties.trees import read_tree, scratch, write_tree
 
 from mergepipe.errors import MergepipeError
-from torture.disk import Disk, Survives, everything, nothing, some, store
-from torture.models import (
+from tests.properties.trees import read_tree, scratch, write_tree
+from tests.torture.disk import Disk, Survives, everything, nothing, some, store
+from tests.torture.models import (
     commit_model,
     finish,
     in_child,
@@ -24,11 +24,11 @@ from torture.models import (
     problems,
     verify,
 )
-from torture.syscalls import Call, Replay, record, require_strace
+from tests.torture.syscalls import Call, Replay, record, require_strace
 
 COMMIT = """
 import os, sys
-from torture.models import opened
+from tests.torture.models import opened
 from pathlib import Path
 with opened(Path(sys.argv[1])) as repo:
     repo.commit(sys.argv[2], branch=sys.argv[3], message="1")
@@ -36,7 +36,7 @@ with opened(Path(sys.argv[1])) as repo:
 """
 CHECKOUT = """
 import os, sys
-from torture.models import opened
+from tests.torture.models import opened
 from pathlib import Path
 with opened(Path(sys.argv[1])) as repo:
     repo.checkout("main", to=sys.argv[2])
@@ -44,7 +44,7 @@ with opened(Path(sys.argv[1])) as repo:
 """
 INIT = """
 import os, sys
-from torture.models import BLOCK_BYTES, WHO
+from tests.torture.models import BLOCK_BYTES, WHO
 from mergepipe.api import Repository
 Repository.init(sys.argv[1], block_size=BLOCK_BYTES, who=WHO)
 os.write(1, b"done")

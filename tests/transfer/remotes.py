@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from repository.checkpoints import WHO, bf16, new_repository, write_model
 
 from mergepipe.api import Repository
 from mergepipe.bytestore.forwarding import ForwardingStore
@@ -16,6 +15,7 @@ from mergepipe.packs.transaction import Transaction
 from mergepipe.repository.layout import initialise
 from mergepipe.transfer.push import Pushed, Source, push
 from mergepipe.transfer.push_refs import PushOptions, wanted_refs
+from tests.repository.checkpoints import WHO, bf16, new_repository, write_model
 
 ORIGIN = "refs/remotes/origin/"
 CHANCE = np.random.default_rng(11)

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from properties.trees import read_tree
-from repository.checkpoints import WHO
-from torture.models import finish, in_child, problems
 
 from mergepipe.api import Repository
 from mergepipe.errors import WorktreeDirty
+from tests.properties.trees import read_tree
+from tests.repository.checkpoints import WHO
+from tests.torture.models import finish, in_child, problems
 
 RANKS = 6
 

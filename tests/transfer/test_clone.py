@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from repository.checkpoints import WHO
 
 from mergepipe.api import Repository
 from mergepipe.errors import Corruption, RevisionNotFound, UsageError
+from tests.repository.checkpoints import WHO
 
 from .remotes import ORIGIN, Family, clone_of, same_models
 

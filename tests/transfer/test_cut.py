@@ -7,9 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from properties.trees import read_tree
-from repository.checkpoints import WHO
-from torture.models import finish, in_child, problems
 
 from mergepipe.api import Repository
 from mergepipe.bytestore.protocol import Buffer, ByteWriter
@@ -20,6 +17,9 @@ from mergepipe.transfer import clone as cloning
 from mergepipe.transfer.push import Source, push
 from mergepipe.transfer.push_refs import PushOptions, wanted_refs
 from mergepipe.transfer.receiving import ReceivingStore
+from tests.properties.trees import read_tree
+from tests.repository.checkpoints import WHO
+from tests.torture.models import finish, in_child, problems
 
 BLOCK = 64 << 10
 BLOCKS = 40

@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from repository.checkpoints import WHO
-from torture.models import finish, in_child
 
 from mergepipe.api import Repository
 from mergepipe.bytestore.memory import MemoryByteStore
@@ -22,6 +20,8 @@ from mergepipe.packs.reader import pack_ids, pack_key, read_exactly, read_footer
 from mergepipe.packs.writer import PackWriter
 from mergepipe.transfer.fetch import FetchOptions, fetch
 from mergepipe.transfer.receiving import ReceivingStore
+from tests.repository.checkpoints import WHO
+from tests.torture.models import finish, in_child
 
 from .forging import BLOCK, Forge, noise, quarantined, remote_of, visible
 from .remotes import ORIGIN, Family, Interposed, same_models

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from packs.delta_codec import delta_block, raw_block
 
 from mergepipe.bytestore.memory import MemoryByteStore
 from mergepipe.errors import Corruption, RemoteRefused
@@ -21,6 +20,7 @@ from mergepipe.transfer.holdings import (
     IndexedFooters,
     holdings,
 )
+from tests.packs.delta_codec import delta_block, raw_block
 
 from .remotes import Interposed
 

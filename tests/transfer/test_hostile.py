@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import zstandard
-from repository.checkpoints import WHO
 
 from mergepipe.api import Repository
 from mergepipe.errors import Corruption, MergepipeError, MissingObject, RemoteRefused
@@ -16,6 +15,7 @@ from mergepipe.ids import ObjectId, PackId, block_id, object_id
 from mergepipe.objects.records import Tensor
 from mergepipe.packs.format import MAX_BLOCK_BYTES
 from mergepipe.transfer.fetch import fetch
+from tests.repository.checkpoints import WHO
 
 from .forged_models import CASES, RAW
 from .forging import (

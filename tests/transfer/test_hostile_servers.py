@@ -10,7 +10,6 @@ from urllib.parse import unquote
 
 import msgspec
 import pytest
-from repository.checkpoints import WHO
 
 from mergepipe.api import Repository
 from mergepipe.bytestore.http import HttpByteStore
@@ -27,6 +26,7 @@ from mergepipe.transfer.serving.http import Service
 from mergepipe.transfer.serving.offer import Offer
 from tests.bytestore.bad_lines import answering, flood, trickle
 from tests.bytestore.transports import serving
+from tests.repository.checkpoints import WHO
 
 from .forged_models import CASES, RAW
 from .forging import BLOCK, Forge, bounded, line, noise, remote_of, send, visible

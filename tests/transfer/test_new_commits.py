@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from repository.checkpoints import commit, new_repository, write_model
 
 from mergepipe.api import Repository
 from mergepipe.errors import Corruption, MissingObject
@@ -27,6 +26,7 @@ from mergepipe.objects.records import (
 )
 from mergepipe.repository.closure import Needed
 from mergepipe.transfer.new_commits import commits_between, known_objects, objects_of
+from tests.repository.checkpoints import commit, new_repository, write_model
 
 
 class Shelf:

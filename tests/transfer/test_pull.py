@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from repository.checkpoints import WHO
 
 from mergepipe.api import Repository
 from mergepipe.errors import Diverged, RevisionNotFound, UsageError, WorktreeDirty
+from tests.repository.checkpoints import WHO
 
 from .remotes import Family, clone_of, same_models
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from repository.checkpoints import WHO
 
 from mergepipe.api import Repository
 from mergepipe.bytestore.local import LocalByteStore
@@ -16,6 +15,7 @@ from mergepipe.packs.reader import pack_ids, pack_key, read_footer
 from mergepipe.repository.layout import initialise
 from mergepipe.transfer.push import push
 from mergepipe.transfer.push_refs import Move, PushOptions, Wanted, wanted_refs
+from tests.repository.checkpoints import WHO
 
 from .remotes import Family, Interposed, Line, copied, same_models, tuned
 

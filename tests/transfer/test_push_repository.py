@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from repository.checkpoints import WHO
 
 from mergepipe.api import Repository
 from mergepipe.bytestore.protocol import ByteStore
@@ -15,6 +14,7 @@ from mergepipe.packs.reader import pack_ids, pack_key, read_footer
 from mergepipe.transfer.push import push
 from mergepipe.transfer.push_refs import PushOptions, wanted_refs
 from mergepipe.transfer.receiving import ReceivingStore
+from tests.repository.checkpoints import WHO
 
 from .remotes import Family, HoldingLine, same_models, tuned
 

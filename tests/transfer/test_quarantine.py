@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from repository.checkpoints import WHO
 
 from mergepipe.api import Repository
 from mergepipe.errors import Corruption, MergepipeError, RemoteRefused
@@ -16,6 +15,7 @@ from mergepipe.packs.reader import pack_ids, pack_key
 from mergepipe.repository.incoming import STALE_AFTER_S
 from mergepipe.transfer.quarantine import MAX_PACK_BYTES
 from mergepipe.transfer.receiving import ReceivingStore
+from tests.repository.checkpoints import WHO
 from tests.transfer.pushes import MAIN, a_model, deliver
 
 from .forging import BLOCK, Forge, line, noise, pack_of, quarantined, send

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from bytestore import s3, sshd
 from safetensors.torch import load_file, save_file
 
 from mergepipe.api import Repository
@@ -21,6 +20,7 @@ from mergepipe.api.pulling import clone
 from mergepipe.repository.reflog import Signature
 from mergepipe.transfer.credentials import Credentials
 from mergepipe.transfer.push_refs import Move, PushOptions
+from tests.bytestore import s3, sshd
 
 MODELS = Path(__file__).parents[3] / "shared" / "data" / "tiny-llama"
 NAMES = sorted(entry.parent.name for entry in MODELS.glob("*/model.safetensors"))

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from repository.checkpoints import WHO
 
 from mergepipe.api import Repository
 from mergepipe.errors import MissingObject, RemoteRefused
@@ -12,6 +11,7 @@ from mergepipe.ids import block_id
 from mergepipe.objects.records import Tensor
 from mergepipe.packs.reader import pack_key
 from mergepipe.transfer.receiving import ReceivingStore
+from tests.repository.checkpoints import WHO
 from tests.transfer.pushes import MAIN, a_model, deliver
 
 from .forging import BLOCK, Forge, line, noise, quarantined, send, visible

@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from repository.checkpoints import WHO
-from torture.models import finish, in_child
 
 from mergepipe.api import Repository
 from mergepipe.errors import MissingObject
 from mergepipe.ids import ObjectId, PackId
 from mergepipe.transfer.receiving import ReceivingStore
+from tests.repository.checkpoints import WHO
+from tests.torture.models import finish, in_child
 from tests.transfer.pushes import MAIN, a_model, deliver
 
 from .forging import BLOCK, Forge, line, noise, quarantined

@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packs.delta_codec import delta_block, open_storage, raw_block
 
 from mergepipe.dtypes import U8
 from mergepipe.errors import MissingObject
@@ -16,6 +15,7 @@ from mergepipe.ids import BlockId, block_id
 from mergepipe.packs.transaction import Transaction
 from mergepipe.transfer.wire_choice import Choice, Chooser
 from mergepipe.transfer.wire_packs import FreshGroup, Grouping, StoredGroup
+from tests.packs.delta_codec import delta_block, open_storage, raw_block
 
 RAWS = [random.Random(number).randbytes(200) for number in range(10)]
 IDS = [block_id(raw) for raw in RAWS]

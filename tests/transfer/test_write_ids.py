@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from repository.checkpoints import WHO
 
 from mergepipe.api import Repository
 from mergepipe.errors import RemoteRefused
 from mergepipe.ids import ObjectId
 from mergepipe.repository.reflog import ReflogEntry
 from mergepipe.transfer.receiving import ReceivingStore
+from tests.repository.checkpoints import WHO
 from tests.transfer.pushes import MAIN, a_model, deliver
 
 from .forging import line

@@ -15,7 +15,7 @@ from mergepipe.values import decode
 from mergepipe.vocabularies.embeddings import LaidOut, lay_out
 from mergepipe.vocabularies.gathering import rounded
 from mergepipe.vocabularies.row_maps import own_rows, row_map
-from vocabularies.shelf import shelf, to_raw
+from tests.vocabularies.shelf import shelf, to_raw
 
 
 def stored(store, values, dtypes):

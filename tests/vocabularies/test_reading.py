@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 from mergepipe.errors import MalformedFile
 from mergepipe.vocabularies.tokenizer_reading import assign, read_vocabulary
 from mergepipe.vocabularies.vocabulary import AddedToken
-from vocabularies import tiny
+from tests.vocabularies import tiny
 
 
 @pytest.mark.parametrize("kind", [tiny.bpe, tiny.unigram, tiny.wordpiece])

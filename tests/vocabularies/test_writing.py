@@ -12,7 +12,7 @@ from mergepipe.vocabularies.templates import TEMPLATES, chat_template
 from mergepipe.vocabularies.tokenizer_reading import read_vocabulary
 from mergepipe.vocabularies.tokenizer_writing import write_tokenizer
 from mergepipe.vocabularies.union import combine
-from vocabularies import tiny
+from tests.vocabularies import tiny
 
 LETTERS = ["Ġ", "a", "b", "c", "d", "e"]
 MERGES = [("a", "b"), ("c", "d"), ("Ġ", "ab")]
