@@ -61,7 +61,7 @@ def merged(root: Path, method: str, experts: int) -> Sample:
     options = ["--method", method, "--base", "base", "-b", "merged", *PARAMETERS.get(method, [])]
     sample = run([*MP, "-C", root, "merge", *names, *options])
     run([*MP, "-C", root, "branch", "-d", "merged", "--force"])
-    run([*MP, "-C", root, "gc", "--no-reflog", "--quiet"])
+    run([*MP, "-C", root, "gc", "--no-reflog", "--prune=now", "--quiet"])
     return sample
 
 

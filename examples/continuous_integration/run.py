@@ -67,7 +67,7 @@ class Platform:
                 published = self._incident()
                 loss = self._loss("prod")
             if number % PRUNED_EVERY == 0:
-                self.repository.prune(retention=Retention(last=KEPT))
+                self.repository.prune(retention=Retention(last=KEPT), grace_s=0)
             stored = sum(each.stat().st_size for each in self._packs().iterdir())
             seconds = time.monotonic() - began
             verdict = "; ".join(each for each in (verdict, published) if each)

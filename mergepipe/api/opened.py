@@ -2,6 +2,7 @@
 
 import datetime
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
@@ -14,7 +15,7 @@ from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.bytestore.sharing import share_tree, unshare_tree
 from mergepipe.bytestore.untrusted import read_plain
 from mergepipe.closing import Closing
-from mergepipe.errors import DamagedConfig, RevisionNotFound
+from mergepipe.errors import DamagedConfig, RevisionNotFound, UnsafeRepository
 from mergepipe.ids import ObjectId, shown
 from mergepipe.objects.records import Commit
 from mergepipe.objects.store import ObjectStore
@@ -23,7 +24,7 @@ from mergepipe.packs.index import Index
 from mergepipe.packs.storage import Storage
 from mergepipe.parallel import core_count
 from mergepipe.repository import config as configuration
-from mergepipe.repository import config_values, layout, locks, revisions
+from mergepipe.repository import config_values, layout, leases, locks, revisions
 from mergepipe.repository.dates import Clock
 from mergepipe.repository.presence import has_snapshot, without_lost
 from mergepipe.repository.pruned import read_lines
@@ -89,6 +90,8 @@ class OpenRepository(Closing):
         )
         self.guard: Callable[[], None] = lambda: None
         """Asked before anything is written; it raises if it is not to be."""
+        self.command = "python"
+        """What runs, as leases and the log of operations call it."""
         self.imported_bytes = 0
         """Read to import experts given as paths, since the repository was opened."""
         self.profile_bytes = 0
@@ -331,6 +334,7 @@ class OpenRepository(Closing):
             self.config.core.lock_timeout,
             self.signature,
             self.guard,
+            self.lease,
         )
 
     @contextmanager
@@ -344,8 +348,19 @@ class OpenRepository(Closing):
         self.guard()
         self.local.remove_dead_sessions()
         lock = self.directory / layout.STORE_LOCK
-        with locks.acquire(lock, shared=True, timeout_s=self.config.core.lock_timeout):
+        with (
+            locks.acquire(lock, shared=True, timeout_s=self.config.core.lock_timeout),
+            self.lease(),
+        ):
             yield
+
+    def lease(self, *needs: ObjectId) -> leases.HeldLease:
+        """Tell others that we work here, and gc to keep the commits that are read meanwhile."""
+        try:
+            self.guard()
+        except UnsafeRepository:  # nothing is written there
+            return leases.HeldLease()
+        return leases.take(self.directory, self.command, time.time(), needs)
 
 
 def open_url(

@@ -214,12 +214,22 @@ class Repository(OpenRepository):
         return upkeep.usage(self, named)
 
     def gc(
-        self, *, dry_run: bool = False, keep_reflog: bool = True, progress: Progress = SILENT
+        self,
+        *,
+        dry_run: bool = False,
+        keep_reflog: bool = True,
+        grace_s: float | None = None,
+        progress: Progress = SILENT,
     ) -> "Collected":
-        """Free what no ref, reflog or worktree needs. Raises Locked, Corruption."""
+        """Free what no ref, reflog or worktree needs. Raises Locked, Corruption.
+
+        What was stored less than `grace_s` seconds ago stays (None: as `gc.grace` says; 0: goes).
+        """
         from mergepipe.api import upkeep
 
-        return upkeep.gc(self, dry_run=dry_run, keep_reflog=keep_reflog, progress=progress)
+        return upkeep.gc(
+            self, dry_run=dry_run, keep_reflog=keep_reflog, grace_s=grace_s, progress=progress
+        )
 
     def prune(
         self,
@@ -228,9 +238,12 @@ class Repository(OpenRepository):
         *,
         keep_tags: bool = True,
         dry_run: bool = False,
+        grace_s: float | None = None,
         progress: Progress = SILENT,
     ) -> "Pruned":
         """Let go of the models of old commits of branches (none named: of all), and free them.
+
+        They go `grace_s` seconds later, with the next gc (None: as `gc.grace` says; 0: now).
 
         History stays as it is: ids, messages, what came from what. Kept are what `retention` keeps
         (by default each branch's tip), every tip of a branch or import, HEAD, with `keep_tags` what
@@ -245,6 +258,7 @@ class Repository(OpenRepository):
             retention or Retention(),
             keep_tags=keep_tags,
             dry_run=dry_run,
+            grace_s=grace_s,
             progress=progress,
         )
 

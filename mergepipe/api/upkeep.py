@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mergepipe.api.opened import OpenRepository
-from mergepipe.errors import RevisionNotFound
+from mergepipe.errors import Locked, RevisionNotFound
 from mergepipe.ids import ObjectId
 from mergepipe.progress import Progress
-from mergepipe.repository import layout
+from mergepipe.repository import layout, leases
 from mergepipe.repository.fsck import fsck as check
 from mergepipe.repository.gc import Collected, collect
+from mergepipe.repository.grace import Grace
 from mergepipe.repository.problems import Report
 from mergepipe.repository.pruned import add_pruned, read_pruned
 from mergepipe.repository.refnames import HEADS, IMPORTS, TAGS, branch_ref
@@ -28,10 +29,25 @@ def usage(repository: OpenRepository, revisions: Sequence[str]) -> Usage:
 
 
 def gc(
-    repository: OpenRepository, *, dry_run: bool, keep_reflog: bool, progress: Progress
+    repository: OpenRepository,
+    *,
+    dry_run: bool,
+    keep_reflog: bool,
+    grace_s: float | None,
+    progress: Progress,
 ) -> Collected:
-    """Free what nothing needs. Raises Locked, and Corruption if something needed is missing."""
-    return _collect(repository, (), dry_run=dry_run, keep_reflog=keep_reflog, progress=progress)
+    """Free what nothing needs, and nothing did for `grace_s` seconds (None: `gc.grace`).
+
+    Raises Locked, and Corruption if something needed is missing.
+    """
+    return _collect(
+        repository,
+        (),
+        dry_run=dry_run,
+        keep_reflog=keep_reflog,
+        grace_s=grace_s,
+        progress=progress,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +65,7 @@ def prune(
     *,
     keep_tags: bool,
     dry_run: bool,
+    grace_s: float | None,
     progress: Progress,
 ) -> Pruned:
     """Let go of models that `retention` does not keep, and free what only they needed."""
@@ -67,11 +84,12 @@ def prune(
     tips = [heads[ref] for ref in chosen]
     going = prunable(tips, objects, retention, pinned=pinned, pruned=before)
     if dry_run:
-        collected = _collect(repository, going, dry_run=True, progress=progress)
+        collected = _collect(repository, going, dry_run=True, grace_s=grace_s, progress=progress)
         return Pruned(tuple(going), collected)
     with refs.locked():
-        add_pruned(store, going, repository.signature().time)
-    return Pruned(tuple(going), _collect(repository, (), dry_run=False, progress=progress))
+        add_pruned(store, going, int(time.time()))  # what grace is counted from
+    collected = _collect(repository, (), dry_run=False, grace_s=grace_s, progress=progress)
+    return Pruned(tuple(going), collected)
 
 
 def _collect(
@@ -79,11 +97,35 @@ def _collect(
     pruned: Sequence[ObjectId],
     *,
     dry_run: bool,
+    grace_s: float | None,
     progress: Progress,
     keep_reflog: bool = True,
 ) -> Collected:
     if not dry_run:
         repository.guard()
+    length_s = repository.config.gc.grace if grace_s is None else grace_s
+    now_s = time.time()
+    try:
+        return _run(
+            repository, pruned, Grace.of(length_s, now_s), now_s, dry_run, keep_reflog, progress
+        )
+    except Locked as error:
+        working = leases.running(repository.directory, now_s)
+        if not working:
+            raise
+        names = ", ".join(lease.told(now_s) for lease in working)
+        raise Locked(f"{error.message}: {names}", error.hint) from error
+
+
+def _run(
+    repository: OpenRepository,
+    pruned: Sequence[ObjectId],
+    grace: Grace | None,
+    now_s: float,
+    dry_run: bool,
+    keep_reflog: bool,
+    progress: Progress,
+) -> Collected:
     return collect(
         repository.local,
         repository.storage,
@@ -94,7 +136,8 @@ def _collect(
         reflog=keep_reflog,
         pruned=pruned,
         dry_run=dry_run,
-        now_s=time.time(),
+        now_s=now_s,
+        grace=grace,
         progress=progress,
     )
 

@@ -118,12 +118,27 @@ class Working:
         progress: Progress = SILENT,
     ) -> Path:
         """As `Repository.checkout` says."""
+        if paths and tensors:
+            raise UsageError("files and tensors at once", "check out one after the other")
+        with self._repo.lease(self._repo.resolve(revision)):
+            return self._checkout(
+                revision, to=to, tensors=tensors, paths=paths, force=force, progress=progress
+            )
+
+    def _checkout(
+        self,
+        revision: str,
+        *,
+        to: str | Path | None,
+        tensors: Sequence[str],
+        paths: Sequence[str],
+        force: bool,
+        progress: Progress,
+    ) -> Path:
         from mergepipe.checkpoints.assembly import plan_file, plan_selection
         from mergepipe.checkpoints.checkout import export_files
 
         identity, commit = self._repo.model_of(revision)
-        if paths and tensors:
-            raise UsageError("files and tensors at once", "check out one after the other")
         if to is None and not (tensors or paths):
             self._materialise(commit.snapshot, force=force, progress=progress)
             self._move_head(revision, identity)

@@ -96,6 +96,18 @@ class LocalByteStore(Closing):
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 
+    def modified(self, key: str) -> float | None:
+        """When the value was written, in Unix seconds; None if there is none."""
+        try:
+            return plain_status(self.path(key)).st_mtime
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+
+    def date(self, key: str, modified_s: float) -> None:
+        """Say when a value was written: a copy is no younger than what it was made of."""
+        with contextlib.suppress(OSError):
+            os.utime(self.path(key), (modified_s, modified_s), follow_symlinks=False)
+
     def list(self, prefix: str) -> Iterator[str]:
         """Keys under the folder `prefix`, sorted. Raises OSError if a folder cannot be listed.
 

@@ -48,6 +48,7 @@ def command(
                 as_json=session.as_json or as_json,
                 quiet=session.quiet or quiet,
                 verbose=session.verbose or verbose,
+                command=name,
             )
             # Parameters can be of any type: what Typer parsed is what the signature says.
             code = guarded(session, lambda: function(session, **rest))  # type: ignore[call-arg]

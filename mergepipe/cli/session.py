@@ -36,6 +36,7 @@ class Session:
     verbose: bool = False
     as_json: bool = False
     trace: Trace = field(default_factory=NoTrace)
+    command: str = ""
 
     @property
     def paint(self) -> Paint:
@@ -65,6 +66,7 @@ class Session:
             self.say(f"hint: {opened.config_damage.hint}")
         if directory is None:  # else the user named it
             opened.guard = lambda: self.check_owner(opened.directory)
+        opened.command = f"mp {self.command}".rstrip()
         with opened:
             yield opened
 

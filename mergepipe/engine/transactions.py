@@ -1,7 +1,7 @@
 """How a merge begins to write and how it becomes visible: one repository's side of publication."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +54,7 @@ class Transactions:
     lock_timeout_s: float
     signature: Callable[[], Signature]
     guard: Callable[[], None] = lambda: None
+    lease: Callable[[], AbstractContextManager[object]] = nullcontext
 
     @contextmanager
     def begin(self) -> Iterator[Transaction]:
@@ -62,6 +63,7 @@ class Transactions:
         self.files.remove_dead_sessions()
         with (
             locks.acquire(self.store_lock, shared=True, timeout_s=self.lock_timeout_s),
+            self.lease(),
             Transaction(self.storage) as transaction,
         ):
             yield transaction

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mergepipe.errors import ConfigError, DamagedConfig, InvalidRefName, MergepipeError
-from mergepipe.repository import config_values
+from mergepipe.repository import config_values, durations
 from mergepipe.repository.refnames import REMOTES, check_ref_name
 from mergepipe.sizes import GIB, MIB
 
@@ -70,6 +70,13 @@ class ReceiveSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class GcSettings:
+    """`[gc]`: what gc leaves alone. `grace`: for how many seconds it keeps what nothing needs."""
+
+    grace: int = durations.WEEK_S * 2
+
+
+@dataclass(frozen=True, slots=True)
 class RemoteSettings:
     """`[remote.NAME]`: where another copy of the repository is.
 
@@ -89,6 +96,7 @@ class Config:
     user: UserSettings = field(default_factory=UserSettings)
     hooks: HookSettings = field(default_factory=HookSettings)
     receive: ReceiveSettings = field(default_factory=ReceiveSettings)
+    gc: GcSettings = field(default_factory=GcSettings)
     remote: Mapping[str, RemoteSettings] = field(default_factory=dict)
 
     def get(self, key: str) -> Value:
@@ -156,8 +164,8 @@ def with_value(text: str, key: str, value: str) -> str:
     for folder in folders:
         # A `remote` table that only holds other tables needs no header of its own.
         table = table.setdefault(folder, _tomlkit().table(is_super_table=folder == "remote"))
-    # A size stays as it was typed: 1MiB says more than 1048576.
-    table[name] = value if key in _SIZES and not value.isdigit() else parsed
+    # It stays as it was typed: 1MiB says more than 1048576.
+    table[name] = value if key in _AS_TYPED and not value.isdigit() else parsed
     return _checked(document)
 
 
@@ -308,6 +316,7 @@ _SECTIONS: dict[str, Callable[..., Any]] = {
     "user": UserSettings,
     "hooks": HookSettings,
     "receive": ReceiveSettings,
+    "gc": GcSettings,
 }
 _KEYS: dict[str, Callable[[object], Value]] = {
     "store.block_size": config_values.block_size,
@@ -321,8 +330,9 @@ _KEYS: dict[str, Callable[[object], Value]] = {
     "receive.limit": config_values.receive_limit,
     "receive.deny_force": config_values.flag,
     "receive.allow_purge": config_values.flag,
+    "gc.grace": config_values.grace,
 }
-_SIZES = ("store.block_size", "receive.limit")
+_AS_TYPED = ("store.block_size", "receive.limit", "gc.grace")
 _REMOTE_KEYS: dict[str, Callable[[object], Value]] = {
     "url": config_values.text,
     "lazy": config_values.flag,

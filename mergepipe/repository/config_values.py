@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from mergepipe.codecs.chooser import EFFORTS
+from mergepipe.repository.durations import LONGEST_S, parse_duration
 from mergepipe.sizes import KIB, MIB, parse_size
 
 SHARED = "group"
@@ -41,6 +42,13 @@ def shared(value: object) -> str:
     if word not in (SHARED, UNSHARED):
         raise ValueError(f"{value!r} is neither {SHARED} nor {UNSHARED}")
     return str(word)
+
+
+def grace(value: object) -> int:
+    """Seconds, as a number or as `2 weeks`. Raises ValueError, UsageError."""
+    if isinstance(value, str) and not value.strip().isdecimal():
+        return parse_duration(value)
+    return between(0, LONGEST_S)(value)
 
 
 def integer(value: object) -> int:

@@ -4,35 +4,40 @@ Every step leaves a repository that reads: new packs are durable and indexed bef
 and packs with nothing alive go first, so that it works on a full disk. docs/format.md, "gc".
 """
 
-from collections.abc import Collection, Iterable, Iterator
+import itertools
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mergepipe.bytestore.local import LocalByteStore
-from mergepipe.bytestore.protocol import ByteWriter
 from mergepipe.errors import Corruption, NoSpace
-from mergepipe.ids import ObjectId, PackId
+from mergepipe.ids import BlockId, ObjectId, PackId
 from mergepipe.objects.records import Tensor
 from mergepipe.objects.references import Reference
 from mergepipe.objects.store import ObjectStore
-from mergepipe.packs.format import RECORD_HEADER_BYTES, Content, RecordHeader
-from mergepipe.packs.index import PackEntry
+from mergepipe.packs.format import Content
 from mergepipe.packs.reader import pack_key
 from mergepipe.packs.records import Place
 from mergepipe.packs.storage import Storage
-from mergepipe.packs.transaction import PACK_BYTES, Lane
-from mergepipe.packs.writer import PackWriter
 from mergepipe.progress import SILENT, Progress
-from mergepipe.repository import locks
+from mergepipe.repository import leases, locks
 from mergepipe.repository.closure import Complaint, Use, closure
+from mergepipe.repository.grace import (
+    Grace,
+    Spared,
+    contents,
+    lately_pruned,
+    models_of,
+    young_packs,
+)
 from mergepipe.repository.incoming import SESSIONS, incoming_key, stale_packs
-from mergepipe.repository.pruned import read_pruned, remove_pruned
+from mergepipe.repository.pruned import Pruned, read_pruned, remove_pruned
 from mergepipe.repository.refs import RefStore
-from mergepipe.repository.roots import roots
+from mergepipe.repository.repacking import Order, rewrite
+from mergepipe.repository.roots import Roots, newest_first, roots
 from mergepipe.repository.survey import (
     Alive,
     PackState,
-    check_record,
     needed_blocks,
     places_of,
     readable_blocks,
@@ -55,6 +60,8 @@ class Collected:
 
     `incomplete`: the disk was too full to rewrite all that should be; run it again.
     `unreadable`: packs that were left alone because they are damaged: mp fsck says more.
+    `kept_bytes`: records that nothing needs, kept because they are young, or running work reads
+    them; the last of them may go at `kept_until_s` (Unix seconds; 0 if there are none).
     """
 
     freed_bytes: int
@@ -63,6 +70,8 @@ class Collected:
     dry_run: bool
     incomplete: bool = False
     unreadable: tuple[PackId, ...] = ()
+    kept_bytes: int = 0
+    kept_until_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -72,6 +81,8 @@ class _Tally:
     rewritten: int = 0
     incomplete: bool = False
     unreadable: set[PackId] = field(default_factory=set)
+    kept_bytes: int = 0
+    kept_until_s: float = 0.0
 
 
 def collect(
@@ -88,6 +99,7 @@ def collect(
     scrub: Collection[bytes] = frozenset(),
     dry_run: bool = False,
     now_s: float = 0.0,
+    grace: Grace | None = None,
     progress: Progress = SILENT,
 ) -> Collected:
     """Free what no ref, HEAD, reflog, worktree or `extra_roots` needs of a repository.
@@ -98,6 +110,7 @@ def collect(
     `scrub`: blocks and objects of which no byte is to stay in any pack, unless something that is
     kept has come to name them; what leans on them must be stored in another way, too.
 
+    `grace`: what is younger stays all the same, with all it needs; and whatever leases name.
     `reflog`: whether what only reflogs name is kept. Waits for every process that is writing
     (`store_lock`, exclusive). Raises Locked, and MissingObject or Corruption where something
     needed is missing already: a damaged repository is left as it is. NoSpace only if nothing
@@ -111,12 +124,15 @@ def collect(
             files.remove_dead_sessions()
             with LocalByteStore(files.root, SESSIONS) as cut_short:
                 cut_short.remove_dead_sessions()
+            leases.remove_dead(files.root, now_s)
             _remove_stale(files, now_s, tally)
         storage.refresh()
+        reading = leases.needed(files.root, now_s)
+        wanted = _Wanted(
+            reflog, extra, without, unwanted, grace, tuple(reading), young_packs(files, grace)
+        )
         for _ in range(_MOST_ROUNDS):
-            collection = _Collection(
-                storage, objects, refs, reflog, extra, without, unwanted, tally
-            )
+            collection = _Collection(files, storage, objects, refs, wanted, tally)
             collection.plan()
             if dry_run:
                 collection.foretell()
@@ -131,7 +147,22 @@ def collect(
         dry_run,
         tally.incomplete,
         tuple(sorted(tally.unreadable)),
+        tally.kept_bytes,
+        tally.kept_until_s,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What is kept, beside what refs name. `reading`: what running work does."""
+
+    reflog: bool
+    extra: tuple[ObjectId, ...]
+    pruned: frozenset[ObjectId]
+    scrub: frozenset[bytes]
+    grace: Grace | None
+    reading: tuple[ObjectId, ...]
+    young: dict[PackId, float]
 
 
 class _Collection:
@@ -139,22 +170,18 @@ class _Collection:
 
     def __init__(
         self,
+        files: LocalByteStore,
         storage: Storage,
         objects: ObjectStore,
         refs: RefStore,
-        reflog: bool,
-        extra: tuple[ObjectId, ...],
-        pruned: frozenset[ObjectId],
-        scrub: frozenset[bytes],
+        wanted: _Wanted,
         tally: _Tally,
     ) -> None:
+        self._files = files
         self._storage = storage
         self._objects = objects
         self._refs = refs
-        self._reflog = reflog
-        self._extra = extra
-        self._pruned = pruned
-        self._scrub = scrub
+        self._wanted = wanted
         self._tally = tally
         self._alive = Alive()
         self._dead: list[PackState] = []
@@ -162,19 +189,26 @@ class _Collection:
 
     def plan(self) -> None:
         """Find out what is alive, and sort the packs."""
-        found = roots(self._refs, self._storage.store, reflog=self._reflog, extra=self._extra)
-        self._follow(found.required, self._alive)
+        found = self._roots()
+        pruned = read_pruned(self._storage.store)
+        scrubbed = (ObjectId(identity) for identity in self._wanted.scrub)
+        gone = pruned.without(self._wanted.pruned, scrubbed)
+        # Newest first: in this order packs are written, so that what is read most lies together.
+        self._follow(newest_first(found.required, self._objects), self._alive, gone)
         # What only a log or a note names may be gone, in part or whole: an earlier gc was told not
         # to keep it, or a crash came between the log's line and the objects.
         partly = Alive(dict(self._alive.objects), {})
-        self._follow(found.optional, partly, _tolerate)
-        self._alive.objects = partly.objects
-        scrub = self._scrub - self._alive.blocks.keys() - partly.blocks.keys()
+        self._follow((*found.optional, *self._wanted.reading), partly, gone, _tolerate)
+        scrub = self._wanted.scrub - self._alive.blocks.keys() - partly.blocks.keys()
         avoid = places_of(self._storage, scrub) if scrub else frozenset[Place]()
         blocks = needed_blocks(self._alive.blocks, self._storage, avoid)
         blocks |= readable_blocks(partly.blocks.keys() - blocks, self._storage, avoid)
+        self._alive.objects = partly.objects
+        lately = lately_pruned(pruned, self._wanted.grace, self._wanted.pruned)
+        spared = self._spare(lately, gone, blocks)
         packs, unreadable = survey(self._storage, self._alive, blocks)
         self._tally.unreadable.update(unreadable)
+        resting = self._tell_spared(packs, spared)
         self._dead = [pack for pack in packs if not pack.live]
         alive = [pack for pack in packs if pack.live]
         self._sparse = [
@@ -185,23 +219,62 @@ class _Collection:
         small = [
             pack
             for pack in alive
-            if pack.content is Content.OBJECTS and pack.size < SMALL_PACK_BYTES
+            if pack.content is Content.OBJECTS
+            and pack.size < SMALL_PACK_BYTES
+            and pack.id not in resting
         ]
         if len(small) >= MANY_SMALL_PACKS:
             chosen = _ids(self._sparse)
             self._sparse += [pack for pack in small if pack.id not in chosen]
 
+    def _roots(self) -> Roots:
+        wanted = self._wanted
+        return roots(self._refs, self._storage.store, reflog=wanted.reflog, extra=wanted.extra)
+
+    def _spare(self, lately: Mapping[ObjectId, int], gone: Pruned, blocks: set[BlockId]) -> Spared:
+        """Add what is too young to go to what is alive, with all that it needs itself."""
+        young = self._wanted.young
+        if not (young or lately):
+            return Spared()
+        objects, young_blocks = contents(self._files, young)
+        alive = Alive(dict(self._alive.objects), dict.fromkeys(young_blocks))
+        self._follow((*models_of(lately, self._objects), *objects), alive, gone, _tolerate)
+        more = readable_blocks(alive.blocks.keys() - blocks, self._storage) - blocks
+        spared = Spared(alive.objects.keys() - self._alive.objects.keys(), more, lately)
+        self._alive.objects = alive.objects
+        blocks |= more
+        return spared
+
+    def _tell_spared(self, packs: Iterable[PackState], spared: Spared) -> set[PackId]:
+        """Count what only grace keeps; returns the packs that hold it."""
+        resting: set[PackId] = set()
+        self._tally.kept_bytes = 0
+        for pack in packs:
+            kept = sum(header.stored_bytes for header, _ in pack.live if header.id in spared)
+            if kept:
+                resting.add(pack.id)
+                self._tally.kept_bytes += kept
+        if resting and self._wanted.grace is not None:
+            times = [self._wanted.young.get(pack, 0.0) for pack in resting]
+            self._tally.kept_until_s = max(*times, *spared.pruned.values(), 0) + (
+                self._wanted.grace.length_s
+            )
+        return resting
+
     def _follow(
-        self, roots: Iterable[ObjectId], alive: Alive, complain: Complaint | None = None
+        self,
+        roots: Iterable[ObjectId],
+        alive: Alive,
+        pruned: Pruned,
+        complain: Complaint | None = None,
     ) -> None:
         """Add to `alive` all that `roots` reach. Raises MissingObject, Corruption."""
-        references = (Reference(root, None, "root") for root in roots if root not in self._scrub)
-        gone = (ObjectId(identity) for identity in self._scrub)
+        references = (Reference(root, None, "root") for root in roots if root not in pruned.gone)
         for needed in closure(
             references,
             self._objects,
             known=alive.objects,
-            pruned=read_pruned(self._storage.store).without(self._pruned, gone),
+            pruned=pruned,
             complain=complain,
         ):
             alive.objects[needed.id] = needed.kind
@@ -223,9 +296,10 @@ class _Collection:
             return False
         self._tally.removed += len(self._dead)
         progress.start("gc", sum(pack.live_bytes for pack in self._sparse))
-        for group in _groups(self._in_order(self._sparse)):
+        order = Order(self._sparse, itertools.chain(self._alive.blocks, self._alive.objects))
+        for group in order.groups():
             try:
-                written = self._rewrite(group, progress)
+                written = rewrite(group, order, self._files, self._storage, progress)
             except NoSpace:
                 if not self._tally.freed_bytes:
                     raise
@@ -256,7 +330,7 @@ class _Collection:
         if not packs:
             return True
         with self._refs.locked():
-            found = roots(self._refs, self._storage.store, reflog=self._reflog, extra=self._extra)
+            found = self._roots()
             present = (root for root in found.required if root not in self._alive.objects)
             if next(present, None) is not None:
                 return False
@@ -268,41 +342,6 @@ class _Collection:
         self._storage.index.drop_packs(_ids(packs))
         return True
 
-    def _in_order(self, packs: list[PackState]) -> list[PackState]:
-        """Packs in the order they came into the index, so that models stay together."""
-        with self._storage.view() as view:
-            place = {pack: number for number, pack in enumerate(view.packs())}
-        return sorted(packs, key=lambda pack: (place.get(pack.id, len(place)), pack.id))
-
-    def _rewrite(self, group: list[PackState], progress: Progress) -> dict[PackId, int]:
-        """Copy live records, byte for byte and in order, to new packs; returns their sizes."""
-        writers: dict[Lane, PackWriter] = {}
-        values: list[tuple[ByteWriter, str]] = []
-        entries: list[PackEntry] = []
-        try:
-            for pack in group:
-                for header, offset in pack.live:
-                    lane = _lane(pack.content, header)
-                    writer = writers.get(lane)
-                    if writer is None:
-                        writer = writers[lane] = PackWriter(self._storage.store, pack.content)
-                    data = check_record(self._storage, pack.id, header, offset)
-                    sealed = bytes(data[:RECORD_HEADER_BYTES])
-                    writer.add_sealed(header, sealed, memoryview(data)[RECORD_HEADER_BYTES:])
-                    progress.advance(len(data))
-            for writer in writers.values():
-                identity, value = writer.finish()
-                values.append((value, pack_key(identity)))
-                entries.append(PackEntry(identity, value.size, writer.content, writer.records))
-                value.sync()
-            self._storage.store.publish(values)
-        except BaseException:
-            for writer in writers.values():
-                writer.abort()
-            raise
-        self._storage.index.add_packs(entries)
-        return {entry.id: entry.size for entry in entries}
-
 
 def _remove_stale(files: LocalByteStore, now_s: float, tally: _Tally) -> None:
     """What was sent and never taken in. Nobody is taking it in just now: `store.lock` is held."""
@@ -312,28 +351,8 @@ def _remove_stale(files: LocalByteStore, now_s: float, tally: _Tally) -> None:
         tally.removed += 1
 
 
-def _groups(packs: Iterable[PackState]) -> Iterator[list[PackState]]:
-    """Packs whose live records fill about one new pack."""
-    group: list[PackState] = []
-    size = 0
-    for pack in packs:
-        if group and size + pack.live_bytes > PACK_BYTES:
-            yield group
-            group, size = [], 0
-        group.append(pack)
-        size += pack.live_bytes
-    if group:
-        yield group
-
-
 def _ids(packs: Iterable[PackState]) -> set[PackId]:
     return {pack.id for pack in packs}
-
-
-def _lane(content: Content, header: RecordHeader) -> Lane:
-    if content is Content.OBJECTS:
-        return Lane.OBJECTS
-    return Lane.COARSE if header.layer + 1 < header.layers else Lane.WHOLE
 
 
 def _tolerate(use: Use, error: Corruption) -> None:

@@ -22,7 +22,7 @@ from mergepipe.errors import (
     UsageError,
 )
 from mergepipe.failpoints import reached
-from mergepipe.repository import config, config_values
+from mergepipe.repository import config, config_values, leases
 from mergepipe.repository.refnames import HEADS, TAGS
 
 DIRECTORY = ".mergepipe"
@@ -39,6 +39,7 @@ RECIPES = "recipes"
 RUNS = "runs"
 INCOMING = "incoming"
 REMOTES = "remotes"
+LEASES = leases.FOLDER
 TMP = "tmp"
 LOCK = "lock"
 STORE_LOCK = "store.lock"
@@ -47,7 +48,7 @@ WORKTREE_LOCK = "worktree.lock"
 DEFAULT_BRANCH = "main"
 
 _FOLDERS = (HEADS, TAGS, LOGS, PACKS, HOOKS, RECIPES, RUNS, TMP)
-_DIRECTORIES = (REFS, LOGS, PACKS, INDEX, HOOKS, RECIPES, RUNS, INCOMING, REMOTES, TMP)
+_DIRECTORIES = (REFS, LOGS, PACKS, INDEX, HOOKS, RECIPES, RUNS, INCOMING, REMOTES, LEASES, TMP)
 # What a template must not bring: history comes from commits, not from a folder somebody copied.
 _RESERVED = (
     HEAD,
@@ -59,6 +60,7 @@ _RESERVED = (
     RUNS,
     INCOMING,
     REMOTES,
+    LEASES,
     TMP,
     LOCK,
     STORE_LOCK,

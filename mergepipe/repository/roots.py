@@ -1,11 +1,14 @@
 """Where history hangs: refs, HEAD, reflogs, and the model that is checked out."""
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from mergepipe.bytestore.protocol import ByteStore
+from mergepipe.errors import Corruption
 from mergepipe.ids import ObjectId
+from mergepipe.repository.history import Commits
 from mergepipe.repository.refs import RefStore
 
 _HEX_ID = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
@@ -40,6 +43,18 @@ def roots(
         optional += refs.reflog.mentioned()
     optional += checked_out(store)
     return Roots(tuple(dict.fromkeys(required)), tuple(dict.fromkeys(optional)))
+
+
+def newest_first(commits: Iterable[ObjectId], objects: Commits) -> list[ObjectId]:
+    """Commits by their time; what cannot be read comes last, for whoever reads it to say so."""
+
+    def age(identity: ObjectId) -> float:
+        try:
+            return -objects.commit(identity).time
+        except Corruption:
+            return math.inf
+
+    return sorted(commits, key=age)
 
 
 def checked_out(store: ByteStore) -> Iterator[ObjectId]:

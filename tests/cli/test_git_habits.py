@@ -280,7 +280,7 @@ def test_a_tag_says_why(history: Path, mp: Mp) -> None:
 def test_a_removed_branch_can_be_brought_back(history: Path, mp: Mp) -> None:
     at = mp("show", "side", "--json").document["commit"]
     mp("branch", "-d", "side", "--force")
-    mp("gc")
+    mp("gc", "--prune=now")
     assert at[:12] in mp("reflog", "side").out
     told = mp("log", "side", expect=1).err
     assert f"`mp branch side {at[:12]}`" in told
@@ -288,7 +288,7 @@ def test_a_removed_branch_can_be_brought_back(history: Path, mp: Mp) -> None:
     assert titles(mp, "side") == ["aside", "first"]
     assert mp("fsck", "--json").document["problems"] == []
     mp("branch", "-d", "side", "--force")
-    mp("gc", "--no-reflog")
+    mp("gc", "--prune=now", "--no-reflog")
     mp("branch", "side", at[:12], expect=1)
 
 

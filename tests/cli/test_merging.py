@@ -320,7 +320,7 @@ def test_gc_keeps_plans_of_merges_only(merging: Path, mp: Mp) -> None:
     used = mp("plan", *TIES, "-q").out.strip()
     mp("merge", "--plan", used, "-b", "merged")
     unused = mp("plan", "math", "-q").out.strip()
-    mp("gc")
+    mp("gc", "--prune=now")
     mp("explain", used)
     assert "gc removes plans" in mp("merge", "--plan", unused, expect=1).err
     mp("replay", "merged")

@@ -28,7 +28,7 @@ def line(
 @pytest.fixture
 def pruned(line: tuple[str, ...], mp: Mp) -> tuple[str, ...]:
     """The same, of which the last model is kept."""
-    mp("prune", "--keep-last", "1")
+    mp("prune", "--now", "--keep-last", "1")
     return line
 
 
@@ -59,7 +59,7 @@ def test_a_ref_at_one_is_no_fault(pruned: tuple[str, ...], mp: Mp, tmp_path: Pat
     mp("switch", "old")
     assert "was pruned on" in mp("commit", "--amend", "-m", "Another", expect=1).err
     mp("commit", tmp_path / "day1", "-m", "The same files")
-    mp("gc")
+    mp("gc", "--prune=now")
     mp("verify", tmp_path / "day1", "old")
     assert "no problems" in mp("fsck", "--read-data").out
 
@@ -70,7 +70,7 @@ def test_the_very_same_commit_is_kept_again(
     _at(0, monkeypatch)
     mp("commit", tmp_path / "day0", "-b", "again", "-m", "Day 0")
     assert mp("show", "again", "--json").document["commit"] == pruned[0]
-    mp("gc", "--no-reflog")
+    mp("gc", "--prune=now", "--no-reflog")
     mp("checkout", "again", "--to", tmp_path / "out")
     assert "no problems" in mp("fsck", "--read-data").out
 
@@ -79,10 +79,10 @@ def test_rolling_back_to_one_whose_model_another_holds(
     line: tuple[str, ...], mp: Mp, tmp_path: Path
 ) -> None:
     mp("commit", tmp_path / "day1", "-b", "other")
-    mp("prune", "main", "--keep-last", "1")
+    mp("prune", "--now", "main", "--keep-last", "1")
     mp("rollback", "main", line[1])
     mp("verify", tmp_path / "day1", "main")
-    mp("gc")
+    mp("gc", "--prune=now")
     assert "no problems" in mp("fsck", "--read-data").out
 
 
@@ -92,15 +92,15 @@ def test_history_that_left_and_came_back_is_kept(
     mp("init", tmp_path / "there")
     mp("remote", "add", "origin", tmp_path / "there")
     mp("push", "origin", "main")
-    mp("prune", "--keep-last", "1")
+    mp("prune", "--now", "--keep-last", "1")
     mp("commit", write_model(tmp_path / "new", tensors(7)), "-b", "fresh")
     mp("switch", "fresh")
     mp("branch", "-d", "main", "--force")
     mp("remote", "rm", "origin")
-    mp("gc", "--no-reflog")
+    mp("gc", "--prune=now", "--no-reflog")
     mp("remote", "add", "origin", tmp_path / "there")
     mp("fetch")
-    mp("gc")
+    mp("gc", "--prune=now")
     mp("verify", tmp_path / "day0", line[0])
     assert "no problems" in mp("fsck", "--read-data").out
 
@@ -112,11 +112,11 @@ def test_a_damaged_line_is_told_and_left_out(
     lines = note.read_bytes().splitlines(keepends=True)
     note.write_bytes(b"".join([b"x" + lines[0], *lines[1:]]))
     mp("checkout", "main", "--to", tmp_path / "out")
-    assert "mp fsck --repair" in mp("gc", expect=12).err
+    assert "mp fsck --repair" in mp("gc", "--prune=now", expect=12).err
     assert "line 1 is damaged" in mp("fsck", expect=12).out
     told = mp("fsck", "--repair", expect=12).out  # a model is missed: nobody knows of which
     assert "left damaged lines out" in told
-    mp("prune", "--keep-last", "1")
+    mp("prune", "--now", "--keep-last", "1")
     assert "no problems" in mp("fsck", "--read-data").out
     assert note.read_bytes().count(b"\n") == 3
 
@@ -131,7 +131,7 @@ def test_a_lazy_clone_follows_what_its_remote_lets_go_of(
     notices: str,
 ) -> None:
     mp("clone", "--lazy", "--no-checkout", repository, tmp_path / "lazy")
-    mp("prune", "--keep-last", "1")
+    mp("prune", "--now", "--keep-last", "1")
     monkeypatch.chdir(tmp_path / "lazy")
     if notices == "fetch":
         mp("fetch")
@@ -139,7 +139,7 @@ def test_a_lazy_clone_follows_what_its_remote_lets_go_of(
         assert "fsck --repair" in mp("checkout", line[1], "--to", tmp_path / "gone", expect=12).err
         mp("fsck", "--repair")
     assert "was pruned on" in mp("checkout", "main~2", "--to", tmp_path / "gone", expect=1).err
-    mp("gc")
+    mp("gc", "--prune=now")
     mp("checkout", "main", "--to", tmp_path / "out")
     mp("verify", tmp_path / "out", "main")
     assert "no problems" in mp("fsck").out

@@ -128,7 +128,7 @@ def test_a_release_is_the_model_with_its_manifest_and_nothing_else(
     assert mp("show", "prod", "--json").document["manifest"] == manifest
     assert len(mp("log", "prod", "--json").document) == 2
     assert "no problems" in mp("fsck", "--read-data").out
-    mp("gc")
+    mp("gc", "--prune=now")
     assert "3 of the 3 merged models are not here" in mp("replay", "prod", expect=1).err
     assert "3 of the 3 merged models are not here" in mp("explain", "prod", expect=1).err
     assert "merged models are not here" in mp("report", "prod", "--json", expect=1).out

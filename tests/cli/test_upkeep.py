@@ -27,13 +27,13 @@ def test_gc_frees_what_a_removed_branch_held(
     committed: Path, model: Path, tmp_path: Path, mp: Mp
 ) -> None:
     mp("commit", write_model(tmp_path / "two", tensors(1)), "-b", "two")
-    assert mp("gc").out == "Nothing to free\n"
+    assert mp("gc", "--prune=now").out == "Nothing to free\n"
     assert "mp gc --no-reflog" in mp("branch", "-d", "two", "--force").out
-    assert mp("gc").out == "Nothing to free\n"
-    told = mp("gc", "--dry-run", "--no-reflog").out
+    assert mp("gc", "--prune=now").out == "Nothing to free\n"
+    told = mp("gc", "--prune=now", "--dry-run", "--no-reflog").out
     assert told.startswith("Would free ")
     before = _pack_bytes(committed)
-    done = mp("gc", "--json", "--no-reflog").document
+    done = mp("gc", "--prune=now", "--json", "--no-reflog").document
     assert done["packs_removed"] > 0
     assert _pack_bytes(committed) == before - done["freed_bytes"]
     mp("checkout", "main", "--to", "out")
@@ -43,9 +43,9 @@ def test_gc_frees_what_a_removed_branch_held(
 def test_gc_keeps_what_the_reflog_names_until_told(committed: Path, tmp_path: Path, mp: Mp) -> None:
     mp("commit", write_model(tmp_path / "two", tensors(1)))
     mp("reset", "HEAD~1")
-    assert mp("gc", "--json").document["freed_bytes"] == 0
+    assert mp("gc", "--prune=now", "--json").document["freed_bytes"] == 0
     mp("show", "main@{1}")
-    assert mp("gc", "--no-reflog", "--json").document["freed_bytes"] > 0
+    assert mp("gc", "--prune=now", "--no-reflog", "--json").document["freed_bytes"] > 0
     mp("show", "main")
 
 

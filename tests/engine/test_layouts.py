@@ -188,7 +188,7 @@ def test_a_layout_lives_as_long_as_the_merge_and_is_explained(tmp_path):
     )  # fmt: skip
     planned = repo.planning.plan_merge(spelled.merge())
     made = repo.merge(planned, branch="out")
-    repo.gc()
+    repo.gc(grace_s=0)
     assert repo.replay("out").same
     told, plan, manifest = repo.explain("out", "new.name")
     assert manifest == made.manifest_id

@@ -65,7 +65,7 @@ def collect_in_child(pipe: Connection, folder: Path) -> None:
     with _telling(pipe):
         while not pipe.poll(0.4):
             with Repository.open(folder, who=WHO) as repo, contextlib.suppress(Locked):
-                repo.gc()
+                repo.gc(grace_s=0)
 
 
 def _begin(pipe: Connection) -> None:

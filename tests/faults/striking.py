@@ -169,7 +169,7 @@ def _hold(ready: Ready, code: int, how: str) -> None:
     assert not (wrong := world.between(now.files, wanted.files, ready.after.files)), wrong
     for root in world.repositories(place):
         assert problems(root) == [], root.name
-        assert world.mp("-C", str(root), "gc") == 0
+        assert world.mp("-C", str(root), "gc", "--prune=now") == 0
         assert unfinished(root) == []
         assert problems(root) == [], root.name
     left = [path for path in place.rglob(".*") if world._UNFINISHED.fullmatch(path.name)]

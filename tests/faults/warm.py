@@ -27,7 +27,7 @@ def _work(folder: Path) -> None:
         FileRemote(Repository.open(folder / "there", who=WHO)) as there,
     ):
         fetch(mine, "origin", there)
-        mine.gc()
+        mine.gc(grace_s=0)
     models.close()
 
 

@@ -43,7 +43,7 @@ def test_what_the_remote_dropped_and_we_hold_survives(clone: Clone, tmp_path: Pa
         held = repository.tensor("tuned", "t0")
         with Repository(clone.origin, who=WHO) as origin:
             origin.delete_branch("tuned", force=True)
-            assert origin.gc(keep_reflog=False).packs_removed
+            assert origin.gc(keep_reflog=False, grace_s=0).packs_removed
         clone.remote.forget_files()
         for _ in range(2):
             again = repository.tensor("tuned", "t0")
@@ -66,7 +66,7 @@ def test_gc_and_fsck_leave_promises_alone(clone: Clone, tmp_path: Path) -> None:
         assert report.ok
         assert [note.kind.value for note in report.notes] == ["promised"]
         repository.delete_branch("tuned", force=True)
-        found = repository.gc(keep_reflog=False)
+        found = repository.gc(keep_reflog=False, grace_s=0)
         assert found.packs_rewritten == 0
         assert sorted(repository.store.list(PROMISED)) == before
         assert repository.fsck(read_data=True).ok
@@ -84,7 +84,7 @@ def test_work_on_top_of_promises_is_our_own(clone: Clone, tmp_path: Path) -> Non
         repository.checkout("tuned", to=tmp_path / "out")
         base = {f"t{n}": bf16(random.standard_normal((64, 256))) for n in range(2)}
         commit(repository, write_model(tmp_path / "mine", base), "mine", "tuned")
-        assert repository.gc().packs_removed == 0
+        assert repository.gc(grace_s=0).packs_removed == 0
         repository.checkout("mine", to=tmp_path / "back")
         assert repository.fsck(read_data=True).ok
     assert files(tmp_path / "back") == files(tmp_path / "mine")

@@ -126,7 +126,7 @@ parameters: {weight: [{filter: mlp, value: 0.5}, {value: [0.2, 0.8]}]}
     assert merged["expert_bytes_read"] <= planned["expert_bytes_planned"]
     replayed = mp("replay", "merged", "--json").document
     assert replayed["same"]
-    mp("gc")
+    mp("gc", "--prune=now")
     mp("fsck", "--read-data")
     mp("checkout", "merged", "--to", tmp_path / "out")
     assert (
@@ -207,7 +207,7 @@ tokenizer: {source: union, pad_to_multiple_of: 16}
     assert config["vocab_size"] == 48
     vocabulary = json.loads((out / "tokenizer.json").read_text())["model"]["vocab"]
     assert vocabulary["w39"] == 39
-    mp("gc", "--no-reflog")
+    mp("gc", "--prune=now", "--no-reflog")
     mp("fsck", "--read-data")
     assert mp("replay", "merged", "--json").document["same"]
     explained = mp("explain", "merged", "--tensor", "lm_head.weight").out

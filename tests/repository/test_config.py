@@ -39,6 +39,7 @@ def test_what_is_not_written_has_its_default():
         "receive.limit": 64 << 30,
         "receive.deny_force": False,
         "receive.allow_purge": False,
+        "gc.grace": 14 * 86400,
         "remote.origin.url": "ssh://host/x",
     }
 

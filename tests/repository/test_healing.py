@@ -138,7 +138,7 @@ def test_a_commit_of_the_same_files_leans_on_nothing_damaged(
 def test_the_files_of_the_worktree_are_used(repo: Repository, tmp_path: Path) -> None:
     repo.checkout("base")
     repo.delete_branch("tuned", force=True)
-    repo.gc(keep_reflog=False)
+    repo.gc(keep_reflog=False, grace_s=0)
     damage(repo)
     # Of the objects, all but the commit can be made again; that one is no file's.
     repo.configure("remote.good.url", str(tmp_path / "gone"))
@@ -153,7 +153,7 @@ def test_the_files_of_the_worktree_are_used(repo: Repository, tmp_path: Path) ->
 def test_blocks_come_back_from_the_worktree(repo: Repository, tmp_path: Path) -> None:
     repo.checkout("base")
     repo.delete_branch("tuned", force=True)
-    repo.gc(keep_reflog=False)
+    repo.gc(keep_reflog=False, grace_s=0)
     for pack in block_packs(repo):
         (repo.directory / pack_key(pack)).unlink()
     report = repo.fsck(repair=True)

@@ -65,7 +65,7 @@ def test_a_damaged_log_costs_its_damaged_lines(repo: Repository) -> None:
     log.write_bytes(lost + second)
     assert len(repo.reflog("main")) == 1
     assert repo.damaged_log("main") == 1
-    repo.gc()
+    repo.gc(grace_s=0)
     assert [problem.kind for problem in repo.fsck().problems] == [ProblemKind.REFLOG]
     report = repo.fsck(repair=True)
     assert report.ok

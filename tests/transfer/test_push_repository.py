@@ -80,7 +80,7 @@ class Forgetful(HoldingLine):
     def compare_and_swap(self, key: str, old: bytes | None, new: bytes | None) -> bool:
         if self.times:
             self.times -= 1
-            self.there.gc(keep_reflog=False)
+            self.there.gc(keep_reflog=False, grace_s=0)
         return super().compare_and_swap(key, old, new)
 
 

@@ -44,7 +44,7 @@ def test_packs_are_taken_in_in_parts(repo: Repository, store: ReceivingStore) ->
         held = len(quarantined(repo))
         assert held == (2 if number < 2 else 0)
     assert repo.fsck(read_data=True).ok
-    assert repo.gc().packs_rewritten == 0
+    assert repo.gc(grace_s=0).packs_rewritten == 0
 
 
 def test_many_pushers_of_one_branch(repo: Repository, store: ReceivingStore) -> None:
@@ -110,7 +110,7 @@ def test_gc_beside_pushes(repo: Repository, store: ReceivingStore, tmp_path: Pat
     def collect() -> None:
         with Repository.open(tmp_path / "repo", who=WHO) as other:
             while not stop.wait(0.01):
-                other.gc()
+                other.gc(grace_s=0)
 
     collector = threading.Thread(target=collect)
     collector.start()

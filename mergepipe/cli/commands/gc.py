@@ -6,6 +6,7 @@ import msgspec
 import typer
 
 from mergepipe.cli.command import command
+from mergepipe.cli.grace_text import kept_text
 from mergepipe.cli.panels import UPKEEP
 from mergepipe.cli.session import Session
 from mergepipe.cli.text import count
@@ -16,7 +17,8 @@ class GcDocument(msgspec.Struct, frozen=True):
     """`mp gc --json`. `freed_bytes`: packs removed less packs written.
 
     `incomplete`: the disk was too full to rewrite all; run it again. `unreadable`: packs that were
-    left alone because they are damaged.
+    left alone because they are damaged. `kept_bytes`: what nothing needs and is too young to go;
+    all of it may at `kept_until` (Unix seconds; null if there is none).
     """
 
     freed_bytes: int
@@ -25,11 +27,13 @@ class GcDocument(msgspec.Struct, frozen=True):
     dry_run: bool
     incomplete: bool
     unreadable: tuple[str, ...]
+    kept_bytes: int
+    kept_until: int | None
 
 
 def add(app: typer.Typer) -> None:
     """Register the command."""
-    command(app, "gc", UPKEEP, examples="mp gc --dry-run\nmp gc")(gc)
+    command(app, "gc", UPKEEP, examples="mp gc --dry-run\nmp gc\nmp gc --prune=now")(gc)
 
 
 def gc(
@@ -46,13 +50,28 @@ def gc(
             show_default=False,
         ),
     ] = False,
+    prune: Annotated[
+        str | None,
+        typer.Option(
+            "--prune",
+            metavar="now|DURATION",
+            help="Free what is older than this; without it, than gc.grace (2 weeks).",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Free what no branch, tag, reflog or worktree needs.
 
-    Waits until nobody commits. What a crash left behind is removed too.
+    What was stored or pruned lately stays for a time of grace. Waits until nobody commits. What a
+    crash left behind is removed too.
     """
+    from mergepipe.repository.durations import parse_duration
+
+    grace_s = None if prune is None else parse_duration(prune)
     with session.repository() as repository, session.progress(kernels=False) as progress:
-        done = repository.gc(dry_run=dry_run, keep_reflog=not no_reflog, progress=progress)
+        done = repository.gc(
+            dry_run=dry_run, keep_reflog=not no_reflog, grace_s=grace_s, progress=progress
+        )
     document = GcDocument(
         freed_bytes=done.freed_bytes,
         packs_removed=done.packs_removed,
@@ -60,6 +79,8 @@ def gc(
         dry_run=done.dry_run,
         incomplete=done.incomplete,
         unreadable=tuple(pack.hex() for pack in done.unreadable),
+        kept_bytes=done.kept_bytes,
+        kept_until=int(done.kept_until_s) if done.kept_bytes else None,
     )
     would = "Would free" if dry_run else "Freed"
     text = (
@@ -69,6 +90,8 @@ def gc(
     if not done.packs_removed and not done.packs_rewritten:
         text = "Nothing to free"
     session.emit(document, "" if session.quiet else text)
+    if done.kept_bytes:
+        session.say(kept_text(done, "mp gc --prune=now"))
     if done.incomplete:
         session.say("the disk was too full to rewrite all packs: run `mp gc` again")
     if done.unreadable:

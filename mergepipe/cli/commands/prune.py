@@ -7,6 +7,7 @@ import typer
 
 from mergepipe.cli import completion
 from mergepipe.cli.command import command
+from mergepipe.cli.grace_text import kept_text
 from mergepipe.cli.panels import UPKEEP
 from mergepipe.cli.session import Session
 from mergepipe.cli.text import count
@@ -15,13 +16,15 @@ from mergepipe.sizes import format_size
 
 
 class PruneDocument(msgspec.Struct, frozen=True):
-    """`mp prune --json`: the commits whose models went, and what that freed, as `gc` counts it."""
+    """`mp prune --json`: the commits whose models go, and what that freed, as `gc` counts it."""
 
     commits: tuple[str, ...]
     freed_bytes: int
     packs_removed: int
     packs_rewritten: int
     dry_run: bool
+    kept_bytes: int
+    kept_until: int | None
 
 
 def add(app: typer.Typer) -> None:
@@ -29,6 +32,7 @@ def add(app: typer.Typer) -> None:
     examples = """
         mp prune --keep-last 7 --dry-run
         mp prune prod --keep-last 3 --keep-daily 14 --keep-weekly 8
+        mp prune --keep-last 7 --now
     """
     command(app, "prune", UPKEEP, examples=examples)(prune)
 
@@ -63,8 +67,16 @@ def prune(
         bool,
         typer.Option("--dry-run", "-n", help="Only say what it would do.", show_default=False),
     ] = False,
+    now: Annotated[
+        bool,
+        typer.Option(
+            "--now", help="Free them now, not after gc.grace (2 weeks).", show_default=False
+        ),
+    ] = False,
 ) -> None:
     """Let go of the models of old commits, and free what only they needed.
+
+    The room is free once they have been let go of for the time of grace, at the next gc or prune.
 
     History stays: every commit with its id, message and descent. Kept besides what the options say:
     the tip of every branch, what tags name, what a kept model was trained from, and what a kept
@@ -77,7 +89,12 @@ def prune(
     retention = Retention(keep_last or 1, keep_daily or 0, keep_weekly or 0)
     with session.repository() as repository, session.progress(kernels=False) as progress:
         pruned = repository.prune(
-            branches or (), retention, keep_tags=keep_tags, dry_run=dry_run, progress=progress
+            branches or (),
+            retention,
+            keep_tags=keep_tags,
+            dry_run=dry_run,
+            grace_s=0 if now else None,
+            progress=progress,
         )
     freed = pruned.collected
     document = PruneDocument(
@@ -86,6 +103,8 @@ def prune(
         freed.packs_removed,
         freed.packs_rewritten,
         dry_run,
+        freed.kept_bytes,
+        int(freed.kept_until_s) if freed.kept_bytes else None,
     )
     verb = "Would let go of" if dry_run else "Let go of"
     text = (
@@ -95,3 +114,5 @@ def prune(
     if not pruned.commits and not freed.freed_bytes:
         text = "Nothing to let go of"
     session.emit(document, "" if session.quiet else text)
+    if freed.kept_bytes:
+        session.say(kept_text(freed, "mp gc --prune=now"))

@@ -1,0 +1,90 @@
+"""Writing live records of sparse and small packs together, in the order of the newest refs."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from mergepipe.bytestore.local import LocalByteStore
+from mergepipe.bytestore.protocol import ByteWriter
+from mergepipe.ids import PackId
+from mergepipe.packs.format import RECORD_HEADER_BYTES, Content, RecordHeader
+from mergepipe.packs.index import PackEntry
+from mergepipe.packs.reader import pack_key
+from mergepipe.packs.storage import Storage
+from mergepipe.packs.transaction import PACK_BYTES, Lane
+from mergepipe.packs.writer import PackWriter
+from mergepipe.progress import Progress
+from mergepipe.repository.survey import PackState, check_record
+
+
+class Order:
+    """Where records belong: `ids` are those of all that is alive, what is read most first."""
+
+    def __init__(self, packs: Sequence[PackState], ids: Iterable[bytes]) -> None:
+        wanted = {header.id for pack in packs for header, _ in pack.live}
+        self._place = {each: at for at, each in enumerate(ids) if each in wanted}
+        # Bases that no model holds itself come last, as they lie.
+        self._last = max(self._place.values(), default=0) + 1
+        first = {pack.id: min(self.place(header) for header, _ in pack.live) for pack in packs}
+        self._packs = sorted(packs, key=lambda pack: (first[pack.id], pack.id))
+
+    def place(self, header: RecordHeader) -> int:
+        """The number of a record's block or object."""
+        return self._place.get(header.id, self._last)
+
+    def groups(self) -> Iterator[list[PackState]]:
+        """Packs whose live records fill about one new pack."""
+        group: list[PackState] = []
+        size = 0
+        for pack in self._packs:
+            if group and size + pack.live_bytes > PACK_BYTES:
+                yield group
+                group, size = [], 0
+            group.append(pack)
+            size += pack.live_bytes
+        if group:
+            yield group
+
+
+def rewrite(
+    group: Sequence[PackState],
+    order: Order,
+    files: LocalByteStore,
+    storage: Storage,
+    progress: Progress,
+) -> dict[PackId, int]:
+    """Copy live records, byte for byte, to new packs; returns their sizes. Raises NoSpace."""
+    records = [(pack, header, offset) for pack in group for header, offset in pack.live]
+    records.sort(key=lambda record: order.place(record[1]))
+    writers: dict[Lane, PackWriter] = {}
+    values: list[tuple[ByteWriter, str]] = []
+    entries: list[PackEntry] = []
+    try:
+        for pack, header, offset in records:
+            lane = _lane(pack.content, header)
+            writer = writers.get(lane)
+            if writer is None:
+                writer = writers[lane] = PackWriter(storage.store, pack.content)
+            data = check_record(storage, pack.id, header, offset)
+            sealed = bytes(data[:RECORD_HEADER_BYTES])
+            writer.add_sealed(header, sealed, memoryview(data)[RECORD_HEADER_BYTES:])
+            progress.advance(len(data))
+        for writer in writers.values():
+            identity, value = writer.finish()
+            values.append((value, pack_key(identity)))
+            entries.append(PackEntry(identity, value.size, writer.content, writer.records))
+            value.sync()
+        newest = max(files.modified(pack_key(pack.id)) or 0.0 for pack in group)
+        storage.store.publish(values)
+    except BaseException:
+        for writer in writers.values():
+            writer.abort()
+        raise
+    for entry in entries:  # it was copied, which makes nothing younger
+        files.date(pack_key(entry.id), newest)
+    storage.index.add_packs(entries)
+    return {entry.id: entry.size for entry in entries}
+
+
+def _lane(content: Content, header: RecordHeader) -> Lane:
+    if content is Content.OBJECTS:
+        return Lane.OBJECTS
+    return Lane.COARSE if header.layer + 1 < header.layers else Lane.WHOLE
