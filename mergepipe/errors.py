@@ -91,6 +91,7 @@ class IncompleteCheckpoint(MergepipeError):
 class HookFailed(MergepipeError):
     """A hook refused the operation."""
 
+    exit_code = 18
     kind = "hook_failed"
 
 
@@ -204,6 +205,7 @@ class RemoteUnreachable(MergepipeError):
 class RemoteRefused(MergepipeError):
     """The other side said no, or what it sent breaks the rules and was not taken."""
 
+    exit_code = 18
     kind = "remote_refused"
 
 

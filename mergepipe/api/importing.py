@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mergepipe.api.conversions import Conversions
+from mergepipe.api.hooking import ask_before_commit
 from mergepipe.api.opened import OpenRepository
 from mergepipe.api.results import Imported
 from mergepipe.checkpoints.requests import CommitRequest, CommitResult
@@ -55,9 +56,9 @@ class Imports:
         if known is not None and self._repo.objects.has(known):
             return known, 0
         trained = None if base is None else self._repo.resolve(base)
-        request = CommitRequest(
-            f"Import {path.name}", self._repo.signature(), import_ref(path), trained
-        )
+        message, ref = f"Import {path.name}", import_ref(path)
+        ask_before_commit(self._repo.hooks, path, sources, ref, message, base)
+        request = CommitRequest(message, self._repo.signature(), ref, trained)
         with self.conversions.converted(sources) as files, self._repo.writing():
             result = self._repo.committer().commit(files, request, progress)
         fingerprints.remember(path, sources, result.commit)
@@ -114,8 +115,12 @@ class Imports:
                     self._repo.finiteness.named(held.snapshot) or (),
                 )
                 return Imported(found.root, entry.branch, result, read=False)
+        message = entry.message or f"Import {found.root.name}"
+        ask_before_commit(
+            self._repo.hooks, found.root, found.sources, found.ref, message, entry.base
+        )
         request = CommitRequest(
-            entry.message or f"Import {found.root.name}",
+            message,
             self._repo.signature(),
             found.ref,
             None if entry.base is None else self._repo.resolve(entry.base),

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mergepipe.api.asked import Asked, of_message
+from mergepipe.api.hooking import ask_before_merge, tell_after_merge
 from mergepipe.api.opened import OpenRepository
 from mergepipe.api.planning import Planning
 from mergepipe.errors import (
@@ -15,6 +16,7 @@ from mergepipe.errors import (
 )
 from mergepipe.ids import ObjectId
 from mergepipe.progress import SILENT, Progress
+from mergepipe.repository.hooks import PRE_MERGE
 from mergepipe.repository.refnames import branch_ref
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ class Merging:
         import_bytes: int = 0,
         allow_nonfinite: bool = False,
         names: Sequence[str] = (),
+        verify: bool = True,
         progress: Progress = SILENT,
     ) -> "MergeResult":
         """As `Repository.merge` says."""
@@ -71,6 +74,9 @@ class Merging:
 
         found = self._planning.load_plan(plan)
         base, experts = self.input_commits(found)
+        asked = self._planning.asked(plan)
+        if verify:
+            self._ask(plan, found, asked, branch, message)
         request = MergeRequest(
             base,
             experts,
@@ -79,11 +85,31 @@ class Merging:
             import_bytes=import_bytes,
             names=tuple(names) or self.model_names(plan, found),
             allow_nonfinite=allow_nonfinite,
-            trailer=self._planning.asked(plan).trailer,
+            trailer=asked.trailer,
         )
         engine = self.engine(device=device, host=host)
         result = engine.execute(found, request, reuse=reuse, progress=progress)
-        return replace(result, left_out=self._planning.left_out(plan))
+        hook = tell_after_merge(self._repo.hooks, result)
+        return replace(result, left_out=self._planning.left_out(plan), hook=hook)
+
+    def _ask(
+        self, planned: "Planned", plan: "Plan", asked: Asked, branch: str | None, message: str
+    ) -> None:
+        """Let pre-merge look at the plan, which is stored then: `mp explain` tells of it."""
+        hooks = self._repo.hooks
+        if not hooks.has(PRE_MERGE):
+            return
+        base, experts = self.input_commits(plan)
+        names = dict(zip(plan.models, self.model_names(planned, plan), strict=True))
+        inputs = [
+            ("expert", commit, names[plan.models[place]])
+            for place, commit in zip(plan.experts, experts, strict=True)
+        ]
+        if base is not None and plan.base is not None:
+            inputs.insert(0, ("base", base, names[plan.base]))
+        ref = branch_ref(branch) if branch is not None else self._repo.refs.head().branch or ""
+        identity = self._planning.store_plan(planned)
+        ask_before_merge(hooks, plan, identity, asked, inputs, ref, message)
 
     def result_of(self, plan: ObjectId, branch: str | None = None) -> ObjectId | None:
         """The tip of a branch (None: HEAD) if it holds the result of this very plan, else None.

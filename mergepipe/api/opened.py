@@ -3,7 +3,7 @@
 import datetime
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from mergepipe.parallel import core_count
 from mergepipe.repository import config as configuration
 from mergepipe.repository import config_values, layout, leases, locks, revisions
 from mergepipe.repository.dates import Clock
+from mergepipe.repository.hooks import Hooks
 from mergepipe.repository.presence import has_snapshot, without_lost
 from mergepipe.repository.pruned import read_lines
 from mergepipe.repository.reflog import Reflog, Signature
@@ -92,6 +93,8 @@ class OpenRepository(Closing):
         """Asked before anything is written; it raises if it is not to be."""
         self.command = "python"
         """What runs, as leases and the log of operations call it."""
+        self.environment: Mapping[str, str] | None = None
+        """What hooks get; None: this process's."""
         self.imported_bytes = 0
         """Read to import experts given as paths, since the repository was opened."""
         self.profile_bytes = 0
@@ -187,6 +190,12 @@ class OpenRepository(Closing):
         if self.who is not None:
             return self.who(self.config.user.author)
         return identity(os.environ)(self.config.user.author)
+
+    @property
+    def hooks(self) -> Hooks:
+        """The user's own programs that have a say in what changes here."""
+        environment = os.environ if self.environment is None else self.environment
+        return Hooks(self.directory, self.config.hooks.enabled, environment)
 
     def clock(self) -> Clock:
         """What `yesterday` is measured from."""

@@ -1,7 +1,9 @@
 """Pushing from an open repository: its settings, its remotes, and what it notes of them."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 
+from mergepipe.api.hooking import ask_before_push
 from mergepipe.api.opened import OpenRepository
 from mergepipe.api.releasing import releases
 from mergepipe.api.remotes import open_remote
@@ -23,9 +25,12 @@ def push(
     options: PushOptions | None = None,
     credentials: Credentials | None = None,
     progress: Progress = SILENT,
+    *,
+    verify: bool = True,
 ) -> PushResult:
     """Send commits to a remote (name or URL; None: origin) and move its refs.
 
+    `verify`: whether the pre-push hook has a say.
     What it then has stands in `refs/remotes/`, also of those refs that moved before a failure.
     """
     name, url, store = open_remote(repository, remote, credentials or Credentials())
@@ -39,6 +44,11 @@ def push(
         pruned=read_pruned(repository.store),
         inputs=not (options is not None and options.release),
     )
+
+    def ask(moves: Sequence[Decision]) -> None:
+        if verify:
+            ask_before_push(repository.hooks, name, url.shown, moves)
+
     # gc here must not take away what is being read.
     with store, repository.writing():
         if options is not None and options.release:
@@ -51,6 +61,7 @@ def push(
             store,
             wanted,
             moved=lambda decision: _note(repository, name, decision),
+            ask=ask,
             progress=progress,
         )
     return PushResult(name, url.shown, pushed)

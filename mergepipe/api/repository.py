@@ -336,17 +336,19 @@ class Repository(OpenRepository):
         message: str = "",
         branch: str | None = None,
         base: str | None = None,
+        verify: bool = True,
         progress: Progress = SILENT,
     ) -> "CommitResult":
         """Commit the worktree, or the directory or file `path`, onto a branch.
 
         Of several paths the commit holds these files only: those of the worktree as they lie in it,
         others under their names.
-        `branch` (made if it is not there) defaults to where HEAD is. Raises NothingToCommit,
+        `branch` (made if it is not there) defaults to where HEAD is. `verify`: whether the
+        pre-commit hook has a say. Raises HookFailed, NothingToCommit,
         MalformedFile, IncompleteCheckpoint, SourceChanged, UnsafePath, NoSpace, Locked.
         """
         return self.working.commit(
-            path, message=message, branch=branch, base=base, progress=progress
+            path, message=message, branch=branch, base=base, verify=verify, progress=progress
         )
 
     def status(self, progress: Progress = SILENT) -> tuple["FileChange", ...]:
@@ -561,14 +563,16 @@ class Repository(OpenRepository):
         import_bytes: int = 0,
         allow_nonfinite: bool = False,
         names: Sequence[str] = (),
+        verify: bool = True,
         progress: Progress = SILENT,
     ) -> "MergeResult":
         """Execute a plan and commit its result on a branch (None: the current one).
 
         Values that are not finite, in the inputs or in the result, are refused (MergeInputError)
         unless `allow_nonfinite`; the result names them. `names` are what messages call the plan's
-        models. Raises MergeInputError, Corruption, MissingObject, NoSpace, Locked; the repository
-        is then as it was.
+        models. `verify`: whether the pre-merge hook has a say.
+        Raises HookFailed, MergeInputError, Corruption, MissingObject, NoSpace, Locked; the
+        repository is then as it was.
         """
         return self.merging.merge(
             plan,
@@ -580,6 +584,7 @@ class Repository(OpenRepository):
             import_bytes=import_bytes,
             allow_nonfinite=allow_nonfinite,
             names=names,
+            verify=verify,
             progress=progress,
         )
 
@@ -687,16 +692,18 @@ class Repository(OpenRepository):
         options: "PushOptions | None" = None,
         *,
         credentials: "Credentials | None" = None,
+        verify: bool = True,
         progress: Progress = SILENT,
     ) -> "PushResult":
         """Send commits to a remote (name or URL; None: origin) and move its refs.
 
-        Raises RefMoved (not a fast-forward, or somebody else was faster), UsageError,
+        `verify`: whether the pre-push hook has a say.
+        Raises HookFailed, RefMoved (not a fast-forward, or somebody else was faster), UsageError,
         RevisionNotFound, RemoteUnreachable, RemoteRefused, AuthenticationError.
         """
         from mergepipe.api import pushing
 
-        return pushing.push(self, remote, options, credentials, progress)
+        return pushing.push(self, remote, options, credentials, progress, verify=verify)
 
     def fetch(
         self,

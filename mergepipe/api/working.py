@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mergepipe.api.contents import Contents
+from mergepipe.api.hooking import ask_before_commit
 from mergepipe.api.opened import OpenRepository
 from mergepipe.checkpoints.requests import CommitRequest, CommitResult
 from mergepipe.errors import NothingToCommit, RefExists, RevisionNotFound, UsageError, WorktreeDirty
@@ -37,6 +38,7 @@ class Working:
         message: str = "",
         branch: str | None = None,
         base: str | None = None,
+        verify: bool = True,
         progress: Progress = SILENT,
     ) -> CommitResult:
         """As `Repository.commit` says."""
@@ -61,6 +63,16 @@ class Working:
             raise NothingToCommit(
                 f"{self._repo.worktree.root} holds no files",
                 "put a model there, check one out, or name a path: mp commit PATH",
+            )
+        if verify:
+            shown = self._repo.worktree.root if own else lone
+            ask_before_commit(
+                self._repo.hooks,
+                None if shown is None else Path(shown),
+                sources,
+                target or self._repo.refs.head().branch or "",
+                message,
+                base,
             )
         request = CommitRequest(
             message,

@@ -61,7 +61,13 @@ def quiet_hub(session: Session) -> bool:
 
 
 def push_to_hub(
-    session: Session, url: str, revisions: list[str], *, exact: bool, others: bool
+    session: Session,
+    url: str,
+    revisions: list[str],
+    *,
+    exact: bool,
+    others: bool,
+    verify: bool = True,
 ) -> None:
     """Upload one revision. `exact`: --force was given; `others`: an option that makes no sense."""
     from mergepipe.api import hub
@@ -78,6 +84,7 @@ def push_to_hub(
             url,
             *revisions,
             exact=exact,
+            verify=verify,
             quiet=quiet_hub(session),
             progress=progress,
         )

@@ -48,7 +48,6 @@ def merge_document(
     made: PricedPlan,
     result: "MergeResult",
     out: Path | None,
-    hook: str | None,
 ) -> MergeDocument:
     """A merge that was made, and what was planned of it."""
     run = result.costs
@@ -69,7 +68,7 @@ def merge_document(
         blocks_remembered=run.blocks_remembered,
         blocks_kept=run.blocks_kept,
         out=None if out is None else str(out),
-        hook=hook,
+        hook=result.hook,
         output_nonfinite=documents(result.nonfinite.output),
     )
 

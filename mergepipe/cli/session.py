@@ -60,6 +60,7 @@ class Session:
             opened = Repository.open(".", who=who, credentials=self.credentials)
         else:
             opened = Repository(directory, who=who, credentials=self.credentials)
+        opened.environment = self.environment
         self.trace(f"opened {opened.directory}")
         if opened.config_damage is not None:
             self.say(f"warning: {opened.config_damage.message}; reading goes on with the defaults")

@@ -56,6 +56,7 @@ class MergeResult:
     """A published merge. `snapshot, manifest = result` works too.
 
     left_out  what it leaves out of its models: kind, model, names, and words (`message`)
+    hook      whether post-merge `ran`, or why it failed; None without one
     """
 
     commit: ObjectId
@@ -67,6 +68,7 @@ class MergeResult:
     costs: Costs
     nonfinite: NonFiniteValues
     left_out: tuple[LeftOut, ...] = ()
+    hook: str | None = None
 
     def __post_init__(self) -> None:
         show_ids(self, "commit", "snapshot", "manifest_id", "plan_id")

@@ -7,6 +7,7 @@ from typing import Protocol
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.storage import Storage
 from mergepipe.repository.config import Config
+from mergepipe.repository.hooks import Hooks
 from mergepipe.repository.reflog import Signature
 from mergepipe.repository.refs import RefStore
 
@@ -31,6 +32,11 @@ class Home(Protocol):
     @property
     def threads(self) -> int:
         """Threads that work on blocks."""
+        ...
+
+    @property
+    def hooks(self) -> Hooks:
+        """Its owner's programs."""
         ...
 
     def signature(self) -> Signature:

@@ -81,11 +81,13 @@ def push(
     wanted: Sequence[Wanted],
     *,
     moved: Callable[[Decision], None] = lambda decision: None,
+    ask: Callable[[Sequence[Decision]], None] = lambda decisions: None,
     progress: Progress = SILENT,
 ) -> Pushed:
     """Move refs of the other side, once it has all that they need.
 
-    `moved` is called for every ref as soon as it is where it should be. Refs that may not move are
+    `moved` is called for every ref as soon as it is where it should be, `ask` once with those that
+    will move, before anything is sent: it raises if they are not to. Refs that may not move are
     found before anything is sent. Raises RefMoved (not a fast-forward; or another pusher was
     faster), RevisionNotFound (a ref to delete is not there), RemoteRefused, RemoteUnreachable,
     MissingObject and Corruption for what is damaged here.
@@ -100,11 +102,11 @@ def push(
         remaining[:] = [ref for ref in remaining if ref.name != decision.name]
 
     try:
-        _attempt(source, store, list(remaining), settle, tally, progress)
+        _attempt(source, store, list(remaining), settle, ask, tally, progress)
     except _Incomplete:
         # Its gc removed what it said it had, between the answer and the swap.
         try:
-            _attempt(source, store, list(remaining), settle, tally, progress)
+            _attempt(source, store, list(remaining), settle, lambda _: None, tally, progress)
         except _Incomplete as error:
             raise error.cause from None
     order = {ref.name: number for number, ref in enumerate(wanted)}
@@ -153,6 +155,7 @@ def _attempt(
     store: ByteStore,
     wanted: Sequence[Wanted],
     settle: Callable[[Decision], None],
+    ask: Callable[[Sequence[Decision]], None],
     tally: _Tally,
     progress: Progress,
 ) -> None:
@@ -166,6 +169,8 @@ def _attempt(
     for decision in decisions:
         if decision.move is Move.UNCHANGED:
             settle(decision)
+    if moving:
+        ask(moving)
     tips = [decision.new for decision in moving if decision.new is not None]
     for tip in tips:
         _refuse_purged(source, tip, stones)

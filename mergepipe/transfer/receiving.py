@@ -13,6 +13,7 @@ from functools import cached_property
 from mergepipe.bytestore.protocol import Buffer, ByteWriter
 from mergepipe.closing import Closing
 from mergepipe.errors import (
+    HookFailed,
     InvalidRefName,
     RefMoved,
     RemoteRefused,
@@ -26,6 +27,7 @@ from mergepipe.packs.view import View
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository import pruned, tombstones
 from mergepipe.repository.history import is_ancestor
+from mergepipe.repository.hooks import PRE_RECEIVE
 from mergepipe.repository.refnames import HEADS, TAGS, check_ref_name, short_name
 from mergepipe.repository.refs import HEAD
 from mergepipe.transfer.admission import Admission
@@ -217,6 +219,7 @@ class ReceivingStore(Closing):
         who, why = home.signature(), _WHY + write_id.hex()
         try:
             if new is None:
+                self._ask(key, old, new)
                 home.refs.delete(key, expected=old, who=who, why=why)
                 return True
             with home.writing():
@@ -232,15 +235,32 @@ class ReceivingStore(Closing):
                 admission.verify([new], home.refs.list().values())
                 self._allow_move(key, old, new)
                 self._refuse_purged(new, stones)
+                asked = home.hooks.has(PRE_RECEIVE)
+                if asked:
+                    # It is another process, which sees what is stored; a gc takes what it refused.
+                    admission.publish()
+                    self._ask(key, old, new)
                 with home.refs.locked():
                     if home.refs.read(key) != old:
                         return False
-                    admission.publish()
+                    if not asked:
+                        admission.publish()
                     home.refs.update(key, new, expected=old, who=who, why=why)
             self._inspected.forget(everything=self._quarantine.empty)
         except RefMoved:
             return False
         return True
+
+    def _ask(self, key: str, old: ObjectId | None, new: ObjectId | None) -> None:
+        """Let the owner's hook have a say. Raises RemoteRefused with its words."""
+        ids = " ".join((NO_ID if one is None else one).hex() for one in (old, new))
+        told = {"MP_REF": key, "MP_WHO": self._home.signature().author}
+        try:
+            self._home.hooks.run(PRE_RECEIVE, told, [f"{ids} {key}"])
+        except HookFailed as error:
+            raise RemoteRefused(
+                f"{key}: {error.message}", "whoever runs that repository knows"
+            ) from error
 
     def _allow(self, key: str, old: ObjectId | None, new: ObjectId | None) -> None:
         if new is None:

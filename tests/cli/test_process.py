@@ -144,11 +144,11 @@ def test_terminated_by_a_signal_mid_commit(committed: Path, tmp_path: Path, mp: 
 def test_a_hook_that_refuses(committed: Path, tmp_path: Path, process: Mp) -> None:
     _hook(committed, 'echo "not $MP_BRANCH: $MP_MESSAGE at $MP_PATH in $MP_DIR"; exit 3')
     other = write_model(tmp_path / "other", tensors(1))
-    refused = process("commit", other, "-m", "mine", expect=1)
+    refused = process("commit", other, "-m", "mine", expect=18)
     assert f"not main: mine at {other} in {committed / '.mergepipe'}" in refused.err
     assert "the hook pre-commit failed (exit code 3)" in refused.err
     assert refused.out == ""
-    error = process("commit", other, "--json", expect=1).document["error"]
+    error = process("commit", other, "--json", expect=18).document["error"]
     assert error["kind"] == "hook_failed"
     process("config", "hooks.enabled", "false")
     process("commit", other, "--json")

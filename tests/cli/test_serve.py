@@ -75,7 +75,7 @@ def test_push_fetch_and_clone_over_ssh(
         assert mp("push", "--json").document["refs"][0]["new"] == tip
         assert mp("push", "--json").document["bytes_sent"] == 0
         mp("clone", url, tmp_path / "clone")
-        nothing = mp("clone", url + "/nothing", tmp_path / "none", expect=1).err
+        nothing = mp("clone", url + "/nothing", tmp_path / "none", expect=18).err
         assert "there is no repository at" in nothing
     assert mp("-C", tmp_path / "clone", "log", "--json").document[0]["commit"] == tip
     assert mp("-C", other, "fsck", "--read-data", "--json").document["ok"]
@@ -140,7 +140,9 @@ def test_a_token_goes_to_a_server_that_the_user_named(
 def test_a_read_only_server(committed: Path, tmp_path: Path, mp: Mp) -> None:
     with serving("--read-only") as (_, url):
         mp("clone", url, tmp_path / "clone")
-        assert "read-only" in mp("-C", tmp_path / "clone", "push", "origin", "main:x", expect=1).err
+        assert (
+            "read-only" in mp("-C", tmp_path / "clone", "push", "origin", "main:x", expect=18).err
+        )
         with HttpByteStore(url) as store, pytest.raises(RemoteRefused, match="read-only"):
             store.compare_and_swap("refs/heads/x", None, b"x")
 

@@ -116,11 +116,14 @@ def commit(
             model = hub.model_at(url, quiet=quiet_hub(session))
             path, message = model.path, message or model.title
             given = [path]
-        if not no_verify:
-            _run_hook(session, repository, path, branch, message)
         with session.progress() as progress:
             made = repository.commit(
-                given or None, message=message, branch=branch, base=base, progress=progress
+                given or None,
+                message=message,
+                branch=branch,
+                base=base,
+                verify=not no_verify,
+                progress=progress,
             )
         seconds = time.monotonic() - began
         remark = "" if made.unchanged else _remark(repository, made)
@@ -195,20 +198,6 @@ def _amend(session: Session, message: str, *, others: bool) -> None:
     at = session.paint("yellow", short(identity))
     text = f"[{session.paint('green', branch or 'detached HEAD')} {at}] {title(message)}"
     session.emit(document, "" if session.quiet else text)
-
-
-def _run_hook(
-    session: Session, repository: "Repository", path: Path | None, branch: str | None, message: str
-) -> None:
-    from mergepipe.repository.hooks import PRE_COMMIT, run_hook
-
-    if not repository.config.hooks.enabled:
-        return
-    what = repository.worktree.root if path is None else path.absolute()
-    onto = branch if branch is not None else repository.refs.head().short_branch
-    variables = {"MP_PATH": str(what), "MP_BRANCH": onto or "", "MP_MESSAGE": message}
-    ran = run_hook(repository.directory, PRE_COMMIT, variables, session.environment)
-    session.trace(f"hook {PRE_COMMIT}: {'ran' if ran else 'none'}")
 
 
 def _summary(session: Session, made: "CommitResult", message: str, seconds: float) -> str:

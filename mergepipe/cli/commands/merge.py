@@ -17,7 +17,7 @@ from mergepipe.cli.panels import MERGING
 from mergepipe.cli.plan_costs import PlanDocument, PricedPlan, priced_again
 from mergepipe.cli.session import Session
 from mergepipe.cli.text import listed, short
-from mergepipe.errors import HookFailed, MergepipeError, UsageError, WorktreeDirty
+from mergepipe.errors import MergepipeError, UsageError, WorktreeDirty
 from mergepipe.names import escape_for_terminal, quoted
 
 if TYPE_CHECKING:
@@ -95,6 +95,9 @@ def merge(
             show_default=False,
         ),
     ] = False,
+    no_verify: Annotated[
+        bool, typer.Option("--no-verify", help="Skip the pre-merge hook.", show_default=False)
+    ] = False,
     dry_run: merge_options.DryRun = False,
 ) -> None:
     """Merge models, and commit the result.
@@ -161,14 +164,15 @@ def merge(
                 import_bytes=made.import_bytes,
                 allow_nonfinite=allow_nonfinite,
                 names=made.names,
+                verify=not no_verify,
                 progress=progress,
             )
-        hook = _run_hook(session, repository, result)
+        _warn(session, result.hook)
         if out is not None:
             _write_out(session, repository, result, out)
         written = repository.objects.commit(result.commit).message
         here = repository.worktree.snapshot() is not None and branch is None
-    document = merge_document(costs, made, result, out, hook)
+    document = merge_document(costs, made, result, out)
     session.emit(document, summary(session, document, result, written))
     session.warn(warning("the result", document.output_nonfinite, session.paint_errors))
     next_steps(session, document, here)
@@ -271,30 +275,7 @@ def _show(session: Session, costs: PlanDocument) -> None:
     sys.stdout.flush()
 
 
-def _run_hook(session: Session, repository: "Repository", result: "MergeResult") -> str | None:
-    """Tell the hook. The merge stands whatever it says, so a failure is only reported."""
-    from mergepipe.repository.hooks import POST_MERGE, run_hook
-
-    if not repository.config.hooks.enabled:
-        return None
-    variables = {
-        "MP_COMMIT": result.commit.hex(),
-        "MP_SNAPSHOT": result.snapshot.hex(),
-        "MP_BRANCH": result.branch or "",
-    }
-    try:
-        ran = run_hook(repository.directory, POST_MERGE, variables, session.environment)
-    except HookFailed as error:
-        _warn(session, error)
-        return error.message
-    session.trace(f"hook {POST_MERGE}: {'ran' if ran else 'none'}")
-    return "ran" if ran else None
-
-
-def _warn(session: Session, error: MergepipeError) -> None:
-    """Also with --quiet: nobody else says it."""
-    if session.as_json:
-        return
-    print(f"warning: {error.message}; the merge stands", file=sys.stderr)
-    if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)
+def _warn(session: Session, hook: str | None) -> None:
+    """Say why the post-merge hook failed. Also with --quiet: nobody else says it."""
+    if hook not in (None, "ran") and not session.as_json:
+        print(f"warning: {hook}; the merge stands", file=sys.stderr)

@@ -126,6 +126,9 @@ def push(
             show_default=False,
         ),
     ] = False,
+    no_verify: Annotated[
+        bool, typer.Option("--no-verify", help="Skip the pre-push hook.", show_default=False)
+    ] = False,
 ) -> None:
     """Send what a remote lacks, then move its branches and tags.
 
@@ -140,7 +143,14 @@ def push(
 
     if remote is not None and is_hub(remote):
         others = all_branches or tags or delete or force_with_lease or bool(lease)
-        push_to_hub(session, remote, list(refs or ()), exact=force, others=others)
+        push_to_hub(
+            session,
+            remote,
+            list(refs or ()),
+            exact=force,
+            others=others,
+            verify=not no_verify,
+        )
         return
     options = PushOptions(
         refs=tuple(refs or ()),
@@ -155,7 +165,9 @@ def push(
     began = time.monotonic()
     with session.repository() as repository, session.progress() as progress:
         credentials = session.credentials(repository.directory)
-        result = repository.push(remote, options, credentials=credentials, progress=progress)
+        result = repository.push(
+            remote, options, credentials=credentials, verify=not no_verify, progress=progress
+        )
     seconds = time.monotonic() - began
     session.emit(
         _document(result, seconds), "" if session.quiet else _text(session, result, seconds)
