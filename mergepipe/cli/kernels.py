@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from mergepipe import kernel_cache
+from mergepipe.kernels import cache as kernel_cache
+from mergepipe.kernels.declared import declared_kernels
 
 if TYPE_CHECKING:
     from mergepipe.cli.session import Session
@@ -22,24 +23,27 @@ def prepare(session: "Session") -> None:
 
 
 def compile_all(session: "Session") -> int:
-    """Load every module that has kernels, which compiles them; returns how many modules."""
+    """Compile every kernel whose code is not kept; returns how many there are."""
     drawn = sys.stderr.isatty() and not (session.quiet or session.as_json)
     if not drawn:
         session.say(STEP)
-    names = list(_modules())
+    for name in _modules():
+        import_module(name)
+    kernels = declared_kernels()
     try:
-        for number, name in enumerate(names):
+        for number, kernel in enumerate(kernels):
             if drawn:
-                print(f"\r{STEP}: {number} of {len(names)} ", end="", file=sys.stderr, flush=True)
-            import_module(name)
+                print(f"\r{STEP}: {number} of {len(kernels)} ", end="", file=sys.stderr, flush=True)
+            kernel.prepare()
     finally:
         if drawn:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     kernel_cache.mark_complete()
-    return len(names)
+    return len(kernels)
 
 
 def _modules() -> Iterator[str]:
     for package in _PACKAGES:
         for module in pkgutil.iter_modules(import_module(package).__path__, f"{package}."):
-            yield module.name
+            if not module.name.endswith(".lane_code"):  # numba's own: kernels load it
+                yield module.name

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import types, uint8, uint16, void
 
 from mergepipe.codecs import frames
 from mergepipe.codecs.pieces import Pieces
@@ -17,12 +16,13 @@ from mergepipe.codecs.protocol import Buffer
 from mergepipe.codecs.scratch import elements, octets, scratch
 from mergepipe.dtypes import BF16, F16, DType
 from mergepipe.errors import CodecError
-from mergepipe.jit import kernel
+from mergepipe.kernels.declared import kernel
+from mergepipe.kernels.signatures import read_only, uint8, uint16, void
 
-_U8 = types.Array(uint8, 1, "C")
-_U16 = types.Array(uint16, 1, "C")
-_READ_U8 = types.Array(uint8, 1, "C", readonly=True)
-_READ_U16 = types.Array(uint16, 1, "C", readonly=True)
+_U8 = uint8[::1]
+_U16 = uint16[::1]
+_READ_U8 = read_only(uint8[::1])
+_READ_U16 = read_only(uint16[::1])
 _u16 = np.uint16
 
 

@@ -7,12 +7,13 @@ numbers a class (how many bytes have 0 to 5 non-zero trits) say what 243 would.
 from typing import Any
 
 import numpy as np
-from numba import types, uint8, uint16, uint32, void
 
 from mergepipe.codecs.lanes import COARSE_BITS
 from mergepipe.codecs.tables import fill_decoder, fill_encoder, normalise
 from mergepipe.codecs.trits import CLASSES, STRIPE
-from mergepipe.jit import kernel
+from mergepipe.kernels.declared import kernel
+from mergepipe.kernels.primitives import on_stack
+from mergepipe.kernels.signatures import read_only, uint8, uint16, uint32, void
 
 ROW = 256
 SHARES = 6 * (CLASSES - 1)
@@ -21,10 +22,10 @@ _TOTAL = 1 << COARSE_BITS
 # times 2^k of them (1, 10, 40, 80, 80, 32), and 160 is the least that all of these divide.
 _PARTS = (160, 16, 4, 2, 2, 5)
 
-_U16 = types.Array(uint16, 1, "C")
-_U32 = types.Array(uint32, 1, "C")
-_READ_U8 = types.Array(uint8, 1, "C", readonly=True)
-_READ_U16 = types.Array(uint16, 1, "C", readonly=True)
+_U16 = uint16[::1]
+_U32 = uint32[::1]
+_READ_U8 = read_only(uint8[::1])
+_READ_U16 = read_only(uint16[::1])
 
 
 @kernel(inline=True)
@@ -38,7 +39,7 @@ def _moved(byte: Any) -> Any:
     return moved
 
 
-@kernel(void(_READ_U16, _U32), inner=True)
+@kernel()
 def _frequencies(shares: Any, frequencies: Any) -> None:
     """One class's frequencies of 2^COARSE_BITS from its six shares."""
     frequencies[:] = 0
@@ -56,7 +57,8 @@ def model_coarse(packed: Any, classes: Any, index: Any, shares: Any, entries: An
     shares   uint16[SHARES], written: of 65535, bytes with 0..5 non-zero trits in classes 1..4
     entries  uint32[CLASSES * ROW], written
     """
-    counts = np.zeros((CLASSES, ROW), np.uint32)
+    counts = on_stack((CLASSES, ROW), np.uint32)
+    counts[:] = 0
     for c in range(classes.size):
         row = np.uint16(np.uint16(classes[c]) << np.uint16(8))
         source = packed[c * STRIPE : (c + 1) * STRIPE]
@@ -66,10 +68,11 @@ def model_coarse(packed: Any, classes: Any, index: Any, shares: Any, entries: An
         own = counts[classes[c]]
         for j in range(STRIPE):
             own[source[j]] += np.uint32(1)
-    frequencies = np.zeros(ROW, np.uint32)
+    frequencies = on_stack(ROW, np.uint32)
+    frequencies[:] = 0
     frequencies[0] = _TOTAL  # class 0 has one byte, which costs nothing
     fill_encoder(frequencies, COARSE_BITS, entries[:ROW])
-    sums = np.empty(6, np.int64)
+    sums = on_stack(6, np.int64)
     for c in range(1, CLASSES):
         sums[:] = 0
         for byte in range(243):
@@ -85,7 +88,8 @@ def model_coarse(packed: Any, classes: Any, index: Any, shares: Any, entries: An
 @kernel(void(_READ_U16, _U32))
 def coarse_decoder(shares: Any, entries: Any) -> None:
     """The table for `pull_coarse`, uint32[CLASSES << COARSE_BITS]."""
-    frequencies = np.zeros(ROW, np.uint32)
+    frequencies = on_stack(ROW, np.uint32)
+    frequencies[:] = 0
     fill_decoder(frequencies, COARSE_BITS, entries[:_TOTAL])
     for c in range(1, CLASSES):
         _frequencies(shares[6 * (c - 1) : 6 * c], frequencies)

@@ -16,13 +16,22 @@ the sign of a difference where the trit does not give it. Symbol 0 means "the ba
 from typing import Any
 
 import numpy as np
-from numba import float32, int16, int64, types, uint8, uint16, uint32, void
 
-from mergepipe.codecs import lanes
-from mergepipe.codecs.lanes import LANES, float_bits
+from mergepipe.codecs.lanes import LANES, pull_bits, pull_exact, push_bits, push_exact
 from mergepipe.codecs.survey import TILE
 from mergepipe.codecs.trits import CHUNK, CLASSES
-from mergepipe.jit import kernel
+from mergepipe.kernels.declared import kernel
+from mergepipe.kernels.primitives import as_bits, on_stack
+from mergepipe.kernels.signatures import (
+    float32,
+    int16,
+    int64,
+    read_only,
+    uint8,
+    uint16,
+    uint32,
+    void,
+)
 
 EXPONENTS = 6
 KINDS = 2 * EXPONENTS  # small and large changes
@@ -35,17 +44,17 @@ _RANGES = np.uint32(((127 + 4) << 3) - 17)
 # numba widens every operation to 64 bits; saying uint16 after each lets LLVM use 32 lanes, not 8.
 _u16 = np.uint16
 
-_U8 = types.Array(uint8, 1, "C")
-_U16 = types.Array(uint16, 1, "C")
-_I16 = types.Array(int16, 1, "C")
-_U32 = types.Array(uint32, 1, "C")
-_F32 = types.Array(float32, 1, "C")
-_READ_U8 = types.Array(uint8, 1, "C", readonly=True)
-_READ_U16 = types.Array(uint16, 1, "C", readonly=True)
-_READ_I16 = types.Array(int16, 1, "C", readonly=True)
+_U8 = uint8[::1]
+_U16 = uint16[::1]
+_I16 = int16[::1]
+_U32 = uint32[::1]
+_F32 = float32[::1]
+_READ_U8 = read_only(uint8[::1])
+_READ_U16 = read_only(uint16[::1])
+_READ_I16 = read_only(int16[::1])
 
 
-@kernel(void(_READ_U16, int64, int64, _U16), inner=True)
+@kernel()
 def _to_steps(values: Any, mantissa_bits: Any, pivot: Any, out: Any) -> None:
     """Floats' 16 bits to integers (two's complement) that grow with the value."""
     width = _u16(mantissa_bits)
@@ -64,7 +73,7 @@ def _to_steps(values: Any, mantissa_bits: Any, pivot: Any, out: Any) -> None:
         out[i] = _u16(_u16(0) - step) if values[i] >> _u16(15) else step
 
 
-@kernel(void(_READ_I16, _READ_I16, _U16, _U8), inner=True)
+@kernel()
 def _to_distances(tuned_steps: Any, base_steps: Any, distances: Any, down: Any) -> None:
     """How many steps apart, and whether the block is below its base."""
     for i in range(distances.size):
@@ -74,21 +83,21 @@ def _to_distances(tuned_steps: Any, base_steps: Any, distances: Any, down: Any) 
         down[i] = x < b
 
 
-@kernel(void(_READ_U16, _READ_U16, _READ_U16, _U16), inner=True)
+@kernel()
 def _to_symbols(tuned: Any, base: Any, distances: Any, symbols: Any) -> None:
     for i in range(symbols.size):
         distance = np.uint32(distances[i])
         # A float32's exponent and upper three mantissa bits number the octave and its eighth.
-        ranged = np.uint32(float_bits(np.float32(np.int32(distance))) >> np.uint32(20)) - _RANGES
+        ranged = np.uint32(as_bits(np.float32(np.int32(distance))) >> np.uint32(20)) - _RANGES
         symbol = np.uint32(distance + np.uint32(1)) if distance < 16 else np.uint32(ranged)
         symbols[i] = np.uint32(0) if tuned[i] == base[i] else symbol
 
 
-@kernel(void(_READ_U16, _READ_U8, _READ_U8, _U16, _U8), inner=True)
+@kernel()
 def _to_bits(distances: Any, trits: Any, down: Any, bits: Any, counts: Any) -> None:
     """What completes a range and, where the trit is 0, a sign."""
     for i in range(counts.size):
-        octave = np.int32(float_bits(np.float32(np.int32(distances[i]))) >> np.uint32(23))
+        octave = np.int32(as_bits(np.float32(np.int32(distances[i]))) >> np.uint32(23))
         counts[i] = max(np.int32(octave - np.int32(127 + 3)), np.int32(0))
     for i in range(counts.size):
         count = _u16(counts[i])
@@ -99,7 +108,7 @@ def _to_bits(distances: Any, trits: Any, down: Any, bits: Any, counts: Any) -> N
         counts[i] += np.uint8((trits[i] == 0) & (distances[i] > 0))
 
 
-@kernel(void(_READ_U16, _READ_U16, _READ_U16, int64, int64, _U8, _U16), inner=True)
+@kernel()
 def _to_cut_bits(
     tuned: Any, steps: Any, symbols: Any, mantissa_bits: Any, pivot: Any, counts: Any, bits: Any
 ) -> None:
@@ -117,7 +126,7 @@ def _to_cut_bits(
         bits[i] = _u16(tuned[i] & (_u16(0xFFFF) if count == 16 else ones))
 
 
-@kernel(void(_READ_U16, _READ_U8, _READ_U8, int64, int64, int64, _U8), inner=True)
+@kernel()
 def _to_rows(
     base: Any, trits: Any, classes: Any, split: Any, mantissa_bits: Any, pivot: Any, rows: Any
 ) -> None:
@@ -157,11 +166,11 @@ def model(
     counts                 uint32[2 * (ROWS + 1) * ROW], added to: two halves to be summed, of
                            which `index` is a place
     """
-    tuned_steps = np.empty(TILE, np.uint16)
-    base_steps = np.empty(TILE, np.uint16)
-    distances = np.empty(TILE, np.uint16)
-    down = np.empty(TILE, np.uint8)
-    rows = np.empty(TILE, np.uint8)
+    tuned_steps = on_stack(TILE, np.uint16)
+    base_steps = on_stack(TILE, np.uint16)
+    distances = on_stack(TILE, np.uint16)
+    down = on_stack(TILE, np.uint8)
+    rows = on_stack(TILE, np.uint8)
     second = (ROWS + 1) * ROW
     for start in range(0, index.size, TILE):
         padded = min(start + TILE, index.size)
@@ -222,13 +231,13 @@ def push(
         start = (tiles - 1 - k) * TILE
         stop = min(start + TILE, index.size)
         steps = (stop - start) // LANES
-        at = lanes.push_bits(states, cut_bits[start:stop], cut_counts[start:stop], words, at, steps)
-        at = lanes.push_bits(states, bits[start:stop], bit_counts[start:stop], words, at, steps)
-        at = lanes.push_exact(states, index[start:stop], table, words, at, steps)
+        at = push_bits(states, cut_bits[start:stop], cut_counts[start:stop], words, at, steps)
+        at = push_bits(states, bits[start:stop], bit_counts[start:stop], words, at, steps)
+        at = push_exact(states, index[start:stop], table, words, at, steps)
     return at
 
 
-@kernel(void(_READ_U8, _READ_U8, _U8), inner=True)
+@kernel()
 def _bit_counts_of(symbols: Any, trits: Any, counts: Any) -> None:
     """How many bits complete each symbol: of its range, and one of sign where the trit is 0."""
     for i in range(counts.size):
@@ -238,7 +247,7 @@ def _bit_counts_of(symbols: Any, trits: Any, counts: Any) -> None:
         counts[i] = _u16((ranged if symbol >= _FIRST_RANGE else _u16(0)) + signed)
 
 
-@kernel(void(_READ_U8, _READ_U8, _READ_U16, _READ_U16, _U16), inner=True)
+@kernel()
 def _to_tuned_steps(symbols: Any, trits: Any, bits: Any, base_steps: Any, out: Any) -> None:
     """Undo the difference."""
     for i in range(out.size):
@@ -255,19 +264,19 @@ def _to_tuned_steps(symbols: Any, trits: Any, bits: Any, base_steps: Any, out: A
         out[i] = _u16(base_steps[i] - size) if down else _u16(base_steps[i] + size)
 
 
-@kernel(void(_READ_U8, _READ_I16, int64, int64, _U8), inner=True)
+@kernel()
 def _cut_counts_of(symbols: Any, steps: Any, mantissa_bits: Any, pivot: Any, counts: Any) -> None:
     """How many bits the cut lost; the leading bit of a small step tells the exponent."""
     most = np.int32(pivot - 1)
     top = np.int32(127 + mantissa_bits)
     for i in range(steps.size):
-        octave = float_bits(np.float32(np.int32(abs(np.int32(steps[i]))))) >> np.uint32(23)
+        octave = as_bits(np.float32(np.int32(abs(np.int32(steps[i]))))) >> np.uint32(23)
         count = min(max(np.int32(top - np.int32(octave)), np.int32(0)), most)
         count = np.int32(16) if steps[i] == 0 else count
         counts[i] = count if symbols[i] else np.int32(0)
 
 
-@kernel(void(_READ_U8, _READ_U16, _READ_U8, _READ_U16, _READ_U16, int64, int64, _U16), inner=True)
+@kernel()
 def _from_steps(
     symbols: Any,
     steps: Any,
@@ -307,12 +316,13 @@ def pull(
     out: Any,
 ) -> Any:
     """Decode a block into `out`; returns the position left, or -1 if the words run out."""
-    padded_rows = np.empty(TILE, np.uint8)
-    symbols = np.empty(TILE, np.uint8)
-    counts = np.zeros(TILE, np.uint8)
-    bits = np.empty(TILE, np.uint16)
-    base_steps = np.empty(TILE, np.uint16)
-    steps = np.empty(TILE, np.uint16)
+    padded_rows = on_stack(TILE, np.uint8)
+    symbols = on_stack(TILE, np.uint8)
+    counts = on_stack(TILE, np.uint8)
+    counts[:] = 0
+    bits = on_stack(TILE, np.uint16)
+    base_steps = on_stack(TILE, np.uint16)
+    steps = on_stack(TILE, np.uint16)
     for start in range(0, out.size, TILE):
         padded = min(TILE, trits.size - start)
         stop = min(start + TILE, out.size)
@@ -329,12 +339,12 @@ def pull(
             pivot,
             padded_rows[:padded],
         )
-        at = lanes.pull_exact(states, padded_rows, table, words, at, number, symbols)
+        at = pull_exact(states, padded_rows, table, words, at, number, symbols)
         if at < 0:
             return -1
         counts[size:padded] = 0
         _bit_counts_of(symbols[:size], marks, counts[:size])
-        at = lanes.pull_bits(states, counts, words, at, number, bits)
+        at = pull_bits(states, counts, words, at, number, bits)
         if at < 0:
             return -1
         _to_steps(b, mantissa_bits, pivot, base_steps[:size])
@@ -342,7 +352,7 @@ def pull(
         _cut_counts_of(
             symbols[:size], steps[:size].view(np.int16), mantissa_bits, pivot, counts[:size]
         )
-        at = lanes.pull_bits(states, counts, words, at, number, bits)
+        at = pull_bits(states, counts, words, at, number, bits)
         if at < 0:
             return -1
         _from_steps(

@@ -8,19 +8,21 @@ from math import log2
 from typing import Any
 
 import numpy as np
-from numba import boolean, int64, types, uint8, uint32
 
 from mergepipe.codecs.exact_kernels import KINDS, NULL_ROW, ROW, ROWS
 from mergepipe.codecs.lanes import EXACT_BITS
 from mergepipe.codecs.tables import describe, fill_decoder, fill_encoder, read_description
-from mergepipe.jit import kernel
+from mergepipe.kernels.declared import kernel
+from mergepipe.kernels.primitives import on_stack
+from mergepipe.kernels.signatures import boolean, int64, read_only, uint8, uint32
 
 MOST_NIBBLES = ROWS * (3 * ROW + 1)
 _TOTAL = 1 << EXACT_BITS
-_READ_U8 = types.Array(uint8, 1, "C", readonly=True)
-_READ_U32 = types.Array(uint32, 1, "C", readonly=True)
-_U8 = types.Array(uint8, 1, "C")
-_U32 = types.Array(uint32, 1, "C")
+_SHARED_NIBBLES = KINDS * (3 * ROW + 1)
+_READ_U8 = read_only(uint8[::1])
+_READ_U32 = read_only(uint32[::1])
+_U8 = uint8[::1]
+_U32 = uint32[::1]
 # Bits that a symbol of each frequency costs, in 1024ths; integers, so that every machine chooses
 # alike.
 _BITS_OF = np.array(
@@ -47,22 +49,30 @@ def exact_encoder(counts: Any, nibbles: Any, entries: Any) -> Any:
     nibbles  uint8[MOST_NIBBLES], written: the description
     entries  uint32[(ROWS + 1) * ROW], written: the table for `push_exact`
     """
-    split = np.zeros((ROWS, ROW), np.uint32)
-    shared = np.zeros((KINDS, ROW), np.uint32)
+    split = on_stack((ROWS, ROW), np.uint32)
+    shared = on_stack((KINDS, ROW), np.uint32)
+    shared[:] = 0
     half = (ROWS + 1) * ROW
     for r in range(ROWS):
         for s in range(ROW):
             split[r, s] = counts[r * ROW + s] + counts[half + r * ROW + s]
             shared[r % KINDS, s] += split[r, s]
-    split_frequencies = split.copy()
-    shared_frequencies = shared.copy()
+    split_frequencies = on_stack((ROWS, ROW), np.uint32)
+    shared_frequencies = on_stack((KINDS, ROW), np.uint32)
+    for r in range(ROWS):
+        for s in range(ROW):
+            split_frequencies[r, s] = split[r, s]
+    for r in range(KINDS):
+        for s in range(ROW):
+            shared_frequencies[r, s] = shared[r, s]
     used = describe(split_frequencies, EXACT_BITS, nibbles)
     split_cost = _cost(split, split_frequencies) + 4 * used
-    other = np.empty(KINDS * (3 * ROW + 1), np.uint8)
+    other = on_stack(_SHARED_NIBBLES, np.uint8)
     shared_used = describe(shared_frequencies, EXACT_BITS, other)
     is_split = split_cost < _cost(shared, shared_frequencies) + 4 * shared_used
     if not is_split:
-        nibbles[:shared_used] = other[:shared_used]
+        for i in range(shared_used):
+            nibbles[i] = other[i]
         used = shared_used
     for r in range(ROWS):
         row = split_frequencies[r] if is_split else shared_frequencies[r % KINDS]
@@ -78,10 +88,13 @@ def exact_decoder(nibbles: Any, split: Any, entries: Any) -> Any:
 
     Without `split` only the first KINDS rows and the last are written, and only those are used.
     """
-    rows = np.zeros((ROWS if split else KINDS, ROW), np.uint32)
+    rows = on_stack((ROWS, ROW), np.uint32)[: ROWS if split else KINDS]
+    rows[:] = 0
     if not read_description(nibbles, EXACT_BITS, rows):
         return False
     for r in range(rows.shape[0]):
         fill_decoder(rows[r], EXACT_BITS, entries[r * _TOTAL : (r + 1) * _TOTAL])
-    fill_decoder(np.zeros(1, np.uint32), EXACT_BITS, entries[NULL_ROW * _TOTAL :])
+    nothing = on_stack(1, np.uint32)
+    nothing[0] = 0
+    fill_decoder(nothing, EXACT_BITS, entries[NULL_ROW * _TOTAL :])
     return True

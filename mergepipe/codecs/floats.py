@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from mergepipe.codecs.lanes import bits_float
 from mergepipe.dtypes import BF16, F16, F32, DType
-from mergepipe.jit import kernel
+from mergepipe.kernels.declared import kernel
+from mergepipe.kernels.primitives import as_float
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def float_format(dtype: DType) -> FloatFormat:
 @kernel(inline=True)
 def bf16_value(half: Any) -> Any:
     """float32 of the 16 bits of a bf16, inside a kernel."""
-    return bits_float(np.uint32(np.uint32(half) << np.uint32(16)))
+    return as_float(np.uint32(np.uint32(half) << np.uint32(16)))
 
 
 @kernel(inline=True)
@@ -57,6 +57,6 @@ def f16_value(half: Any) -> Any:
     bits = np.uint32(half)
     size = np.uint32(np.uint32(bits & np.uint32(0x7FFF)) << np.uint32(13))
     # Moves the exponent's bias from 15 to 127; exact, denormals included.
-    value = np.float32(bits_float(size) * np.float32(2.0**112))
+    value = np.float32(as_float(size) * np.float32(2.0**112))
     value = value if size < np.uint32(0x7C00 << 13) else np.float32(np.nan)
     return -value if bits >= np.uint32(0x8000) else value

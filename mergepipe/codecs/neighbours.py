@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import types, uint8, void
 
 from mergepipe.codecs.scratch import scratch
 from mergepipe.codecs.trits import unpack_into
-from mergepipe.jit import kernel
+from mergepipe.kernels.declared import kernel
+from mergepipe.kernels.signatures import read_only, uint8, void
 
-_U8 = types.Array(uint8, 1, "C")
-_READ_U8 = types.Array(uint8, 1, "C", readonly=True)
+_U8 = uint8[::1]
+_READ_U8 = read_only(uint8[::1])
 
 
 @kernel(void(_READ_U8, _U8))

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import int64, types, uint8, uint16, uint32, void
 
 from mergepipe.codecs import frames, lanes, tables
 from mergepipe.codecs.pieces import Pieces
@@ -27,7 +26,8 @@ from mergepipe.codecs.scratch import elements, octets, scratch
 from mergepipe.codecs.stream import STATES_BYTES, check_end, new_states, states_of, words_of
 from mergepipe.dtypes import BF16, F16, F32, DType
 from mergepipe.errors import CodecError
-from mergepipe.jit import kernel
+from mergepipe.kernels.declared import kernel
+from mergepipe.kernels.signatures import int64, read_only, uint8, uint16, uint32, void
 
 _BYTES, _BF16, _F16, _F32 = 1, 2, 3, 4
 _KINDS = {BF16: _BF16, F16: _F16, F32: _F32}
@@ -37,12 +37,12 @@ _NULL = 256  # the entry of elements past the end: no cost
 _SAMPLE_BYTES = 1 << 14
 _WORTH = 0.95  # a frame is kept if it is below this share of its plane: decoding it costs time
 
-_U8 = types.Array(uint8, 1, "C")
-_U16 = types.Array(uint16, 1, "C")
-_U32 = types.Array(uint32, 1, "C")
-_READ_U8 = types.Array(uint8, 1, "C", readonly=True)
-_READ_U16 = types.Array(uint16, 1, "C", readonly=True)
-_READ_U32 = types.Array(uint32, 1, "C", readonly=True)
+_U8 = uint8[::1]
+_U16 = uint16[::1]
+_U32 = uint32[::1]
+_READ_U8 = read_only(uint8[::1])
+_READ_U16 = read_only(uint16[::1])
+_READ_U32 = read_only(uint32[::1])
 _u16, _u32 = np.uint16, np.uint32
 
 

@@ -9,23 +9,23 @@ that is counted apart, in the upper half of the counts. Infinite and NaN changes
 from typing import Any
 
 import numpy as np
-from numba import float64, int64, types, uint8, uint16, uint32, void
 
 from mergepipe.codecs.floats import bf16_value, f16_value
-from mergepipe.codecs.lanes import bits_float, float_bits
-from mergepipe.jit import kernel
+from mergepipe.kernels.declared import kernel
+from mergepipe.kernels.primitives import as_bits, as_float, on_stack
+from mergepipe.kernels.signatures import float64, int64, read_only, uint8, uint16, uint32
 
 KEYS = 1 << 15
 COUNTS = 2 * KEYS + 16
 TILE = 5120
 _GROUP = 64
 
-_U8 = types.Array(uint8, 1, "C")
-_U16 = types.Array(uint16, 1, "C")
-_U32 = types.Array(uint32, 1, "C")
-_F64 = types.Array(float64, 1, "C")
-_READ_U16 = types.Array(uint16, 1, "C", readonly=True)
-_READ_U32 = types.Array(uint32, 1, "C", readonly=True)
+_U8 = uint8[::1]
+_U16 = uint16[::1]
+_U32 = uint32[::1]
+_F64 = float64[::1]
+_READ_U16 = read_only(uint16[::1])
+_READ_U32 = read_only(uint32[::1])
 _FINITE = np.uint32(0x7F800000)
 _SIZE = np.uint32(0x7FFFFFFF)
 
@@ -33,11 +33,11 @@ _SIZE = np.uint32(0x7FFFFFFF)
 @kernel(inline=True)
 def _finite_bits(change: Any) -> Any:
     """The bits of a change, 0 of one that is infinite or NaN."""
-    bits: Any = float_bits(change)
+    bits: Any = as_bits(change)
     return bits if np.uint32(bits & _SIZE) < _FINITE else np.uint32(0)
 
 
-@kernel(void(_READ_U16, _READ_U16, int64, _U32), inner=True)
+@kernel()
 def _changes_of_halves(tuned: Any, base: Any, mantissa_bits: Any, out: Any) -> None:
     """Bits of float32 `tuned - base`."""
     if mantissa_bits == 7:
@@ -48,13 +48,13 @@ def _changes_of_halves(tuned: Any, base: Any, mantissa_bits: Any, out: Any) -> N
             out[i] = _finite_bits(np.float32(f16_value(tuned[i]) - f16_value(base[i])))
 
 
-@kernel(void(_READ_U32, _READ_U32, _U32), inner=True)
+@kernel()
 def _changes_of_singles(tuned: Any, base: Any, out: Any) -> None:
     for i in range(out.size):
-        out[i] = _finite_bits(np.float32(bits_float(tuned[i]) - bits_float(base[i])))
+        out[i] = _finite_bits(np.float32(as_float(tuned[i]) - as_float(base[i])))
 
 
-@kernel(int64(_U32, _U16, _U32), inner=True)
+@kernel()
 def _count(changes: Any, uppers: Any, counts: Any) -> Any:
     """Count a tile's changes by key; returns the bits of the largest."""
     largest = np.int32(0)
@@ -71,7 +71,7 @@ def _count(changes: Any, uppers: Any, counts: Any) -> Any:
     return largest
 
 
-@kernel(int64(_U32, _U32, int64), inner=True)
+@kernel()
 def _gather(changes: Any, longs: Any, found: Any) -> Any:
     """Append the sizes of inexact changes to the `found` that are there; returns how many now."""
     for start in range(0, changes.size, _GROUP):
@@ -105,7 +105,7 @@ def survey_halves(
     longs   uint32, room for one to a weight, written: the sizes (float32 bits) of inexact changes,
             `long_count[0]` of them; not gathered if it has no room at all
     """
-    tile = np.empty(TILE, np.uint32)
+    tile = on_stack(TILE, np.uint32)
     largest = np.int64(0)
     found = np.int64(0)
     for start in range(0, tuned.size, TILE):
@@ -122,7 +122,7 @@ def survey_halves(
 @kernel(int64(_READ_U32, _READ_U32, _U16, _U32))
 def survey_singles(tuned: Any, base: Any, uppers: Any, counts: Any) -> Any:
     """`survey_halves` for float32."""
-    tile = np.empty(TILE, np.uint32)
+    tile = on_stack(TILE, np.uint32)
     largest = np.int64(0)
     for start in range(0, tuned.size, TILE):
         stop = min(start + TILE, tuned.size)
@@ -143,7 +143,7 @@ def choose_threshold(counts: Any, largest: Any, wanted: Any, found: Any) -> Any:
     for i in range(2 * KEYS, COUNTS):
         counts[0] += counts[i]
         counts[i] = 0
-    edge = np.empty(2, np.uint32)
+    edge = on_stack(2, np.uint32)
     sizes = edge.view(np.float32)
     taken = np.int64(0)
     total = 0.0

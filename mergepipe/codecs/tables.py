@@ -8,21 +8,21 @@ bit a symbol, writing the rest would cost more.
 from typing import Any
 
 import numpy as np
-from numba import boolean, int64, types, uint8, uint16, uint32, void
 
-from mergepipe.jit import kernel
+from mergepipe.kernels.declared import kernel
+from mergepipe.kernels.signatures import boolean, int64, read_only, uint8, uint16, uint32, void
 
 _NEXT_BYTE = 14  # nibble: the code does not follow closely, the next two nibbles are it
 _END = 15  # nibble: the other symbols of this row do not occur
 
-_U8 = types.Array(uint8, 1, "C")
-_U16 = types.Array(uint16, 1, "C")
-_U32 = types.Array(uint32, 1, "C")
-_U32_ROWS = types.Array(uint32, 2, "C")
-_READ_U8 = types.Array(uint8, 1, "C", readonly=True)
+_U8 = uint8[::1]
+_U16 = uint16[::1]
+_U32 = uint32[::1]
+_U32_ROWS = uint32[:, ::1]
+_READ_U8 = read_only(uint8[::1])
 
 
-@kernel(void(_U32, int64), inner=True)
+@kernel()
 def normalise(weights: Any, total: Any) -> None:
     """Scale weights in place to sum to `total`; all 0 stays.
 
@@ -55,7 +55,7 @@ def normalise(weights: Any, total: Any) -> None:
         after -= 1
 
 
-@kernel(int64(int64), inline=True, inner=True)
+@kernel(inline=True)
 def _code(frequency: Any) -> Any:
     """Four significant bits of a frequency, in order: 0..15 as they are, then eight an octave."""
     if frequency < 16:
@@ -66,7 +66,7 @@ def _code(frequency: Any) -> Any:
     return 8 + octave * 8 + (frequency >> octave) - 8
 
 
-@kernel(int64(int64), inline=True)
+@kernel(inline=True)
 def _value(code: Any) -> Any:
     """The middle of what a code stands for."""
     if code < 16:

@@ -10,9 +10,10 @@ end are 0.
 from typing import Any
 
 import numpy as np
-from numba import boolean, float32, types, uint8, void
 
-from mergepipe.jit import kernel
+from mergepipe.kernels.declared import kernel
+from mergepipe.kernels.primitives import on_stack
+from mergepipe.kernels.signatures import boolean, float32, read_only, uint8, void
 
 STRIPE = 32
 CHUNK = 5 * STRIPE
@@ -23,9 +24,9 @@ CLASSES = 5
 # usual share. A fine-tune's changes cluster by row, and this is what says so to the tables.
 _CLASS_STARTS = (1, 14, 41, 81)
 
-_U8 = types.Array(uint8, 1, "C")
-_READ_U8 = types.Array(uint8, 1, "C", readonly=True)
-_F32 = types.Array(float32, 1, "C")
+_U8 = uint8[::1]
+_READ_U8 = read_only(uint8[::1])
+_F32 = float32[::1]
 
 
 def packed_length(count: int) -> int:
@@ -99,7 +100,7 @@ def _signed(trit: Any) -> Any:
     return np.float32(np.int32(trit >> np.uint16(1)) - np.int32(trit & np.uint16(1)))
 
 
-@kernel(void(_READ_U8, float32, _F32), inner=True)
+@kernel()
 def _estimate_chunk(source: Any, magnitude: Any, out: Any) -> None:
     for j in range(STRIPE):
         first = _third(source[j])
@@ -125,9 +126,10 @@ def estimate_into(packed: Any, magnitude: Any, out: Any) -> None:
         _estimate_chunk(source, magnitude, out[c * CHUNK : (c + 1) * CHUNK])
     rest = out.size - whole * CHUNK
     if rest:
-        chunk = np.empty(CHUNK, np.float32)
+        chunk = on_stack(CHUNK, np.float32)
         _estimate_chunk(packed[whole * STRIPE : (whole + 1) * STRIPE], magnitude, chunk)
-        out[whole * CHUNK :] = chunk[:rest]
+        for i in range(rest):
+            out[whole * CHUNK + i] = chunk[i]
 
 
 @kernel(void(_READ_U8, _U8))

@@ -85,7 +85,7 @@ def doctor(
 
     MP_KERNEL_CACHE names another folder for the kernels, which later may be read-only.
     """
-    from mergepipe import kernel_cache
+    from mergepipe.kernels import cache as kernel_cache
     from mergepipe.cli.kernels import compile_all
 
     if compile_now and not kernel_cache.complete():

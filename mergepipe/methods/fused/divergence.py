@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mergepipe.jit import kernel
-from mergepipe.methods.fused.machine import as_double
+from mergepipe.kernels.declared import kernel
+from mergepipe.kernels.primitives import as_double, on_stack
+from mergepipe.kernels.signatures import float64, void
 
 D = np.float64
 I64 = np.int64
@@ -24,7 +25,7 @@ _LN2_LOW = D(float.fromhex("0x1.a39ef35793c76p-33"))
 _SERIES = tuple(1.0 / factorial(n) for n in range(13, -1, -1))
 
 
-@kernel(inline=True)
+@kernel(float64(float64), inline=True)
 def exponential(x: Any) -> Any:
     """e^x of x at most 0, within a unit or two in the last place; about 0 below -700."""
     bounded = max(x, _SMALLEST)
@@ -44,10 +45,10 @@ def _largest(row: Any) -> Any:
     return found
 
 
-@kernel("void(float64[:, ::1], float64[:, ::1], float64[::1])")
+@kernel(void(float64[:, ::1], float64[:, ::1], float64[::1]))
 def divergences(after: Any, before: Any, out: Any) -> None:
     """Fill out with sum p (log p - log q) of each row, softmaxes p of after and q of before."""
-    new, old, difference = np.empty(_PLACES), np.empty(_PLACES), np.empty(_PLACES)
+    new, old, difference = on_stack(_PLACES, D), on_stack(_PLACES, D), on_stack(_PLACES, D)
     columns = after.shape[1]
     for row in range(after.shape[0]):
         x, b = after[row], before[row]

@@ -126,7 +126,8 @@ def l1_norms(unit: Unit, mask: npt.NDArray[np.uint32] | None) -> npt.NDArray[np.
 def gram(unit: Unit, *, deltas: bool) -> npt.NDArray[np.float64]:
     """Dot products of the weights of all models, or of their d, K x K row by row."""
     terms = _terms(unit)
-    out = np.zeros((len(unit.terms),) * 2, np.float64)
+    count = len(unit.terms)
+    out = np.zeros((count, count), np.float64)
     gram_kernel(
         unit.length,
         terms.base_dtype,
@@ -136,6 +137,8 @@ def gram(unit: Unit, *, deltas: bool) -> npt.NDArray[np.float64]:
         terms.skips,
         terms.levels,
         deltas,
+        np.empty((count, pieces.PIECE), np.float32),
+        np.zeros((count * count, pieces.PIECE), np.float64),
         out,
     )
     return out.reshape(-1)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from mergepipe.jit import kernel
+from mergepipe.kernels.declared import kernel
 from mergepipe.methods.randomness import FIRST_MULTIPLIER, SECOND_MULTIPLIER
 
 U = np.uint32

@@ -4,12 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from mergepipe.jit import kernel
+from mergepipe.kernels.declared import kernel
+from mergepipe.kernels.signatures import float64, int64, uint32, void
 
 D = np.float64
 
 
-@kernel("void(uint32[:, ::1], int64[:, ::1], float64[:, ::1])")
+@kernel(void(uint32[:, ::1], int64[:, ::1], float64[:, ::1]))
 def mean_ranks(values: Any, order: Any, out: Any) -> None:
     """Fill out with each value's rank in its row, from 0; `order` sorts the rows, in any way."""
     columns = values.shape[1]

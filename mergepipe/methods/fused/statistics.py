@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from mergepipe.jit import kernel
-from mergepipe.methods.fused.machine import as_bits
+from mergepipe.kernels.declared import kernel
+from mergepipe.kernels.primitives import as_bits, on_stack
+from mergepipe.kernels.signatures import boolean, float32, float64, int64, uint32, void
 from mergepipe.methods.fused.masks import drop
-from mergepipe.methods.fused.pieces import DELTA, PIECE, SAME, load, load_delta
+from mergepipe.methods.fused.pieces import DELTA, PIECE, SAME, SIGNS, load, load_delta
 from mergepipe.methods.order import LOW_BITS, PLACES
 
 F = np.float32
@@ -20,8 +21,9 @@ U = np.uint32
 
 
 @kernel(
-    "void(int64, int64, int64, int64, int64, int64, int64, float32, uint32[::1], boolean, "
-    "float64[::1])"
+    void(
+        int64, int64, int64, int64, int64, int64, int64, float32, uint32[::1], boolean, float64[::1]
+    )
 )
 def l1_norms(
     length: Any,
@@ -37,11 +39,13 @@ def l1_norms(
     out: Any,
 ) -> None:
     """Fill out with L1 of d, L1 of d under its mask; `mask` as in `task_vectors.sweep`."""
-    base = np.empty(PIECE, np.float32)
-    d = np.empty(PIECE, np.float32)
-    before = np.zeros(PIECE, np.float64)
-    after = np.zeros(PIECE, np.float64)
-    signs = np.empty(PIECE + 16, np.int8)
+    base = on_stack(PIECE, np.float32)
+    d = on_stack(PIECE, np.float32)
+    before = on_stack(PIECE, np.float64)
+    before[:] = 0
+    after = on_stack(PIECE, np.float64)
+    after[:] = 0
+    signs = on_stack(SIGNS, np.int8)
     for first in range(0, length, PIECE):
         n = min(PIECE, length - first)
         if base_address != 0:
@@ -60,9 +64,7 @@ def l1_norms(
         out[1] += after[i]
 
 
-@kernel(
-    "void(int64, int64, int64, int64, int64, int64, float32, int64, float64[::1], float64[::1])"
-)
+@kernel(void(int64, int64, int64, int64, int64, int64, float32, int64, float64[::1], float64[::1]))
 def magnitude_histogram(
     length: Any,
     base_dtype: Any,
@@ -80,11 +82,13 @@ def magnitude_histogram(
     bucket  -1: counts of all buckets, by the upper bits; else counts inside this one, by the lower
             bits, and norms = L1 of d, L1 of what lies in higher buckets
     """
-    base = np.empty(PIECE, np.float32)
-    d = np.empty(PIECE, np.float32)
-    total = np.zeros(PIECE, np.float64)
-    higher = np.zeros(PIECE, np.float64)
-    signs = np.empty(PIECE + 16, np.int8)
+    base = on_stack(PIECE, np.float32)
+    d = on_stack(PIECE, np.float32)
+    total = on_stack(PIECE, np.float64)
+    total[:] = 0
+    higher = on_stack(PIECE, np.float64)
+    higher[:] = 0
+    signs = on_stack(SIGNS, np.int8)
     low = U(PLACES - 1)
     for first in range(0, length, PIECE):
         n = min(PIECE, length - first)
@@ -109,8 +113,19 @@ def magnitude_histogram(
 
 
 @kernel(
-    "void(int64, int64, int64, int64[::1], int64[::1], int64[::1], float32[::1], boolean, "
-    "float64[:, ::1])"
+    void(
+        int64,
+        int64,
+        int64,
+        int64[::1],
+        int64[::1],
+        int64[::1],
+        float32[::1],
+        boolean,
+        float32[:, ::1],
+        float64[:, ::1],
+        float64[:, ::1],
+    )
 )
 def gram(
     length: Any,
@@ -121,14 +136,18 @@ def gram(
     skips: Any,
     levels: Any,
     deltas: Any,
+    x: Any,
+    sums: Any,
     out: Any,
 ) -> None:
-    """out[i, j] = dot product of the weights of models i and j, or of their d where `deltas`."""
+    """out[i, j] = dot product of the weights of models i and j, or of their d where `deltas`.
+
+    x     float32[models, PIECE], overwritten
+    sums  float64[models * models, PIECE], zeros, overwritten
+    """
     count = kinds.size
-    base = np.empty(PIECE, np.float32)
-    x = np.empty((count, PIECE), np.float32)
-    sums = np.zeros((count, count, PIECE), np.float64)
-    signs = np.empty(PIECE + 16, np.int8)
+    base = on_stack(PIECE, np.float32)
+    signs = on_stack(SIGNS, np.int8)
     for first in range(0, length, PIECE):
         n = min(PIECE, length - first)
         if base_address != 0:
@@ -151,13 +170,13 @@ def gram(
             for k in range(j, count):
                 left = x[j]
                 right = x[k]
-                place = sums[j, k]
+                place = sums[j * count + k]
                 for i in range(n):
                     place[i] += D(left[i]) * D(right[i])
     for j in range(count):
         for k in range(j, count):
             total = D(0)
             for i in range(PIECE):
-                total += sums[j, k, i]
+                total += sums[j * count + k, i]
             out[j, k] = total
             out[k, j] = total

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from mergepipe.jit import kernel
+from mergepipe.kernels.declared import kernel
+from mergepipe.kernels.primitives import on_stack
+from mergepipe.kernels.signatures import boolean, float32, int64, uint32, void
 from mergepipe.methods.fused.masks import drop
-from mergepipe.methods.fused.pieces import COARSE, PIECE, SAME, load, load_delta, store
+from mergepipe.methods.fused.pieces import COARSE, PIECE, SAME, SIGNS, load, load_delta, store
 
 F = np.float32
 ZERO = np.float32(0)
@@ -50,9 +52,28 @@ def _elect(n: Any, normalize: Any, positive: Any, negative: Any, above: Any, bel
 
 
 @kernel(
-    "void(int64, int64, int64, int64, int64[::1], int64[::1], int64[::1], float32[::1], "
-    "float32[::1], float32[::1], float32[::1], float32[::1], uint32[:, ::1], boolean[::1], "
-    "boolean, boolean, float32, float32, int64, int64)"
+    void(
+        int64,
+        int64,
+        int64,
+        int64,
+        int64[::1],
+        int64[::1],
+        int64[::1],
+        float32[::1],
+        float32[::1],
+        float32[::1],
+        float32[::1],
+        float32[::1],
+        uint32[:, ::1],
+        boolean[::1],
+        boolean,
+        boolean,
+        float32,
+        float32,
+        int64,
+        int64,
+    )
 )
 def sweep(
     length: Any,
@@ -83,13 +104,13 @@ def sweep(
     masks       three key words and the limit; used where `masked`
     divisor     of the sum where no sign is elected; scale: lambda
     """
-    base = np.empty(PIECE, np.float32)
-    d = np.empty(PIECE, np.float32)
-    positive = np.empty(PIECE, np.float32)
-    negative = np.empty(PIECE, np.float32)
-    above = np.empty(PIECE, np.float32)
-    below = np.empty(PIECE, np.float32)
-    signs = np.empty(PIECE + 16, np.int8)
+    base = on_stack(PIECE, np.float32)
+    d = on_stack(PIECE, np.float32)
+    positive = on_stack(PIECE, np.float32)
+    negative = on_stack(PIECE, np.float32)
+    above = on_stack(PIECE, np.float32)
+    below = on_stack(PIECE, np.float32)
+    signs = on_stack(SIGNS, np.int8)
     for first in range(0, length, PIECE):
         n = min(PIECE, length - first)
         load(base_dtype, base_address, first, n, base)

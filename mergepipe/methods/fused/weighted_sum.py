@@ -7,16 +7,29 @@ from typing import Any
 
 import numpy as np
 
-from mergepipe.jit import kernel
-from mergepipe.methods.fused.pieces import DELTA, PIECE, SAME, load, load_delta, store
+from mergepipe.kernels.declared import kernel
+from mergepipe.kernels.primitives import on_stack
+from mergepipe.kernels.signatures import float32, int64, void
+from mergepipe.methods.fused.pieces import DELTA, PIECE, SAME, SIGNS, load, load_delta, store
 
 F = np.float32
 ZERO = np.float32(0)
 
 
 @kernel(
-    "void(int64, int64, int64, int64[::1], int64[::1], int64[::1], float32[::1], float32[::1], "
-    "float32, int64, int64)"
+    void(
+        int64,
+        int64,
+        int64,
+        int64[::1],
+        int64[::1],
+        int64[::1],
+        float32[::1],
+        float32[::1],
+        float32,
+        int64,
+        int64,
+    )
 )
 def sweep(
     length: Any,
@@ -32,10 +45,10 @@ def sweep(
     out_address: Any,
 ) -> None:
     """Merge `length` elements; arrays have one entry per model; base_address 0: no base."""
-    base = np.empty(PIECE, np.float32)
-    x = np.empty(PIECE, np.float32)
-    total = np.empty(PIECE, np.float32)
-    signs = np.empty(PIECE + 16, np.int8)
+    base = on_stack(PIECE, np.float32)
+    x = on_stack(PIECE, np.float32)
+    total = on_stack(PIECE, np.float32)
+    signs = on_stack(SIGNS, np.int8)
     for first in range(0, length, PIECE):
         n = min(PIECE, length - first)
         if base_address != 0:

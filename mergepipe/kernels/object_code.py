@@ -1,0 +1,12 @@
+"""A kernel as it is kept: the object file that LLVM wrote."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectCode:
+    """An object file, the function in it that C calls, and what that needs of the C library."""
+
+    symbol: str
+    needs: list[str]
+    code: bytes
