@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import llvmlite.binding as llvm  # type: ignore[import-untyped, unused-ignore]
 import numba
-from numba import types
+from numba import types as numba_types
 
 from mergepipe.kernels.declared import Deferred, Kernel
 from mergepipe.kernels.loading import FAILED, target_machine
@@ -27,6 +27,7 @@ from mergepipe.kernels.signatures import Array, Parameter, Signature
 
 # numba's and llvmlite's stubs have no types here.
 _numba: Any = numba
+_types: Any = numba_types
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 _DECLARED = re.compile(
     r'^declare (?P<result>.*?) ?(?P<name>@"?(?P<plain>[\w.]+)"?)(?P<parameters>\(.*?\))[^)\n]*$',
@@ -54,7 +55,7 @@ def compile_kernel(kernel: Kernel) -> ObjectCode:
     signature = kernel.signature
     assert signature is not None
     wrapper, parameters = _wrapped(kernel, signature)
-    result = types.void if signature.result is None else _number(signature.result.name)
+    result = _types.void if signature.result is None else _number(signature.result.name)
     compiled = _numba.cfunc(result(*parameters), error_model="numpy")(wrapper)
     module = llvm.parse_assembly(_without_errors(compiled.inspect_llvm()))
     symbol = compiled.native_name
@@ -120,7 +121,7 @@ def _wrapped(kernel: Kernel, signature: Signature) -> tuple[Callable[..., Any], 
             lengths = [f"{name}_{axis}" for axis in range(parameter.dimensions)]
             names += lengths
             arguments.append(f"carray({name}, ({', '.join(lengths)},))")
-            parameters += [types.CPointer(_type(parameter)), *[types.int64] * len(lengths)]
+            parameters += [_types.CPointer(_type(parameter)), *[_types.int64] * len(lengths)]
         else:
             arguments.append(name)
             parameters.append(_type(parameter))
@@ -135,7 +136,7 @@ def _type(parameter: Parameter) -> Any:
 
 
 def _number(name: str) -> Any:
-    return getattr(types, "boolean" if name == "bool" else name)
+    return getattr(_types, "boolean" if name == "bool" else name)
 
 
 def _without_errors(assembly: str) -> str:

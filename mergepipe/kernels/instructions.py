@@ -88,7 +88,7 @@ def on_stack(typing_context: Any, shape: Any, dtype: Any) -> Any:
 
     Unlike numpy's it needs none of numba's runtime, which is not there when object code is run.
     """
-    axes = [*shape] if isinstance(shape, types.BaseTuple) else [shape]
+    axes = list(cast(Any, shape)) if isinstance(shape, types.BaseTuple) else [shape]
     if not all(isinstance(axis, types.IntegerLiteral) for axis in axes):
         return None
     lengths = [axis.literal_value for axis in axes]

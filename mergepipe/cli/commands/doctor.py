@@ -85,8 +85,8 @@ def doctor(
 
     MP_KERNEL_CACHE names another folder for the kernels, which later may be read-only.
     """
-    from mergepipe.kernels import cache as kernel_cache
     from mergepipe.cli.kernels import compile_all
+    from mergepipe.kernels import cache as kernel_cache
 
     if compile_now and not kernel_cache.complete():
         compile_all(session)
