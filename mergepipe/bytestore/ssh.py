@@ -66,39 +66,33 @@ def ssh_command(
     return [*local, "-T", *options, "--", where, shlex.join(serve)]
 
 
-class SshByteStore(StdioByteStore):
-    """The repository at `path` on `host`. The connection is opened when it is needed."""
+def ssh_store(
+    host: str,
+    path: str,
+    *,
+    user: str = "",
+    port: int | None = None,
+    command: str = "ssh",
+    program: str = "mp",
+    read_only: bool = False,
+    idle_s: float = IDLE_S,
+    patience_s: float = _PATIENCE_S,
+    retries: Retries | None = None,
+) -> StdioByteStore:
+    """The repository at `path` on `host`. The connection is opened when it is needed.
 
-    def __init__(
-        self,
-        host: str,
-        path: str,
-        *,
-        user: str = "",
-        port: int | None = None,
-        command: str = "ssh",
-        program: str = "mp",
-        read_only: bool = False,
-        idle_s: float = IDLE_S,
-        patience_s: float = _PATIENCE_S,
-        retries: Retries | None = None,
-    ) -> None:
-        words = ssh_command(
-            host,
-            path,
-            user=user,
-            port=port,
-            command=command,
-            program=program,
-            read_only=read_only,
-        )
-        super().__init__(
-            lambda: Process(words, host, program),
-            escape_for_terminal(host),
-            idle_s=idle_s,
-            patience_s=max(idle_s, patience_s),
-            retries=retries,
-        )
+    The words are those of `ssh_command`, and raise as there.
+    """
+    words = ssh_command(
+        host, path, user=user, port=port, command=command, program=program, read_only=read_only
+    )
+    return StdioByteStore(
+        lambda: Process(words, host, program),
+        escape_for_terminal(host),
+        idle_s=idle_s,
+        patience_s=max(idle_s, patience_s),
+        retries=retries,
+    )
 
 
 class Process:

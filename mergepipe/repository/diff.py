@@ -12,7 +12,7 @@ from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
 from mergepipe.parallel import ordered_map
 from mergepipe.progress import SILENT, Progress
-from mergepipe.repository.differences import (
+from mergepipe.repository.element_sums import (
     Differences,
     Part,
     comparable,

@@ -27,7 +27,7 @@ from mergepipe.packs.writer import PackWriter
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository.pruned import NONE, Pruned
 from mergepipe.transfer.inspection import Inspected
-from mergepipe.transfer.layered import LayeredStorage
+from mergepipe.transfer.layered import layered
 from mergepipe.transfer.new_commits import (
     NewCommits,
     commits_between,
@@ -89,7 +89,7 @@ class Admission:
             self._closure(_Objects(self._storage, None), self._storage, list(tips), known)
             return
         self._quarantine.storage.refresh()
-        both = LayeredStorage(self._storage, self._quarantine.storage)
+        both = layered(self._storage, self._quarantine.storage)
         objects = _Objects(self._storage, self._quarantine.storage)
         try:
             self._closure(objects, both, list(tips), known)

@@ -23,17 +23,12 @@ class OwnHome(Home, Protocol):
         ...
 
 
-class FileRemote(ReceivingStore):
-    """A repository on this machine, as others see one; its end is the same code as a server's."""
+def file_remote(home: OwnHome) -> ReceivingStore:
+    """A repository on this machine, as others see one; its end is the same code as a server's.
 
-    def __init__(self, home: OwnHome) -> None:
-        super().__init__(home)
-        self._own = home
-
-    def close(self) -> None:
-        """Close the repository."""
-        super().close()
-        self._own.close()
+    Closing the store closes the repository.
+    """
+    return ReceivingStore(home, release=home.close)
 
 
 def connect(
@@ -50,7 +45,7 @@ def connect(
     NoRepository, RemoteUnreachable, AuthenticationError, UsageError (an extra is not installed).
     """
     if url.scheme is Scheme.FILE:
-        return FileRemote(open_home(repository_at(url.local)))
+        return file_remote(open_home(repository_at(url.local)))
     if url.scheme in CLOUD:
         from mergepipe.bytestore.cloud import open_bucket
 
@@ -62,10 +57,10 @@ def connect(
             url.shown, token=credentials.token(url, name), unsent=credentials.withheld(url, name)
         )
     if url.scheme is Scheme.SSH:
-        from mergepipe.bytestore.ssh import SshByteStore
+        from mergepipe.bytestore.ssh import ssh_store
 
         environment = credentials.environment
-        return SshByteStore(
+        return ssh_store(
             url.host,
             url.path,
             user=url.user,

@@ -33,9 +33,8 @@ from mergepipe.parallel import ordered_map
 from mergepipe.progress import Progress
 from mergepipe.sizes import format_size
 from mergepipe.transfer.inspection import Arrived, Inspected, Inspector, Places
-from mergepipe.transfer.layered import LayeredStorage
+from mergepipe.transfer.layered import layered
 from mergepipe.transfer.quarantine import Quarantine
-from mergepipe.transfer.remote_packs import RemoteStorage
 
 FETCH_PACK_BYTES = 64 << 20
 _BATCH = 4096
@@ -169,14 +168,14 @@ class BlockDownload:
     def __init__(
         self,
         here: Storage,
-        remote: RemoteStorage,
+        remote: Storage,
         store: ByteStore,
         downloads: Downloads,
         progress: Progress,
     ) -> None:
         self._here = here
         self._remote = remote
-        self._both = LayeredStorage(here, remote)
+        self._both = layered(here, remote)
         self._store = store
         self._downloads = downloads
         self._progress = progress

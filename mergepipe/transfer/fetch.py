@@ -38,10 +38,10 @@ from mergepipe.transfer.downloading import (
 from mergepipe.transfer.following import follow_pruned
 from mergepipe.transfer.home import Home
 from mergepipe.transfer.inspection import Inspected
-from mergepipe.transfer.layered import LayeredStorage
+from mergepipe.transfer.layered import layered
 from mergepipe.transfer.new_commits import commits_between, known_objects, objects_of
 from mergepipe.transfer.quarantine import Quarantine
-from mergepipe.transfer.remote_packs import RemoteStorage, remote_index
+from mergepipe.transfer.remote_packs import remote_index, remote_storage
 from mergepipe.transfer.remote_refs import RemoteRefs, read_refs, tracking_ref
 
 # A fetch is asked for, unlike a push: the disk is its limit, which is looked at before.
@@ -116,7 +116,7 @@ def fetch(
         commits, received, inspected = 0, Received(), Inspected()
         if _any_new(home, tips):
             quarantine.take_up()
-            remote_packs = RemoteStorage(store, Index(remote_index(home.directory, remote)))
+            remote_packs = remote_storage(store, Index(remote_index(home.directory, remote)))
             try:
                 fetching = _Fetch(home, quarantine, remote_packs, remote, store, pruned, progress)
                 received = fetching.run(tips, Downloads(quarantine, inspected, pack_bytes))
@@ -183,7 +183,7 @@ class _Fetch:
         self,
         home: Home,
         quarantine: Quarantine,
-        remote: RemoteStorage,
+        remote: Storage,
         name: str,
         store: ByteStore,
         pruned: Pruned,
@@ -200,10 +200,10 @@ class _Fetch:
     def run(self, tips: Iterable[ObjectId], downloads: Downloads) -> Received:
         self._home.storage.refresh()
         self._quarantine.storage.refresh()
-        here = LayeredStorage(self._home.storage, self._quarantine.storage)
+        here = layered(self._home.storage, self._quarantine.storage)
         self._remote.refresh()
         self._promise_blocks()
-        objects = ObjectStore(LayeredStorage(here, self._remote))
+        objects = ObjectStore(layered(here, self._remote))
         known = list(self._home.refs.list().values())
         with downloads:
             expected = self._objects(here, objects, list(tips), known, downloads)

@@ -33,8 +33,8 @@ from mergepipe.repository.pruned import read_pruned
 from mergepipe.repository.refs import RefStore
 from mergepipe.transfer.following import follow_pruned
 from mergepipe.transfer.home import Home
-from mergepipe.transfer.layered import LayeredStorage
-from mergepipe.transfer.remote_packs import RemoteStorage, remote_index
+from mergepipe.transfer.layered import layered
+from mergepipe.transfer.remote_packs import remote_index, remote_storage
 
 
 @dataclass(slots=True)
@@ -78,7 +78,7 @@ def heal_from_remote(
         with contextlib.suppress(RemoteUnreachable):
             home.storage.promises.relist()  # what was promised, and lost, is promised again
             home.storage.refresh()
-    there = RemoteStorage(remote, Index(remote_index(home.directory, name)))
+    there = remote_storage(remote, Index(remote_index(home.directory, name)))
     try:
         there.refresh()
         if home.storage.promises.remote == name:  # nothing else promises what it let go of
@@ -94,7 +94,7 @@ def heal(storage: Storage, refs: RefStore, source: Storage, progress: Progress) 
 
     What the source has not, or damaged, stays missing. `store.lock` is held.
     """
-    both = LayeredStorage(storage, source)
+    both = layered(storage, source)
     with Transaction(storage) as transaction:
         before = ObjectStore(storage)
         objects = 0

@@ -18,15 +18,26 @@ from mergepipe.packs.storage import Storage
 from mergepipe.packs.view import View
 
 
-class LayeredStorage(Storage):
+def layered(first: Storage, second: Storage) -> Storage:
     """`first` before `second`. Read only: what is written goes to one of them."""
+    store = _EitherStore(first.store, second.store)
+    return Storage(store, first.index, keeper=_BothKeepers(first, second))
+
+
+class _BothKeepers:
+    """Keeps the indexes of two storages, which belong to others."""
 
     def __init__(self, first: Storage, second: Storage) -> None:
-        super().__init__(_EitherStore(first.store, second.store), first.index)
         self._layers = (first, second)
+        self._rebuilds = 0
 
     def close(self) -> None:
         """Nothing: the two belong to others."""
+
+    @property
+    def rebuilds(self) -> int:
+        """How often both were made again."""
+        return self._rebuilds
 
     @contextlib.contextmanager
     def view(self) -> Iterator[View]:

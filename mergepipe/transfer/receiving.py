@@ -7,7 +7,7 @@ a remote on this machine is used through it too, so that there is one receiving 
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 
 from mergepipe.bytestore.protocol import Buffer, ByteWriter
@@ -33,7 +33,7 @@ from mergepipe.repository.refs import HEAD
 from mergepipe.transfer.admission import Admission
 from mergepipe.transfer.home import Home
 from mergepipe.transfer.inspection import Arrived, Inspected, Inspector
-from mergepipe.transfer.layered import LayeredStorage
+from mergepipe.transfer.layered import layered
 from mergepipe.transfer.purging import carry_out
 from mergepipe.transfer.quarantine import Quarantine
 from mergepipe.transfer.remote_refs import MOST_REFS, parse_ref
@@ -49,10 +49,18 @@ _WHY = "push "
 class ReceivingStore(Closing):
     """The keys of an open repository that others may see; all methods from any thread.
 
-    `home` stays its owner's to close. `progress` hears of what is verified.
+    `home` stays its owner's to close, unless `release` does it. `progress` hears of what is
+    verified.
     """
 
-    def __init__(self, home: Home, progress: Progress = SILENT) -> None:
+    def __init__(
+        self,
+        home: Home,
+        progress: Progress = SILENT,
+        *,
+        release: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._release = release
         self._home = home
         self._store = home.storage.store
         self._progress = progress
@@ -67,6 +75,7 @@ class ReceivingStore(Closing):
     def close(self) -> None:
         """Release files of the quarantine; packs stay in it."""
         self._quarantine.close()
+        self._release()
 
     # Reading
 
@@ -95,7 +104,7 @@ class ReceivingStore(Closing):
         both: Storage = storage
         if not self._quarantine.empty:
             self._quarantine.storage.refresh()
-            both = LayeredStorage(storage, self._quarantine.storage)
+            both = layered(storage, self._quarantine.storage)
 
         def question(view: View) -> list[bool]:
             return [
@@ -175,7 +184,7 @@ class ReceivingStore(Closing):
 
     @cached_property
     def _inspector(self) -> Inspector:
-        both = LayeredStorage(self._home.storage, self._quarantine.storage)
+        both = layered(self._home.storage, self._quarantine.storage)
         # What others lean on is seldom a difference itself.
         return Inspector(both, self._inspected, lambda header: header.base == NO_ID)
 
@@ -298,7 +307,7 @@ class ReceivingStore(Closing):
         """Objects here, and those in quarantine."""
         if self._quarantine.empty:
             return self._home.objects
-        return ObjectStore(LayeredStorage(self._home.storage, self._quarantine.storage))
+        return ObjectStore(layered(self._home.storage, self._quarantine.storage))
 
     def _answered(
         self, key: str, old: ObjectId | None, new: ObjectId | None, write_id: bytes

@@ -9,6 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from mergepipe.bytestore.forwarding import ForwardingStore
@@ -16,11 +17,14 @@ from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import Corruption, RemoteRefused
 from mergepipe.ids import PackId
 from mergepipe.objects.limits import MAX_OBJECT_BYTES
+from mergepipe.packs.environment import IndexDamaged
 from mergepipe.packs.format import Content, RecordHeader, RecordKind, parse_footer
 from mergepipe.packs.index import Index, PackEntry
+from mergepipe.packs.keeping import ask
 from mergepipe.packs.reader import PREFIX, pack_key, parse_pack_key, read_footer_bytes
-from mergepipe.packs.records import Location
+from mergepipe.packs.records import Location, Place
 from mergepipe.packs.storage import Storage
+from mergepipe.packs.view import View
 from mergepipe.parallel import ordered_map
 
 FOLDER = "remotes"
@@ -39,21 +43,32 @@ def remote_index(directory: Path, name: str) -> Path:
     return directory / FOLDER / name / "index"
 
 
-class RemoteStorage(Storage):
+def remote_storage(remote: ByteStore, index: Index) -> Storage:
     """The packs of a remote. Small reads are answered from windows of 1 MiB that were read before.
 
     Bounded: raises RemoteRefused for absurdly many packs or records. The remote's byte store stays
     its owner's to close.
     """
+    return Storage(_ReadAhead(remote), index, keeper=_RemoteKeeper(remote, index))
+
+
+class _RemoteKeeper:
+    """Keeps an index of a remote's packs, of which nothing is believed."""
 
     def __init__(self, remote: ByteStore, index: Index) -> None:
-        super().__init__(_ReadAhead(remote), index)
         self._remote = remote
+        self._index = index
         self._refreshes = 0
+        self._rebuilds = 0
+        self._repairing = threading.RLock()
 
     def close(self) -> None:
         """Close the index."""
-        self.index.close()
+        self._index.close()
+
+    def view(self) -> AbstractContextManager[View]:
+        """A consistent read of the index. Raises IndexDamaged."""
+        return self._index.view()
 
     def refresh(self) -> bool:
         """List the packs again, a few times at most; True if anything changed."""
@@ -61,7 +76,28 @@ class RemoteStorage(Storage):
             if self._refreshes >= _MOST_REFRESHES:
                 return False
             self._refreshes += 1
-            return super().refresh()
+            try:
+                return self._refresh()
+            except IndexDamaged:
+                self.rebuild()
+                return True
+
+    @property
+    def rebuilds(self) -> int:
+        """How often the index was made again."""
+        return self._rebuilds
+
+    def rebuild(self) -> None:
+        """Make the index again from the remote's footers."""
+        with self._repairing:
+            self._index.reset()
+            self._refresh()
+            self._rebuilds += 1
+
+    @property
+    def condemned(self) -> frozenset[Place]:
+        """Nothing: a record of a remote counts when its bytes hash right."""
+        return frozenset()
 
     def recover(self, missing: Collection[bytes], rebuilds: int) -> bool:
         """Not for a remote: reading all its footers again would cost more than a new index."""
@@ -75,10 +111,10 @@ class RemoteStorage(Storage):
 
     def _refresh(self) -> bool:
         present = self._list()
-        indexed = set(self.ask(lambda view: view.packs()))
+        indexed = set(ask(self, lambda view: view.packs()))
         gone = indexed - present.keys()
         if gone:
-            self.index.drop_packs(gone)
+            self._index.drop_packs(gone)
         new = [pack for pack in present if pack not in indexed]
         records = 0
         with ThreadPoolExecutor(_READERS, thread_name_prefix="footers") as pool:
@@ -91,7 +127,7 @@ class RemoteStorage(Storage):
                 records += sum(len(entry.records) for entry in batch)
                 if records > MOST_RECORDS:
                     raise RemoteRefused(f"the packs of the remote hold over {MOST_RECORDS} records")
-                self.index.add_packs(batch)
+                self._index.add_packs(batch)
         return bool(gone or new)
 
     def _list(self) -> dict[PackId, None]:

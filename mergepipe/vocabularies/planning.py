@@ -1,7 +1,7 @@
 """The vocabulary of a merge: which tokens the output knows, and each model's rows for them.
 
 The rules are those of mergekit 0.1.5. Nothing here reads a file or a weight:
-`formats.tokenizers` made the vocabularies, `vocabularies.embeddings` lays the embeddings out.
+`tokenizer_reading` made the vocabularies, `embeddings` lays the embeddings out.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

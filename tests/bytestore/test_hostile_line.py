@@ -18,7 +18,7 @@ import pytest
 from mergepipe.bytestore import frames, wire
 from mergepipe.bytestore.frames import Kind
 from mergepipe.bytestore.retries import Retries
-from mergepipe.bytestore.ssh import SshByteStore, ssh_command
+from mergepipe.bytestore.ssh import ssh_command, ssh_store
 from mergepipe.bytestore.stdio import StdioByteStore
 from mergepipe.errors import (
     AuthenticationError,
@@ -276,7 +276,7 @@ def test_what_ssh_could_take_for_an_option_is_refused() -> None:
 def test_an_ssh_that_fails_says_why(tmp_path: Path) -> None:
     with sshd.running(tmp_path / "sshd") as server:
 
-        def store(**changed: object) -> SshByteStore:
+        def store(**changed: object) -> StdioByteStore:
             options: dict[str, object] = {
                 "host": "127.0.0.1",
                 "path": str(tmp_path),
@@ -285,7 +285,7 @@ def test_an_ssh_that_fails_says_why(tmp_path: Path) -> None:
                 "retries": QUICKLY,
                 **changed,
             }
-            return SshByteStore(**options)  # type: ignore[arg-type]
+            return ssh_store(**options)  # type: ignore[arg-type]
 
         with store(program="no-such-mp") as opened:
             refused(lambda: opened.get("HEAD"), RemoteRefused, "cannot run no-such-mp")

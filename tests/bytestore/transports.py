@@ -18,7 +18,7 @@ from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.bytestore.memory import MemoryByteStore
 from mergepipe.bytestore.pace import IDLE_S
 from mergepipe.bytestore.protocol import ByteStore
-from mergepipe.bytestore.ssh import SshByteStore
+from mergepipe.bytestore.ssh import ssh_store
 from mergepipe.bytestore.stdio import StdioByteStore
 from mergepipe.errors import MergepipeError
 from mergepipe.transfer.serving.http import Service
@@ -119,7 +119,7 @@ def ssh(folder: Path) -> Iterator[ByteStore]:
     served.mkdir()
     with (
         sshd.running(folder / "sshd") as server,
-        SshByteStore(
+        ssh_store(
             "127.0.0.1", str(served), port=server.port, command=server.command, program=program
         ) as store,
     ):

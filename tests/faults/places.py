@@ -20,10 +20,10 @@ from mergepipe.bytestore.http import HttpByteStore
 from mergepipe.bytestore.pace import IDLE_S
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.bytestore.retries import Retries
-from mergepipe.bytestore.ssh import SshByteStore
+from mergepipe.bytestore.ssh import ssh_store
 from mergepipe.ids import ObjectId
 from mergepipe.repository.layout import DIRECTORY
-from mergepipe.transfer.connect import FileRemote
+from mergepipe.transfer.connect import file_remote
 from mergepipe.transfer.remote_refs import read_refs
 from tests.repository.checkpoints import WHO
 from tests.transfer.remotes import copied
@@ -68,7 +68,7 @@ class Place:
         if self.scheme == "http":
             return HttpByteStore(f"http://127.0.0.1:{port}", idle_s=idle_s, retries=retries)
         if self.scheme == "ssh":
-            return SshByteStore(
+            return ssh_store(
                 "127.0.0.1",
                 str(self.folder),
                 port=port,
@@ -83,7 +83,7 @@ class Place:
 
             environment = self._s3().Bucket(self.port, self.bucket).environment(port)
             return open_bucket("s3", self.bucket, self.folder.name, environment, idle_s=idle_s)
-        return FileRemote(Repository.open(self.folder, who=WHO))
+        return file_remote(Repository.open(self.folder, who=WHO))
 
     def direct(self) -> "Place":
         """The same, without a line that breaks."""

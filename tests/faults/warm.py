@@ -5,7 +5,7 @@ from pathlib import Path
 import mergepipe.bytestore.http
 import mergepipe.transfer.serving.listening  # noqa: F401 - loaded for those who are forked
 from mergepipe.api import Repository
-from mergepipe.transfer.connect import FileRemote
+from mergepipe.transfer.connect import file_remote
 from mergepipe.transfer.fetch import fetch
 from mergepipe.transfer.push import push
 from mergepipe.transfer.push_refs import Wanted
@@ -19,12 +19,12 @@ def _work(folder: Path) -> None:
     models = Models(folder / "source", 1)
     Repository.init(folder / "there", who=WHO).close()
     for _ in range(2):
-        with FileRemote(Repository.open(folder / "there", who=WHO)) as there:
+        with file_remote(Repository.open(folder / "there", who=WHO)) as there:
             wanted = [Wanted("refs/heads/main", models.tune())]
             push(source_of(models.repo), there, wanted)
     with (
         Repository.init(folder / "mine", who=WHO) as mine,
-        FileRemote(Repository.open(folder / "there", who=WHO)) as there,
+        file_remote(Repository.open(folder / "there", who=WHO)) as there,
     ):
         fetch(mine, "origin", there)
         mine.gc(grace_s=0)

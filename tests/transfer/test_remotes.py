@@ -14,7 +14,7 @@ from mergepipe.errors import (
 )
 from mergepipe.repository import layout
 from mergepipe.repository.config import RemoteSettings
-from mergepipe.transfer.connect import FileRemote, connect, repository_at
+from mergepipe.transfer.connect import connect, repository_at
 from mergepipe.transfer.credentials import (
     Credentials,
     gather,
@@ -22,6 +22,7 @@ from mergepipe.transfer.credentials import (
     read_tokens,
     remember_server,
 )
+from mergepipe.transfer.receiving import ReceivingStore
 from mergepipe.transfer.remotes import check_remote_name, check_remote_url, find_remote
 from mergepipe.transfer.urls import parse_url
 
@@ -58,7 +59,7 @@ def test_a_path_names_a_repository_or_what_has_one(tmp_path: Path) -> None:
     url = parse_url(str(tmp_path / "here"))
     with connect(url, Credentials(), open_home=OpenRepository) as store:
         assert store.get("HEAD") == b"ref: refs/heads/main\n"
-        assert isinstance(store, FileRemote)
+        assert isinstance(store, ReceivingStore)
         with pytest.raises(RemoteRefused):
             store.get("config.toml")
 
