@@ -70,12 +70,19 @@ class Contents:
             raise RevisionNotFound(
                 f"{quoted(path)} is a folder in {revision}", f"mp ls {revision} {path} lists it"
             )
-        return self._pieces(entries[0])
+        return self.read_entry(entries[0])
+
+    def read_entry(self, entry: FileEntry) -> Iterator[memoryview]:
+        """The bytes of a file of a snapshot, as `read_file` gives them."""
+        from mergepipe.checkpoints.assembly import plan_file
+        from mergepipe.checkpoints.export import read_out
+
+        return read_out(plan_file(entry, self._repo.objects), self._repo.blocks)
 
     def file_digest(self, entry: FileEntry) -> str:
         """The SHA-256 of a file of a snapshot (64 hex digits), which other places show for it."""
         digest = hashlib.sha256()
-        for piece in self._pieces(entry):
+        for piece in self.read_entry(entry):
             digest.update(piece)
         return digest.hexdigest()
 
@@ -95,12 +102,6 @@ class Contents:
         return differences(
             place, snapshot, self._repo.objects, threads=self._repo.threads, progress=progress
         )
-
-    def _pieces(self, entry: FileEntry) -> Iterator[memoryview]:
-        from mergepipe.checkpoints.assembly import plan_file
-        from mergepipe.checkpoints.export import read_out
-
-        return read_out(plan_file(entry, self._repo.objects), self._repo.blocks)
 
 
 def _is_under(path: str, wanted: str) -> bool:

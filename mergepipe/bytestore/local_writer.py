@@ -90,6 +90,11 @@ class LocalWriter:
         self._close()
         self._synced = True
 
+    def seal(self) -> None:
+        """Close the file, which is read from here on; its bytes need not be durable."""
+        self._check()
+        self._close()
+
     def abort(self) -> None:
         """Remove the file, if it was not published."""
         self._close()

@@ -1,18 +1,20 @@
 """Committing files: sources to blocks, blocks to a snapshot, a snapshot to history."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from mergepipe.catalog.finiteness import Finiteness
 from mergepipe.catalog.pairing import BaseTensors
 from mergepipe.catalog.pairs import Pair
 from mergepipe.catalog.profiles import Profiles
+from mergepipe.checkpoints.assembly import plan_file
 from mergepipe.checkpoints.bases import best_match, named_here, pair_all
 from mergepipe.checkpoints.deltas import DeltaEncoder
+from mergepipe.checkpoints.export import read_out
 from mergepipe.checkpoints.ingest import Ingested, ingest
 from mergepipe.checkpoints.layout import Layout
 from mergepipe.checkpoints.publication import publish_commit
 from mergepipe.checkpoints.requests import CommitRequest, CommitResult
-from mergepipe.errors import Corruption, NothingToCommit
+from mergepipe.errors import Corruption, NothingToCommit, RefMoved
 from mergepipe.formats.model_card import CARD_BYTES, CARD_NAME, base_model_of
 from mergepipe.formats.tree import SourceFile, read_start
 from mergepipe.ids import ObjectId
@@ -59,7 +61,7 @@ class Committer:
         Raises NothingToCommit without files, and what `ingest` and `publish_commit` raise; the
         repository is then as it was.
         """
-        if not sources:
+        if not sources and not request.kept_files:
             raise NothingToCommit(
                 "there are no files to commit",
                 "name the directory of a model that has some, and that .mpignore leaves some of",
@@ -82,11 +84,14 @@ class Committer:
                 block_size=store.block_size,
                 threads=core_count(self._config.core.threads),
                 progress=progress,
+                kept=request.kept_files,
             )
             trained = choice.trained_from
             leans_on, profile = self._lean(choice, made, encoder, transaction)
 
             def make(tip: ObjectId | None) -> Commit | None:
+                if request.kept is not None and tip != request.kept.tip:
+                    raise RefMoved("the branch moved while files were being stored")
                 if tip is not None and self._holds(tip, made.snapshot, request.base):
                     return None
                 return Commit(
@@ -107,7 +112,10 @@ class Committer:
             )
             stored, new = transaction.stored_bytes, transaction.new_blocks
         finiteness = Finiteness(self._storage, self._objects)
-        finiteness.remember(made.snapshot, dict(zip(made.tensors, made.nonfinite, strict=True)))
+        counts = dict(zip(made.tensors, made.nonfinite, strict=True))
+        known = self._known_counts(request, finiteness)
+        if known is not None:
+            finiteness.remember(made.snapshot, known | counts)
         if published.unchanged:
             kept = self._objects.commit(published.commit)
             leans_on, trained = kept.leans_on, kept.trained_from
@@ -128,6 +136,14 @@ class Committer:
             finiteness.named(made.snapshot) or (),
         )
 
+    def _known_counts(
+        self, request: CommitRequest, finiteness: Finiteness
+    ) -> dict[ObjectId, int] | None:
+        """Values of kept files that are not finite, by tensor; None: they were not counted yet."""
+        if not request.kept_files or request.kept is None or request.kept.tip is None:
+            return {}
+        return finiteness.find(self._objects.commit(request.kept.tip).snapshot)
+
     def _holds(self, tip: ObjectId, snapshot: ObjectId, base: ObjectId | None) -> bool:
         """Whether a commit holds this model already, and says of it what is said now."""
         commit = self._objects.commit(tip)
@@ -146,6 +162,8 @@ class Committer:
         base = choice.base
         if base is None:
             return None, None
+        if choice.keeps:
+            return base, None  # of the whole model it is made when it is first needed
         commit = self._objects.commit(base)
         if commit.snapshot == made.snapshot:
             # A copy leans on what the original leans on. Its profile would be of another pair where
@@ -185,25 +203,54 @@ class _BaseChoice:
         self._request = request
         self.base: ObjectId | None = None
         self.trained_from: ObjectId | None = None
+        self.keeps = bool(request.kept_files)
+        """Whether the new model is the old one but for some files: then it is near its base."""
 
     def pair_up(self, layout: Layout) -> Sequence[Pair | None]:
         """The pairs of a layout's tensors with the base's, once the base is chosen."""
         parent = self._parent()
-        named = self._request.base or self._inherited(parent)
-        if named is None:
-            named = self._carded(layout)
+        inherited = self._inherited(parent)
+        named = self._request.base or inherited or self._carded(layout)
         if named is not None:
             pairs = self._pairs(layout, named)
-            if self._request.base is not None or any(pairs):
+            if self._request.base is not None or self._is_near(layout, pairs):
                 self.trained_from = self.base = named
                 return pairs
-        base = parent or self._best(layout)
-        if base is None:
-            return [None] * len(layout.tensors)
-        pairs = self._pairs(layout, base)
-        if any(pairs):
-            self.base = base
-        return pairs
+        if self.keeps:
+            self.trained_from = inherited  # of the weights that stay, whatever comes beside them
+        for base in self._stored_near(layout, parent):
+            pairs = self._pairs(layout, base)
+            if self._is_near(layout, pairs):
+                self.base = base
+                return pairs
+        return [None] * len(layout.tensors)
+
+    def _is_near(self, layout: Layout, pairs: Sequence[Pair | None]) -> bool:
+        """Whether files with these pairs are to lean on a model.
+
+        Where most of the model stays as it is, a config that has a counterpart says nothing of new
+        weights; and files without weights come to lie near whatever is there.
+        """
+        if not self.keeps:
+            return any(pairs)
+        weights = [
+            pair
+            for tensor, pair in zip(layout.tensors, pairs, strict=True)
+            if tensor.name is not None
+        ]
+        return any(weights) or not weights
+
+    def _stored_near(self, layout: Layout, parent: ObjectId | None) -> Iterator[ObjectId]:
+        """Commits to lean on where nobody named one, the likeliest first."""
+        if parent is not None:
+            yield parent
+            if not self.keeps:
+                return
+            under = self._objects.commit(parent).leans_on
+            if under is not None:  # what the shards lean on that came before this one
+                yield under
+        if (best := self._best(layout)) is not None:
+            yield best
 
     def _pairs(self, layout: Layout, base: ObjectId) -> Sequence[Pair | None]:
         try:
@@ -222,10 +269,20 @@ class _BaseChoice:
 
     def _carded(self, layout: Layout) -> ObjectId | None:
         """The commit that the model card names, if one name here stands for it."""
-        cards = (file.source for file in layout.files if file.source.path == CARD_NAME)
-        card = next(cards, None)
-        name = None if card is None else base_model_of(read_start(card, CARD_BYTES))
+        start = self._card(layout)
+        name = None if start is None else base_model_of(start)
         return None if name is None else named_here(name, self._refs, self._objects)
+
+    def _card(self, layout: Layout) -> bytes | None:
+        """The start of the model card, new or kept."""
+        for file in layout.files:
+            if file.source.path == CARD_NAME:
+                return read_start(file.source, CARD_BYTES)
+        for entry in self._request.kept_files:
+            if entry.path == CARD_NAME:
+                plan = plan_file(entry, self._objects)
+                return bytes(next(read_out(plan, self._reader), b""))[:CARD_BYTES]
+        return None
 
     def _best(self, layout: Layout) -> ObjectId | None:
         commits: dict[ObjectId, ObjectId] = {}  # one for each snapshot, however many refs it has

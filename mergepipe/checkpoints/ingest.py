@@ -81,16 +81,19 @@ def ingest(
     threads: int,
     progress: Progress,
     check_index: bool = True,
+    kept: Sequence[FileEntry] = (),
 ) -> Ingested:
     """Send files' blocks and objects to a sink (a transaction, which the caller publishes).
+
+    kept  files that the snapshot has beside them, whose tensors are stored
 
     Raises MalformedFile, IncompleteCheckpoint, UnsafePath, SourceChanged and NoSpace; nothing is
     visible then.
     """
-    check_paths([source.path for source in sources])
+    check_paths([*(source.path for source in sources), *(entry.path for entry in kept)])
     layout = lay_out(sources, block_size)
     if check_index:
-        _check_index(layout)
+        _check_index(layout, kept)
     progress.start("commit", layout.raw_bytes)
     blocks: list[list[BlockId]] = [[] for _ in layout.tensors]
     nonfinite = [0] * len(layout.tensors)
@@ -135,7 +138,8 @@ def ingest(
         )
         for tensor, ids in zip(layout.tensors, blocks, strict=True)
     ]
-    snapshot = Snapshot(tuple(_entry(file, layout, tensors) for file in layout.files))
+    entries = [*(_entry(file, layout, tensors) for file in layout.files), *kept]
+    snapshot = Snapshot(tuple(sorted(entries, key=lambda entry: entry.path.encode())))
     return Ingested(
         sink.add_object(encode(snapshot)),
         layout.raw_bytes,
@@ -153,9 +157,13 @@ def _nonfinite(dtype: DType, raw: memoryview) -> int:
     return count_nonfinite(dtype, raw)
 
 
-def _check_index(layout: Layout) -> None:
+def _check_index(layout: Layout, kept: Sequence[FileEntry]) -> None:
     """Check that what a shard index names is there."""
     names = {
+        entry.path: frozenset(tensor.name for tensor in entry.content.tensors)
+        for entry in kept
+        if isinstance(entry.content, Safetensors)
+    } | {
         file.source.path: frozenset(tensor.name for tensor in file.header.tensors)
         for file in layout.files
         if file.header is not None

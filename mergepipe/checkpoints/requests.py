@@ -4,8 +4,23 @@ from dataclasses import dataclass
 
 from mergepipe.catalog.finiteness import NonFinite
 from mergepipe.ids import ObjectId, show_ids
+from mergepipe.objects.records import FileEntry
 from mergepipe.repository.reflog import Signature
 from mergepipe.reprs import brief
+
+
+@brief
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Files that a new model takes over, as they are, from the tip of its branch.
+
+    tip    the branch's tip that they were looked up in, and which it is to have still; None: the
+           branch is to be a new one
+    files  with tensors that the store has
+    """
+
+    tip: ObjectId | None
+    files: tuple[FileEntry, ...] = ()
 
 
 @brief
@@ -15,12 +30,19 @@ class CommitRequest:
 
     branch  a full ref name; None for where HEAD is
     base    what the model was trained from; None: what its branch or its model card says
+    kept    files beside the new ones; None: there are no others, whatever the tip is
     """
 
     message: str
     who: Signature
     branch: str | None = None
     base: ObjectId | None = None
+    kept: Kept | None = None
+
+    @property
+    def kept_files(self) -> tuple[FileEntry, ...]:
+        """Files that the new model takes over."""
+        return () if self.kept is None else self.kept.files
 
 
 @brief

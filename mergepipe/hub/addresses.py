@@ -79,6 +79,20 @@ def file_address(parts: tuple[str, ...]) -> Address:
     return _address(parts, FILES)
 
 
+def object_address(parts: tuple[str, ...]) -> Address | None:
+    """The address of a step of git-lfs: `ID.git/info/lfs/objects/WHAT`; None for another.
+
+    Raises HubError.
+    """
+    name, tail = parts[:-4], parts[-4:]
+    if tail[:3] != ("info", "lfs", "objects") or not 1 <= len(name) <= 2:
+        return None
+    model = "/".join(name)
+    if not model.endswith(".git"):
+        return None
+    return Address(check_model(model.removesuffix(".git")), "objects", tail[3:])
+
+
 def _address(parts: tuple[str, ...], actions: frozenset[str]) -> Address:
     for at in (1, 2):
         if len(parts) > at and parts[at] in actions and _asks(parts[at:]):

@@ -4,11 +4,9 @@ import asyncio
 import functools
 import json
 import logging
-import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 from starlette.requests import ClientDisconnect, Request
@@ -20,30 +18,25 @@ from mergepipe.bytestore.pace import IDLE_S
 from mergepipe.bytestore.protocol import Buffer
 from mergepipe.errors import MergepipeError
 from mergepipe.hub import errors, listings
-from mergepipe.hub.addresses import Address, api_address, file_address, split
+from mergepipe.hub.addresses import Address, api_address, file_address, object_address, split
 from mergepipe.hub.decoding import DecodedBlocks
 from mergepipe.hub.errors import HubError
 from mergepipe.hub.files import PIECE_BYTES, FileBytes, Files
 from mergepipe.hub.models import commit_of, find_model, list_models, spelled
 from mergepipe.hub.repositories import Repositories
 from mergepipe.hub.resolving import resolve
-from mergepipe.parallel import core_count
+from mergepipe.hub.uploads import Uploads, base_url
+from mergepipe.hub.work import Work
 from mergepipe.transfer.serving.gate import Gate
 from mergepipe.transfer.serving.http_bodies import Piecewise, drain, whole_body
 from mergepipe.transfer.serving.tokens import Scope
 
-_ANSWERING = 8
-"""Threads that look things up."""
-_FETCHING = 16
-"""Threads that decode what has to come from elsewhere first."""
 _DOWNLOADS = 64
 _WAIT_S = 5.0
 _LARGEST_REQUEST = 16 << 20
 _LIST_PAGE, _TREE_PAGE, _DETAILED_PAGE, _COMMITS_PAGE = 1000, 1000, 50, 50
 
 _log = logging.getLogger("mergepipe.serve")
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
 
 
 class Hub:
@@ -54,6 +47,7 @@ class Hub:
         repositories: Repositories,
         gate: Gate,
         *,
+        read_only: bool = False,
         idle_s: float = IDLE_S,
         downloads: int = _DOWNLOADS,
     ) -> None:
@@ -61,19 +55,15 @@ class Hub:
         self._gate = gate
         self._idle_s = idle_s
         self._files = Files(DecodedBlocks())
-        self._cores = core_count()
-        self._answering = ThreadPoolExecutor(_ANSWERING, thread_name_prefix="hub")
-        self._decoding = ThreadPoolExecutor(self._cores, thread_name_prefix="hub-decode")
-        self._fetching = ThreadPoolExecutor(_FETCHING, thread_name_prefix="hub-fetch")
+        self._work = Work()
+        self._uploads = Uploads(repositories, self._files, self._work, read_only, idle_s)
         self._slots = asyncio.Semaphore(downloads)
         self._streams = 0
-        self._busy = 0
-        self._lock = threading.Lock()
 
     @property
     def busy(self) -> int:
         """How many pieces of work are under way on its threads."""
-        return self._busy
+        return self._work.busy
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -99,6 +89,8 @@ class Hub:
 
     async def _answer(self, request: Request, stack: AsyncExitStack) -> Response:
         parts = split(request.scope.get("raw_path", b"").partition(b"?")[0])
+        if (address := object_address(parts)) is not None:
+            return await self._object(request, address)
         self._gate.check(request.headers, Scope.READ)
         if parts[0] == "api":
             return await self._api(request, parts[1:])
@@ -106,13 +98,28 @@ class Hub:
             return await self._file(request, file_address(parts), stack)
         raise HubError(405, "this address is only read")
 
+    async def _object(self, request: Request, address: Address) -> Response:
+        """A step of an upload by git-lfs's protocol."""
+        if request.method == "PUT":
+            # The client sends no token with the bytes: the address that it was given is one.
+            self._gate.check_caller(request.headers)
+            return await self._uploads.put(request, address)
+        self._gate.check(request.headers, Scope.WRITE)
+        if request.method != "POST":
+            raise HubError(405, "objects are only written here")
+        if address.rest == ("batch",):
+            return await self._uploads.batch(request, address)
+        if address.rest == ("verify",):
+            return await self._uploads.verify(request, address)
+        raise HubError(404, "this hub has nothing at this address")
+
     # Files
 
     async def _file(self, request: Request, address: Address, stack: AsyncExitStack) -> Response:
-        model = await self._call(find_model, self._repositories, address.model)
+        model = await self._work.call(find_model, self._repositories, address.model)
         if request.method == "GET":
             await self._take_slot(stack)
-        reply = await self._call(
+        reply = await self._work.call(
             functools.partial(resolve, body=request.method == "GET"),
             self._files,
             model,
@@ -145,10 +152,10 @@ class Hub:
         """The reply with its bytes. What cannot be read at all is an error, not a broken reply."""
         spans = content.spans(first, end, self._piece_bytes)
         span = next(spans)
-        threads = self._fetching if content.is_elsewhere else self._decoding
+        threads = self._work.fetching if content.is_elsewhere else self._work.decoding
 
         def read(begin: int, stop: int) -> Awaitable[Buffer]:
-            return self._run(threads, content.read, begin, stop)
+            return self._work.run(threads, content.read, begin, stop)
 
         start = await read(*span)
 
@@ -165,7 +172,7 @@ class Hub:
 
     def _ahead(self) -> int:
         """Pieces that one download may have decoded ahead: its share of what keeps cores busy."""
-        return max(1, (2 * self._cores + 2) // max(1, self._streams))
+        return max(1, (2 * self._work.cores + 2) // max(1, self._streams))
 
     def _piece_bytes(self) -> int:
         """How long a piece is: the more downloads, the shorter, so that memory stays the same."""
@@ -176,10 +183,17 @@ class Hub:
     async def _api(self, request: Request, parts: tuple[str, ...]) -> Response:
         if parts == ("whoami-v2",):
             return JSONResponse(self._whoami(request))
-        if parts == ("models",):
+        if parts == ("models",) and request.method == "GET":
             return await self._models(request)
+        if parts in _WRITING and request.method == "POST":
+            self._gate.check(request.headers, Scope.WRITE)
+            return await _WRITING[parts](self._uploads, request)
         if len(parts) > 1 and parts[0] == "models":
             address = api_address(parts[1:])
+            upload = _UPLOADS.get((request.method, address.action))
+            if upload is not None:
+                self._gate.check(request.headers, Scope.WRITE)
+                return await upload(self._uploads, request, address)
             endpoint = _ENDPOINTS.get((request.method, address.action))
             if endpoint is not None:
                 return await endpoint(self, request, address)
@@ -214,13 +228,13 @@ class Hub:
                 listed.append(listings.summary(model, identity, commit, private=private))
             return listed
 
-        listed = await self._call(found)
+        listed = await self._work.call(found)
         return _page(request, listed, first, count)
 
     async def _info(self, request: Request, address: Address) -> Response:
-        model = await self._call(find_model, self._repositories, address.model)
+        model = await self._work.call(find_model, self._repositories, address.model)
         told = functools.partial(listings.info, private=self._gate.guarded)
-        return JSONResponse(await self._call(told, self._files, model, address.revision))
+        return JSONResponse(await self._work.call(told, self._files, model, address.revision))
 
     async def _tree(self, request: Request, address: Address) -> Response:
         query = request.query_params
@@ -237,11 +251,11 @@ class Hub:
                 address.path,
                 recursive=_flag(query.get("recursive")),
             )
-            last = commit_of(model, commit) if expand else None
+            last = commit_of(model, commit) if expand and commit else None
             some = items[first : first + count + 1]
             return listings.shown(self._files, model, some, last), commit
 
-        listed, commit = await self._call(found)
+        listed, commit = await self._work.call(found)
         return _page(request, listed, first, count, {"X-Repo-Commit": commit})
 
     async def _paths_info(self, request: Request, address: Address) -> Response:
@@ -251,11 +265,13 @@ class Hub:
             model = find_model(self._repositories, address.model)
             return listings.paths_info(self._files, model, address.revision, paths)
 
-        return JSONResponse(await self._call(found))
+        return JSONResponse(await self._work.call(found))
 
     async def _refs(self, request: Request, address: Address) -> Response:
         return JSONResponse(
-            await self._call(lambda: listings.refs(find_model(self._repositories, address.model)))
+            await self._work.call(
+                lambda: listings.refs(find_model(self._repositories, address.model))
+            )
         )
 
     async def _commits(self, request: Request, address: Address) -> Response:
@@ -267,39 +283,14 @@ class Hub:
             model = find_model(self._repositories, address.model)
             return listings.commits(model, address.revision, first, count + 1)
 
-        return _page(request, await self._call(found), first, count)
+        return _page(request, await self._work.call(found), first, count)
 
     async def _auth_check(self, request: Request, address: Address) -> Response:
-        await self._call(find_model, self._repositories, address.model)
+        await self._work.call(find_model, self._repositories, address.model)
         return JSONResponse({})
 
     async def _no_xet(self, request: Request, address: Address) -> Response:
         raise HubError(404, "this hub does not speak xet: files travel over http")
-
-    # Threads
-
-    async def _call(
-        self,
-        function: Callable[Arguments, Result],
-        *arguments: Arguments.args,
-        **named: Arguments.kwargs,
-    ) -> Result:
-        """Call what reads disks on a thread."""
-        return await self._run(self._answering, functools.partial(function, *arguments, **named))
-
-    async def _run(
-        self, threads: ThreadPoolExecutor, function: Callable[..., Result], *arguments: object
-    ) -> Result:
-        def counted() -> Result:
-            with self._lock:
-                self._busy += 1
-            try:
-                return function(*arguments)
-            finally:
-                with self._lock:
-                    self._busy -= 1
-
-        return await asyncio.get_running_loop().run_in_executor(threads, counted)
 
 
 Endpoint = Callable[[Hub, Request, Address], Awaitable[Response]]
@@ -313,6 +304,18 @@ _ENDPOINTS: dict[tuple[str, str], Endpoint] = {
     ("GET", "auth-check"): Hub._auth_check,
     ("GET", "xet-read-token"): Hub._no_xet,
     ("GET", "xet-write-token"): Hub._no_xet,
+}
+
+
+_WRITING = {
+    ("validate-yaml",): Uploads.validate_yaml,
+    ("repos", "create"): Uploads.create,
+}
+_UPLOADS = {
+    ("POST", "preupload"): Uploads.preupload,
+    ("POST", "commit"): Uploads.commit,
+    ("POST", "branch"): Uploads.branch,
+    ("POST", "tag"): Uploads.tag,
 }
 
 
@@ -330,12 +333,6 @@ def _page(
         path = request.scope["raw_path"].decode("ascii")
         more["Link"] = f'<{base_url(request)}{path}?{urlencode(query)}>; rel="next"'
     return JSONResponse(listed[:count], headers=more)
-
-
-def base_url(request: Request) -> str:
-    """Where the client finds us, as it says itself; behind a proxy that speaks TLS too."""
-    scheme = request.headers.get("x-forwarded-proto", request.url.scheme)
-    return f"{'https' if scheme == 'https' else 'http'}://{request.headers['host']}"
 
 
 def _number(text: str | None, otherwise: int) -> int:

@@ -21,7 +21,8 @@ PIECE_BYTES = 4 << 20
 _SNAPSHOTS = 32
 _PLANS = 64
 _IDS = 4096
-_SHA256 = b"h/"
+SHA256_KEY = b"hub/sha256/"
+"""Under this and a content's key, an index keeps the SHA-256 of a file."""
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
@@ -155,8 +156,10 @@ def content_key(entry: FileEntry) -> bytes:
 
 
 def known_sha256(repository: Repository, entry: FileEntry) -> str | None:
-    """The SHA-256 of a file (64 hex digits), if it is known here."""
-    key = _SHA256 + content_key(entry)
+    """The SHA-256 of a large file (64 hex digits), if it is known here."""
+    if entry.size <= SMALL_BYTES:
+        return None
+    key = SHA256_KEY + content_key(entry)
     with repository.storage.view() as view:
         value = view.cached(key)
     return None if value is None else value.hex()

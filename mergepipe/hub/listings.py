@@ -39,6 +39,8 @@ def summary(model: Model, identity: ObjectId, commit: Commit, *, private: bool) 
 
 def info(files: Files, model: Model, revision: str, *, private: bool) -> Document:
     """What is to say of a model at a revision. Raises HubError."""
+    if model.is_empty:
+        return {"id": model.id, "modelId": model.id, "private": private, "siblings": [], "tags": []}
     identity, commit = commit_of(model, revision)
     entries = files.of_snapshot(model.repository, commit.snapshot).values()
     return summary(model, identity, commit, private=private) | {
@@ -55,6 +57,8 @@ def tree(
 
     Raises HubError.
     """
+    if model.is_empty:
+        return [], ""
     identity, commit = commit_of(model, revision)
     entries = files.of_snapshot(model.repository, commit.snapshot)
     inside = folder.strip("/")
@@ -111,6 +115,8 @@ def shown(
 
 def paths_info(files: Files, model: Model, revision: str, paths: Sequence[str]) -> list[Document]:
     """What a listing would say of these paths; those that are not there are left out."""
+    if model.is_empty:
+        return []
     _, commit = commit_of(model, revision)
     entries = files.of_snapshot(model.repository, commit.snapshot)
     found: list[FileEntry | str] = []

@@ -17,7 +17,7 @@ from mergepipe.hub.errors import no_repository, no_revision
 from mergepipe.hub.repositories import Repositories
 from mergepipe.ids import ObjectId
 from mergepipe.objects.records import Commit
-from mergepipe.repository.refnames import HEADS, TAGS
+from mergepipe.repository.refnames import HEADS, TAGS, branch_ref
 
 MAIN = "main"
 COMMIT_DIGITS = 40
@@ -35,6 +35,14 @@ class Model:
     repository: Repository
     branch: str | None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is a branch to be, and no commit yet."""
+        refs = self.repository.refs
+        if self.branch is None:
+            return refs.head().commit is None and not self.repository.branches()
+        return refs.read(HEADS + self.branch) is None
+
 
 def find_model(repositories: Repositories, name: str, *, new: bool = False) -> Model:
     """The model of a name. Raises HubError where there is none.
@@ -45,8 +53,13 @@ def find_model(repositories: Repositories, name: str, *, new: bool = False) -> M
     repository = repositories.find(first)
     if repository is None:
         raise no_repository(name)
-    if branch and not new and repository.refs.read(HEADS + branch) is None:
-        raise no_repository(name)
+    if branch:
+        try:
+            there = repository.refs.read(branch_ref(branch)) is not None
+        except InvalidRefName as error:
+            raise no_repository(name) from error
+        if not there and not new and not repositories.is_announced(name):
+            raise no_repository(name)
     return Model(name, repository, branch or None)
 
 

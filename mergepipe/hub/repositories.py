@@ -8,6 +8,7 @@ from mergepipe.api import Repository
 from mergepipe.closing import Closing
 from mergepipe.errors import NoRepository, UnsafeRepository
 from mergepipe.hub.addresses import fit_name
+from mergepipe.hub.errors import no_repository
 from mergepipe.repository.layout import DIRECTORY
 from mergepipe.transfer.connect import repository_at
 
@@ -23,6 +24,7 @@ class Repositories(Closing):
         self._root = root
         self._lock = threading.Lock()
         self._opened: dict[str, Repository] = {}
+        self._announced: set[str] = set()
 
     def close(self) -> None:
         """Close them all."""
@@ -36,6 +38,23 @@ class Repositories(Closing):
         with self._lock:
             self._opened[name] = repository
         return name
+
+    def make(self, name: str) -> None:
+        """Make a repository of this name in the root. Raises HubError where there is no root."""
+        if self._root is None:
+            raise no_repository(name)
+        with self._lock:
+            if not (self._root / name).exists():
+                Repository.init(self._root / name).close()
+
+    def announce(self, model: str) -> None:
+        """Remember a model that is to get its first commit later, as long as the server runs."""
+        with self._lock:
+            self._announced.add(model)
+
+    def is_announced(self, model: str) -> bool:
+        """Whether somebody made a model of this name that may be empty still."""
+        return model in self._announced
 
     def names(self) -> list[str]:
         """What there is, sorted."""

@@ -31,6 +31,8 @@ def resolve(
     body  what is in the file is wanted (GET), not only what is to say about it (HEAD)
     Raises HubError.
     """
+    if model.is_empty:
+        raise no_entry(path, revision)
     identity, commit = commit_of(model, revision)
     entry = files.of_snapshot(model.repository, commit.snapshot).get(path)
     if entry is None:

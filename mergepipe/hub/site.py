@@ -37,7 +37,7 @@ class Site(Closing):
         self._tokens = tokens
         self._read_only = read_only
         self._idle_s = idle_s
-        self._hub = Hub(repositories, Gate(tokens), idle_s=idle_s)
+        self._hub = Hub(repositories, Gate(tokens), read_only=read_only, idle_s=idle_s)
         self._lock = threading.Lock()
         self._open = ExitStack()
         self._remotes: dict[str, tuple[Service, ASGIApp]] = {}

@@ -1,5 +1,6 @@
 """Real clients before a real `mp serve`, with HF_ENDPOINT alone changed."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -104,3 +105,32 @@ def test_the_hubs_own_command_downloads(zoo: Served, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for path in (zoo.folder.parent / "model").iterdir():
         assert (tmp_path / "got" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_models_are_pushed_and_uploaded(zoo: Served, tmp_path: Path) -> None:
+    files = zoo.folder.parent / "model"
+    done = client(zoo, tmp_path, Path(__file__).parent / "uploading.py", files)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["refused"] == "412"
+    assert told["titles"][0] == "By git-lfs"
+    assert told["titles"][-1] == "Upload folder using huggingface_hub"
+    assert told["names"] == sorted([*(path.name for path in files.iterdir()), "big.bin"])
+    assert told["big"] == 2_500_000
+    assert told["sha256"] == hashlib.sha256(b"large" * 500_000).hexdigest()
+    with Repository.open(zoo.folder) as repository:
+        # What was pushed leans on the model that it is: nothing is kept twice.
+        base = repository.branches()["sharded"]
+        assert repository.commit_of("folder~3")[1].leans_on in (base, repository.branches()["chat"])
+        assert repository.fsck(read_data=True).ok
+
+
+def test_the_hubs_own_command_uploads(zoo: Served, tmp_path: Path) -> None:
+    files = zoo.folder.parent / "model"
+    command = "import sys; from huggingface_hub.cli.hf import main; sys.exit(main())"
+    done = client(zoo, tmp_path, "-c", command, "upload", "zoo/typed", files)
+    assert done.returncode == 0, done.stderr
+    with Repository.open(zoo.folder) as repository:
+        for path in files.iterdir():
+            content = b"".join(repository.contents.read_file("typed", path.name))
+            assert content == path.read_bytes()

@@ -29,13 +29,8 @@ class Gate:
 
         Raises AuthenticationError for no or an unknown token, NotAllowed.
         """
-        # A page in somebody's browser reaches loopback too, under a name of its own even
-        # (DNS rebinding). Browsers name the page's origin; we are never asked by a page.
-        if "origin" in headers:
-            raise NotAllowed("requests of web pages are refused")
+        self.check_caller(headers)
         if self._tokens is None:
-            if not _LOOPBACK.fullmatch(headers.get("host", "")):
-                raise NotAllowed("without tokens, only localhost is served")
             return
         given = headers.get("authorization", "")
         allowed = self._tokens.scope(given)
@@ -46,6 +41,15 @@ class Gate:
             )
         if allowed < needed:
             raise NotAllowed("this token may only read", "a push needs one that may write")
+
+    def check_caller(self, headers: Mapping[str, str]) -> None:
+        """Let a request pass that shows in another way what it may do. Raises NotAllowed."""
+        # A page in somebody's browser reaches loopback too, under a name of its own even
+        # (DNS rebinding). Browsers name the page's origin; we are never asked by a page.
+        if "origin" in headers:
+            raise NotAllowed("requests of web pages are refused")
+        if self._tokens is None and not _LOOPBACK.fullmatch(headers.get("host", "")):
+            raise NotAllowed("without tokens, only localhost is served")
 
     def scope(self, headers: Mapping[str, str]) -> Scope:
         """The most that a request may do; it has passed already."""

@@ -1,6 +1,7 @@
 """A byte store over http, as a Starlette application (docs/format-remote.md, "http")."""
 
 import asyncio
+import functools
 import logging
 import re
 import threading
@@ -18,7 +19,7 @@ from starlette.routing import Route
 from mergepipe.bytestore import wire
 from mergepipe.bytestore.http_replies import PROTOCOL, PROTOCOL_HEADER, STILL_WORKING
 from mergepipe.bytestore.pace import IDLE_S
-from mergepipe.bytestore.protocol import Buffer, ByteStore, ByteWriter
+from mergepipe.bytestore.protocol import Buffer, ByteStore
 from mergepipe.errors import (
     AuthenticationError,
     Locked,
@@ -27,7 +28,7 @@ from mergepipe.errors import (
     UsageError,
 )
 from mergepipe.transfer.serving.gate import Gate, NotAllowed
-from mergepipe.transfer.serving.http_bodies import Piecewise, body_of, drain, steps, whole_body
+from mergepipe.transfer.serving.http_bodies import Piecewise, drain, receive, steps, whole_body
 from mergepipe.transfer.serving.offer import Offer, ReadOnly, TooLarge, is_published
 from mergepipe.transfer.serving.surface import REPOSITORY, Surface
 from mergepipe.transfer.serving.tokens import Scope, Tokens
@@ -149,36 +150,14 @@ class Service:
             return await self._answer(lambda: self._offer.put(key, data), _nothing, 201)
         writer = await self._call(self._offer.create)
         try:
-            await self._receive(request, writer, limit)
+            write = functools.partial(self._call, writer.write)
+            await receive(request, write, limit, self._idle_s)
         except BaseException:
             await self._call(writer.abort)
             raise
         there = await self._call(self._offer.size, key) is not None
         status = 200 if there else 201
         return await self._answer(lambda: self._offer.publish(writer, key), _nothing, status)
-
-    async def _receive(self, request: Request, writer: ByteWriter, limit: int) -> None:
-        """Write the body as it comes: one piece on its way to the disk while the next one comes."""
-        writing: asyncio.Future[None] | None = None
-        failure: MergepipeError | OSError | None = None
-        try:
-            async for pieces in body_of(request, limit, self._idle_s):
-                if writing is not None:
-                    try:
-                        await writing
-                    except (MergepipeError, OSError) as error:
-                        # Read on to the end: who still sends would not hear why it is refused.
-                        failure = failure or error
-                    writing = None
-                if failure is None:
-                    writing = asyncio.ensure_future(self._call(writer.write, *pieces))
-            if writing is not None:
-                await writing
-        finally:
-            if writing is not None and not writing.done():
-                await asyncio.wait([writing])
-        if failure is not None:
-            raise failure
 
     async def _delete(self, request: Request) -> Response:
         key = _key(request)

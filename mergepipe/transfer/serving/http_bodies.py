@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from mergepipe.bytestore import wire
 from mergepipe.bytestore.pace import Pace
 from mergepipe.bytestore.protocol import Buffer
+from mergepipe.errors import MergepipeError
 from mergepipe.transfer.serving.offer import TooLarge
 
 _PIECE_BYTES = 1 << 20
@@ -50,6 +51,35 @@ async def body_of(request: Request, limit: int, idle_s: float) -> AsyncIterator[
 async def whole_body(request: Request, limit: int, idle_s: float) -> bytes:
     """The body of a small request, raising as `body_of` does."""
     return b"".join([each async for some in body_of(request, limit, idle_s) for each in some])
+
+
+async def receive(
+    request: Request, write: Callable[..., Awaitable[None]], limit: int, idle_s: float
+) -> None:
+    """Write the body as it comes: one piece on its way to the disk while the next one comes.
+
+    Raises as `body_of`, and what `write` raises once the body is at its end.
+    """
+    writing: asyncio.Future[None] | None = None
+    failure: MergepipeError | OSError | None = None
+    try:
+        async for pieces in body_of(request, limit, idle_s):
+            if writing is not None:
+                try:
+                    await writing
+                except (MergepipeError, OSError) as error:
+                    # Read on to the end: who still sends would not hear why it is refused.
+                    failure = failure or error
+                writing = None
+            if failure is None:
+                writing = asyncio.ensure_future(write(*pieces))
+        if writing is not None:
+            await writing
+    finally:
+        if writing is not None and not writing.done():
+            await asyncio.wait([writing])
+    if failure is not None:
+        raise failure
 
 
 async def drain(request: Request, idle_s: float) -> None:

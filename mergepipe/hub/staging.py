@@ -1,0 +1,158 @@
+"""Files that were uploaded and belong to no commit yet, by their SHA-256, in a repository's `tmp`.
+
+They are seen by nobody but the commit that names them. They go when it is made, when the server
+ends (what a killed one leaves, the next command that writes removes), or after a day.
+"""
+
+import contextlib
+import hashlib
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mergepipe.api import Repository
+from mergepipe.bytestore.local import LocalWriter
+from mergepipe.errors import MergepipeError
+from mergepipe.hub.errors import HubError
+
+_KEPT_S = 24 * 3600.0
+
+
+@dataclass(slots=True)
+class StagedFile:
+    """A file that is whole, and was what it was said to be."""
+
+    sha256: str
+    writer: LocalWriter
+    size: int
+    came: float
+    used: int = 0
+    """How many commits are reading it now."""
+    lasting: bool = False
+    """Whether it waits for a commit that is to come; else it goes with the last that reads it."""
+
+    @property
+    def location(self) -> Path:
+        """Where it lies."""
+        return self.writer.path
+
+
+class Upload:
+    """A file on its way in. `write` and `finish` on any thread, one after the other."""
+
+    def __init__(self, staging: "Staging", writer: LocalWriter, size: int | None) -> None:
+        self._staging = staging
+        self._writer = writer
+        self._size = size
+        self._sha256 = hashlib.sha256()
+        self.written = 0
+
+    def write(self, *pieces: bytes) -> None:
+        """Append bytes. Raises HubError once there are too many of them, NoSpace."""
+        for piece in pieces:
+            self._staging.claim(len(piece))
+            self.written += len(piece)
+            if self._size is not None and self.written > self._size:
+                raise HubError(400, f"more than the {self._size:,} bytes that were announced")
+            self._sha256.update(piece)
+            self._writer.write(piece)
+
+    def finish(self, sha256: str | None = None, *, lasting: bool = False) -> StagedFile:
+        """Take the file for a commit, if it is whole; a lasting one stays when it is given back.
+
+        Raises HubError for another than was told.
+        """
+        if self._size is not None and self.written != self._size:
+            raise HubError(400, f"{self.written:,} bytes came, not the {self._size:,} announced")
+        came = self._sha256.hexdigest()
+        if sha256 is not None and came != sha256:
+            raise HubError(400, f"what came has the SHA-256 {came}, not {sha256}")
+        self._writer.seal()
+        return self._staging.keep(
+            StagedFile(came, self._writer, self.written, self._staging.now(), 1, lasting)
+        )
+
+    def abort(self) -> None:
+        """Forget all that came."""
+        self._staging.claim(-self.written)
+        self._writer.abort()
+
+
+class Staging:
+    """The uploaded files of one repository; all methods from any thread."""
+
+    def __init__(self, repository: Repository, now: Callable[[], float] = time.monotonic) -> None:
+        self._repository = repository
+        self._lock = threading.Lock()
+        self._files: dict[str, StagedFile] = {}
+        self._bytes = 0
+        self.now = now
+
+    def begin(self, size: int | None) -> Upload:
+        """A new file, of `size` bytes if that is known."""
+        self._sweep()
+        return Upload(self, self._repository.local.create(), size)
+
+    def claim(self, count: int) -> None:
+        """Bytes come (or go). Raises HubError (413) beyond what a repository takes in at once."""
+        limit = self._repository.config.receive.limit
+        with self._lock:
+            if count > 0 and self._bytes + count > limit:
+                raise HubError(
+                    413, f"more than {limit:,} bytes wait for a commit: receive.limit says so"
+                )
+            self._bytes += count
+
+    def keep(self, file: StagedFile) -> StagedFile:
+        """Have a file that is whole; where it is here already, that one is taken instead."""
+        with self._lock:
+            before = self._files.get(file.sha256)
+            if before is None:
+                self._files[file.sha256] = file
+                return file
+            before.came = file.came
+            before.used += 1
+            before.lasting = before.lasting or file.lasting
+            self._bytes -= file.size
+        file.writer.abort()
+        return before
+
+    def size(self, sha256: str) -> int | None:
+        """How long a staged file is; None if there is none."""
+        with self._lock:
+            file = self._files.get(sha256)
+            return None if file is None else file.size
+
+    def take(self, sha256: str) -> StagedFile | None:
+        """A file for a commit, which stays until it is given back; None if there is none."""
+        with self._lock:
+            file = self._files.get(sha256)
+            if file is not None:
+                file.used += 1
+            return file
+
+    def give_back(self, file: StagedFile, *, done: bool) -> None:
+        """A commit has read a file; `done`: it is stored, and needed here no more."""
+        with self._lock:
+            file.used -= 1
+            file.lasting = file.lasting and not done
+            if file.lasting or file.used:
+                return
+            del self._files[file.sha256]
+            self._bytes -= file.size
+        file.writer.abort()
+
+    def _sweep(self) -> None:
+        """Remove what nobody committed in a day."""
+        old = self.now() - _KEPT_S
+        with self._lock:
+            gone = [
+                sha256 for sha256, file in self._files.items() if file.came < old and not file.used
+            ]
+            files = [self._files.pop(sha256) for sha256 in gone]
+            self._bytes -= sum(file.size for file in files)
+        for file in files:
+            with contextlib.suppress(MergepipeError):
+                file.writer.abort()
