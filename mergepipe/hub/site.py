@@ -10,6 +10,7 @@ from mergepipe.closing import Closing
 from mergepipe.hub.addresses import is_fit
 from mergepipe.hub.application import Hub
 from mergepipe.hub.repositories import Repositories
+from mergepipe.repository.push_log import PushLog
 from mergepipe.transfer.receiving import ReceivingStore
 from mergepipe.transfer.serving.gate import Gate
 from mergepipe.transfer.serving.http import Service
@@ -71,8 +72,8 @@ class Site(Closing):
                 if repository is None:
                     return None
                 store = self._open.enter_context(ReceivingStore(repository))
-                service = Service(
-                    Offer(store, read_only=self._read_only), self._tokens, idle_s=self._idle_s
-                )
+                log = PushLog(repository.directory)
+                offer = Offer(store, read_only=self._read_only, log=log)
+                service = Service(offer, self._tokens, idle_s=self._idle_s)
                 self._remotes[name] = service, service.application()
             return self._remotes[name][1]

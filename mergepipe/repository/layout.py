@@ -22,7 +22,7 @@ from mergepipe.errors import (
     UsageError,
 )
 from mergepipe.failpoints import reached
-from mergepipe.repository import config, config_values, leases
+from mergepipe.repository import config, config_values, leases, push_log
 from mergepipe.repository.refnames import HEADS, TAGS
 
 DIRECTORY = ".mergepipe"
@@ -40,6 +40,7 @@ RUNS = "runs"
 INCOMING = "incoming"
 REMOTES = "remotes"
 LEASES = leases.FOLDER
+PUSHES = push_log.KEY
 TMP = "tmp"
 LOCK = "lock"
 STORE_LOCK = "store.lock"
@@ -61,6 +62,7 @@ _RESERVED = (
     INCOMING,
     REMOTES,
     LEASES,
+    PUSHES,
     TMP,
     LOCK,
     STORE_LOCK,

@@ -1,5 +1,6 @@
 """`mp serve`: offer repositories to other machines, over http or to one ssh client."""
 
+import getpass
 import os
 import re
 import stat
@@ -85,7 +86,7 @@ def serve(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help=f"Lines of `read TOKEN` and `write TOKEN`; {_TOKENS} holds them too.",
+            help=f"Lines of `read TOKEN` and `write NAME TOKEN`; {_TOKENS} holds them too.",
             show_default=False,
         ),
     ] = None,
@@ -122,14 +123,25 @@ def serve(
 
 
 def _serve_stdio(session: Session, directory: Path | None, read_only: bool) -> None:
+    from mergepipe.repository.push_log import PushLog
     from mergepipe.transfer.receiving import ReceivingStore
+    from mergepipe.transfer.serving.recording import Caller
     from mergepipe.transfer.serving.stdio import serve_stdio
 
     # Whatever else prints to stdout must not end up between frames.
     frames = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     with _repository(session, directory) as repository, ReceivingStore(repository) as store, frames:
-        serve_stdio(store, sys.stdin.buffer, frames, read_only=read_only)
+        # sshd says where the client is; that it is let in, and as whom, was for sshd to say.
+        address = session.environment.get("SSH_CONNECTION", "").partition(" ")[0]
+        serve_stdio(
+            store,
+            sys.stdin.buffer,
+            frames,
+            read_only=read_only,
+            log=PushLog(repository.directory),
+            caller=Caller(f"ssh:{getpass.getuser()}", address),
+        )
 
 
 def _serve_http(

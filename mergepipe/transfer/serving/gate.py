@@ -56,3 +56,7 @@ class Gate:
         if self._tokens is None:
             return Scope.WRITE
         return self._tokens.scope(headers.get("authorization", ""))
+
+    def name(self, headers: Mapping[str, str]) -> str:
+        """What the log of pushes calls the token that a request came with."""
+        return "" if self._tokens is None else self._tokens.name(headers.get("authorization", ""))

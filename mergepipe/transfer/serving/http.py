@@ -27,9 +27,11 @@ from mergepipe.errors import (
     NoSpace,
     UsageError,
 )
+from mergepipe.repository.push_log import Action
 from mergepipe.transfer.serving.gate import Gate, NotAllowed
 from mergepipe.transfer.serving.http_bodies import Piecewise, drain, receive, steps, whole_body
 from mergepipe.transfer.serving.offer import Offer, ReadOnly, TooLarge, is_published
+from mergepipe.transfer.serving.recording import Caller
 from mergepipe.transfer.serving.surface import REPOSITORY, Surface
 from mergepipe.transfer.serving.tokens import Scope, Tokens
 
@@ -91,7 +93,12 @@ class Service:
 
         async def guarded(request: Request) -> Response:
             try:
-                self._gate.check(request.headers, needed)
+                try:
+                    self._gate.check(request.headers, needed)
+                except AuthenticationError as error:
+                    if needed is Scope.WRITE:
+                        await self._call(self._denied, request, error)
+                    raise
                 return await endpoint(request)
             except ClientDisconnect:
                 return Response(status_code=400)  # nobody reads it
@@ -105,6 +112,15 @@ class Service:
                 return _error(_status(error), wire.error_reply(error), _has_body(request))
 
         return guarded
+
+    def _caller(self, request: Request) -> Caller:
+        address = "" if request.client is None else request.client.host
+        forwarded = request.headers.get("x-forwarded-for", "")
+        return Caller(self._gate.name(request.headers), address, forwarded)
+
+    def _denied(self, request: Request, error: AuthenticationError) -> None:
+        action: Action = "purge" if request.url.path.endswith("/v1/purge") else "push"
+        self._offer.recorder.denied(self._caller(request), action, error.message)
 
     async def _get(self, request: Request) -> Response:
         key = _key(request)
@@ -156,8 +172,10 @@ class Service:
             await self._call(writer.abort)
             raise
         there = await self._call(self._offer.size, key) is not None
-        status = 200 if there else 201
-        return await self._answer(lambda: self._offer.publish(writer, key), _nothing, status)
+        status, caller = 200 if there else 201, self._caller(request)
+        return await self._answer(
+            lambda: self._offer.publish(writer, key, caller), _nothing, status
+        )
 
     async def _delete(self, request: Request) -> Response:
         key = _key(request)
@@ -171,8 +189,9 @@ class Service:
 
     async def _swap(self, request: Request) -> Response:
         asked = await self._document(request, wire.SwapRequest)
+        caller = self._caller(request)
         return await self._answer(
-            lambda: wire.SwapReply(self._offer.swap(asked)), wire.encode, on=self._swapping
+            lambda: wire.SwapReply(self._offer.swap(asked, caller)), wire.encode, on=self._swapping
         )
 
     async def _holds(self, request: Request) -> Response:
@@ -181,8 +200,10 @@ class Service:
 
     async def _purge(self, request: Request) -> Response:
         body = await whole_body(request, _LARGEST_REQUEST, self._idle_s)
-        asked = bytes(body)
-        return await self._answer(lambda: self._offer.purge(asked), bytes, on=self._swapping)
+        asked, caller = bytes(body), self._caller(request)
+        return await self._answer(
+            lambda: self._offer.purge(asked, caller), bytes, on=self._swapping
+        )
 
     async def _call(self, function: Callable[..., Result], *arguments: object) -> Result:
         """Call the store on a thread: it reads disks."""

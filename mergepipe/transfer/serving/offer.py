@@ -4,10 +4,15 @@ from collections.abc import Sequence
 
 from mergepipe.bytestore import wire
 from mergepipe.bytestore.protocol import Buffer, ByteStore, ByteWriter, Purging, as_holding
-from mergepipe.errors import RemoteRefused, UsageError
+from mergepipe.errors import MergepipeError, RemoteRefused, UsageError
 from mergepipe.names import quoted
+from mergepipe.repository.push_log import PushLog
+from mergepipe.transfer.serving.recording import Caller, Recorder
 from mergepipe.transfer.serving.surface import REPOSITORY, Rule, Surface
 from mergepipe.transfer.serving.swaps import Swaps
+
+NOBODY = Caller()
+"""Who is not known."""
 
 
 class TooLarge(RemoteRefused):
@@ -22,12 +27,19 @@ class Offer:
     """A byte store as clients see it. Raises MergepipeError for whatever is not on offer."""
 
     def __init__(
-        self, store: ByteStore, *, surface: Surface = REPOSITORY, read_only: bool = False
+        self,
+        store: ByteStore,
+        *,
+        surface: Surface = REPOSITORY,
+        read_only: bool = False,
+        log: PushLog | None = None,
     ) -> None:
+        """`log`: where it is written down who pushed what."""
         self._store = store
         self._surface = surface
         self._read_only = read_only
         self._swaps = Swaps(store)
+        self.recorder = Recorder(log)
 
     def size(self, key: str) -> int | None:
         """Length of a value in bytes, or None."""
@@ -65,12 +77,13 @@ class Offer:
         self._check_writable()
         return self._store.create()
 
-    def publish(self, writer: ByteWriter, key: str) -> None:
+    def publish(self, writer: ByteWriter, key: str, caller: Caller = NOBODY) -> None:
         """Make a value visible, or forget it where that is refused."""
         try:
             self.check_upload(key, writer.size)
             writer.sync()
             self._store.publish([(writer, key)])
+            self.recorder.sent(caller, writer.size)
         finally:
             writer.abort()
 
@@ -85,8 +98,17 @@ class Offer:
         self._check(key, self._surface.replaced)
         self._store.delete(key)
 
-    def swap(self, asked: wire.SwapRequest) -> bool:
-        """Compare and swap, under a write id."""
+    def swap(self, asked: wire.SwapRequest, caller: Caller = NOBODY) -> bool:
+        """Compare and swap, under a write id; it is written down who asked, and what came of it."""
+        try:
+            done = self._swap(asked)
+        except (MergepipeError, OSError) as error:
+            self.recorder.swapped(caller, asked, "refused", str(error))
+            raise
+        self.recorder.swapped(caller, asked, "done" if done else "moved")
+        return done
+
+    def _swap(self, asked: wire.SwapRequest) -> bool:
         self._check_writable()
         self._check(asked.key, self._surface.swapped)
         for value in (asked.old, asked.new):
@@ -103,12 +125,18 @@ class Offer:
             raise UsageError(f"at most {wire.MOST_IDS:,} ids of {wire.ID_BYTES} bytes at once")
         return bytes(holding.holds(ids))
 
-    def purge(self, request: bytes) -> bytes:
+    def purge(self, request: bytes, caller: Caller = NOBODY) -> bytes:
         """Have models removed for good."""
-        self._check_writable()
-        if not isinstance(self._store, Purging):
-            raise UsageError("this store cannot purge")
-        return self._store.purge(request)
+        try:
+            self._check_writable()
+            if not isinstance(self._store, Purging):
+                raise UsageError("this store cannot purge")
+            report = self._store.purge(request)
+        except (MergepipeError, OSError) as error:
+            self.recorder.purged(caller, "refused", str(error))
+            raise
+        self.recorder.purged(caller, "done")
+        return report
 
     def _check_writable(self) -> None:
         if self._read_only:

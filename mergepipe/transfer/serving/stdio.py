@@ -22,7 +22,9 @@ from mergepipe.bytestore.frames import (
 from mergepipe.bytestore.pace import IDLE_S, Pace
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import MergepipeError, RemoteRefused, UsageError
-from mergepipe.transfer.serving.offer import Offer
+from mergepipe.repository.push_log import PushLog
+from mergepipe.transfer.serving.offer import NOBODY, Offer
+from mergepipe.transfer.serving.recording import Caller
 from mergepipe.transfer.serving.surface import REPOSITORY, Surface
 
 _HEARTBEAT_S = 5.0
@@ -38,10 +40,15 @@ def serve_stdio(
     surface: Surface = REPOSITORY,
     read_only: bool = False,
     idle_s: float = IDLE_S,
+    log: PushLog | None = None,
+    caller: Caller = NOBODY,
 ) -> None:
-    """Serve until `stdin` ends. Raises RemoteRefused if what comes is no client."""
-    offer = Offer(store, surface=surface, read_only=read_only)
-    _Session(offer, stdin.fileno(), stdout.fileno(), idle_s).run()
+    """Serve until `stdin` ends. Raises RemoteRefused if what comes is no client.
+
+    `log`: where it is written down what `caller` pushed.
+    """
+    offer = Offer(store, surface=surface, read_only=read_only, log=log)
+    _Session(offer, stdin.fileno(), stdout.fileno(), idle_s, caller).run()
 
 
 class _Task:
@@ -58,8 +65,11 @@ class _Task:
 
 
 class _Session:
-    def __init__(self, offer: Offer, stdin: int, stdout: int, idle_s: float) -> None:
+    def __init__(
+        self, offer: Offer, stdin: int, stdout: int, idle_s: float, caller: Caller
+    ) -> None:
         self._offer = offer
+        self._caller = caller
         self._idle_s = idle_s
         self._broken = threading.Event()
         self._hung_up = False
@@ -160,11 +170,12 @@ class _Session:
             case frames.Holds(count):
                 return self._send(task, offer.holds(self._ids(task, count)))
             case frames.Swap(key, old, new, write, again):
-                return offer.swap(wire.SwapRequest(key, old, new, write, again))
+                return offer.swap(wire.SwapRequest(key, old, new, write, again), self._caller)
             case frames.Purge(size):
                 if not 0 <= size <= wire.LARGEST_VALUE:
                     raise UsageError(f"a request has at most {wire.LARGEST_VALUE:,} bytes")
-                return self._send(task, offer.purge(b"".join(self._body(task, size))))
+                request = b"".join(self._body(task, size))
+                return self._send(task, offer.purge(request, self._caller))
             case frames.Publish(key, size):
                 self._publish(task, key, size)
             case frames.Put(key, size):
@@ -183,7 +194,7 @@ class _Session:
         except BaseException:
             writer.abort()
             raise
-        self._offer.publish(writer, key)
+        self._offer.publish(writer, key, self._caller)
 
     def _send_range(self, task: _Task, key: str, offset: int, length: int) -> int:
         if offset < 0 or length < 0:

@@ -9,7 +9,10 @@ from enum import IntEnum
 
 from mergepipe.errors import ConfigError
 
-_LINE = re.compile(r"(?P<scope>read|write)[\s:]+(?P<token>[A-Za-z0-9._~+/-]+=*)")
+_LINE = re.compile(
+    r"(?P<scope>read|write)[\s:]+(?:(?P<name>[A-Za-z0-9._@+-]{1,64})[\s:]+)?"
+    r"(?P<token>[A-Za-z0-9._~+/-]+=*)"
+)
 _SHORTEST = 16
 
 
@@ -26,14 +29,18 @@ class Tokens:
     """Tokens by their SHA-256: none is kept as it is, so none can end up in a log or a dump."""
 
     _scopes: Mapping[bytes, Scope] = field(repr=False)
+    _names: Mapping[bytes, str] = field(repr=False, default_factory=dict)
 
     @classmethod
     def parse(cls, lines: Iterable[str], where: str) -> "Tokens":
-        """Tokens from lines of `read TOKEN` and `write TOKEN`; `#` begins a comment.
+        """Tokens from lines of `read TOKEN` and `write NAME TOKEN`; `#` begins a comment.
+
+        The name is for the log of pushes (`push_log.py`).
 
         Raises ConfigError, which never repeats what it could not read.
         """
         scopes: dict[bytes, Scope] = {}
+        names: dict[bytes, str] = {}
         for number, line in enumerate(lines, 1):
             text = line.partition("#")[0].strip()
             if not text:
@@ -41,7 +48,8 @@ class Tokens:
             found = _LINE.fullmatch(text)
             if found is None:
                 raise ConfigError(
-                    f"{where}, entry {number}: not a token", "write `read TOKEN` or `write TOKEN`"
+                    f"{where}, entry {number}: not a token",
+                    "write `read TOKEN` or `write NAME TOKEN`",
                 )
             if len(found["token"]) < _SHORTEST:
                 raise ConfigError(
@@ -50,10 +58,23 @@ class Tokens:
                 )
             digest = _digest(found["token"])
             scope = Scope[found["scope"].upper()]
+            if found["name"]:
+                names[digest] = found["name"]
             scopes[digest] = max(scope, scopes.get(digest, Scope.NONE))
         if not scopes:
             raise ConfigError(f"{where} holds no token", "write `read TOKEN` or `write TOKEN`")
-        return cls(scopes)
+        return cls(scopes, names)
+
+    def name(self, authorization: str) -> str:
+        """What the log calls the token of an `Authorization` header, known here or not.
+
+        Its name; of one without, digits of its hash, which tell nobody what it is.
+        """
+        token = authorization.partition(" ")[2].strip()
+        if not token:
+            return ""
+        digest = _digest(token)
+        return self._names.get(digest) or f"sha256:{digest.hex()[:8]}"
 
     def scope(self, authorization: str) -> Scope:
         """What an `Authorization` header allows. Takes the same time whatever it holds."""
