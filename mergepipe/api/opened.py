@@ -13,7 +13,6 @@ from mergepipe.api.identity import AUTHOR, identity
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.bytestore.sharing import share_tree, unshare_tree
-from mergepipe.bytestore.untrusted import read_plain
 from mergepipe.closing import Closing
 from mergepipe.errors import DamagedConfig, RevisionNotFound, UnsafeRepository
 from mergepipe.ids import ObjectId, shown
@@ -71,7 +70,7 @@ class OpenRepository(Closing):
         self.config_damage: DamagedConfig | None = None
         """Why the settings are the defaults, and nothing is stored."""
         try:
-            self.config = _load_config(directory / layout.CONFIG)
+            self.config = configuration.load(directory / layout.CONFIG)
         except DamagedConfig as error:  # no reason not to read models
             self.config, self.config_damage = configuration.Config(), error
         self.who = who
@@ -228,9 +227,9 @@ class OpenRepository(Closing):
         """Replace the text of `config.toml` by what `edit` makes of it. Raises ConfigError."""
         path = self.directory / layout.CONFIG
         with self.refs.locked():
-            text = _config_text(path)
+            text = configuration.read_text(path)
             self.store.put(layout.CONFIG, edit(configuration.with_format(text)).encode())
-            self.config = _load_config(path)
+            self.config = configuration.load(path)
 
     def resolve(self, revision: str) -> ObjectId:
         """The commit a revision names. Raises RevisionNotFound (Purged), AmbiguousRevision."""
@@ -388,20 +387,3 @@ def open_url(
         return OpenRepository(path, who=who, credentials=lambda _: theirs, hops=hops)
 
     return connect(url, credentials, name, open_home=open_home)
-
-
-def _load_config(path: Path) -> configuration.Config:
-    return configuration.parse(_config_text(path), str(path))
-
-
-def _config_text(path: Path) -> str:
-    """The text of a config file; none if it is not there, as every setting has a default."""
-    try:
-        return read_plain(path).decode()
-    except FileNotFoundError:
-        return ""
-    except UnicodeDecodeError as error:
-        raise DamagedConfig(
-            f"{path} is not UTF-8: {error}",
-            f"edit {path}, or remove it: every setting has a default, remotes are added again",
-        ) from error

@@ -136,6 +136,12 @@ class Recipes:
             kept = ObjectsInMemory()
             merge = self._laid_out(read, looked, models, options, kept)
             return self._planned(merge, options, kept.objects, progress, told, store=False)
+        if not (models.unknown or looked.lays_out or looked.apart):
+            with self._repo.transactions.begin() as transaction:
+                merge = self._laid_out(read, looked, models, options, transaction)
+                transaction.publish()
+            return self._planned(merge, options, {}, progress, told, store=True)
+        # What is stored only now has other ids, and may have shared tensors.
         imported = self._import(models, looked, progress, told)
         stages: dict[str, ObjectId] = {}
         for name in looked.apart:

@@ -11,7 +11,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,25 +21,19 @@ import lmdb
 
 from mergepipe.bytestore import flocks
 from mergepipe.bytestore.local import raise_if_full
-from mergepipe.bytestore.sharing import make_folder, share
+from mergepipe.bytestore.sharing import make_folder
 from mergepipe.bytestore.untrusted import (
-    is_real_directory,
     open_plain,
-    plain_status,
     status_of,
 )
-from mergepipe.errors import Corruption, MergepipeError, NoLocks, NoSpace
+from mergepipe.errors import Corruption, NoLocks
 from mergepipe.failpoints import reached
 from mergepipe.ids import PackId
-from mergepipe.packs import index_check
+from mergepipe.packs import index_check, index_files
 from mergepipe.packs.index_check import DamagedPages
 from mergepipe.packs.private_index import make_private, private_index
 
 INDEX_VERSION = b"2"
-_FIRST_MAP_BYTES = 16 << 30
-_SMALLEST_MAP_BYTES = 256 << 20  # under `ulimit -v` the first size may not be had
-_LEAST_FREE_BYTES = 1 << 20
-_DATA, _READERS = "data.mdb", "lock.mdb"  # what LMDB calls its files
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 # Whether a table holds every copy of a record (dupsort).
 _TABLES = {b"blocks": True, b"objects": True, b"packs": False, b"cache": False, b"meta": False}
@@ -150,16 +143,16 @@ class Environment:
             try:
                 self._grow_if_needed()
                 with self._begin_write() as transaction:
-                    ours = index_check.is_ours(self._place / _DATA)
+                    ours = index_check.is_ours(self._place / index_files.DATA)
                     yield transaction
                     reached("index.commit")
                 if ours:
                     reached("index.stamp")
-                    index_check.stamp(self._place / _DATA)
+                    index_check.stamp(self._place / index_files.DATA)
             except _DAMAGE as error:
                 raise IndexDamaged(self.path, error) from error
             except lmdb.Error as error:
-                raise _write_error(self._place, error) from error
+                raise index_files.write_error(self._place, error) from error
             except OSError as error:
                 raise_if_full(error, str(self.path))
                 raise
@@ -256,7 +249,7 @@ class Environment:
         """Whether the file we have open is not the one on disk: removed, or rebuilt by another."""
         if self._lmdb is None:
             return True
-        found = status_of(self._place / _DATA)
+        found = status_of(self._place / index_files.DATA)
         if found is None:
             return True
         return (found.st_dev, found.st_ino) != self._identity
@@ -273,7 +266,7 @@ class Environment:
 
     def _open(self, remove: bool = False) -> None:
         """Open the environment; start an empty one where what is there cannot be used."""
-        _check_plain(self.path)
+        index_files.check_plain(self.path)
         try:
             self._open_writable(self.path, remove)
         except (OSError, NoLocks) as error:
@@ -290,19 +283,19 @@ class Environment:
             flocks.lock(lock, fcntl.LOCK_EX, path)
             self._place = path
             if remove:
-                _empty(path)
-            _check_plain(path)
-            _leave_other_names(path)
+                index_files.empty(path)
+            index_files.check_plain(path)
+            index_files.leave_other_names(path)
             try:
                 self._check_pages()
                 self._open_files()
             except (*_DAMAGE, _Unusable):
-                _empty(path)
+                index_files.empty(path)
                 self._open_files()
-                index_check.stamp(path / _DATA)
+                index_check.stamp(path / index_files.DATA)
             self._read_only = False
         except lmdb.Error as error:
-            raise _write_error(path, error) from error
+            raise index_files.write_error(path, error) from error
         finally:
             os.close(lock)
 
@@ -312,8 +305,8 @@ class Environment:
         Its index is used as it stands, unless it lacks something: then one of our own is made.
         """
         private = private_index(self.path)
-        made = private is not None and status_of(private / _DATA) is not None
-        if not remove and not made and status_of(self.path / _DATA) is not None:
+        made = private is not None and status_of(private / index_files.DATA) is not None
+        if not remove and not made and status_of(self.path / index_files.DATA) is not None:
             with contextlib.suppress(lmdb.Error, OSError):
                 self._open_read_only()
                 return
@@ -333,12 +326,12 @@ class Environment:
 
     def _check_pages(self, *, trusting: bool = True) -> None:
         try:
-            index_check.check(self._place / _DATA, _TABLES, trusting=trusting)
+            index_check.check(self._place / index_files.DATA, _TABLES, trusting=trusting)
         except (DamagedPages, OSError) as error:
             raise _Unusable(str(error)) from error
 
     def _open_files(self) -> None:
-        self._adopt_or_close(_map(self._place), create=True)
+        self._adopt_or_close(index_files.map_files(self._place), create=True)
 
     def _adopt_or_close(self, environment: lmdb.Environment, *, create: bool) -> None:
         try:
@@ -349,7 +342,7 @@ class Environment:
 
     def _adopt(self, environment: lmdb.Environment, *, create: bool) -> None:
         """Find the tables (or `create` them), and use it from now on."""
-        found = (self._place / _DATA).stat()
+        found = (self._place / index_files.DATA).stat()
         if create:
             environment.reader_check()
         meta = environment.open_db(b"meta", create=create)
@@ -383,60 +376,6 @@ class Environment:
 
 class _Unusable(lmdb.Error):
     """The index has to be made again."""
-
-
-def _map(path: Path) -> lmdb.Environment:
-    map_bytes = _FIRST_MAP_BYTES
-    while True:
-        try:
-            opened = lmdb.open(
-                str(path), map_size=map_bytes, max_dbs=8, max_readers=512, metasync=True, mode=0o777
-            )
-        except (lmdb.MemoryError, MemoryError) as error:
-            map_bytes //= 4
-            if map_bytes < _SMALLEST_MAP_BYTES:
-                raise MergepipeError(
-                    f"the index at {path} cannot be mapped",
-                    "raise the address space limit (ulimit -v)",
-                ) from error
-            continue
-        for name in (_DATA, _READERS):
-            share(path / name)
-        return opened
-
-
-def _empty(path: Path) -> None:
-    """Remove LMDB's two files and our stamp, and never anything else that may lie beside them."""
-    for name in (_DATA, _READERS, index_check.STAMP):
-        (path / name).unlink(missing_ok=True)
-
-
-def _check_plain(path: Path) -> None:
-    """Raise UnsafeRepository unless LMDB, which follows links, finds its own files or none."""
-    if is_real_directory(path):
-        for name in (_DATA, _READERS):
-            if status_of(path / name) is not None:
-                plain_status(path / name)
-
-
-def _leave_other_names(path: Path) -> None:
-    """Drop a file that has a second name (a hard link): the index is made again, that one stays."""
-    for name in (_DATA, _READERS):
-        status = status_of(path / name)
-        if status is not None and status.st_nlink > 1:
-            _empty(path)
-            break
-
-
-def _write_error(path: Path, error: lmdb.Error) -> MergepipeError:
-    """NoSpace, where the disk is full: LMDB says so, or reports a short write as an I/O error."""
-    full = shutil.disk_usage(path).free < _LEAST_FREE_BYTES
-    if isinstance(error, lmdb.MapFullError) or "No space" in str(error) or full:
-        return NoSpace(
-            f"no space left for the index at {path}",
-            "free some disk space (mp gc drops what no branch or tag needs) and try again",
-        )
-    return MergepipeError(f"the index at {path} cannot be used: {error}")
 
 
 def _after_fork_in_child() -> None:

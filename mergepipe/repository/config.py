@@ -4,8 +4,10 @@ import difflib
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from mergepipe.bytestore.untrusted import read_plain
 from mergepipe.errors import ConfigError, DamagedConfig, InvalidRefName, MergepipeError
 from mergepipe.repository import config_values, durations
 from mergepipe.repository.refnames import REMOTES, check_ref_name
@@ -337,3 +339,21 @@ _REMOTE_KEYS: dict[str, Callable[[object], Value]] = {
     "url": config_values.text,
     "lazy": config_values.flag,
 }
+
+
+def load(path: Path) -> Config:
+    """The settings in a file. Raises DamagedConfig, ConfigError."""
+    return parse(read_text(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """The text of a config file; none if it is not there, as every setting has a default."""
+    try:
+        return read_plain(path).decode()
+    except FileNotFoundError:
+        return ""
+    except UnicodeDecodeError as error:
+        raise DamagedConfig(
+            f"{path} is not UTF-8: {error}",
+            f"edit {path}, or remove it: every setting has a default, remotes are added again",
+        ) from error

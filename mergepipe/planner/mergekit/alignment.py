@@ -7,7 +7,6 @@ no layers chooses the head alone). mergekit 0.1.5, by its behaviour.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 from mergepipe.errors import MergeInputError, MergepipeError
 from mergepipe.formats.architecture import DEFAULT, Section, Stack, may_be_empty
@@ -16,50 +15,15 @@ from mergepipe.methods.parameters import nearest
 from mergepipe.methods.protocol import Method
 from mergepipe.names import quoted
 from mergepipe.planner.mergekit.document import Place
-from mergepipe.planner.mergekit.inventory import Held, Inventory, Keys
-from mergepipe.planner.mergekit.schema import Module, Parameters, Stage
+from mergepipe.planner.mergekit.inventory import Inventory, Keys
+from mergepipe.planner.mergekit.rows import Cell, Levels, Row
+from mergepipe.planner.mergekit.schema import Module, Stage
 from mergepipe.planner.mergekit.settings import Position
 from mergepipe.planner.mergekit.slices import Finder, Member, Slice, Slicing
 from mergepipe.planner.name_matching import check_missing, respelling_note
 from mergepipe.plans.left_out import LeftOut, collected
 
 _RANGES = "layer_range counts from the first layer up to, but without, the end: [3, 4] is layer 3"
-# Parameters of slice, module and recipe, the nearest first.
-Levels: TypeAlias = tuple[Parameters, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One model's tensor for a row. `held` is None where it lacks it, and that is allowed."""
-
-    inventory: Inventory
-    name: str
-    held: Held | None
-    own: Parameters
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """An output tensor: what it is made of, where it stands, and what is said of its slice.
-
-    layer   of the output; -1 outside of layers
-    origin  the model whose layer it stands in for, and the layer's number there (-1: none)
-    key     what it is called in every layer: the rest of its name; outside of layers all of it
-    order   place in the files of that model
-    alone   its one cell is taken as it is: the slice has a model that nothing is merged into
-    """
-
-    name: str
-    module: str
-    cells: tuple[Cell, ...]
-    base: Cell | None
-    position: Position
-    shared: Levels
-    layer: int
-    origin: tuple[Inventory, int]
-    key: str
-    order: int
-    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

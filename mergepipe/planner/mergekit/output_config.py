@@ -9,9 +9,9 @@ from mergepipe.formats.config_json import amended, layer_count, predicting_layer
 from mergepipe.formats.generation_layers import restacked_settings
 from mergepipe.formats.layer_rules import Layer
 from mergepipe.formats.restacking import LayerOrigin, has_part, restacked, restacked_part
-from mergepipe.planner.mergekit.alignment import Row
 from mergepipe.planner.mergekit.inventory import Held, Inventory
 from mergepipe.planner.mergekit.layer_places import Restack, check_places
+from mergepipe.planner.mergekit.rows import Row
 from mergepipe.planner.output_head import check_head
 
 # The part that generates: the decoder of two sides, or the language model.

@@ -9,9 +9,9 @@ from mergepipe.methods.protocol import Method
 from mergepipe.names import quoted
 from mergepipe.objects.merging import TermKind
 from mergepipe.planner.lines import Line, LineInput
-from mergepipe.planner.mergekit.alignment import Cell, Row
 from mergepipe.planner.mergekit.inventory import Held
 from mergepipe.planner.mergekit.promotion import promoted
+from mergepipe.planner.mergekit.rows import Cell, Row
 from mergepipe.planner.mergekit.schema import Stage
 from mergepipe.planner.mergekit.settings import InputLevels, settings_for
 

@@ -11,11 +11,12 @@ from mergepipe.methods import registry
 from mergepipe.methods.protocol import Method
 from mergepipe.names import quoted
 from mergepipe.planner.lines import Line, Made
-from mergepipe.planner.mergekit.alignment import Row, align
+from mergepipe.planner.mergekit.alignment import align
 from mergepipe.planner.mergekit.inventories import Inventories
 from mergepipe.planner.mergekit.inventory import Held, Inventory
 from mergepipe.planner.mergekit.output_config import moved_layers, output_config, output_generation
 from mergepipe.planner.mergekit.row_lines import RowLines, like
+from mergepipe.planner.mergekit.rows import Row
 from mergepipe.planner.mergekit.schema import ModelName, Stage
 from mergepipe.planner.mergekit.stage_vocabulary import (
     Embeddings,

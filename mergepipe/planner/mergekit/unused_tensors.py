@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator
 
 from mergepipe.formats.architecture import Section
-from mergepipe.planner.mergekit.alignment import Row
 from mergepipe.planner.mergekit.inventory import Inventory
+from mergepipe.planner.mergekit.rows import Row
 from mergepipe.plans.left_out import Kind, LeftOut
 
 
