@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from mergepipe.api.hooking import ask_before_push
 from mergepipe.api.opened import OpenRepository
@@ -9,11 +10,15 @@ from mergepipe.api.releasing import releases
 from mergepipe.api.remotes import open_remote
 from mergepipe.api.results import PushResult
 from mergepipe.errors import RefExists
+from mergepipe.ids import ObjectId
 from mergepipe.progress import SILENT, Progress
+from mergepipe.repository.history import reachable_commits
 from mergepipe.repository.pruned import read_pruned
+from mergepipe.repository.refnames import REMOTES
 from mergepipe.repository.refs import ANY
 from mergepipe.transfer import push as pushing
 from mergepipe.transfer.credentials import Credentials
+from mergepipe.transfer.noting import push_notes
 from mergepipe.transfer.push import Source
 from mergepipe.transfer.push_refs import Decision, PushOptions, wanted_refs
 from mergepipe.transfer.remote_refs import read_refs, tracking_ref
@@ -64,7 +69,20 @@ def push(
             ask=ask,
             progress=progress,
         )
+        there = _commits_there(repository, name, pushed)
+        pushed = replace(pushed, notes=push_notes(repository, store, there))
     return PushResult(name, url.shown, pushed)
+
+
+def _commits_there(
+    repository: OpenRepository, remote: str, pushed: pushing.Pushed
+) -> frozenset[ObjectId]:
+    """Commits that the remote surely has: the history of what was pushed, or seen there before."""
+    tips = {each.new for each in pushed.refs if each.new is not None}
+    if remote:
+        tips |= set(repository.refs.list(f"{REMOTES}{remote}/").values())
+    here = [tip for tip in tips if repository.objects.has(tip)]
+    return frozenset(each for each, _ in reachable_commits(repository.objects, here))
 
 
 def _note(repository: OpenRepository, remote: str, decision: Decision) -> None:

@@ -15,7 +15,7 @@ from mergepipe.errors import RevisionNotFound, UsageError
 from mergepipe.ids import ObjectId, shown
 from mergepipe.objects.records import Commit, Snapshot
 from mergepipe.progress import SILENT, Progress
-from mergepipe.repository import branches, history, revisions
+from mergepipe.repository import branches, history, notes, revisions
 from mergepipe.repository.reflog import ReflogEntry
 from mergepipe.repository.refnames import HEADS, TAGS, branch_ref, tag_ref
 
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from mergepipe.plans.explain import Explanation
     from mergepipe.repository.diff import Diff
     from mergepipe.repository.gc import Collected
+    from mergepipe.repository.notes import Remarks
     from mergepipe.repository.problems import Report
     from mergepipe.repository.retention import Retention
     from mergepipe.repository.tombstones import Tombstone
@@ -326,6 +327,24 @@ class Repository(OpenRepository):
         names = (ref, HEADS + ref, TAGS + ref, f"refs/{ref}")
         found = (self.refs.reflog.damaged(name) for name in names)
         return next((number for number in found if number is not None), None)
+
+    # Notes
+
+    def note(self, revision: str, **values: object) -> "Remarks":
+        """Note values on a commit, outside of its id: `note("prod", loss=3.61)`; "" takes one back.
+
+        push and fetch carry notes along; of two sides, what was said last stands. Returns all that
+        is noted of the commit now. Raises UsageError for what is no key or no line of text.
+        """
+        identity, who = self.resolve(revision), self.signature()
+        self.guard()
+        with self.refs.locked():
+            told = {key: str(value) for key, value in values.items()}
+            return notes.standing(notes.add_notes(self.store, identity, told, who))
+
+    def notes(self, revision: str = "HEAD") -> "Remarks":
+        """What is noted of a commit, by key: value, author, time."""
+        return notes.standing(notes.read_notes(self.store, self.resolve(revision)))
 
     # Committing and checking out
 

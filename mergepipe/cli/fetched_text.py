@@ -26,7 +26,8 @@ class FetchDocument(msgspec.Struct, frozen=True):
 
     `kept`: tags that are elsewhere at the remote, and were left alone. `bytes_received`: packs as
     they were written here; what an earlier try had brought is not counted. `healed_objects`,
-    `healed_blocks`: were damaged or missing here, and came again.
+    `healed_blocks`: were damaged or missing here, and came again. `notes`: commits of which notes
+    came.
     """
 
     remote: str
@@ -41,6 +42,7 @@ class FetchDocument(msgspec.Struct, frozen=True):
     seconds: float
     healed_objects: int = 0
     healed_blocks: int = 0
+    notes: int = 0
 
 
 def fetch_document(result: "FetchResult", seconds: float) -> FetchDocument:
@@ -59,6 +61,7 @@ def fetch_document(result: "FetchResult", seconds: float) -> FetchDocument:
         seconds=round(seconds, 3),
         healed_objects=result.healed.objects,
         healed_blocks=result.healed.blocks,
+        notes=fetched.notes,
     )
 
 
@@ -85,6 +88,8 @@ def fetch_text(paint: Paint, result: "FetchResult", seconds: float | None = None
             f"Received {paint('green', format_size(fetched.bytes_received))}{rate}: "
             f"{count(fetched.blocks, 'block')} and {count(fetched.commits, 'commit')}, all verified"
         )
+    if fetched.notes:
+        lines.append(f"Received notes of {count(fetched.notes, 'commit')}")
     if fetched.kept:
         names = listed([_name(name) for name in fetched.kept])
         lines.append(f"Left alone, elsewhere at the remote: {names}")

@@ -1,32 +1,73 @@
 """Commits as people read them, in `mp log` and `mp show`."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mergepipe.cli.text import Paint, date, short, title
 from mergepipe.names import escape_for_terminal
 
 if TYPE_CHECKING:
+    from mergepipe.bytestore.protocol import ByteStore
     from mergepipe.ids import ObjectId
     from mergepipe.objects.records import Commit
+    from mergepipe.repository.notes import Remarks
     from mergepipe.repository.refs import RefStore
+    from mergepipe.repository.tombstones import Tombstone
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What is told of a commit beside itself: its notes, and whether its model was purged."""
+
+    notes: "Remarks" = field(default_factory=dict)
+    stone: "Tombstone | None" = None
+
+
+def said_of(store: "ByteStore") -> "Callable[[ObjectId, Commit], Said]":
+    """What a repository tells of each commit."""
+    from mergepipe.repository.notes import noted_commits, read_notes, standing
+    from mergepipe.repository.tombstones import read_stones
+
+    stones, noted = read_stones(store)[0], set(noted_commits(store))
+
+    def said(identity: "ObjectId", commit: "Commit") -> Said:
+        notes = standing(read_notes(store, identity)) if identity in noted else {}
+        return Said(notes, stones.of(identity, commit.snapshot) if stones else None)
+
+    return said
 
 
 class CommitText:
     """Writes commits, with the names that stand at each."""
 
     def __init__(
-        self, paint: Paint, names: Mapping["ObjectId", list[str]], verbose: bool = False
+        self,
+        paint: Paint,
+        names: Mapping["ObjectId", list[str]],
+        verbose: bool = False,
+        *,
+        said: "Callable[[ObjectId, Commit], Said] | None" = None,
+        metrics: Sequence[str] = (),
     ) -> None:
+        """`said`: what is told of a commit beside itself. `metrics`: notes that get a column."""
         self._paint = paint
         self._names = names
         self._verbose = verbose
+        self._said = said or (lambda identity, commit: Said())
+        self._metrics = metrics
 
     def line(self, identity: "ObjectId", commit: "Commit") -> str:
         """`3fa9c2d1e0ab (HEAD -> main) First try`."""
         at = self._paint("yellow", short(identity))
-        return f"{at}{self._decoration(identity)} {title(commit.message)}"
+        said = self._said(identity, commit)
+        columns = "".join(
+            f" {escape_for_terminal(said.notes[key].value if key in said.notes else '-'):>10}"
+            for key in self._metrics
+        )
+        gone = f" {self._paint('red', '(purged)')}" if said.stone else ""
+        return f"{at}{columns}{self._decoration(identity)}{gone} {title(commit.message)}"
 
     def paragraph(self, identity: "ObjectId", commit: "Commit") -> Iterator[str]:
         """The lines that git writes, what the model was trained from, and what it leans on."""
@@ -44,6 +85,12 @@ class CommitText:
                     yield f"{what}: {other.hex()}"
         yield f"Author: {escape_for_terminal(commit.author)}"
         yield f"Date:   {date(commit.time, commit.utc_offset)}"
+        said = self._said(identity, commit)
+        if said.notes:
+            told = ", ".join(f"{key}={each.value}" for key, each in said.notes.items())
+            yield f"Notes:  {escape_for_terminal(told)}"
+        if said.stone:
+            yield self._paint("red", f"Model:  {escape_for_terminal(str(said.stone))}")
         if commit.message.strip():
             yield ""
             for line in commit.message.rstrip().splitlines():

@@ -88,6 +88,7 @@ def _of_merge(
     if not is_plan:
         commit = repository.resolve(what)
         facts.append(Fact("commit", commit.hex()))
+        facts += [Fact(key, each.value) for key, each in repository.notes(what).items()]
         commands = [
             _command("explain", what),
             _command("replay", what),

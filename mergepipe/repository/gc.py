@@ -31,6 +31,7 @@ from mergepipe.repository.grace import (
     young_packs,
 )
 from mergepipe.repository.incoming import SESSIONS, incoming_key, stale_packs
+from mergepipe.repository.notes import note_key, noted_commits
 from mergepipe.repository.pruned import Pruned, read_pruned, remove_pruned
 from mergepipe.repository.refs import RefStore
 from mergepipe.repository.repacking import Order, rewrite
@@ -205,7 +206,7 @@ class _Collection:
         blocks |= readable_blocks(partly.blocks.keys() - blocks, self._storage, avoid)
         self._alive.objects = partly.objects
         lately = lately_pruned(pruned, self._wanted.grace, self._wanted.pruned)
-        spared = self._spare(lately, gone, blocks)
+        spared = self._spare(lately, gone, blocks, scrub)
         packs, unreadable = survey(self._storage, self._alive, blocks)
         self._tally.unreadable.update(unreadable)
         resting = self._tell_spared(packs, spared)
@@ -231,7 +232,13 @@ class _Collection:
         wanted = self._wanted
         return roots(self._refs, self._storage.store, reflog=wanted.reflog, extra=wanted.extra)
 
-    def _spare(self, lately: Mapping[ObjectId, int], gone: Pruned, blocks: set[BlockId]) -> Spared:
+    def _spare(
+        self,
+        lately: Mapping[ObjectId, int],
+        gone: Pruned,
+        blocks: set[BlockId],
+        scrub: frozenset[bytes],
+    ) -> Spared:
         """Add what is too young to go to what is alive, with all that it needs itself."""
         young = self._wanted.young
         if not (young or lately):
@@ -239,7 +246,9 @@ class _Collection:
         objects, young_blocks = contents(self._files, young)
         alive = Alive(dict(self._alive.objects), dict.fromkeys(young_blocks))
         self._follow((*models_of(lately, self._objects), *objects), alive, gone, _tolerate)
-        more = readable_blocks(alive.blocks.keys() - blocks, self._storage) - blocks
+        avoid = places_of(self._storage, scrub) if scrub else frozenset[Place]()
+        found = alive.blocks.keys() - blocks - scrub
+        more = readable_blocks(found, self._storage, avoid) - blocks
         spared = Spared(alive.objects.keys() - self._alive.objects.keys(), more, lately)
         self._alive.objects = alive.objects
         blocks |= more
@@ -319,11 +328,16 @@ class _Collection:
         return True
 
     def forget_pruned(self) -> None:
-        """Drop what was said of commits that are no more: who brings one again wants it kept."""
+        """Drop what was said, and noted, of commits that are no more.
+
+        Who brings one again wants it kept.
+        """
         with self._refs.locked():
             store = self._storage.store
             gone = read_pruned(store).times.keys() - self._alive.objects.keys()
             remove_pruned(store, gone)
+            for commit in set(noted_commits(store)) - self._alive.objects.keys():
+                store.delete(note_key(commit))
 
     def _remove(self, packs: list[PackState]) -> bool:
         """Delete packs, unless a ref came to need something else meanwhile."""

@@ -37,6 +37,7 @@ WORKTREE = "worktree"
 HOOKS = "hooks"
 RECIPES = "recipes"
 RUNS = "runs"
+NOTES = "notes"
 INCOMING = "incoming"
 REMOTES = "remotes"
 LEASES = leases.FOLDER
@@ -49,7 +50,20 @@ WORKTREE_LOCK = "worktree.lock"
 DEFAULT_BRANCH = "main"
 
 _FOLDERS = (HEADS, TAGS, LOGS, PACKS, HOOKS, RECIPES, RUNS, TMP)
-_DIRECTORIES = (REFS, LOGS, PACKS, INDEX, HOOKS, RECIPES, RUNS, INCOMING, REMOTES, LEASES, TMP)
+_DIRECTORIES = (
+    REFS,
+    LOGS,
+    PACKS,
+    INDEX,
+    HOOKS,
+    RECIPES,
+    RUNS,
+    NOTES,
+    INCOMING,
+    REMOTES,
+    LEASES,
+    TMP,
+)
 # What a template must not bring: history comes from commits, not from a folder somebody copied.
 _RESERVED = (
     HEAD,
@@ -59,6 +73,7 @@ _RESERVED = (
     INDEX,
     WORKTREE,
     RUNS,
+    NOTES,
     INCOMING,
     REMOTES,
     LEASES,

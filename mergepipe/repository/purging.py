@@ -4,6 +4,7 @@ Tombstones come first: a purge that was cut is done by running it again, and not
 sent or taken meanwhile. docs/format.md, "Purged models".
 """
 
+import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from mergepipe.packs.storage import Storage
 from mergepipe.packs.transaction import Transaction
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository.gc import Collected, collect
+from mergepipe.repository.grace import Grace
 from mergepipe.repository.history import first_parents
 from mergepipe.repository.leftovers import files_with, forget_facts, remove_leftovers
 from mergepipe.repository.purge_report import (
@@ -52,6 +54,7 @@ class Place:
     store_lock: Path
     lock_timeout_s: float
     effort: str
+    grace_s: float
     writing: Callable[[], AbstractContextManager[None]]
 
 
@@ -160,6 +163,7 @@ def _store_again(place: Place, scope: Scope, progress: Progress) -> Reencoded:
 
 
 def _collect(place: Place, scope: Scope, progress: Progress) -> Collected:
+    now_s = time.time()
     try:
         return collect(
             place.files,
@@ -169,6 +173,8 @@ def _collect(place: Place, scope: Scope, progress: Progress) -> Collected:
             place.store_lock,
             lock_timeout_s=place.lock_timeout_s,
             scrub=scope.scrub,
+            now_s=now_s,
+            grace=Grace.of(place.grace_s, now_s),
             progress=progress,
         )
     except MissingObject as error:

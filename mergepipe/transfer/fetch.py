@@ -40,6 +40,7 @@ from mergepipe.transfer.home import Home
 from mergepipe.transfer.inspection import Inspected
 from mergepipe.transfer.layered import layered
 from mergepipe.transfer.new_commits import commits_between, known_objects, objects_of
+from mergepipe.transfer.noting import fetch_notes
 from mergepipe.transfer.quarantine import Quarantine
 from mergepipe.transfer.remote_packs import remote_index, remote_storage
 from mergepipe.transfer.remote_refs import RemoteRefs, read_refs, tracking_ref
@@ -67,6 +68,7 @@ class Fetched:
     there   all branches and tags of the remote
     bytes_received, packs_received   packs written here; what was there from an earlier try is not
                                      counted
+    notes                            commits of which notes came
     """
 
     remote: str
@@ -78,6 +80,7 @@ class Fetched:
     blocks: int
     bytes_received: int
     packs_received: int
+    notes: int = 0
 
 
 @brief
@@ -150,6 +153,7 @@ def fetch(
         received.blocks,
         received.bytes,
         received.packs,
+        fetch_notes(home, store),
     )
 
 

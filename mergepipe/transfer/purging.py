@@ -31,6 +31,7 @@ def place_of(home: Home) -> Place:
         directory / layout.STORE_LOCK,
         home.config.core.lock_timeout,
         home.config.store.codec,
+        home.config.gc.grace,
         home.writing,
     )
 

@@ -63,6 +63,7 @@ class Pushed:
                               other history or an earlier try, are `blocks_held`)
     raw_bytes                 size of the files of the commits that were new there
     bytes_sent, packs_sent    what went over the wire; packs that were there are not counted
+    notes                     commits of which the other side learnt notes
     """
 
     refs: tuple[Decision, ...]
@@ -73,6 +74,7 @@ class Pushed:
     raw_bytes: int = 0
     bytes_sent: int = 0
     packs_sent: int = 0
+    notes: int = 0
 
 
 def push(

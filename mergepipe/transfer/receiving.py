@@ -28,12 +28,15 @@ from mergepipe.progress import SILENT, Progress
 from mergepipe.repository import pruned, tombstones
 from mergepipe.repository.history import is_ancestor
 from mergepipe.repository.hooks import PRE_RECEIVE
+from mergepipe.repository.notes import FOLDER as NOTES
+from mergepipe.repository.notes import parse_note_key
 from mergepipe.repository.refnames import HEADS, TAGS, check_ref_name, short_name
 from mergepipe.repository.refs import HEAD
 from mergepipe.transfer.admission import Admission
 from mergepipe.transfer.home import Home
 from mergepipe.transfer.inspection import Arrived, Inspected, Inspector
 from mergepipe.transfer.layered import layered
+from mergepipe.transfer.noting import swap_note
 from mergepipe.transfer.purging import carry_out
 from mergepipe.transfer.quarantine import Quarantine
 from mergepipe.transfer.remote_refs import MOST_REFS, parse_ref
@@ -41,7 +44,7 @@ from mergepipe.transfer.remote_refs import MOST_REFS, parse_ref
 MOST_IDS = 100_000
 LARGEST_VALUES_BYTES = 16 << 20
 WRITE_ID_BYTES = 16
-_FOLDERS = (PREFIX, HEADS, TAGS)
+_FOLDERS = (PREFIX, HEADS, TAGS, NOTES)
 _REMEMBERED = 1024
 _WHY = "push "
 
@@ -122,7 +125,7 @@ class ReceivingStore(Closing):
                 self._taken_up = True
 
     def list(self, prefix: str) -> Iterator[str]:
-        """Keys of packs, branches and tags under a folder, sorted."""
+        """Keys of packs, branches, tags and notes under a folder, sorted."""
         for folder in _FOLDERS:
             if folder.startswith(prefix):
                 found = self._store.list(folder)
@@ -133,7 +136,7 @@ class ReceivingStore(Closing):
             yield from (key for key in found if _is_public(key))
 
     def values(self, prefix: str) -> dict[str, bytes]:
-        """All values of a folder of refs. Raises RemoteRefused if there are absurdly many."""
+        """All values of a folder of refs or notes. Raises RemoteRefused if they are too many."""
         if (prefix and PREFIX.startswith(prefix)) or prefix.startswith(PREFIX) or not prefix:
             raise RemoteRefused(f"no folder of small values: {quoted(prefix)}")
         found: dict[str, bytes] = {}
@@ -201,13 +204,15 @@ class ReceivingStore(Closing):
         return self.swap_with_id(key, old, new, os.urandom(WRITE_ID_BYTES))
 
     def swap_with_id(self, key: str, old: bytes | None, new: bytes | None, write_id: bytes) -> bool:
-        """Move a branch or tag from `old` to `new` (None: absent), if it is at `old`.
+        """Move a branch or tag from `old` to `new` (None: absent), if it is at `old`; notes, too.
 
         What the new commit needs is admitted first. The same `write_id` again is answered, not
         done again. Whether a move must go forward is for the caller to say, unless
         `receive.deny_force`. Raises RemoteRefused; Corruption or MissingObject naming an id that
         is wrong or not here; Locked, NoSpace.
         """
+        if key.startswith(NOTES):
+            return swap_note(self._home, key, old, new)  # the same again gives the same answer
         _check_write(key, write_id)
         before = None if old is None else parse_ref(key, old)
         after = None if new is None else parse_ref(key, new)
@@ -344,7 +349,7 @@ def _readable(key: str) -> str:
 
 
 def _is_public(key: str) -> bool:
-    return parse_pack_key(key) is not None or _is_ref(key)
+    return parse_pack_key(key) is not None or _is_ref(key) or parse_note_key(key) is not None
 
 
 def _is_ref(key: str) -> bool:

@@ -2,14 +2,14 @@
 
 import itertools
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 
 from mergepipe.cli.command import command
-from mergepipe.cli.history_text import CommitText, decorations
+from mergepipe.cli.history_text import CommitText, Said, decorations, said_of
 from mergepipe.cli.panels import HISTORY
 from mergepipe.cli.parameters import RevisionOrHead
 from mergepipe.cli.session import Session
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 
 class LogEntry(msgspec.Struct, frozen=True):
-    """One commit of `mp log --json`. `time` in Unix seconds, `utc_offset` in minutes."""
+    """One commit of `mp log --json`. `time` in Unix seconds, `utc_offset` in minutes.
+
+    `notes`: what is noted of it, numbers where they are; `purged`: when, by whom and why its model
+    was removed, null if it was not.
+    """
 
     commit: str
     parents: tuple[str, ...]
@@ -35,6 +39,8 @@ class LogEntry(msgspec.Struct, frozen=True):
     base: str | None
     profile: str | None
     trained_from: str | None
+    notes: dict[str, float | int | str]
+    purged: str | None
 
 
 def add(app: typer.Typer) -> None:
@@ -96,6 +102,16 @@ def log(
         str | None,
         typer.Option("--contains", metavar="REV", help="That came from REV, and REV itself."),
     ] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option("--metric", metavar="KEY", help="A column of this note; again for more."),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            "--sort", metavar="KEY|-KEY", help="By this note, smallest (-KEY: largest) first."
+        ),
+    ] = None,
 ) -> None:
     """List commits, newest first, back from a revision; A..B: those of B that A has not."""
     from mergepipe.repository.dates import parse_moment
@@ -118,12 +134,27 @@ def log(
             None if contains is None else repository.containing(contains),
             repository.contents.changes_to(paths) if paths else None,
         )
+        said = said_of(repository.store)
+        if sort is not None:
+            if graph:
+                raise UsageError("--graph draws history in its own order: leave --sort out")
+            selected = iter(_sorted(chosen.select(commits), said, sort))
+            metrics = metrics or [sort.removeprefix("-")]
+        else:
+            selected = chosen.select(commits)
         most = None if number is None else min(number, sys.maxsize)
-        commits = itertools.islice(chosen.select(commits), most)
+        commits = itertools.islice(selected, most)
         if session.as_json:
-            session.emit([log_entry(*each) for each in commits], "")
+            session.emit([log_entry(*each, said(*each)) for each in commits], "")
             return
-        text = CommitText(session.paint, decorations(repository.refs), session.verbose)
+        text = CommitText(
+            session.paint,
+            decorations(repository.refs),
+            session.verbose,
+            said=said,
+            metrics=metrics or (),
+        )
+        oneline = oneline or bool(metrics)
         lines = _drawn(commits, text, oneline) if graph else _listed(commits, text, oneline)
         for line in lines:
             print(line)
@@ -141,7 +172,30 @@ def _is_file(repository: "Repository", text: str) -> bool:
     return False
 
 
-def log_entry(identity: "ObjectId", commit: "Commit") -> LogEntry:
+def _sorted(
+    commits: Iterable[tuple["ObjectId", "Commit"]],
+    said: "Callable[[ObjectId, Commit], Said]",
+    key: str,
+) -> list[tuple["ObjectId", "Commit"]]:
+    """Those of which `key` is noted, by it: numbers in their order, other text behind them."""
+    name, largest_first = key.removeprefix("-"), key.startswith("-")
+    found = []
+    for each in commits:
+        remark = said(*each).notes.get(name)
+        if remark is not None:
+            number = remark.number
+            text = remark.value if number is None else ""
+            found.append(((number is None, number or 0.0, text), each))
+    numbers = sorted((one for one in found if not one[0][0]), key=_first, reverse=largest_first)
+    texts = sorted((one for one in found if one[0][0]), key=_first, reverse=largest_first)
+    return [each for _, each in (*numbers, *texts)]
+
+
+def _first(pair: tuple[tuple[bool, float, str], object]) -> tuple[bool, float, str]:
+    return pair[0]
+
+
+def log_entry(identity: "ObjectId", commit: "Commit", said: Said) -> LogEntry:
     """A commit as JSON."""
     return LogEntry(
         commit=identity.hex(),
@@ -155,6 +209,8 @@ def log_entry(identity: "ObjectId", commit: "Commit") -> LogEntry:
         base=None if commit.leans_on is None else commit.leans_on.hex(),
         profile=None if commit.profile is None else commit.profile.hex(),
         trained_from=None if commit.trained_from is None else commit.trained_from.hex(),
+        notes={key: each.shown for key, each in said.notes.items()},
+        purged=None if said.stone is None else str(said.stone),
     )
 
 

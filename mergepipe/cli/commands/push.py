@@ -35,7 +35,8 @@ class PushDocument(msgspec.Struct, frozen=True):
     """`mp push --json`.
 
     `raw_bytes`: size of the files of the commits that were new to the remote. `blocks`: those sent;
-    `blocks_held`: those that the remote had, though not by these commits.
+    `blocks_held`: those that the remote had, though not by these commits. `notes`: commits of
+    which it learnt notes.
     """
 
     remote: str
@@ -49,6 +50,7 @@ class PushDocument(msgspec.Struct, frozen=True):
     blocks_held: int
     raw_bytes: int
     seconds: float
+    notes: int
 
 
 def add(app: typer.Typer) -> None:
@@ -190,6 +192,7 @@ def _document(result: "PushResult", seconds: float) -> PushDocument:
         blocks_held=pushed.blocks_held,
         raw_bytes=pushed.raw_bytes,
         seconds=round(seconds, 3),
+        notes=pushed.notes,
     )
 
 
@@ -200,7 +203,8 @@ def _text(session: Session, result: "PushResult", seconds: float) -> str:
     if not pushed.refs:
         return "Nothing to push: no branch or tag here"
     if all(ref.move is Move.UNCHANGED for ref in pushed.refs):
-        return f"Everything is there already: {escape_for_terminal(result.url)}"
+        there = f"Everything is there already: {escape_for_terminal(result.url)}"
+        return "\n".join([there, *_notes(pushed.notes)])
     rows = [
         (_arrow(ref), escape_for_terminal(_short_name(ref.name)), str(ref.move))
         for ref in pushed.refs
@@ -215,7 +219,11 @@ def _text(session: Session, result: "PushResult", seconds: float) -> str:
             f"{count(pushed.blocks, 'block')} and {count(pushed.commits, 'commit')} "
             f"of models of {format_size(pushed.raw_bytes)}"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *_notes(pushed.notes)])
+
+
+def _notes(number: int) -> list[str]:
+    return [f"Sent notes of {count(number, 'commit')}"] if number else []
 
 
 def _arrow(ref: "Decision") -> str:

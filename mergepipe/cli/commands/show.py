@@ -10,7 +10,7 @@ import typer
 
 from mergepipe.cli.command import command
 from mergepipe.cli.commands.log import LogEntry, log_entry
-from mergepipe.cli.history_text import CommitText, decorations
+from mergepipe.cli.history_text import CommitText, decorations, said_of
 from mergepipe.cli.panels import HISTORY
 from mergepipe.cli.parameters import RevisionOrHead
 from mergepipe.cli.session import Session
@@ -103,11 +103,13 @@ def show(
             for entry in entries
         )
         listed = _tensors(entries, repository.objects) if tensors else None
-        text = CommitText(session.paint, decorations(repository.refs), verbose=True)
+        said = said_of(repository.store)
+        names = decorations(repository.refs)
+        text = CommitText(session.paint, names, verbose=True, said=said)
         lines = list(text.paragraph(identity, commit))
         run = run_of(repository.directory, identity) if commit.manifest else None
     document = ShowDocument(
-        **msgspec.structs.asdict(log_entry(identity, commit)),
+        **msgspec.structs.asdict(log_entry(identity, commit, said(identity, commit))),
         raw_bytes=sum(file.size for file in files),
         files=files,
         tensors=listed,

@@ -13,7 +13,8 @@ from mergepipe.errors import InvalidRefName
 from mergepipe.repository.refnames import HEADS, TAGS, check_ref_name
 
 _PACK = re.compile(r"packs/[0-9a-f]{64}\.pack")
-_FOLDERS = ("refs/", "packs/", HEADS, TAGS)
+_NOTE = re.compile(r"notes/[0-9a-f]{64}")
+_FOLDERS = ("refs/", "packs/", "notes/", HEADS, TAGS)
 
 Rule = Callable[[str], bool]
 
@@ -35,6 +36,11 @@ def is_pack(key: str) -> bool:
     return _PACK.fullmatch(key) is not None
 
 
+def is_note(key: str) -> bool:
+    """Whether `key` is where a commit's notes stand."""
+    return _NOTE.fullmatch(key) is not None
+
+
 def is_shared_ref(key: str) -> bool:
     """Whether `key` is a branch or a tag, by git's rules for names."""
     if not key.startswith((HEADS, TAGS)):
@@ -47,15 +53,17 @@ def is_shared_ref(key: str) -> bool:
 
 
 REPOSITORY = Surface(
-    readable=lambda key: key in ("HEAD", "pruned", "purged") or is_pack(key) or is_shared_ref(key),
+    readable=lambda key: (
+        key in ("HEAD", "pruned", "purged") or is_pack(key) or is_shared_ref(key) or is_note(key)
+    ),
     listable=lambda prefix: (
         prefix in _FOLDERS or (prefix.endswith("/") and is_shared_ref(prefix[:-1]))
     ),
     published=is_pack,
-    swapped=is_shared_ref,
+    swapped=lambda key: is_shared_ref(key) or is_note(key),
     replaced=lambda key: False,
 )
-"""Refs, packs, HEAD and what was pruned; never config, hooks, logs, index or runs."""
+"""Refs, notes, packs, HEAD and what was pruned; never config, hooks, logs, index or runs."""
 
 
 def _is_folder(prefix: str) -> bool:
