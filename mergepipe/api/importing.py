@@ -64,6 +64,16 @@ class Imports:
         fingerprints.remember(path, sources, result.commit)
         return result.commit, result.raw_bytes
 
+    def known(self, path: Path) -> ObjectId | None:
+        """The commit that holds a checkpoint, if its files are as when it was imported."""
+        from mergepipe.formats.tree import scan
+
+        try:
+            found = self._fingerprints().find(path, scan(path))
+        except (MergepipeError, OSError):
+            return None
+        return found if found is not None and self._repo.objects.has(found) else None
+
     def import_list(self, path: Path, progress: Progress = SILENT) -> Iterator[Imported]:
         """As `Repository.import_list` says."""
         from mergepipe.checkpoints.imports import read_list

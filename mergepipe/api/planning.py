@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mergepipe.api.recipe_models import RecipeModels
     from mergepipe.methods.protocol import Method
     from mergepipe.objects.merging import Plan, Profile
+    from mergepipe.packs.storage import Storage
     from mergepipe.planner.build import PlannedMerge
     from mergepipe.planner.lines import Merge
     from mergepipe.plans.left_out import LeftOut
@@ -161,6 +162,49 @@ class Planning:
         if isinstance(planned, str):
             return self.find_plan(planned)[1]
         return self._repo.objects.load(planned, Plan)
+
+    @property
+    def objects(self) -> ObjectStore:
+        """The repository's objects."""
+        return self._repo.objects
+
+    @property
+    def storage(self) -> "Storage":
+        """Where they lie."""
+        return self._repo.storage
+
+    def moved(self, planned: "Planned") -> list[tuple[str, str, str]]:
+        """The models that a plan's names stand for no longer: name, then, and now (short ids).
+
+        Raises RevisionNotFound for a plan of which nobody knows here how its models were named.
+        """
+        plan, said = self.load_plan(planned), self.asked(planned)
+        if len(said.names) != len(plan.models):
+            raise RevisionNotFound(
+                "how the plan's models were named is not known here",
+                "mp plan --out FILE writes it down, and mp merge --plan FILE reads it",
+            )
+        found = []
+        for name, then in zip(said.names, plan.models, strict=True):
+            now = self._named(name)
+            if now != then:
+                found.append((name, then.hex()[:12], "gone" if now is None else now.hex()[:12]))
+        return found
+
+    def _named(self, name: str) -> ObjectId | None:
+        """The snapshot that a name stands for now; None if for nothing, or for changed files."""
+        from mergepipe.api.catalog import as_path, looks_like_path
+
+        if looks_like_path(name):
+            known = self._imports.known(as_path(name))
+            return None if known is None else self._repo.objects.commit(known).snapshot
+        try:
+            return self.catalog_with(store=False).revision(name).snapshot
+        except RevisionNotFound:
+            return None
+        except UsageError:  # a path that looks like none
+            known = self._imports.known(as_path(name))
+            return None if known is None else self._repo.objects.commit(known).snapshot
 
     def find_plan(self, text: str) -> tuple[ObjectId, "Plan"]:
         """The stored plan that an id, or the beginning of one, names.

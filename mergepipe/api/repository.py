@@ -566,6 +566,21 @@ class Repository(OpenRepository):
         """Keep a plan: its id names it until a gc finds that no merge used it."""
         return self.planning.store_plan(planned)
 
+    def write_plan(self, planned: "Planned", path: str | Path) -> ObjectId:
+        """Write a plan to a file, for another clone or a later day; returns its id."""
+        from mergepipe.api.plan_files import write_plan
+
+        return write_plan(self.planning, planned, Path(path))
+
+    def read_plan(self, path: str | Path) -> "Plan":
+        """Take in a plan that `write_plan`, or `mp plan --out`, wrote.
+
+        Raises MalformedFile, NewerFormat, MissingObject for a model or profile that is not here.
+        """
+        from mergepipe.api.plan_files import read_plan
+
+        return read_plan(self.planning, Path(path))[1]
+
     def load_plan(self, planned: "Planned") -> "Plan":
         """A plan given as such, as the result of `plan`, or by id (or a prefix of it)."""
         return self.planning.load_plan(planned)

@@ -141,6 +141,7 @@ class PricedPlan:
     unchecked: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     asked: Asked = NOTHING_ASKED
+    planned: "PlannedMerge | None" = None
 
     def named_inputs(
         self, inputs: "Sequence[NonFiniteInput]"
@@ -270,6 +271,7 @@ def priced(repository: "Repository", planned: "PlannedMerge", seconds: float) ->
         _unchecked(repository, planned.plan, labels),
         labels,
         repository.planning.asked(planned),
+        planned,
     )
 
 

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from math import isfinite
-from types import MappingProxyType
 from typing import TypeAlias
 
 from mergepipe.errors import MergeInputError
@@ -129,9 +128,7 @@ def read_settings(
         for index, own in enumerate(experts):
             place = f"{where}, expert {index + 1}"
             read_experts[index][parameter.name] = _read(parameter, place, own, shared)
-    return Settings(
-        MappingProxyType(read_shared), tuple(MappingProxyType(own) for own in read_experts)
-    )
+    return Settings(read_shared, tuple(read_experts))
 
 
 def _read(parameter: Parameter, where: str, *levels: Mapping[str, object]) -> Value:

@@ -201,6 +201,12 @@ class Method:
     ignored: tuple[str, ...] = ()
     choose: "Callable[[Settings, bool], Method] | None" = None
 
+    def __reduce__(self) -> "tuple[Callable[[str], Method], tuple[str]]":
+        """Pickled by its name: its functions are code, and stay where they are."""
+        from mergepipe.methods import registry
+
+        return registry.find, (self.name,)
+
     def variant(self, settings: Settings, *, base: bool) -> "Method":
         """The registry entry that computes this.
 

@@ -17,7 +17,7 @@ from mergepipe.cli.panels import MERGING
 from mergepipe.cli.plan_costs import PlanDocument, PricedPlan, priced_again
 from mergepipe.cli.session import Session
 from mergepipe.cli.text import listed, short
-from mergepipe.errors import MergepipeError, UsageError, WorktreeDirty
+from mergepipe.errors import MergepipeError, RefMoved, RevisionNotFound, UsageError, WorktreeDirty
 from mergepipe.names import escape_for_terminal, quoted
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from mergepipe.api.plan_request import PlanRequest
     from mergepipe.api.recipes import RecipeOptions
     from mergepipe.engine.result import MergeResult
+    from mergepipe.ids import ObjectId
+    from mergepipe.objects.merging import Plan
 
 
 def add(app: typer.Typer) -> None:
@@ -52,7 +54,11 @@ def merge(
     ] = None,
     plan: Annotated[
         str | None,
-        typer.Option("--plan", metavar="PLAN", help="Carry out this stored plan instead."),
+        typer.Option(
+            "--plan",
+            metavar="PLAN",
+            help="Carry out this stored plan instead, or that of a file of `mp plan --out`.",
+        ),
     ] = None,
     recipe: recipe_options.Recipe = None,
     base: merge_options.Base = None,
@@ -95,6 +101,14 @@ def merge(
             show_default=False,
         ),
     ] = False,
+    fail_if_moved: Annotated[
+        bool,
+        typer.Option(
+            "--fail-if-moved",
+            help="With --plan: refuse where a name it was made with stands for another model now.",
+            show_default=False,
+        ),
+    ] = False,
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Skip the pre-merge hook.", show_default=False)
     ] = False,
@@ -120,6 +134,10 @@ def merge(
         budget_total,
         max_share,
     )
+    if fail_if_moved and plan is None:
+        raise UsageError(
+            "--fail-if-moved is about a plan that was made before", "give it with --plan"
+        )
     recipe_options.check_alone(recipe, out_shard_size, experts, plan, options)
     request: PlanRequest | RecipeOptions | None = None
     if recipe is not None:
@@ -135,7 +153,9 @@ def merge(
         if request is not None:
             made = make_plan(session, repository, request, recipe, store=not dry_run)
         else:
-            identity, stored = repository.planning.find_plan(plan or "")
+            identity, stored = _stored_plan(repository, plan or "")
+            if fail_if_moved:
+                _refuse_moved(repository, stored)
             made = priced_again(repository, identity, stored)
             for line in lines(made.left_out):
                 session.say(line)
@@ -176,6 +196,29 @@ def merge(
     session.emit(document, summary(session, document, result, written))
     session.warn(warning("the result", document.output_nonfinite, session.paint_errors))
     next_steps(session, document, here)
+
+
+def _stored_plan(repository: "Repository", text: str) -> "tuple[ObjectId, Plan]":
+    """A plan by id, or from a file."""
+    from mergepipe.api.plan_files import read_plan
+
+    try:
+        return repository.planning.find_plan(text)
+    except RevisionNotFound:
+        if not Path(text).is_file():
+            raise
+    return read_plan(repository.planning, Path(text))
+
+
+def _refuse_moved(repository: "Repository", plan: "Plan") -> None:
+    """Raise RefMoved if a model is not any more what a plan was made of."""
+    moved = repository.planning.moved(plan)
+    if moved:
+        told = [f"{quoted(name)} was {then} and is {now}" for name, then, now in moved]
+        raise RefMoved(
+            f"since the plan was made, {listed(told)}",
+            "make the plan again, and have it approved; or leave out --fail-if-moved",
+        )
 
 
 def _write_out(

@@ -1,5 +1,6 @@
 """`mp plan`: how deep a merge would read each expert, and what that costs."""
 
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +14,7 @@ from mergepipe.cli.panels import MERGING
 from mergepipe.cli.session import Session
 from mergepipe.cli.text import duration, short
 from mergepipe.errors import UsageError
+from mergepipe.names import escape_for_terminal
 
 if TYPE_CHECKING:
     from mergepipe.api import Repository
@@ -57,6 +59,12 @@ def plan(
     device: merge_options.Device = None,
     allow_missing: merge_options.AllowMissing = False,
     out_shard_size: recipe_options.ShardSize = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", help="Write the plan there too, for `mp merge --plan FILE`."
+        ),
+    ] = None,
     dry_run: merge_options.DryRun = False,
 ) -> None:
     """Plan a merge: which blocks of which expert to read, and how deep.
@@ -88,10 +96,14 @@ def plan(
         else recipe_options.recipe_options(options, out_shard_size, None)
     )
     options.checked_device()
+    from mergepipe.api.plan_files import write_plan
+
     with session.repository() as repository:
         made = make_plan(session, repository, asked, recipe, store=not dry_run)
         if not dry_run:
             repository.store_plan(made.plan)
+        if out is not None:
+            write_plan(repository.planning, made.planned or made.plan, out)
     document = made.document(stored=not dry_run)
     if session.as_json:
         session.emit(document, "")
@@ -103,7 +115,8 @@ def plan(
     if dry_run:
         session.say("a dry run: nothing was written")
     else:
-        session.say(f"next: mp merge --plan {short(made.id)}")
+        named = short(made.id) if out is None else shlex.quote(str(out))
+        session.say(f"next: mp merge --plan {escape_for_terminal(named)}")
 
 
 def make_plan(
