@@ -7,12 +7,16 @@ import time
 from collections.abc import Callable, Mapping
 
 from mergepipe.errors import UsageError
+from mergepipe.names import quoted
+from mergepipe.objects.limits import MAX_AUTHOR
 from mergepipe.repository.reflog import Signature
 
 # git's raw format: seconds since 1970, perhaps with an offset as +HHMM.
 _RAW = re.compile(
     r"@?(?P<seconds>-?[0-9]{1,12})(?: (?P<sign>[+-])(?P<hh>[0-9]{2})(?P<mm>[0-9]{2}))?"
 )
+
+_MAIL = re.compile(r"[^<>]*<[^<>]*>")
 
 AUTHOR = "MP_AUTHOR"
 
@@ -67,6 +71,22 @@ def parse_date(text: str) -> tuple[int, int]:
             f"not a date: {text!r} (MP_AUTHOR_DATE)",
             "write 2026-11-22T06:04:13+01:00, or seconds since 1970",
         ) from error
+
+
+def check_author(text: str) -> str:
+    """A name as a person gives it, `Ada` or `Ada <ada@example.org>`, on one line.
+
+    Raises UsageError for one that no commit could hold, or that was cut.
+    """
+    name = _line(text)
+    hint = "write it as in `Ada Lovelace <ada@example.org>`, or `Ada` alone"
+    if not name:
+        raise UsageError("who acts has no name", hint)
+    if len(name) > MAX_AUTHOR:
+        raise UsageError(f"a name has at most {MAX_AUTHOR:,} characters", hint)
+    if ("<" in name or ">" in name) and _MAIL.fullmatch(name) is None:
+        raise UsageError(f"not a name and an address: {quoted(name)}", hint)
+    return name
 
 
 def login_name() -> str:

@@ -9,12 +9,19 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeAlias
 
-from mergepipe.api.identity import AUTHOR, identity
+from mergepipe.api.identity import AUTHOR, check_author, identity
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.bytestore.sharing import share_tree, unshare_tree
 from mergepipe.closing import Closing
-from mergepipe.errors import DamagedConfig, RevisionNotFound, UnsafeRepository
+from mergepipe.errors import (
+    DamagedConfig,
+    MergepipeError,
+    MissingObject,
+    RevisionNotFound,
+    UnsafeRepository,
+    UsageError,
+)
 from mergepipe.ids import ObjectId, shown
 from mergepipe.objects.records import Commit
 from mergepipe.objects.store import ObjectStore
@@ -61,10 +68,13 @@ class OpenRepository(Closing):
         credentials: "CredentialsFor | None" = None,
         hops: int = 0,
     ) -> None:
-        """`credentials`: for a lazy clone's remote. `hops`: repositories behind which this one is.
+        """`who` acts: `Ada <ada@example.org>` or `Ada`, as a person writes it. Raises UsageError.
+
+        `credentials`: for a lazy clone's remote. `hops`: repositories behind which this one is.
 
         The remote of a lazy clone may be a lazy clone, but not for ever.
         """
+        check_who(who)
         layout.check(directory)
         self.directory = directory
         self.config_damage: DamagedConfig | None = None
@@ -80,7 +90,7 @@ class OpenRepository(Closing):
         self.storage = self._open_storage(Index(directory / layout.INDEX))
         self.store = self.storage.store
         self.objects = ObjectStore(self.storage)
-        self.blocks = BlockReader(self.storage)
+        self.blocks = BlockReader(self.storage, self.explain_loss)
         self.refs = RefStore(
             self.store,
             lock=directory / layout.LOCK,
@@ -128,6 +138,7 @@ class OpenRepository(Closing):
         `shared`: all of a unix group may write there; its name, or `group` for that of `path`.
         Raises UsageError, ConfigError.
         """
+        check_who(who)
         return cls(layout.initialise(Path(path), template, block_size, shared), who=who)
 
     def close(self) -> None:
@@ -309,6 +320,10 @@ class OpenRepository(Closing):
             "a remote that keeps them has them: mp clone it elsewhere; mp log shows the rest",
         )
 
+    def explain_loss(self, error: MissingObject) -> MergepipeError:
+        """What to tell of a block that is nowhere; `Repository` asks a lazy clone's remote."""
+        return error
+
     def profiles(self) -> "Profiles":
         """The statistics of pairs of snapshots."""
         from mergepipe.catalog.profiles import Profiles
@@ -369,6 +384,19 @@ class OpenRepository(Closing):
         except UnsafeRepository:  # nothing is written there
             return leases.HeldLease()
         return leases.take(self.directory, self.command, time.time(), needs)
+
+
+def check_who(who: object) -> None:
+    """Raise UsageError for what says of nobody who acts, before anything is done in its name."""
+    if who is None or callable(who):
+        return
+    author = who.author if isinstance(who, Signature) else who
+    if not isinstance(author, str):
+        raise UsageError(
+            f"who acts is given as text, not as {type(author).__name__}",
+            'who="Ada Lovelace <ada@example.org>", or "Ada" alone',
+        )
+    check_author(author)
 
 
 def open_url(

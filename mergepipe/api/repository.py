@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mergepipe.api.opened import OpenRepository
-from mergepipe.errors import RevisionNotFound, UsageError
+from mergepipe.errors import MergepipeError, MissingObject, RevisionNotFound, UsageError
 from mergepipe.ids import ObjectId, shown
 from mergepipe.objects.records import Commit, Snapshot
 from mergepipe.progress import SILENT, Progress
@@ -122,6 +122,14 @@ class Repository(OpenRepository):
         from mergepipe.api.weights import Weights
 
         return Weights(self)
+
+    def explain_loss(self, error: MissingObject) -> MergepipeError:
+        """What to tell of a block that is nowhere: of a lazy clone, what its remote says."""
+        if not self.storage.promises.remote:
+            return error
+        from mergepipe.api.losses import explained
+
+        return explained(self, error)
 
     # Revisions and history
 

@@ -13,7 +13,7 @@ import msgspec
 from mergepipe.bytestore.untrusted import is_real_directory
 from mergepipe.cli.text import Paint, paint_for
 from mergepipe.cli.trace import NoTrace, Trace
-from mergepipe.errors import NoRepository
+from mergepipe.errors import MissingObject, NoRepository
 from mergepipe.names import quoted
 
 if TYPE_CHECKING:
@@ -69,7 +69,10 @@ class Session:
             opened.guard = lambda: self.check_owner(opened.directory)
         opened.command = f"mp {self.command}".rstrip()
         with opened:
-            yield opened
+            try:
+                yield opened
+            except MissingObject as error:
+                raise opened.explain_loss(error) from error
 
     def repository_directory(self) -> Path | None:
         """The `.mergepipe` that MP_DIR names, or None: look for one upwards from here."""

@@ -1,10 +1,10 @@
 """Reading blocks: resolve, sort, join neighbours, decode through bases, compare the hash."""
 
 import errno
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from mergepipe.bytestore.protocol import expect
-from mergepipe.errors import CodecError, Corruption, MissingObject
+from mergepipe.errors import CodecError, Corruption, MergepipeError, MissingObject
 from mergepipe.ids import BlockId, block_id
 from mergepipe.packs.choice import choose
 from mergepipe.packs.condemned import HEALING
@@ -27,8 +27,14 @@ class BlockReader:
     block; an index that turns out wrong is rebuilt; packs that gc replaced are found again.
     """
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        explain: Callable[[MissingObject], MergepipeError] = lambda error: error,
+    ) -> None:
+        """`explain`: what to raise for a block that is nowhere; a remote may know more of it."""
         self._storage = storage
+        self._explain = explain
 
     def resolve(self, blocks: Iterable[BlockId]) -> dict[BlockId, Encoding]:
         """The encoding to read for each block, and for every base they lean on.
@@ -67,6 +73,8 @@ class BlockReader:
                 chosen = choose(self._storage, blocks, avoid)
             except Corruption as error:
                 self._storage.note_lacking(True)
+                if damage is None and isinstance(error, MissingObject):
+                    raise self._explain(error) from None
                 raise damage or error from None
             try:
                 return _Reading(self._storage, chosen, scratch).run(blocks)

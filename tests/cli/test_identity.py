@@ -1,7 +1,10 @@
 """Who commits and when, from the environment."""
 
+from pathlib import Path
+
 import pytest
 
+from mergepipe import Repository
 from mergepipe.api.identity import identity, parse_date
 from mergepipe.errors import UsageError
 
@@ -57,3 +60,21 @@ def test_the_commit_date_beats_the_source_date() -> None:
 def test_a_source_date_that_is_none() -> None:
     with pytest.raises(UsageError, match="SOURCE_DATE_EPOCH"):
         identity({"SOURCE_DATE_EPOCH": "today"})("x")
+
+
+@pytest.mark.parametrize("who", ["Ada", "Ada <ada@example.org>", "  Ada\tL. <a@b>  ", None])
+def test_who_acts_as_a_person_writes_it(committed: Path, who: str | None) -> None:
+    with Repository.open(committed, who=who) as repository:
+        name = repository.signature().author
+    assert name == " ".join((who or "Ada <ada@example.org>").split())
+
+
+@pytest.mark.parametrize(
+    "who", ["", " \n", "Ada <ada@example.org", "Ada > x", "a" * 1001, ("Ada", "a@b"), 7, b"Ada"]
+)
+def test_what_is_nobody_is_refused_at_once(committed: Path, who: object, tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        Repository.open(committed, who=who)  # type: ignore[arg-type]
+    with pytest.raises(UsageError):
+        Repository.init(tmp_path / "new", who=who)  # type: ignore[arg-type]
+    assert not (tmp_path / "new").exists()
