@@ -4,6 +4,7 @@ import socket
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import msgspec
 import pytest
@@ -105,21 +106,21 @@ def test_what_never_ends(script: Script) -> None:
         refused(lambda: read(store), MergepipeError)
 
 
+def slow_body_after(head: bytes) -> Script:
+    def script(client: socket.socket, request: bytes) -> None:
+        client.sendall(head)
+        trickle(client, b"x" * 100, 0.05)
+
+    return script
+
+
 @pytest.mark.parametrize(
     "script",
     [
         lambda client, head: until_it_hangs_up(client),
         lambda client, head: trickle(client, OK + b"X: " + b"x" * 1000, 0.05),
-        lambda client, head: (
-            client.sendall(
-                PARTIAL + b"Content-Range: bytes 0-99/100\r\nContent-Length: 100\r\n\r\n"
-            ),
-            trickle(client, b"x" * 100, 0.05),
-        ),
-        lambda client, head: (
-            client.sendall(OK + b"Content-Length: 100\r\n\r\n"),
-            trickle(client, b"x" * 100, 0.05),
-        ),
+        slow_body_after(PARTIAL + b"Content-Range: bytes 0-99/100\r\nContent-Length: 100\r\n\r\n"),
+        slow_body_after(OK + b"Content-Length: 100\r\n\r\n"),
     ],
     ids=["silence", "slow headers", "slow range", "slow body"],
 )
@@ -235,7 +236,7 @@ def test_a_million_refs() -> None:
 def test_answers_about_ids_that_do_not_fit() -> None:
     for body in (b"", b"\1", b"\1\0\1", b"\2\0"):
         with told(with_body(body)) as store:
-            refused(lambda store=store: store.holds([b"a" * 32, b"b" * 32]), RemoteRefused)
+            refused(partial(store.holds, [b"a" * 32, b"b" * 32]), RemoteRefused)
 
 
 def test_a_redirect_is_not_followed() -> None:
@@ -278,7 +279,7 @@ def test_errors_come_as_what_they_are_and_fit_for_a_terminal() -> None:
         ("made up", b"400 No", RemoteRefused),
     ):
         with told(with_body(error(kind), status)) as store:
-            refused(lambda store=store: store.get("HEAD"), expected, "gone")
+            refused(partial(store.get, "HEAD"), expected, "gone")
     with told(with_body(b"\xff", b"409 No")) as store:
         refused(lambda: store.get("HEAD"), RemoteRefused)
 

@@ -9,6 +9,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -90,6 +91,10 @@ def refused(use: Callable[[], object], kind: type[MergepipeError], match: str | 
     return shown
 
 
+def listed(store: StdioByteStore) -> list[str]:
+    return list(store.list("refs/"))
+
+
 def read(store: StdioByteStore) -> int:
     return store.read_into(PACK, 0, memoryview(bytearray(100)))
 
@@ -143,7 +148,7 @@ def test_a_server_that_stalls_is_given_up() -> None:
 
     for script in (silent, trickling, half_a_frame):
         with told(script, idle_s=STALLED_S) as store:
-            refused(lambda store=store: read(store), RemoteUnreachable)
+            refused(partial(read, store), RemoteUnreachable)
     with told(trickling, hello=b"", idle_s=STALLED_S) as store:
         refused(lambda: read(store), RemoteUnreachable)
 
@@ -206,10 +211,10 @@ def test_listings_that_cannot_be() -> None:
     for keys in (["refs/../x"], ["/etc/passwd"], ["refs/b", "refs/a"], ["config.toml"]):
         body = packed(keys)
         with told(replies((2, body), (4, packed(len(body))))) as store:
-            refused(lambda store=store: list(store.list("refs/")), RemoteRefused)
+            refused(partial(listed, store), RemoteRefused)
         body = packed(dict.fromkeys(keys, b"x"))
         with told(replies((2, body), (4, packed(len(body))))) as store:
-            refused(lambda store=store: store.values("refs/"), RemoteRefused)
+            refused(partial(store.values, "refs/"), RemoteRefused)
 
 
 def test_errors_come_as_what_they_are() -> None:
@@ -220,7 +225,7 @@ def test_errors_come_as_what_they_are() -> None:
     ):
         error = packed(wire.ErrorReply(kind, "\x1b[2Jgone", "\x07"))
         with told(replies((5, error))) as store:
-            refused(lambda store=store: store.get("HEAD"), expected, "gone")
+            refused(partial(store.get, "HEAD"), expected, "gone")
     gone = packed(wire.ErrorReply("not_found", "gone"))
     with told(replies((5, gone))) as store, pytest.raises(FileNotFoundError):
         read(store)
@@ -261,7 +266,7 @@ def test_what_ssh_could_take_for_an_option_is_refused() -> None:
         {"host": "host", "path": "/x", "command": ""},
     ):
         with pytest.raises(UsageError):
-            ssh_command(**arguments)
+            ssh_command(**arguments)  # type: ignore[arg-type]  # values of any words
     words = ssh_command(
         "host", "/it's $(here)", user="me", port=22, command="ssh -i 'a key'", program="/opt/m p/mp"
     )

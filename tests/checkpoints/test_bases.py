@@ -1,6 +1,7 @@
 """What a new model leans on, and how deep."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ def weights(seed: int, near: np.ndarray | None = None, step: float = 1e-3) -> np
     return drawn * np.float32(0.02) if near is None else near + drawn * np.float32(step)
 
 
-def commit(repository: Repository, folder: Path, values: np.ndarray, **options: str) -> str:
+def commit(repository: Repository, folder: Path, values: np.ndarray, **options: Any) -> str:
     """Commit values as a model on a branch named after the folder; returns the branch."""
     tensor: Raw = bf16(values)
     write_model(folder, {"model.layers.0.w": tensor, "model.layers.1.w": tensor})
@@ -137,10 +138,9 @@ def test_chains_are_as_long_as_the_settings_allow(tmp_path: Path) -> None:
         lengths = []
         for step in range(6):
             snapshot = repository.snapshot_of(f"m{step}")
-            for file in snapshot.files:
-                for entry in file.content.tensors:
-                    blocks = repository.objects.tensor(entry.tensor).block_ids()
-                    lengths += [len(repository.blocks.chain(block)) - 1 for block in blocks]
+            for _, entry in snapshot.named_tensors():
+                blocks = repository.objects.tensor(entry.tensor).block_ids()
+                lengths += [len(repository.blocks.chain(block)) - 1 for block in blocks]
         assert max(lengths) == repository.config.store.max_chain == 2
         repository.checkout("m5", to=tmp_path / "out")
     written = (tmp_path / "out" / "model.safetensors").read_bytes()

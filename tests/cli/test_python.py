@@ -53,7 +53,7 @@ def test_no_value_prints_more_than_a_screen(repo: Repository) -> None:
 
 def test_ids_print_as_hex(repo: Repository) -> None:
     at = repo.resolve("math")
-    assert f"{at}" == repr(at) == at.hex()
+    assert str(at) == repr(at) == at.hex()
     commit = repo.commit_of("math")[1]
     assert commit.snapshot.hex() in repr(commit)
     made = repo.commit(repo.directory.parent.parent / "math", branch="again")

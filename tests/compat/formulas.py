@@ -77,7 +77,8 @@ def _differences(
     if not terms:
         return reference.weighted_sum(base, [reference.Term(x=base)], [1.0], False)
     # As the arithmetic has them, for what compares magnitudes.
-    ds = [(term.x.astype(np.float32) - base.astype(np.float32)).astype(float) for term in terms]
+    full = [term.x for term in terms if term.x is not None]
+    ds = [(x.astype(np.float32) - base.astype(np.float32)).astype(float) for x in full]
     if method == "model_stock":
         t = formulas.stock_share(ds)
         return formulas.added(base, ds, [t / len(ds)] * len(ds))

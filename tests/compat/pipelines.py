@@ -57,7 +57,7 @@ class Block(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for resnet in self.resnets:
             x = x + resnet(x).tanh()
-        flat = self.attentions[0]["attn1"](x.flatten(2).transpose(1, 2))
+        flat = self.attentions[0].get_submodule("attn1")(x.flatten(2).transpose(1, 2))
         return flat.transpose(1, 2).reshape(x.shape)
 
 

@@ -26,7 +26,11 @@ def main() -> None:
                 _stages(job)
             else:
                 config = MergeConfiguration.model_validate(documents[0])
-                settings = {"random_seed": 7, "quiet": True, "copy_tokenizer": True}
+                settings: dict[str, object] = {
+                    "random_seed": 7,
+                    "quiet": True,
+                    "copy_tokenizer": True,
+                }
                 settings["lora_merge_cache"] = f"{job['out']}.loras"
                 options = MergeOptions(**{**settings, **job["options"]})
                 run_merge(config, job["out"], options, config_source=text)

@@ -185,7 +185,7 @@ def _pairs() -> Inputs:
 
 _ALTERNATING = ["sliding_attention", "full_attention", "sliding_attention"]
 _MOE = ("q_proj", "v_proj", "o_proj")
-_BERT_TARGETS = {
+_BERT_TARGETS: dict[str, Any] = {
     "targets": ("query", "value", "dense"),
     "stacks": {"default": "bert.encoder.layer"},
 }
@@ -295,9 +295,8 @@ def _is_norm(name: str, weight: torch.Tensor) -> bool:
 
 def load(family: Family, directory: Path) -> tuple[Any, dict[str, Any]]:
     """A checkpoint as transformers loads it, in float64, and what it says of its keys."""
-    model, info = family.model.from_pretrained(
-        directory, output_loading_info=True, dtype=torch.float64
-    )
+    loader: Any = family.model
+    model, info = loader.from_pretrained(directory, output_loading_info=True, dtype=torch.float64)
     # The fused kernels of experts have no float64.
     model.set_experts_implementation("eager")
     return model, info

@@ -89,7 +89,8 @@ class Zoo:
         if not place.exists():
             family = FAMILIES[kind.family]
             torch.manual_seed(seed)
-            model = family.model.from_pretrained(self.directory(kind, name))
+            loader: Any = family.model
+            model = loader.from_pretrained(self.directory(kind, name))
             tuned: Any = peft.get_peft_model(model, peft.LoraConfig(**settings))
             source = torch.Generator().manual_seed(seed)
             for weight in tuned.parameters():

@@ -1,5 +1,6 @@
 """Small repositories of random models, and plans made by hand, for tests of the engine."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -119,9 +120,9 @@ class Recipe:
 
     method: str
     base: str | None
-    experts: list
+    experts: Sequence
     shared: dict = field(default_factory=dict)
-    own: list | None = None
+    own: Sequence | None = None
     dtype: str | None = None
     seed: int = 7
     depths: object = None

@@ -46,9 +46,11 @@ def check(root, plan, before, wanted):
     with Repository.open(root, who=WHO) as repo:
         tip = repo.refs.read(BRANCH)
         if tip != before:
+            assert tip is not None
             commit = repo.objects.commit(tip)
             assert commit.snapshot == wanted
             assert (before in commit.parents) == (before is not None)
+            assert commit.manifest is not None
             assert repo.objects.load(commit.manifest, Manifest).output == wanted
     assert problems(root) == []
     return tip
@@ -86,7 +88,8 @@ def test_killed_at_every_change_of_a_name(ready):
     assert unfinished(root) == []
 
 
-def rounds(root, plan, wanted, count, seed):
+def rounds(ready, count, seed):
+    root, plan, wanted = ready
     rng = random.Random(seed)
     tip = None
     for number in range(count):
@@ -102,6 +105,7 @@ def rounds(root, plan, wanted, count, seed):
         with Repository.open(root, who=WHO) as repo:
             found = repo.refs.read(BRANCH)
             if found != tip:
+                assert found is not None
                 assert repo.objects.commit(found).snapshot == wanted
             tip = found
         assert problems(root) == []
@@ -117,10 +121,10 @@ def forever(work: Callable[[], object], done: int) -> None:
 
 
 def test_killed_at_random_times(ready):
-    assert rounds(*ready, 12, seed=3) is not None
+    assert rounds(ready, 12, seed=3) is not None
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_killed_at_random_times_often(ready, seed):
-    rounds(*ready, 60, seed)
+    rounds(ready, 60, seed)

@@ -79,6 +79,7 @@ def test_the_facade_as_it_stands(tmp_path):
     snapshot_id, manifest = Engine(
         storage=repo.storage, transaction_manager=engine_of(repo).transactions
     ).execute(plan)
+    assert isinstance(manifest, Manifest)
     assert manifest.output == snapshot_id
     assert len(manifest.manifest_hash) == 64
     commit = repo.objects.commit(repo.resolve("HEAD"))

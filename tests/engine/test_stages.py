@@ -220,7 +220,8 @@ def test_thresholds_of_stages_have_no_plan_below_the_full_one(tmp_path):
 
 def test_stages_are_remembered_with_what_goes_into_them(tmp_path):
     repo = three_experts(tmp_path, block_size=4096, codec="auto")
-    first, second = ("linear", {}, True), ("ties", {"density": 0.5}, True)
+    first: tuple = ("linear", {}, True)
+    second: tuple = ("ties", {"density": 0.5}, True)
     merge = staged(repo, first, second)
     planned = planner_of(repo).build_merge(merge)
     made = engine_of(repo).execute(planned.plan)

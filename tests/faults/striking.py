@@ -86,7 +86,11 @@ def _trace(argv: tuple[str, ...], file: Path) -> list[str]:
 
     def work() -> int:
         descriptor = os.open(file, os.O_WRONLY | os.O_APPEND)
-        failpoints.arm(lambda name: os.write(descriptor, f"{name}\n".encode()))
+
+        def note(name: str) -> None:
+            os.write(descriptor, f"{name}\n".encode())
+
+        failpoints.arm(note)
         return world.mp(*argv)
 
     assert world.quietly(work) == 0, argv

@@ -172,7 +172,8 @@ def test_which_weights_are_turned_follows_from_the_model() -> None:
         for name in square
         for side, shape in (("A", (2, 4)), ("B", (4, 2)))
     }
-    wide, high = {"h.0.attn.c_attn.weight": (4, 12)}, {"h.0.attn.c_attn.weight": (12, 4)}
+    wide: dict[str, tuple[int, ...]] = {"h.0.attn.c_attn.weight": (4, 12)}
+    high: dict[str, tuple[int, ...]] = {"h.0.attn.c_attn.weight": (12, 4)}
 
     def turned(more: dict[str, tuple[int, ...]], kind: str | None, **members: object) -> list[bool]:
         of = None if kind is None else {"model_type": kind}

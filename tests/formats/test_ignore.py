@@ -83,7 +83,7 @@ def steps(pattern: bytes, text: bytes) -> int:
     class Counted(bytes):
         looked = 0
 
-        def __iter__(self):  # type: ignore[no-untyped-def]
+        def __iter__(self):
             for byte in bytes(self):
                 Counted.looked += 1
                 yield byte

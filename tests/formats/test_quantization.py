@@ -114,7 +114,10 @@ def test_8_bit_floats_with_their_scales(
         f"{P}.bias": ("BF16", (32,)), f"{P}_norm.weight": ("BF16", (32,)),
     }  # fmt: skip
     settings = {"quant_method": "fp8", "weight_block_size": block}
-    for config in ({"quantization_config": settings}, {"text_config": {}}, None):
+    configs: tuple[dict | None, ...] = (
+        {"quantization_config": settings}, {"text_config": {}}, None,
+    )  # fmt: skip
+    for config in configs:
         found = read_quantization(outline(tensors), config)
         assert found is not None
         assert found.scales == {f"{P}.weight": f"{P}.{scale}"}

@@ -25,7 +25,7 @@ def entry(shape: str, offsets: str = "[0,0]", dtype: str = "F32") -> str:
     )
 
 
-AGREED = {
+AGREED: dict[str, str | bytes] = {
     "plain": '{"a":%s}' % GOOD,
     "space before": ' \t{"a":%s}' % GOOD,
     "space after": '{"a":%s}\n\t\r ' % GOOD,

@@ -85,7 +85,11 @@ def test_numpy_s_own(name: str) -> None:
     else:
         kind = np.dtype(f"<{'i' if dtype.kind == 'integer' else 'u'}{dtype.bits // 8}")
         numbers = np.array([np.iinfo(kind).min, 1, np.iinfo(kind).max], kind)
-    wide = {"complex": np.complex128, "float": numbers.dtype}.get(dtype.kind, np.float64)
+    wide: np.dtype = np.dtype(np.float64)
+    if dtype.kind == "complex":
+        wide = np.dtype(np.complex128)
+    elif dtype.kind == "float":
+        wide = numbers.dtype
     for raw in (numbers.tobytes(), bytearray(numbers.tobytes()), memoryview(numbers.tobytes())):
         assert decode(dtype, raw).dtype == wide
         assert decode(dtype, raw).tolist() == numbers.astype(wide).tolist()

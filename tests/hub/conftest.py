@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -28,7 +29,7 @@ class Reply:
     body: bytes
 
     @property
-    def document(self) -> object:
+    def document(self) -> Any:
         """Its JSON."""
         return json.loads(self.body)
 

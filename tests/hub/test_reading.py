@@ -22,7 +22,7 @@ def original(hub: Served, branch: str, name: str) -> bytes:
 
 
 def test_models_are_branches(hub: Served) -> None:
-    listed: Any = hub.ask("/api/models").document
+    listed = hub.ask("/api/models").document
     assert [model["id"] for model in listed] == ["zoo/base", "zoo/chat"]
     assert listed[1]["sha"] == tip(hub, "chat")[:40]
     assert [each["id"] for each in hub.ask("/api/models?search=CHA&author=zoo").document] == [
@@ -75,7 +75,7 @@ def test_small_files_have_the_ids_that_git_gives_them(hub: Served) -> None:
     assert told.headers["etag"] == told.headers["x-linked-etag"] == f'"{blob}"'
     assert told.headers["x-linked-size"] == str(len(content))
     assert told.headers["x-repo-commit"] == tip(hub, "base")[:40]
-    listed: Any = hub.ask("/api/models/zoo/base/tree/main").document
+    listed = hub.ask("/api/models/zoo/base/tree/main").document
     assert {each["path"]: each["oid"] for each in listed}["config.json"] == blob
 
 
@@ -181,7 +181,7 @@ def test_history_in_pages(tmp_path: Path) -> None:
         ):
             reply = hub.ask(f"/zoo/chat/resolve/{revision}/sub/deep/note.txt")
             assert reply.body == content
-        listed: Any = hub.ask("/api/models/zoo/chat/tree/main").document
+        listed = hub.ask("/api/models/zoo/chat/tree/main").document
         assert {(each["type"], each["path"]) for each in listed} >= {("directory", "sub")}
         listed = hub.ask("/api/models/zoo/chat/tree/main/sub%2Fdeep?expand=true").document
         assert [(each["path"], each["lastCommit"]["title"]) for each in listed] == [

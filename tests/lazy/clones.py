@@ -102,7 +102,7 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def largest(store: LocalByteStore) -> tuple[PackId, list]:  # type: ignore[type-arg]
+def largest(store: LocalByteStore) -> tuple[PackId, list]:
     pack = max(block_packs(store), key=lambda one: store.size(pack_key(one)) or 0)
     return pack, read_footer(store, pack)[1]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mergepipe.bytestore.local import LocalByteStore
-from mergepipe.errors import RemoteRefused, RemoteUnreachable
+from mergepipe.errors import MergepipeError, RemoteRefused, RemoteUnreachable
 from mergepipe.lazy import frames
 from mergepipe.lazy.frames import bring_frames
 from mergepipe.lazy.promised_pack import PROMISED, promised_key
@@ -24,9 +24,8 @@ def test_offline_names_the_remote_and_works_with_what_is_here(clone: Clone, tmp_
     with clone.opened() as repository:
         first = repository.tensor("tuned", "t1")
         clone.remote.reachable = False
-        assert bytes(repository.tensor("tuned", "t1").flatten().view(dtype=byte())) == bytes(
-            first.flatten().view(dtype=byte())
-        )
+        again = repository.tensor("tuned", "t1")
+        assert bool((again == first).all())
         with pytest.raises(RemoteUnreachable, match="origin"):
             repository.tensor("tuned", "t2")
         assert len(list(repository.log("tuned"))) == 1
@@ -42,7 +41,7 @@ def test_a_record_that_comes_damaged_is_not_kept(clone: Clone, tmp_path: Path) -
     header, offset = records[1]
     clone.remote.spoilt.add(offset + header.stored_bytes - 1)
     with clone.opened() as repository:
-        with pytest.raises(Exception, match="damaged") as caught:
+        with pytest.raises(MergepipeError, match="damaged") as caught:
             repository.checkout("main", to=tmp_path / "out")
         assert caught.value.exit_code == 12
         clone.remote.spoilt.clear()
@@ -124,9 +123,3 @@ def test_what_no_honest_remote_has(clone: Clone, monkeypatch: pytest.MonkeyPatch
             bring_frames(clone.remote, store)
         assert list(store.list(PROMISED)) == []
         assert list((clone.directory / "tmp").rglob("0*")) == []
-
-
-def byte() -> object:
-    import torch
-
-    return torch.uint8

@@ -69,7 +69,7 @@ def write_family(directory: Path, layers: int = 4) -> dict[str, Path]:
         "more": {"vocabulary": 40}, "wide": {"hidden": 16}, "tall": {"layers": layers + 2},
     }  # fmt: skip
     for name, size in sizes.items():
-        made = {"layers": layers, **size}
+        made: dict[str, Any] = {"layers": layers, **size}
         found[name] = write_checkpoint(
             directory / name,
             weights(9, **made),

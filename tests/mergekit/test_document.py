@@ -13,7 +13,7 @@ BOMB = "a: &a [x, x, x, x]\n" + "\n".join(
 MERGE_BOMB = "a: &a {k: [" + "1," * 999 + "]}\n" + "\n".join(f"b{n}: {{<<: *a}}" for n in range(99))
 DEEP = "a0: &a0 [1]\n" + "\n".join(f"a{n + 1}: &a{n + 1} [*a{n}]" for n in range(40))
 
-REFUSED = {
+REFUSED: dict[str, tuple[str | bytes, str]] = {
     "alias bomb": (BOMB, r"r\.yml, line 8, column \d+: the document has too many values"),
     "merge bomb": (MERGE_BOMB, r"has too many values"),
     "deep aliases": (DEEP, r"nests deeper than 32"),

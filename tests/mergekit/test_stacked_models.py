@@ -152,8 +152,8 @@ def test_layers_that_predict_further_tokens(models: Path, mp: Mp) -> None:
         assert config["num_hidden_layers"] == layers
         counts = [config.get(key) for key in ("num_nextn_predict_layers", "num_mtp_layers")]
         assert predicting in counts
-    for ranges in (((0, 5), (3, 4)), ((0, 2), (4, 5), (2, 4))):
-        refused = mp("merge", "--recipe", recipe(models, stack(*ranges)), "-b", "no", expect=13)
+    for others in (((0, 5), (3, 4)), ((0, 2), (4, 5), (2, 4))):
+        refused = mp("merge", "--recipe", recipe(models, stack(*others)), "-b", "no", expect=13)
         assert "num_nextn_predict_layers" in refused.err
 
 

@@ -70,10 +70,10 @@ def test_buffers_that_some_models_have(models: Path, mp: Mp, tmp_path: Path) -> 
     old = {f"model.layers.{n}.self_attn.rotary_emb.inv_freq": np.arange(4.0) for n in range(4)}
     save_file({**content, **old, "position_ids": np.arange(8)[None]}, models / "code" / WEIGHTS)
     turned = LINEAR.replace("math", "x").replace("code", "math").replace("x", "code")
-    for out, text in (("out1", LINEAR), ("out2", turned)):
-        made = mp("merge", "--recipe", recipe(models, text), "-b", "r", "--out", tmp_path / out)
+    for place, text in (("out1", LINEAR), ("out2", turned)):
+        made = mp("merge", "--recipe", recipe(models, text), "-b", "r", "--out", tmp_path / place)
         assert "'position_ids' and 4 more, which another model lacks: left out" in made.err
-        assert list(load_file(tmp_path / out / WEIGHTS)) == list(content)
+        assert list(load_file(tmp_path / place / WEIGHTS)) == list(content)
     for name in ("math", "code"):
         mp("commit", models / name, "-b", name)
     for first, second, count in (("math", "code", 0), ("code", "math", 5)):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -89,7 +90,8 @@ def settings_of(method, rng, count):
     weights = rng.choice([1.0, 0.25, 0.7, -0.5, 0.0, 1e-3, 1.9], count)
     if abs(weights.sum()) < 1e-3:
         weights[0] += 1.0
-    shared, experts = {}, [{} for _ in weights]
+    shared: dict[str, Any] = {}
+    experts: list[dict[str, float]] = [{} for _ in weights]
     names = {p.name for p in method.parameters}
     if "weight" in names:
         experts = [{"weight": float(w)} for w in weights]
@@ -151,7 +153,9 @@ def make(name, rng, count, dtype, layout="full", length=3001, out=None, spread=2
     base_dtype = pick()
     raw_base = encode(rng.standard_normal(length) * 0.05, base_dtype)
     base = decode(raw_base, base_dtype)
-    units, terms, shares = [], [], []
+    units: list[Any] = []
+    terms: list[reference.Term] = []
+    shares: list[float] = []
     for _ in range(count):
         kind = "full" if layout == "full" else str(rng.choice(["full", "delta", "coarse", "same"]))
         own = pick()

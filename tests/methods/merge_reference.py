@@ -25,7 +25,10 @@ class Term:
 
     def size(self, base):
         """What rounding errors of the value are relative to."""
-        return np.abs(self.x) if self.x is not None else np.abs(base) + np.abs(self.d)
+        if self.x is not None:
+            return np.abs(self.x)
+        assert self.d is not None
+        return np.abs(base) + np.abs(self.d)
 
     def delta(self, base):
         return self.d if self.d is not None else self.x - base

@@ -18,7 +18,7 @@ def digest():
         for seed in range(6):
             out = ("BF16", "F16", "F32")[seed % 3]
             case = cases.make(name, np.random.default_rng(seed), 1 + seed, "any", "mixed", out=out)
-            total.update(merge(case.method, case.unit, backend="fused"))
+            total.update(merge(case.method, case.unit, backend="fused").tobytes())
             total.update(repr(case.unit.scalars).encode())
     return total.hexdigest()
 

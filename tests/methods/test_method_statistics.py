@@ -22,7 +22,7 @@ from mergepipe.methods import (
     order,
 )
 from mergepipe.methods import statistics as stats
-from mergepipe.methods.trim import band_from_counts, coarse_share, from_counts
+from mergepipe.methods.trim import Band, band_from_counts, coarse_share, from_counts
 from tests.methods import cases
 from tests.methods import mergekit_formulas as formulas
 
@@ -33,6 +33,7 @@ def test_counts_and_passes_give_the_same_trim(dtype, density):
     case = cases.make("ties", np.random.default_rng(3), 2, dtype, length=5003)
     need = Need(NeedKind.TRIM, 1, density)
     measured = stats.measure(need, case.split([100, 1300, 4000]))
+    assert measured is not None
     d = np.abs(case.terms[1].delta(case.base).astype(np.float32))
     magnitudes, counts = np.unique(d, return_counts=True)
     known = from_counts(magnitudes, counts, density, len(d))
@@ -70,9 +71,11 @@ def test_counts_and_passes_give_the_same_band(dtype, density, gamma):
     case = cases.make("breadcrumbs", np.random.default_rng(3), 2, dtype, length=5003)
     need = Need(NeedKind.BAND, 1, density, gamma)
     measured = stats.measure(need, case.split([100, 1300, 4000]))
+    assert measured is not None
     d = np.abs(case.terms[1].delta(case.base).astype(np.float32))
     magnitudes, counts = np.unique(d, return_counts=True)
     known = stats.from_counts(need, magnitudes, counts, len(d))
+    assert isinstance(known, Band)
     assert measured[:3] == known[:3]
     assert measured[3:] == pytest.approx(known[3:], rel=1e-9)
     if magnitudes[0] == 0:

@@ -102,7 +102,7 @@ def test_a_stale_index_catches_up(root: Path, tmp_path: Path) -> None:
     [new] = store_blocks(opened, raw_block(b"new" * 500))
     opened.store.delete(pack_key(packs(opened)[0]))
     opened.refresh()
-    survivors = [block for block in IDS if opened.ask(lambda view, b=block: view.has_block(b))]
+    survivors = opened.ask(lambda view: [block for block in IDS if view.has_block(block)])
     opened.close()
     shutil.rmtree(root / "index")
     (root / "old").rename(root / "index")
@@ -181,7 +181,7 @@ def test_one_damaged_record_costs_one_record(root: Path) -> None:
     flip(path, path.stat().st_size - 100)  # its footer
     flip(path, 16)  # and the magic of its first record
     opened.rebuild()
-    lost = [block for block in IDS if opened.look_up(lambda v, b=block: v.block(b) or None) is None]
+    lost = opened.ask(lambda view: [block for block in IDS if not view.block(block)])
     assert len(lost) == 1
     assert len(BlockReader(opened).read([block for block in IDS if block not in lost])) == 5
     opened.close()

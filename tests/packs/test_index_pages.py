@@ -9,7 +9,7 @@ import lmdb
 import pytest
 
 from mergepipe.packs import index_check
-from mergepipe.packs.index_nodes import DamagedPages
+from mergepipe.packs.index_check import DamagedPages
 from mergepipe.packs.index_pages import check_pages
 
 TABLES = {b"blocks": True, b"cache": False}

@@ -259,7 +259,7 @@ class Family:
     experts: list[ObjectId]
     profiles: list[Cited]
     base_weights: Weights
-    weights: list[Weights]
+    weights: Sequence[Weights]
 
 
 SHAPES = {"embed": (64, 128), "layer.0.w": (96, 128), "layer.1.w": (33, 128), "norm": (128,)}
@@ -282,7 +282,7 @@ def family(
     base = add_model(shelf, base_weights, dtype=dtype)
     experts, profiles, weights = [], [], []
     for _ in range(count):
-        tuned = {}
+        tuned: dict[str, np.ndarray] = {}
         for name, values in base_weights.items():
             size = 10.0 ** rng.uniform(-4, -2)
             change = rng.laplace(0, size, values.shape).astype(np.float32)

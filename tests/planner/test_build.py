@@ -49,7 +49,7 @@ def models() -> Family:
 def test_a_full_budget_is_the_exact_plan(
     models: Family, method: str, parameters: dict[str, Setting]
 ) -> None:
-    exact = planned(models, method, **parameters)
+    exact = planned(models, method, None, **parameters)
     full = exact.costs.expert_bytes_full
     assert exact.costs.expert_bytes_planned == full
     assert exact.costs.energy_kept == 1.0
@@ -183,7 +183,7 @@ def test_a_conflict_of_signs_makes_an_expert_worth_less() -> None:
         [models.experts[0]] * 3,
         [models.profiles[0]] * 3,
         models.base_weights,
-        models.weights * 3,
+        [models.weights[0]] * 3,
     )
     experts = tuple(
         Expert(str(row), snapshot, {"weight": weight})

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mergepipe.catalog.view import TensorView
+from mergepipe.ids import ObjectId
 from mergepipe.methods.terms import ExpertScalars, Scalars
 from mergepipe.objects.merging import TensorProfile
 from mergepipe.planner.elections import shortening
@@ -33,8 +34,8 @@ def profiled(delta: np.ndarray) -> tuple[TensorView, np.ndarray]:
     padded = np.append(trits, np.zeros(-len(trits) % 5, np.int64)).reshape(-1, 5)
     profile = TensorProfile(
         "tensor",
-        b"\0" * 32,
-        b"\1" * 32,
+        ObjectId(b"\0" * 32),
+        ObjectId(b"\1" * 32),
         np.array([np.square(size.astype(np.float64)).sum()]).tobytes(),
         np.array([ELEMENTS], "<u4").tobytes(),
         np.array([size.max()], "<f4").tobytes(),

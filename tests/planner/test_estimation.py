@@ -32,6 +32,7 @@ def test_angles_and_energies_of_changes(shared: float) -> None:
     cosines = exact / np.outer(lengths, lengths)
     np.testing.assert_allclose(made / np.outer(lengths, lengths), cosines, atol=0.13)
     spread = estimated(SPREAD, views, known, ELEMENTS)
+    assert spread is not None
     np.testing.assert_allclose(spread, [0.0, *np.diag(exact) / ELEMENTS])
 
 

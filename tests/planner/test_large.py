@@ -40,13 +40,13 @@ class Synthetic(Shelf):
         self.bases: dict[BlockId, BlockId | None] = {}
         self.seconds = 0.0
 
-    def find(self, blocks):  # type: ignore[no-untyped-def]
+    def find(self, blocks):
         start = time.process_time()
         found = self._find(blocks)
         self.seconds += time.process_time() - start
         return found
 
-    def _find(self, blocks):  # type: ignore[no-untyped-def]
+    def _find(self, blocks):
         for block in blocks:
             base = self.bases[block]
             self.locations.pop(block, None)
@@ -61,7 +61,7 @@ class Synthetic(Shelf):
         return found
 
 
-def tensor(shelf: Synthetic, shape: tuple[int, ...], rng: np.random.Generator, base=None):  # type: ignore[no-untyped-def]
+def tensor(shelf: Synthetic, shape: tuple[int, ...], rng: np.random.Generator, base=None):
     length, count = grid(shape)
     ids = rng.bytes(32 * count)
     identity = shelf.put(Tensor("BF16", shape, length, ids))

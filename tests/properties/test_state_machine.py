@@ -367,5 +367,5 @@ TestRepository.settings = settings(max_examples=25, stateful_step_count=25, dead
 
 
 @pytest.mark.slow
-class TestRepositoryAtLength(RepositoryMachine.TestCase):
+class TestRepositoryAtLength(RepositoryMachine.TestCase):  # type: ignore[misc, valid-type]  # made by hypothesis
     settings = settings(max_examples=500, stateful_step_count=50, deadline=None)

@@ -60,7 +60,7 @@ def test_numbers_are_those_of_the_whole_tensor(
 ) -> None:
     a, other = ((10 * CHANCE.normal(size=(60, 70))).round() + 0.0 for _ in "ab")
     if dtype == "bool":
-        a, other = a > 3, other > 3
+        a, other = (a > 3).astype(float), (other > 3).astype(float)
     a = a.astype(dtype)
     b = a.copy()
     b[7:20] = other[7:20].astype(dtype)

@@ -58,8 +58,8 @@ def pack_of(repo: Repository, content: str, branch: str = "b") -> PackId:
     tip = repo.objects.commit(repo.resolve(branch))
     if content == "OBJECTS":
         return repo.storage.ask(lambda view: view.object(tip.snapshot)).pack  # type: ignore[union-attr]
-    tensor = repo.objects.snapshot(tip.snapshot).files[1].content.tensors[0].tensor
-    block = repo.objects.tensor(tensor).block_ids()[0]
+    _, entry = next(repo.objects.snapshot(tip.snapshot).named_tensors())
+    block = repo.objects.tensor(entry.tensor).block_ids()[0]
     return repo.blocks.resolve([block])[block].layers[0].pack
 
 
@@ -215,6 +215,7 @@ def test_a_wrong_index_is_found_and_rebuilt(repo: Repository, tmp_path: Path) ->
         for key, value in items[:3]:
             transaction.delete(key, value, db=tables.blocks)
         key, value = items[5]
+        value = bytes(value)
         transaction.put(key, value[:4] + b"\1" + value[5:], db=tables.blocks)
 
     with_index(repo, shift)

@@ -37,7 +37,9 @@ def test_it_waits_for_writers(repo: Repository) -> None:
 def test_a_damaged_history_is_left_alone(repo: Repository, tmp_path: Path) -> None:
     commit(repo, model(tmp_path, "a"), "a")
     commit(repo, model(tmp_path, "b"), "b")
-    [pack] = {repo.storage.ask(lambda v: v.object(repo.resolve("b"))).pack}
+    place = repo.storage.ask(lambda view: view.object(repo.resolve("b")))
+    assert place is not None
+    pack = place.pack
     forget(repo, "a")
     repo.store.delete(pack_key(pack))
     before = sorted((repo.directory / "packs").iterdir())

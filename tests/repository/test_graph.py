@@ -8,7 +8,7 @@ from mergepipe.repository.graph import draw
 
 
 def picture(history):
-    lines = []
+    lines: list[str] = []
     for drawing in draw(history):
         lines += drawing.before
         lines.append(f"{drawing.node} {drawing.commit}")
@@ -156,7 +156,8 @@ def trace(lines, row, column, direction):
 
 
 def traced_edges(history):
-    lines, names = [], {}
+    lines: list[str] = []
+    names: dict = {}
     for drawing in draw(history):
         lines += drawing.before
         names[len(lines)] = drawing.commit

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def repo(tmp_path: Path) -> Iterator[Repository]:
         yield opened
 
 
-def clone(repo: Repository, to: Path, **options: bool) -> None:
+def clone(repo: Repository, to: Path, **options: Any) -> None:
     Repository.clone(str(repo.directory.parent), to, checkout=False, **options)
 
 

@@ -21,7 +21,7 @@ from .models import DictHistory
 def histories(draw):
     """Up to 14 commits with any earlier ones as parents and clocks that know no order."""
     history = DictHistory()
-    keys = []
+    keys: list[ObjectId] = []
     for number in range(draw(st.integers(1, 14))):
         parents = draw(st.lists(st.sampled_from(keys), unique=True, max_size=3)) if keys else []
         keys.append(history.add(str(number), parents, draw(st.integers(0, 5))))
@@ -56,7 +56,7 @@ def test_lazy_order_is_topological_within_its_look_ahead(case):
 @given(st.data())
 def test_with_sane_clocks_order_is_topological_and_newest_first(data):
     history = DictHistory()
-    keys = []
+    keys: list[ObjectId] = []
     source = random.Random(data.draw(st.integers(0, 10_000)))
     for number in range(150):
         parents = source.sample(keys[-20:], min(len(keys), source.choice([0, 1, 1, 1, 2])))

@@ -13,9 +13,9 @@ from mergepipe.bytestore.memory import MemoryByteStore
 from mergepipe.errors import Corruption, InvalidRefName, Locked, RefExists, RefMoved
 from mergepipe.ids import ObjectId, digest
 from mergepipe.repository import locks
-from mergepipe.repository.reflog import Reflog, ReflogEntry, parse_line
+from mergepipe.repository.reflog import Reflog, ReflogEntry, Signature, parse_line
 from mergepipe.repository.refnames import branch_ref, check_ref_name, short_name, tag_ref
-from mergepipe.repository.refs import ANY, RefStore, Signature
+from mergepipe.repository.refs import ANY, RefStore
 
 WHO = Signature("Ada <ada@example.org>", 1_700_000_000, 120)
 A, B, C = (ObjectId(digest(name)) for name in (b"a", b"b", b"c"))
@@ -292,6 +292,7 @@ def test_any_author_and_reason_are_one_line_of_the_log(author, why, when):
     assert line.endswith("\n")
     assert line.count("\n") == line.count("\t") == 1
     again = parse_line(line[:-1])
+    assert again is not None
     assert (again.old, again.new, again.who.time, again.who.utc_offset) == (A, None, when, -570)
     assert again.encode().decode() == line
 

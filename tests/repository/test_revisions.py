@@ -208,7 +208,7 @@ def test_what_is_written_is_parsed(name, entry, steps):
 @st.composite
 def lines(draw):
     history = DictHistory()
-    keys = []
+    keys: list[ObjectId] = []
     for number in range(draw(st.integers(1, 10))):
         parents = draw(st.lists(st.sampled_from(keys), unique=True, max_size=3)) if keys else []
         keys.append(history.add(str(number), parents))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mergepipe.ids import ObjectId
 from tests.properties.trees import read_tree
 from tests.torture.models import (
     commit_model,
@@ -31,7 +32,7 @@ def commit_some(root: Path, scratch: Path, numbers: range) -> None:
 def read_until(root: Path, scratch: Path, stop: Path, name: str) -> None:
     """Reads the newest commits over and over: each whole, and history only ever grows."""
     with opened(root) as repo:
-        before: list[bytes] = []
+        before: list[ObjectId] = []
         while not stop.exists():
             if repo.refs.list():
                 log = list(repo.log("main"))

@@ -144,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._reply(404, {"error": what})
 
-    def _commit(self, name: str, model: Model, branch: str, lines: list[dict]) -> None:  # type: ignore[type-arg]
+    def _commit(self, name: str, model: Model, branch: str, lines: list[dict]) -> None:
         files = model.files[branch]
         for line in lines:
             value = line["value"]
@@ -160,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
         url = f"{self.state.endpoint}/{name}/commit/{sha}"
         self._reply(200, {"success": True, "commitUrl": url, "commitOid": sha, "hookOutput": ""})
 
-    def _batch(self, asked: dict) -> None:  # type: ignore[type-arg]
+    def _batch(self, asked: dict) -> None:
         objects = [
             {
                 "oid": each["oid"],

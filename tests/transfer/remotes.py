@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,7 @@ class Family:
         wanted = wanted_refs(asked, self.repo.refs, self.repo.objects, remote)
         return push(self.source(), store, wanted)
 
-    def source(self, **more: int) -> Source:
+    def source(self, **more: Any) -> Source:
         repo = self.repo
         return Source(
             repo.storage, repo.objects, repo.blocks, effort=repo.config.store.codec, **more

@@ -143,7 +143,7 @@ def test_a_push_that_was_cut_sends_no_finished_pack_twice(family: Family, tmp_pa
         assert len(line.packs) == len(set(line.packs))
         # What was complete there is left out of packs: never more bytes than at once.
         assert set(packs_of(line)) == set(packs_of(whole))
-    with copied(line.inner, tmp_path / "there") as there:  # type: ignore[arg-type]
+    with copied(line.inner, tmp_path / "there") as there:
         assert same_models(family.repo, there, tmp_path, "main", "math", "code", "law")
 
 

@@ -57,7 +57,7 @@ def test_quarantine_outlives_the_process(repo: Repository) -> None:
         lambda data: data[:-60] + bytes([data[-60] ^ 1]) + data[-59:],
     ],
 )
-def test_what_is_no_pack(repo: Repository, store: ReceivingStore, harm) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_no_pack(repo: Repository, store: ReceivingStore, harm) -> None:
     packs, _ = a_model()
     pack = max(packs, key=lambda pack: len(packs[pack]))
     with pytest.raises(Corruption):

@@ -199,7 +199,7 @@ def test_ranges(plain: MemoryByteStore) -> None:
 def test_requests_that_are_too_large(tmp_path: Path) -> None:
     with LocalByteStore(tmp_path) as plain, served(plain, surface=EVERYTHING) as url:
         too_much = str(wire.LARGEST_PACK + 1)
-        assert ask(url, "PUT", f"/v1/value/{PACK}", **{"Content-Length": too_much})[0] == 413
+        assert ask(url, "PUT", f"/v1/value/{PACK}", b"", **{"Content-Length": too_much})[0] == 413
         over = bytes(wire.LARGEST_VALUE + 1)
         assert ask(url, "PUT", "/v1/value/refs/heads/x", over)[0] == 413
         ids = msgspec.msgpack.encode([b"x" * 32] * (wire.MOST_IDS + 1))

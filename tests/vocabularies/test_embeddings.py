@@ -118,8 +118,8 @@ def test_any_rows_of_any_models(tmp_path_factory, data):
             tokens = len(due) // tensor.shape[0] * len(each)
             assert raw[:tokens] == due[:tokens]
             # A mean over all rows may differ in the last place of the float64 sum.
-            pads = [decode(DTYPES[dtypes[number]], rest[tokens:]) for rest in (raw, due)]
-            np.testing.assert_allclose(*pads, rtol=2**-7, atol=1e-12)
+            pads, wanted = (decode(DTYPES[dtypes[number]], data[tokens:]) for data in (raw, due))
+            np.testing.assert_allclose(pads, wanted, rtol=2**-7, atol=1e-12)
 
 
 def test_a_tensor_that_stays_is_not_read(tmp_path):

@@ -10,6 +10,7 @@ from mergepipe.vocabularies.tokenizer_files import TOKENIZER_FILES
 from mergepipe.vocabularies.tokenizer_reading import read_vocabulary
 from mergepipe.vocabularies.tokenizer_writing import write_tokenizer
 from mergepipe.vocabularies.union import combine
+from tests.vocabularies import tiny
 
 _KEYS = st.sampled_from(
     [
@@ -57,7 +58,7 @@ def test_any_files_are_read_or_refused(files, other):
         found = read_vocabulary(files, "m")
         if found is None:
             return
-        more = read_vocabulary({"tokenizer.json": json.dumps(other).encode()}, "other")
+        more = tiny.vocabulary({"tokenizer.json": json.dumps(other).encode()}, "other")
         vocabulary = combine(found, [more]).vocabulary
         assert (
             found.ids.items() <= vocabulary.ids.items() and more.ids.keys() <= vocabulary.ids.keys()

@@ -10,6 +10,7 @@ from mergepipe.vocabularies.planning import (
     ModelVocabulary,
     TokenOf,
     TokenRule,
+    VocabularyPlan,
     VocabularyRequest,
     Zeros,
     adjusted_ids,
@@ -62,9 +63,14 @@ def resolved(plan, number, size=1000):
     return found
 
 
+def known(plan: VocabularyPlan) -> Vocabulary:
+    assert plan.vocabulary is not None
+    return plan.vocabulary
+
+
 def test_union_of_two():
     plan = plan_vocabulary(VocabularyRequest(From.UNION), [A, B], None)
-    assert list(plan.vocabulary.ids) == [*A.vocabulary.ids, "e", "de", "<|im_start|>", "plain"]
+    assert list(known(plan).ids) == [*A.vocabulary.ids, "e", "de", "<|im_start|>", "plain"]
     assert plan.rows == 13
     assert resolved(plan, 0) == [*range(1000, 1009), *range(2008, 2012)]
     assert resolved(plan, 1) == [*range(2000, 2007), 1007, *range(2007, 2012)]
@@ -72,19 +78,19 @@ def test_union_of_two():
 
 def test_union_of_three_takes_the_base_first_and_means_where_it_lacks_a_token():
     plan = plan_vocabulary(VocabularyRequest(From.UNION), [A, B, C], 0)
-    by_token = dict(zip(plan.vocabulary.ids, resolved(plan, 2), strict=True))
+    by_token = dict(zip(known(plan).ids, resolved(plan, 2), strict=True))
     assert by_token["cd"] == 1008 and by_token["ab"] == 1007 and by_token["e"] == 2008
     assert by_token["d"] == 3004 and by_token["zz"] == 3007
-    by_token = dict(zip(plan.vocabulary.ids, resolved(plan, 0), strict=True))
+    by_token = dict(zip(known(plan).ids, resolved(plan, 0), strict=True))
     assert by_token["<|im_start|>"] == (2010 + 3008) / 2
     # Without a base there is none to take first: the mean of all that have the token.
     plan = plan_vocabulary(VocabularyRequest(From.UNION), [A, B, C], None)
-    assert dict(zip(plan.vocabulary.ids, resolved(plan, 2), strict=True))["cd"] == 1507.5
+    assert dict(zip(known(plan).ids, resolved(plan, 2), strict=True))["cd"] == 1507.5
 
 
 def test_ordinary_tokens_come_before_added_ones():
     plan = plan_vocabulary(VocabularyRequest(From.UNION), [A, B, C], 0)
-    assert list(plan.vocabulary.ids)[9:] == ["e", "de", "zz", "<|im_start|>", "plain"]
+    assert list(known(plan).ids)[9:] == ["e", "de", "zz", "<|im_start|>", "plain"]
 
 
 def test_base_and_another_models_vocabulary():
@@ -112,7 +118,7 @@ def test_rules_for_tokens():
     assert resolved(plan, 0) == [*head, 0, 1007, 2010, 2003, 1005]
     head = [2000, 2001, 2002, 2003, 2004, 2005, 2006, 1007, 2007]
     assert resolved(plan, 1) == [*head, 2008, 2009, 2010, 2003, 1005]
-    assert plan.vocabulary.ids["<new>"] == 13 and "<new>" in plan.vocabulary.added
+    assert known(plan).ids["<new>"] == 13 and "<new>" in known(plan).added
 
 
 def test_a_rule_can_make_a_token_zero_for_all():
@@ -124,16 +130,19 @@ def test_a_rule_can_make_a_token_zero_for_all():
 def test_padding():
     request = VocabularyRequest(From.UNION, multiple=8)
     plan = plan_vocabulary(request, [A, B], None)
-    assert plan.rows == 16 and plan.maps[0].padding == 3 and plan.maps[0].count == 16
+    assert plan.rows == 16
+    first = plan.maps[0]
+    assert first is not None and first.padding == 3 and first.count == 16
     assert plan_vocabulary(VocabularyRequest(multiple=8), [A, B], None).rows == 16
 
 
 def test_tokens_without_a_row_are_left_out():
     short = model("short", ["a", "b"], ["p", "q"], rows=6)
     plan = plan_vocabulary(VocabularyRequest(From.UNION), [A, short], 0)
-    assert "q" not in plan.vocabulary.ids and plan.vocabulary.ids["p"] == 9
+    assert "q" not in known(plan).ids and known(plan).ids["p"] == 9
     plan = plan_vocabulary(VocabularyRequest(From.BASE), [short, A], 0)
-    assert list(plan.vocabulary.ids) == [*SPECIALS, "a", "b", "p"] and plan.rows == 6
+    assert list(known(plan).ids) == [*SPECIALS, "a", "b", "p"] and plan.rows == 6
+    assert plan.files is not None
     assert b'"q"' not in plan.files["tokenizer.json"]
 
 
@@ -219,9 +228,11 @@ def test_every_model_keeps_its_own_rows(inputs, base, multiple, data):
     ]
     source = data.draw(st.sampled_from([From.UNION, From.BASE, *range(len(models))]))
     plan = plan_vocabulary(VocabularyRequest(source, multiple=multiple), models, base)
-    ids = plan.vocabulary.ids
+    ids = known(plan).ids
     assert sorted(ids.values()) == list(range(len(ids)))
+    assert plan.rows is not None
     assert plan.rows % multiple == 0 and 0 <= plan.rows - len(ids) < multiple
+    assert plan.origin is not None
     origin = models[plan.origin].vocabulary.ids
     assert all(ids[token] == place for token, place in origin.items())
     for number, (each, map_) in enumerate(zip(models, plan.maps, strict=True)):

@@ -14,7 +14,7 @@ from tests.vocabularies import tiny
 @pytest.mark.parametrize("kind", [tiny.bpe, tiny.unigram, tiny.wordpiece])
 def test_reads_what_transformers_loads(tmp_path, kind):
     files = tiny.save(tmp_path, kind(["a", "b", "c"]), special=["<|im_start|>"], added=["plain"])
-    found = read_vocabulary(files, "m")
+    found = tiny.vocabulary(files, "m")
     assert found.ids == tiny.load(tmp_path).get_vocab()
     assert list(found.added) == [*tiny.SPECIALS, "<|im_start|>", "plain"]
     assert found.added["<|im_start|>"].special and not found.added["plain"].special
@@ -28,7 +28,7 @@ def test_tokens_that_only_the_config_names_come_last(tmp_path):
     config["pad_token"] = "[PAD]"
     config["sep_token"] = {"__type": "AddedToken", "content": "a"}
     files["tokenizer_config.json"] = json.dumps(config).encode()
-    found = read_vocabulary(files, "m")
+    found = tiny.vocabulary(files, "m")
     del config["added_tokens_decoder"]["x"]  # transformers would trip over it
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     assert found.ids == tiny.load(tmp_path).get_vocab()
@@ -63,7 +63,7 @@ def test_ids_of_added_tokens_are_the_librarys(tokens, added, gap):
     ]
     text = json.dumps(document)
     expected = Tokenizer.from_str(text).get_vocab(with_added_tokens=True)
-    assert read_vocabulary({"tokenizer.json": text.encode()}, "m").ids == expected
+    assert tiny.vocabulary({"tokenizer.json": text.encode()}, "m").ids == expected
 
 
 def test_assign_keeps_flags_of_the_last():
@@ -80,10 +80,10 @@ def test_older_files():
         "added_tokens.json": b'{"<y>": 3, "<x>": 2}',
         "special_tokens_map.json": b'{"eos_token": {"content": "<x>"}}',
     }
-    found = read_vocabulary(files, "m")
+    found = tiny.vocabulary(files, "m")
     assert found.ids == {"a": 0, "b": 1, "<x>": 2, "<y>": 3}
     assert list(found.added) == ["<x>", "<y>"] and found.added["<x>"].special
-    found = read_vocabulary({"vocab.txt": b"[PAD]\nthe\n##re\n"}, "m")
+    found = tiny.vocabulary({"vocab.txt": b"[PAD]\nthe\n##re\n"}, "m")
     assert found.ids == {"[PAD]": 0, "the": 1, "##re": 2}
     assert read_vocabulary({"config.json": b"{}"}, "m") is None
 
@@ -94,11 +94,11 @@ def test_a_lone_sentencepiece_model():
         _field(1, _field(1, p.encode()) + b"\x15\0\0\x80\xbf\x18\x02") for p in pieces
     )
     content += _field(2, b"trainer") + b"\x18\x05"
-    found = read_vocabulary({"tokenizer.model": content}, "m")
+    found = tiny.vocabulary({"tokenizer.model": content}, "m")
     assert found.ids == {piece: place for place, piece in enumerate(pieces)}
     for broken in (content[:-30], b"\x0b", b"", b"\xff" * 30, b"hello"):
         with pytest.raises(MalformedFile, match=r"tokenizer\.model"):
-            read_vocabulary({"tokenizer.model": broken}, "m")
+            tiny.vocabulary({"tokenizer.model": broken}, "m")
 
 
 def _field(number, content):
@@ -124,7 +124,7 @@ def _field(number, content):
 )
 def test_hostile_files_are_refused(content):
     with pytest.raises(MalformedFile, match=r"'tokenizer\.json' of 'm'"):
-        read_vocabulary({"tokenizer.json": content}, "m")
+        tiny.vocabulary({"tokenizer.json": content}, "m")
 
 
 def test_templates(tmp_path):
@@ -133,6 +133,6 @@ def test_templates(tmp_path):
     several = [{"name": "tool", "template": "T"}, {"name": "default", "template": "D"}]
     for template, expected in (("X", "X"), (several, "D"), (None, None), (7, None)):
         files["tokenizer_config.json"] = json.dumps(config | {"chat_template": template}).encode()
-        assert read_vocabulary(files, "m").chat_template == expected
+        assert tiny.vocabulary(files, "m").chat_template == expected
     files["chat_template.jinja"] = b"J"
-    assert read_vocabulary(files, "m").chat_template == "J"
+    assert tiny.vocabulary(files, "m").chat_template == "J"

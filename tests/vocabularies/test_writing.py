@@ -9,7 +9,6 @@ from tokenizers import AddedToken
 
 from mergepipe.errors import MergeInputError
 from mergepipe.vocabularies.templates import TEMPLATES, chat_template
-from mergepipe.vocabularies.tokenizer_reading import read_vocabulary
 from mergepipe.vocabularies.tokenizer_writing import write_tokenizer
 from mergepipe.vocabularies.union import combine
 from tests.vocabularies import tiny
@@ -21,7 +20,7 @@ TEXT = "ab cab dab ab cde bad"
 
 def union(first, *others, tokens=()):
     """The combined vocabulary of these files, and the tokenizer files of the output."""
-    known = [read_vocabulary(files, str(n)) for n, files in enumerate((first, *others))]
+    known = [tiny.vocabulary(files, str(n)) for n, files in enumerate((first, *others))]
     vocabulary = combine(known[0], known[1:], tokens).vocabulary
     return vocabulary, write_tokenizer(first, vocabulary, "0")
 
@@ -58,8 +57,8 @@ def test_a_union_loads_and_encodes_as_before(tmp_path, models):
 
 def test_the_result_reads_as_what_was_meant(models):
     vocabulary, files = union(*models)
-    assert read_vocabulary(files, "out").ids == vocabulary.ids
-    assert read_vocabulary(files, "out").added == vocabulary.added
+    assert tiny.vocabulary(files, "out").ids == vocabulary.ids
+    assert tiny.vocabulary(files, "out").added == vocabulary.added
     again, same = union(files, models[1])
     assert again == vocabulary and same == files, "a second union adds nothing"
 
@@ -119,7 +118,7 @@ def test_unigram_pieces_are_taken_only_where_there_was_none(tmp_path):
 
 def test_tokens_beyond_the_embeddings_take_their_merges_with_them(tmp_path):
     base = tiny.save(tmp_path / "base", tiny.bpe([*LETTERS, "ab", "cd"], MERGES[:2]))
-    vocabulary = read_vocabulary(base, "0").below(10)
+    vocabulary = tiny.vocabulary(base, "0").below(10)
     files = write_tokenizer(base, vocabulary, "0")
     ours = tiny.load(tiny.write(tmp_path / "out", files))
     assert ours.get_vocab() == vocabulary.ids
@@ -190,7 +189,7 @@ def test_templates_that_have_a_name(tmp_path, models, name):
     config = json.loads(base["tokenizer_config.json"])
     several = [{"name": "default", "template": "old"}, {"name": "tool_use", "template": "old"}]
     base["tokenizer_config.json"] = json.dumps(config | {"chat_template": several}).encode()
-    vocabulary = read_vocabulary(base, "0")
+    vocabulary = tiny.vocabulary(base, "0")
     files = write_tokenizer(base, vocabulary, "0", chat_template(name, []))
     assert files["tokenizer.json"] == base["tokenizer.json"]
     assert not any("json" in path and b"old" in content for path, content in files.items())

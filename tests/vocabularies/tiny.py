@@ -1,9 +1,13 @@
 """Tiny tokenizers of every kind, made by the `tokenizers` library and saved by transformers."""
 
 import json
+from collections.abc import Mapping
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+
+from mergepipe.vocabularies.tokenizer_reading import read_vocabulary
+from mergepipe.vocabularies.vocabulary import Vocabulary
 
 SPECIALS = ("<unk>", "<s>", "</s>")
 ROLES = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
@@ -67,3 +71,10 @@ def load(directory):
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(directory)
+
+
+def vocabulary(files: Mapping[str, bytes], label: str) -> Vocabulary:
+    """The vocabulary of files that surely hold one."""
+    vocabulary = read_vocabulary(files, label)
+    assert vocabulary is not None
+    return vocabulary
