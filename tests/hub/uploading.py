@@ -47,6 +47,9 @@ def main(folder: str) -> None:
     big._should_ignore = False
     big._remote_oid = None
     api.create_commit("zoo/folder", [big], commit_message="By git-lfs")
+    [stored] = api.get_paths_info("zoo/folder", "big.bin")
+    assert isinstance(stored, huggingface_hub.hf_api.RepoFile)
+    sha256 = None if stored.lfs is None else stored.lfs["sha256"]
     print(
         json.dumps(
             {
@@ -56,7 +59,7 @@ def main(folder: str) -> None:
                 "big": Path(huggingface_hub.hf_hub_download("zoo/folder", "big.bin"))
                 .stat()
                 .st_size,
-                "sha256": api.get_paths_info("zoo/folder", "big.bin")[0].lfs["sha256"],
+                "sha256": sha256,
             }
         )
     )
