@@ -10,13 +10,13 @@ DEMO_READY := $(VENV)/.demo
 # mergekit has an environment of its own: what it pins is nothing to us.
 MERGEKIT := .venv-mergekit
 MERGEKIT_READY := $(MERGEKIT)/.installed
-CODE := mergepipe tests benchmarks examples
+CODE := mergepipe tests benchmarks examples docs
 # The seams that most changes touch, and a few commands: a minute altogether, on two cores.
 QUICK := $(addprefix tests/,objects packs catalog planner codecs checkpoints cli/test_merging.py)
 # Not quiet: it takes minutes, and says what it is at.
 PIP := --disable-pip-version-check --no-input -c constraints.txt
 
-.PHONY: help demo install check test test-quick test-lowest test-newest format lint types layers compat compat-random faults bench clean
+.PHONY: help demo install check test test-quick test-lowest test-newest format lint types layers compat compat-random faults bench docs clean
 
 help:
 	@echo "make demo     train, commit, merge and compare real models, in ./demo-output: 2 to 4 minutes"
@@ -27,6 +27,7 @@ help:
 	@echo "make compat   every recipe beside mergekit itself, which it installs in .venv-mergekit"
 	@echo "make compat-random  thousands of random recipes beside mergekit and float64: an hour or two"
 	@echo "make faults   remotes whose lines break and whose servers are killed, thousands of times"
+	@echo "make docs     the documentation as a site, in build/site"
 	@echo "make bench    benchmarks against peers; prints ratios"
 	@echo "make format   format the code"
 	@echo "make clean    remove .venv and caches"
@@ -107,6 +108,10 @@ types: $(READY)
 
 layers: $(READY)
 	$(RUN)/lint-imports
+
+# Pages, and reference made from the code, as a site; a link that leads nowhere fails.
+docs: $(READY)
+	$(RUN)/python docs/site.py
 
 bench: $(READY)
 	@for script in $$(grep -l "^if __name__" benchmarks/*.py); do echo "== $$script"; $(RUN)/python $$script || exit 1; done
