@@ -38,16 +38,22 @@ def spans(total_bytes: int, block: int) -> Iterator[tuple[int, int]]:
 
 def blocks_of(tensor: Tensor, what: str) -> list[BlockUse]:
     """The blocks of a tensor, in order. Raises Corruption if they cannot make the tensor."""
-    dtype, size = tensor_size(tensor, what)
-    # Counted before they are listed: a hostile tensor may claim 2^60 bytes in blocks of one.
-    count = len(tensor.blocks) // ID_BYTES
-    if count != -(-size // tensor.block_bytes):
-        raise Corruption(f"{what} has {count} blocks for {size} bytes")
+    dtype, size = checked_size(tensor, what)
     lengths = spans(size, tensor.block_bytes)
     return [
         BlockUse(block, end - begin, dtype)
         for block, (begin, end) in zip(tensor.block_ids(), lengths, strict=True)
     ]
+
+
+def checked_size(tensor: Tensor, what: str) -> tuple[DType, int]:
+    """A tensor's dtype, and its size in bytes. Raises Corruption if its blocks cannot make it."""
+    dtype, size = tensor_size(tensor, what)
+    # Counted before they are listed: a hostile tensor may claim 2^60 bytes in blocks of one.
+    count = len(tensor.blocks) // ID_BYTES
+    if count != -(-size // tensor.block_bytes):
+        raise Corruption(f"{what} has {count} blocks for {size} bytes")
+    return dtype, size
 
 
 def tensor_bytes(tensor: Tensor) -> int:

@@ -108,7 +108,7 @@ class _Check:
             self._storage.absolve([at.place for at, _ in damaged])
             problems += [problem for _, problem in damaged]
         else:
-            unread = sum(header.stored_bytes for each in packs.values() for header, _ in each)
+            unread = sum(packs.values())
             problems += known_damage(self._storage, packs)
         problems += check_index(self._storage, packs)
         reached = Reached()
@@ -125,13 +125,12 @@ class _Check:
         notes += dangling_tips(self._objects, self._storage, self._refs, reached)
         promises = self._storage.promises
         is_here = promises.has_record if self._read_data else None
-        blocks, needed, chains = check_blocks(self._storage, reached, self._max_chain, is_here)
-        notes += chains
+        placed = check_blocks(self._storage, reached, self._max_chain, is_here)
+        notes += placed.notes
         if self._read_data:
             reader = BlockReader(self._storage)
-            verify_blocks(reader, blocks, reached, self._threads, self._progress)
-        needed |= self._packs_of_objects(reached)
-        kept = needed | promises.promised()
+            verify_blocks(reader, placed, reached, self._threads, self._progress)
+        kept = placed.packs | self._packs_of_objects(reached) | promises.promised()
         notes += [
             Note(NoteKind.ORPHAN, pack.hex(), "holds nothing that history needs; mp gc removes it")
             for pack in packs

@@ -4,14 +4,15 @@ import contextlib
 from dataclasses import dataclass, field
 
 from mergepipe.errors import Corruption, InvalidRefName, MissingObject
-from mergepipe.ids import BlockId, ObjectId
+from mergepipe.ids import ObjectId
 from mergepipe.names import quoted
-from mergepipe.objects.grid import blocks_of
+from mergepipe.objects.grid import checked_size
 from mergepipe.objects.paths import check_files
 from mergepipe.objects.records import Commit, Snapshot, Tensor
 from mergepipe.objects.references import Reference
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.storage import Storage
+from mergepipe.repository.block_uses import BlockUses
 from mergepipe.repository.closure import Needed, Use, closure
 from mergepipe.repository.problems import Note, NoteKind, Owner, Problem, ProblemKind
 from mergepipe.repository.pruned import Pruned
@@ -24,10 +25,10 @@ _MOST_TIPS = 20
 
 @dataclass(slots=True)
 class Reached:
-    """What history reaches: objects, and blocks with the length and owner of the first use."""
+    """What history reaches: objects, and blocks."""
 
     objects: set[ObjectId] = field(default_factory=set)
-    blocks: dict[BlockId, tuple[int, Owner]] = field(default_factory=dict)
+    blocks: BlockUses = field(default_factory=BlockUses)
     problems: list[Problem] = field(default_factory=list)
 
     def complain(self, kind: ProblemKind, identity: str, detail: str) -> None:
@@ -146,6 +147,9 @@ def check_history(
         reached.objects.add(needed.id)
         if isinstance(needed.record, Tensor):
             _note_blocks(needed.id, needed.record, _owner(needed.use), reached)
+    for owner, tensor, block, length, before in reached.blocks.settle():
+        detail = f"block {block.hex()[:12]} cannot have {length} bytes, elsewhere it has {before}"
+        reached.complain(ProblemKind.TENSOR, tensor.hex(), f"{owner}: {detail}")
 
 
 def _check(needed: Needed) -> None:
@@ -154,21 +158,12 @@ def _check(needed: Needed) -> None:
 
 
 def _note_blocks(identity: ObjectId, tensor: Tensor, owner: Owner, reached: Reached) -> None:
-    def complain(detail: str) -> None:
-        reached.complain(ProblemKind.TENSOR, identity.hex(), f"{owner}: {detail}")
-
     try:
-        blocks = blocks_of(tensor, f"tensor {identity.hex()[:12]}")
+        _, size = checked_size(tensor, f"tensor {identity.hex()[:12]}")
     except Corruption as error:
-        complain(error.message)
-        return
-    for use in blocks:
-        length, _ = reached.blocks.setdefault(use.id, (use.length, owner))
-        if length != use.length:
-            complain(
-                f"block {use.id.hex()[:12]} cannot have {use.length} bytes, "
-                f"elsewhere it has {length}"
-            )
+        reached.complain(ProblemKind.TENSOR, identity.hex(), f"{owner}: {error.message}")
+    else:
+        reached.blocks.add(owner, identity, tensor.blocks, tensor.block_bytes, size)
 
 
 def _owner(use: Use) -> Owner:

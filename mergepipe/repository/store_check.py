@@ -1,8 +1,13 @@
 """fsck of the store: packs, the index over them, and every block that history reaches."""
 
+import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mergepipe.errors import Corruption, MissingObject
 from mergepipe.ids import BlockId, PackId
@@ -10,11 +15,12 @@ from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.choice import choose
 from mergepipe.packs.environment import IndexDamaged
 from mergepipe.packs.format import RecordHeader
-from mergepipe.packs.reader import PREFIX, pack_ids, pack_key, read_footer
-from mergepipe.packs.records import Encoding, Location
+from mergepipe.packs.reader import PREFIX, pack_ids, pack_key, parse_pack_key, read_footer
+from mergepipe.packs.records import Encoding, Location, Place
 from mergepipe.packs.storage import Storage
 from mergepipe.parallel import ordered_map
 from mergepipe.progress import Progress
+from mergepipe.repository.block_uses import BlockUses
 from mergepipe.repository.history_check import Reached
 from mergepipe.repository.problems import Note, NoteKind, Problem, ProblemKind
 from mergepipe.repository.survey import check_record
@@ -23,52 +29,88 @@ _BATCH = 2048
 # Raw bytes that a thread reads and hashes at a time.
 _PIECE_BYTES = 4 << 20
 
-_Records = list[tuple[RecordHeader, int]]
+_NOT_PLACED = -1
 
 
-def check_packs(storage: Storage) -> tuple[dict[PackId, _Records], list[Problem], list[Note]]:
-    """The records of every pack whose framing holds, and what is wrong with the others."""
-    packs: dict[PackId, _Records] = {}
+def check_packs(storage: Storage) -> tuple[dict[PackId, int], list[Problem], list[Note]]:
+    """Every pack whose framing holds, with the bytes of its records; what is wrong with others."""
+    packs: dict[PackId, int] = {}
     problems: list[Problem] = []
     for pack in pack_ids(storage.store):
         try:
-            packs[pack] = read_footer(storage.store, pack)[1]
+            records = read_footer(storage.store, pack)[1]
         except FileNotFoundError:
             continue
         except Corruption as error:
             problems.append(Problem(ProblemKind.PACK, pack.hex(), error.message))
-    known = {pack_key(pack) for pack in pack_ids(storage.store)}
+        else:
+            packs[pack] = sum(header.stored_bytes for header, _ in records)
     notes = [
         Note(NoteKind.STRAY, key, "not a pack")
         for key in storage.store.list(PREFIX)
-        if key not in known
+        if parse_pack_key(key) is None
     ]
     return packs, problems, notes
 
 
-def check_index(storage: Storage, packs: dict[PackId, _Records]) -> list[Problem]:
-    """Where the index and the packs' footers disagree."""
-    indexed: dict[PackId, set[tuple[RecordHeader, int]]] = {}
+def check_index(storage: Storage, packs: Iterable[PackId]) -> list[Problem]:
+    """Where the index and the packs' footers disagree.
+
+    Sums of hashes are compared at first, a pack at a time; record by record only where they differ.
+    """
+    condemned = storage.condemned
+    indexed: dict[PackId, int] = {}
     try:
         with storage.view() as view:
             listed = view.packs()
             for at in itertools.chain(view.blocks(), view.objects()):
-                indexed.setdefault(at.pack, set()).add((at.header, at.offset))
+                indexed[at.pack] = indexed.get(at.pack, 0) + _mark((at.header, at.offset))
     except IndexDamaged as error:
         return [Problem(ProblemKind.INDEX, "index", error.message)]
-    problems = []
-    condemned = storage.condemned
-    for pack, records in packs.items():
-        expected = {record for record in records if (pack, record[1]) not in condemned}
-        found = indexed.get(pack, set())
+    differing: dict[PackId, set[tuple[RecordHeader, int]]] = {}
+    for pack in packs:
+        marks = sum(map(_mark, _records(storage, pack, condemned)))
         size = storage.store.size(pack_key(pack))
-        if pack not in listed or listed[pack][0] != size or expected != found:
-            detail = (
-                f"{len(expected - found)} records are missing from the index, "
-                f"{len(found - expected)} are not in the pack"
-            )
-            problems.append(Problem(ProblemKind.INDEX, pack.hex(), detail))
+        if pack not in listed or listed[pack][0] != size or marks != indexed.get(pack, 0):
+            differing[pack] = set()
+    if differing:
+        with storage.view() as view:
+            for at in itertools.chain(view.blocks(), view.objects()):
+                if at.pack in differing:
+                    differing[at.pack].add((at.header, at.offset))
+    problems = []
+    for pack, found in differing.items():
+        expected = set(_records(storage, pack, condemned))
+        detail = (
+            f"{len(expected - found)} records are missing from the index, "
+            f"{len(found - expected)} are not in the pack"
+        )
+        problems.append(Problem(ProblemKind.INDEX, pack.hex(), detail))
     return problems
+
+
+def _mark(record: tuple[RecordHeader, int]) -> int:
+    """A number for a record; the sum of such numbers stands for a set. Never 0."""
+    return (1 << 64) + hash(record)
+
+
+def _records(
+    storage: Storage, pack: PackId, left_out: Collection[Place] = frozenset()
+) -> Iterator[tuple[RecordHeader, int]]:
+    """What the footer of a pack lists; nothing of one that is gone, or damaged, by now."""
+    with contextlib.suppress(FileNotFoundError, Corruption):
+        for record in read_footer(storage.store, pack)[1]:
+            if (pack, record[1]) not in left_out:
+                yield record
+
+
+@dataclass(slots=True)
+class Placed:
+    """Blocks that can be read, by their rows in `BlockUses`, in the order of their records."""
+
+    rows: NDArray[np.int64]
+    packs: set[PackId]
+    notes: list[Note]
 
 
 def check_blocks(
@@ -76,27 +118,30 @@ def check_blocks(
     reached: Reached,
     max_chain: int,
     is_here: Callable[[Location], bool] | None = None,
-) -> tuple[list[BlockId], set[PackId], list[Note]]:
+) -> Placed:
     """Resolve every reachable block, without reading any; problems go to `reached`.
 
-    Returns the readable blocks in the order of their records, the packs that they need, and notes
-    about chains longer than `max_chain` deltas. With `is_here`, only blocks all of whose records
-    are: a promised one is taken as being there, not fetched to be looked at.
+    Notes are about chains longer than `max_chain` deltas. With `is_here`, only blocks all of whose
+    records are: a promised one is taken as being there, not fetched to be looked at.
     """
-    placed: list[tuple[PackId, int, BlockId]] = []
-    needed: set[PackId] = set()
+    uses = reached.blocks
+    numbers: dict[PackId, int] = {}
+    places = np.zeros(len(uses), [("pack", np.int64), ("offset", np.uint64)])
+    places["pack"] = _NOT_PLACED
     notes: list[Note] = []
-    remaining = iter(reached.blocks)
-    while batch := list(itertools.islice(remaining, _BATCH)):
-        for block, chosen in _resolve(storage, batch, reached):
-            length, owner = reached.blocks[block]
+    for start, batch in uses.batches(_BATCH):
+        rows = {block: start + at for at, block in enumerate(batch)}
+        for block, chosen in _resolve(storage, rows, reached):
+            row = rows[block]
+            length, owner = uses.length(row), uses.owner(row)
             depth = 0
             here = True
             link: BlockId | None = block
             while link is not None:
                 encoding = chosen[link]
                 here = here and (is_here is None or all(map(is_here, encoding.layers)))
-                needed.update(at.pack for at in encoding.layers)
+                for at in encoding.layers:
+                    numbers.setdefault(at.pack, len(numbers))
                 if encoding.raw_length != length:
                     reached.complain(
                         ProblemKind.BLOCK,
@@ -108,14 +153,15 @@ def check_blocks(
             if depth > max_chain:
                 detail = f"{depth} deltas deep, store.max_chain is {max_chain} ({owner})"
                 notes.append(Note(NoteKind.CHAIN, block.hex(), detail))
-            first = chosen[block].layers[0]
             if here:
-                placed.append((first.pack, first.offset, block))
-    return [block for _, _, block in sorted(placed)], needed, notes
+                first = chosen[block].layers[0]
+                places[row] = numbers[first.pack], first.offset
+    order = np.lexsort((places["offset"], places["pack"]))
+    return Placed(order[places["pack"][order] != _NOT_PLACED], set(numbers), notes)
 
 
 def _resolve(
-    storage: Storage, batch: list[BlockId], reached: Reached
+    storage: Storage, batch: dict[BlockId, int], reached: Reached
 ) -> Iterator[tuple[BlockId, dict[BlockId, Encoding]]]:
     try:
         together = choose(storage, batch)
@@ -130,13 +176,13 @@ def _resolve(
         except Corruption as error:
             missing = isinstance(error, MissingObject)
             kind = ProblemKind.MISSING_BLOCK if missing else ProblemKind.BLOCK
-            _, owner = reached.blocks[block]
+            owner = reached.blocks.owner(batch[block])
             reached.complain(kind, block.hex(), f"{error.message} (needed by {owner})")
         else:
             yield block, chosen
 
 
-def known_damage(storage: Storage, packs: dict[PackId, _Records]) -> list[Problem]:
+def known_damage(storage: Storage, packs: Collection[PackId]) -> list[Problem]:
     """Records that were found damaged before, and are still there."""
     condemned = storage.condemned
     return [
@@ -145,14 +191,14 @@ def known_damage(storage: Storage, packs: dict[PackId, _Records]) -> list[Proble
             header.id.hex(),
             f"{pack_key(pack)}: the record of {header.id.hex()[:12]} at {offset} was found damaged",
         )
-        for pack, records in packs.items()
-        for header, offset in records
+        for pack in sorted({pack for pack, _ in condemned}.intersection(packs))
+        for header, offset in _records(storage, pack)
         if (pack, offset) in condemned
     ]
 
 
 def verify_records(
-    storage: Storage, packs: dict[PackId, _Records], threads: int, progress: Progress
+    storage: Storage, packs: Mapping[PackId, int], threads: int, progress: Progress
 ) -> list[tuple[Location, Problem]]:
     """Compare every record of every pack with its checksum, reading all of them.
 
@@ -160,9 +206,8 @@ def verify_records(
     that has to come again.
     """
     promised = storage.promises.promised()
-    packs = {pack: records for pack, records in packs.items() if pack not in promised}
-    total = sum(header.stored_bytes for records in packs.values() for header, _ in records)
-    progress.start("records", total)
+    packs = {pack: size for pack, size in packs.items() if pack not in promised}
+    progress.start("records", sum(packs.values()))
     damaged: list[tuple[Location, Problem]] = []
 
     def work(at: Location) -> tuple[Location, str | None]:
@@ -176,7 +221,9 @@ def verify_records(
             return at, f"{pack_key(at.pack)} at {at.offset}: {error}"
         return at, None
 
-    records = (Location(header, pack, at) for pack, each in packs.items() for header, at in each)
+    records = (
+        Location(header, pack, at) for pack in packs for header, at in _records(storage, pack)
+    )
     with ThreadPoolExecutor(threads, thread_name_prefix="fsck") as workers:
         for at, detail in ordered_map(workers, work, records, window=2 * threads + 2):
             progress.advance(at.stored_bytes)
@@ -186,48 +233,44 @@ def verify_records(
 
 
 def verify_blocks(
-    reader: BlockReader,
-    blocks: Iterable[BlockId],
-    reached: Reached,
-    threads: int,
-    progress: Progress,
+    reader: BlockReader, placed: Placed, reached: Reached, threads: int, progress: Progress
 ) -> None:
     """Decode every block and compare it with its id; problems go to `reached`."""
-    progress.start("blocks", sum(length for length, _ in reached.blocks.values()))
+    uses = reached.blocks
+    progress.start("blocks", uses.total_bytes())
 
-    def work(piece: list[BlockId]) -> tuple[int, list[tuple[BlockId, Corruption]]]:
+    def work(piece: list[int]) -> tuple[int, list[tuple[int, Corruption]]]:
         try:
-            return sum(len(raw) for raw in reader.read(piece)), []
+            return sum(len(raw) for raw in reader.read([uses.id(row) for row in piece])), []
         except Corruption:
             pass  # find out which of them it was
-        bad: list[tuple[BlockId, Corruption]] = []
+        bad: list[tuple[int, Corruption]] = []
         size = 0
-        for block in piece:
+        for row in piece:
             try:
-                size += len(reader.read([block])[0])
+                size += len(reader.read([uses.id(row)])[0])
             except Corruption as error:
-                bad.append((block, error))
+                bad.append((row, error))
         return size, bad
 
     with ThreadPoolExecutor(threads, thread_name_prefix="fsck") as workers:
-        pieces = _pieces(blocks, reached)
+        pieces = _pieces(placed, uses)
         for size, bad in ordered_map(workers, work, pieces, window=2 * threads + 2):
             progress.advance(size)
-            for block, error in bad:
-                _, owner = reached.blocks[block]
-                detail = f"{error.message} (needed by {owner})"
-                reached.complain(ProblemKind.BLOCK, block.hex(), detail)
+            for row, error in bad:
+                detail = f"{error.message} (needed by {uses.owner(row)})"
+                reached.complain(ProblemKind.BLOCK, uses.id(row).hex(), detail)
 
 
-def _pieces(blocks: Iterable[BlockId], reached: Reached) -> Iterator[list[BlockId]]:
-    piece: list[BlockId] = []
+def _pieces(placed: Placed, uses: BlockUses) -> Iterator[list[int]]:
+    piece: list[int] = []
     size = 0
-    for block in blocks:
-        length = reached.blocks[block][0]
+    for row in map(int, placed.rows):
+        length = uses.length(row)
         if piece and size + length > _PIECE_BYTES:
             yield piece
             piece, size = [], 0
-        piece.append(block)
+        piece.append(row)
         size += length
     if piece:
         yield piece
