@@ -33,6 +33,7 @@ from mergepipe.repository import config as configuration
 from mergepipe.repository import config_values, layout, leases, locks, revisions
 from mergepipe.repository.dates import Clock
 from mergepipe.repository.hooks import Hooks
+from mergepipe.repository.operations import OperationLog
 from mergepipe.repository.presence import has_snapshot, without_lost
 from mergepipe.repository.pruned import read_lines
 from mergepipe.repository.reflog import Reflog, Signature
@@ -98,6 +99,8 @@ class OpenRepository(Closing):
             reflog=Reflog(directory / layout.LOGS),
             guard=lambda: self.guard(),
         )
+        self.operations = OperationLog(self.local)
+        self.refs.operations = self.operations
         self.guard: Callable[[], None] = lambda: None
         """Asked before anything is written; it raises if it is not to be."""
         self.command = "python"

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from mergepipe.repository.diff import Diff
     from mergepipe.repository.gc import Collected
     from mergepipe.repository.notes import Remarks
+    from mergepipe.repository.operations import Operation
     from mergepipe.repository.problems import Report
     from mergepipe.repository.retention import Retention
     from mergepipe.repository.tombstones import Tombstone
@@ -414,13 +415,27 @@ class Repository(OpenRepository):
 
         Raises RevisionNotFound, RefExists, WorktreeDirty.
         """
-        self.working.switch(branch, create=create, force=force, progress=progress)
+        with self.operations.operation("python"):
+            self.working.switch(branch, create=create, force=force, progress=progress)
 
     def reset(
         self, revision: str = "HEAD", *, hard: bool = False, progress: Progress = SILENT
     ) -> ObjectId:
         """Move the current branch to a revision; with `hard` the worktree follows, changes lost."""
         return self.working.reset(revision, hard=hard, progress=progress)
+
+    def undo(
+        self, operation: str | None = None, *, force: bool = False, progress: Progress = SILENT
+    ) -> "Operation":
+        """Take back what a command did to branches, tags and HEAD; returns that operation.
+
+        Without `operation` (the beginning of an id of `operations.read()`) the last one, which may
+        be an undo. Files follow where they did. Raises RefMoved where one moved since,
+        WorktreeDirty unless `force`, RevisionNotFound for what gc took.
+        """
+        from mergepipe.api.undoing import undo
+
+        return undo(self, self.working, operation, force=force, progress=progress)
 
     def import_list(self, path: Path, progress: Progress = SILENT) -> "Iterator[Imported]":
         """Commit every model of a list (docs/cli.md, "Import lists"), bases first, one at a time.

@@ -87,6 +87,7 @@ def prune(
         collected = _collect(repository, going, dry_run=True, grace_s=grace_s, progress=progress)
         return Pruned(tuple(going), collected)
     with refs.locked():
+        refs.note_pruned(going)
         add_pruned(store, going, int(time.time()))  # what grace is counted from
     collected = _collect(repository, (), dry_run=False, grace_s=grace_s, progress=progress)
     return Pruned(tuple(going), collected)

@@ -68,7 +68,7 @@ class Session:
         if directory is None:  # else the user named it
             opened.guard = lambda: self.check_owner(opened.directory)
         opened.command = f"mp {self.command}".rstrip()
-        with opened:
+        with opened, opened.operations.operation(opened.command):
             try:
                 yield opened
             except MissingObject as error:

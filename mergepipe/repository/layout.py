@@ -22,7 +22,7 @@ from mergepipe.errors import (
     UsageError,
 )
 from mergepipe.failpoints import reached
-from mergepipe.repository import config, config_values, leases, push_log
+from mergepipe.repository import config, config_values, leases, operations, push_log
 from mergepipe.repository.refnames import HEADS, TAGS
 
 DIRECTORY = ".mergepipe"
@@ -42,6 +42,7 @@ INCOMING = "incoming"
 REMOTES = "remotes"
 LEASES = leases.FOLDER
 PUSHES = push_log.KEY
+OPERATIONS = operations.KEY
 TMP = "tmp"
 LOCK = "lock"
 STORE_LOCK = "store.lock"
@@ -78,6 +79,7 @@ _RESERVED = (
     REMOTES,
     LEASES,
     PUSHES,
+    OPERATIONS,
     TMP,
     LOCK,
     STORE_LOCK,

@@ -5,7 +5,7 @@ The order within a change, and why, is docs/format.md, "Publication", steps 4 an
 
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -16,6 +16,7 @@ from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import Corruption, InvalidRefName, Locked, RefExists, RefMoved
 from mergepipe.ids import ObjectId
 from mergepipe.repository import locks
+from mergepipe.repository.operations import OperationLog
 from mergepipe.repository.reflog import Reflog, ReflogEntry, Signature
 from mergepipe.repository.refnames import HEADS, TAGS, check_ref_name, folded, short_name
 
@@ -72,6 +73,10 @@ class RefStore:
         self._lock_timeout_s = lock_timeout_s
         self._thread_lock = threading.RLock()
         self._held: locks.HeldLock | None = None
+        self.operations: OperationLog | None = None
+        """Where moves are written down, so that they can be taken back."""
+        self._blocks = 0
+        self._why = ""
         self._taken: _Taken | None = None  # known while the lock is held: nobody else moves refs
 
     @contextmanager
@@ -88,6 +93,7 @@ class RefStore:
                 return
             self._guard()
             self._held = locks.acquire(self._lock, timeout_s=self._lock_timeout_s)
+            self._blocks += 1
             try:
                 yield
             finally:
@@ -96,6 +102,11 @@ class RefStore:
                 self._taken = None
         finally:
             self._thread_lock.release()
+
+    def note_pruned(self, commits: Sequence[ObjectId], *, again: bool = False) -> None:
+        """Write down what is about to be let go of, or kept `again`; the lock is held."""
+        if self.operations is not None:
+            self.operations.pruned(commits, self._blocks, again=again)
 
     def head(self) -> Head:
         """Where HEAD is. Raises Corruption if it names neither a branch nor a commit."""
@@ -147,6 +158,7 @@ class RefStore:
                 self._check_room(name)
             elif old == new:
                 return old
+            self._why = why
             self._log(name, ReflogEntry(old, new, who, why))
             self._swap(name, data, new.hex().encode() + b"\n")
             if self._taken is not None:
@@ -161,6 +173,7 @@ class RefStore:
         """
         check_ref_name(new)
         with self.locked():
+            self._why = why
             data, at = self._expect(old, ANY)
             self._expect(new, None)
             current = self._is_current(old)
@@ -202,6 +215,7 @@ class RefStore:
             data, old = self._expect(name, expected)
             if data is None:
                 return None
+            self._why = why
             if self.reflog is not None and self._is_current(name):
                 self.reflog.append(HEAD, ReflogEntry(old, None, who, why))
             if self.reflog is not None and keep_log:
@@ -221,6 +235,7 @@ class RefStore:
         else:
             data = target.hex().encode() + b"\n"
         with self.locked():
+            self._why = why
             before = self._store.get(HEAD)
             try:
                 old = None if before is None else self.head().commit
@@ -259,6 +274,8 @@ class RefStore:
         return self._store.get(HEAD) == f"ref: {name}\n".encode()
 
     def _swap(self, name: str, old: bytes | None, new: bytes | None) -> None:
+        if self.operations is not None:
+            self.operations.moved(name, old, new, self._why, self._blocks)
         # Under our lock only someone who does not take it (a remote's other clients) can win.
         if not self._store.compare_and_swap(name, old, new):
             raise RefMoved(f"{_title(name)} was moved by another process meanwhile", "try again")

@@ -65,6 +65,7 @@ class ReceivingStore(Closing):
     ) -> None:
         self._release = release
         self._home = home
+        home.refs.operations = None  # what others push is not for who works here to take back
         self._store = home.storage.store
         self._progress = progress
         self._quarantine = Quarantine(home.directory, home.config.receive.limit)

@@ -44,6 +44,7 @@ from mergepipe.cli.commands import (
     status,
     switch,
     tag,
+    undo,
     verify,
 )
 
@@ -58,6 +59,7 @@ _COMMANDS = (
     reset,
     revert,
     rollback,
+    undo,
     log,
     descendants,
     show,
