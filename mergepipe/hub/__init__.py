@@ -1,6 +1,13 @@
 """A repository as a hub: the Hugging Face hub's protocol over branches (docs/hub.md).
 
-`application` is where requests come in; `addresses` says what they are about, `models` what that
-is here. `listings` answers with what is known, `resolving` with files, decoded as they are sent
-through `decoding`.
+Who lives here: `site` (all that `mp serve` answers over http) and `application` (each address of
+the hub); `addresses` (what a path is about), `repositories` and `models` (what that is here);
+`listings` and `files` (what is known of models), `resolving` with `decoding` (files as they are
+sent); `uploads`, `staging`, `passes`, `commit_body` and `committing` (what clients send, until
+it is a commit); `work` (the threads of all that), `errors`.
+
+What comes in: requests of the hub's clients, hostile until parsed. What goes out: JSON as the hub
+has it, bytes of files, commits of branches.
+
+What never happens here: nothing is stored in a way of its own; who may is decided by `transfer`.
 """

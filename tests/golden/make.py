@@ -1,4 +1,4 @@
-"""Makes the golden repositories: `python -m tests.golden.make FOLDER`. Never run by a test.
+"""Makes golden repositories: `python -m tests.golden.make FOLDER NAME...`. Never run by a test.
 
 What is checked in was made once, by the release whose format it holds. Another format gets another
 folder beside these, and these stay: whoever changes them breaks the promise that they test.
@@ -12,6 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from mergepipe.api import Repository
+from mergepipe.codecs.registry import codec_named
+from mergepipe.dtypes import BF16
+from mergepipe.ids import block_id
+from mergepipe.packs.encoded_blocks import encode_block
+from mergepipe.packs.transaction import Transaction
 from mergepipe.repository.reflog import Signature
 
 KINDS = {"BF16": "<u2", "F16": "<f2", "F32": "<f4", "I8": "i1", "I32": "<i4"}
@@ -128,12 +133,39 @@ def make_merged(path):
             repo.merge(plan, branch=branch)
 
 
-MAKERS = {"raw": make_raw, "packed": make_packed, "tuned": make_tuned, "merged": make_merged}
+def make_trained(path):
+    """What later releases write: a commit that says what it was trained from; and bitx, by hand."""
+    with start(path, "raw") as repo:
+        base = noise(60, 90, 64)
+        expert = tuned(base, 61)
+        repo.commit(write(path / "a", {"w": (base, "BF16")}), branch="base", message="Base")
+        before, after = encoded(base, "BF16"), encoded(expert, "BF16")
+        with Transaction(repo.storage) as transaction:  # no setting of a repository chooses bitx
+            for start_at in range(0, len(after), 4096):
+                under, raw = (data[start_at : start_at + 4096] for data in (before, after))
+                stored_base = (block_id(under), under)
+                name = block_id(raw)
+                transaction.add_block(
+                    encode_block(name, raw, BF16, codec_named("bitx"), stored_base)
+                )
+            transaction.publish()
+        model = write(path / "b", {"w": (expert, "BF16")})
+        repo.commit(model, branch="tuned", base="base", message="Tuned")
 
 
-def main(folder):
-    """Write every repository's files and a first table of them; refuses what is there."""
-    for name, make in MAKERS.items():
+MAKERS = {
+    "raw": make_raw,
+    "packed": make_packed,
+    "tuned": make_tuned,
+    "merged": make_merged,
+    "trained": make_trained,
+}
+
+
+def main(folder, names):
+    """Write these repositories' files; refuses what is there."""
+    for name in names:
+        make = MAKERS[name]
         target = folder / name
         if target.exists():
             raise SystemExit(f"{target} is there: golden data is never made again")
@@ -147,4 +179,4 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -23,18 +23,11 @@ def table_of(folder):
             for name, canonical in sorted(repo.objects.items())
         },
         "files": {
-            name: {
-                path: digest(raw).hex()
-                for path, raw in repo.files(repo.object(name_of(refs / name), "commit 1")[0])
-            }
+            name: {path: digest(raw).hex() for path, raw in repo.files(repo.commit(name)[1][0])}
             for name in names
         },
         "blocks": sorted(name.hex() for name in repo.records),
     }
-
-
-def name_of(path):
-    return bytes.fromhex(path.read_text().strip())
 
 
 if __name__ == "__main__":

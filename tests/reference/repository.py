@@ -79,8 +79,12 @@ class Repository:
         return dtype, shape, size, names, raw
 
     def commit(self, ref):
+        """Its id and fields; version 2 has one more, what the model was trained from."""
         name = bytes.fromhex((self.folder / "refs" / ref).read_text().strip())
-        return name, self.object(name, COMMIT)
+        version = 1 + self.objects[name].startswith(b"commit 2\n")
+        fields = self.object(name, f"commit {version}")
+        assert len(fields) == 8 + version
+        return name, fields
 
     def files(self, snapshot):
         """Path and bytes of every file."""
@@ -99,9 +103,6 @@ class Repository:
             if content[0] == "safetensors"
             for name, tensor in content[2]
         }
-
-
-COMMIT = "commit 1"
 
 
 def canonical_bytes(kind, fields):

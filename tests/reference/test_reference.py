@@ -33,14 +33,21 @@ def test_every_block_by_every_encoding_and_every_file(name: str) -> None:
         assert {path: digest(raw).hex() for path, raw in repo.files(commit[0])} == files
 
 
-def test_golden_repositories_hold_every_codec_but_bitx() -> None:
+def test_golden_repositories_hold_every_codec() -> None:
     tags = Counter(
         key[1]
         for name in TABLES
         for encodings in Repository(GOLDEN / name).records.values()
         for key in encodings
     )
-    assert set(tags) == {0, 1, 3, 4, 5, 6}
+    assert set(tags) == {0, 1, 2, 3, 4, 5, 6}
+
+
+def test_golden_repositories_hold_commits_of_both_versions() -> None:
+    trained = Repository(GOLDEN / "trained")
+    base, (_, expert) = trained.commit("heads/base")[0], trained.commit("heads/tuned")
+    assert expert[9] == base
+    assert len(trained.commit("heads/base")[1]) == 9
 
 
 @pytest.mark.parametrize("name", ["merged", "tuned"])

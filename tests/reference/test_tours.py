@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "mergepipe"
 ROOMS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 # What tours put in backticks that is no module.
-OTHERS = {"delta", "mp", "Plan", "Repository", "ByteStore", "Codec", "Method"}
+OTHERS = {"delta", "mp", "Plan", "Repository", "ByteStore", "Codec", "Method", "kernel"}
 
 
 def is_there(folder: Path, name: str) -> bool:
