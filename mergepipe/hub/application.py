@@ -31,7 +31,8 @@ from mergepipe.transfer.serving.gate import Gate
 from mergepipe.transfer.serving.http_bodies import Piecewise, drain, whole_body
 from mergepipe.transfer.serving.tokens import Scope
 
-_DOWNLOADS = 64
+DOWNLOADS = 64
+"""That may be under way at once."""
 _WAIT_S = 5.0
 _LARGEST_REQUEST = 16 << 20
 _LIST_PAGE, _TREE_PAGE, _DETAILED_PAGE, _COMMITS_PAGE = 1000, 1000, 50, 50
@@ -49,7 +50,7 @@ class Hub:
         *,
         read_only: bool = False,
         idle_s: float = IDLE_S,
-        downloads: int = _DOWNLOADS,
+        downloads: int = DOWNLOADS,
     ) -> None:
         self._repositories = repositories
         self._gate = gate
@@ -79,7 +80,8 @@ class Hub:
                 await response(scope, receive, send)
             except (MergepipeError, OSError) as error:
                 # The reply had begun: a connection that ends too soon says so to the client.
-                _log.error("%s %s broke off: %s", request.method, request.url.path, error)
+                why = str(error) or "the client takes nothing"
+                _log.error("%s %s broke off: %s", request.method, request.url.path, why)
 
     async def _failure(self, request: Request, error: BaseException) -> Response:
         if not isinstance(error, MergepipeError | TimeoutError):

@@ -23,7 +23,9 @@ _CONTENT = re.compile(
 )
 _PREFIX_BYTES = 64 << 10
 _LINE_BYTES = 1 << 20
-_MOST_OPERATIONS = 100_000
+_LINES_BYTES = 64 << 20
+"""Of all lines together, less what files hold."""
+_MOST_LINES = 100_000
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -82,14 +84,17 @@ class CommitReader:
         self._file: StagedFile | None = None
         self._taken: list[StagedFile] = []
         self._has_header = False
+        self._read = 0
+        self._lines = 0
         self.body = CommitBody()
 
     def feed(self, *pieces: bytes) -> None:
         """Take the next bytes. Raises HubError for what is no commit, NoSpace."""
         for piece in pieces:
-            rest = piece
-            while rest:
-                rest = self._content(rest) if self._upload is not None else self._text(rest)
+            at = 0
+            while at < len(piece):
+                take = self._text if self._upload is None else self._content
+                at = take(piece, at)
 
     def finish(self) -> CommitBody:
         """The whole. Raises HubError for one that was cut short."""
@@ -109,32 +114,40 @@ class CommitReader:
         while self._taken:
             self._staging.give_back(self._taken.pop(), done=done)
 
-    def _text(self, data: bytes) -> bytes:
-        """Take bytes of a line until it ends or a file's content begins; returns those after."""
-        end = data.find(b"\n")
+    def _text(self, data: bytes, at: int) -> int:
+        """Take bytes of a line until it ends or a file's content begins; returns where that is."""
+        newline = data.find(b"\n", at)
+        end = len(data) if newline < 0 else newline + 1
         before = len(self._line)
-        self._line += data if end < 0 else data[: end + 1]
+        self._line += data[at:end]
         if self._file is None and before < _PREFIX_BYTES:
             found = _CONTENT.match(self._line, 0, _PREFIX_BYTES)
             if found is not None:
-                used = found.end() - before
+                end = at + found.end() - before
                 del self._line[found.end() :]
                 self._upload = self._staging.begin(None)
                 self._base64, self._padded = b"", False
-                return data[used:]
+                self._count(end - at)
+                return end
+        self._count(end - at)
         if len(self._line) > _LINE_BYTES:
             raise HubError(400, "a line of a commit is too long")
-        if end < 0:
-            return b""
-        self._end_line()
-        return data[end + 1 :]
+        if newline >= 0:
+            self._end_line()
+        return end
 
-    def _content(self, data: bytes) -> bytes:
-        """Take base64 until its end; returns the bytes after."""
+    def _count(self, read: int) -> None:
+        self._read += read
+        if self._read > _LINES_BYTES:
+            raise HubError(413, "a commit that does not come to its end")
+
+    def _content(self, data: bytes, at: int) -> int:
+        """Take base64 until its end; returns where that is."""
         assert self._upload is not None
-        end = data.find(b'"')
-        taken = self._base64 + (data if end < 0 else data[:end])
-        whole = len(taken) if end >= 0 else len(taken) // 4 * 4
+        quote = data.find(b'"', at)
+        end = len(data) if quote < 0 else quote
+        taken = self._base64 + data[at:end]
+        whole = len(taken) if quote >= 0 else len(taken) // 4 * 4
         if taken:
             if self._padded:
                 raise HubError(400, "the content of a file is not base64")
@@ -145,8 +158,8 @@ class CommitReader:
             self._padded = taken[:whole].endswith(b"=")
             self._upload.write(decoded)
         self._base64 = taken[whole:]
-        if end < 0:
-            return b""
+        if quote < 0:
+            return end
         upload, self._upload = self._upload, None
         try:
             self._file = upload.finish()
@@ -154,12 +167,15 @@ class CommitReader:
             upload.abort()
             raise
         self._taken.append(self._file)
-        return data[end:]
+        return end
 
     def _end_line(self) -> None:
         line, file = bytes(self._line).strip(), self._file
         self._line.clear()
         self._file = None
+        self._lines += 1
+        if self._lines > _MOST_LINES:
+            raise HubError(400, f"a commit has at most {_MOST_LINES:,} lines")
         if not line:
             return
         try:
@@ -169,8 +185,6 @@ class CommitReader:
             raise HubError(400, "a line of a commit that cannot be read") from error
         if not isinstance(value, dict) or not isinstance(key, str):
             raise HubError(400, "a line of a commit that cannot be read")
-        if len(self.body.operations) >= _MOST_OPERATIONS:
-            raise HubError(400, f"a commit does at most {_MOST_OPERATIONS:,} things")
         if key == "header":
             self._header(value)
         else:

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mergepipe.bytestore.pace import IDLE_S
 from mergepipe.closing import Closing
 from mergepipe.hub.addresses import is_fit
-from mergepipe.hub.application import Hub
+from mergepipe.hub.application import DOWNLOADS, Hub
 from mergepipe.hub.repositories import Repositories
 from mergepipe.repository.push_log import PushLog
 from mergepipe.transfer.receiving import ReceivingStore
@@ -33,12 +33,15 @@ class Site(Closing):
         *,
         read_only: bool = False,
         idle_s: float = IDLE_S,
+        downloads: int = DOWNLOADS,
     ) -> None:
         self._repositories = repositories
         self._tokens = tokens
         self._read_only = read_only
         self._idle_s = idle_s
-        self._hub = Hub(repositories, Gate(tokens), read_only=read_only, idle_s=idle_s)
+        self._hub = Hub(
+            repositories, Gate(tokens), read_only=read_only, idle_s=idle_s, downloads=downloads
+        )
         self._lock = threading.Lock()
         self._open = ExitStack()
         self._remotes: dict[str, tuple[Service, ASGIApp]] = {}

@@ -28,7 +28,6 @@ from mergepipe.transfer.serving.http_bodies import drain, receive, whole_body
 from mergepipe.transfer.serving.offer import ReadOnly
 
 _LARGEST_REQUEST = 16 << 20
-_UNLIMITED = 1 << 62
 _WITH_COMMIT_BYTES = 2 << 30
 _CLIENT = re.compile(r"hf_hub/(\d+)")
 _LAST_TO_ASK = 1
@@ -173,7 +172,7 @@ class Uploads:
         upload = await self._work.call(staging.begin, int(size))
         try:
             write = functools.partial(self._work.call, upload.write)
-            await receive(request, write, _UNLIMITED, self._idle_s)
+            await receive(request, write, int(size) + 1, self._idle_s)
             file = await self._work.call(upload.finish, sha256, lasting=True)
         except BaseException:
             await self._work.call(upload.abort)
@@ -199,10 +198,12 @@ class Uploads:
         model = await self._work.call(find_model, self._repositories, address.model, new=True)
         staging = self._staging_of(model)
         reader = CommitReader(staging)
+        # Base64 takes four bytes for three; what is not taken is read all the same, to answer.
+        limit = model.repository.config.receive.limit * 3 // 2 + _LARGEST_REQUEST
         done = False
         try:
             feed = functools.partial(self._work.call, reader.feed)
-            await receive(request, feed, _UNLIMITED, self._idle_s)
+            await receive(request, feed, limit, self._idle_s)
             body = await self._work.call(reader.finish)
             identity: ObjectId = await self._work.run(
                 self._work.committing,

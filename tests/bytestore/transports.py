@@ -22,7 +22,7 @@ from mergepipe.bytestore.ssh import ssh_store
 from mergepipe.bytestore.stdio import StdioByteStore
 from mergepipe.errors import MergepipeError
 from mergepipe.transfer.serving.http import Service
-from mergepipe.transfer.serving.listening import bind, server, url_of
+from mergepipe.transfer.serving.listening import Serving, bind, server, url_of
 from mergepipe.transfer.serving.offer import Offer
 from mergepipe.transfer.serving.stdio import serve_stdio
 from mergepipe.transfer.serving.surface import EVERYTHING
@@ -30,7 +30,7 @@ from tests.bytestore import plain_server, sshd
 
 
 @contextmanager
-def serving(service: Service, idle_s: float = IDLE_S) -> Iterator[str]:
+def serving(service: Serving, idle_s: float = IDLE_S) -> Iterator[str]:
     """A real server on a free port of loopback; gives its URL."""
     listening = bind("127.0.0.1", 0, guarded=False)
     running = server(service, idle_s)

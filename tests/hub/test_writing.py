@@ -212,6 +212,8 @@ def test_bodies_that_are_no_commit(shared: Served) -> None:
         whole[:-50],
         whole[80:],
         b"x" * (2 << 20),
+        b"\n" * (16 << 20),
+        b"{}" * 99,
     ):
         assert shared.ask(place, "POST", body=body).status == 400, body[:20]
     assert shared.ask("/api/models/zoo/base/commit/none", "POST", body=whole).status == 404
