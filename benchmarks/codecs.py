@@ -29,8 +29,11 @@ from mergepipe.codecs.protocol import Buffer
 from mergepipe.codecs.residual import Residual
 from mergepipe.codecs.split import Split
 from mergepipe.codecs.trits import estimate_into
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.codecs.zstd import Zstd
 from mergepipe.dtypes import BF16, U8
+
+WORKSPACE = Workspace()
 
 BLOCK_BYTES = 1 << 20
 SMALLEST = 8192  # bytes; norms and biases are noise in a table
@@ -75,7 +78,7 @@ class Contender:
 
 def _estimate(layers: tuple[Buffer, ...], out: npt.NDArray[np.float32]) -> None:
     magnitude = np.float32(coarse_head(layers[0]).magnitude)
-    estimate_into(coarse_symbols(layers[0], out.size), magnitude, out)
+    estimate_into(coarse_symbols(layers[0], out.size, WORKSPACE), magnitude, out)
 
 
 def contenders() -> list[Contender]:
@@ -84,14 +87,14 @@ def contenders() -> list[Contender]:
 
     def with_base(codec: Residual | BitX) -> tuple:
         return (
-            lambda raw, base: codec.encode(raw, base, BF16),
-            lambda layers, base, out: codec.decode_into(layers, base, memoryview(out)),
+            lambda raw, base: codec.encode(raw, base, BF16, WORKSPACE),
+            lambda layers, base, out: codec.decode_into(layers, base, memoryview(out), WORKSPACE),
         )
 
     def alone(codec: Zstd | Split, dtype) -> tuple:
         return (
-            lambda raw, base: codec.encode(raw, None, dtype),
-            lambda layers, base, out: codec.decode_into(layers, None, memoryview(out)),
+            lambda raw, base: codec.encode(raw, None, dtype, WORKSPACE),
+            lambda layers, base, out: codec.decode_into(layers, None, memoryview(out), WORKSPACE),
         )
 
     return [

@@ -25,8 +25,11 @@ from blake3 import blake3
 
 from mergepipe.codecs.protocol import Codec
 from mergepipe.codecs.registry import NAMES, codec_named
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import BF16, DTYPES, F16, F32, DType
 from mergepipe.errors import CodecError
+
+WORKSPACE = Workspace()
 
 BATCH = 50_000
 HANG_S = 10
@@ -51,7 +54,7 @@ class Specimen:
         self.base = narrow(base).tobytes()[:length] if codec.needs_base else None
         raw = narrow(tuned).tobytes()[:length]
         self.length, self.id = len(raw), blake3(raw).digest()
-        self.layers = [bytes(layer) for layer in codec.encode(raw, self.base, dtype)]
+        self.layers = [bytes(layer) for layer in codec.encode(raw, self.base, dtype, WORKSPACE)]
 
 
 def _upper(x: np.ndarray) -> np.ndarray:
@@ -111,7 +114,7 @@ def attempt(specimen: Specimen, layers: list[bytes], length: int) -> str:
         base = (base * (length // max(len(base), 1) + 1))[:length]
     out = bytearray(length)
     try:
-        specimen.codec.decode_into(layers, base, memoryview(out))
+        specimen.codec.decode_into(layers, base, memoryview(out), WORKSPACE)
     except CodecError:
         return "refused"
     if blake3(out).digest() == specimen.id:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from mergepipe.codecs.protocol import Buffer
 from mergepipe.codecs.residual import BlockStatistics, analyse
 from mergepipe.codecs.trits import trits_at
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import DType
 from mergepipe.ids import digest
 
@@ -37,10 +38,14 @@ class BlockFacts:
 
 
 def measure(
-    raw: Buffer, base: Buffer, dtype: DType, positions: npt.NDArray[np.int64]
+    raw: Buffer,
+    base: Buffer,
+    dtype: DType,
+    positions: npt.NDArray[np.int64],
+    workspace: Workspace,
 ) -> BlockFacts:
     """The facts of a block; `positions`: elements of the block whose signs are sampled."""
-    return facts_of(analyse(raw, base, dtype), dtype, positions)
+    return facts_of(analyse(raw, base, dtype, workspace), dtype, positions)
 
 
 def facts_of(

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from mergepipe.catalog.pairing import pair_snapshots
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.merging import Profile
@@ -88,7 +89,7 @@ class Profiles:
         progress: Progress = SILENT,
     ) -> None:
         """Add facts for stored blocks, given as (tensor number, block index, block id)."""
-        work = partial(_measure, builder, self._reader)
+        work = partial(_measure, builder, self._reader, Workspace())
         with ThreadPoolExecutor(self._threads, thread_name_prefix="analyze") as pool:
             for batch in ordered_map(pool, work, _batches(places), window=2 * self._threads + 2):
                 for tensor, index, facts in batch:
@@ -108,7 +109,10 @@ _Found: TypeAlias = "list[tuple[int, int, BlockFacts | _Unpaired | None]]"
 
 
 def _measure(
-    builder: "ProfileBuilder", reader: BlockReader, batch: list[tuple[int, int, BlockId]]
+    builder: "ProfileBuilder",
+    reader: BlockReader,
+    workspace: Workspace,
+    batch: list[tuple[int, int, BlockId]],
 ) -> _Found:
     from mergepipe.catalog.facts import measure
 
@@ -127,7 +131,7 @@ def _measure(
         elif base == block:
             found.append((tensor, index, None))
         else:
-            facts = measure(raws[block], raws[base], pair.dtype, pair.samples(index))
+            facts = measure(raws[block], raws[base], pair.dtype, pair.samples(index), workspace)
             found.append((tensor, index, facts))
     return found
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from mergepipe.checkpoints.derived import Reads, Storing
 from mergepipe.codecs.chooser import choose, samples_of
+from mergepipe.codecs.registry import codec_named
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import DTYPES, dtype_of
 from mergepipe.ids import ObjectId, block_id
 from mergepipe.objects.encoding import encode
@@ -82,15 +84,16 @@ def store_adapted(
     size = block_bytes(dtype, shape, block_limit)
     ids: list[bytes] = []
     codec = None
+    workspace = Workspace()
     nonfinite = 0
     for raw in _cut(making.pieces("<f8" if dtype.name == "F64" else "<f4"), size):
         identity = block_id(raw)
         ids.append(identity)
         nonfinite += count_nonfinite(dtype, raw)
         if not sink.has_block(identity):
-            codec = codec or choose(storing.codec, dtype, samples_of(raw, None))
-            chosen = codec if not codec.needs_base else choose("raw", dtype, samples_of(raw, None))
-            sink.add_block(encode_block(identity, raw, dtype, chosen))
+            codec = codec or choose(storing.codec, dtype, samples_of(raw, None), workspace)
+            chosen = codec_named("raw") if codec.needs_base else codec
+            sink.add_block(encode_block(identity, raw, dtype, chosen, workspace=workspace))
     tensor = sink.add_object(encode(Tensor(dtype.name, shape, size, b"".join(ids))))
     return tensor, making.reads.read_bytes, nonfinite
 

@@ -11,6 +11,7 @@ from mergepipe.checkpoints.outcome import BlockOutcome
 from mergepipe.codecs.chooser import choose, samples_of
 from mergepipe.codecs.protocol import Codec, MeasuringCodec
 from mergepipe.codecs.registry import codec_named
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.errors import Corruption
 from mergepipe.ids import BlockId
 from mergepipe.packs.blocks import BlockReader
@@ -58,6 +59,7 @@ class DeltaEncoder:
         self._codecs: dict[tuple[int, bool], Codec] = {}
         self._choosing = threading.Lock()
         self._scratch = Scratch()
+        self._workspace = Workspace()
         self._profile: ProfileBuilder | None = None
         # Blocks without facts: whether they have a base block. Kept until a profile is wanted.
         self._noted: list[tuple[int, int, bool]] = []
@@ -160,7 +162,9 @@ class DeltaEncoder:
         if base is not None and isinstance(codec, MeasuringCodec):
             from mergepipe.catalog.facts import facts_of
 
-            payloads, statistics = codec.encode_with_statistics(raw, base.raw, dtype)
+            payloads, statistics = codec.encode_with_statistics(
+                raw, base.raw, dtype, self._workspace
+            )
             encoded = seal_payloads(identity, len(raw), codec, base.stored, payloads)
             if encoded.stored_bytes >= len(raw):
                 encoded = encode_block(identity, raw, dtype, codec_named("raw"))
@@ -169,11 +173,11 @@ class DeltaEncoder:
                 wants_facts = False
         else:
             leaning = (base.stored, base.raw) if base is not None and codec.needs_base else None
-            encoded = encode_block(identity, raw, dtype, codec, leaning)
+            encoded = encode_block(identity, raw, dtype, codec, leaning, self._workspace)
         if wants_facts and pair is not None and base is not None:
             from mergepipe.catalog.facts import measure
 
-            facts = measure(raw, base.declared, dtype, pair.samples(span.index))
+            facts = measure(raw, base.declared, dtype, pair.samples(span.index), self._workspace)
         return BlockOutcome(identity, encoded, facts)
 
     def _codec(self, span: Span, raw: memoryview, base: _Base | None) -> Codec:
@@ -184,5 +188,5 @@ class DeltaEncoder:
             if codec is None:
                 dtype = self._layout.tensors[span.tensor].dtype
                 samples = samples_of(raw, None if base is None else base.raw)
-                codec = self._codecs[key] = choose(self._effort, dtype, samples)
+                codec = self._codecs[key] = choose(self._effort, dtype, samples, self._workspace)
         return codec

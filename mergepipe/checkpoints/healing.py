@@ -6,6 +6,7 @@ from mergepipe.checkpoints.ingest import ingest
 from mergepipe.checkpoints.layout import Layout, Span
 from mergepipe.checkpoints.outcome import BlockOutcome
 from mergepipe.codecs.chooser import choose, samples_of
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.formats.tree import SourceFile
 from mergepipe.ids import BlockId, ObjectId, object_id
 from mergepipe.packs.encoded_blocks import EncodedBlock, encode_block
@@ -50,6 +51,7 @@ class _Again:
 
     def __init__(self, effort: str, lacking: Lacking) -> None:
         self._effort = effort
+        self._workspace = Workspace()
         self._lacking = lacking
 
     def begin(self, layout: Layout) -> None:
@@ -73,8 +75,8 @@ class _Again:
 
     def _encode(self, span: Span, identity: BlockId, raw: memoryview) -> EncodedBlock:
         dtype = self._layout.tensors[span.tensor].dtype
-        codec = choose(self._effort, dtype, samples_of(raw, None))
-        return encode_block(identity, raw, dtype, codec)
+        codec = choose(self._effort, dtype, samples_of(raw, None), self._workspace)
+        return encode_block(identity, raw, dtype, codec, workspace=self._workspace)
 
 
 class _OnlyLacking:

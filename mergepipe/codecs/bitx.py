@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from mergepipe.codecs import frames
-from mergepipe.codecs.pieces import Pieces
+from mergepipe.codecs.pieces import Pieces, octets
 from mergepipe.codecs.protocol import Buffer
-from mergepipe.codecs.scratch import elements, octets, scratch
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import BF16, F16, DType
 from mergepipe.errors import CodecError
 from mergepipe.kernels.declared import kernel
@@ -60,17 +60,19 @@ class BitX:
         """16-bit floats."""
         return dtype in (BF16, F16)
 
-    def encode(self, raw: Buffer, base: Buffer | None, dtype: DType) -> tuple[Buffer, ...]:
+    def encode(
+        self, raw: Buffer, base: Buffer | None, dtype: DType, workspace: Workspace
+    ) -> tuple[Buffer, ...]:
         """One payload."""
         if base is None:
             raise CodecError("bitx needs the base block")
         x, b = octets(raw), octets(base)
         whole = x.size // 2 * 2
-        planes = scratch("planes", whole, np.uint8)
+        planes = workspace.array("planes", whole, np.uint8)
         first, second = planes[: whole // 2], planes[whole // 2 :]
         split_xor(
-            elements("tuned", x[:whole], np.uint16),
-            elements("base", b[:whole], np.uint16),
+            workspace.elements("tuned", x[:whole], np.uint16),
+            workspace.elements("base", b[:whole], np.uint16),
             first,
             second,
         )
@@ -83,7 +85,13 @@ class BitX:
         )
         return (b"".join(parts),)
 
-    def decode_into(self, layers: Sequence[Buffer], base: Buffer | None, out: memoryview) -> None:
+    def decode_into(
+        self,
+        layers: Sequence[Buffer],
+        base: Buffer | None,
+        out: memoryview,
+        workspace: Workspace,
+    ) -> None:
         """Raises CodecError for a payload that is not a block of `len(out)` bytes."""
         if len(layers) != 1 or base is None:
             raise CodecError("bitx needs one layer and the base block")
@@ -95,9 +103,12 @@ class BitX:
         exponents = frames.decompress(pieces.take(pieces.number()).data, count)
         rest = frames.decompress(pieces.rest().data, count)
         view = target[: 2 * count].view(np.uint16)
-        halves = view if view.flags.aligned else scratch("out", count, np.uint16)
+        halves = view if view.flags.aligned else workspace.array("out", count, np.uint16)
         join_xor(
-            octets(exponents), octets(rest), elements("base", b[: 2 * count], np.uint16), halves
+            octets(exponents),
+            octets(rest),
+            workspace.elements("base", b[: 2 * count], np.uint16),
+            halves,
         )
         if not view.flags.aligned:
             view[:] = halves

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from mergepipe.codecs.protocol import Buffer, Codec
 from mergepipe.codecs.registry import codec_named
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import DType
 
 EFFORTS = ("auto", "fast", "small", "raw")
@@ -35,7 +36,12 @@ def samples_of(raw: Buffer, base: Buffer | None) -> list[tuple[Buffer, Buffer | 
     ]
 
 
-def choose(effort: str, dtype: DType, samples: Sequence[tuple[Buffer, Buffer | None]]) -> Codec:
+def choose(
+    effort: str,
+    dtype: DType,
+    samples: Sequence[tuple[Buffer, Buffer | None]],
+    workspace: Workspace,
+) -> Codec:
     """The codec for blocks like these samples (raw bytes, base bytes or None)."""
     raw = codec_named("raw")
     has_base = all(base is not None for _, base in samples)
@@ -49,7 +55,7 @@ def choose(effort: str, dtype: DType, samples: Sequence[tuple[Buffer, Buffer | N
     best, best_size = raw, _WORTH * sum(len(sample) for sample, _ in samples)
     for codec in options:
         size = sum(
-            sum(len(payload) for payload in codec.encode(sample, base, dtype))
+            sum(len(payload) for payload in codec.encode(sample, base, dtype, workspace))
             for sample, base in samples
             if len(sample)
         )

@@ -18,11 +18,11 @@ import numpy.typing as npt
 
 from mergepipe.codecs import frames, lanes
 from mergepipe.codecs.coarse_tables import ROW, SHARES, coarse_decoder, model_coarse
-from mergepipe.codecs.pieces import Pieces
+from mergepipe.codecs.pieces import Pieces, octets
 from mergepipe.codecs.protocol import Buffer
-from mergepipe.codecs.scratch import octets, scratch
 from mergepipe.codecs.stream import STATES_BYTES, check_end, new_states, states_of, words_of
 from mergepipe.codecs.trits import CLASSES, STRIPE, packed_length, pair_classes, part_classes
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.errors import CodecError
 
 LAYOUT = 1
@@ -38,17 +38,20 @@ class CoarseHead:
 
 
 def encode_coarse(
-    head: CoarseHead, packed: npt.NDArray[np.uint8], classes: npt.NDArray[np.uint8]
+    head: CoarseHead,
+    packed: npt.NDArray[np.uint8],
+    classes: npt.NDArray[np.uint8],
+    workspace: Workspace,
 ) -> bytes:
     """The payload. packed: as in trits.py. classes: one to a chunk of packed trits."""
     if not classes.any():
         return _HEAD.pack(LAYOUT, 0, head.magnitude, head.threshold)
-    index = scratch("index", packed.size, np.uint16)
+    index = workspace.array("index", packed.size, np.uint16)
     shares = np.empty(SHARES, np.uint16)
     entries = np.empty(CLASSES * ROW, np.uint32)
     model_coarse(packed, classes, index, shares, entries)
     states = new_states()
-    words = scratch("words", packed.size + lanes.LANES, np.uint16)
+    words = workspace.array("words", packed.size + lanes.LANES, np.uint16)
     used = lanes.push_coarse(states, index, entries, words, 0, packed.size // lanes.LANES)
     pairs = np.empty(classes.size // 2, np.uint8)
     pair_classes(classes, pairs)
@@ -79,13 +82,13 @@ def _head(pieces: Pieces) -> tuple[CoarseHead, int]:
     return CoarseHead(magnitude, threshold), coded
 
 
-def coarse_symbols(payload: Buffer, count: int) -> npt.NDArray[np.uint8]:
+def coarse_symbols(payload: Buffer, count: int, workspace: Workspace) -> npt.NDArray[np.uint8]:
     """The packed trits (trits.py) of a block of `count` weights. Raises CodecError."""
-    return decode_coarse(payload, count)[0]
+    return decode_coarse(payload, count, workspace)[0]
 
 
 def decode_coarse(
-    payload: Buffer, count: int
+    payload: Buffer, count: int, workspace: Workspace
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Packed trits and the class of every chunk. Raises CodecError."""
     pieces = Pieces(payload)
@@ -99,13 +102,13 @@ def decode_coarse(
     shares = pieces.take(2 * SHARES).copy().view(np.uint16)
     pairs = octets(frames.decompress(pieces.take(pieces.number()).data, chunks // 2))
     classes = np.empty(chunks, np.uint8)
-    rows = scratch("rows", size, np.uint8)
+    rows = workspace.array("rows", size, np.uint8)
     if not part_classes(pairs, classes, rows):
         raise CodecError("a coarse payload names an unknown density class")
-    table = scratch("coarse table", CLASSES << lanes.COARSE_BITS, np.uint32)
+    table = workspace.array("coarse table", CLASSES << lanes.COARSE_BITS, np.uint32)
     coarse_decoder(shares, table)
     states = states_of(pieces.take(STATES_BYTES))
-    words, at = words_of(pieces.rest())
+    words, at = words_of(pieces.rest(), workspace)
     packed = np.empty(size, np.uint8)
     left = lanes.pull_coarse(states, rows, table, words, at, size // lanes.LANES, packed)
     check_end(states, left)

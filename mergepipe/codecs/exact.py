@@ -21,13 +21,13 @@ from mergepipe.codecs import exact_kernels, frames, lanes, tables
 from mergepipe.codecs.coarse import decode_coarse
 from mergepipe.codecs.exact_tables import MOST_NIBBLES, exact_decoder, exact_encoder
 from mergepipe.codecs.floats import BY_CODE, FloatFormat
-from mergepipe.codecs.pieces import Pieces
+from mergepipe.codecs.pieces import Pieces, octets
 from mergepipe.codecs.protocol import Buffer
-from mergepipe.codecs.scratch import elements, octets, scratch
 from mergepipe.codecs.statistics import Survey
 from mergepipe.codecs.stream import STATES_BYTES, check_end, new_states, states_of, words_of
 from mergepipe.codecs.trits import unpack_into
 from mergepipe.codecs.weights import Weights, upper_halves
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.errors import CodecError
 
 # The spacing of floats at the pivot is at most this part of the mean large change: finer bits are
@@ -45,15 +45,15 @@ def _pivot(magnitude: float, format_: FloatFormat) -> int:
     return min(max(exponent + format_.bias + format_.mantissa_bits, 1), format_.largest_exponent)
 
 
-def encode_exact(surveyed: Survey) -> bytes:
+def encode_exact(surveyed: Survey, workspace: Workspace) -> bytes:
     """The payload of a block whose coarse layer is that of `surveyed`."""
     weights, trits = surveyed.weights, surveyed.trits
     width, pivot = weights.format.mantissa_bits, _pivot(surveyed.magnitude, weights.format)
     index, bits, cut_bits = (
-        scratch(name, trits.size, np.uint16) for name in ("index", "bits", "cut bits")
+        workspace.array(name, trits.size, np.uint16) for name in ("index", "bits", "cut bits")
     )
     bit_counts, cut_counts = (
-        scratch(name, trits.size, np.uint8) for name in ("bit counts", "cut counts")
+        workspace.array(name, trits.size, np.uint8) for name in ("bit counts", "cut counts")
     )
     counts = np.zeros(2 * _ENTRIES, np.uint32)
     exact_kernels.model(
@@ -70,13 +70,13 @@ def encode_exact(surveyed: Survey) -> bytes:
         cut_counts,
         counts,
     )
-    nibbles = scratch("nibbles", MOST_NIBBLES, np.uint8)
+    nibbles = workspace.array("nibbles", MOST_NIBBLES, np.uint8)
     table = np.empty(_ENTRIES, np.uint32)
     used, split = divmod(exact_encoder(counts, nibbles, table), 2)
     described = np.empty((used + 1) // 2, np.uint8)
     tables.pack_nibbles(nibbles[:used], described)
     states = new_states()
-    words = scratch("words", 3 * trits.size + lanes.LANES, np.uint16)
+    words = workspace.array("words", 3 * trits.size + lanes.LANES, np.uint16)
     written = exact_kernels.push(
         states, index, bits, bit_counts, cut_bits, cut_counts, table, words
     )
@@ -112,7 +112,7 @@ def _encode_low(weights: Weights) -> tuple[bytes, bytes]:
     return planes[0], planes[1]
 
 
-def decode_exact(layers: Sequence[Buffer], base: Any, out: Any) -> None:
+def decode_exact(layers: Sequence[Buffer], base: Any, out: Any, workspace: Workspace) -> None:
     """Decode both layers into `out`, uint8 as `base` is. Raises CodecError."""
     pieces = Pieces(layers[1])
     code, flags, pivot, tail = _FIXED.unpack(pieces.take(_FIXED.size).tobytes())
@@ -137,24 +137,26 @@ def decode_exact(layers: Sequence[Buffer], base: Any, out: Any) -> None:
     second_low, first_low = (pieces.take_last(length) for length in reversed(low_lengths))
     nibbles = np.empty(used, np.uint8)
     tables.unpack_nibbles(pieces.take((used + 1) // 2), nibbles)
-    table = scratch("exact table", exact_kernels.ROWS + 1 << lanes.EXACT_BITS, np.uint32)
+    table = workspace.array("exact table", exact_kernels.ROWS + 1 << lanes.EXACT_BITS, np.uint32)
     if not exact_decoder(nibbles, flags, table):
         raise CodecError("damaged tables in an exact payload")
     states = states_of(pieces.take(STATES_BYTES))
     data = pieces.rest()
-    packed, classes = decode_coarse(layers[0], count)
-    trits = scratch("trits", packed.size * 5, np.uint8)
+    packed, classes = decode_coarse(layers[0], count, workspace)
+    trits = workspace.array("trits", packed.size * 5, np.uint8)
     unpack_into(packed, trits)
-    words, at = words_of(data)
+    words, at = words_of(data, workspace)
     whole = count * format_.width_bytes
     body = out[:whole]
     if format_.width_bytes == 4:
-        upper_base = upper_halves("base upper", elements("base", base[:whole], np.uint32))
-        upper = scratch("out upper", count, np.uint16)
+        upper_base = upper_halves(
+            "base upper", workspace.elements("base", base[:whole], np.uint32), workspace
+        )
+        upper = workspace.array("out upper", count, np.uint16)
     else:
-        upper_base = elements("base", base[:whole], np.uint16)
+        upper_base = workspace.elements("base", base[:whole], np.uint16)
         view = body.view(np.uint16)
-        upper = view if view.flags.aligned else scratch("out upper", count, np.uint16)
+        upper = view if view.flags.aligned else workspace.array("out upper", count, np.uint16)
     width = format_.mantissa_bits
     left = exact_kernels.pull(
         states, trits, classes, upper_base, flags, width, pivot, table, words, at, upper

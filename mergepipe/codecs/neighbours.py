@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mergepipe.codecs.scratch import scratch
 from mergepipe.codecs.trits import unpack_into
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.kernels.declared import kernel
 from mergepipe.kernels.signatures import read_only, uint8, void
 
@@ -26,9 +26,11 @@ def _pack(trits: Any, out: Any) -> None:
         out[i] = low + 27 * trits[at + 3] + 81 * trits[at + 4]
 
 
-def in_order(packed: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint8]:
+def in_order(
+    packed: npt.NDArray[np.uint8], count: int, workspace: Workspace
+) -> npt.NDArray[np.uint8]:
     """Packed trits (trits.py) of `count` weights, five neighbours to a byte, the first lowest."""
-    trits = scratch("trits in order", packed.size * 5, np.uint8)
+    trits = workspace.array("trits in order", packed.size * 5, np.uint8)
     unpack_into(packed, trits)
     out = np.empty(-(-count // 5), np.uint8)
     _pack(trits, out)

@@ -4,10 +4,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mergepipe.codecs.protocol import Buffer
-from mergepipe.codecs.scratch import octets
 from mergepipe.errors import CodecError
 
 Octets = npt.NDArray[np.uint8]
+
+
+def octets(buffer: Buffer) -> Octets:
+    """A buffer as uint8, without a copy."""
+    return np.frombuffer(buffer, np.uint8)
 
 
 class Pieces:

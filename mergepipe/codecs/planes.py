@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mergepipe.codecs import frames
-from mergepipe.codecs.pieces import Pieces
+from mergepipe.codecs.pieces import Pieces, octets
 from mergepipe.codecs.protocol import Buffer
-from mergepipe.codecs.scratch import octets
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import DType, Kind
 from mergepipe.errors import CodecError
 
@@ -96,7 +96,9 @@ class Planes:
         """Every dtype."""
         return True
 
-    def encode(self, raw: Buffer, base: Buffer | None, dtype: DType) -> tuple[Buffer, ...]:
+    def encode(
+        self, raw: Buffer, base: Buffer | None, dtype: DType, workspace: Workspace
+    ) -> tuple[Buffer, ...]:
         """One payload."""
         data, width = octets(raw), _width(dtype)
         elements = _integers(data, width)
@@ -120,7 +122,13 @@ class Planes:
         )
         return (b"".join(parts),)
 
-    def decode_into(self, layers: Sequence[Buffer], base: Buffer | None, out: memoryview) -> None:
+    def decode_into(
+        self,
+        layers: Sequence[Buffer],
+        base: Buffer | None,
+        out: memoryview,
+        workspace: Workspace,
+    ) -> None:
         """Raises CodecError for a payload that is not a block of `len(out)` bytes."""
         if len(layers) != 1:
             raise CodecError(f"{self.name} has one layer, not {len(layers)}")

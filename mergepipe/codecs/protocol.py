@@ -8,6 +8,7 @@ identity (the block's BLAKE3 does), so its output may change between versions as
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import DType
 
 if TYPE_CHECKING:  # numpy: not for codecs that do without
@@ -50,19 +51,29 @@ class Codec(Protocol):
         """Whether blocks of this dtype can be encoded."""
         ...
 
-    def encode(self, raw: Buffer, base: Buffer | None, dtype: DType) -> tuple[Buffer, ...]:
+    def encode(
+        self, raw: Buffer, base: Buffer | None, dtype: DType, workspace: Workspace
+    ) -> tuple[Buffer, ...]:
         """Encode one block; one payload per layer, deterministic in its arguments.
 
         `raw` and `base` may be misaligned and read-only and have equal length; never empty.
+        `workspace` has working memory: payloads are no part of it.
         """
         ...
 
-    def decode_into(self, layers: Sequence[Buffer], base: Buffer | None, out: memoryview) -> None:
+    def decode_into(
+        self,
+        layers: Sequence[Buffer],
+        base: Buffer | None,
+        out: memoryview,
+        workspace: Workspace,
+    ) -> None:
         """Decode all layers into `out`, a writable byte view of exactly the block's raw length.
 
         Payloads are hostile until the caller has compared the block's hash: every read is bounded,
         and nothing is allocated from a declared length before it is checked against `len(out)`.
-        Raises CodecError for bytes that do not decode to `len(out)` bytes.
+        `workspace` has working memory. Raises CodecError for bytes that do not decode to
+        `len(out)` bytes.
         """
         ...
 
@@ -72,7 +83,7 @@ class MeasuringCodec(Protocol):
     """A power that some codecs have: the passes that encode a block also measure its change."""
 
     def encode_with_statistics(
-        self, raw: Buffer, base: Buffer, dtype: DType
+        self, raw: Buffer, base: Buffer, dtype: DType, workspace: Workspace
     ) -> "tuple[tuple[Buffer, ...], BlockStatistics]":
         """What `encode` returns, and how the block differs from its base."""
         ...

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from mergepipe.codecs.protocol import Buffer
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import DType
 from mergepipe.errors import CodecError
 
@@ -20,11 +21,19 @@ class Raw:
         """Every dtype."""
         return True
 
-    def encode(self, raw: Buffer, base: Buffer | None, dtype: DType) -> tuple[Buffer, ...]:
+    def encode(
+        self, raw: Buffer, base: Buffer | None, dtype: DType, workspace: Workspace
+    ) -> tuple[Buffer, ...]:
         """The block itself."""
         return (raw,)
 
-    def decode_into(self, layers: Sequence[Buffer], base: Buffer | None, out: memoryview) -> None:
+    def decode_into(
+        self,
+        layers: Sequence[Buffer],
+        base: Buffer | None,
+        out: memoryview,
+        workspace: Workspace,
+    ) -> None:
         """Copy the payload. Raises CodecError if it has another length than the block."""
         if len(layers) != 1:
             raise CodecError(f"raw has one layer, not {len(layers)}")

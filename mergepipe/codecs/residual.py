@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from mergepipe.codecs.coarse import CoarseHead, encode_coarse
 from mergepipe.codecs.exact import decode_exact, encode_exact
 from mergepipe.codecs.floats import FORMATS, float_format
+from mergepipe.codecs.pieces import octets
 from mergepipe.codecs.protocol import Buffer
-from mergepipe.codecs.scratch import octets
 from mergepipe.codecs.statistics import BlockStatistics, Survey, survey_block
 from mergepipe.codecs.weights import weights_of
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import DType
 from mergepipe.errors import CodecError
 
@@ -23,19 +24,31 @@ LARGE_SHARE = 0.35
 
 
 def analyse(
-    raw: Buffer, base: Buffer, dtype: DType, large_share: float = LARGE_SHARE
+    raw: Buffer,
+    base: Buffer,
+    dtype: DType,
+    workspace: Workspace,
+    large_share: float = LARGE_SHARE,
 ) -> BlockStatistics:
     """The statistics of a block against a base without encoding it; bf16, fp16 and float32."""
-    return _survey(raw, base, dtype, large_share, exactly=True).statistics()
+    return _survey(raw, base, dtype, large_share, workspace, exactly=True).statistics()
 
 
 def _survey(
-    raw: Buffer, base: Buffer, dtype: DType, large_share: float, *, exactly: bool
+    raw: Buffer,
+    base: Buffer,
+    dtype: DType,
+    large_share: float,
+    workspace: Workspace,
+    *,
+    exactly: bool,
 ) -> Survey:
     x, b = octets(raw), octets(base)
     if x.size != b.size:
         raise CodecError(f"a block of {x.size} bytes and a base of {b.size}")
-    return survey_block(weights_of(x, b, float_format(dtype)), large_share, exactly)
+    return survey_block(
+        weights_of(x, b, float_format(dtype), workspace), large_share, exactly, workspace
+    )
 
 
 class Residual:
@@ -54,29 +67,43 @@ class Residual:
         """bf16, fp16 and float32."""
         return dtype in FORMATS
 
-    def encode(self, raw: Buffer, base: Buffer | None, dtype: DType) -> tuple[Buffer, ...]:
+    def encode(
+        self, raw: Buffer, base: Buffer | None, dtype: DType, workspace: Workspace
+    ) -> tuple[Buffer, ...]:
         """Coarse and exact payload."""
-        return self._encode(raw, base, dtype, exactly=False)[0]
+        return self._encode(raw, base, dtype, workspace, exactly=False)[0]
 
     def encode_with_statistics(
-        self, raw: Buffer, base: Buffer, dtype: DType
+        self, raw: Buffer, base: Buffer, dtype: DType, workspace: Workspace
     ) -> tuple[tuple[Buffer, ...], BlockStatistics]:
         """What `encode` returns, and the statistics that the same passes give."""
-        layers, surveyed = self._encode(raw, base, dtype, exactly=True)
+        layers, surveyed = self._encode(raw, base, dtype, workspace, exactly=True)
         return layers, surveyed.statistics()
 
     def _encode(
-        self, raw: Buffer, base: Buffer | None, dtype: DType, *, exactly: bool
+        self,
+        raw: Buffer,
+        base: Buffer | None,
+        dtype: DType,
+        workspace: Workspace,
+        *,
+        exactly: bool,
     ) -> tuple[tuple[Buffer, ...], Survey]:
         if base is None:
             raise CodecError("residual needs the base block")
-        surveyed = _survey(raw, base, dtype, self.large_share, exactly=exactly)
+        surveyed = _survey(raw, base, dtype, self.large_share, workspace, exactly=exactly)
         head = CoarseHead(surveyed.magnitude, surveyed.threshold)
-        coarse = encode_coarse(head, surveyed.packed, surveyed.classes)
-        return (coarse, encode_exact(surveyed)), surveyed
+        coarse = encode_coarse(head, surveyed.packed, surveyed.classes, workspace)
+        return (coarse, encode_exact(surveyed, workspace)), surveyed
 
-    def decode_into(self, layers: Sequence[Buffer], base: Buffer | None, out: memoryview) -> None:
+    def decode_into(
+        self,
+        layers: Sequence[Buffer],
+        base: Buffer | None,
+        out: memoryview,
+        workspace: Workspace,
+    ) -> None:
         """Raises CodecError for payloads that are not a block of `len(out)` bytes."""
         if len(layers) != 2 or base is None:
             raise CodecError("residual needs two layers and the base block")
-        decode_exact(layers, octets(base), octets(out))
+        decode_exact(layers, octets(base), octets(out), workspace)

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from mergepipe.codecs import frames, lanes, tables
-from mergepipe.codecs.pieces import Pieces
+from mergepipe.codecs.pieces import Pieces, octets
 from mergepipe.codecs.protocol import Buffer
-from mergepipe.codecs.scratch import elements, octets, scratch
 from mergepipe.codecs.stream import STATES_BYTES, check_end, new_states, states_of, words_of
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import BF16, F16, F32, DType
 from mergepipe.errors import CodecError
 from mergepipe.kernels.declared import kernel
@@ -144,21 +144,23 @@ class Split:
         """16-bit floats, float32, and whatever has 8 bits."""
         return dtype in _KINDS or dtype.bits == 8
 
-    def encode(self, raw: Buffer, base: Buffer | None, dtype: DType) -> tuple[Buffer, ...]:
+    def encode(
+        self, raw: Buffer, base: Buffer | None, dtype: DType, workspace: Workspace
+    ) -> tuple[Buffer, ...]:
         """One payload."""
         data = octets(raw)
         kind = _KINDS.get(dtype, _BYTES)
         width = _WIDTHS[kind]
         count = data.size // width
-        symbols, *planes = (scratch(f"plane {k}", count, np.uint8) for k in range(width))
+        symbols, *planes = (workspace.array(f"plane {k}", count, np.uint8) for k in range(width))
         body = data[: count * width]
         if kind == _BYTES:
             symbols = body
         elif kind == _F32:
-            _part_singles(elements("tuned", body, np.uint32), symbols, *planes)
+            _part_singles(workspace.elements("tuned", body, np.uint32), symbols, *planes)
         else:
-            _part_halves(elements("tuned", body, np.uint16), kind, symbols, planes[0])
-        index = scratch("index", _padded(count), np.uint16)
+            _part_halves(workspace.elements("tuned", body, np.uint16), kind, symbols, planes[0])
+        index = workspace.array("index", _padded(count), np.uint16)
         counts = np.zeros(1024, np.uint32)
         _index(symbols, index, counts)
         rows = counts.reshape(4, 256).sum(0, dtype=np.uint32)[None]
@@ -170,7 +172,7 @@ class Split:
         described = np.empty((used_nibbles + 1) // 2, np.uint8)
         tables.pack_nibbles(nibbles[:used_nibbles], described)
         states = new_states()
-        words = scratch("words", index.size + lanes.LANES, np.uint16)
+        words = workspace.array("words", index.size + lanes.LANES, np.uint16)
         used = lanes.push_coarse(states, index, table, words, 0, index.size // lanes.LANES)
         squeezed = [_squeeze(plane, self.level) for plane in planes]
         parts = (
@@ -184,7 +186,13 @@ class Split:
         )
         return (b"".join(parts),)
 
-    def decode_into(self, layers: Sequence[Buffer], base: Buffer | None, out: memoryview) -> None:
+    def decode_into(
+        self,
+        layers: Sequence[Buffer],
+        base: Buffer | None,
+        out: memoryview,
+        workspace: Workspace,
+    ) -> None:
         """Raises CodecError for a payload that is not a block of `len(out)` bytes."""
         if len(layers) != 1:
             raise CodecError(f"split has one layer, not {len(layers)}")
@@ -208,7 +216,7 @@ class Split:
             planes.append(plane)
         nibbles = np.empty(nibble_count, np.uint8)
         tables.unpack_nibbles(described, nibbles)
-        symbols = _pull(nibbles, states, pieces.rest(), count)
+        symbols = _pull(nibbles, states, pieces.rest(), count, workspace)
         body = target[: count * width]
         if kind == _BYTES:
             body[:] = symbols
@@ -216,7 +224,7 @@ class Split:
             element = np.uint32 if kind == _F32 else np.uint16
             view = body.view(element)
             aligned = view.flags.aligned
-            values = view if aligned else scratch("out", count, element)
+            values = view if aligned else workspace.array("out", count, element)
             if kind == _F32:
                 _join_singles(symbols, planes[0], planes[1], planes[2], values)
             else:
@@ -226,7 +234,7 @@ class Split:
         target[body.size :] = last
 
 
-def _pull(nibbles: Any, states: Any, data: Any, count: int) -> Any:
+def _pull(nibbles: Any, states: Any, data: Any, count: int, workspace: Workspace) -> Any:
     """Decode the symbols."""
     rows = np.zeros((1, 256), np.uint32)
     if not tables.read_description(nibbles, lanes.COARSE_BITS, rows):
@@ -236,11 +244,11 @@ def _pull(nibbles: Any, states: Any, data: Any, count: int) -> Any:
     null = table[1 << lanes.COARSE_BITS :]
     tables.fill_decoder(np.zeros(1, np.uint32), lanes.COARSE_BITS, null)
     size = _padded(count)
-    which = scratch("rows", size, np.uint8)
+    which = workspace.array("rows", size, np.uint8)
     which[:count] = 0
     which[count:] = 1
-    words, at = words_of(data)
-    symbols = scratch("symbols", size, np.uint8)
+    words, at = words_of(data, workspace)
+    symbols = workspace.array("symbols", size, np.uint8)
     left = lanes.pull_coarse(states, which, table, words, at, size // lanes.LANES, symbols)
     check_end(states, left)
     return symbols[:count]

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mergepipe.codecs import survey
-from mergepipe.codecs.scratch import scratch
 from mergepipe.codecs.trits import CHUNK, classify_into, pack_into, packed_length
 from mergepipe.codecs.weights import Weights
+from mergepipe.codecs.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class BlockStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What the first pass over a block found; arrays in scratch memory, good until the next one.
+    """What the first pass over a block found; arrays of the workspace, good until the next one.
 
     counts, uppers  as in survey.survey_halves     trits    uint8, padded to pairs of chunks
     packed, classes as in trits.py                 key      least key of a large change
@@ -103,17 +103,21 @@ def _real(bits: int) -> float:
     return value
 
 
-def survey_block(weights: Weights, large_share: float, exactly: bool) -> Survey:
+def survey_block(
+    weights: Weights, large_share: float, exactly: bool, workspace: Workspace
+) -> Survey:
     """Measure a block's changes and mark the `large_share` of them that are largest.
 
     exactly  gather `longs` too, for `statistics`
     """
     size = weights.count
-    counts = scratch("keys", survey.COUNTS, np.uint32)
+    counts = workspace.array("keys", survey.COUNTS, np.uint32)
     counts[:] = 0
-    uppers = scratch("uppers", size, np.uint16)
+    uppers = workspace.array("uppers", size, np.uint16)
     long_count = np.zeros(1, np.uint32)
-    longs = scratch("longs", size if exactly and weights.tuned_wide is None else 0, np.uint32)
+    longs = workspace.array(
+        "longs", size if exactly and weights.tuned_wide is None else 0, np.uint32
+    )
     if weights.tuned_wide is None:
         width = weights.format.mantissa_bits
         largest = survey.survey_halves(
@@ -125,7 +129,7 @@ def survey_block(weights: Weights, large_share: float, exactly: bool) -> Survey:
     key = survey.choose_threshold(counts, largest, int(large_share * size), found)
     large, total, energy = found.tolist()
     packed = np.empty(packed_length(size), np.uint8)
-    trits = scratch("trits", packed.size * 5, np.uint8)
+    trits = workspace.array("trits", packed.size * 5, np.uint8)
     survey.trits_into(uppers, key, trits)
     trits[size:] = 0
     pack_into(trits, packed)

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mergepipe.codecs import lanes
-from mergepipe.codecs.scratch import scratch
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.errors import CodecError
 
 STATES_BYTES = 4 * lanes.LANES
@@ -23,15 +23,15 @@ def states_of(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
     return states
 
 
-def words_of(data: npt.NDArray[np.uint8]) -> tuple[Any, int]:
+def words_of(data: npt.NDArray[np.uint8], workspace: Workspace) -> tuple[Any, int]:
     """Words with the slack that `pull_*` needs before them, and the position after the last.
 
-    They are in scratch memory: decode them before another stream is opened.
+    They are in the workspace: decode them before another stream is opened.
     """
     if data.size % 2:
         raise CodecError("a stream ends with half a word")
     end = lanes.STEP_WORDS + data.size // 2
-    words = scratch("words", end + lanes.SLACK_WORDS, np.uint16)
+    words = workspace.array("words", end + lanes.SLACK_WORDS, np.uint16)
     words[lanes.STEP_WORDS : end].view(np.uint8)[:] = data
     return words, end
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mergepipe.codecs.floats import FloatFormat
-from mergepipe.codecs.scratch import elements, scratch
+from mergepipe.codecs.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +33,30 @@ class Weights:
 
 
 def weights_of(
-    raw: npt.NDArray[np.uint8], base: npt.NDArray[np.uint8], format_: FloatFormat
+    raw: npt.NDArray[np.uint8],
+    base: npt.NDArray[np.uint8],
+    format_: FloatFormat,
+    workspace: Workspace,
 ) -> Weights:
-    """A block and its base; views of the buffers where those are aligned, else scratch memory."""
+    """A block and its base; views of the buffers where those are aligned, else in the workspace."""
     whole = raw.size // format_.width_bytes * format_.width_bytes
     tail = raw[whole:].tobytes()
     if format_.width_bytes == 2:
-        x, b = elements("tuned", raw[:whole], np.uint16), elements("base", base[:whole], np.uint16)
+        x, b = (
+            workspace.elements("tuned", raw[:whole], np.uint16),
+            workspace.elements("base", base[:whole], np.uint16),
+        )
         return Weights(format_, x, b, None, None, tail)
-    wide = elements("tuned", raw[:whole], np.uint32)
-    base_wide = elements("base", base[:whole], np.uint32)
-    tuned = upper_halves("tuned upper", wide)
-    return Weights(format_, tuned, upper_halves("base upper", base_wide), wide, base_wide, tail)
+    wide = workspace.elements("tuned", raw[:whole], np.uint32)
+    base_wide = workspace.elements("base", base[:whole], np.uint32)
+    tuned = upper_halves("tuned upper", wide, workspace)
+    return Weights(
+        format_, tuned, upper_halves("base upper", base_wide, workspace), wide, base_wide, tail
+    )
 
 
-def upper_halves(name: str, wide: Any) -> Any:
-    """The upper 16 bits of uint32 values, in scratch memory `name`."""
-    upper = scratch(name, wide.size, np.uint16)
+def upper_halves(name: str, wide: Any, workspace: Workspace) -> Any:
+    """The upper 16 bits of uint32 values, in the workspace's array `name`."""
+    upper = workspace.array(name, wide.size, np.uint16)
     np.right_shift(wide, 16, out=upper, casting="unsafe")
     return upper

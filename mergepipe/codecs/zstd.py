@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from mergepipe.codecs import frames
 from mergepipe.codecs.protocol import Buffer
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import DType
 from mergepipe.errors import CodecError
 
@@ -24,11 +25,19 @@ class Zstd:
         """Every dtype."""
         return True
 
-    def encode(self, raw: Buffer, base: Buffer | None, dtype: DType) -> tuple[Buffer, ...]:
+    def encode(
+        self, raw: Buffer, base: Buffer | None, dtype: DType, workspace: Workspace
+    ) -> tuple[Buffer, ...]:
         """One frame."""
         return (frames.compress(raw, self.level),)
 
-    def decode_into(self, layers: Sequence[Buffer], base: Buffer | None, out: memoryview) -> None:
+    def decode_into(
+        self,
+        layers: Sequence[Buffer],
+        base: Buffer | None,
+        out: memoryview,
+        workspace: Workspace,
+    ) -> None:
         """Raises CodecError unless the payload is one frame of exactly `len(out)` bytes."""
         if len(layers) != 1:
             raise CodecError(f"zstd has one layer, not {len(layers)}")

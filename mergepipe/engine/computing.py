@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import F32, F64
 from mergepipe.engine.encoding import BaseBlock, OutputEncoder
 from mergepipe.engine.factors import product_values
@@ -81,6 +82,7 @@ def over_units(
     storage: Storage,
     meter: Meter,
     make: Callable[[Step, Unit], Made],
+    workspace: Workspace,
     device: str = "cpu",
     counts: Counts | None = None,
 ) -> list[Made]:
@@ -92,10 +94,10 @@ def over_units(
     # What is not finite is counted, and what a type cannot hold becomes infinite: no news of numpy.
     with np.errstate(all="ignore"):
         try:
-            source: BlockSource = FetchedBlocks(work, storage.store, meter)
+            source: BlockSource = FetchedBlocks(work, storage.store, meter, workspace)
             return _over(work, source, make, device, counts)
         except (Corruption, FileNotFoundError):
-            source = RepairedBlocks(work, storage, meter)
+            source = RepairedBlocks(work, storage, meter, workspace)
             return _over(work, source, make, device, counts)
 
 
@@ -222,6 +224,7 @@ class Worker:
             self.storage,
             self.meter,
             lambda step, unit: self._make(work, step, unit, counts),
+            self.encoder.workspace,
             self.device,
             counts,
         )

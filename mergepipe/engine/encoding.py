@@ -4,10 +4,11 @@ Which codec a block gets depends on the block alone, never on which thread came 
 are the same for any number of threads.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mergepipe.bytestore.protocol import Buffer
 from mergepipe.codecs.registry import codec_named
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import DType
 from mergepipe.ids import BlockId
 from mergepipe.packs.encoded_blocks import EncodedBlock, encode_block
@@ -34,6 +35,7 @@ class OutputEncoder:
 
     codec: str = "auto"
     max_chain: int = 2
+    workspace: Workspace = field(default_factory=Workspace, repr=False, compare=False)
 
     def encode(
         self, identity: BlockId, raw: Buffer, dtype: DType, base: BaseBlock | None
@@ -42,7 +44,8 @@ class OutputEncoder:
         if self.codec == "raw":
             return encode_block(identity, raw, dtype, codec_named("raw"))
         if dtype.name not in _DELTA_DTYPES:
-            return encode_block(identity, raw, dtype, codec_named("zstd"))
+            return encode_block(identity, raw, dtype, codec_named("zstd"), None, self.workspace)
         if base is None or base.links + 1 > self.max_chain or base.id == identity:
-            return encode_block(identity, raw, dtype, codec_named("split"))
-        return encode_block(identity, raw, dtype, codec_named("residual"), (base.id, base.raw))
+            return encode_block(identity, raw, dtype, codec_named("split"), None, self.workspace)
+        leaning = base.id, base.raw
+        return encode_block(identity, raw, dtype, codec_named("residual"), leaning, self.workspace)

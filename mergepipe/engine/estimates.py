@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from mergepipe.catalog.view import TensorView
 from mergepipe.codecs.protocol import Buffer
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import DType
 from mergepipe.engine.work import Estimate
 from mergepipe.errors import Corruption, MergeInputError
@@ -81,16 +82,18 @@ def _columns(tensor: TensorProfile) -> CoarseColumns:
     return CoarseColumns(view.magnitudes, view.thresholds, tensor.coarse)
 
 
-def trits_from_layer(estimate: Estimate, payload: Buffer, count: int) -> npt.NDArray[np.uint8]:
+def trits_from_layer(
+    estimate: Estimate, payload: Buffer, count: int, workspace: Workspace
+) -> npt.NDArray[np.uint8]:
     """The trits of a stored coarse layer, in order. Raises Corruption, CodecError."""
     from mergepipe.codecs.coarse import coarse_symbols
     from mergepipe.codecs.neighbours import in_order
 
-    return in_order(_checked(estimate, coarse_symbols(payload, count)), count)
+    return in_order(_checked(estimate, coarse_symbols(payload, count, workspace)), count, workspace)
 
 
 def trits_from_weights(
-    estimate: Estimate, raw: Buffer, base: Buffer, dtype: DType
+    estimate: Estimate, raw: Buffer, base: Buffer, dtype: DType, workspace: Workspace
 ) -> npt.NDArray[np.uint8]:
     """The same from the weights themselves. Raises Corruption."""
     from mergepipe.codecs.neighbours import in_order
@@ -103,7 +106,7 @@ def trits_from_weights(
     trits = np.zeros(-(-len(packed) // (CHUNK // 5)) * CHUNK, np.uint8)
     trits[: len(d)] = np.where(large, np.where(d < 0, 1, 2), 0)
     pack_into(trits, packed)
-    return in_order(_checked(estimate, packed), len(d))
+    return in_order(_checked(estimate, packed), len(d), workspace)
 
 
 def _checked(estimate: Estimate, packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.engine.meter import Meter, Source, metered
 from mergepipe.engine.reading import FetchedBlocks
 from mergepipe.engine.work import Adapted, Factor, Group, Making, Permit, Product, Step, Work
@@ -63,7 +64,7 @@ class FactorReader:
         over = [whole_reads(factor.blocks, options, held) for factor in others]
         work = _work(under, over)
         try:
-            source = FetchedBlocks(work, self.storage.store, self.meter)
+            source = FetchedBlocks(work, self.storage.store, self.meter, Workspace())
             for group in work.groups:
                 source.fetch(group)
             return {

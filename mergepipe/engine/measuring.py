@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import F32
 from mergepipe.engine.batches import Batcher
 from mergepipe.engine.computing import over_units
@@ -92,8 +93,10 @@ class Measuring:
         def partials(step: Step, unit: Unit) -> list[Partial]:
             return [stats.partial(need, unit, known[need]) for need in known]
 
+        workspace = Workspace()
+
         def run(work: Work) -> list[list[Partial]]:
-            return over_units(work, self.storage, meter, partials)
+            return over_units(work, self.storage, meter, partials, workspace)
 
         # A block in which nothing changed tells all it has to tell without being read.
         idle = [not every and all(one is UNCHANGED for one in step.making.inputs) for step in steps]

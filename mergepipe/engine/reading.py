@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mergepipe.bytestore.protocol import Buffer, ByteStore
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.engine.estimates import trits_from_layer, trits_from_weights
 from mergepipe.engine.meter import Meter, Source, metered
 from mergepipe.engine.work import Estimate, Group, Step, Weights, Work
@@ -43,8 +44,9 @@ class BlockSource(Protocol):
 class FetchedBlocks:
     """Blocks by the encodings that the work names; every record is read once, by the meter."""
 
-    def __init__(self, work: Work, store: ByteStore, meter: Meter) -> None:
+    def __init__(self, work: Work, store: ByteStore, meter: Meter, workspace: Workspace) -> None:
         self._work = work
+        self._workspace = workspace
         self._store = store
         self._meter = meter
         self._payloads: dict[Place, memoryview] = {}
@@ -80,9 +82,9 @@ class FetchedBlocks:
         layer = self._work.coarse.get((estimate.block, estimate.base))
         if layer is None:
             raw, base = self.raw(estimate.block), self.raw(estimate.base)
-            return trits_from_weights(estimate, raw, base, estimate.dtype).data
+            return trits_from_weights(estimate, raw, base, estimate.dtype, self._workspace).data
         payload = self._payloads[layer.place]
-        return trits_from_layer(estimate, payload, count).data
+        return trits_from_layer(estimate, payload, count, self._workspace).data
 
     def done(self, step: Step) -> None:
         """Forget blocks that no later step of the work needs."""
@@ -100,7 +102,7 @@ class FetchedBlocks:
         encoding = self._work.encodings[block]
         base = None if encoding.base is None else memoryview(self._decoded(encoding.base))
         layers = [self._payloads[place] for place in encoding.places]
-        raw = decode_block(encoding.header, layers, base, memory_for(None))
+        raw = decode_block(encoding.header, layers, base, memory_for(None), self._workspace)
         self._raws[block] = raw
         return raw
 
@@ -130,7 +132,8 @@ class RepairedBlocks:
     What is read counts as expert bytes, or as base bytes where the block is one of the base's.
     """
 
-    def __init__(self, work: Work, storage: Storage, meter: Meter) -> None:
+    def __init__(self, work: Work, storage: Storage, meter: Meter, workspace: Workspace) -> None:
+        self._workspace = workspace
         self._permit = work.permit
         self._readers = {
             source: BlockReader(metered(storage, meter, source))
@@ -151,7 +154,7 @@ class RepairedBlocks:
     def trits(self, estimate: Estimate, count: int) -> Buffer:
         """Packed trits from the block's exact bytes."""
         raw, base = self.raw(estimate.block), self.raw(estimate.base)
-        return trits_from_weights(estimate, raw, base, estimate.dtype).data
+        return trits_from_weights(estimate, raw, base, estimate.dtype, self._workspace).data
 
     def done(self, step: Step) -> None:
         """Keep nothing."""

@@ -5,6 +5,7 @@ from typing import Protocol, TypeVar
 
 from mergepipe.codecs import frames
 from mergepipe.codecs.registry import codec_named, codec_tagged
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.errors import CodecError, Corruption, MissingObject
 from mergepipe.ids import ObjectId, object_id
 from mergepipe.objects import limits
@@ -31,6 +32,7 @@ class ObjectStore:
     def __init__(self, storage: Storage, beside: Mapping[ObjectId, bytes] | None = None) -> None:
         """`beside`: canonical bytes of objects that are not stored, and are found here too."""
         self._storage = storage
+        self._workspace = Workspace()
         self._beside: Mapping[ObjectId, bytes] = beside if beside is not None else {}
 
     def commit(self, identity: ObjectId) -> Commit:
@@ -107,7 +109,9 @@ class ObjectStore:
         )
         raw = bytearray(header.raw_length)
         try:
-            codec_tagged(header.codec, header.version).decode_into([payload], None, memoryview(raw))
+            codec_tagged(header.codec, header.version).decode_into(
+                [payload], None, memoryview(raw), self._workspace
+            )
         except CodecError as error:
             raise CodecError(f"{what}: {error.message}", error.hint) from error
         if object_id(raw) != identity:

@@ -4,6 +4,7 @@ import errno
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from mergepipe.bytestore.protocol import expect
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.errors import CodecError, Corruption, MergepipeError, MissingObject
 from mergepipe.ids import BlockId, block_id
 from mergepipe.packs.choice import choose
@@ -35,6 +36,7 @@ class BlockReader:
         """`explain`: what to raise for a block that is nowhere; a remote may know more of it."""
         self._storage = storage
         self._explain = explain
+        self._workspace = Workspace()
 
     def resolve(self, blocks: Iterable[BlockId]) -> dict[BlockId, Encoding]:
         """The encoding to read for each block, and for every base they lean on.
@@ -77,7 +79,7 @@ class BlockReader:
                     raise self._explain(error) from None
                 raise damage or error from None
             try:
-                return _Reading(self._storage, chosen, scratch).run(blocks)
+                return _Reading(self._storage, chosen, scratch, self._workspace).run(blocks)
             except _PackGone as gone:
                 refreshes += 1
                 if refreshes > _MOST_REFRESHES:
@@ -103,7 +105,7 @@ class BlockReader:
         bases = list(dict.fromkeys(way.base for way in encodings.values() if way.base is not None))
         unders = dict(zip(bases, self.read(bases), strict=True))
         try:
-            _Reading(self._storage, dict(encodings), None).check(unders)
+            _Reading(self._storage, dict(encodings), None, self._workspace).check(unders)
         except _PackGone as gone:
             raise gone.error from None
         except _BadRecord as bad:
@@ -127,9 +129,14 @@ class _Reading:
     """One attempt to read blocks by their chosen encodings."""
 
     def __init__(
-        self, storage: Storage, chosen: dict[BlockId, Encoding], scratch: Scratch | None
+        self,
+        storage: Storage,
+        chosen: dict[BlockId, Encoding],
+        scratch: Scratch | None,
+        workspace: Workspace,
     ) -> None:
         self._storage = storage
+        self._workspace = workspace
         if scratch is not None:
             scratch.reset()
         self._memory = memory_for(scratch)
@@ -213,7 +220,7 @@ class _Reading:
         encoding = self._chosen[block]
         layers = [self._records[place][1] for place in encoding.places]
         try:
-            return decode_block(encoding.header, layers, base, self._memory)
+            return decode_block(encoding.header, layers, base, self._memory, self._workspace)
         except CodecError as error:
             guilty, _ = self._damaged_record(block)
             raise _BadRecord(guilty or encoding.layers[0], error) from error

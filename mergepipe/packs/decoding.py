@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from mergepipe.codecs.registry import VERBATIM, codec_tagged
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.errors import CodecError, Corruption
 from mergepipe.packs.format import RecordHeader
 from mergepipe.parallel import Scratch
@@ -13,6 +14,7 @@ def decode_block(
     layers: Sequence[memoryview],
     base: memoryview | None,
     memory: Callable[[int], memoryview],
+    workspace: Workspace,
 ) -> memoryview:
     """What the payloads of a block's records decode to; its id is the caller's to compare.
 
@@ -28,7 +30,7 @@ def decode_block(
         return layers[0]
     out = memory(length)
     try:
-        codec_tagged(header.codec, header.version).decode_into(layers, base, out)
+        codec_tagged(header.codec, header.version).decode_into(layers, base, out, workspace)
     except CodecError as error:
         raise CodecError(f"block {block}: {error.message}", error.hint) from error
     return out

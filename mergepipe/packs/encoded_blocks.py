@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from mergepipe.codecs.protocol import Buffer, Codec
 from mergepipe.codecs.registry import codec_named
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import U8, DType
 from mergepipe.ids import NO_ID, BlockId, digest, object_id
 from mergepipe.packs.format import RecordHeader, RecordKind, object_header
@@ -38,14 +39,16 @@ def encode_block(
     dtype: DType,
     codec: Codec,
     base: tuple[BlockId, Buffer] | None = None,
+    workspace: Workspace | None = None,
 ) -> EncodedBlock:
     """Encode a block with `codec`; as `raw` where that would not be smaller.
 
-    `base` is the base block's id and bytes, for codecs that need one. The result never takes more
+    `base` is the base block's id and bytes, for codecs that need one. Who encodes many blocks gives
+    a `workspace`. The result never takes more
     than the raw block and one record header.
     """
     if codec.tag != _RAW.tag and len(raw):
-        payloads = codec.encode(raw, base[1] if base else None, dtype)
+        payloads = codec.encode(raw, base[1] if base else None, dtype, workspace or Workspace())
         records = _seal(identity, len(raw), codec, base[0] if base else None, payloads)
         encoded = EncodedBlock(identity, len(raw), records)
         if sum(len(payload) for payload in payloads) < len(raw):
@@ -72,7 +75,7 @@ def encode_object(canonical: bytes) -> tuple[RecordHeader, bytes]:
     codec, payload = _RAW, canonical
     if len(canonical) > _WORTH_COMPRESSING:
         zstd = codec_named("zstd")
-        smaller = bytes(zstd.encode(canonical, None, U8)[0])
+        smaller = bytes(zstd.encode(canonical, None, U8, Workspace())[0])
         if len(smaller) < len(canonical):
             codec, payload = zstd, smaller
     identity = object_id(canonical)

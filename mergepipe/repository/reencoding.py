@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from mergepipe.codecs.chooser import choose, samples_of
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import DType
 from mergepipe.ids import BlockId
 from mergepipe.packs.blocks import BlockReader
@@ -68,13 +69,14 @@ def reencode(
     progress.start("store again", len(leaning))
     leaders: dict[BlockId, BlockId] = {}
     before = transaction.stored_bytes
+    workspace = Workspace()
     for block, below in leaning:
         leader = leaders.setdefault(below, block)
         raw, *rest = reader.read([block] if leader == block else [block, leader])
         under = rest[0] if rest and len(rest[0]) == len(raw) else None
         dtype = dtypes[block]
-        codec = choose(effort, dtype, samples_of(raw, under))
+        codec = choose(effort, dtype, samples_of(raw, under), workspace)
         base = (leader, under) if under is not None and codec.needs_base else None
-        transaction.add_block(encode_block(block, raw, dtype, codec, base))
+        transaction.add_block(encode_block(block, raw, dtype, codec, base, workspace))
         progress.advance(1)
     return Reencoded(len(leaning), transaction.stored_bytes - before)

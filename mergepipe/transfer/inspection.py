@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.errors import Corruption
 from mergepipe.ids import NO_ID, BlockId, block_id
 from mergepipe.packs.blocks import BlockReader
@@ -91,6 +92,7 @@ class Inspector:
         self._inspected = inspected
         self._leaned_on = leaned_on
         self._scratch = Scratch()
+        self._workspace = Workspace()
 
     def inspect(self, arrived: Sequence[Arrived]) -> list[Places | None]:
         """Decode records that complete a block, where layers and base are at hand.
@@ -125,7 +127,9 @@ class Inspector:
                 found.append(None)
                 continue
             payloads = [self._payload(at) for at in before]
-            raw = decode_block(header, [*payloads, one.payload], base, self._scratch.take)
+            raw = decode_block(
+                header, [*payloads, one.payload], base, self._scratch.take, self._workspace
+            )
             if block_id(raw) != header.id:
                 raise Corruption(f"block {header.id.hex()} is not what its id says")
             raws[BlockId(header.id)] = raw

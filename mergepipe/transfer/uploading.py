@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from mergepipe.bytestore.memory import MemoryByteStore
 from mergepipe.bytestore.protocol import Buffer, ByteStore
 from mergepipe.codecs.chooser import choose, samples_of
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.errors import Corruption, RemoteRefused
 from mergepipe.ids import BlockId, PackId, digest
 from mergepipe.packs import format as pack_format
@@ -62,6 +63,7 @@ class Uploader:
         self._alone = alone
         self._effort = effort
         self._scratch = Scratch()
+        self._workspace = Workspace()
         self._order = _Order()
 
     def send_groups(self, groups: Iterable[Group], done: Callable[[int, Sent], None]) -> None:
@@ -181,9 +183,10 @@ class Uploader:
             raw = raws[block.id]
             base = None if block.base is None else raws[block.base]
             # Block by block, so that it depends on nothing but the block: packs come out the same.
-            codec = choose(self._effort, block.dtype, samples_of(raw, base))
+            samples = samples_of(raw, base)
+            codec = choose(self._effort, block.dtype, samples, self._workspace)
             leaning = (block.base, base) if block.base and base and codec.needs_base else None
-            yield encode_block(block.id, raw, block.dtype, codec, leaning)
+            yield encode_block(block.id, raw, block.dtype, codec, leaning, self._workspace)
 
     def _send_made(self, pack: PackId, data: Buffer) -> Sent:
         if self._target.size(pack_key(pack)) == len(data):

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from mergepipe.bytestore.protocol import ByteStore
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.errors import Corruption
 from mergepipe.ids import BlockId, PackId, block_id
 from mergepipe.packs.blocks import BlockReader
@@ -152,6 +153,7 @@ class _Worker:
         self._store = store
         self._reader = reader
         self._scratch = Scratch()
+        self._workspace = Workspace()
 
     def pieces(self) -> Iterator[tuple[bool, list[BlockId]]]:
         """What to begin with: blocks at the bottom, or (True) bases that the store holds."""
@@ -193,7 +195,7 @@ class _Worker:
         base: memoryview | None,
     ) -> memoryview:
         try:
-            return decode_block(encoding.header, layers, base, self._scratch.take)
+            return decode_block(encoding.header, layers, base, self._scratch.take, self._workspace)
         except Corruption as error:
             raise _bad(encoding, error) from error
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from mergepipe.checkpoints.derived import Reads, Storing
 from mergepipe.codecs.chooser import choose, samples_of
 from mergepipe.codecs.protocol import Buffer, Codec
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import byte_length
 from mergepipe.errors import MergeInputError, MissingObject
 from mergepipe.ids import BlockId, ObjectId, block_id
@@ -159,6 +160,7 @@ class _Making:
         self.new_blocks = 0
         self._ids: list[BlockId] = []
         self._codecs: dict[bool, Codec] = {}
+        self._workspace = Workspace()
         self._padding: bytes | None = None
 
     @property
@@ -210,13 +212,17 @@ class _Making:
         assert block.raw is not None
         codec = self.codec(block.raw, None if base is None else base[1])
         leaning = base if codec.needs_base else None
-        return encode_block(block.identity, block.raw, self.own.dtype, codec, leaning)
+        return encode_block(
+            block.identity, block.raw, self.own.dtype, codec, leaning, self._workspace
+        )
 
     def codec(self, raw: Buffer, base: Buffer | None) -> Codec:
         """What the tensor is coded in, chosen on the first block that asks."""
         found = self._codecs.get(base is not None)
         if found is None:
-            found = choose(self.storing.codec, self.own.dtype, samples_of(raw, base))
+            found = choose(
+                self.storing.codec, self.own.dtype, samples_of(raw, base), self._workspace
+            )
             self._codecs[base is not None] = found
         return found
 

@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 
 from mergepipe.codecs.protocol import Codec
 from mergepipe.codecs.registry import NAMES, codec_named
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import DTYPES, DType
 from mergepipe.errors import CodecError
+
+WORKSPACE = Workspace()
 
 LENGTHS = [1, 2, 3, 4, 7, 8, 9, 10, 11, 31, 64, 79, 80, 81, 250, 1023, 4096, 10_007, 65_536]
 KINDS = ["noise", "weights", "equal", "sparse", "constant", "special"]
@@ -49,13 +52,13 @@ def block_and_base(dtype: DType, length: int, kind: str, seed: int = 0) -> tuple
 
 def decode(codec: Codec, layers: list[bytes], base: bytes | None, length: int) -> bytes:
     out = bytearray(length)
-    codec.decode_into(layers, base, memoryview(out))
+    codec.decode_into(layers, base, memoryview(out), WORKSPACE)
     assert len(out) == length
     return bytes(out)
 
 
 def encode(codec: Codec, raw: bytes, base: bytes, dtype: DType) -> list[bytes]:
-    layers = codec.encode(raw, base if codec.needs_base else None, dtype)
+    layers = codec.encode(raw, base if codec.needs_base else None, dtype, WORKSPACE)
     assert len(layers) == codec.layers
     return [bytes(layer) for layer in layers]
 
@@ -109,11 +112,13 @@ def test_misaligned_and_read_only_buffers(codec: Codec) -> None:
             raw, base = block_and_base(dtype, 5000, "weights")
             views = [memoryview(bytes(shift) + x)[shift:] for x in (raw, base)]
             given_base = views[1] if codec.needs_base else None
-            layers = [bytes(layer) for layer in codec.encode(views[0], given_base, dtype)]
+            layers = [
+                bytes(layer) for layer in codec.encode(views[0], given_base, dtype, WORKSPACE)
+            ]
             assert layers == encode(codec, raw, base, dtype)
             shifted = [memoryview(bytes(shift) + layer)[shift:] for layer in layers]
             out = bytearray(5000 + shift)
-            codec.decode_into(shifted, given_base, memoryview(out)[shift:])
+            codec.decode_into(shifted, given_base, memoryview(out)[shift:], WORKSPACE)
             assert out[shift:] == raw
 
 

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from mergepipe.codecs.registry import NAMES, codec_named
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import BF16, DTYPES, F16, F32, DType
+
+WORKSPACE = Workspace()
 
 GOLDEN = Path(__file__).parent / "golden"
 DTYPES_HERE = (BF16, F16, F32, DTYPES["I8"])
@@ -33,7 +36,7 @@ def test_still_read(name: str, dtype: DType) -> None:
     codec = codec_named(name)
     out = bytearray(len(raw))
     layers = [path.read_bytes() for path in files(name, dtype)]
-    codec.decode_into(layers, base if codec.needs_base else None, memoryview(out))
+    codec.decode_into(layers, base if codec.needs_base else None, memoryview(out), WORKSPACE)
     assert out == raw
 
 
@@ -46,5 +49,5 @@ def test_still_read(name: str, dtype: DType) -> None:
 def test_still_written(name: str, dtype: DType) -> None:
     raw, base = pair()
     codec = codec_named(name)
-    layers = codec.encode(raw, base if codec.needs_base else None, dtype)
+    layers = codec.encode(raw, base if codec.needs_base else None, dtype, WORKSPACE)
     assert [bytes(layer) for layer in layers] == [p.read_bytes() for p in files(name, dtype)]

@@ -15,7 +15,10 @@ from mergepipe.codecs.trits import (
     trits_at,
     unpack_into,
 )
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import BF16, F16, F32, DType
+
+WORKSPACE = Workspace()
 
 Reals = npt.NDArray[np.float32]
 
@@ -49,23 +52,27 @@ def real(data: bytes, dtype: DType) -> Reals:
 )
 def test_sizes(unchanged: float, of_raw: float, of_bitx: float) -> None:
     raw, base = (narrow(x, BF16) for x in fine_tune(1 << 19, unchanged))
-    coarse, exact = map(len, Residual().encode(raw, base, BF16))
+    coarse, exact = map(len, Residual().encode(raw, base, BF16, WORKSPACE))
     assert coarse + exact < of_raw * len(raw)
-    assert coarse + exact < of_bitx * len(BitX(3).encode(raw, base, BF16)[0])
+    assert coarse + exact < of_bitx * len(BitX(3).encode(raw, base, BF16, WORKSPACE)[0])
     assert coarse < 0.082 * len(raw)
 
 
 def test_an_unchanged_block_costs_a_few_hundred_bytes() -> None:
     raw = narrow(fine_tune(1 << 19)[0], BF16)
-    assert sum(map(len, Residual().encode(raw, raw, BF16))) < 500
+    assert sum(map(len, Residual().encode(raw, raw, BF16, WORKSPACE))) < 500
 
 
 def test_unchanged_rows_cost_next_to_nothing() -> None:
     tuned, base = fine_tune(1 << 19)
     tuned[: 1 << 18] = base[: 1 << 18]
-    half = sum(map(len, Residual().encode(narrow(tuned, BF16), narrow(base, BF16), BF16)))
+    half = sum(
+        map(len, Residual().encode(narrow(tuned, BF16), narrow(base, BF16), BF16, WORKSPACE))
+    )
     shorter, under = fine_tune(1 << 18)
-    whole = sum(map(len, Residual().encode(narrow(shorter, BF16), narrow(under, BF16), BF16)))
+    whole = sum(
+        map(len, Residual().encode(narrow(shorter, BF16), narrow(under, BF16), BF16, WORKSPACE))
+    )
     assert half < 1.05 * whole
 
 
@@ -73,7 +80,7 @@ def test_unchanged_rows_cost_next_to_nothing() -> None:
 @pytest.mark.parametrize("size", [1, 159, 160, 5120, 5121, 50_003])
 def test_statistics_are_those_of_the_definition(dtype: DType, size: int) -> None:
     raw, base = (narrow(x, dtype) for x in fine_tune(size, 0.2, size))
-    layers, figures = Residual().encode_with_statistics(raw, base, dtype)
+    layers, figures = Residual().encode_with_statistics(raw, base, dtype, WORKSPACE)
     change = real(raw, dtype) - real(base, dtype)
     sizes = np.abs(change)
     large = sizes >= np.float32(figures.threshold)
@@ -95,7 +102,7 @@ def test_statistics_are_those_of_the_definition(dtype: DType, size: int) -> None
     assert np.array_equal(figures.exact, whole[figures.keys])
     trits = np.where(large & (sizes > 0), np.where(change > 0, 2, 1), 0)
     assert np.array_equal(trits_at(figures.packed, np.arange(size)), trits)
-    assert np.array_equal(coarse_symbols(layers[0], size), figures.packed)
+    assert np.array_equal(coarse_symbols(layers[0], size, WORKSPACE), figures.packed)
     estimate = np.empty(size, np.float32)
     head = coarse_head(layers[0])
     assert (head.magnitude, head.threshold) == (figures.magnitude, figures.threshold)
@@ -103,7 +110,7 @@ def test_statistics_are_those_of_the_definition(dtype: DType, size: int) -> None
     assert np.array_equal(
         estimate, np.array([0, -1, 1], np.float32)[trits] * np.float32(head.magnitude)
     )
-    alone = analyse(raw, base, dtype)
+    alone = analyse(raw, base, dtype, WORKSPACE)
     assert (alone.energy, alone.captured) == (figures.energy, figures.captured)
     assert np.array_equal(alone.packed, figures.packed)
 
@@ -112,9 +119,9 @@ def test_infinities_and_nans_are_restored_and_not_counted() -> None:
     tuned, base = fine_tune(10_000)
     tuned[::100], tuned[1::100], base[2::100] = np.inf, np.nan, -np.inf
     raw, before = narrow(tuned, BF16), narrow(base, BF16)
-    layers, figures = Residual().encode_with_statistics(raw, before, BF16)
+    layers, figures = Residual().encode_with_statistics(raw, before, BF16, WORKSPACE)
     out = bytearray(len(raw))
-    Residual().decode_into(layers, before, memoryview(out))
+    Residual().decode_into(layers, before, memoryview(out), WORKSPACE)
     assert out == raw
     assert np.isfinite([figures.energy, figures.magnitude, figures.largest]).all()
     assert not trits_at(figures.packed, np.arange(0, 10_000, 100)).any()

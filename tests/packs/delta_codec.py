@@ -11,6 +11,7 @@ from types import ModuleType
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.codecs import registry
 from mergepipe.codecs.protocol import Buffer
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import U8, DType
 from mergepipe.errors import CodecError
 from mergepipe.ids import BlockId, PackId, block_id
@@ -33,13 +34,21 @@ class Halves:
     def supports(self, dtype: DType) -> bool:
         return True
 
-    def encode(self, raw: Buffer, base: Buffer | None, dtype: DType) -> tuple[Buffer, ...]:
+    def encode(
+        self, raw: Buffer, base: Buffer | None, dtype: DType, workspace: Workspace
+    ) -> tuple[Buffer, ...]:
         assert base is not None
         delta = xor(bytes(raw), bytes(base))
         middle = len(delta) // 2
         return tuple(half.rstrip(b"\0") for half in (delta[:middle], delta[middle:]))
 
-    def decode_into(self, layers: Sequence[Buffer], base: Buffer | None, out: memoryview) -> None:
+    def decode_into(
+        self,
+        layers: Sequence[Buffer],
+        base: Buffer | None,
+        out: memoryview,
+        workspace: Workspace,
+    ) -> None:
         middle = len(out) // 2
         room = (middle, len(out) - middle)
         if base is None or len(layers) != 2 or len(base) != len(out):
@@ -71,7 +80,7 @@ def raw_block(raw: bytes) -> EncodedBlock:
 
 
 def delta_block(raw: bytes, base: bytes) -> EncodedBlock:
-    payloads = HALVES.encode(raw, base, U8)
+    payloads = HALVES.encode(raw, base, U8, Workspace())
     return seal_payloads(block_id(raw), len(raw), HALVES, block_id(base), payloads)
 
 

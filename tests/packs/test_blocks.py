@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mergepipe.codecs.registry import codec_named
+from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import U8
 from mergepipe.errors import CodecError, Corruption, MissingObject
 from mergepipe.ids import BlockId, block_id
@@ -170,7 +171,7 @@ def test_a_base_that_is_asked_for_is_verified_too(storage: Storage) -> None:
     # The delta undoes what is wrong with its base: only the base's own hash can tell.
     base, target = RAWS[0], tuned(RAWS[0])
     liar = seal_payloads(block_id(base), len(base), codec_named("raw"), None, (target,))
-    payloads = HALVES.encode(target, target, U8)
+    payloads = HALVES.encode(target, target, U8, Workspace())
     delta = seal_payloads(block_id(target), len(target), HALVES, block_id(base), payloads)
     store_blocks(storage, liar, delta)
     assert read(storage, block_id(target)) == [target]
