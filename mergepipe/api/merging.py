@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     # Merging brings in numpy and compiled kernels; `mp log` must not wait for them.
 
     from mergepipe.api.planning import Planned
+    from mergepipe.api.sweeping import BudgetSweep
     from mergepipe.engine.engine import Engine
     from mergepipe.engine.replay import Replay
     from mergepipe.engine.result import MergeResult
@@ -167,6 +168,24 @@ class Merging:
         profiles = self._profiles_of(plan)
         return energy_curve(
             plan, self._repo.objects, self._planning.catalog.encodings, profiles, shares
+        )
+
+    def sweep(self, planned: "Planned", shares: Sequence[float]) -> "BudgetSweep":
+        """What budgets of these shares would keep (`Repository.sweep`)."""
+        from mergepipe.api.sweeping import BudgetSweep, SweepPoint, checked_shares, percent
+
+        rising = checked_shares(shares)
+        curve = self.energy_curve(self._planning.load_plan(planned), rising)
+        if not curve:
+            raise MergeInputError(
+                "what budgets keep is not known: no expert of this merge has a profile",
+                "mp analyze REV makes one; methods that copy tensors read all of them anyway",
+            )
+        return BudgetSweep(
+            tuple(
+                SweepPoint(percent(share), bought.read_bytes, bought.energy_kept)
+                for share, bought in zip(rising, curve, strict=True)
+            )
         )
 
     def _profiles_of(self, plan: "Plan") -> "dict[Pair, Cited]":

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mergepipe.api.opened import OpenRepository
+from mergepipe.api.sweeping import SHARES as SWEEP_SHARES
 from mergepipe.errors import MergepipeError, MissingObject, RevisionNotFound, UsageError
 from mergepipe.ids import ObjectId, shown
 from mergepipe.objects.records import Commit, Snapshot
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from mergepipe.api.recipes import Recipes
     from mergepipe.api.results import CloneResult, FetchResult, Imported, PullResult, PushResult
     from mergepipe.api.revising import Revising
+    from mergepipe.api.sweeping import BudgetSweep
     from mergepipe.api.upkeep import Pruned
     from mergepipe.api.weights import StoredTensors, Weights
     from mergepipe.api.working import Working
@@ -653,6 +655,17 @@ class Repository(OpenRepository):
         Returns the explanation, the plan, and the manifest's id where there is one.
         """
         return self.merging.explain(what, tensor)
+
+    def sweep(self, planned: "Planned", shares: Sequence[float] = SWEEP_SHARES) -> "BudgetSweep":
+        """What each of several budgets would keep of the changes that a plan merges.
+
+        planned  as `plan` returned it (with any budget: all are priced anew), or a plan's id
+        shares   of the expert bytes that the exact merge reads, above 0 and at most 1
+
+        Reads no weights. The result prints as a table, and has `to_frame()`. Raises UsageError for
+        other shares, MergeInputError where no expert has a profile.
+        """
+        return self.merging.sweep(planned, shares)
 
     def replay(self, revision: str, progress: Progress = SILENT) -> "Replay":
         """Run the merge behind a commit again and compare every id; nothing is written."""

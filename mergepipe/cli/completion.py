@@ -47,9 +47,9 @@ def config_keys(incomplete: str) -> list[str]:
 
 def methods(incomplete: str) -> list[str]:
     """Every merge method."""
-    from mergepipe.methods.registry import METHODS
+    from mergepipe.methods.registry import names
 
-    return list(METHODS)
+    return names()
 
 
 def _names(*folders: str) -> list[str]:

@@ -1,6 +1,10 @@
-"""Every merge method by name. A new one is a file of its own and a line here."""
+"""Every merge method by name. A new one is a file of its own and a line here.
+
+Packages may bring others (`installed`).
+"""
 
 from mergepipe.errors import MergeInputError
+from mergepipe.methods import installed
 from mergepipe.methods.arcee_fusion import ARCEE_FUSION
 from mergepipe.methods.breadcrumbs import BREADCRUMBS, BREADCRUMBS_TIES
 from mergepipe.methods.dare import DARE_LINEAR, DARE_TIES
@@ -57,8 +61,19 @@ _BY_ANY_NAME = {
 
 
 def find(name: str) -> Method:
-    """The method called `name` or one of its aliases, in any case. Raises MergeInputError."""
-    try:
-        return _BY_ANY_NAME[name.strip().lower()]
-    except KeyError:
-        raise MergeInputError(f"no merge method {name!r}", nearest(name, METHODS)) from None
+    """The method called `name` or one of its aliases, in any case. Raises MergeInputError.
+
+    Ours come first: a package cannot replace one.
+    """
+    wanted = name.strip().lower()
+    if wanted in _BY_ANY_NAME:
+        return _BY_ANY_NAME[wanted]
+    method = installed.load(wanted)
+    if method is None:
+        raise MergeInputError(f"no merge method {name!r}", nearest(name, names()))
+    return method
+
+
+def names() -> list[str]:
+    """What `find` knows: our methods, then those of installed packages."""
+    return [*METHODS, *(name for name in installed.installed() if name not in _BY_ANY_NAME)]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mergepipe.api import Repository
+from mergepipe.api.sweeping import SHARES
 from mergepipe.errors import MergepipeError, RevisionNotFound
 from mergepipe.ids import ObjectId, object_id
 from mergepipe.objects.encoding import encode
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from mergepipe.plans.cost_table import CostTable
     from mergepipe.plans.explain import Explanation, TensorExplanation
 
-_SHARES = (0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0)
 _MOST_TENSORS = 20
 _DEPTHS = ("omitted", "coarse", "exact", "equal")
 _LAYER = re.compile(r"\.(?P<number>[0-9]{1,4})\.")
@@ -64,7 +64,7 @@ def _of_merge(
     experts = [labels[place] for place in plan.experts]
     identity = object_id(encode(plan)).hex()
     beside = _beside(costs)
-    bought = repository.merging.energy_curve(plan, (*_SHARES, *beside.values()))
+    bought = repository.merging.energy_curve(plan, (*SHARES, *beside.values()))
     curve = [CurvePoint(each.read_bytes, each.energy_kept) for each in bought]
     total = sum(_energies(explained.tensors))
     facts = [
@@ -78,7 +78,7 @@ def _of_merge(
         *_least_served(explained, plan, labels),
         *(
             Fact(name, f"{point.energy_kept:.1%} of the energy")
-            for name, point in zip(beside, curve[len(_SHARES) :], strict=False)
+            for name, point in zip(beside, curve[len(SHARES) :], strict=False)
         ),
         Fact("error, at most", f"{costs.omitted_norm:.4g} (L2 norm of what is left out)"),
         Fact("plan", identity),
@@ -101,7 +101,7 @@ def _of_merge(
         commands=tuple(commands),
         models=tuple(_models(explained, plan, labels, held)),
         cells=tuple(_cells(explained.tensors, labels, total)),
-        curve=tuple(curve[: len(_SHARES)]),
+        curve=tuple(curve[: len(SHARES)]),
         chosen=CurvePoint(costs.expert_bytes_planned, costs.energy_kept),
         warnings=tuple(_warnings(explained, labels)),
         tensors=tuple(_least_kept(explained.tensors)),

@@ -29,6 +29,7 @@ def add(app: typer.Typer) -> None:
         mp plan code math --base llama --density 0.5 --budget raw:10%
         mp plan code math --method linear --weight 0.7,0.3 --dry-run
         mp plan --recipe config.yml --budget 25%
+        mp plan code math --sweep
     """
     command(app, "plan", MERGING, examples=examples)(plan)
 
@@ -65,6 +66,12 @@ def plan(
             "--out", metavar="FILE", help="Write the plan there too, for `mp merge --plan FILE`."
         ),
     ] = None,
+    sweep: Annotated[
+        bool,
+        typer.Option(
+            "--sweep", help="List what budgets would keep, and store nothing.", show_default=False
+        ),
+    ] = False,
     dry_run: merge_options.DryRun = False,
 ) -> None:
     """Plan a merge: which blocks of which expert to read, and how deep.
@@ -88,6 +95,11 @@ def plan(
         max_share,
     )
     recipe_options.check_alone(recipe, out_shard_size, experts, None, options)
+    if sweep and any(each is not None for each in (budget, budget_total, max_share, out)):
+        raise UsageError(
+            "--sweep tries budgets itself, and writes no plan",
+            "leave out --budget, --budget-total, --max-share and --out",
+        )
     if recipe is None and not experts:
         raise UsageError("what shall be merged?", "mp plan EXPERT... --base REV, or --recipe FILE")
     asked = (
@@ -99,7 +111,11 @@ def plan(
     from mergepipe.api.plan_files import write_plan
 
     with session.repository() as repository:
-        made = make_plan(session, repository, asked, recipe, store=not dry_run)
+        made = make_plan(session, repository, asked, recipe, store=not (dry_run or sweep))
+        if sweep:
+            swept = repository.sweep(made.plan)
+            session.emit(swept.points, repr(swept))
+            return
         if not dry_run:
             repository.store_plan(made.plan)
         if out is not None:
