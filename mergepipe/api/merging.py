@@ -53,6 +53,7 @@ class Merging:
             OutputEncoder(self._repo.config.store.codec, self._repo.config.store.max_chain),
             device,
             host=host,
+            cache_bytes=self._repo.config.merge.cache,
         )
 
     def merge(

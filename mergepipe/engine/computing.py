@@ -11,6 +11,7 @@ from mergepipe.dtypes import F32, F64
 from mergepipe.engine.encoding import BaseBlock, OutputEncoder
 from mergepipe.engine.factors import product_values
 from mergepipe.engine.meter import Meter
+from mergepipe.engine.partial_sums import packed_sums
 from mergepipe.engine.reading import BlockSource, FetchedBlocks, RepairedBlocks, joined
 from mergepipe.engine.work import (
     Adapted,
@@ -20,6 +21,7 @@ from mergepipe.engine.work import (
     Making,
     Piece,
     Step,
+    Summed,
     Weights,
     Work,
 )
@@ -40,6 +42,7 @@ class Result:
     nonfinite  how many of the values made are infinite or NaN
     taken_in   such values of inputs that had not been counted: by (line, place of the input), the
                base being place -1
+    sums       that are to be kept: key, and the bytes
     """
 
     step: Step
@@ -47,6 +50,7 @@ class Result:
     encoded: tuple[EncodedBlock | None, ...]
     nonfinite: int = 0
     taken_in: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    sums: tuple[tuple[str, bytes], ...] = ()
 
 
 Made = TypeVar("Made")
@@ -167,6 +171,8 @@ class _Assembly:
                 return Coarse(self._source.trits(one, self._step.length), one.magnitude)
             case Computed():
                 return self._computed(one.making)
+            case Summed():
+                return Delta(one.data, F32) if one.deltas else Full(one.data, F32)
             case Adapted():
                 return self._adapted(one)
             case _:
@@ -243,6 +249,7 @@ class Worker:
             tuple(one for _, one in found),
             count_nonfinite(step.task.dtype, out),
             counts.noted,
+            tuple(packed_sums(step, unit)),
         )
 
     def _named(

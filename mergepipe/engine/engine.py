@@ -15,6 +15,7 @@ from mergepipe.engine.manifest import write_manifest
 from mergepipe.engine.memo import Memo, Memory, NoMemo
 from mergepipe.engine.meter import Meter, metered
 from mergepipe.engine.output import OutputFiles
+from mergepipe.engine.partial_sums import PartialSums
 from mergepipe.engine.result import Costs, MergeResult, describe_run
 from mergepipe.engine.streaming import Streamed, Streaming, check_layout
 from mergepipe.engine.transactions import MergeRequest, Transactions
@@ -47,6 +48,7 @@ class Engine:
     encoder   how output blocks are stored
     device    where the arithmetic runs: `cpu`, or a torch device such as `cuda`
     clock     seconds from any moment on; host: what runs/ says of the machine
+    cache_bytes  room for sums that later merges begin with (`partial_sums`)
     """
 
     storage: Storage
@@ -56,6 +58,7 @@ class Engine:
     device: str = "cpu"
     clock: Callable[[], float] = time.perf_counter
     host: str = ""
+    cache_bytes: int = 0
 
     def execute(
         self,
@@ -84,10 +87,20 @@ class Engine:
         if not asked.allow_nonfinite:
             finite.refuse_inputs(known, names)
         uncounted = finite.uncounted_places(plan, finiteness)
+        sums = None
+        # What a sum stands for is not looked at, and must be beyond doubt.
+        if reuse and self.cache_bytes and self.device == "cpu" and not uncounted:
+            sums = PartialSums(transactions.files, self.cache_bytes)
         with transactions.begin() as transaction:
             plan_id = transaction.add_object(encode(plan))
             made = self.run(
-                plan, transaction, meter, memo=memo, progress=progress, uncounted=uncounted
+                plan,
+                transaction,
+                meter,
+                memo=memo,
+                progress=progress,
+                uncounted=uncounted,
+                sums=sums,
             )
             values = finite.values_of(plan, known, made.streamed, transactions.objects)
             if not asked.allow_nonfinite:
@@ -103,6 +116,7 @@ class Engine:
                     import_bytes=asked.import_bytes,
                     written_bytes=transaction.stored_bytes,
                     seconds=self.clock() - begun,
+                    cache_bytes=0 if sums is None else sums.read_bytes,
                 )
 
             def make(tip: ObjectId | None, who: Signature) -> Commit:
@@ -151,12 +165,14 @@ class Engine:
         derive: bool = False,
         encode_blocks: bool = True,
         uncounted: frozenset[tuple[int, int]] = frozenset(),
+        sums: PartialSums | None = None,
     ) -> Executed:
         """Make a plan's output in a sink: blocks, tensors and the snapshot.
 
         derive         a coarse reading may come from exact bytes (engine.batches.Batcher)
         encode_blocks  False: blocks are named, not stored
         uncounted      inputs whose values are to be counted: (line, place), -1 for the base
+        sums           what sums may begin with
         """
         metadata = metered(self.storage, meter)
         objects = ObjectStore(metadata)
@@ -175,6 +191,7 @@ class Engine:
             memo,
             sink,
             progress,
+            sums,
         )
         check_layout(plan, objects)
         progress.start("merge", _output_bytes(plan, objects))

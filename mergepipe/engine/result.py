@@ -27,6 +27,7 @@ class Costs:
     blocks_computed: int
     blocks_remembered: int
     blocks_kept: int
+    cache_bytes: int = 0
 
     @classmethod
     def of(
@@ -37,6 +38,7 @@ class Costs:
         import_bytes: int,
         written_bytes: int,
         seconds: float,
+        cache_bytes: int = 0,
     ) -> "Costs":
         """The costs of a run so far."""
         return cls(
@@ -47,6 +49,7 @@ class Costs:
             streamed.computed,
             streamed.remembered,
             streamed.kept,
+            cache_bytes,
         )
 
 
@@ -124,5 +127,6 @@ def describe_run(result: MergeResult, *, host: str, device: str) -> str:
         costs.blocks_computed,
         costs.blocks_remembered,
         costs.blocks_kept,
+        costs.cache_bytes,
     )
     return msgspec.json.format(msgspec.json.encode(run), indent=2).decode() + "\n"

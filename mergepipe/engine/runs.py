@@ -29,6 +29,7 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     blocks_computed: int
     blocks_remembered: int
     blocks_kept: int
+    cache_bytes_read: int = 0
 
 
 def run_of(directory: Path, commit: ObjectId) -> Run | None:

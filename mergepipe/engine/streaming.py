@@ -16,6 +16,7 @@ from mergepipe.engine.estimates import columns_of
 from mergepipe.engine.executors import Executor
 from mergepipe.engine.laying import Laying
 from mergepipe.engine.memo import Memory
+from mergepipe.engine.partial_sums import PartialSums
 from mergepipe.engine.steps import KeptTensor, Known, MergedTensor
 from mergepipe.engine.work import Step, Work
 from mergepipe.errors import MergeInputError
@@ -88,6 +89,7 @@ class Streaming:
     memo: Memory
     sink: Sink
     progress: Progress
+    sums: PartialSums | None = None
     _outputs: dict[int, _Output | ObjectId] = field(default_factory=dict)
     _tally: _Tally = field(default_factory=_Tally)
 
@@ -104,6 +106,9 @@ class Streaming:
                 if not (result.nonfinite or result.taken_in):
                     # What is remembered is not looked at again, and must be beyond doubt.
                     self.memo.remember(result.step, result.blocks)
+                for key, stored in result.sums:
+                    assert self.sums is not None
+                    self.sums.put(key, stored)
                 for block, encoded in zip(result.blocks, result.encoded, strict=True):
                     if encoded is not None and not self.sink.has_block(block):
                         self.sink.add_block(encoded)
@@ -174,7 +179,7 @@ class Streaming:
         new: list[Step] = []
         for step, known in zip(steps, self.memo.find(steps), strict=True):
             if known is None:
-                new.append(step)
+                new.append(step if self.sums is None else self.sums.shortened(step))
             else:
                 self._put(step, known)
                 self._tally.remembered += len(known)

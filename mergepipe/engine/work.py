@@ -98,7 +98,19 @@ class Computed:
     making: "Making"
 
 
-Input: TypeAlias = Weights | Estimate | Unchanged | Adapted | Computed
+@dataclass(frozen=True, slots=True)
+class Summed:
+    """The first `count` inputs of a sum, as an earlier merge had them: float32 (`partial_sums`).
+
+    deltas: a sum of differences from the base, else of weights
+    """
+
+    data: bytes = field(repr=False)
+    count: int
+    deltas: bool
+
+
+Input: TypeAlias = Weights | Estimate | Unchanged | Adapted | Computed | Summed
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +179,7 @@ class Step:
     block_bytes  of the output: where its blocks end
     under        the bases' blocks under the range, whether they are used or only leaned on
     memo         key under which the result is remembered
+    sums         keys of sums to keep, by how many of the inputs are in them
     """
 
     making: Making
@@ -177,6 +190,7 @@ class Step:
     block_bytes: int
     under: tuple[BlockId, ...]
     memo: bytes
+    sums: tuple[tuple[int, str], ...] = ()
 
     @property
     def task(self) -> LineTask:

@@ -1,4 +1,4 @@
-"""The divisor of a plain sum, the same for both implementations."""
+"""The divisors of plain sums, the same for both implementations."""
 
 from mergepipe.methods.terms import Scalars
 
@@ -7,7 +7,16 @@ SMALLEST_WEIGHT_SUM = 1e-8
 
 def plain_divisor(scalars: Scalars) -> float:
     """What a sum without an election is divided by: 1 if not normalised or nothing to divide by."""
+    if scalars.divisor is not None:
+        return scalars.divisor
     if not scalars.normalize:
         return 1.0
     total = sum(own.weight for own in scalars.experts)
     return 1.0 if abs(total) < SMALLEST_WEIGHT_SUM else total
+
+
+def weight_sum(scalars: Scalars) -> float:
+    """What a sum of weights themselves is divided by, in float64."""
+    if scalars.divisor is not None:
+        return scalars.divisor
+    return sum(own.weight for own in scalars.experts) if scalars.normalize else 1.0

@@ -92,6 +92,7 @@ class Scalars:
     scale      lambda, times the merged delta
     extras     what a sweep has besides, in an order of its own: numbers of the whole tensor, or of
                each expert or column in turn. As much a part of the result as all the others
+    divisor    of a plain sum, where its terms do not tell; None: what `normalize` says
     """
 
     experts: tuple[ExpertScalars, ...]
@@ -99,6 +100,7 @@ class Scalars:
     normalize: bool = False
     scale: float = 1.0
     extras: tuple[float, ...] = ()
+    divisor: float | None = None
 
     @classmethod
     def plain(cls, count: int) -> Self:

@@ -72,6 +72,13 @@ class ReceiveSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class MergeSettings:
+    """`[merge]`: `cache`, bytes kept of sums that later merges of the same models begin with."""
+
+    cache: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class GcSettings:
     """`[gc]`: what gc leaves alone. `grace`: for how many seconds it keeps what nothing needs."""
 
@@ -99,6 +106,7 @@ class Config:
     hooks: HookSettings = field(default_factory=HookSettings)
     receive: ReceiveSettings = field(default_factory=ReceiveSettings)
     gc: GcSettings = field(default_factory=GcSettings)
+    merge: MergeSettings = field(default_factory=MergeSettings)
     remote: Mapping[str, RemoteSettings] = field(default_factory=dict)
 
     def get(self, key: str) -> Value:
@@ -319,6 +327,7 @@ _SECTIONS: dict[str, Callable[..., Any]] = {
     "hooks": HookSettings,
     "receive": ReceiveSettings,
     "gc": GcSettings,
+    "merge": MergeSettings,
 }
 _KEYS: dict[str, Callable[[object], Value]] = {
     "store.block_size": config_values.block_size,
@@ -333,8 +342,9 @@ _KEYS: dict[str, Callable[[object], Value]] = {
     "receive.deny_force": config_values.flag,
     "receive.allow_purge": config_values.flag,
     "gc.grace": config_values.grace,
+    "merge.cache": config_values.receive_limit,
 }
-_AS_TYPED = ("store.block_size", "receive.limit", "gc.grace")
+_AS_TYPED = ("store.block_size", "receive.limit", "gc.grace", "merge.cache")
 _REMOTE_KEYS: dict[str, Callable[[object], Value]] = {
     "url": config_values.text,
     "lazy": config_values.flag,

@@ -31,6 +31,7 @@ from mergepipe.repository.grace import (
     young_packs,
 )
 from mergepipe.repository.incoming import SESSIONS, incoming_key, stale_packs
+from mergepipe.repository.layout import CACHE
 from mergepipe.repository.notes import note_key, noted_commits
 from mergepipe.repository.pruned import Pruned, read_pruned, remove_pruned
 from mergepipe.repository.refs import RefStore
@@ -126,6 +127,7 @@ def collect(
             with LocalByteStore(files.root, SESSIONS) as cut_short:
                 cut_short.remove_dead_sessions()
             leases.remove_dead(files.root, now_s)
+            _remove_sums(files, tally)
             _remove_stale(files, now_s, tally)
         storage.refresh()
         reading = leases.needed(files.root, now_s)
@@ -355,6 +357,13 @@ class _Collection:
                 self._tally.freed_bytes += pack.size
         self._storage.index.drop_packs(_ids(packs))
         return True
+
+
+def _remove_sums(files: LocalByteStore, tally: _Tally) -> None:
+    """What merges keep to read less next time: it goes before anything else."""
+    for key in list(files.list(f"{CACHE}/")):
+        tally.freed_bytes += files.size(key) or 0
+        files.delete(key)
 
 
 def _remove_stale(files: LocalByteStore, now_s: float, tally: _Tally) -> None:

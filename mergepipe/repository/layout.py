@@ -38,6 +38,7 @@ HOOKS = "hooks"
 RECIPES = "recipes"
 RUNS = "runs"
 NOTES = "notes"
+CACHE = "cache"
 INCOMING = "incoming"
 REMOTES = "remotes"
 LEASES = leases.FOLDER
@@ -60,6 +61,7 @@ _DIRECTORIES = (
     RECIPES,
     RUNS,
     NOTES,
+    CACHE,
     INCOMING,
     REMOTES,
     LEASES,
@@ -75,6 +77,7 @@ _RESERVED = (
     WORKTREE,
     RUNS,
     NOTES,
+    CACHE,
     INCOMING,
     REMOTES,
     LEASES,

@@ -40,6 +40,7 @@ def test_what_is_not_written_has_its_default():
         "receive.deny_force": False,
         "receive.allow_purge": False,
         "gc.grace": 14 * 86400,
+        "merge.cache": 0,
         "remote.origin.url": "ssh://host/x",
     }
 

@@ -4,6 +4,7 @@ import torch
 
 from mergepipe.methods.eager.operands import base_values, compute_dtype, rounded, value, write
 from mergepipe.methods.protocol import Output
+from mergepipe.methods.sums import weight_sum
 from mergepipe.methods.terms import Unit
 
 
@@ -15,6 +16,6 @@ def merge(unit: Unit, out: Output, device: str) -> None:
     for term, own in zip(unit.terms, unit.scalars.experts, strict=True):
         x = value(term, own, base, unit.length, compute, device)
         total += x * rounded(own.weight, compute)
-    if unit.scalars.normalize:
-        total /= rounded(sum(own.weight for own in unit.scalars.experts), compute)
+    if (divisor := weight_sum(unit.scalars)) != 1:
+        total /= rounded(divisor, compute)
     write(total, unit.dtype, out)

@@ -16,7 +16,7 @@ from mergepipe.methods.fused.weighted_sum import sweep as weighted_sum_sweep
 from mergepipe.methods.order import BUCKETS, PLACES
 from mergepipe.methods.protocol import Output
 from mergepipe.methods.randomness import KEEP_ALL, keep_limit, mask_keys
-from mergepipe.methods.sums import plain_divisor
+from mergepipe.methods.sums import plain_divisor, weight_sum
 from mergepipe.methods.terms import Buffer, Coarse, Delta, Full, Unit, view_bytes
 
 _DTYPES = {"BF16": pieces.BF16, "F16": pieces.F16, "F32": pieces.F32}
@@ -44,7 +44,6 @@ def weighted_sum(unit: Unit, out: Output) -> None:
     """The element pass over one unit, into `out`."""
     terms = _terms(unit)
     experts = unit.scalars.experts
-    divisor = sum(own.weight for own in experts) if unit.scalars.normalize else 1.0
     target = _aligned_output(unit.dtype, out)
     weighted_sum_sweep(
         unit.length,
@@ -55,7 +54,7 @@ def weighted_sum(unit: Unit, out: Output) -> None:
         terms.skips,
         terms.levels,
         np.array([own.weight for own in experts], np.float32),
-        np.float32(divisor),
+        np.float32(weight_sum(unit.scalars)),
         _DTYPES[unit.dtype.name],
         _address(target),
     )
