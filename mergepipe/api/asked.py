@@ -62,13 +62,13 @@ _KEYS = ("Budget", "Budget-Total", "Max-Share")
 
 def of_message(message: str) -> Asked:
     """What a merge was asked for with, by the last lines of its commit's message."""
-    found: dict[str, str] = {}
+    settings: dict[str, str] = {}
     for line in reversed(message.rstrip().splitlines()):
         key, colon, value = line.partition(": ")
         if not colon or key not in _KEYS:
             break
-        found[key] = value.strip()
-    budget, total, share = (found.get(key) for key in _KEYS)
+        settings[key] = value.strip()
+    budget, total, share = (settings.get(key) for key in _KEYS)
     return Asked(budget, total, share)
 
 

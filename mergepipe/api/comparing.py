@@ -117,12 +117,12 @@ def diff(repository: "OpenRepository", a: str, b: str, progress: Progress) -> "D
 
 
 def _plan(repository: "OpenRepository", revision: str) -> Plan:
-    _, made = repository.merge_of(revision)
-    if made is None:
+    _, merge = repository.merge_of(revision)
+    if merge is None:
         raise MergeInputError(
             f"{revision} is no merge", "mp diff compares any two revisions, tensor by tensor"
         )
-    manifest = repository.objects.load(made, Manifest)
+    manifest = repository.objects.load(merge, Manifest)
     return repository.objects.load(manifest.plan, Plan)
 
 

@@ -31,12 +31,12 @@ class Contents:
         wanted = under.strip("/")
         if not wanted:
             return entries
-        found = tuple(entry for entry in entries if _is_under(entry.path, wanted))
-        if not found:
+        listed = tuple(entry for entry in entries if _is_under(entry.path, wanted))
+        if not listed:
             raise RevisionNotFound(
                 f"{revision} has no file {quoted(under)}", f"mp ls {revision} lists its files"
             )
-        return found
+        return listed
 
     def changes_to(self, paths: Sequence[str]) -> Callable[[Commit], bool]:
         """A function that tells whether a commit changed one of these files or folders.

@@ -71,15 +71,15 @@ class Conversions:
             sources = self._exported(commit, folder / "model", progress)
             conversion = plan_conversion(sources)
             if conversion is None:
-                found = commit
+                identity = commit
             else:
                 for note in conversion.notes if told is not None else ():
                     assert told is not None
                     told(f"{label}: {note}")
                 with self.converted(sources) as files:
-                    found = self._committed_copy(commit, files, progress)
-        self._repo.storage.index.cache([(key, found)])
-        return found
+                    identity = self._committed_copy(commit, files, progress)
+        self._repo.storage.index.cache([(key, identity)])
+        return identity
 
     @contextmanager
     def converted(self, sources: "Sequence[SourceFile]") -> "Iterator[Sequence[SourceFile]]":

@@ -52,5 +52,5 @@ def push(
         Working(repository, Contents(repository)).checkout(
             identity.hex(), to=Path(folder), progress=progress
         )
-        made = hub.upload(url, Path(folder), said, __version__, exact=exact, quiet=quiet)
-    return Uploaded(url, identity, len(files), sum(file.size for file in files), made)
+        upload = hub.upload(url, Path(folder), said, __version__, exact=exact, quiet=quiet)
+    return Uploaded(url, identity, len(files), sum(file.size for file in files), upload)

@@ -69,21 +69,23 @@ class Imports:
         from mergepipe.formats.tree import scan
 
         try:
-            found = self._fingerprints().find(path, scan(path))
+            fingerprint = self._fingerprints().find(path, scan(path))
         except (MergepipeError, OSError):
             return None
-        return found if found is not None and self._repo.objects.has(found) else None
+        return (
+            fingerprint if fingerprint is not None and self._repo.objects.has(fingerprint) else None
+        )
 
     def import_list(self, path: Path, progress: Progress = SILENT) -> Iterator[Imported]:
         """As `Repository.import_list` says."""
         from mergepipe.checkpoints.imports import read_list
 
         entries = self._checked(read_list(path), path.parent)
-        for found in entries:
+        for entry in entries:
             try:
-                yield self._import_entry(found, progress)
+                yield self._import_entry(entry, progress)
             except MergepipeError as error:
-                raise _about(found.entry, error) from error
+                raise _about(entry.entry, error) from error
 
     def _checked(self, entries: "Sequence[ImportEntry]", directory: Path) -> list[_Entry]:
         from mergepipe.formats.tree import scan

@@ -194,9 +194,9 @@ class Merging:
 
         catalog = self._planning.catalog
         profiles: dict[Pair, Cited] = {
-            (one.model, one.base): (one.profile, catalog.profiles.load(one.profile))
-            for one in plan.profiles
-            if self._repo.objects.has(one.profile)  # a release leaves them out
+            (profile.model, profile.base): (profile.profile, catalog.profiles.load(profile.profile))
+            for profile in plan.profiles
+            if self._repo.objects.has(profile.profile)  # a release leaves them out
         }
         for pair in profiled_pairs(plan.lines):
             # An exact plan needs no profile; who is asked what it does is glad of one.

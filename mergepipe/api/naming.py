@@ -29,11 +29,11 @@ def holders(
     """
     wanted = set(snapshots)
     tips = {name: tip for prefix in _ORDER for name, tip in refs.list(prefix).items()}
-    found: dict[ObjectId, Holder] = {}
+    holders_by_id: dict[ObjectId, Holder] = {}
     for name, tip in tips.items():
-        found.setdefault(objects.commit(tip).snapshot, Holder(tip, short_name(name)))
-    if not wanted <= found.keys():
+        holders_by_id.setdefault(objects.commit(tip).snapshot, Holder(tip, short_name(name)))
+    if not wanted <= holders_by_id.keys():
         commits = history.reachable_commits(objects, list(dict.fromkeys(tips.values())))
         for identity, commit in commits:
-            found.setdefault(commit.snapshot, Holder(identity, identity.hex()))
-    return {snapshot: found[snapshot] for snapshot in wanted if snapshot in found}
+            holders_by_id.setdefault(commit.snapshot, Holder(identity, identity.hex()))
+    return {snapshot: holders_by_id[snapshot] for snapshot in wanted if snapshot in holders_by_id}

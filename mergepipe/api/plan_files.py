@@ -61,29 +61,29 @@ def read_plan(planning: "Planning", path: Path) -> "tuple[ObjectId, Plan]":
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise MalformedFile(f"{where} is no plan: it is too large")
-        found = msgspec.json.decode(path.read_bytes(), type=PlanFile)
-        canonical = base64.b64decode(found.object, validate=True)
+        file = msgspec.json.decode(path.read_bytes(), type=PlanFile)
+        canonical = base64.b64decode(file.object, validate=True)
     except OSError as error:
         raise UsageError(f"{where} cannot be read: {error.strerror}") from error
     except (msgspec.DecodeError, binascii.Error) as error:
         raise MalformedFile(f"{where} is no plan: {error}", "mp plan --out writes one") from error
-    if found.format != _FORMAT:
-        raise MalformedFile(f"{where} is no plan, but {quoted(found.format)}")
-    if found.version != _VERSION:
+    if file.format != _FORMAT:
+        raise MalformedFile(f"{where} is no plan, but {quoted(file.format)}")
+    if file.version != _VERSION:
         raise NewerFormat(f"{where} was written by a later release", "install a newer mergepipe")
     identity = object_id(canonical)
-    if identity.hex() != found.plan:
-        raise MalformedFile(f"{where} was changed: its bytes are not those of plan {found.plan}")
+    if identity.hex() != file.plan:
+        raise MalformedFile(f"{where} was changed: its bytes are not those of plan {file.plan}")
     plan = decode(canonical, Plan, str(path))
     objects = planning.objects
     require_models(plan, objects)
-    for one in plan.profiles:
-        if not objects.has(one.profile):
-            model, base = (plan.models[place].hex()[:12] for place in (one.model, one.base))
+    for profile in plan.profiles:
+        if not objects.has(profile.profile):
+            model, base = (plan.models[place].hex()[:12] for place in (profile.model, profile.base))
             raise MissingObject(
                 f"the profile of {model} against {base}, which the plan needs, is not here",
                 f"mp analyze {model} --base {base} makes it, the same as it was",
             )
     planning.store_plan(plan)
-    asked.remember(planning.storage, identity, found.asked)
+    asked.remember(planning.storage, identity, file.asked)
     return identity, plan

@@ -76,13 +76,13 @@ class PlanRequest:
         """The output's dtype, None for each tensor's own. Raises UsageError, MergeInputError."""
         if self.out_dtype is None:
             return None
-        found = dtype_called(self.out_dtype)
-        if not method.accepts(found):
+        known = dtype_called(self.out_dtype)
+        if not method.accepts(known):
             raise MergeInputError(
-                f"method {method.name} cannot compute {found}",
+                f"method {method.name} cannot compute {known}",
                 "choose a float dtype, such as BF16, F16 or F32",
             )
-        return found
+        return known
 
 
 def check_device(device: str) -> None:

@@ -184,12 +184,12 @@ class Planning:
                 "how the plan's models were named is not known here",
                 "mp plan --out FILE writes it down, and mp merge --plan FILE reads it",
             )
-        found = []
+        moves = []
         for name, then in zip(said.names, plan.models, strict=True):
             now = self._named(name)
             if now != then:
-                found.append((name, then.hex()[:12], "gone" if now is None else now.hex()[:12]))
-        return found
+                moves.append((name, then.hex()[:12], "gone" if now is None else now.hex()[:12]))
+        return moves
 
     def _named(self, name: str) -> ObjectId | None:
         """The snapshot that a name stands for now; None if for nothing, or for changed files."""
@@ -361,11 +361,11 @@ class Planning:
             from mergepipe.api.recipe_models import RecipeModels
 
             models = RecipeModels(self._repo, self._imports.conversions, Path(), told=told)
-            found = {text: models.check(text) for text in paths}
+            checked = {text: models.check(text) for text in paths}
             # Integers are compared by id, which those that are stored have another one of.
             new = set(models.unknown.values())
-            if len(paths) == len(named) and new.issuperset(found.values()):
-                self._check_together(request, method, models, found)
+            if len(paths) == len(named) and new.issuperset(checked.values()):
+                self._check_together(request, method, models, checked)
 
     def _check_together(
         self,

@@ -117,9 +117,9 @@ class RecipeModels:
 
     def check(self, path: str) -> ObjectId:
         """The snapshot of a model; what can be said against merging it by its headers is raised."""
-        found = self.find(path, None)
-        read_model_files(self.snapshot(found), self.tensor, self.read_file, path)
-        return found
+        model = self.find(path, None)
+        read_model_files(self.snapshot(model), self.tensor, self.read_file, path)
+        return model
 
     def snapshot(self, identity: ObjectId, /) -> Snapshot:
         """A stored snapshot, or one of files that were looked at."""
@@ -241,13 +241,13 @@ class RecipeModels:
         limit = self._repository.config.store.block_size
         for path, tensors in conversion.files.items():
             entries = []
-            for one in tensors:
-                stored = one.stored
+            for tensor in tensors:
+                stored = tensor.stored
                 size = byte_length(stored.dtype, stored.shape)
-                key = f"{location}:{path}:{one.name}".encode()
-                if one.dtype.kind is not Kind.FLOAT and stored.strides is None:
+                key = f"{location}:{path}:{tensor.name}".encode()
+                if tensor.dtype.kind is not Kind.FLOAT and stored.strides is None:
                     key = _ends(stored.source, stored.start, stored.start + size)
-                entries.append(self._looked_at(one.name, one.dtype, stored.shape, limit, key))
+                entries.append(self._looked_at(tensor.name, tensor.dtype, stored.shape, limit, key))
             files.append(FileEntry(path, False, 0, Safetensors(_NO_DATA, tuple(entries))))
         return files
 
@@ -337,7 +337,7 @@ class StoredModels(RecipeModels):
     ) -> tuple[ObjectId | None, ...]:
         """Stored tensors in new rows (vocabularies.embeddings.lay_out)."""
         store = self._repository.config.store
-        made = lay_out(
+        laid_out = lay_out(
             name,
             maps,
             tensors,
@@ -347,13 +347,13 @@ class StoredModels(RecipeModels):
             sink=self._sink,
             storing=Storing(store.codec, store.max_chain, self._repository.threads),
         )
-        self.read_bytes += made.read_bytes
-        return made.tensors
+        self.read_bytes += laid_out.read_bytes
+        return laid_out.tensors
 
     def adapt(self, adaptation: Adaptation, /) -> ObjectId:
         """A stored tensor as an adapter has it (checkpoints.adapted_tensors.store_adapted)."""
         store = self._repository.config.store
-        found, read_bytes, nonfinite = store_adapted(
+        adapted, read_bytes, nonfinite = store_adapted(
             adaptation,
             objects=self._repository.objects,
             reader=self._repository.blocks,
@@ -362,8 +362,8 @@ class StoredModels(RecipeModels):
             block_limit=store.block_size,
         )
         self.read_bytes += read_bytes
-        self._made_nonfinite[found] = nonfinite
-        return found
+        self._made_nonfinite[adapted] = nonfinite
+        return adapted
 
     def nonfinite(self, tensor: ObjectId, /) -> int:
         """How many values of a tensor are infinite or NaN: as counted when made, or by reading."""

@@ -53,13 +53,13 @@ class RecipeOptions:
         """With what a recipe says of its own budget, where nothing else was asked for."""
         stage = recipe.output
         given = self.budget is not None or self.budget_total is not None
-        found = (
+        request = (
             self if given else replace(self, budget=stage.budget, budget_total=stage.budget_total)
         )
         share = stage.max_share if self.max_share is None else self.max_share
-        found = replace(found, max_share=share)
-        found.limits()
-        return found
+        request = replace(request, max_share=share)
+        request.limits()
+        return request
 
     def check(self) -> None:
         """Raise UsageError for what makes no sense whatever the recipe is."""
@@ -145,9 +145,11 @@ class Recipes:
         imported = self._import(models, looked, progress, told)
         stages: dict[str, ObjectId] = {}
         for name in looked.apart:
-            made = _for_stage(read, name, stages)
-            planned = self._plan_stored(made, directory, imported, stages, options, progress, told)
-            stages[name] = self._stage(made, planned, progress)
+            stage_request = _for_stage(read, name, stages)
+            planned = self._plan_stored(
+                stage_request, directory, imported, stages, options, progress, told
+            )
+            stages[name] = self._stage(stage_request, planned, progress)
             told(f"stage {quoted(name)} is merged first, because a later one moves its rows")
         read = _for_stage(read, read.output.name, stages)
         planned = self._plan_stored(read, directory, imported, stages, options, progress, told)
@@ -163,20 +165,20 @@ class Recipes:
         """Store the directories that a recipe names, the base first: the others lean on it."""
         from mergepipe.formats.adapters import is_adapter
 
-        found: dict[Path, ObjectId] = {}
+        snapshots: dict[Path, ObjectId] = {}
         base = None if looked.base is None else looked.models[looked.base].snapshot
         leaning = None if base is None else models.commits.get(base)
         for location, identity in sorted(models.unknown.items(), key=lambda one: one[1] != base):
             adapter = is_adapter(file.path for file in models.snapshot(identity).files)
             under = None if adapter or leaning is None else leaning.hex()
             commit, read = self._imports.import_path(location, base=under, progress=progress)
-            found[location] = commit
+            snapshots[location] = commit
             if identity == base:
                 leaning = commit
             if read:
                 self._repo.imported_bytes += read
                 told(f"imported {escape_for_terminal(str(location))}: {format_size(read)} read")
-        return found
+        return snapshots
 
     def _plan_stored(
         self,

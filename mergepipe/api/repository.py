@@ -336,8 +336,8 @@ class Repository(OpenRepository):
         """The number of the first damaged line of a ref's log, which `reflog` leaves out."""
         assert self.refs.reflog is not None
         names = (ref, HEADS + ref, TAGS + ref, f"refs/{ref}")
-        found = (self.refs.reflog.damaged(name) for name in names)
-        return next((number for number in found if number is not None), None)
+        damages = (self.refs.reflog.damaged(name) for name in names)
+        return next((number for number in damages if number is not None), None)
 
     # Notes
 

@@ -62,7 +62,7 @@ class StoredTensors(Mapping[str, StoredTensor]):
         return len(self._tensors)
 
     def __repr__(self) -> str:
-        files = len({one.file for one in self._tensors.values()})
+        files = len({tensor.file for tensor in self._tensors.values()})
         return f"<{len(self)} tensors in {files} file{'s' if files != 1 else ''}>"
 
 

@@ -78,8 +78,8 @@ class CloudByteStore(Closing):
 
     def get(self, key: str) -> bytes | None:
         """The whole value, or None."""
-        found = self._read(key)
-        return None if found is None else found[0]
+        answer = self._read(key)
+        return None if answer is None else answer[0]
 
     def read_into(self, key: str, offset: int, out: memoryview) -> int:
         """Fill `out` from `offset` of the value, in one request."""
@@ -123,8 +123,10 @@ class CloudByteStore(Closing):
             raise RemoteRefused(f"{self.shown} has more than {_MOST_VALUE_BYTES} bytes in {prefix}")
         keys = sorted(sizes)
         with ThreadPoolExecutor(_VALUES_AT_ONCE, thread_name_prefix="values") as pool:
-            found = pool.map(self.get, keys)
-            return {key: value for key, value in zip(keys, found, strict=True) if value is not None}
+            contents = pool.map(self.get, keys)
+            return {
+                key: value for key, value in zip(keys, contents, strict=True) if value is not None
+            }
 
     def create(self) -> SpoolWriter:
         """Begin a value."""
@@ -167,8 +169,8 @@ class CloudByteStore(Closing):
         write = os.urandom(16).hex()
         broken = 0
         for _ in range(_MOST_ROUNDS):
-            found = self._read(key)
-            value, version, writes = (None, None, ()) if found is None else found
+            answer = self._read(key)
+            value, version, writes = (None, None, ()) if answer is None else answer
             if write in writes:
                 return True
             if value != old:
@@ -209,15 +211,15 @@ class CloudByteStore(Closing):
 
         try:
             with self._failing(key):
-                found = obstore.get(self._store, _checked(key))
+                answer = obstore.get(self._store, _checked(key))
         except FileNotFoundError:
             return None
         with self._failing(key):
-            meta = found.meta
+            meta = answer.meta
             if meta["size"] > _LARGEST_VALUE:
                 raise RemoteRefused(f"{key} at {self.shown} is absurdly large for a value")
-            value = bytes(found.bytes())
-            writes = found.attributes.get(WRITES, "")
+            value = bytes(answer.bytes())
+            writes = answer.attributes.get(WRITES, "")
             version = {name: meta[name] for name in ("e_tag", "version") if meta.get(name)}
         return value or None, version, tuple(writes.split(",")[:_WRITES_KEPT] if writes else ())
 
@@ -225,18 +227,18 @@ class CloudByteStore(Closing):
         """Sizes of the values in a folder, by key."""
         import obstore
 
-        found: dict[str, int] = {}
+        sizes: dict[str, int] = {}
         with self._failing(prefix):
             for page in obstore.list(self._store, prefix.rstrip("/") or None):
                 # A bucket has no folders: `refs` may be a key beside `refs/x`.
-                found |= {
+                sizes |= {
                     each["path"]: each["size"]
                     for each in page
                     if each["size"] and each["path"].startswith(prefix)
                 }
-                if len(found) > most:
+                if len(sizes) > most:
                     raise RemoteRefused(f"{self.shown} lists more than {most} keys in {prefix}")
-        return found
+        return sizes
 
     @contextmanager
     def _failing(self, key: str) -> Iterator[None]:

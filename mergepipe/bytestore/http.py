@@ -146,15 +146,15 @@ class HttpByteStore(Closing):
 
     def holds(self, ids: Sequence[bytes]) -> list[bool]:
         """Whether each block or object is there whole."""
-        found: list[bool] = []
+        answers: list[bool] = []
         for at in range(0, len(ids), wire.MOST_IDS):
             some = ids[at : at + wire.MOST_IDS]
             body = wire.encode(some)
             reply = self._ask(
                 "POST", "/v1/holds", read_reply, wire.MOST_IDS + wire.LARGEST_REPLY, body=body
             )
-            found += wire.parse_holds(reply, some)
-        return found
+            answers += wire.parse_holds(reply, some)
+        return answers
 
     def purge(self, request: bytes) -> bytes:
         """Have models removed for good."""

@@ -25,10 +25,10 @@ def read_body(response: http.client.HTTPResponse, limit: int) -> bytes:
         raise RemoteRefused("the remote does not say how long its reply is")
     if length > limit:
         raise RemoteRefused(f"the remote sends {length:,} bytes, of which {limit:,} fit")
-    found = response.read(length)
-    if len(found) != length:
+    body = response.read(length)
+    if len(body) != length:
         raise ConnectionError("the reply was cut off")
-    return found
+    return body
 
 
 def read_reply(response: http.client.HTTPResponse, pace: Pace) -> bytes:
@@ -51,10 +51,10 @@ def read_reply(response: http.client.HTTPResponse, pace: Pace) -> bytes:
 
 def checked_range(response: http.client.HTTPResponse, first: int, wanted: int) -> tuple[int, int]:
     """How many bytes come, and how long the whole value is. Raises RemoteRefused for others."""
-    found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
-    if response.status != 206 or found is None:
+    match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    if response.status != 206 or match is None:
         raise RemoteRefused("the remote does not send the range it was asked for")
-    start, last, total = (int(each) for each in found.groups())
+    start, last, total = (int(each) for each in match.groups())
     count = last - start + 1
     fits = start == first and 0 < count <= wanted and last < total
     whole = count == wanted or last == total - 1

@@ -136,8 +136,8 @@ class LocalByteStore(Closing):
 
     def values(self, prefix: str) -> dict[str, bytes]:
         """All values of a folder of small ones, by key."""
-        found = ((key, self.get(key)) for key in self.list(prefix))
-        return {key: value for key, value in found if value is not None}
+        pairs = ((key, self.get(key)) for key in self.list(prefix))
+        return {key: value for key, value in pairs if value is not None}
 
     def create(self) -> LocalWriter:
         """Begin a value in this process's session directory."""

@@ -66,8 +66,8 @@ class MemoryByteStore(Closing):
 
     def values(self, prefix: str) -> dict[str, bytes]:
         """All values of a folder of small ones, by key."""
-        found = ((key, self.get(key)) for key in self.list(prefix))
-        return {key: value for key, value in found if value is not None}
+        pairs = ((key, self.get(key)) for key in self.list(prefix))
+        return {key: value for key, value in pairs if value is not None}
 
     def create(self) -> MemoryWriter:
         """Begin a value."""

@@ -58,8 +58,8 @@ class StdioByteStore(Closing):
 
     def get(self, key: str) -> bytes | None:
         """The whole value, or None."""
-        found = self._ask(frames.Get(_checked(key)), wire.largest_value(key))
-        return None if found.reply == _NIL else _whole(found)
+        reply = self._ask(frames.Get(_checked(key)), wire.largest_value(key))
+        return None if reply.reply == _NIL else _whole(reply)
 
     def read_into(self, key: str, offset: int, out: memoryview) -> int:
         """Fill `out` from `offset` of the value; a broken read goes on where it broke."""
@@ -68,22 +68,22 @@ class StdioByteStore(Closing):
             left = out[done:]
             asked = frames.Read(_checked(key), offset + done, len(left))
             try:
-                found = self._ask(asked, out=left)
+                reply = self._ask(asked, out=left)
             except _Broken as error:
                 if error.got < _PROGRESS_BYTES:
                     raise
                 done += error.got
                 continue
-            if _reply(found, int) != found.got:
+            if _reply(reply, int) != reply.got:
                 raise RemoteRefused("the remote does not send what it says it sends")
-            return done + found.got
+            return done + reply.got
 
     def size(self, key: str) -> int | None:
         """Length of the value, or None."""
-        found = self._ask(frames.Size(_checked(key)))
-        if found.reply == _NIL:
+        reply = self._ask(frames.Size(_checked(key)))
+        if reply.reply == _NIL:
             return None
-        size = _reply(found, int)
+        size = _reply(reply, int)
         if size < 0:
             raise RemoteRefused(f"the remote does not say how long {quoted(key)} is")
         return size
@@ -93,8 +93,8 @@ class StdioByteStore(Closing):
         held: list[bool] = []
         for at in range(0, len(ids), wire.MOST_IDS):
             some = ids[at : at + wire.MOST_IDS]
-            found = self._ask(frames.Holds(len(some)), len(some), body=[b"".join(some)])
-            held += wire.parse_holds(_whole(found), some)
+            reply = self._ask(frames.Holds(len(some)), len(some), body=[b"".join(some)])
+            held += wire.parse_holds(_whole(reply), some)
         return held
 
     def purge(self, request: bytes) -> bytes:
@@ -104,13 +104,13 @@ class StdioByteStore(Closing):
 
     def list(self, prefix: str) -> Iterator[str]:
         """Keys under the folder `prefix`, sorted."""
-        found = self._ask(frames.Keys(prefix), wire.LARGEST_LISTING)
-        return iter(wire.parse_keys(_whole(found), prefix))
+        reply = self._ask(frames.Keys(prefix), wire.LARGEST_LISTING)
+        return iter(wire.parse_keys(_whole(reply), prefix))
 
     def values(self, prefix: str) -> dict[str, bytes]:
         """All values of a folder of small ones, by key, in one exchange."""
-        found = self._ask(frames.Values(prefix), wire.LARGEST_LISTING)
-        return wire.parse_values(_whole(found), prefix)
+        reply = self._ask(frames.Values(prefix), wire.LARGEST_LISTING)
+        return wire.parse_values(_whole(reply), prefix)
 
     def create(self) -> SpoolWriter:
         """Begin a value; it is sent when it is published."""
@@ -155,28 +155,28 @@ class StdioByteStore(Closing):
             try:
                 line = self._opened()
                 try:
-                    found = line.ask(request, limit, out, _pieces(body))
+                    reply = line.ask(request, limit, out, _pieces(body))
                 finally:
                     self._drop_if_broken(line)
-                if found.error is None or found.error.kind not in wire.PASSING:
+                if reply.error is None or reply.error.kind not in wire.PASSING:
                     break
-                raise ConnectionError(found.error.message)
+                raise ConnectionError(reply.error.message)
             except OSError as error:
-                got = error.got if isinstance(error, BrokenExchange) else 0
+                received_bytes = error.got if isinstance(error, BrokenExchange) else 0
                 pause = next(pauses, None)
                 # What came of a large read stays: its caller asks for the rest.
-                if pause is None or got >= _PROGRESS_BYTES:
-                    raise _Broken(self._shown, error, got) from error
+                if pause is None or received_bytes >= _PROGRESS_BYTES:
+                    raise _Broken(self._shown, error, received_bytes) from error
             time.sleep(pause)
             if isinstance(request, frames.Swap):
                 request = msgspec.structs.replace(request, again=True)
             elif isinstance(request, frames.Publish) and self._has(request):
                 return Exchange(0, None, 0, self._idle_s)  # only the reply was lost
-        if found.error is None:
-            return found
-        if found.error.kind == "not_found" and isinstance(request, frames.Read):
+        if reply.error is None:
+            return reply
+        if reply.error.kind == "not_found" and isinstance(request, frames.Read):
             raise FileNotFoundError(request.key)
-        raise wire.error_from(found.error)
+        raise wire.error_from(reply.error)
 
     def _has(self, published: frames.Publish) -> bool:
         return published.key.startswith("packs/") and self.size(published.key) == published.size

@@ -105,13 +105,13 @@ class ProfileBuilder:
 
     def finish(self, snapshot: ObjectId, base: ObjectId, tensors: Sequence[ObjectId]) -> Profile:
         """The profile; `tensors` are the ids of the tensors by the numbers used here."""
-        found = [
+        columns = [
             _finish(column, tensors[number])
             for number, column in self._columns.items()
             if tensors[number] != column.pair.base_id
         ]
-        found.sort(key=lambda tensor: tensor.name.encode())
-        return Profile(snapshot, base, tuple(found))
+        columns.sort(key=lambda tensor: tensor.name.encode())
+        return Profile(snapshot, base, tuple(columns))
 
 
 def _finish(column: _Column, tensor: ObjectId) -> TensorProfile:

@@ -108,7 +108,7 @@ class Finiteness:
 
     def of_plan(self, plan: Plan) -> tuple[NonFiniteInput, ...]:
         """Known ones among the tensors that a plan takes in, at whatever depth."""
-        found: list[NonFiniteInput] = []
+        inputs: list[NonFiniteInput] = []
         taken: dict[int, set[ObjectId]] = {}
         factors: set[ObjectId] = set()  # of an adapter beside the model that it changes
         for _, one in taken_in(plan):
@@ -124,11 +124,11 @@ class Finiteness:
             own = taken.get(model, set()) | factors
             used = {tensor: count for tensor, count in counts.items() if tensor in own}
             snapshot = self._objects.snapshot(snapshot_id) if used else Snapshot(())
-            found += [
+            inputs += [
                 NonFiniteInput(model, values)
                 for values in nonfinite_tensors(snapshot, used, self._objects)
             ]
-        return tuple(found)
+        return tuple(inputs)
 
     def unknown(self, models: Iterable[ObjectId]) -> frozenset[ObjectId]:
         """Those of some snapshots that were not counted yet."""

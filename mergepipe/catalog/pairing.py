@@ -25,12 +25,12 @@ class BaseTensors:
         identity = self._by_place.get((path, name)) or self._by_name.get(name)
         if identity is None:
             return None
-        found = self._objects.tensor(identity)
+        tensor = self._objects.tensor(identity)
         if (
-            found.dtype != dtype
-            or len(found.shape) != len(shape)
-            or found.shape[1:] != shape[1:]
-            or found.block_bytes != block_bytes
+            tensor.dtype != dtype
+            or len(tensor.shape) != len(shape)
+            or tensor.shape[1:] != shape[1:]
+            or tensor.block_bytes != block_bytes
         ):
             return None
         kind = dtype_of(dtype)
@@ -41,9 +41,9 @@ class BaseTensors:
             block_bytes,
             byte_length(kind, shape),
             identity,
-            found,
-            byte_length(kind, found.shape),
-            tuple(found.block_ids()),
+            tensor,
+            byte_length(kind, tensor.shape),
+            tuple(tensor.block_ids()),
         )
 
 
@@ -52,13 +52,13 @@ def pair_snapshots(
 ) -> dict[ObjectId, tuple[Pair, Tensor]]:
     """Every tensor of `snapshot` that pairs and differs, by its id, with its object."""
     tensors = BaseTensors(base, objects)
-    found: dict[ObjectId, tuple[Pair, Tensor]] = {}
+    pairs: dict[ObjectId, tuple[Pair, Tensor]] = {}
     for path, name, identity in _named(snapshot):
         tensor = objects.tensor(identity)
         pair = tensors.pair(path, name, tensor.dtype, tensor.shape, tensor.block_bytes)
         if pair is not None and pair.base_id != identity:
-            found.setdefault(identity, (pair, tensor))
-    return found
+            pairs.setdefault(identity, (pair, tensor))
+    return pairs
 
 
 def _named(snapshot: Snapshot) -> list[tuple[str, str, ObjectId]]:

@@ -122,18 +122,18 @@ def _measure(
         if base is not None and base != block:
             wanted += [block, base]
     raws = dict(zip(wanted, reader.read(wanted), strict=True))
-    found: _Found = []
+    measured: _Found = []
     for tensor, index, block in batch:
         pair = builder.pair(tensor)
         base = pair.base_block(index)
         if base is None:
-            found.append((tensor, index, _UNPAIRED))
+            measured.append((tensor, index, _UNPAIRED))
         elif base == block:
-            found.append((tensor, index, None))
+            measured.append((tensor, index, None))
         else:
             facts = measure(raws[block], raws[base], pair.dtype, pair.samples(index), workspace)
-            found.append((tensor, index, facts))
-    return found
+            measured.append((tensor, index, facts))
+    return measured
 
 
 def _batches(

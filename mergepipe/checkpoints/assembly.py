@@ -56,14 +56,14 @@ def plan_selection(
 
     Raises MergepipeError naming the first tensor that is not there.
     """
-    found = {entry.name: entry.tensor for _, entry in snapshot.named_tensors()}
+    tensors = {entry.name: entry.tensor for _, entry in snapshot.named_tensors()}
     chosen: list[tuple[str, Tensor, ObjectId]] = []
     for name in dict.fromkeys(names):
-        if name not in found:
+        if name not in tensors:
             raise MergepipeError(
                 f"no tensor is called {quoted(name)}", "mp show REV --tensors lists them"
             )
-        chosen.append((name, objects.tensor(found[name]), found[name]))
+        chosen.append((name, objects.tensor(tensors[name]), tensors[name]))
     head = build_header([(name, dtype_of(t.dtype), t.shape) for name, t, _ in chosen], {})
     parts: list[Part] = []
     end = len(head)

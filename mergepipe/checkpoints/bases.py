@@ -74,7 +74,7 @@ def named_here(name: str, refs: RefStore, objects: ObjectStore) -> ObjectId | No
     Case does not count. None if no ref is called so, or refs that hold different models are.
     """
     wanted = {name.casefold(), name.rpartition("/")[2].casefold()}
-    found: dict[ObjectId, ObjectId] = {}
+    commits: dict[ObjectId, ObjectId] = {}
     for ref, tip in refs.list().items():
         called = short_name(ref)
         if ref.startswith(IMPORTS):
@@ -82,8 +82,8 @@ def named_here(name: str, refs: RefStore, objects: ObjectStore) -> ObjectId | No
         elif ref.startswith(REMOTES):
             called = called.partition("/")[2]
         if called.casefold() in wanted:
-            found.setdefault(objects.commit(tip).snapshot, tip)
-    return next(iter(found.values())) if len(found) == 1 else None
+            commits.setdefault(objects.commit(tip).snapshot, tip)
+    return next(iter(commits.values())) if len(commits) == 1 else None
 
 
 def _differing_bits(

@@ -77,7 +77,7 @@ class Committer:
             pair_up=choice.pair_up,
         )
         with Transaction(self._storage, presence=presence) as transaction:
-            made = ingest(
+            ingested = ingest(
                 sources,
                 transaction,
                 encoder,
@@ -87,15 +87,15 @@ class Committer:
                 kept=request.kept_files,
             )
             trained = choice.trained_from
-            leans_on, profile = self._lean(choice, made, encoder, transaction)
+            leans_on, profile = self._lean(choice, ingested, encoder, transaction)
 
             def make(tip: ObjectId | None) -> Commit | None:
                 if request.kept is not None and tip != request.kept.tip:
                     raise RefMoved("the branch moved while files were being stored")
-                if tip is not None and self._holds(tip, made.snapshot, request.base):
+                if tip is not None and self._holds(tip, ingested.snapshot, request.base):
                     return None
                 return Commit(
-                    made.snapshot,
+                    ingested.snapshot,
                     () if tip is None else (tip,),
                     leans_on,
                     request.who.author,
@@ -112,28 +112,28 @@ class Committer:
             )
             stored, new = transaction.stored_bytes, transaction.new_blocks
         finiteness = Finiteness(self._storage, self._objects)
-        counts = dict(zip(made.tensors, made.nonfinite, strict=True))
+        counts = dict(zip(ingested.tensors, ingested.nonfinite, strict=True))
         known = self._known_counts(request, finiteness)
         if known is not None:
-            finiteness.remember(made.snapshot, known | counts)
+            finiteness.remember(ingested.snapshot, known | counts)
         if published.unchanged:
             kept = self._objects.commit(published.commit)
             leans_on, trained = kept.leans_on, kept.trained_from
         elif profile is not None and (under := trained or leans_on) is not None:
             snapshot = self._objects.commit(under).snapshot
-            self._profiles.remember(profile, made.snapshot, snapshot)
+            self._profiles.remember(profile, ingested.snapshot, snapshot)
         return CommitResult(
             published.commit,
-            made.snapshot,
+            ingested.snapshot,
             published.branch,
             leans_on,
-            made.raw_bytes,
+            ingested.raw_bytes,
             stored,
-            made.blocks,
+            ingested.blocks,
             new,
             published.unchanged,
             trained,
-            finiteness.named(made.snapshot) or (),
+            finiteness.named(ingested.snapshot) or (),
         )
 
     def _known_counts(

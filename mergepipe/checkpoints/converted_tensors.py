@@ -157,9 +157,9 @@ def _spread(
     if not shape:
         return scales
     places = np.arange(first, first + count) // max(1, blocks[0])
-    found = scales[places]
+    spread = scales[places]
     for axis in range(1, len(shape)):
-        if found.shape[axis] not in (1, shape[axis]):
-            found = np.repeat(found, blocks[axis], axis=axis)
-            found = np.take(found, np.arange(shape[axis]), axis=axis)
-    return found
+        if spread.shape[axis] not in (1, shape[axis]):
+            spread = np.repeat(spread, blocks[axis], axis=axis)
+            spread = np.take(spread, np.arange(shape[axis]), axis=axis)
+    return spread

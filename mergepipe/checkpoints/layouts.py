@@ -64,7 +64,7 @@ def write_layout(
 
     Raises MergeInputError for two tensors of one name, UnsafePath, UsageError.
     """
-    made = dict(files)
+    files_by_path = dict(files)
     entries: list[FileEntry] = []
     for stem in dict.fromkeys(tensor.stem for tensor in tensors):
         places = [place for place, tensor in enumerate(tensors) if tensor.stem == stem]
@@ -77,14 +77,14 @@ def write_layout(
                     for at, place in enumerate(places)]  # fmt: skip
         shards = cut_into_shards(bytes_of, shard_bytes, stem)
         if len(shards) > 1:
-            made[stem + INDEX_SUFFIX] = shard_index(shards, names, sum(bytes_of))
+            files_by_path[stem + INDEX_SUFFIX] = shard_index(shards, names, sum(bytes_of))
         entries += [
             _tensor_file(shard.path, [own[place] for place in shard.tensors], sink, block_size)
             for shard in shards
         ]
     entries += [
         FileEntry(path, False, len(data), Blob(write_bytes(data, sink, block_size)))
-        for path, data in made.items()
+        for path, data in files_by_path.items()
     ]
     taken = {entry.path for entry in entries}
     entries += [entry for entry in carried if entry.path not in taken]
@@ -124,7 +124,8 @@ def _tensor_file(
     path: str, tensors: Sequence[LaidTensor], sink: Sink, block_size: int
 ) -> FileEntry:
     header = build_header(
-        [(one.name, dtype_of(one.stored.dtype), one.stored.shape) for one in tensors], _METADATA
+        [(tensor.name, dtype_of(tensor.stored.dtype), tensor.stored.shape) for tensor in tensors],
+        _METADATA,
     )
     entries = tuple(TensorEntry(one.name, one.like) for one in tensors)
     size = len(header) + sum(one.size_bytes for one in tensors)

@@ -36,10 +36,10 @@ def differences(
         wanted = {path: entry for path, entry in wanted.items() if path == place.name}
         if not wanted:
             raise RevisionNotFound(f"the revision has no file {quoted(place.name)}")
-    found = {file.path: file for file in scan(place)}
-    changes = [FileChange(path, "new") for path in found if path not in wanted]
-    changes += [FileChange(path, "deleted") for path in wanted if path not in found]
-    both = [(found[path], entry) for path, entry in wanted.items() if path in found]
+    present = {file.path: file for file in scan(place)}
+    changes = [FileChange(path, "new") for path in present if path not in wanted]
+    changes += [FileChange(path, "deleted") for path in wanted if path not in present]
+    both = [(present[path], entry) for path, entry in wanted.items() if path in present]
     progress.start("verify", sum(entry.size for _, entry in both))
     with ThreadPoolExecutor(threads, thread_name_prefix="verify") as workers:
         for file, entry in both:

@@ -134,11 +134,11 @@ class Worktree:
         """
         known = self.state().files
         told = {} if recorded is None else {entry.path: entry for entry in recorded.files}
-        found: dict[str, FileEntry] = {}
+        by_path: dict[str, FileEntry] = {}
         unknown: list[SourceFile] = []
         for file in files:
             if file.path in told and _unchanged(file, known):
-                found[file.path] = told[file.path]
+                by_path[file.path] = told[file.path]
             else:
                 unknown.append(file)
         if unknown:
@@ -153,8 +153,8 @@ class Worktree:
                 check_index=False,
             )
             snapshot = decode(sink.objects[ingested.snapshot], Snapshot, "the worktree")
-            found |= {entry.path: entry for entry in snapshot.files}
-        return found
+            by_path |= {entry.path: entry for entry in snapshot.files}
+        return by_path
 
 
 def compare(files: Mapping[str, FileEntry], snapshot: Snapshot | None) -> tuple[FileChange, ...]:

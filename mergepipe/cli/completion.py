@@ -32,10 +32,10 @@ def remotes(incomplete: str) -> list[str]:
     directory = _directory()
     try:
         data = b"" if directory is None else read_plain(directory / "config.toml")
-        found = tomllib.loads(data.decode()).get("remote", {})
+        tables = tomllib.loads(data.decode()).get("remote", {})
     except (OSError, ValueError, MergepipeError):
         return []
-    return sorted(found) if isinstance(found, dict) else []
+    return sorted(tables) if isinstance(tables, dict) else []
 
 
 def config_keys(incomplete: str) -> list[str]:
@@ -54,16 +54,16 @@ def methods(incomplete: str) -> list[str]:
 
 def _names(*folders: str) -> list[str]:
     directory = _directory()
-    found: list[str] = []
+    names: list[str] = []
     if directory is None:
-        return found
+        return names
     for folder in folders:
         root = directory / folder
         for here, _, files in os.walk(root):
-            found += [(Path(here) / name).relative_to(root).as_posix() for name in files]
-            if len(found) > _MOST:
+            names += [(Path(here) / name).relative_to(root).as_posix() for name in files]
+            if len(names) > _MOST:
                 break
-    return sorted(found)[:_MOST]
+    return sorted(names)[:_MOST]
 
 
 def _directory() -> Path | None:

@@ -43,13 +43,13 @@ def merge_text(
         parts += [asked_text(document), ""]
     elif costs.least_served is not None:
         parts += [""]
-    made = [tensor for tensor in by_energy(document.tensors) if not tensor.kept]
-    shown = made if every else made[:_MOST_TENSORS]
+    merged = [tensor for tensor in by_energy(document.tensors) if not tensor.kept]
+    shown = merged if every else merged[:_MOST_TENSORS]
     if shown:
         parts += [_tensor_table(shown, paint), ""]
-    if len(made) > len(shown):
-        parts.append(f"{len(made) - len(shown):,} more, of which more was kept: --all shows them")
-    kept = len(document.tensors) - len(made)
+    if len(merged) > len(shown):
+        parts.append(f"{len(merged) - len(shown):,} more, of which more was kept: --all shows them")
+    kept = len(document.tensors) - len(merged)
     if kept:
         parts.append(f"{count(kept, 'tensor')} taken over as they are: no expert changes them")
     return "\n".join(parts).rstrip()
@@ -94,7 +94,7 @@ def _tensor_table(tensors: Sequence["TensorDocument"], paint: Paint) -> str:
 
 
 def _leader(experts: Sequence["ExpertDocument"]) -> str:
-    known = [(one.influence, one.rev) for one in experts if one.influence is not None]
+    known = [(expert.influence, expert.rev) for expert in experts if expert.influence is not None]
     if not known:
         return ""
     influence, name = max(known)
@@ -130,7 +130,7 @@ def tensor_text(document: "ExplainDocument", paint: Paint) -> str:
         ],
         spare=1,
     )
-    strips = [_strip(one.depths or "") for one in experts]
+    strips = [_strip(expert.depths or "") for expert in experts]
     columns.append(Column("depth by block", strips, right=False, spare=8))
     lines = [
         f"{paint('bold', name)}, {tensor.dtype}, made by {tensor.method}",

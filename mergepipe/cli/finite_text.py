@@ -31,7 +31,9 @@ class NonFiniteInputDocument(NonFiniteDocument, frozen=True, kw_only=True):
 
 def documents(values: "Sequence[NonFinite]") -> tuple[NonFiniteDocument, ...]:
     """As JSON."""
-    return tuple(NonFiniteDocument(one.tensor, one.file, one.count, one.elements) for one in values)
+    return tuple(
+        NonFiniteDocument(value.tensor, value.file, value.count, value.elements) for value in values
+    )
 
 
 def warning(what: str, values: Sequence[NonFiniteDocument], paint: Paint) -> str:
@@ -48,9 +50,9 @@ def warning(what: str, values: Sequence[NonFiniteDocument], paint: Paint) -> str
         + ("that is" if total == 1 else "that are")
         + " not finite (NaN or infinite)"
     ]
-    for one in values[:_SHOWN]:
-        share = f"{one.count:,} of {one.elements:,}"
-        lines.append(f"  {escape_for_terminal(one.tensor)}: {share}")
+    for value in values[:_SHOWN]:
+        share = f"{value.count:,} of {value.elements:,}"
+        lines.append(f"  {escape_for_terminal(value.tensor)}: {share}")
     if len(values) > _SHOWN:
         lines.append(f"  and {count(len(values) - _SHOWN, 'more tensor')}")
     return "\n".join(lines)

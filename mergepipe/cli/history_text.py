@@ -113,11 +113,11 @@ def decorations(refs: "RefStore") -> dict["ObjectId", list[str]]:
     from mergepipe.repository.refnames import TAGS, short_name
 
     head = refs.head()
-    found: dict[ObjectId, list[str]] = defaultdict(list)
+    names: dict[ObjectId, list[str]] = defaultdict(list)
     if head.commit is not None:
-        found[head.commit].append(f"HEAD -> {head.short_branch}" if head.branch else "HEAD")
+        names[head.commit].append(f"HEAD -> {head.short_branch}" if head.branch else "HEAD")
     for name, identity in refs.list().items():
         if name != head.branch:
             tag = "tag: " if name.startswith(TAGS) else ""
-            found[identity].append(tag + short_name(name))
-    return found
+            names[identity].append(tag + short_name(name))
+    return names

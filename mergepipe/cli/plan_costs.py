@@ -116,7 +116,9 @@ class PlanDocument(msgspec.Struct, frozen=True):
 
 def least_served(experts: Sequence[ExpertDocument]) -> LeastServedDocument | None:
     """Of several experts that are not all read exactly, the one of which least is kept."""
-    if len(experts) < 2 or not any(one.blocks_coarse or one.blocks_omitted for one in experts):
+    if len(experts) < 2 or not any(
+        expert.blocks_coarse or expert.blocks_omitted for expert in experts
+    ):
         return None
     least = min(experts, key=lambda one: one.energy_kept)
     return LeastServedDocument(least.rev, least.energy_kept)
@@ -204,16 +206,20 @@ class PricedPlan:
         from mergepipe.planner.verdict import Served, doubts, idle, outliers
 
         costs = self.costs
-        found = list(
+        warnings = list(
             outliers(costs.tensors, dict(zip(self.plan.experts, self.experts, strict=True)))
         )
         if self.names:
-            found += idle(self.plan, self.names)
+            warnings += idle(self.plan, self.names)
         if costs.blocks_exact != costs.blocks_full:
-            served = [Served(one.rev, one.bytes_planned, one.energy_kept) for one in experts]
+            served = [
+                Served(expert.rev, expert.bytes_planned, expert.energy_kept) for expert in experts
+            ]
             method, measured = self.plan.method, self.measured_expert_bytes
-            found += doubts(served, costs.energy_kept, measured, method)
-        return tuple(WarningDocument(one.kind, one.share, one.expert, one.message) for one in found)
+            warnings += doubts(served, costs.energy_kept, measured, method)
+        return tuple(
+            WarningDocument(one.kind, one.share, one.expert, one.message) for one in warnings
+        )
 
     def _expert(self, row: int, name: str) -> ExpertDocument:
         from mergepipe.plans.cost_table import totals
@@ -305,5 +311,5 @@ def _unchecked(repository: "Repository", plan: "Plan", labels: Sequence[str]) ->
 def snapshot_names(repository: "Repository", plan: "Plan") -> dict["ObjectId", str]:
     """What a plan's inputs are called: a ref, a commit, or where no commit has it the snapshot."""
     wanted = [*plan.models, *([] if plan.base is None else [plan.base]), plan.layout]
-    found = repository.planning.holders(wanted)
-    return {one: found[one].name if one in found else one.hex() for one in wanted}
+    holders = repository.planning.holders(wanted)
+    return {one: holders[one].name if one in holders else one.hex() for one in wanted}

@@ -158,7 +158,7 @@ def _conclusions(document: PlanDocument) -> list[str]:
         lines.append(
             f"the L2 norm of what is omitted or estimated is {number(document.omitted_norm)}"
         )
-    if sum(one.bytes_planned for one in document.experts) > planned:
+    if sum(expert.bytes_planned for expert in document.experts) > planned:
         lines.append(
             "blocks that several experts lean on count for each of them, in the total once"
         )

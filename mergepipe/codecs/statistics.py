@@ -125,9 +125,9 @@ def survey_block(
         )
     else:
         largest = survey.survey_singles(weights.tuned_wide, weights.base_wide, uppers, counts)
-    found = np.zeros(3)
-    key = survey.choose_threshold(counts, largest, int(large_share * size), found)
-    large, total, energy = found.tolist()
+    sums = np.zeros(3)
+    key = survey.choose_threshold(counts, largest, int(large_share * size), sums)
+    large, total, energy = sums.tolist()
     packed = np.empty(packed_length(size), np.uint8)
     trits = workspace.array("trits", packed.size * 5, np.uint8)
     survey.trits_into(uppers, key, trits)

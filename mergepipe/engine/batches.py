@@ -73,13 +73,15 @@ class Batcher:
 
     def _wanted(self, step: Step, options: Options) -> Iterator[Wanted]:
         """What a step reads of its inputs, one for each that `_read_terms` names."""
-        for one in _read_terms(step):
-            if isinstance(one, Weights):
-                yield Wanted(tuple(piece.block for piece in one.pieces), Depth.EXACT)
+        for read_term in _read_terms(step):
+            if isinstance(read_term, Weights):
+                yield Wanted(tuple(piece.block for piece in read_term.pieces), Depth.EXACT)
             else:
-                derived = self.derive and coarse_read(one.block, one.base, options) is None
+                derived = (
+                    self.derive and coarse_read(read_term.block, read_term.base, options) is None
+                )
                 depth = Depth.EXACT if derived else Depth.COARSE
-                yield Wanted((one.block,), depth, one.base)
+                yield Wanted((read_term.block,), depth, read_term.base)
 
 
 def _read_terms(step: Step) -> Iterator[Weights | Estimate]:
@@ -123,11 +125,11 @@ class _Gathering:
         chosen = dict(link for chain in reads.base for link in chain.links)
         self.under_base.update(chosen)
         needed = list(_used_bases(step))
-        for one, chains in zip(_read_terms(step), reads.experts, strict=True):
+        for read_term, chains in zip(_read_terms(step), reads.experts, strict=True):
             for chain in chains:
                 if chain.depth is Depth.COARSE:
-                    assert isinstance(one, Estimate)
-                    self._add_coarse(one, chain.records[0])
+                    assert isinstance(read_term, Estimate)
+                    self._add_coarse(read_term, chain.records[0])
                 else:
                     chosen.update(chain.links)
                     self.under_exact.update(block for block, _ in chain.links)

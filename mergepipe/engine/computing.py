@@ -143,9 +143,9 @@ class _Assembly:
         task = making.task
         base = None
         if making.base is not None:
-            found = self._term(making.base)
-            assert isinstance(found, Full)
-            base = found
+            base_term = self._term(making.base)
+            assert isinstance(base_term, Full)
+            base = base_term
         terms = tuple(self._term(one) for one in making.inputs)
         if self._counts is not None:
             self._counts.note(task.number, base, terms)
@@ -180,13 +180,13 @@ class _Assembly:
 
     def _computed(self, making: Making) -> Full:
         """What another line makes of the same range, once for all that take it in."""
-        found = self._made.get(making.task.number)
-        if found is None:
+        values = self._made.get(making.task.number)
+        if values is None:
             task = making.task
             out = np.empty(self._step.length * task.dtype.bits // 8, np.uint8).data
             merge(find(task.method), self.unit(making), out, device=self._device)
-            found = self._made[task.number] = Full(out, task.dtype)
-        return found
+            values = self._made[task.number] = Full(out, task.dtype)
+        return values
 
     def _adapted(self, one: Adapted) -> Term:
         """Weights with a product added, or the product alone, as float32."""
@@ -239,14 +239,14 @@ class Worker:
         out = np.empty(step.output_bytes, np.uint8).data
         merge(find(step.task.method), unit, out, device=self.device)
         pieces = step.making.base.pieces if isinstance(step.making.base, Weights) else ()
-        found = []
+        terms = []
         for number, (begin, end) in enumerate(spans(step.output_bytes, step.block_bytes)):
             piece = pieces[number] if len(pieces) == step.blocks else None
-            found.append(self._named(work, step, unit, out[begin:end], begin, piece))
+            terms.append(self._named(work, step, unit, out[begin:end], begin, piece))
         return Result(
             step,
-            tuple(one for one, _ in found),
-            tuple(one for _, one in found),
+            tuple(one for one, _ in terms),
+            tuple(one for _, one in terms),
             count_nonfinite(step.task.dtype, out),
             counts.noted,
             tuple(packed_sums(step, unit)),

@@ -93,7 +93,7 @@ class Engine:
             sums = PartialSums(transactions.files, self.cache_bytes)
         with transactions.begin() as transaction:
             plan_id = transaction.add_object(encode(plan))
-            made = self.run(
+            merged = self.run(
                 plan,
                 transaction,
                 meter,
@@ -102,17 +102,17 @@ class Engine:
                 uncounted=uncounted,
                 sums=sums,
             )
-            values = finite.values_of(plan, known, made.streamed, transactions.objects)
+            values = finite.values_of(plan, known, merged.streamed, transactions.objects)
             if not asked.allow_nonfinite:
                 finite.refuse_inputs(values.inputs, names)
                 finite.refuse_output(values, [line.dtype for line in plan.made])
-            manifest_id = transaction.add_object(encode(made.manifest))
+            manifest_id = transaction.add_object(encode(merged.manifest))
             transaction.settle()  # so that its time counts as the merge's
 
             def costs() -> Costs:
                 return Costs.of(
                     meter.readings(),
-                    made.streamed,
+                    merged.streamed,
                     import_bytes=asked.import_bytes,
                     written_bytes=transaction.stored_bytes,
                     seconds=self.clock() - begun,
@@ -123,7 +123,7 @@ class Engine:
                 base, experts = _input_commits(plan, asked, transactions)
                 parents = [one for one in (tip, base, *experts) if one is not None]
                 return Commit(
-                    made.snapshot,
+                    merged.snapshot,
                     tuple(dict.fromkeys(parents)),
                     base,
                     who.author,
@@ -139,11 +139,11 @@ class Engine:
             )
             memo.save()
             if not (uncounted or values.inputs):
-                finiteness.remember(made.snapshot, finite.counts_of_output(plan, made.streamed))
+                finiteness.remember(merged.snapshot, finite.counts_of_output(plan, merged.streamed))
             result = MergeResult(
                 published.commit,
-                made.snapshot,
-                made.manifest,
+                merged.snapshot,
+                merged.manifest,
                 manifest_id,
                 plan_id,
                 published.branch,

@@ -59,22 +59,22 @@ def columns_of(
         (one.stored, line.base.stored)
         for line in lines
         if line.base is not None and line.base.stored is not None
-        for one, own in zip(line.inputs, line.depths, strict=False)
-        if one.stored is not None and Depth.COARSE in own
+        for one, depth in zip(line.inputs, line.depths, strict=False)
+        if one.stored is not None and Depth.COARSE in depth
     }
-    found: dict[tuple[ObjectId, ObjectId], CoarseColumns] = {}
+    columns: dict[tuple[ObjectId, ObjectId], CoarseColumns] = {}
     for profile in dict.fromkeys(one.profile for one in profiles):
-        if len(found) == len(wanted):
+        if len(columns) == len(wanted):
             break
         for tensor in objects.load(profile, Profile).tensors:
             if (tensor.tensor, tensor.base) in wanted and tensor.thresholds:
-                found[tensor.tensor, tensor.base] = _columns(tensor)
-    for tensor_id, _ in sorted(wanted - found.keys()):
+                columns[tensor.tensor, tensor.base] = _columns(tensor)
+    for tensor_id, _ in sorted(wanted - columns.keys()):
         raise MergeInputError(
             f"no profile that the plan names has a coarse reading of tensor {tensor_id.hex()[:12]}",
             "this plan does not fit its profiles; make it again",
         )
-    return found
+    return columns
 
 
 def _columns(tensor: TensorProfile) -> CoarseColumns:

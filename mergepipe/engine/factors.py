@@ -40,14 +40,14 @@ class FactorReader:
 
         Raises MissingObject, Corruption.
         """
-        found: dict[Factor, bytes] = {}
+        matrices: dict[Factor, bytes] = {}
         for step in steps:
             if any(step.making.products()):
                 number = step.task.number
                 if number not in self._held:
                     self._held = {number: self._read(step.making)}
-                found.update(self._held[number])
-        return found
+                matrices.update(self._held[number])
+        return matrices
 
     def forget(self) -> None:
         """Keep nothing: what comes next is another pass."""

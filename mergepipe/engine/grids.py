@@ -32,10 +32,10 @@ class InputTensor:
     def pieces(self, start: int, end: int) -> tuple[Piece, ...]:
         """What holds elements `start` to `end`, in order."""
         width = self.dtype.bits // 8
-        found = []
+        slices = []
         for index in self.grid.under(start, end):
             first, last = self.grid.span(index)
             begin, stop = max(start, first) - first, min(end, last) - first
             piece = Piece(self.blocks[index], begin * width, stop * width, (last - first) * width)
-            found.append(piece)
-        return tuple(found)
+            slices.append(piece)
+        return tuple(slices)

@@ -54,13 +54,13 @@ class Laying:
         if line.copied is not None:
             _Line(line, self.objects).stored(line.copied, "what is copied")
             return KeptTensor(line.copied)
-        made: dict[int, MergedTensor] = {}
+        tensors: dict[int, MergedTensor] = {}
         under = Tree.of(number, self.lines).lines
         like = self.objects.tensor(line.like)
         unit = unit_blocks(widest(*(method_of(self.lines[one]).scope for one in under)), like)
         for one in (*under[1:], number):  # each after those that it takes in
-            made[one] = self._merged(one, made, unit if one == number else 1)
-        return made[number]
+            tensors[one] = self._merged(one, tensors, unit if one == number else 1)
+        return tensors[number]
 
     def _merged(self, number: int, made: dict[int, MergedTensor], unit: int) -> MergedTensor:
         line = self.lines[number]
@@ -125,10 +125,10 @@ class _Line:
 
     def stored(self, identity: ObjectId, who: str) -> Tensor:
         """A stored tensor of the line's shape."""
-        found = self._objects.tensor(identity)
-        if found.shape != self.like.shape:
-            raise self.error(f"{who} has shape {list(found.shape)}, not {list(self.like.shape)}")
-        return found
+        tensor = self._objects.tensor(identity)
+        if tensor.shape != self.like.shape:
+            raise self.error(f"{who} has shape {list(tensor.shape)}, not {list(self.like.shape)}")
+        return tensor
 
     def laid(self, one: PlanInput, who: str, made: dict[int, MergedTensor]) -> LaidInput:
         """An input, or the base."""
@@ -147,9 +147,9 @@ class _Line:
         line, grid = self._line, Grid.of(self.like)
         if not len(inputs) == len(line.input_numbers) == len(line.depths):
             raise self.error("the plan does not name every input", AGAIN)
-        for place, (one, own) in enumerate(zip(inputs, line.depths, strict=True)):
-            depths = set(own)
-            if len(own) != grid.blocks or max(depths, default=0) > Depth.EQUAL:
+        for place, (one, depth) in enumerate(zip(inputs, line.depths, strict=True)):
+            depths = set(depth)
+            if len(depth) != grid.blocks or max(depths, default=0) > Depth.EQUAL:
                 raise self.error(f"the depths of input {place} do not fit its blocks", AGAIN)
             reads = bool(depths & {Depth.COARSE, Depth.EXACT})
             if one.source is None and one.product is None and reads:

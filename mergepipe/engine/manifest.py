@@ -28,8 +28,8 @@ def write_manifest(
         plan.models,
         output,
         tuple(
-            TensorManifest(plan.lines[number].name, made, _uses(plan, number, objects))
-            for number, made in zip(numbers, tensors, strict=True)
+            TensorManifest(plan.lines[number].name, tensor, _uses(plan, number, objects))
+            for number, tensor in zip(numbers, tensors, strict=True)
         ),
     )
 

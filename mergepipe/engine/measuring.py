@@ -54,7 +54,7 @@ class Measuring:
         metadata = metered(self.storage, meter)
         objects = ObjectStore(metadata)
         number = len(lines) - 1
-        under = [lines[one] for one in Tree.of(number, lines).lines]
+        under = [lines[line] for line in Tree.of(number, lines).lines]
         columns = columns_of(under, profiles, objects)
         laid = Laying(lines, seed, objects, columns).lay(number)
         assert isinstance(laid, MergedTensor)
@@ -105,7 +105,7 @@ class Measuring:
             [step for step, still in zip(steps, idle, strict=True) if not still],
             tensor.together,
         )
-        read = (own for results in self.executor.results(works, run) for own in results)
+        read = (result for results in self.executor.results(works, run) for result in results)
         totals: dict[Need, Partial] = {}
         for step, still in zip(steps, idle, strict=True):
             found = partials(step, _still(step)) if still else next(read)

@@ -97,10 +97,10 @@ class NoMemo:
 
 
 def _known(view: View, key: bytes, count: int) -> Blocks | None:
-    found = view.cached(key)
-    if found is None or len(found) != ID_BYTES * count:
+    value = view.cached(key)
+    if value is None or len(value) != ID_BYTES * count:
         return None
-    blocks = tuple(BlockId(found[at : at + ID_BYTES]) for at in range(0, len(found), ID_BYTES))
+    blocks = tuple(BlockId(value[at : at + ID_BYTES]) for at in range(0, len(value), ID_BYTES))
     return blocks if all(view.has_block(block) for block in blocks) else None
 
 

@@ -155,8 +155,8 @@ def is_plain_sum(making: Making) -> bool:
         and len(making.inputs) > _FEWEST
         and task.dtype.bits <= F32.bits
         and not task.scalars.elect
-        and all(replace(own, weight=1.0) == _PLAIN for own in task.scalars.experts)
-        and all(_is_plain(one) for one in terms)
+        and all(replace(expert, weight=1.0) == _PLAIN for expert in task.scalars.experts)
+        and all(_is_plain(term) for term in terms)
     )
 
 
@@ -183,8 +183,8 @@ def _key(making: Making, count: int, length: int) -> str:
     task = making.task
     parts = [_VERSION, task.method.encode(), b"\0", struct.pack("<QQ", count, length)]
     parts.append(_input(making.base))
-    for own, one in zip(task.scalars.experts[:count], making.inputs, strict=False):
-        parts += [struct.pack("<f", own.weight), _input(one)]
+    for expert, one in zip(task.scalars.experts[:count], making.inputs, strict=False):
+        parts += [struct.pack("<f", expert.weight), _input(one)]
     name = blake3(b"".join(parts)).hexdigest()
     return f"{SUMS}{name[:2]}/{name}"
 

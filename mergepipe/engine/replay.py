@@ -49,7 +49,7 @@ def replay(engine: Engine, manifest: ObjectId, *, progress: Progress = SILENT) -
     recorded = objects.load(manifest, Manifest)
     plan = objects.load(recorded.plan, Plan)
     require_models(plan, objects)
-    made = engine.run(
+    merged = engine.run(
         plan,
         ObjectsInMemory(),
         meter,
@@ -58,11 +58,11 @@ def replay(engine: Engine, manifest: ObjectId, *, progress: Progress = SILENT) -
         derive=True,
         encode_blocks=False,
     )
-    identity = object_id(encode(made.manifest))
+    identity = object_id(encode(merged.manifest))
     differing = tuple(
         before.name
-        for before, after in zip(recorded.tensors, made.manifest.tensors, strict=False)
+        for before, after in zip(recorded.tensors, merged.manifest.tensors, strict=False)
         if before != after
     )
-    same = identity == manifest and made.snapshot == recorded.output
-    return Replay(made.snapshot, identity, same, differing, meter.readings())
+    same = identity == manifest and merged.snapshot == recorded.output
+    return Replay(merged.snapshot, identity, same, differing, meter.readings())

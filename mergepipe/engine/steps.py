@@ -82,7 +82,7 @@ class MergedTensor:
     @property
     def together(self) -> int:
         """How many blocks one work has to make, because an input's block serves several of them."""
-        return lcm(self.unit, together(self.grid, (one.grid for one in self.tensors())))
+        return lcm(self.unit, together(self.grid, (tensor.grid for tensor in self.tensors())))
 
     def tensors(self) -> Iterator[InputTensor]:
         """All stored tensors that it is made of."""
@@ -100,15 +100,15 @@ class MergedTensor:
     def step(self, index: int) -> Step | Known:
         """What makes the unit that begins with block `index`."""
         count, start, end = self._span(index)
-        made = self.made(start, end)
-        if isinstance(made, Weights) and all(piece.whole for piece in made.pieces):
-            pieces = made.pieces
+        term = self.made(start, end)
+        if isinstance(term, Weights) and all(piece.whole for piece in term.pieces):
+            pieces = term.pieces
             lengths = [self.grid.span(index + number) for number in range(count)]
             width = self.task.dtype.bits // 8
             if [piece.end for piece in pieces] == [(b - a) * width for a, b in lengths]:
                 return Known(index, tuple(piece.block for piece in pieces))
-        if isinstance(made, Computed) and made.making.task is self.task:
-            return self._step(index, made.making)
+        if isinstance(term, Computed) and term.making.task is self.task:
+            return self._step(index, term.making)
         # The base, but in other pieces than the output's, or made by another line.
         base = self._base(start, end)
         return self._step(index, Making(self.task, base, (UNCHANGED,) * len(self.inputs)))
@@ -182,18 +182,18 @@ class MergedTensor:
 
     def _read(self, one: LaidInput, start: int, end: int) -> Present:
         """A range of an input that is there."""
-        found: Present | None = None
+        present: Present | None = None
         if isinstance(one.source, InputTensor):
             delta = one.kind is TermKind.DELTA
-            found = Weights(one.source.pieces(start, end), one.source.dtype, delta)
+            present = Weights(one.source.pieces(start, end), one.source.dtype, delta)
         elif one.source is not None:
-            found = one.source.made(start, end)
+            present = one.source.made(start, end)
         if one.product is not None:
-            if isinstance(found, Adapted):
+            if isinstance(present, Adapted):
                 raise MergeInputError(f"tensor {quoted(self.task.name)}: factors upon factors")
-            return Adapted(found, one.product)
-        assert found is not None
-        return found
+            return Adapted(present, one.product)
+        assert present is not None
+        return present
 
     def _input(self, place: int, start: int, end: int, base: Present | None) -> Input:
         one = self.inputs[place]
@@ -210,8 +210,8 @@ class MergedTensor:
                 "once, and not all of them exactly",
                 AGAIN,
             )
-        found = self._read(one, start, end)
-        return UNCHANGED if found == base and not isinstance(found, Adapted) else found
+        term = self._read(one, start, end)
+        return UNCHANGED if term == base and not isinstance(term, Adapted) else term
 
     def _coarse(
         self,

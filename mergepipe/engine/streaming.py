@@ -100,7 +100,7 @@ class Streaming:
         """
         numbers = [place for place, line in enumerate(self.plan.lines) if line.file is not None]
         for results in self.executor.results(self._works(numbers), self.worker):
-            made = 0
+            done = 0
             for result in results:
                 self._put(result.step, result.blocks)
                 if not (result.nonfinite or result.taken_in):
@@ -112,9 +112,9 @@ class Streaming:
                 for block, encoded in zip(result.blocks, result.encoded, strict=True):
                     if encoded is not None and not self.sink.has_block(block):
                         self.sink.add_block(encoded)
-                made += result.step.output_bytes
+                done += result.step.output_bytes
                 self._tally.add(result)
-            self.progress.advance(made, self.sink.stored_bytes)
+            self.progress.advance(done, self.sink.stored_bytes)
         ids = tuple(self._finished(number) for number in numbers)
         tally = self._tally
         return Streamed(

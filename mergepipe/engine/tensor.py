@@ -31,12 +31,12 @@ def read_tensor(
     F4 comes as torch has it: two to an element of the last dimension. Raises MergepipeError if the
     snapshot has no such tensor or torch no such dtype; MissingObject, Corruption.
     """
-    found = {entry.name: entry.tensor for _, entry in objects.snapshot(snapshot).named_tensors()}
-    if name not in found:
+    tensors = {entry.name: entry.tensor for _, entry in objects.snapshot(snapshot).named_tensors()}
+    if name not in tensors:
         raise MergepipeError(
             f"no tensor is called {quoted(name)}", "mp show REV --tensors lists them"
         )
-    return as_torch(objects.tensor(found[name]), quoted(name), reader)
+    return as_torch(objects.tensor(tensors[name]), quoted(name), reader)
 
 
 def as_torch(tensor: Tensor, what: str, reader: BlockReader) -> "torch.Tensor":

@@ -91,10 +91,10 @@ class Transactions:
 
     def holders(self) -> dict[ObjectId, ObjectId]:
         """Commits at tips of refs by the snapshot they hold; of several the first by ref name."""
-        found: dict[ObjectId, ObjectId] = {}
+        commits: dict[ObjectId, ObjectId] = {}
         for commit in self.refs.list().values():
-            found.setdefault(self.objects.commit(commit).snapshot, commit)
-        return found
+            commits.setdefault(self.objects.commit(commit).snapshot, commit)
+        return commits
 
     def keep_run(self, commit: ObjectId, text: str) -> None:
         """Keep what a merge's run took. It may be lost: nothing depends on it."""

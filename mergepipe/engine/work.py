@@ -158,14 +158,14 @@ class Making:
 
     def products(self) -> "Iterator[Product]":
         """Every low-rank difference in it."""
-        for one in self.terms():
-            if isinstance(one, Adapted):
-                yield one.product
+        for term in self.terms():
+            if isinstance(term, Adapted):
+                yield term.product
 
     def blocks(self) -> "Iterator[BlockId]":
         """Every block that goes in, in order; those that others lean on, and factors, aside."""
-        for one in self.terms():
-            whole = one.of if isinstance(one, Adapted) else one
+        for term in self.terms():
+            whole = term.of if isinstance(term, Adapted) else term
             if isinstance(whole, Weights):
                 yield from (piece.block for piece in whole.pieces)
             elif isinstance(whole, Estimate):

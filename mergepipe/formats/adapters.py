@@ -270,12 +270,12 @@ class _Reading:
             )
         if not rank:
             raise self._misfit(down, "its rank is 0")
-        made = (second[0], *first[1:])
-        turned = made[::-1] == weight and (made != weight or self._is_turned(module, down))
+        shape = (second[0], *first[1:])
+        turned = shape[::-1] == weight and (shape != weight or self._is_turned(module, down))
         turned = turned and len(weight) == 2
-        if not turned and made != weight:
+        if not turned and shape != weight:
             raise self._misfit(
-                down, f"it is a change of {list(made)}, and the weight is {list(weight)}"
+                down, f"it is a change of {list(shape)}, and the weight is {list(weight)}"
             )
         alpha = self._settings.alpha(module, self._label)
         scale = alpha / (sqrt(rank) if self._settings.use_rslora else rank)

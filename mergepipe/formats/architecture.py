@@ -191,9 +191,9 @@ def _stacks(names: Iterable[str], expected: int | None) -> dict[str, int]:
     """Prefix -> number of layers, for every list of layers."""
     numbers: dict[str, set[int]] = {}
     for name in names:
-        found = _NUMBERED.fullmatch(name)
-        if found is not None:
-            numbers.setdefault(found["stack"], set()).add(int(found["layer"]))
+        match = _NUMBERED.fullmatch(name)
+        if match is not None:
+            numbers.setdefault(match["stack"], set()).add(int(match["layer"]))
     stacks: dict[str, int] = {}
     for prefix, layers in numbers.items():
         whole = layers == set(range(len(layers)))
@@ -208,22 +208,22 @@ def _modules(stacks: Mapping[str, int], expected: int | None) -> dict[str, str]:
     """Prefix of a stack -> name of its module."""
     if len(stacks) < 2:
         return dict.fromkeys(stacks, DEFAULT)
-    found: dict[str, str] = {}
+    modules: dict[str, str] = {}
     for prefix in stacks:
         kind = next((name for name, pattern in _PARTS if pattern.search(prefix)), None)
-        found[prefix] = prefix if kind is None or kind in found.values() else kind
+        modules[prefix] = prefix if kind is None or kind in modules.values() else kind
     # The language model is the one that nothing else says it is not; the config's count decides.
-    texts = [prefix for prefix, name in found.items() if name == prefix]
+    texts = [prefix for prefix, name in modules.items() if name == prefix]
     texts = [prefix for prefix in texts if stacks[prefix] == expected] or texts
     if texts:
-        found[texts[0]] = TEXT
-    return found
+        modules[texts[0]] = TEXT
+    return modules
 
 
 def _spot(name: str, modules: Mapping[str, str]) -> Spot:
-    found = _NUMBERED.fullmatch(name)
-    if found is not None and found["stack"] in modules:
-        return Spot(modules[found["stack"]], Section.LAYER, found["rest"], int(found["layer"]))
+    match = _NUMBERED.fullmatch(name)
+    if match is not None and match["stack"] in modules:
+        return Spot(modules[match["stack"]], Section.LAYER, match["rest"], int(match["layer"]))
     before = not _ends(name, (*_HEADS, *_HEAD_BIASES)) and _BEFORE & set(_WORDS.split(name))
     section = Section.BEFORE if before else Section.AFTER
     return Spot(_module_outside(name, modules), section, name)

@@ -27,12 +27,12 @@ def parse_config(data: bytes, name: str = CONFIG_NAME) -> Config:
     if len(data) > MAX_CONFIG_BYTES:
         raise MalformedFile(f"{quoted(name)} has {len(data)} bytes; that is no config")
     try:
-        found = json.loads(data)
+        document = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise MalformedFile(f"{quoted(name)} is not JSON: {error}") from None
-    if not isinstance(found, dict):
+    if not isinstance(document, dict):
         raise MalformedFile(f"{quoted(name)} is not a JSON object")
-    return found
+    return document
 
 
 def layer_count(config: Mapping[str, Any]) -> int | None:

@@ -68,11 +68,11 @@ def _check_index(
             continue
         if shard not in shards:
             # Shards stand beside their index. A path that escapes names no file that was found.
-            found = tensor_names.get(f"{directory}/{shard}" if directory else shard)
-            if found is None:
+            present = tensor_names.get(f"{directory}/{shard}" if directory else shard)
+            if present is None:
                 absent.add(shard)
                 continue
-            shards[shard] = frozenset(found)
+            shards[shard] = frozenset(present)
         if tensor not in shards[shard]:
             raise IncompleteCheckpoint(
                 f"{quoted(path)} says that {quoted(shard)} holds the tensor {quoted(tensor)},"

@@ -81,14 +81,14 @@ def read_pickle(source: SourceFile) -> dict[str, PickledTensor]:
         file = cast(BinaryIO, io.BufferedReader(_Raw(reader)))
         try:
             with zipfile.ZipFile(file) as archive:
-                found = _Archive(archive, reader, source).load()
+                tensors = _Archive(archive, reader, source).load()
         except _BROKEN as error:
             raise MalformedFile(
                 f"{quoted(source.path)} is no archive of torch: {error}",
                 "files from before torch 1.6 are not read: load it with "
                 "torch.load(PATH, weights_only=True) and save it with safetensors.torch.save_file",
             ) from error
-    return _tensors(found, source.path)
+    return _tensors(tensors, source.path)
 
 
 def _tensors(found: object, path: str) -> dict[str, PickledTensor]:
@@ -228,7 +228,7 @@ class _Unpickler(pickle.Unpickler):
         sound = (
             isinstance(storage, _Storage)
             and isinstance(dtype, DType)
-            and all(type(one) is int and 0 <= one < 1 << 60 for one in numbers)
+            and all(type(number) is int and 0 <= number < 1 << 60 for number in numbers)
             and len(shape) == len(strides) <= _MAX_DIMENSIONS
         )
         if not sound:

@@ -55,7 +55,7 @@ def scan(root: Path) -> tuple[SourceFile, ...]:
     _refuse_repository(root)
     if not root.is_dir():
         return (scan_file(root),)
-    found: list[SourceFile] = []
+    files: list[SourceFile] = []
     pending = [("", root, IgnoreRules())]
     while pending:
         directory, location, rules = pending.pop()
@@ -76,9 +76,9 @@ def scan(root: Path) -> tuple[SourceFile, ...]:
             if is_directory:
                 pending.append((f"{path}/", Path(entry.path), rules))
             else:
-                found.append(_source(path, Path(entry.path)))
-    check_paths(file.path for file in found)
-    return tuple(sorted(found, key=lambda file: file.path.encode("utf-8")))
+                files.append(_source(path, Path(entry.path)))
+    check_paths(file.path for file in files)
+    return tuple(sorted(files, key=lambda file: file.path.encode("utf-8")))
 
 
 def scan_several(paths: Iterable[Path], root: Path) -> tuple[SourceFile, ...]:
@@ -87,7 +87,7 @@ def scan_several(paths: Iterable[Path], root: Path) -> tuple[SourceFile, ...]:
     Others have their own names, and files of a folder that name before theirs. Raises as `scan`
     does, and UnsafePath where two files would have one path.
     """
-    found: dict[str, SourceFile] = {}
+    by_path: dict[str, SourceFile] = {}
     top = root.resolve()
     for location in paths:
         place = location.resolve()
@@ -96,11 +96,11 @@ def scan_several(paths: Iterable[Path], root: Path) -> tuple[SourceFile, ...]:
         files = scan(location)
         for file in files:
             path = f"{prefix}{file.path}" if location.is_dir() else name
-            there = found.setdefault(path, replace(file, path=check_path(path)))
+            there = by_path.setdefault(path, replace(file, path=check_path(path)))
             if there.location.resolve() != file.location.resolve():
                 raise UnsafePath(f"{there.location} and {file.location} would both be {path}")
-    check_paths(found)
-    return tuple(sorted(found.values(), key=lambda file: file.path.encode("utf-8")))
+    check_paths(by_path)
+    return tuple(sorted(by_path.values(), key=lambda file: file.path.encode("utf-8")))
 
 
 def scan_file(location: Path, path: str | None = None) -> SourceFile:

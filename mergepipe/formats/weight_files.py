@@ -55,7 +55,7 @@ class WeightFiles:
     def is_stray(self, path: str) -> bool:
         """Whether a file is, or lies beside, weights that are not the model's."""
         directory = directory_of(path)
-        mine = {directory_of(own) for files in self.components.values() for own in files}
+        mine = {directory_of(file) for files in self.components.values() for file in files}
         mine |= set(self.adapters) | {TOP}
         stray = {directory_of(own) for own in self.left_out} - mine
         return path in self.left_out or any(directory.startswith(one) for one in stray)
@@ -192,12 +192,12 @@ def check_shards(paths: Collection[str]) -> None:
 
 def _indexes(directory: str, paths: Collection[str]) -> list[str]:
     """The indexes in a directory, the one that is loaded by default first."""
-    found = [
+    indexes = [
         (_order(match["stem"]), match["variant"] or "", path)
         for path in paths
         if directory_of(path) == directory and (match := _INDEX.fullmatch(_base(path)))
     ]
-    return [path for _, _, path in sorted(found)]
+    return [path for _, _, path in sorted(indexes)]
 
 
 def _rank(name: str) -> int:

@@ -73,10 +73,10 @@ _LAYOUTS = (
 
 def plain(name: str) -> str:
     """A weight's name in a form that all versions of transformers have in common."""
-    found = _WRAPPERS.sub("", name)
+    bare = _WRAPPERS.sub("", name)
     for pattern, new in _RENAMINGS:
-        found = pattern.sub(new, found)
-    return found
+        bare = pattern.sub(new, bare)
+    return bare
 
 
 class Spelling:
@@ -118,23 +118,23 @@ def same_weights(
     mine, theirs = dict.fromkeys(names), dict.fromkeys(reference)
     own = _unique([name for name in mine if name not in theirs])
     other = _unique([name for name in theirs if name not in mine])
-    found = {
+    pairs = {
         name: other[form]
         for form, name in own.items()
         if name is not None and other.get(form) is not None
     }
     if in_layer:
-        return {name: spelled for name, spelled in found.items() if spelled is not None}
-    own = {form: name for form, name in own.items() if name is not None and name not in found}
-    taken = set(found.values())
+        return {name: spelled for name, spelled in pairs.items() if spelled is not None}
+    own = {form: name for form, name in own.items() if name is not None and name not in pairs}
+    taken = set(pairs.values())
     other = {form: name for form, name in other.items() if name is not None and name not in taken}
     longer = _prefixed(own, other)
     shorter = _prefixed(other, own)
     if len(longer) >= len(shorter):
-        found.update((own[form], other[rest]) for form, rest in longer.items())  # type: ignore[misc]
+        pairs.update((own[form], other[rest]) for form, rest in longer.items())  # type: ignore[misc]
     else:
-        found.update((own[rest], other[form]) for form, rest in shorter.items())  # type: ignore[misc]
-    return {name: spelled for name, spelled in found.items() if spelled is not None}
+        pairs.update((own[rest], other[form]) for form, rest in shorter.items())  # type: ignore[misc]
+    return {name: spelled for name, spelled in pairs.items() if spelled is not None}
 
 
 def other_layout(names: Collection[str], reference: Collection[str]) -> tuple[str, bool] | None:
@@ -151,11 +151,11 @@ def other_layout(names: Collection[str], reference: Collection[str]) -> tuple[st
 
 def _unique(names: Iterable[str]) -> dict[str, str | None]:
     """Plain form -> name; None where several have it."""
-    found: dict[str, str | None] = {}
+    forms: dict[str, str | None] = {}
     for name in names:
         form = plain(name)
-        found[form] = name if form not in found else None
-    return found
+        forms[form] = name if form not in forms else None
+    return forms
 
 
 def _without_prefix(form: str) -> str | None:

@@ -121,10 +121,10 @@ class CommitReader:
         before = len(self._line)
         self._line += data[at:end]
         if self._file is None and before < _PREFIX_BYTES:
-            found = _CONTENT.match(self._line, 0, _PREFIX_BYTES)
-            if found is not None:
-                end = at + found.end() - before
-                del self._line[found.end() :]
+            match = _CONTENT.match(self._line, 0, _PREFIX_BYTES)
+            if match is not None:
+                end = at + match.end() - before
+                del self._line[match.end() :]
                 self._upload = self._staging.begin(None)
                 self._base64, self._padded = b"", False
                 self._count(end - at)
@@ -218,9 +218,9 @@ def _operation(key: str, value: dict[str, Any], file: StagedFile | None) -> Oper
 
 
 def _text_of(value: dict[str, Any], name: str, otherwise: str | None = None) -> str:
-    found = value.get(name, otherwise)
-    if found is None and otherwise is not None:
+    text = value.get(name, otherwise)
+    if text is None and otherwise is not None:
         return otherwise
-    if not isinstance(found, str):
+    if not isinstance(text, str):
         raise HubError(400, f"a commit says no {name}, or none that is text")
-    return found
+    return text

@@ -46,32 +46,32 @@ class DecodedBlocks:
 
         Memory: those that were not in the cache, at once.
         """
-        found: dict[BlockId, memoryview] = {}
+        raws: dict[BlockId, memoryview] = {}
         awaited: dict[BlockId, Future[memoryview]] = {}
         claimed: dict[BlockId, Future[memoryview]] = {}
         with self._lock:
             for part in parts:
                 block = part.block
-                if block in found or block in awaited or block in claimed:
+                if block in raws or block in awaited or block in claimed:
                     continue
                 if (place := self._places.get(block)) is not None:
                     self._runs.move_to_end(place[0])
-                    found[block] = place[1]
+                    raws[block] = place[1]
                 elif (coming := self._coming.get(block)) is not None:
                     awaited[block] = coming
                 else:
                     claimed[block] = self._coming[block] = Future()
         if claimed:
-            found.update(self._decode(reader, claimed))
+            raws.update(self._decode(reader, claimed))
         # What others decode is being decoded: nobody waits before its own blocks are done.
-        found.update({block: future.result() for block, future in awaited.items()})
+        raws.update({block: future.result() for block, future in awaited.items()})
         for part in parts:
-            if len(found[part.block]) != part.length:
+            if len(raws[part.block]) != part.length:
                 raise Corruption(
-                    f"block {part.block.hex()[:12]} has {len(found[part.block])} bytes, "
+                    f"block {part.block.hex()[:12]} has {len(raws[part.block])} bytes, "
                     f"not the {part.length} its tensor needs"
                 )
-        return [found[part.block] for part in parts]
+        return [raws[part.block] for part in parts]
 
     def _decode(
         self, reader: BlockReader, claimed: dict[BlockId, Future[memoryview]]

@@ -62,10 +62,12 @@ def tree(
     identity, commit = commit_of(model, revision)
     entries = files.of_snapshot(model.repository, commit.snapshot)
     inside = folder.strip("/")
-    found = list(_below(entries.values(), f"{inside}/" if inside else "", recursive=recursive))
-    if inside and not found and inside not in entries:
+    entries_below = list(
+        _below(entries.values(), f"{inside}/" if inside else "", recursive=recursive)
+    )
+    if inside and not entries_below and inside not in entries:
         raise no_entry(folder, revision, hub_id(identity))
-    return found, hub_id(identity)
+    return entries_below, hub_id(identity)
 
 
 def _below(
@@ -179,10 +181,10 @@ def whoami(name: str, scope: Scope) -> Document:
 
 
 def _sibling(facts: FileFacts) -> Document:
-    found: Document = {"rfilename": facts.path, "size": facts.size, "blobId": facts.oid}
+    document: Document = {"rfilename": facts.path, "size": facts.size, "blobId": facts.oid}
     if facts.sha256 is not None:
-        found["lfs"] = _lfs(facts, "sha256")
-    return found
+        document["lfs"] = _lfs(facts, "sha256")
+    return document
 
 
 def _lfs(facts: FileFacts, name: str) -> Document:

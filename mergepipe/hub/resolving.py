@@ -82,9 +82,9 @@ def _span(wanted: str, size: int) -> tuple[int, int] | None:
     """
     if not wanted.startswith("bytes="):
         return None
-    found = _RANGE.fullmatch(wanted)
-    if found is not None:
-        begin, last, tail = found.groups()
+    match = _RANGE.fullmatch(wanted)
+    if match is not None:
+        begin, last, tail = match.groups()
         first = max(0, size - int(tail)) if tail is not None else int(begin)
         end = size if last is None else min(int(last) + 1, size)
         if first < end:

@@ -140,9 +140,9 @@ class Uploads:
         def told() -> list[dict[str, Any]]:
             return [self._object(model, place, each["oid"], each["size"]) for each in objects]
 
-        found = await self._work.call(told)
+        answers = await self._work.call(told)
         return JSONResponse(
-            {"transfer": "basic", "objects": found, "hash_algo": "sha256"}, media_type=_LFS
+            {"transfer": "basic", "objects": answers, "hash_algo": "sha256"}, media_type=_LFS
         )
 
     def _object(self, model: Model, place: str, sha256: str, size: int) -> dict[str, Any]:
@@ -340,11 +340,11 @@ def _is_object(listed: object) -> bool:
 def _front_matter_problem(content: str) -> str | None:
     import yaml
 
-    found = _FRONT.match(content)
-    if found is None:
+    match = _FRONT.match(content)
+    if match is None:
         return None
     try:
-        front = yaml.safe_load(found[1])
+        front = yaml.safe_load(match[1])
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         return f"the card's front matter is no YAML: {error}"
     return None if isinstance(front, dict | None) else "the card's front matter is no mapping"

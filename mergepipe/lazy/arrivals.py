@@ -58,12 +58,12 @@ class Arrivals:
                 while any(one in self._coming for one in others):
                     self._arrivals.wait()
             todo = []
-            for one in others:
-                record = self._shelf.record(*one)
+            for other in others:
+                record = self._shelf.record(*other)
                 if record is None:
-                    todo.append(one)  # whoever went for it came back without
+                    todo.append(other)  # whoever went for it came back without
                 elif wanted:
-                    brought[one] = record
+                    brought[other] = record
         return brought
 
     def _fetch(

@@ -172,7 +172,7 @@ class PromisedPacks:
                 # No holes, so other processes may have brought what this one did not.
                 pack.scanned = True
                 numbers = range(pack.count)
-                if not all(pack.is_here(one) or self.record(pack, one) for one in numbers):
+                if not all(pack.is_here(number) or self.record(pack, number) for number in numbers):
                     return
             with self.changing:
                 _sync_file(path)

@@ -112,8 +112,8 @@ def read_settings(
     where = f"method {method}"
     for name in shared:
         _find(known, name, where)
-    for index, own in enumerate(experts):
-        for name in own:
+    for index, expert in enumerate(experts):
+        for name in expert:
             if not _find(known, name, f"{where}, expert {index + 1}").per_expert:
                 raise MergeInputError(
                     f"{where}, expert {index + 1}: {name} is one value for the whole merge",

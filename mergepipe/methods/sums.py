@@ -11,7 +11,7 @@ def plain_divisor(scalars: Scalars) -> float:
         return scalars.divisor
     if not scalars.normalize:
         return 1.0
-    total = sum(own.weight for own in scalars.experts)
+    total = sum(expert.weight for expert in scalars.experts)
     return 1.0 if abs(total) < SMALLEST_WEIGHT_SUM else total
 
 
@@ -19,4 +19,4 @@ def weight_sum(scalars: Scalars) -> float:
     """What a sum of weights themselves is divided by, in float64."""
     if scalars.divisor is not None:
         return scalars.divisor
-    return sum(own.weight for own in scalars.experts) if scalars.normalize else 1.0
+    return sum(expert.weight for expert in scalars.experts) if scalars.normalize else 1.0

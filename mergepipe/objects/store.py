@@ -152,10 +152,10 @@ class ObjectStore:
         )
 
         def question(view: View) -> list[ObjectId] | None:
-            found: list[ObjectId] = []
+            identities: list[ObjectId] = []
             for prefix in prefixes:
-                found += view.objects_with_prefix(prefix, limit - len(found))
-            return found or None
+                identities += view.objects_with_prefix(prefix, limit - len(identities))
+            return identities or None
 
         return self._storage.look_up(question) or []
 
@@ -184,7 +184,7 @@ class Tensors:
         self._known: dict[ObjectId, Tensor] = {}
 
     def __getitem__(self, identity: ObjectId) -> Tensor:
-        found = self._known.get(identity)
-        if found is None:
-            found = self._known[identity] = self._objects.tensor(identity)
-        return found
+        record = self._known.get(identity)
+        if record is None:
+            record = self._known[identity] = self._objects.tensor(identity)
+        return record

@@ -172,12 +172,12 @@ class _Reading:
         for at in places.values():
             if not at.is_plausible:
                 raise _BadRecord(at, Corruption(f"block {at.id.hex()}: a record of absurd length"))
-        found = list(runs(places[place] for place in sorted(places)))
+        joined = list(runs(places[place] for place in sorted(places)))
         expect(
             self._storage.store,
-            [(pack_key(run[0].pack), run[0].offset, run[-1].end - run[0].offset) for run in found],
+            [(pack_key(run[0].pack), run[0].offset, run[-1].end - run[0].offset) for run in joined],
         )
-        for run in found:
+        for run in joined:
             self._read_run(run)
 
     def _read_run(self, run: Sequence[Location]) -> None:

@@ -249,10 +249,10 @@ class Environment:
         """Whether the file we have open is not the one on disk: removed, or rebuilt by another."""
         if self._lmdb is None:
             return True
-        found = status_of(self._place / index_files.DATA)
-        if found is None:
+        status = status_of(self._place / index_files.DATA)
+        if status is None:
             return True
-        return (found.st_dev, found.st_ino) != self._identity
+        return (status.st_dev, status.st_ino) != self._identity
 
     def _reopen(self, remove: bool) -> None:
         with self._alone():
@@ -342,7 +342,7 @@ class Environment:
 
     def _adopt(self, environment: lmdb.Environment, *, create: bool) -> None:
         """Find the tables (or `create` them), and use it from now on."""
-        found = (self._place / index_files.DATA).stat()
+        status = (self._place / index_files.DATA).stat()
         if create:
             environment.reader_check()
         meta = environment.open_db(b"meta", create=create)
@@ -359,7 +359,7 @@ class Environment:
         )
         self.tables = Tables(*tables)
         self.numbers: dict[int, PackId] = {}
-        self._identity = (found.st_dev, found.st_ino)
+        self._identity = (status.st_dev, status.st_ino)
         self._lmdb = environment
 
     def _reset_locks(self) -> None:

@@ -48,14 +48,14 @@ class _IndexView:
 
     def block(self, block: BlockId) -> list[Location]:
         """Every record of a block, encodings together, layers in order, copies side by side."""
-        found = []
+        locations = []
         with self._transaction.cursor(self._tables.blocks) as cursor:
             if cursor.set_range(block):
                 for key, value in _items(cursor):
                     if not key.startswith(block) or len(key) != _BLOCK_KEY_BYTES:
                         break
-                    found.append(self._block_location(key, value))
-        return found
+                    locations.append(self._block_location(key, value))
+        return locations
 
     def has_block(self, block: BlockId) -> bool:
         """Whether the block can be made from what is indexed: all layers, and its bases too.
@@ -83,8 +83,8 @@ class _IndexView:
 
     def object(self, identity: ObjectId) -> Location | None:
         """Where an object is."""
-        found = self.object_copies(identity)
-        return found[0] if found else None
+        copies = self.object_copies(identity)
+        return copies[0] if copies else None
 
     def object_copies(self, identity: ObjectId) -> list[Location]:
         """Every place where an object is."""
@@ -97,17 +97,17 @@ class _IndexView:
 
     def objects_with_prefix(self, prefix: bytes, limit: int) -> list[ObjectId]:
         """Up to `limit` object ids that begin with these bytes."""
-        found: list[ObjectId] = []
+        identities: list[ObjectId] = []
         with self._transaction.cursor(self._tables.objects) as cursor:
             # An empty prefix is no key to LMDB, and means the first one here.
             more = cursor.set_range(prefix) if prefix else cursor.first()
-            while more and len(found) < limit:
+            while more and len(identities) < limit:
                 key = bytes(cursor.key())
                 if not key.startswith(prefix):
                     break
-                found.append(ObjectId(key))
+                identities.append(ObjectId(key))
                 more = cursor.next_nodup()
-        return found
+        return identities
 
     def blocks(self) -> Iterator[Location]:
         """Every record of every block, by block id."""
@@ -123,12 +123,12 @@ class _IndexView:
 
     def packs(self) -> dict[PackId, tuple[int, Content]]:
         """Every pack indexed, with its file length and content."""
-        found = {}
+        entries = {}
         with self._transaction.cursor(self._tables.packs) as cursor:
             for _, value in _items(cursor):
                 identity, size, content = self._unpack(_PACK, value)
-                found[PackId(cast(bytes, identity))] = (size, self._content(content))
-        return found
+                entries[PackId(cast(bytes, identity))] = (size, self._content(content))
+        return entries
 
     def condemned(self) -> frozenset[Place]:
         """Records that were found damaged, and are not listed."""

@@ -48,8 +48,8 @@ def parse_pack_name(name: str) -> PackId | None:
 
 def pack_ids(store: ByteStore) -> list[PackId]:
     """Every pack the store lists, sorted."""
-    found = (parse_pack_key(key) for key in store.list(PREFIX))
-    return [pack for pack in found if pack is not None]  # None: a stray file in packs/
+    packs = (parse_pack_key(key) for key in store.list(PREFIX))
+    return [pack for pack in packs if pack is not None]  # None: a stray file in packs/
 
 
 def read_exactly(store: ByteStore, key: str, offset: int, length: int) -> bytearray:
@@ -185,9 +185,9 @@ def _next_magic(store: ByteStore, key: str, offset: int, size: int) -> int:
     """Where the next record may begin, from `offset` on; `size` if nowhere."""
     while offset < size:
         window = read_exactly(store, key, offset, min(_CHUNK_BYTES, size - offset))
-        found = window.find(RECORD_MAGIC)
-        if found >= 0:
-            return offset + found
+        place = window.find(RECORD_MAGIC)
+        if place >= 0:
+            return offset + place
         # A magic may lie across two windows.
         offset += max(1, len(window) - len(RECORD_MAGIC) + 1)
     return size

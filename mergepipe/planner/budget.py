@@ -66,21 +66,21 @@ class Budget:
 
         Raises UsageError for both budgets, and for a share of none.
         """
-        found = cls.parse(budget)
+        budget_asked = cls.parse(budget)
         if total is not None:
-            if not found.unlimited:
+            if not budget_asked.unlimited:
                 raise UsageError(
                     "both --budget and --budget-total are given",
                     "--budget is for the experts alone, --budget-total counts the base too",
                 )
-            found = replace(cls.parse(total), with_base=True)
+            budget_asked = replace(cls.parse(total), with_base=True)
         if max_share is None:
-            return found
-        if found.unlimited:
+            return budget_asked
+        if budget_asked.unlimited:
             raise UsageError(
                 "--max-share is a share of a budget, and there is none", f"--budget: {_HINT}"
             )
-        return replace(found, max_share=parse_percent(max_share))
+        return replace(budget_asked, max_share=parse_percent(max_share))
 
     @property
     def unlimited(self) -> bool:

@@ -60,7 +60,7 @@ class PlannedMerge:
 
     def __repr__(self) -> str:
         costs = self.costs
-        experts = ", ".join(one.name for one in self.experts[:4])
+        experts = ", ".join(expert.name for expert in self.experts[:4])
         more = "" if len(self.plan.experts) <= 4 else f" and {len(self.plan.experts) - 4} more"
         return (
             f"<plan {self.id.hex()[:12]}: {self.plan.method} of {experts}{more}, reads "
@@ -78,7 +78,9 @@ class PlannedMerge:
 def _unread(merge: Merge, costs: CostTable) -> Iterator[LeftOut]:
     """The blocks that a budget does not buy, by model."""
     for place, model in enumerate(merge.models):
-        own = [one for tensor in costs.tensors for one in tensor.experts if one.model == place]
+        own = [
+            expert for tensor in costs.tensors for expert in tensor.experts if expert.model == place
+        ]
         omitted = sum(one.blocks_omitted for one in own)
         coarse = sum(one.blocks_coarse for one in own)
         if omitted or coarse:
@@ -216,7 +218,7 @@ class _Planning:
 
     def exact_depths(self) -> list[Depths | None]:
         """Everything, exactly; None for what is copied."""
-        return [one.full if isinstance(one, Draft) else None for one in self._drafts]
+        return [draft.full if isinstance(draft, Draft) else None for draft in self._drafts]
 
     def choose(self, limits: Limits) -> list[Depths | None]:
         """The best depths within the limits. Raises OverBudget."""
@@ -233,18 +235,18 @@ class _Planning:
     def lines(self, depths: Sequence[Depths | None]) -> list[LinePlan]:
         """The plan's lines; measures what is not known yet, each line after those under it."""
         lines: list[LinePlan] = []
-        for place, own in enumerate(depths):
+        for place, depth in enumerate(depths):
             draft = self._drafts[place]
             if isinstance(draft, LinePlan):
                 lines.append(draft)
                 continue
-            assert own is not None
+            assert depth is not None
             if any(need not in draft.values for need in draft.trims):
                 draft = self._with_trims(draft, lines)
             values = dict(draft.values)
             if draft.late:
-                values.update(self._measured(draft, own, draft.late, lines))
-            lines.append(draft.plan(own, draft.scalars(values, own)))
+                values.update(self._measured(draft, depth, draft.late, lines))
+            lines.append(draft.plan(depth, draft.scalars(values, depth)))
         return lines
 
     def cited(self, lines: Sequence[LinePlan]) -> tuple[PlanProfile, ...]:
@@ -253,15 +255,15 @@ class _Planning:
             (one.model, line.base.model)
             for line in lines
             if line.base is not None
-            for one, own in zip(line.inputs, line.depths, strict=False)
-            if _BOUGHT & set(own)
+            for one, depth in zip(line.inputs, line.depths, strict=False)
+            if _BOUGHT & set(depth)
         }
-        found = [(pair, self._profiles.get(pair)) for pair in sorted(pairs)]
-        return tuple(PlanProfile(*pair, cited[0]) for pair, cited in found if cited is not None)
+        profiles = [(pair, self._profiles.get(pair)) for pair in sorted(pairs)]
+        return tuple(PlanProfile(*pair, cited[0]) for pair, cited in profiles if cited is not None)
 
     def _with_trims(self, draft: Draft, lines: Sequence[LinePlan]) -> Draft:
-        found = self._measured(draft, draft.full, draft.trims, lines)
-        return replace(draft, values={**draft.values, **found})
+        measured = self._measured(draft, draft.full, draft.trims, lines)
+        return replace(draft, values={**draft.values, **measured})
 
     def _measured(
         self, draft: Draft, depths: Depths, needs: Sequence[Need], lines: Sequence[LinePlan]
@@ -275,7 +277,7 @@ class _Planning:
         scalars = draft.scalars(draft.supposed_values(), depths)
         asked = [*lines, draft.plan(depths, scalars)]
         under = [asked[number] for number in Tree.of(len(lines), asked).lines]
-        found: Measured = self._measure(asked, self.cited(under), needs, self._merge.seed)
-        self.expert_bytes += found.expert_bytes
-        self.base_bytes += found.base_bytes
-        return dict(found.values)
+        measured: Measured = self._measure(asked, self.cited(under), needs, self._merge.seed)
+        self.expert_bytes += measured.expert_bytes
+        self.base_bytes += measured.base_bytes
+        return dict(measured.values)

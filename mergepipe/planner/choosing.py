@@ -165,13 +165,13 @@ def _choose_within(
             raise too_small(limit, chosen.least_bytes)
         if limits.share_bytes is not None and chosen.least_bytes > limits.share_bytes:
             raise _share_too_small(limits, chosen.least_bytes)
-    found = {}
+    depths = {}
     at = 0
     for number, root in roots.items():
         size = root.costs.equal.size
-        found[number] = _depths(root, chosen.depths[at : at + size])
+        depths[number] = _depths(root, chosen.depths[at : at + size])
         at += size
-    return found
+    return depths
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,11 +246,11 @@ def _depths(root: Root, chosen: Depths | None) -> Depths:
 
 
 def _by_model(sizes: Iterable[Mapping[int, int]]) -> dict[int, int]:
-    found: dict[int, int] = {}
+    bytes_by_model: dict[int, int] = {}
     for own in sizes:
         for model, size in own.items():
-            found[model] = found.get(model, 0) + size
-    return found
+            bytes_by_model[model] = bytes_by_model.get(model, 0) + size
+    return bytes_by_model
 
 
 def _raw_bytes_of_bases(roots: Roots, tensors: Tensors) -> int:
@@ -261,4 +261,4 @@ def _raw_bytes_of_bases(roots: Roots, tensors: Tensors) -> int:
         for draft in root.drafts.values()
         if draft.unplanned.base is not None and draft.unplanned.base.stored is not None
     }
-    return sum(tensor_bytes(tensors[one]) for one in bases)
+    return sum(tensor_bytes(tensors[base]) for base in bases)

@@ -89,21 +89,21 @@ class Draft:
         unknown = np.zeros_like(self.equal)
         for row, view in enumerate(self.views):
             unknown[row] = True if view is None else np.isnan(view.energies)
-        found: npt.NDArray[np.bool_] = unknown & ~self.equal
-        return found
+        forced: npt.NDArray[np.bool_] = unknown & ~self.equal
+        return forced
 
     def with_estimates(self) -> "Draft":
         """The same with statistics that follow from profiles, near enough for a budget."""
         unchanged = [bool(own.all()) for own in self.equal]
-        found = {
+        estimates = {
             need: value
             for need in self.late
             if (value := estimated(need, self.views, unchanged, sum(self.elements))) is not None
         }
-        if not found:
+        if not estimates:
             return self
-        late = tuple(need for need in self.late if need not in found)
-        return replace(self, values={**self.values, **found}, late=late)
+        late = tuple(need for need in self.late if need not in estimates)
+        return replace(self, values={**self.values, **estimates}, late=late)
 
     def supposed_values(self) -> Values:
         """What is known of the method's needs, and guesses at the rest."""
@@ -119,7 +119,7 @@ class Draft:
 
     def scalars(self, values: Values, depths: Depths) -> Scalars:
         """The final scalars."""
-        coarse = [bool((own == Depth.COARSE).any()) for own in depths]
+        coarse = [bool((depth == Depth.COARSE).any()) for depth in depths]
         return resolve(self.method, self.settings, values, self.views, coarse)
 
     def plan(self, depths: Depths, scalars: Scalars) -> LinePlan:
@@ -127,7 +127,7 @@ class Draft:
         numbers, input_numbers = stored_numbers(scalars)
         return structs.replace(
             self.unplanned,
-            depths=tuple(own.tobytes() for own in depths),
+            depths=tuple(depth.tobytes() for depth in depths),
             numbers=numbers,
             input_numbers=input_numbers,
         )
@@ -154,7 +154,7 @@ def draft_line(
         line.method,
         line.settings,
         known,
-        tuple(one for one in needs if one.kind in COUNTED and one not in known),
+        tuple(need for need in needs if need.kind in COUNTED and need not in known),
         tuple(one for one in needs if one.kind not in COUNTED),
         views,
         equal,

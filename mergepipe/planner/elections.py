@@ -34,15 +34,15 @@ def shortening(
     """
     whole: list[tuple[Floats, float]] = []
     read: list[tuple[Floats, float]] = []
-    for row, (view, own, used) in enumerate(zip(views, scalars.experts, coarse, strict=True)):
+    for row, (view, expert, used) in enumerate(zip(views, scalars.experts, coarse, strict=True)):
         if view is None or not view.has_coarse or not view.source.signs:
             continue
         if not len(view.distinct[1]):
             return 1.0  # no exact counts of |d| to draw from
         signs = view.signs(5 * len(view.source.signs))[:: max(1, _samples_of(view) // _SAMPLES)]
-        exact, estimate = _drawn(view, own, signs[:_SAMPLES], row)
-        whole.append((exact, own.weight))
-        read.append((estimate if used else exact, own.weight))
+        exact, estimate = _drawn(view, expert, signs[:_SAMPLES], row)
+        whole.append((exact, expert.weight))
+        read.append((estimate if used else exact, expert.weight))
     if len(whole) < 2:
         return 1.0
     size = min(len(one) for one, _ in whole)
@@ -82,8 +82,8 @@ def _drawn(
 def _places(weights: Floats, turns: Floats) -> npt.NDArray[np.int64]:
     """Indices drawn in proportion to weights."""
     until = np.cumsum(weights)
-    found: npt.NDArray[np.int64] = np.searchsorted(until, turns * until[-1], side="right")
-    return found.clip(max=len(weights) - 1)
+    places: npt.NDArray[np.int64] = np.searchsorted(until, turns * until[-1], side="right")
+    return places.clip(max=len(weights) - 1)
 
 
 def _uniform(row: int, column: int, count: int) -> Floats:

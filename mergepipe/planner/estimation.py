@@ -60,7 +60,7 @@ def _gram(
         else:
             signs.append(view.signs(elements).astype(np.int64))
             stretch.append(sqrt(view.coarse_scale))
-    found = []
+    products = []
     for i, mine in enumerate(signs):
         for j, theirs in enumerate(signs):
             cosine = 1.0 if i == j else 0.0
@@ -68,5 +68,5 @@ def _gram(
                 many = sqrt(int((mine * mine).sum()) * int((theirs * theirs).sum()))
                 shared = int((mine * theirs).sum()) / many if many else 0.0
                 cosine = min(1.0, max(-1.0, shared * stretch[i] * stretch[j]))
-            found.append(cosine * sqrt(energies[i] * energies[j]))
-    return tuple(found)
+            products.append(cosine * sqrt(energies[i] * energies[j]))
+    return tuple(products)

@@ -56,20 +56,20 @@ def tensor_gains(
     divisor = 1.0
     if scalars.normalize:
         divisor = abs(sum(own.weight for own in scalars.experts)) or 1.0
-    found: list[ExpertGains | None] = []
-    for view, own, agrees in zip(views, scalars.experts, agreeing, strict=True):
+    gains: list[ExpertGains | None] = []
+    for view, expert, agrees in zip(views, scalars.experts, agreeing, strict=True):
         if view is None:
-            found.append(None)
+            gains.append(None)
             continue
-        weight = (own.weight * scalars.scale / divisor) ** 2 * agrees
-        kept = weight * view.energies * _surviving(view, own, elements)
+        weight = (expert.weight * scalars.scale / divisor) ** 2 * agrees
+        kept = weight * view.energies * _surviving(view, expert, elements)
         coarse = np.zeros_like(kept)
         if view.has_coarse:
-            above = share_above_trim(view, own)
+            above = share_above_trim(view, expert)
             captured = np.minimum(weight * view.estimate_energies * above**2, kept)
             coarse = np.where(captured > 0, kept - NOISE * (kept - captured), 0.0)
-        found.append(ExpertGains(coarse, kept))
-    return found
+        gains.append(ExpertGains(coarse, kept))
+    return gains
 
 
 def _surviving(view: TensorView, own: ExpertScalars, elements: Sequence[int]) -> Floats:
@@ -101,22 +101,22 @@ def _agreement(views: Sequence[TensorView | None], scalars: Scalars) -> list[flo
     """Per expert, the share of its sampled large changes that agree with the elected sign."""
     signs: list[npt.NDArray[np.int8] | None] = []
     votes: Floats | None = None
-    for view, own in zip(views, scalars.experts, strict=True):
+    for view, expert in zip(views, scalars.experts, strict=True):
         if view is None or not view.has_coarse or not view.source.signs:
             signs.append(None)
             continue
-        mine = np.sign(own.weight).astype(np.int8) * _sampled(view)
+        mine = np.sign(expert.weight).astype(np.int8) * _sampled(view)
         signs.append(mine)
-        vote = abs(own.weight) * _mean_magnitude(view) * mine
+        vote = abs(expert.weight) * _mean_magnitude(view) * mine
         votes = vote if votes is None else votes + vote
     elected = None if votes is None else np.where(votes < 0, -1, 1)
     shares = []
-    for one in signs:
-        large = 0 if one is None else int(np.count_nonzero(one))
-        if one is None or elected is None or large == 0:
+    for sign in signs:
+        large = 0 if sign is None else int(np.count_nonzero(sign))
+        if sign is None or elected is None or large == 0:
             shares.append(1.0)
         else:
-            shares.append(int(np.count_nonzero(one == elected)) / large)
+            shares.append(int(np.count_nonzero(sign == elected)) / large)
     return shares
 
 

@@ -43,9 +43,9 @@ class _Names:
         self.by_place: dict[tuple[str, str], ObjectId] = {}
         self._by_name: dict[tuple[str, str], list[ObjectId]] = {}
         for directory, component in files.components.items():
-            for one in component.tensors:
-                self.by_place[one.path, one.name] = one.identity
-                self._by_name.setdefault((directory, one.name), []).append(one.identity)
+            for tensor in component.tensors:
+                self.by_place[tensor.path, tensor.name] = tensor.identity
+                self._by_name.setdefault((directory, tensor.name), []).append(tensor.identity)
 
     def find(self, path: str, name: str) -> ObjectId | None:
         """The tensor called `name`: in the file `path`, or wherever its shards put it.
@@ -148,13 +148,13 @@ def expand(
     known: dict[ObjectId, _Names] = {}
 
     def names_of(model: Model | Expert) -> _Names:
-        found = known.get(model.snapshot)
-        if found is None:
+        names = known.get(model.snapshot)
+        if names is None:
             snapshot = objects.snapshot(model.snapshot)
             _check_no_adapter(snapshot, model.label)
             files = read_model_files(snapshot, tensors.__getitem__, read, model.label)
-            found = known[model.snapshot] = _Names(files)
-        return found
+            names = known[model.snapshot] = _Names(files)
+        return names
 
     layout = names_of(recipe.layout)
     _check_heads(layout.files, tensors)
@@ -242,7 +242,7 @@ def kept_line(path: str, entry: TensorEntry, tensor: Tensor, model: int) -> Line
 
 def _check_no_adapter(snapshot: Snapshot, label: str) -> None:
     names = (entry.name for _, entry in snapshot.named_tensors())
-    if is_adapter(file.path for file in snapshot.files) and any(".lora_" in one for one in names):
+    if is_adapter(file.path for file in snapshot.files) and any(".lora_" in name for name in names):
         check_adapter(snapshot, label)
         raise MergeInputError(
             f"{quoted(label)} is an adapter, not a model",
@@ -264,10 +264,10 @@ class _SettingsReader:
         shared = settings_for(self._recipe.parameters, tensor)
         own = [settings_for(expert.parameters, tensor) for expert in self._recipe.experts]
         key = repr((sorted(shared.items()), [sorted(one.items()) for one in own]))
-        found = self._known.get(key)
-        if found is None:
-            found = self._known[key] = self._method.settings(shared, own)
-        return found
+        files = self._known.get(key)
+        if files is None:
+            files = self._known[key] = self._method.settings(shared, own)
+        return files
 
 
 def _check_kind(recipe: Recipe, expert: Expert) -> None:
@@ -363,7 +363,7 @@ def _check_heads(files: ModelFiles, tensors: Tensors) -> None:
     """Raise MergeInputError for a layout that lacks a head that its config promises."""
     for component in files.components.values():
         if component.config is not None:
-            shapes = {one.name: tensors[one.identity].shape for one in component.tensors}
+            shapes = {tensor.name: tensors[tensor.identity].shape for tensor in component.tensors}
             architecture = read_architecture(shapes, None, files.label)
             check_head(shapes, architecture, component.config, files.label)
 

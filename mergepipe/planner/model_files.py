@@ -48,7 +48,7 @@ class Component:
     @property
     def paths(self) -> set[str]:
         """Its weight files."""
-        return {one.path for one in self.tensors}
+        return {tensor.path for tensor in self.tensors}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class ModelFiles:
     def _stale(self) -> list[str]:
         """Files that no merge takes over; what is an adapter's stays with it."""
         adapters = tuple(self.sorted.adapters)
-        merged = {path for one in self.components.values() for path in one.paths}
+        merged = {path for component in self.components.values() for path in component.paths}
         return [
             file.path
             for file in self.snapshot.files

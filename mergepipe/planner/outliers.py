@@ -26,12 +26,12 @@ def tempers(energies: Mapping[int, float]) -> dict[int, float]:
     energies  of the experts that change one tensor, without their weights: what somebody gave a
               large weight, on purpose, is no outlier
     """
-    found = {}
+    ratios = {}
     for expert, energy in energies.items():
         others = [other for one, other in energies.items() if one != expert and other > 0]
         most = LIKENESS**2 * float(np.median(others)) if others else energy
-        found[expert] = most / energy if energy > most else 1.0
-    return found
+        ratios[expert] = most / energy if energy > most else 1.0
+    return ratios
 
 
 def outliers(tensors: Sequence[Mapping[int, float]]) -> frozenset[int]:

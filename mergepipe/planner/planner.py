@@ -127,13 +127,13 @@ class Planner:
         """The recipe that revisions and parameters make. own: parameters per expert."""
         if not experts:
             raise UsageError("no expert is named", "name at least one revision to merge")
-        found = [self._catalog.revision(text) for text in experts]
-        root = self._base(base, found, registry.find(method).needs_base)
+        revisions = [self._catalog.revision(text) for text in experts]
+        root = self._base(base, revisions, registry.find(method).needs_base)
         return Recipe(
             registry.find(method).name,
             tuple(
                 Expert(one.label, one.snapshot, settings, one.kind)
-                for one, settings in zip(found, own or [{}] * len(found), strict=True)
+                for one, settings in zip(revisions, own or [{}] * len(revisions), strict=True)
             ),
             root,
             parameters or {},
@@ -177,11 +177,11 @@ class Planner:
 
     def _base(self, base: str | None, experts: Sequence[Revision], needed: bool) -> Model | None:
         if base is not None:
-            found = self._catalog.revision(base)
-            return Model(found.label, found.snapshot)
+            revision = self._catalog.revision(base)
+            return Model(revision.label, revision.snapshot)
         # What storage leans a model on by likeness never counts: it may be a sibling.
         commit, snapshot = experts[0].base_commit, experts[0].base_snapshot
-        common = all(one.base_snapshot == snapshot for one in experts)
+        common = all(expert.base_snapshot == snapshot for expert in experts)
         if common and commit is not None and snapshot is not None:
             return Model(commit.hex()[:12], snapshot)
         if not needed:
@@ -190,7 +190,7 @@ class Planner:
 
 
 def _no_common_base(experts: Sequence[Revision]) -> MergeInputError:
-    silent = [one.label for one in experts if one.base_commit is None]
+    silent = [expert.label for expert in experts if expert.base_commit is None]
     names = " ".join(one.label for one in experts)
     if silent:
         which = ", ".join(quoted(label) for label in silent)

@@ -90,7 +90,7 @@ def _same(
     # A mean of equals is what they are.
     needs = line.method.needs(line.settings)
     scalars = line.method.resolve(line.settings, supposed(needs, {}, len(inputs)))
-    total = sum(own.weight for own in scalars.experts)
+    total = sum(expert.weight for expert in scalars.experts)
     return reference if scalars.normalize or abs(total - 1.0) < _ROUNDING else None
 
 

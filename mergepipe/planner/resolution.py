@@ -27,7 +27,7 @@ def known_needs(
 
     unchanged  per expert: no block of it differs from the base's
     """
-    found: dict[Need, Sequence[float]] = {}
+    values: dict[Need, Sequence[float]] = {}
     for need in needs:
         if need.expert is None or need.kind not in statistics.COUNTED:
             continue
@@ -38,8 +38,8 @@ def known_needs(
         elif view is not None:
             value = counted(view, need, elements)
         if value is not None:
-            found[need] = value
-    return found
+            values[need] = value
+    return values
 
 
 def supposed(
@@ -73,13 +73,13 @@ def resolve(
     scalars = method.resolve(settings, values, shares)
     elected = shortening(views, scalars, coarse) if scalars.elect and any(coarse) else 1.0
     experts = []
-    for own, view, used in zip(scalars.experts, views, coarse, strict=True):
-        scale = own.coarse_scale if used else 1.0
+    for expert, view, used in zip(scalars.experts, views, coarse, strict=True):
+        scale = expert.coarse_scale if used else 1.0
         if used and view is not None and scalars.elect:
             scale = min(scale, ELECTED) * elected
         elif used and view is not None:
             scale *= view.coarse_scale
-        experts.append(replace(own, coarse_scale=scale))
+        experts.append(replace(expert, coarse_scale=scale))
     return replace(scalars, experts=tuple(experts))
 
 

@@ -115,20 +115,20 @@ class Root:
 
     def forced_by_model(self) -> dict[int, int]:
         """Bytes of each model that every plan reads, what models share counted for each."""
-        found = dict.fromkeys(self.models, 0)
+        bytes_by_model = dict.fromkeys(self.models, 0)
         for reading in self.readings:
             must = np.where(self.forced, np.uint8(Depth.EXACT), np.uint8(Depth.OMITTED))
             for row, size in zip(reading.rows, reading.planned_bytes(must), strict=True):
-                found[self.models[row]] += int(size)
-        return found
+                bytes_by_model[self.models[row]] += int(size)
+        return bytes_by_model
 
     def full_by_model(self) -> dict[int, int]:
         """Bytes of each model that the exact merge reads, counted likewise."""
-        found = dict.fromkeys(self.models, 0)
+        bytes_by_model = dict.fromkeys(self.models, 0)
         for reading in self.readings:
             for row, size in zip(reading.rows, reading.full_bytes, strict=True):
-                found[self.models[row]] += int(size)
-        return found
+                bytes_by_model[self.models[row]] += int(size)
+        return bytes_by_model
 
     def expert_bytes(self, depths: Depths) -> int:
         """Bytes that count as the experts', at the depths of its rows."""
@@ -170,16 +170,16 @@ def read_roots(
         for number in tree.lines:
             users[number] = users.get(number, 0) + 1
     measured: set[int] = set()
-    found = {}
+    roots = {}
     for number, tree in trees.items():
         own: dict[int, Draft] = {}
         for under in tree.lines:
             draft = drafts[under]
             assert isinstance(draft, Draft)
             own[under] = draft
-        found[number] = _root(tree, own, lines, users, measured, tensors, find)
+        roots[number] = _root(tree, own, lines, users, measured, tensors, find)
         measured.update(tree.lines)
-    return found
+    return roots
 
 
 def _root(

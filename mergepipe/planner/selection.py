@@ -82,7 +82,7 @@ def on_hull(
     """
     with np.errstate(invalid="ignore"):
         rise = exact_gains - coarse_gains
-        found: npt.NDArray[np.bool_] = (
+        both: npt.NDArray[np.bool_] = (
             (exact_costs >= 0)
             & (exact_gains > 0)
             & (coarse_costs >= 0)
@@ -90,7 +90,7 @@ def on_hull(
             & (coarse_costs < exact_costs)
             & (coarse_gains * (exact_costs - coarse_costs) >= rise * coarse_costs)
         )
-    return found
+    return both
 
 
 def _hulls(

@@ -53,7 +53,7 @@ class OtherModel:
     @classmethod
     def of(cls, files: ModelFiles) -> "OtherModel":
         """A model whose files were sorted."""
-        configs = {place: one.config for place, one in files.components.items()}
+        configs = {place: component.config for place, component in files.components.items()}
         return cls(files.label, files.snapshot, files.layout.files, configs)
 
 
@@ -102,31 +102,31 @@ def _configs(
     result: Mapping[str, Any],
     stacked: bool,
 ) -> Iterator[LeftOut]:
-    found = {
+    differing = {
         directory + key: (mine, theirs)
         for key, (mine, theirs) in _differing(config, result, "").items()
         if not (stacked and (key.rpartition(".")[2] in _LAYERS or isinstance(mine, list)))
     }
-    if found:
+    if differing:
         told = [
             f"{_value(mine)}, not {_value(theirs)}"
-            for mine, theirs in list(found.values())[:_MOST_VALUES]
+            for mine, theirs in list(differing.values())[:_MOST_VALUES]
         ]
-        more = "" if len(found) <= _MOST_VALUES else "; ..."
-        yield LeftOut(Kind.CONFIG_KEYS, label, tuple(found), "; ".join(told) + more)
+        more = "" if len(differing) <= _MOST_VALUES else "; ..."
+        yield LeftOut(Kind.CONFIG_KEYS, label, tuple(differing), "; ".join(told) + more)
 
 
 def _differing(
     mine: Mapping[str, Any], theirs: Mapping[str, Any], above: str
 ) -> dict[str, tuple[Any, Any]]:
     """Keys, with those of a mapping in it after a dot -> the two values; _ABSENT for none."""
-    found: dict[str, tuple[Any, Any]] = {}
+    differing: dict[str, tuple[Any, Any]] = {}
     for key in dict.fromkeys((*mine, *theirs)):
         if key in _BOOKKEEPING or key.startswith("unsloth"):
             continue
         one, other = mine.get(key, _ABSENT), theirs.get(key, _ABSENT)
         if isinstance(one, dict) and isinstance(other, dict):
-            found |= _differing(one, other, f"{above}{key}.")
+            differing |= _differing(one, other, f"{above}{key}.")
             continue
         telling = any(part in key for part in _TELLING)
         # Versions write their defaults or leave them out.
@@ -135,8 +135,8 @@ def _differing(
         if one is _ABSENT and not (telling and other):
             continue
         if one != other:
-            found[above + key] = one, other
-    return found
+            differing[above + key] = one, other
+    return differing
 
 
 def _value(value: Any) -> str:

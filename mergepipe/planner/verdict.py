@@ -54,7 +54,7 @@ def doubts(
     experts: Sequence[Served], energy_kept: float, measured_bytes: int, method: str
 ) -> Iterator[PlanWarning]:
     """What a user of a plan below the exact one should know of it."""
-    planned = sum(one.bytes_planned for one in experts)
+    planned = sum(expert.bytes_planned for expert in experts)
     if energy_kept < ENERGY_FLOOR:
         yield PlanWarning(
             Doubt.LITTLE_ENERGY,
@@ -102,10 +102,12 @@ def outliers(tensors: Iterable[TensorCost], names: Mapping[int, str]) -> Iterato
     names: of the plan's models that are merged. Works where profiles tell the energies, weights
     included. `share` is the largest ratio of norms.
     """
-    found: dict[int, list[tuple[float, str]]] = {}
+    by_expert: dict[int, list[tuple[float, str]]] = {}
     for tensor in tensors:
         energies = {
-            own.model: own.energy for own in tensor.experts if own.energy and own.model in names
+            expert.model: expert.energy
+            for expert in tensor.experts
+            if expert.energy and expert.model in names
         }
         if len(energies) < 2:
             continue
@@ -113,8 +115,8 @@ def outliers(tensors: Iterable[TensorCost], names: Mapping[int, str]) -> Iterato
         others = max(energy for one, energy in energies.items() if one != model)
         ratio = math.sqrt(energies[model] / others)
         if ratio > OUTLIER_RATIO:
-            found.setdefault(model, []).append((ratio, tensor.name))
-    for model, own in found.items():
+            by_expert.setdefault(model, []).append((ratio, tensor.name))
+    for model, own in by_expert.items():
         ratio, tensor_name = max(own)
         more = f" and {len(own) - 1} more tensors" if len(own) > 1 else ""
         yield PlanWarning(

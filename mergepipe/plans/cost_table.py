@@ -70,12 +70,12 @@ class TensorCost:
     @property
     def bytes_full(self) -> int:
         """Expert bytes of the exact merge."""
-        return sum(own.bytes_full for own in self.experts) - self.saved_full
+        return sum(expert.bytes_full for expert in self.experts) - self.saved_full
 
     @property
     def bytes_planned(self) -> int:
         """Expert bytes of the plan."""
-        return sum(own.bytes_planned for own in self.experts) - self.saved_planned
+        return sum(expert.bytes_planned for expert in self.experts) - self.saved_planned
 
 
 @brief
@@ -89,7 +89,7 @@ class CostTable:
     @property
     def expert_bytes_raw(self) -> int:
         """Size of the experts' tensors, as raw weights."""
-        return sum(own.bytes_raw for own in self._experts())
+        return sum(expert.bytes_raw for expert in self._experts())
 
     @property
     def expert_bytes_full(self) -> int:
@@ -109,22 +109,22 @@ class CostTable:
     @property
     def blocks_exact(self) -> int:
         """Expert blocks read exactly."""
-        return sum(own.blocks_exact for own in self._experts())
+        return sum(expert.blocks_exact for expert in self._experts())
 
     @property
     def blocks_coarse(self) -> int:
         """Expert blocks of which the coarse layer is read."""
-        return sum(own.blocks_coarse for own in self._experts())
+        return sum(expert.blocks_coarse for expert in self._experts())
 
     @property
     def blocks_omitted(self) -> int:
         """Expert blocks that are left out."""
-        return sum(own.blocks_omitted for own in self._experts())
+        return sum(expert.blocks_omitted for expert in self._experts())
 
     @property
     def blocks_equal(self) -> int:
         """Expert blocks that are the base's."""
-        return sum(own.blocks_equal for own in self._experts())
+        return sum(expert.blocks_equal for expert in self._experts())
 
     @property
     def blocks_full(self) -> int:
@@ -134,7 +134,7 @@ class CostTable:
     @property
     def energy_kept(self) -> float:
         """Share of the weighted delta energy that the plan keeps, as far as it is known."""
-        known = [own for own in self._experts() if own.energy is not None]
+        known = [expert for expert in self._experts() if expert.energy is not None]
         energy = sum(own.energy or 0.0 for own in known)
         return _share(energy, sum(own.energy_kept or 0.0 for own in known))
 
@@ -144,7 +144,7 @@ class CostTable:
         return float(np.sqrt(sum(tensor.omitted_norm**2 for tensor in self.tensors)))
 
     def _experts(self) -> Iterable[ExpertCost]:
-        return (own for tensor in self.tensors for own in tensor.experts)
+        return (expert for tensor in self.tensors for expert in tensor.experts)
 
 
 @brief
@@ -252,7 +252,7 @@ def shares(scalars: Scalars) -> list[float]:
     divisor = 1.0
     if scalars.normalize:
         divisor = abs(sum(own.weight for own in scalars.experts)) or 1.0
-    return [own.weight * scalars.scale / divisor for own in scalars.experts]
+    return [expert.weight * scalars.scale / divisor for expert in scalars.experts]
 
 
 def _density(view: TensorView | None, scalars: ExpertScalars, raw_bytes: int) -> float | None:

@@ -174,12 +174,12 @@ def _bases(
     tree: Tree, lines: Sequence[LinePlan], tensors: Tensors
 ) -> list[tuple[list[BlockId], Grid]]:
     """The stored bases of all lines of a tree, each once, and how they are cut."""
-    found: dict[ObjectId, None] = {}
+    bases: dict[ObjectId, None] = {}
     for number in tree.lines:
         base = lines[number].base
         if base is not None and base.stored is not None:
-            found[base.stored] = None
-    return [(tensors[one].block_ids(), Grid.of(tensors[one])) for one in found]
+            bases[base.stored] = None
+    return [(tensors[one].block_ids(), Grid.of(tensors[one])) for one in bases]
 
 
 class _Filling:
@@ -273,13 +273,13 @@ class _Filling:
 
     def _under(self, step: int) -> list[BlockId]:
         """The bases' blocks under a step."""
-        found: list[BlockId] = []
+        bases: list[BlockId] = []
         for ids, grid in self.bases:
             if grid == self.grid:
-                found.append(ids[step])
+                bases.append(ids[step])
             else:
-                found += [ids[index] for index in grid.under(*self.grid.span(step))]
-        return found
+                bases += [ids[index] for index in grid.under(*self.grid.span(step))]
+        return bases
 
     def _wanted(self, touched: Sequence[int]) -> set[BlockId]:
         wanted = {block for step in touched for block in self._under(step)}

@@ -135,17 +135,17 @@ def _explained(plan: Plan, number: int, cost: TensorCost) -> TensorExplanation:
     line = plan.lines[number]
     parts = []
     leaves = None if cost.kept else Tree.of(number, plan.lines).leaves
-    for row, own in enumerate(cost.experts):
+    for row, expert in enumerate(cost.experts):
         share = None
-        if own.energy_kept is not None and len(known) == len(energies) and total > 0:
-            share = own.energy_kept / total
+        if expert.energy_kept is not None and len(known) == len(energies) and total > 0:
+            share = expert.energy_kept / total
         if leaves is None:
-            parts.append(ExpertPart(own, None, share, line.method, b""))
+            parts.append(ExpertPart(expert, None, share, line.method, b""))
             continue
         leaf = leaves[row]
         made = plan.lines[leaf.line]
         scalars = scalars_of(made).experts[leaf.place]
-        parts.append(ExpertPart(own, scalars, share, made.method, made.depths[leaf.place]))
+        parts.append(ExpertPart(expert, scalars, share, made.method, made.depths[leaf.place]))
     return TensorExplanation(line.name, line.method, line.dtype, cost.kept, tuple(parts), cost)
 
 
@@ -188,10 +188,10 @@ class Pricing:
         reads_base = any(self._reads_base(lines[one]) for one in tree.lines)
         costs = tree_costs(tree, lines, self.tensors, self.find, every_step=reads_base)
         views: dict[tuple[int, int], TensorView | None] = {}
-        for one in tree.lines:
-            blocks = Grid.of(self.tensors[lines[one].like]).blocks
-            for place, view in enumerate(self.profiles.views(lines[one], blocks)):
-                views[one, place] = view
+        for line in tree.lines:
+            blocks = Grid.of(self.tensors[lines[line].like]).blocks
+            for place, view in enumerate(self.profiles.views(lines[line], blocks)):
+                views[line, place] = view
         grid = Grid.of(self.tensors[lines[number].like])
         leaves = leaf_numbers(
             tree,

@@ -59,12 +59,12 @@ def root_depths(tree: Tree, lines: Sequence[LinePlan], costs: TensorCosts) -> De
 
     Those of a line that is cut otherwise are all read.
     """
-    found = costs.full
+    depths = costs.full
     for row, leaf in enumerate(tree.leaves):
         own = np.frombuffer(lines[leaf.line].depths[leaf.place], np.uint8)
-        if len(own) == found.shape[1]:
-            found[row] = own
-    return found
+        if len(own) == depths.shape[1]:
+            depths[row] = own
+    return depths
 
 
 def copied_cost(line: LinePlan, tensors: Tensors) -> TensorCost:

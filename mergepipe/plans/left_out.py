@@ -290,8 +290,8 @@ def collected(parts: Iterable[LeftOut]) -> tuple[LeftOut, ...]:
         key = part.kind, part.model, part.reason, part.count
         names.setdefault(key, {}).update(dict.fromkeys(part.names))
     return tuple(
-        LeftOut(kind, model, tuple(found), reason, count)
-        for (kind, model, reason, count), found in names.items()
+        LeftOut(kind, model, tuple(name), reason, count)
+        for (kind, model, reason, count), name in names.items()
     )
 
 

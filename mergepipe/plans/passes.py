@@ -33,15 +33,15 @@ class Reading:
     @property
     def full_bytes(self) -> Bytes:
         """What each leaf's reads take in the exact merge."""
-        found: Bytes = self.costs.bytes_by_expert(self.costs.full) * (self.passes + self.trims)
-        return found
+        total: Bytes = self.costs.bytes_by_expert(self.costs.full) * (self.passes + self.trims)
+        return total
 
     def planned_bytes(self, depths: Depths) -> Bytes:
         """What they take at the depths of a tensor's rows."""
         full = self.costs.bytes_by_expert(self.costs.full)
-        found: Bytes = self.costs.bytes_by_expert(self.own(depths)) * self.passes
-        found += full * self.trims
-        return found
+        total: Bytes = self.costs.bytes_by_expert(self.own(depths)) * self.passes
+        total += full * self.trims
+        return total
 
     def saved_bytes(self, depths: Depths) -> int:
         """What leaves share within steps, over all passes: it is read, and counts, once."""

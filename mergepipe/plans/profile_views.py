@@ -30,7 +30,9 @@ class ProfileTable:
         """From the profiles by pair of models."""
         return cls(
             {
-                pair: {(one.tensor, one.base): TensorView(one) for one in cited[1].tensors}
+                pair: {
+                    (tensor.tensor, tensor.base): TensorView(tensor) for tensor in cited[1].tensors
+                }
                 for pair, cited in profiles.items()
                 if cited is not None
             }

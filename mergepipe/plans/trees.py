@@ -35,15 +35,15 @@ class Tree:
     @classmethod
     def of(cls, root: int, lines: Sequence[LinePlan]) -> Self:
         """The tree of line `root`."""
-        found = {root}
+        lines_of_tree = {root}
         todo = [root]
         while todo:
             line = lines[todo.pop()]
             for one in taken(line):
-                if one.made is not None and one.made not in found:
-                    found.add(one.made)
+                if one.made is not None and one.made not in lines_of_tree:
+                    lines_of_tree.add(one.made)
                     todo.append(one.made)
-        order = (root, *sorted(found - {root}))
+        order = (root, *sorted(lines_of_tree - {root}))
         return cls(
             root,
             order,

@@ -20,7 +20,7 @@ def together(grid: Grid, others: Iterable[Grid]) -> int:
 
     An input's block that lies under several of the output's is then read once, for all of them.
     """
-    cut = lcm(grid.per_block, *(one.per_block for one in others))
+    cut = lcm(grid.per_block, *(other.per_block for other in others))
     return max(1, min(grid.blocks, cut // grid.per_block))
 
 

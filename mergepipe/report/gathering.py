@@ -168,8 +168,8 @@ def _cells(
         if tensor.kept:
             continue
         layer, part = place_of(tensor.name)
-        for own in tensor.experts:
-            cost = own.cost
+        for expert in tensor.experts:
+            cost = expert.cost
             blocks = (cost.blocks_omitted, cost.blocks_coarse, cost.blocks_exact, cost.blocks_equal)
             yield Cell(
                 labels[cost.model],
@@ -192,7 +192,7 @@ def place_of(name: str) -> tuple[int | None, str]:
 
 
 def _energies(tensors: Iterable["TensorExplanation"]) -> Iterator[float]:
-    return (own.cost.energy or 0.0 for tensor in tensors for own in tensor.experts)
+    return (expert.cost.energy or 0.0 for tensor in tensors for expert in tensor.experts)
 
 
 def _least_kept(tensors: Sequence["TensorExplanation"]) -> Iterator[Tensor]:
@@ -200,11 +200,12 @@ def _least_kept(tensors: Sequence["TensorExplanation"]) -> Iterator[Tensor]:
 
     def lost(tensor: "TensorExplanation") -> float:
         return sum(
-            (own.cost.energy or 0.0) - (own.cost.energy_kept or 0.0) for own in tensor.experts
+            (expert.cost.energy or 0.0) - (expert.cost.energy_kept or 0.0)
+            for expert in tensor.experts
         )
 
-    made = sorted((each for each in tensors if not each.kept), key=lost, reverse=True)
-    for tensor in made[:_MOST_TENSORS]:
+    merged = sorted((each for each in tensors if not each.kept), key=lost, reverse=True)
+    for tensor in merged[:_MOST_TENSORS]:
         energy = sum(_energies([tensor]))
         kept = 1.0 - lost(tensor) / energy if energy else 1.0
         detail = f"{kept:.1%} of its energy kept"
@@ -215,11 +216,11 @@ def _warnings(explained: "Explanation", labels: Sequence[str]) -> Iterator[str]:
     if explained.costs.energy_kept < 0.5:
         yield f"Only {explained.costs.energy_kept:.0%} of the energy of all changes is kept."
     unknown = {
-        labels[own.cost.model]
+        labels[expert.cost.model]
         for tensor in explained.tensors
         if not tensor.kept
-        for own in tensor.experts
-        if own.cost.energy is None
+        for expert in tensor.experts
+        if expert.cost.energy is None
     }
     if unknown:
         yield f"Without a profile, and so without energies: {', '.join(sorted(unknown))}."

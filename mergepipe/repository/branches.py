@@ -87,11 +87,11 @@ def delete_tag(refs: RefStore, ref: str, *, who: Signature) -> ObjectId:
 
 
 def _existing(refs: RefStore, ref: str) -> ObjectId:
-    found = refs.read(ref)
-    if found is None:
+    tip = refs.read(ref)
+    if tip is None:
         kind = _kind(ref)
         raise RevisionNotFound(f"there is no {kind} {short_name(ref)!r}", f"mp {kind} lists them")
-    return found
+    return tip
 
 
 def _kind(ref: str) -> str:

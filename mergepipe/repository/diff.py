@@ -139,9 +139,9 @@ def diff_snapshots(
         if one.tensor != other.tensor and comparable(left, right):
             differing.append((number, left, right))
     progress.start("diff", sum(tensor_bytes(left) for _, left, _ in differing))
-    found = _measure(differing, reader, threads, progress)
+    measured = _measure(differing, reader, threads, progress)
     tensors = [
-        _tensor_diff(one, other, left, right, found.get(number))
+        _tensor_diff(one, other, left, right, measured.get(number))
         for number, ((one, other), (left, right)) in enumerate(zip(pairs, loaded, strict=True))
     ]
     return Diff(tuple(tensors), tuple(_files(a, b, objects, reader)))
@@ -190,12 +190,12 @@ def _measure(
     def work(task: tuple[int, Part]) -> tuple[int, Differences]:
         return task[0], compare_part(task[1], reader)
 
-    found = {number: Differences() for number, _, _ in differing}
+    sums = {number: Differences() for number, _, _ in differing}
     with ThreadPoolExecutor(threads, thread_name_prefix="diff") as workers:
         for number, differences in ordered_map(workers, work, tasks(), window=2 * threads + 1):
-            found[number].add(differences)
+            sums[number].add(differences)
             progress.advance(differences.raw_bytes)
-    return found
+    return sums
 
 
 def _tensor_diff(
@@ -275,12 +275,12 @@ def _renamed(before: Mapping[str, FileEntry], after: Mapping[str, FileEntry]) ->
     for path in sorted(before.keys() - after.keys(), key=str.encode, reverse=True):
         if before[path].size:
             gone.setdefault(before[path].content, []).append(path)
-    found = {}
+    renamed = {}
     for path in sorted(after.keys() - before.keys(), key=str.encode):
         candidates = gone.get(after[path].content, [])
         if candidates and before[candidates[-1]].executable == after[path].executable:
-            found[path] = candidates.pop()
-    return found
+            renamed[path] = candidates.pop()
+    return renamed
 
 
 def _same_content(

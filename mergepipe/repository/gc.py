@@ -249,8 +249,8 @@ class _Collection:
         alive = Alive(dict(self._alive.objects), dict.fromkeys(young_blocks))
         self._follow((*models_of(lately, self._objects), *objects), alive, gone, _tolerate)
         avoid = places_of(self._storage, scrub) if scrub else frozenset[Place]()
-        found = alive.blocks.keys() - blocks - scrub
-        more = readable_blocks(found, self._storage, avoid) - blocks
+        spare = alive.blocks.keys() - blocks - scrub
+        more = readable_blocks(spare, self._storage, avoid) - blocks
         spared = Spared(alive.objects.keys() - self._alive.objects.keys(), more, lately)
         self._alive.objects = alive.objects
         blocks |= more

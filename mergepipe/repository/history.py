@@ -139,11 +139,11 @@ class _Walk:
 
 def hidden(objects: Commits, groups: Sequence[Sequence[ObjectId]]) -> frozenset[ObjectId]:
     """The commits that the history of every member of a group holds, for any of the groups."""
-    found: set[ObjectId] = set()
+    commits: set[ObjectId] = set()
     for group in groups:
         histories = [set(_newest_first(objects, [tip])) for tip in group]
-        found |= set.intersection(*histories)
-    return frozenset(found)
+        commits |= set.intersection(*histories)
+    return frozenset(commits)
 
 
 def is_ancestor(objects: Commits, ancestor: ObjectId, descendant: ObjectId) -> bool:
@@ -269,8 +269,8 @@ def _independent(
 
 def merge_base(objects: Commits, tips: Sequence[ObjectId]) -> ObjectId | None:
     """The newest of the best common ancestors of all `tips`; None if they share no history."""
-    found = merge_bases(objects, tips)
-    return found[0] if found else None
+    common = merge_bases(objects, tips)
+    return common[0] if common else None
 
 
 def reachable_commits(

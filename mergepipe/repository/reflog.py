@@ -157,7 +157,7 @@ class Reflog:
     def append(self, name: str, entry: ReflogEntry) -> None:
         """Add an entry and return once it is durable."""
         path = self._path(name)
-        made = self._make_room(path)
+        has_room = self._make_room(path)
         descriptor = open_to_change(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         try:
             reached("reflog.write")
@@ -169,7 +169,7 @@ class Reflog:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        if made:
+        if has_room:
             # The new file's name, and those of new folders above it, must survive a crash too.
             for folder in path.parents:
                 sync_directory(folder)

@@ -110,15 +110,15 @@ def restore_refs(
             refs.set_head(branch, who=who, why="fsck: HEAD was damaged")
             done.append(f"put HEAD on {branch}")
             continue
-        found = _last_good(name, objects, refs)
-        if found is not None:
+        commit = _last_good(name, objects, refs)
+        if commit is not None:
             try:
                 refs.update(
-                    name, found, expected=ANY, who=who, why="fsck: restored from the reflog"
+                    name, commit, expected=ANY, who=who, why="fsck: restored from the reflog"
                 )
             except MergepipeError:
                 continue  # a name that no ref may have stays for its owner to look at
-            done.append(f"put {name} back to {found.hex()}")
+            done.append(f"put {name} back to {commit.hex()}")
     return done
 
 

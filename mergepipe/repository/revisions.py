@@ -146,12 +146,12 @@ def resolve(
     if revision.steps:
         kinds = ("commit",)
     if revision.entry is None:
-        found = _named(text, revision.name, refs, objects, kinds)
+        identity = _named(text, revision.name, refs, objects, kinds)
     else:
-        found = _logged(text, revision.name, revision.entry, refs, clock)
+        identity = _logged(text, revision.name, revision.entry, refs, clock)
     for step in revision.steps:
-        found = _step(text, found, step, objects)
-    return found
+        identity = _step(text, identity, step, objects)
+    return identity
 
 
 def find_ref(name: str, refs: RefStore) -> str | None:
@@ -175,8 +175,8 @@ def _named(
         return _whole_id(text, ObjectId(bytes.fromhex(name)), objects, kinds)
     ref = find_ref(name, refs)
     if ref is not None:
-        found = refs.read(ref)
-        if found is None:
+        tip = refs.read(ref)
+        if tip is None:
             branch = refs.head().branch or HEAD
             lost = refs.reflog is not None and bool(refs.reflog.read(branch))
             raise RevisionNotFound(
@@ -185,11 +185,11 @@ def _named(
                 if lost
                 else "make the first one with `mp commit`",
             )
-        return found
+        return tip
     if _HEX.fullmatch(name):
-        found = _by_prefix(text, name.lower(), objects, kinds)
-        if found is not None:
-            return found
+        tip = _by_prefix(text, name.lower(), objects, kinds)
+        if tip is not None:
+            return tip
     raise _not_found(text, name, refs)
 
 
@@ -204,12 +204,12 @@ def _whole_id(text: str, object_id: ObjectId, objects: History, kinds: Sequence[
 
 
 def _by_prefix(text: str, prefix: str, objects: History, kinds: Sequence[str]) -> ObjectId | None:
-    found = objects.find_prefix(prefix, _MOST_CANDIDATES)
-    fitting = [candidate for candidate in found if objects.kind(candidate) in kinds]
+    candidates = objects.find_prefix(prefix, _MOST_CANDIDATES)
+    fitting = [candidate for candidate in candidates if objects.kind(candidate) in kinds]
     # What fits the use wins, as in git: `mp log 3fa9` means a commit.
-    if len(fitting) == 1 and len(found) < _MOST_CANDIDATES:
+    if len(fitting) == 1 and len(candidates) < _MOST_CANDIDATES:
         return fitting[0]
-    if fitting or len(found) >= _MOST_CANDIDATES:
+    if fitting or len(candidates) >= _MOST_CANDIDATES:
         listed = [
             f"{object_id.hex()[:16]} {objects.kind(object_id)}"
             for object_id in fitting[:_LISTED_CANDIDATES]
@@ -219,9 +219,9 @@ def _by_prefix(text: str, prefix: str, objects: History, kinds: Sequence[str]) -
             f"{text!r} could be any of {len(fitting)}: {', '.join(listed)}{more}",
             "write more digits of the id",
         )
-    if found:
+    if candidates:
         raise RevisionNotFound(
-            f"{text!r} is a {objects.kind(found[0])}, not a {' or '.join(kinds)}"
+            f"{text!r} is a {objects.kind(candidates[0])}, not a {' or '.join(kinds)}"
         )
     return None
 
@@ -238,19 +238,19 @@ def _logged(
     if isinstance(entry, str):
         if clock is None:
             raise _unreadable(text)
-        found = _at_moment(text, short_name(ref), parse_moment(entry, clock), moves, current)
+        identity = _at_moment(text, short_name(ref), parse_moment(entry, clock), moves, current)
     elif entry == 0:
-        found = current
+        identity = current
     else:
         if entry > len(moves):
             raise RevisionNotFound(
                 f"{text!r}: the reflog of {short_name(ref)} has {len(moves)} moves",
                 f"`mp reflog {short_name(ref)}` lists them",
             )
-        found = moves[entry - 1].old
-    if found is None:
+        identity = moves[entry - 1].old
+    if identity is None:
         raise RevisionNotFound(f"{text!r}: {short_name(ref)} pointed at no commit then")
-    return found
+    return identity
 
 
 def _at_moment(

@@ -79,11 +79,11 @@ def check_index(storage: Storage, packs: Iterable[PackId]) -> list[Problem]:
                 if at.pack in differing:
                     differing[at.pack].add((at.header, at.offset))
     problems = []
-    for pack, found in differing.items():
+    for pack, stored in differing.items():
         expected = set(_records(storage, pack, condemned))
         detail = (
-            f"{len(expected - found)} records are missing from the index, "
-            f"{len(found - expected)} are not in the pack"
+            f"{len(expected - stored)} records are missing from the index, "
+            f"{len(stored - expected)} are not in the pack"
         )
         problems.append(Problem(ProblemKind.INDEX, pack.hex(), detail))
     return problems

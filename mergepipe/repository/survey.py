@@ -153,8 +153,8 @@ def survey(
                 copies.setdefault((header.encoding, header.layer), []).append(
                     (state, header, offset)
                 )
-    for found in copies.values():
-        state, header, offset = found[0] if len(found) == 1 else _best_copy(storage, found)
+    for copy in copies.values():
+        state, header, offset = copy[0] if len(copy) == 1 else _best_copy(storage, copy)
         state.live.append((header, offset))
     for state in packs:
         state.live.sort(key=lambda record: record[1])

@@ -89,11 +89,11 @@ class _Needs:
 
 def default_revisions(refs: RefStore) -> list[tuple[str, ObjectId]]:
     """Branches, tags and imports by their short names, each commit once."""
-    found: dict[ObjectId, str] = {}
+    revisions: dict[ObjectId, str] = {}
     for folder in (HEADS, TAGS, IMPORTS):
         for name, commit in refs.list(folder).items():
-            found.setdefault(commit, short_name(name))
-    return [(name, commit) for commit, name in found.items()]
+            revisions.setdefault(commit, short_name(name))
+    return [(name, commit) for commit, name in revisions.items()]
 
 
 def measure(

@@ -177,19 +177,19 @@ class Admission:
 
     def _new_blocks(self, expected: Mapping[BlockId, int]) -> dict[BlockId, int]:
         """Those that the store does not have whole. Raises Corruption for a length that is not."""
-        found: dict[BlockId, int] = {}
+        sizes: dict[BlockId, int] = {}
         blocks = list(expected)
         for first in range(0, len(blocks), _BATCH):
             batch = blocks[first : first + _BATCH]
             lengths = self._storage.ask(functools.partial(_lengths, blocks=batch))
             for block, length in zip(batch, lengths, strict=True):
                 if length is None:
-                    found[block] = expected[block]
+                    sizes[block] = expected[block]
                 elif length != expected[block]:
                     raise Corruption(
                         f"block {block.hex()} has {length} bytes, a tensor says {expected[block]}"
                     )
-        return found
+        return sizes
 
     def _are_new(self, blocks: Sequence[BlockId]) -> list[bool]:
         return self._storage.ask(lambda view: [not view.has_block(block) for block in blocks])
@@ -287,14 +287,14 @@ class _Objects:
         for at in self._incoming.ask(lambda view: view.object_copies(identity)):
             self.packs.add(at.pack)
             try:
-                found = self._there.read(identity, at)
+                data = self._there.read(identity, at)
             except Corruption as error:
                 damage = damage or Corruption(f"object {identity.hex()}: {error.message}")
                 continue
             except FileNotFoundError:
                 continue  # admitted by another, just now
             self.places.add((at.pack, at.offset))
-            return found
+            return data
         if damage is not None:
             raise damage
         return self._here.canonical(identity)

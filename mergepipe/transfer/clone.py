@@ -64,7 +64,7 @@ def whole_or_nothing(target: Path, what: str = "clone") -> Iterator[Unfinished]:
     if there:
         finish_moving(target, what)
         _check_free(target)
-    made = _make_parents(target.parent)
+    directories = _make_parents(target.parent)
     # In it if it is there, as it may be another disk, or where the user's shell stands.
     parent = target if there else target.parent
     try:
@@ -77,7 +77,7 @@ def whole_or_nothing(target: Path, what: str = "clone") -> Iterator[Unfinished]:
                 _become(building.path, target)
             sync_directory(parent)
     except BaseException:
-        for folder in reversed(made):
+        for folder in reversed(directories):
             with contextlib.suppress(OSError):
                 folder.rmdir()
         raise
@@ -203,7 +203,10 @@ def first_branch(there: RemoteRefs, wanted: str | None) -> str:
         return wanted if wanted.startswith(HEADS) else HEADS + wanted
     default = HEADS + layout.DEFAULT_BRANCH
     candidates = [there.head, default, *there.branches]
-    return next((one for one in candidates if one in there.branches), there.head or default)
+    return next(
+        (candidate for candidate in candidates if candidate in there.branches),
+        there.head or default,
+    )
 
 
 def block_size_of(objects: ObjectStore, commit: ObjectId) -> int | None:

@@ -176,10 +176,10 @@ def read_tokens(path: Path) -> dict[str, str]:
 
 def _origin(key: str) -> str:
     """An origin as `RemoteUrl.origin` writes it; a remote's name as it is."""
-    found = _ORIGIN.fullmatch(key)
-    if found is None:
+    match = _ORIGIN.fullmatch(key)
+    if match is None:
         return key
-    scheme, host, port = found[1].lower(), found[2].lower(), found[3]
+    scheme, host, port = match[1].lower(), match[2].lower(), match[3]
     return f"{scheme}://{host}{port or (':443' if scheme == 'https' else ':80')}"
 
 

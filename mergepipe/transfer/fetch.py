@@ -161,7 +161,7 @@ def _chosen(there: RemoteRefs, branches: Sequence[str]) -> dict[str, ObjectId]:
     """The branches to fetch, by full name. Raises RevisionNotFound."""
     if not branches:
         return there.branches
-    found = {}
+    chosen = {}
     for branch in branches:
         name = branch if branch.startswith(HEADS) else HEADS + branch
         if name not in there.values:
@@ -170,8 +170,8 @@ def _chosen(there: RemoteRefs, branches: Sequence[str]) -> dict[str, ObjectId]:
                 f"the remote has no branch {quoted(branch)}",
                 f"it has {known}" if known else "it has none at all",
             )
-        found[name] = there.values[name]
-    return found
+        chosen[name] = there.values[name]
+    return chosen
 
 
 def _any_new(home: Home, tips: Iterable[ObjectId]) -> bool:

@@ -48,8 +48,8 @@ class IndexedFooters:
     def load(self, packs: Sequence[PackId]) -> dict[PackId, bytes]:
         """The footers it has; what damage made of them does not count."""
         with self._index.view() as view:
-            found = [(pack, view.cached(self._PREFIX + pack)) for pack in packs]
-        return {pack: value for pack, value in found if value and digest(value) == pack}
+            contents = [(pack, view.cached(self._PREFIX + pack)) for pack in packs]
+        return {pack: value for pack, value in contents if value and digest(value) == pack}
 
     def keep(self, footers: Sequence[tuple[PackId, bytes]]) -> None:
         """Keep footers."""
@@ -83,7 +83,7 @@ class Footers:
 
     def find(self, ids: Collection[bytes]) -> dict[bytes, list[Location]]:
         """Where the records of some blocks or objects are; ids without any are left out."""
-        found: dict[bytes, list[Location]] = {}
+        locations: dict[bytes, list[Location]] = {}
         wanted = ids if isinstance(ids, set | frozenset | dict) else set(ids)
         for pack, footer in sorted(self._known().items()):
             for at in range(0, len(footer), FOOTER_ENTRY_BYTES):
@@ -91,8 +91,8 @@ class Footers:
                 if identity in wanted:
                     line = memoryview(footer)[at : at + FOOTER_ENTRY_BYTES]
                     header, offset = parse_footer(line, pack_key(pack))[0]
-                    found.setdefault(identity, []).append(Location(header, pack, offset))
-        return found
+                    locations.setdefault(identity, []).append(Location(header, pack, offset))
+        return locations
 
     def holds(self, ids: Sequence[bytes]) -> list[bool]:
         """Whether each block or object is there whole: all its layers, and the bases it needs."""

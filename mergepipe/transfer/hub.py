@@ -97,14 +97,14 @@ def upload(
             api.create_repo(url.path, private=True, exist_ok=True)
         if url.revision:
             api.create_branch(url.path, branch=url.revision, exist_ok=True)
-        made = api.upload_folder(
+        commit = api.upload_folder(
             repo_id=url.path,
             folder_path=folder,
             revision=url.revision or None,
             commit_message=message or "mergepipe",
             delete_patterns="*" if exact else None,
         )
-    return HubUpload(str(made.oid), str(made.commit_url), created)
+    return HubUpload(str(commit.oid), str(commit.commit_url), created)
 
 
 def check_hub_url(url: RemoteUrl) -> RemoteUrl:

@@ -101,10 +101,10 @@ class Inspector:
         can be told yet. Raises Corruption naming a block that is another one. Memory: a few MiB,
         a block and its base at least.
         """
-        found: list[Places | None] = []
+        places: list[Places | None] = []
         for piece in _cut(arrived):
-            found += self._inspect(piece)
-        return found
+            places += self._inspect(piece)
+        return places
 
     def _inspect(self, arrived: Sequence[Arrived]) -> list[Places | None]:
         self._scratch.reset()
@@ -116,7 +116,7 @@ class Inspector:
         layers = self._here.ask(functools.partial(_layers_before, headers=last))
         bases = self._bases(last, {BlockId(header.id) for header in last})
         raws: dict[BlockId, memoryview] = {}
-        found: list[Places | None] = []
+        places: list[Places | None] = []
         for one in arrived:
             header = one.header
             before = layers.get(header.checksum)
@@ -124,7 +124,7 @@ class Inspector:
             if header.base != NO_ID:
                 base = raws.get(BlockId(header.base)) or bases.get(BlockId(header.base))
             if before is None or (base is None) != (header.base == NO_ID):
-                found.append(None)
+                places.append(None)
                 continue
             payloads = [self._payload(at) for at in before]
             raw = decode_block(
@@ -135,28 +135,30 @@ class Inspector:
             raws[BlockId(header.id)] = raw
             if self._leaned_on(header):
                 self._inspected.keep(BlockId(header.id), raw)
-            found.append(tuple(at.place for at in before))
-        return found
+            places.append(tuple(at.place for at in before))
+        return places
 
     def _bases(
         self, headers: Sequence[RecordHeader], coming: set[BlockId]
     ) -> dict[BlockId, memoryview]:
         """The bytes of bases that are at hand, kept or readable."""
-        found: dict[BlockId, memoryview] = {}
+        raws: dict[BlockId, memoryview] = {}
         wanted: list[BlockId] = []
-        for base in dict.fromkeys(BlockId(one.base) for one in headers if one.base != NO_ID):
+        for base in dict.fromkeys(
+            BlockId(header.base) for header in headers if header.base != NO_ID
+        ):
             raw = self._inspected.raw(base)
             if raw is not None:
-                found[base] = raw
+                raws[base] = raw
             elif base not in coming:
                 wanted.append(base)
         whole = self._here.ask(lambda view: [one for one in wanted if view.has_block(one)])
         try:
             read = self._reader.read(whole)
         except Corruption:
-            return found  # of a base in quarantine: admission will say of which
-        found.update((base, raw) for base, raw in zip(whole, read, strict=True))
-        return found
+            return raws  # of a base in quarantine: admission will say of which
+        raws.update((base, raw) for base, raw in zip(whole, read, strict=True))
+        return raws
 
     def _payload(self, at: Location) -> memoryview:
         begin = at.offset + RECORD_HEADER_BYTES
@@ -178,7 +180,7 @@ def _cut(arrived: Sequence[Arrived]) -> Iterator[Sequence[Arrived]]:
 
 def _layers_before(view: View, headers: Sequence[RecordHeader]) -> dict[bytes, list[Location]]:
     """For records by checksum, where the layers before each are; left out if one is missing."""
-    found: dict[bytes, list[Location]] = {}
+    locations: dict[bytes, list[Location]] = {}
     for header in headers:
         layers: dict[int, Location] = {}
         if header.layers > 1:
@@ -187,5 +189,5 @@ def _layers_before(view: View, headers: Sequence[RecordHeader]) -> dict[bytes, l
                     layers.setdefault(at.header.layer, at)
         before = [layers[number] for number in range(header.layer) if number in layers]
         if len(before) == header.layer:
-            found[header.checksum] = before
-    return found
+            locations[header.checksum] = before
+    return locations

@@ -53,8 +53,8 @@ class _BothKeepers:
 
     def recover(self, missing: Collection[bytes], rebuilds: int) -> bool:
         """Whether an index of the two was wrong about any of these ids, and is right now."""
-        found = [layer.recover(missing, layer.rebuilds) for layer in self._layers]
-        return any(found)
+        recovered = [layer.recover(missing, layer.rebuilds) for layer in self._layers]
+        return any(recovered)
 
     @property
     def condemned(self) -> frozenset[Place]:
@@ -85,10 +85,10 @@ class LayeredView:
 
     def block(self, block: BlockId) -> list[Location]:
         """Every record of a block that may be read."""
-        found = self._first.block(block)
-        if found and self._first.has_block(block):
-            return found
-        return found + self._second.block(block)
+        locations = self._first.block(block)
+        if locations and self._first.has_block(block):
+            return locations
+        return locations + self._second.block(block)
 
     def _has_block(self, block: BlockId, depth: int) -> bool:
         return any(
@@ -111,11 +111,11 @@ class LayeredView:
 
     def objects_with_prefix(self, prefix: bytes, limit: int) -> list[ObjectId]:
         """Up to `limit` object ids that begin with these bytes."""
-        found = {
+        identities = {
             *self._first.objects_with_prefix(prefix, limit),
             *self._second.objects_with_prefix(prefix, limit),
         }
-        return sorted(found)[:limit]
+        return sorted(identities)[:limit]
 
     def blocks(self) -> Iterator[Location]:
         """Every record of every block."""
@@ -171,8 +171,8 @@ class _EitherStore(Closing):
         """Length of the value, or None."""
         first, second = self._stores
         for store in (first, second, first):
-            if (found := store.size(key)) is not None:
-                return found
+            if (bytes_there := store.size(key)) is not None:
+                return bytes_there
         return None
 
     def list(self, prefix: str) -> Iterator[str]:

@@ -297,11 +297,11 @@ def _swap(store: ByteStore, decision: Decision, there: RemoteRefs) -> None:
     except MissingObject as error:
         raise _Incomplete(error) from error
     now = store.get(decision.name)
-    found = None if now is None else parse_ref(decision.name, now)
-    if found == decision.new:
+    current = None if now is None else parse_ref(decision.name, now)
+    if current == decision.new:
         return  # somebody else pushed the very same
     raise RefMoved(
-        f"{title(decision.name)} of the remote moved from {_at(decision.old)} to {_at(found)} "
+        f"{title(decision.name)} of the remote moved from {_at(decision.old)} to {_at(current)} "
         "meanwhile: somebody else pushed",
         "`mp fetch`, look at what is new there, and push again",
     )

@@ -258,15 +258,15 @@ def _deleted(name: str, refs: RefStore) -> str:
 def _leases(
     options: PushOptions, refs: RefStore, objects: ObjectStore, remote: str
 ) -> dict[str, Lease]:
-    found: dict[str, Lease] = {}
+    leases: dict[str, Lease] = {}
     for text in options.leases:
         target, colon, value = text.partition(":")
         name = _target(target, _local(target, refs))
         if colon:
-            found[name] = Lease(resolve(value, refs, objects) if value else None)
+            leases[name] = Lease(resolve(value, refs, objects) if value else None)
         else:
-            found[name] = _noted(name, refs, remote)
-    return found
+            leases[name] = _noted(name, refs, remote)
+    return leases
 
 
 def _noted(name: str, refs: RefStore, remote: str) -> Lease:

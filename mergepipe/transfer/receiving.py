@@ -93,10 +93,10 @@ class ReceivingStore(Closing):
 
     def size(self, key: str) -> int | None:
         """Length of the value, or None; of a pack in quarantine too."""
-        found = self._store.size(_readable(key))
-        if found is None and (pack := parse_pack_key(key)) is not None:
+        bytes_here = self._store.size(_readable(key))
+        if bytes_here is None and (pack := parse_pack_key(key)) is not None:
             return self._quarantine.size(pack)
-        return found
+        return bytes_here
 
     def holds(self, ids: Sequence[bytes]) -> list[bool]:
         """Whether each block or object is here whole, quarantine included."""
@@ -129,28 +129,28 @@ class ReceivingStore(Closing):
         """Keys of packs, branches, tags and notes under a folder, sorted."""
         for folder in _FOLDERS:
             if folder.startswith(prefix):
-                found = self._store.list(folder)
+                keys = self._store.list(folder)
             elif prefix.startswith(folder):
-                found = self._store.list(prefix)
+                keys = self._store.list(prefix)
             else:
                 continue
-            yield from (key for key in found if _is_public(key))
+            yield from (key for key in keys if _is_public(key))
 
     def values(self, prefix: str) -> dict[str, bytes]:
         """All values of a folder of refs or notes. Raises RemoteRefused if they are too many."""
         if (prefix and PREFIX.startswith(prefix)) or prefix.startswith(PREFIX) or not prefix:
             raise RemoteRefused(f"no folder of small values: {quoted(prefix)}")
-        found: dict[str, bytes] = {}
+        values_by_key: dict[str, bytes] = {}
         size = 0
         for key in self.list(prefix):
             value = self._store.get(key)
             if value is None:
                 continue
-            found[key] = value
+            values_by_key[key] = value
             size += len(key) + len(value)
-            if len(found) > MOST_REFS or size > LARGEST_VALUES_BYTES:
+            if len(values_by_key) > MOST_REFS or size > LARGEST_VALUES_BYTES:
                 raise RemoteRefused(f"more than {MOST_REFS} refs, or {LARGEST_VALUES_BYTES} bytes")
-        return found
+        return values_by_key
 
     # Writing
 

@@ -131,14 +131,14 @@ class _RemoteKeeper:
         return bool(gone or new)
 
     def _list(self) -> dict[PackId, None]:
-        found: dict[PackId, None] = {}
+        packs: dict[PackId, None] = {}
         for count, key in enumerate(self._remote.list(PREFIX)):
             if count >= MOST_PACKS:
                 raise RemoteRefused(f"the remote lists more than {MOST_PACKS:,} packs")
             pack = parse_pack_key(key)
             if pack is not None:
-                found[pack] = None
-        return found
+                packs[pack] = None
+        return packs
 
     def _remote_entry(self, pack: PackId) -> PackEntry | None:
         """What a pack of the remote says it holds; None for one that is gone or damaged there."""

@@ -45,16 +45,16 @@ def read_refs(store: ByteStore) -> RemoteRefs:
 
     Raises RemoteRefused for names and values that are none, and for absurdly many.
     """
-    found: dict[str, ObjectId] = {}
+    refs: dict[str, ObjectId] = {}
     raw: dict[str, bytes] = {}
     for name, value in store.values(_FOLDER).items():
         if not name.startswith((HEADS, TAGS)):
             continue
-        if len(found) >= MOST_REFS:
+        if len(refs) >= MOST_REFS:
             raise RemoteRefused(f"the remote lists more than {MOST_REFS:,} refs")
-        found[_checked(name)] = parse_ref(name, value)
+        refs[_checked(name)] = parse_ref(name, value)
         raw[name] = value
-    return RemoteRefs(found, raw, _head(store))
+    return RemoteRefs(refs, raw, _head(store))
 
 
 def parse_ref(name: str, value: bytes) -> ObjectId:

@@ -96,14 +96,14 @@ def parse_url(text: str, here: Path | None = None) -> RemoteUrl:
         raise _refused(text, "it is empty" if not text else "it is too long")
     if _unprintable(text):
         raise _refused(text, "it holds a control character")
-    found = _SCHEME.match(text)
-    if found is not None:
-        rest = text[found.end() :]
+    match = _SCHEME.match(text)
+    if match is not None:
+        rest = text[match.end() :]
         try:
-            scheme = Scheme(found[1].lower())
+            scheme = Scheme(match[1].lower())
         except ValueError:
             raise UsageError(
-                f"no transport for {quoted(found[1] + '://')}",
+                f"no transport for {quoted(match[1] + '://')}",
                 "there are paths, file, ssh, http, https, s3, gs, az; and hf for commit and push",
             ) from None
         return _PARSERS[scheme](scheme, rest, text)
@@ -206,13 +206,13 @@ def _authority(authority: str, text: str) -> tuple[str | None, str, int | None]:
     """User, host and port. A password is refused here, and not repeated in the message."""
     if ":" in authority.rpartition("@")[0]:
         raise UsageError("the URL holds a password: it would be stored and printed", _TOKENS)
-    found = _AUTHORITY.fullmatch(authority)
-    if found is None:
+    match = _AUTHORITY.fullmatch(authority)
+    if match is None:
         raise _refused(text, f"{quoted(authority)} is no host")
-    port = int(found["port"]) if found["port"] and len(found["port"]) < 6 else None
-    if found["port"] is not None and (port is None or not 0 < port < 65536):
-        raise _refused(text, f"{quoted(found['port'])} is no port")
-    return found["user"], found["host"], port
+    port = int(match["port"]) if match["port"] and len(match["port"]) < 6 else None
+    if match["port"] is not None and (port is None or not 0 < port < 65536):
+        raise _refused(text, f"{quoted(match['port'])} is no port")
+    return match["user"], match["host"], port
 
 
 def _check_host(host: str, text: str) -> None:

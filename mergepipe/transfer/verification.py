@@ -77,17 +77,17 @@ def plant(
     forest = Forest()
     remaining = iter(expected)
     while batch := [block for _, block in zip(range(_BATCH), remaining, strict=False)]:
-        found = choose(storage, batch)
-        bases = [block for block in found if block not in expected]
+        chosen = choose(storage, batch)
+        bases = [block for block in chosen if block not in expected]
         new = dict(zip(bases, is_new(bases), strict=True))
-        for block, encoding in found.items():
+        for block, encoding in chosen.items():
             if new.get(block, True):
-                _check_length(block, encoding, found, expected.get(block))
+                _check_length(block, encoding, chosen, expected.get(block))
                 forest.chosen[block] = encoding
         for block in batch:
-            depth, link = 1, found[block].base
+            depth, link = 1, chosen[block].base
             while link is not None:
-                depth, link = depth + 1, found[link].base
+                depth, link = depth + 1, chosen[link].base
             forest.depth = max(forest.depth, depth)
     _connect(forest, is_known)
     return forest

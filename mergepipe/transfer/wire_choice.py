@@ -148,18 +148,18 @@ class Chooser:
         return self._options[block]
 
     def _encodings(self, blocks: Sequence[BlockId]) -> dict[BlockId, list[Encoding]]:
-        found = self._ask(blocks)
-        if any(not ways for ways in found.values()):
+        answers = self._ask(blocks)
+        if any(not ways for ways in answers.values()):
             # "Not there" is confirmed against the packs before it is believed.
             self._storage.refresh()
-            found = self._ask(blocks)
-        for block, ways in found.items():
+            answers = self._ask(blocks)
+        for block, ways in answers.items():
             if not ways and block in self._candidates:
                 raise MissingObject(
                     f"block {block.hex()} is in no pack",
                     HEALING,
                 )
-        return found
+        return answers
 
     def _ask(self, blocks: Sequence[BlockId]) -> dict[BlockId, list[Encoding]]:
         return self._storage.ask(

@@ -92,12 +92,12 @@ def lay_out(
         for making in makings.values():
             if making is not below and making not in leaning:
                 _make(making, [], pool, sink)
-    made = [
+    laid_out = [
         None if number not in makings else makings[number].finish(sink)
         for number in range(len(maps))
     ]
     return LaidOut(
-        tuple(made), reads.read_bytes, sum(making.new_blocks for making in makings.values())
+        tuple(laid_out), reads.read_bytes, sum(making.new_blocks for making in makings.values())
     )
 
 
@@ -218,13 +218,13 @@ class _Making:
 
     def codec(self, raw: Buffer, base: Buffer | None) -> Codec:
         """What the tensor is coded in, chosen on the first block that asks."""
-        found = self._codecs.get(base is not None)
-        if found is None:
-            found = choose(
+        chosen = self._codecs.get(base is not None)
+        if chosen is None:
+            chosen = choose(
                 self.storing.codec, self.own.dtype, samples_of(raw, base), self._workspace
             )
-            self._codecs[base is not None] = found
-        return found
+            self._codecs[base is not None] = chosen
+        return chosen
 
     def finish(self, sink: Sink) -> ObjectId:
         """The tensor, once all its blocks were taken."""

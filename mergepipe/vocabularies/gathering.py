@@ -69,25 +69,25 @@ class Gatherer:
         """Rows `first` to `last`, none of them padding: an array of bytes, one line for each."""
         import numpy as np
 
-        made = np.zeros((last - first, self.own.row_bytes), np.uint8)
+        table = np.zeros((last - first, self.own.row_bytes), np.uint8)
         models = np.asarray(self.map.models[first:last], np.int64)
         rows = np.asarray(self.map.rows[first:last], np.int64)
         for model in np.unique(models[models >= 0]):
             at = np.flatnonzero(models == model)
             for slots, found in self._taken(int(model), rows[at]):
-                made[at[slots]] = self._converted(int(model), found)
+                table[at[slots]] = self._converted(int(model), found)
         at = np.flatnonzero(models == MEAN)
         if len(at):
-            made[at] = self._means([self.map.means[place] for place in rows[at]])
-        return made
+            table[at] = self._means([self.map.means[place] for place in rows[at]])
+        return table
 
     def mean_row(self) -> "Bytes":
         """The mean of all rows but the padding, summed in float64 in the order of the sources."""
         import numpy as np
 
         total: Any = np.zeros(self.own.columns, np.float64)
-        for made in self._all_rows():
-            total += self._decoded(self.own, made).sum(axis=0, dtype=np.float64)
+        for row in self._all_rows():
+            total += self._decoded(self.own, row).sum(axis=0, dtype=np.float64)
         return rounded(self.own.dtype, total / max(1, len(self.map.models)))
 
     def _all_rows(self) -> "Iterator[Bytes]":

@@ -273,13 +273,13 @@ class _Rows:
 
     def maps(self) -> tuple[RowMap | None, ...]:
         """Each merged model's rows; None where they are those it has."""
-        found = [
+        row_maps = [
             self._map(number) if model.merged and model.rows is not None else None
             for number, model in enumerate(self._models)
         ]
         if self._nowhere:
             self._notes.append(f"No model has {_some(tuple(self._nowhere))}; their rows are zero.")
-        return tuple(found)
+        return tuple(row_maps)
 
     def _map(self, number: int) -> RowMap | None:
         own, rules = self._known[number].ids, self._request.tokens

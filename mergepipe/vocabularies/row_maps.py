@@ -43,12 +43,12 @@ class RowMap:
 
     def highest_rows(self) -> dict[int, int]:
         """For each model that rows come from, the highest of them."""
-        found: dict[int, int] = {}
+        highest: dict[int, int] = {}
         pairs = zip(self.models, self.rows, strict=True)
         for model, row in (*(pair for mean in self.means for pair in mean), *pairs):
-            if model >= 0 and row > found.get(model, -1):
-                found[model] = row
-        return found
+            if model >= 0 and row > highest.get(model, -1):
+                highest[model] = row
+        return highest
 
 
 def own_rows(model: int, rows: int) -> RowMap:

@@ -74,18 +74,18 @@ def content_of(value: object) -> str | None:
 
 def roles_of(*documents: Mapping[str, object]) -> dict[str, str]:
     """`bos_token` and so on; the first document that names one counts."""
-    found: dict[str, str] = {}
+    roles: dict[str, str] = {}
     for role in ROLES:
         for document in documents:
             token = content_of(document.get(role))
             if token is not None:
-                found.setdefault(role, token)
-    return found
+                roles.setdefault(role, token)
+    return roles
 
 
 def more_specials_of(*documents: Mapping[str, object]) -> list[str]:
     """Special tokens without a role, in the order of the documents."""
-    found: dict[str, None] = {}
+    specials: dict[str, None] = {}
     for document in documents:
         for key in ("additional_special_tokens", "extra_special_tokens"):
             values = document.get(key)
@@ -94,8 +94,8 @@ def more_specials_of(*documents: Mapping[str, object]) -> list[str]:
             for value in values if isinstance(values, list) else ():
                 token = content_of(value)
                 if token is not None:
-                    found.setdefault(token)
-    return list(found)
+                    specials.setdefault(token)
+    return list(specials)
 
 
 def template_of(files: Mapping[str, bytes], config: Mapping[str, object], label: str) -> str | None:

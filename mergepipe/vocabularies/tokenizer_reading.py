@@ -158,7 +158,7 @@ def _legacy_added(
 
 def _decoder(config: Mapping[str, object]) -> list[tuple[int, AddedToken]]:
     """`added_tokens_decoder` of tokenizer_config.json, by id; what makes no sense is left out."""
-    found: list[tuple[int, AddedToken]] = []
+    tokens: list[tuple[int, AddedToken]] = []
     entries = config.get("added_tokens_decoder")
     for key, value in entries.items() if isinstance(entries, Mapping) else ():
         content = content_of(value)
@@ -173,8 +173,8 @@ def _decoder(config: Mapping[str, object]) -> list[tuple[int, AddedToken]]:
                 flags.get("normalized", not special) is True,
                 special,
             )
-            found.append((int(key), token))
-    return sorted(found, key=lambda item: item[0])
+            tokens.append((int(key), token))
+    return sorted(tokens, key=lambda item: item[0])
 
 
 def _add_late(

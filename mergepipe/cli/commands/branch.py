@@ -157,9 +157,9 @@ def _documents(refs: "RefStore", *, here: bool, remotes: bool) -> list[BranchDoc
     from mergepipe.repository.refnames import HEADS, REMOTES
 
     current = refs.head().branch
-    found = []
+    documents = []
     if here:
-        found += [
+        documents += [
             BranchDocument(ref.removeprefix(HEADS), identity.hex(), ref == current)
             for ref, identity in refs.list(HEADS).items()
         ]
@@ -167,5 +167,5 @@ def _documents(refs: "RefStore", *, here: bool, remotes: bool) -> list[BranchDoc
         for ref, identity in refs.list(REMOTES).items():
             name = ref.removeprefix(REMOTES)
             remote = name.partition("/")[0]
-            found.append(BranchDocument(name, identity.hex(), current=False, remote=remote))
-    return found
+            documents.append(BranchDocument(name, identity.hex(), current=False, remote=remote))
+    return documents

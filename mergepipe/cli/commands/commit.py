@@ -117,7 +117,7 @@ def commit(
             path, message = model.path, message or model.title
             given = [path]
         with session.progress() as progress:
-            made = repository.commit(
+            result = repository.commit(
                 given or None,
                 message=message,
                 branch=branch,
@@ -126,22 +126,22 @@ def commit(
                 progress=progress,
             )
         seconds = time.monotonic() - began
-        remark = "" if made.unchanged else _remark(repository, made)
+        remark = "" if result.unchanged else _remark(repository, result)
     document = CommitDocument(
-        commit=made.commit.hex(),
-        snapshot=made.snapshot.hex(),
-        branch=made.branch,
-        base=None if made.base is None else made.base.hex(),
-        raw_bytes=made.raw_bytes,
-        stored_bytes=made.stored_bytes,
-        blocks=made.blocks,
-        new_blocks=made.new_blocks,
-        unchanged=made.unchanged,
+        commit=result.commit.hex(),
+        snapshot=result.snapshot.hex(),
+        branch=result.branch,
+        base=None if result.base is None else result.base.hex(),
+        raw_bytes=result.raw_bytes,
+        stored_bytes=result.stored_bytes,
+        blocks=result.blocks,
+        new_blocks=result.new_blocks,
+        unchanged=result.unchanged,
         seconds=round(seconds, 3),
-        trained_from=None if made.trained_from is None else made.trained_from.hex(),
-        nonfinite=documents(made.nonfinite),
+        trained_from=None if result.trained_from is None else result.trained_from.hex(),
+        nonfinite=documents(result.nonfinite),
     )
-    session.emit(document, "" if session.quiet else _summary(session, made, message, seconds))
+    session.emit(document, "" if session.quiet else _summary(session, result, message, seconds))
     if remark:
         session.say(remark)
     session.warn(warning("the model", document.nonfinite, session.paint_errors))

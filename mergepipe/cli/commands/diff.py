@@ -96,9 +96,9 @@ def diff(
             raise UsageError("from what both have in common", f"mp diff {' '.join(limits.among)}")
         a, b = limits.hidden[0][0], limits.among[0]
     with session.repository() as repository, session.progress() as progress:
-        found = repository.diff(a, b, progress=progress)
-    session.emit(_document(found), _text(session, found, a, b))
-    return 1 if exit_code and not found.same else 0
+        difference = repository.diff(a, b, progress=progress)
+    session.emit(_document(difference), _text(session, difference, a, b))
+    return 1 if exit_code and not difference.same else 0
 
 
 def _document(found: "Diff") -> DiffDocument:

@@ -115,14 +115,14 @@ def _repository(session: Session) -> RepositoryDocument | None:
 
     try:
         with session.repository() as repository:
-            found: Health = examine(repository.directory)
+            health: Health = examine(repository.directory)
     except NoRepository:
         return None
     return RepositoryDocument(
-        str(found.directory),
-        found.free_bytes,
-        found.unwritable,
-        tuple(LockDocument(each.name, each.process) for each in found.locks),
+        str(health.directory),
+        health.free_bytes,
+        health.unwritable,
+        tuple(LockDocument(each.name, each.process) for each in health.locks),
     )
 
 
@@ -162,7 +162,7 @@ def _advice(
 
 def _text(document: DoctorDocument) -> str:
     kernels, here = document.kernels, document.repository
-    said = [f"{name} {found}" for name, found in document.packages.items() if found]
+    said = [f"{name} {package}" for name, package in document.packages.items() if package]
     extras = [f"mergepipe[{_EXTRAS[name]}]" for name in _EXTRAS if not document.packages[name]]
     rows = [
         ("mergepipe", f"{document.version}, Python {document.python}, {document.platform}"),

@@ -140,16 +140,16 @@ def explain(
     from mergepipe.objects.encoding import encode
 
     with session.repository() as repository:
-        found, plan, manifest = repository.explain(revision, tensor)
+        explanation, plan, manifest = repository.explain(revision, tensor)
         identity = object_id(encode(plan))
         names = snapshot_names(repository, plan)
         base = None if plan.base is None else names[plan.base]
         experts = tuple(names[plan.models[place]] for place in plan.experts)
         asked = repository.merging.asked_of(revision, manifest, identity)
-        priced = PricedPlan(identity, plan, found.costs, base, experts, asked=asked)
+        priced = PricedPlan(identity, plan, explanation.costs, base, experts, asked=asked)
         costs = priced.document(stored=True)
         document = msgspec.structs.replace(
-            _document(repository, identity, plan, manifest, found, detailed=bool(tensor)),
+            _document(repository, identity, plan, manifest, explanation, detailed=bool(tensor)),
             budget=costs.budget,
             budget_total=costs.budget_total,
             max_share=costs.max_share,
@@ -204,7 +204,7 @@ def _document(
             )
             for role, snapshot, profile in inputs
         ),
-        tensors=tuple(_tensor(one, labels, detailed=detailed) for one in found.tensors),
+        tensors=tuple(_tensor(tensor, labels, detailed=detailed) for tensor in found.tensors),
         method=plan.method,
         seed=plan.seed,
     )

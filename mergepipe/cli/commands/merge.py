@@ -151,21 +151,21 @@ def merge(
     with session.repository() as repository:
         _check_target(repository, branch, out)
         if request is not None:
-            made = make_plan(session, repository, request, recipe, store=not dry_run)
+            preview = make_plan(session, repository, request, recipe, store=not dry_run)
         else:
             identity, stored = _stored_plan(repository, plan or "")
             if fail_if_moved:
                 _refuse_moved(repository, stored)
-            made = priced_again(repository, identity, stored)
-            for line in lines(made.left_out):
+            preview = priced_again(repository, identity, stored)
+            for line in lines(preview.left_out):
                 session.say(line)
-        costs = made.document(stored=not dry_run or plan is not None)
+        costs = preview.document(stored=not dry_run or plan is not None)
         _show(session, costs)
         if dry_run:
-            session.emit(costs, made.id.hex() if session.quiet else "")
+            session.emit(costs, preview.id.hex() if session.quiet else "")
             session.say("a dry run: nothing was written")
             return
-        if if_changed and (held := repository.merging.result_of(made.id, branch)) is not None:
+        if if_changed and (held := repository.merging.result_of(preview.id, branch)) is not None:
             commit = repository.objects.commit(held)
             where = branch or repository.refs.head().short_branch
             if out is not None and not _is_filled(out):
@@ -176,14 +176,14 @@ def merge(
             return
         with session.progress() as progress:
             result = repository.merge(
-                made.plan,
+                preview.plan,
                 branch=branch,
-                message=message or _message(made, recipe),
+                message=message or _message(preview, recipe),
                 device=device,
                 host=platform.node(),
-                import_bytes=made.import_bytes,
+                import_bytes=preview.import_bytes,
                 allow_nonfinite=allow_nonfinite,
-                names=made.names,
+                names=preview.names,
                 verify=not no_verify,
                 progress=progress,
             )
@@ -192,7 +192,7 @@ def merge(
             _write_out(session, repository, result, out)
         written = repository.objects.commit(result.commit).message
         here = repository.worktree.snapshot() is not None and branch is None
-    document = merge_document(costs, made, result, out)
+    document = merge_document(costs, preview, result, out)
     session.emit(document, summary(session, document, result, written))
     session.warn(warning("the result", document.output_nonfinite, session.paint_errors))
     next_steps(session, document, here)

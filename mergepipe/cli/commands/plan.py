@@ -111,27 +111,27 @@ def plan(
     from mergepipe.api.plan_files import write_plan
 
     with session.repository() as repository:
-        made = make_plan(session, repository, asked, recipe, store=not (dry_run or sweep))
+        preview = make_plan(session, repository, asked, recipe, store=not (dry_run or sweep))
         if sweep:
-            swept = repository.sweep(made.plan)
+            swept = repository.sweep(preview.plan)
             session.emit(swept.points, repr(swept))
             return
         if not dry_run:
-            repository.store_plan(made.plan)
+            repository.store_plan(preview.plan)
         if out is not None:
-            write_plan(repository.planning, made.planned or made.plan, out)
-    document = made.document(stored=not dry_run)
+            write_plan(repository.planning, preview.planned or preview.plan, out)
+    document = preview.document(stored=not dry_run)
     if session.as_json:
         session.emit(document, "")
         return
     from mergepipe.cli.plan_text import plan_text
 
     text = plan_text(document, session.paint)
-    session.emit(document, document.plan if session.quiet else f"{text}\n{_name(session, made)}")
+    session.emit(document, document.plan if session.quiet else f"{text}\n{_name(session, preview)}")
     if dry_run:
         session.say("a dry run: nothing was written")
     else:
-        named = short(made.id) if out is None else shlex.quote(str(out))
+        named = short(preview.id) if out is None else shlex.quote(str(out))
         session.say(f"next: mp merge --plan {escape_for_terminal(named)}")
 
 

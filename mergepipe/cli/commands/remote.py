@@ -79,10 +79,10 @@ def added(
     from mergepipe.api import remotes
 
     with session.repository() as repository:
-        found = remotes.add(repository, name, url)
-    session.remember(found)
-    session.emit(RemoteDocument(name, found.shown, False), "")
-    session.note(f"{name} is {escape_for_terminal(found.shown)}")
+        remote = remotes.add(repository, name, url)
+    session.remember(remote)
+    session.emit(RemoteDocument(name, remote.shown, False), "")
+    session.note(f"{name} is {escape_for_terminal(remote.shown)}")
 
 
 def renamed(session: Session, old: Name, new: Name) -> None:
@@ -108,11 +108,11 @@ def pointed(
     from mergepipe.api import remotes
 
     with session.repository() as repository:
-        found = remotes.set_url(repository, name, url)
+        remote = remotes.set_url(repository, name, url)
         lazy = repository.config.remote[name].lazy
-    session.remember(found)
-    session.emit(RemoteDocument(name, found.shown, lazy), "")
-    session.note(f"{name} is {escape_for_terminal(found.shown)}")
+    session.remember(remote)
+    session.emit(RemoteDocument(name, remote.shown, lazy), "")
+    session.note(f"{name} is {escape_for_terminal(remote.shown)}")
 
 
 def removed(session: Session, name: Name) -> None:
@@ -130,8 +130,8 @@ def removed(session: Session, name: Name) -> None:
 def listed(session: Session) -> None:
     """List the remotes; with -v where they are."""
     with session.repository() as repository:
-        found = repository.config.remote
-    documents = [RemoteDocument(name, each.url, each.lazy) for name, each in found.items()]
+        configured = repository.config.remote
+    documents = [RemoteDocument(name, each.url, each.lazy) for name, each in configured.items()]
     rows = [(each.name, _place(each)) if session.verbose else (each.name,) for each in documents]
     session.emit(documents, table(rows) if rows else "")
     if not rows:

@@ -43,19 +43,19 @@ def replay(session: Session, revision: Revision) -> int:
     with session.repository() as repository:
         identity = repository.resolve(revision)
         with session.progress() as progress:
-            found = repository.replay(revision, progress)
+            replayed = repository.replay(revision, progress)
     document = ReplayDocument(
-        same=found.same,
-        snapshot=found.snapshot.hex(),
-        manifest=found.manifest.hex(),
+        same=replayed.same,
+        snapshot=replayed.snapshot.hex(),
+        manifest=replayed.manifest.hex(),
         commit=identity.hex(),
-        tensors=found.tensors,
-        expert_bytes_read=found.readings.expert_bytes,
-        base_bytes_read=found.readings.base_bytes,
+        tensors=replayed.tensors,
+        expert_bytes_read=replayed.readings.expert_bytes,
+        base_bytes_read=replayed.readings.base_bytes,
         seconds=round(time.monotonic() - began, 3),
     )
     session.emit(document, _text(session, document, short(identity)))
-    return 0 if found.same else 1
+    return 0 if replayed.same else 1
 
 
 def _text(session: Session, found: ReplayDocument, at: str) -> str:

@@ -155,11 +155,11 @@ def _tensors(entries: Sequence["FileEntry"], objects: "ObjectStore") -> tuple[Te
     from mergepipe.objects.grid import tensor_bytes
     from mergepipe.objects.records import Safetensors
 
-    found = []
+    documents = []
     for entry in entries:
         for named in entry.content.tensors if isinstance(entry.content, Safetensors) else ():
             tensor = objects.tensor(named.tensor)
-            found.append(
+            documents.append(
                 TensorDocument(
                     name=named.name,
                     file=entry.path,
@@ -171,7 +171,7 @@ def _tensors(entries: Sequence["FileEntry"], objects: "ObjectStore") -> tuple[Te
                     tensor=named.tensor.hex(),
                 )
             )
-    return tuple(found)
+    return tuple(documents)
 
 
 def _file_lines(document: ShowDocument) -> list[str]:

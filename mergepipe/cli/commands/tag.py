@@ -72,16 +72,16 @@ def _list(session: Session) -> None:
     from mergepipe.repository.refnames import TAGS
 
     with session.repository() as repository:
-        found = repository.refs.list(TAGS)
+        tags = repository.refs.list(TAGS)
         rows = [
             (
                 name.removeprefix(TAGS),
                 short(at),
                 title(tag_message(repository.refs, name) or repository.objects.commit(at).message),
             )
-            for name, at in found.items()
+            for name, at in tags.items()
         ]
-    documents = [TagDocument(name.removeprefix(TAGS), at.hex()) for name, at in found.items()]
+    documents = [TagDocument(name.removeprefix(TAGS), at.hex()) for name, at in tags.items()]
     session.emit(documents, table(rows) if rows else "")
     if not rows:
         session.say("no tags yet: `mp tag NAME` makes one at HEAD")

@@ -29,8 +29,8 @@ def merge_arcs(unit: Unit, out: Output, device: str) -> None:
     compute = compute_dtype(unit)
     base = base_values(unit, compute, device) if unit.base is not None else None
     models = [
-        value(term, own, base, unit.length, compute, device)
-        for term, own in zip(unit.terms, unit.scalars.experts, strict=True)
+        value(term, expert, base, unit.length, compute, device)
+        for term, expert in zip(unit.terms, unit.scalars.experts, strict=True)
     ]
     write(_weighted(models, unit), unit.dtype, out)
 
@@ -40,8 +40,8 @@ def merge_delta_arcs(unit: Unit, out: Output, device: str) -> None:
     compute = compute_dtype(unit)
     base = base_values(unit, compute, device)
     models = [
-        delta(term, own, base, unit.length, compute, device)
-        for term, own in zip(unit.terms, unit.scalars.experts, strict=True)
+        delta(term, expert, base, unit.length, compute, device)
+        for term, expert in zip(unit.terms, unit.scalars.experts, strict=True)
     ]
     write_added(base, _weighted(models, unit), unit, out)
 
@@ -79,8 +79,8 @@ def _add_products(unit: Unit, total: Counts, *, of_deltas: bool) -> None:
     skip = unit.start % columns
     slabs = -(-(skip + unit.length) // columns)
     a, b = (np.zeros(slabs * columns) for _ in range(2))
-    for target, term, own in zip((a, b), unit.terms, unit.scalars.experts, strict=True):
-        values = read(term, own, base, unit.length, compute, "cpu").numpy()
+    for target, term, expert in zip((a, b), unit.terms, unit.scalars.experts, strict=True):
+        values = read(term, expert, base, unit.length, compute, "cpu").numpy()
         target[skip : skip + unit.length] = values
     for row, (left, right) in enumerate(((a, a), (a, b), (b, b))):
         total[row] += _folded((left * right).reshape(slabs, columns))

@@ -69,9 +69,9 @@ def _ranks(rows: torch.Tensor) -> torch.Tensor:
         from mergepipe.methods.fused.ranks import mean_ranks
 
         values = rows.numpy().view(np.uint32)
-        found = np.empty(values.shape)
-        mean_ranks(values, np.argsort(values, axis=-1), found)
-        return torch.from_numpy(found)
+        ranks = np.empty(values.shape)
+        mean_ranks(values, np.argsort(values, axis=-1), ranks)
+        return torch.from_numpy(ranks)
     rising = rows.sort(-1).values
     first = torch.searchsorted(rising, rows)
     behind = torch.searchsorted(rising, rows, right=True)

@@ -85,9 +85,9 @@ def _importance(unit: Unit, base: torch.Tensor, d: torch.Tensor, device: str) ->
     if device == "cpu":
         from mergepipe.methods.fused.divergence import divergences
 
-        found = np.empty(len(before))
-        divergences(after.numpy(), before.numpy(), found)
-        of_rows = torch.from_numpy(found)
+        importance = np.empty(len(before))
+        divergences(after.numpy(), before.numpy(), importance)
+        of_rows = torch.from_numpy(importance)
     else:
         new, old = after.log_softmax(-1), before.log_softmax(-1)
         of_rows = (new.exp() * (new - old)).sum(-1)

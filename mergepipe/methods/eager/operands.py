@@ -107,8 +107,8 @@ def in_float32(unit: Unit, *, as_deltas: bool) -> Unit:
     base = base_values(unit, compute, "cpu") if unit.base is not None else None
     convert, kind = (delta, Delta) if as_deltas else (value, Full)
     terms = tuple(
-        kind(convert(term, own, base, unit.length, compute, "cpu").float().numpy(), F32)
-        for term, own in zip(unit.terms, unit.scalars.experts, strict=True)
+        kind(convert(term, expert, base, unit.length, compute, "cpu").float().numpy(), F32)
+        for term, expert in zip(unit.terms, unit.scalars.experts, strict=True)
     )
     kept = None if base is None else Full(base.float().numpy(), F32)
     return replace(unit, base=kept, terms=terms)
@@ -117,8 +117,8 @@ def in_float32(unit: Unit, *, as_deltas: bool) -> Unit:
 def deltas(unit: Unit, base: torch.Tensor, compute: torch.dtype, device: str) -> list[torch.Tensor]:
     """The d of every term, zeros for Same, each of shape (length,)."""
     return [
-        delta(term, own, base, unit.length, compute, device)
-        for term, own in zip(unit.terms, unit.scalars.experts, strict=True)
+        delta(term, expert, base, unit.length, compute, device)
+        for term, expert in zip(unit.terms, unit.scalars.experts, strict=True)
     ]
 
 

@@ -23,11 +23,11 @@ def merge(unit: Unit, out: Output, device: str) -> None:
     terms = deltas(unit, base, compute, device)
     sole, total = torch.zeros_like(base), torch.zeros_like(base)
     count = torch.zeros(unit.length, dtype=torch.int32, device=device)
-    for d, own in zip(terms, unit.scalars.experts, strict=True):
+    for d, expert in zip(terms, unit.scalars.experts, strict=True):
         active = _active(d, unit.scalars.extras[0], compute)
         kept = torch.where(active, d, 0)
         total += kept
-        sole += kept * rounded(own.rescale, compute)
+        sole += kept * rounded(expert.rescale, compute)
         count += active
     merged = torch.where(count == 1, sole, total / count.clamp(min=1).to(compute))
     write_added(base, merged, unit, out)

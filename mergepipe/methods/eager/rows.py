@@ -27,8 +27,8 @@ def merge_arcs(unit: Unit, out: Output, device: str) -> None:
     compute = compute_dtype(unit)
     base = base_values(unit, compute, device) if unit.base is not None else None
     models = [
-        value(term, own, base, unit.length, compute, device)
-        for term, own in zip(unit.terms, unit.scalars.experts, strict=True)
+        value(term, expert, base, unit.length, compute, device)
+        for term, expert in zip(unit.terms, unit.scalars.experts, strict=True)
     ]
     write(_on_arcs(models, unit), unit.dtype, out)
 
@@ -47,8 +47,8 @@ def merge_stock(unit: Unit, out: Output, device: str) -> None:
     terms = deltas(unit, base, compute, device)
     shares = [stock_share(gram) for gram in _grams(terms, unit)]
     merged = torch.zeros_like(base)
-    for d, own in zip(terms, unit.scalars.experts, strict=True):
-        merged += _times(d, [share * own.weight for share in shares], unit)
+    for d, expert in zip(terms, unit.scalars.experts, strict=True):
+        merged += _times(d, [share * expert.weight for share in shares], unit)
     write_added(base, merged, unit, out)
 
 
@@ -62,7 +62,7 @@ def _on_arcs(models: list[torch.Tensor], unit: Unit) -> torch.Tensor:
 def _grams(models: list[torch.Tensor], unit: Unit) -> list[Matrix]:
     """The K x K dot products of every row."""
     count = len(models)
-    rows = [one.double().view(-1, unit.row_length) for one in models]
+    rows = [model.double().view(-1, unit.row_length) for model in models]
     products = torch.empty(rows[0].shape[0], count, count, dtype=torch.float64)
     for i, j in combinations_with_replacement(range(count), 2):
         products[:, i, j] = products[:, j, i] = fold(rows[i] * rows[j]).cpu()

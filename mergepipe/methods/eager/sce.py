@@ -38,8 +38,8 @@ def merge(unit: Unit, out: Output, device: str) -> None:
         vote += d
     plus = vote >= 0
     total, divisor = torch.zeros_like(base), torch.zeros_like(base)
-    for d, own in zip(terms, unit.scalars.experts, strict=True):
-        weight = rounded(own.weight, compute)
+    for d, expert in zip(terms, unit.scalars.experts, strict=True):
+        weight = rounded(expert.weight, compute)
         weighted = d * weight
         agrees = torch.where(plus, weighted > 0, weighted < 0)
         total += torch.where(agrees, weighted, 0)

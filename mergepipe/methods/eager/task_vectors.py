@@ -32,21 +32,21 @@ def weighted_deltas(
 ) -> list[tuple[torch.Tensor, float]]:
     """(w_i rescale_i m_i d_i, w_i) of every expert that has a delta, in the recipe's order."""
     result = []
-    for index, (term, own) in enumerate(zip(unit.terms, unit.scalars.experts, strict=True)):
+    for index, (term, expert) in enumerate(zip(unit.terms, unit.scalars.experts, strict=True)):
         if isinstance(term, Same):
             continue
-        d = delta(term, own, base, unit.length, compute, device)
+        d = delta(term, expert, base, unit.length, compute, device)
         if not isinstance(term, Coarse):
             # In float32 also where d is float64: thresholds are float32 values.
-            if own.threshold > 0:
-                small = d.abs().float() < rounded(own.threshold, torch.float32)
+            if expert.threshold > 0:
+                small = d.abs().float() < rounded(expert.threshold, torch.float32)
                 d = torch.where(small, 0, d)
-            if own.ceiling < inf:
-                large = d.abs().float() > rounded(own.ceiling, torch.float32)
+            if expert.ceiling < inf:
+                large = d.abs().float() > rounded(expert.ceiling, torch.float32)
                 d = torch.where(large, 0, d)
         d = thin(index, d)
-        factor = rounded(own.weight * own.rescale, compute)
-        result.append((d * factor, rounded(own.weight, compute)))
+        factor = rounded(expert.weight * expert.rescale, compute)
+        result.append((d * factor, rounded(expert.weight, compute)))
     return result
 
 

@@ -13,9 +13,9 @@ def merge(unit: Unit, out: Output, device: str) -> None:
     compute = compute_dtype(unit)
     base = base_values(unit, compute, device) if unit.base is not None else None
     total = torch.zeros(unit.length, dtype=compute, device=device)
-    for term, own in zip(unit.terms, unit.scalars.experts, strict=True):
-        x = value(term, own, base, unit.length, compute, device)
-        total += x * rounded(own.weight, compute)
+    for term, expert in zip(unit.terms, unit.scalars.experts, strict=True):
+        x = value(term, expert, base, unit.length, compute, device)
+        total += x * rounded(expert.weight, compute)
     if (divisor := weight_sum(unit.scalars)) != 1:
         total /= rounded(divisor, compute)
     write(total, unit.dtype, out)

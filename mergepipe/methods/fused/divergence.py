@@ -39,10 +39,10 @@ def exponential(x: Any) -> Any:
 
 @kernel()
 def _largest(row: Any) -> Any:
-    found = row[0]
+    largest = row[0]
     for i in range(1, row.size):
-        found = max(found, row[i])
-    return found
+        largest = max(largest, row[i])
+    return largest
 
 
 @kernel(void(float64[:, ::1], float64[:, ::1], float64[::1]))

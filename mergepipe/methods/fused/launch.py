@@ -53,7 +53,7 @@ def weighted_sum(unit: Unit, out: Output) -> None:
         terms.addresses,
         terms.skips,
         terms.levels,
-        np.array([own.weight for own in experts], np.float32),
+        np.array([expert.weight for expert in experts], np.float32),
         np.float32(weight_sum(unit.scalars)),
         _DTYPES[unit.dtype.name],
         _address(target),
@@ -68,8 +68,8 @@ def task_vectors(unit: Unit, out: Output) -> None:
     experts = unit.scalars.experts
     masks = np.zeros((len(experts), 4), np.uint32)
     masked = np.zeros(len(experts), np.bool_)
-    for index, own in enumerate(experts):
-        limit = keep_limit(own.density)
+    for index, expert in enumerate(experts):
+        limit = keep_limit(expert.density)
         if limit != KEEP_ALL:
             masks[index] = (*mask_keys(unit.seed, unit.tensor_key, index), limit)
             masked[index] = True
@@ -158,7 +158,7 @@ def _terms(unit: Unit) -> _Terms:
         alive.append(raw)
         return _address(raw)
 
-    for index, (term, own) in enumerate(zip(unit.terms, unit.scalars.experts, strict=True)):
+    for index, (term, expert) in enumerate(zip(unit.terms, unit.scalars.experts, strict=True)):
         if isinstance(term, Full | Delta):
             first = pieces.FULL if isinstance(term, Full) else pieces.DELTA
             kinds[index] = first + _DTYPES[term.dtype.name]
@@ -167,7 +167,7 @@ def _terms(unit: Unit) -> _Terms:
             kinds[index] = pieces.COARSE
             addresses[index] = place(term.trits, 1)
             skips[index] = term.skip
-            levels[index] = term.magnitude * own.coarse_scale
+            levels[index] = term.magnitude * expert.coarse_scale
     base_dtype = base_address = 0
     if unit.base is not None:
         base_dtype = _DTYPES[unit.base.dtype.name]

@@ -91,27 +91,27 @@ class AdaptedModels:
         Raises MergeInputError for one with values that are not finite: of what is made here nobody
         knows it from when the models were committed.
         """
-        found = self._made.get(adaptation)
-        if found is None:
-            found = self._made[adaptation] = self._embeddings.adapt(adaptation)
-            self._check_finite(label, name, found)
-        return found
+        adapted = self._made.get(adaptation)
+        if adapted is None:
+            adapted = self._made[adaptation] = self._embeddings.adapt(adaptation)
+            self._check_finite(label, name, adapted)
+        return adapted
 
     def with_rows(
         self, label: str, name: str, tensor: ObjectId, rows: ObjectId, places: tuple[int, ...]
     ) -> ObjectId:
         """A tensor with rows of another one at some places; as `make`."""
         key = tensor, rows, places
-        found = self._made.get(key)
-        if found is None:
+        adapted = self._made.get(key)
+        if adapted is None:
             self._check_finite(label, name, rows)
             new = {place: number for number, place in enumerate(places)}
             count = self._shelf.tensors[tensor].shape[0]
             map_ = row_map([(1, new[row]) if row in new else (0, row) for row in range(count)])
-            found, _ = self._embeddings.lay_out(name, [map_, None], [tensor, rows], None)
-            assert found is not None
-            self._made[key] = found
-        return found
+            adapted, _ = self._embeddings.lay_out(name, [map_, None], [tensor, rows], None)
+            assert adapted is not None
+            self._made[key] = adapted
+        return adapted
 
     def _check_finite(self, label: str, name: str, made: ObjectId) -> None:
         if count := self._embeddings.nonfinite(made):
@@ -150,15 +150,15 @@ class AdaptedModels:
             for file in snapshot.files
             if isinstance(file.content, Safetensors)
         }
-        found = sort_weight_files(
+        by_component = sort_weight_files(
             {path: [entry.name for entry in entries] for path, entries in held.items()},
             {file.path for file in snapshot.files},
             lambda path: self._shelf.read_file(snapshot, path),
         )
-        own = found.components.get(TOP, ())
-        for reason, paths in found.left_out_by_reason.items():
+        own = by_component.components.get(TOP, ())
+        for reason, paths in by_component.left_out_by_reason.items():
             self.left_out.append(LeftOut(Kind.WEIGHT_FILES, label, tuple(paths), reason))
-        others = [path for path in held if path not in own and path not in found.left_out]
+        others = [path for path in held if path not in own and path not in by_component.left_out]
         if others:
             reason = "another adapter, or a model beside it"
             self.left_out.append(LeftOut(Kind.WEIGHT_FILES, label, tuple(others), reason))
@@ -201,10 +201,10 @@ class _Changing:
                 self._stored[change.up], self._stored[change.down], change.scale, change.transposed
             )
             if change.magnitude is None:
-                made = replace(under, factors=factors, adapter=self._place)
+                result = replace(under, factors=factors, adapter=self._place)
             else:
-                made = self._dora(tensor, under, factors, change, change.magnitude)
-            self._changed[tensor] = made
+                result = self._dora(tensor, under, factors, change, change.magnitude)
+            self._changed[tensor] = result
         for tensor, bias in adapter.biases.items():
             self._changed[tensor] = self._bias(tensor, self._under(tensor), bias)
         for tensor, rows in adapter.rows.items():
@@ -228,14 +228,14 @@ class _Changing:
 
     def _with_rows(self, tensor: str, under: Held, rows: TrainedRows) -> Held:
         stored = self._stored_tensor(tensor, under)
-        found = self._maker.with_rows(
+        adapted = self._maker.with_rows(
             self._label, tensor, stored, self._stored[rows.name], rows.places
         )
-        return replace(under, source=found, model=self._place, adapter=self._place)
+        return replace(under, source=adapted, model=self._place, adapter=self._place)
 
     def _made(self, tensor: str, under: Held, adaptation: Adaptation) -> Held:
-        made = self._maker.make(self._label, tensor, adaptation)
-        return replace(under, source=made, model=self._place, adapter=self._place)
+        adapted = self._maker.make(self._label, tensor, adaptation)
+        return replace(under, source=adapted, model=self._place, adapter=self._place)
 
     def _stored_tensor(self, tensor: str, under: Held) -> ObjectId:
         if isinstance(under.source, bytes) and under.factors is None:

@@ -84,12 +84,12 @@ class _Alignment:
 
     def _rows(self) -> list[Row]:
         only = self._stage.modules.get(None)
-        found: list[Row] = []
+        aligned: list[Row] = []
         if only is None:
             modules = {str(name): module for name, module in self._stage.modules.items()}
             slices = {name: self._slicing.of(module) for name, module in modules.items()}
             for name in self._check_modules(slices, modules):
-                found += self._module(name, modules[name], slices[name], own=True)
+                aligned += self._module(name, modules[name], slices[name], own=True)
             single = all(module.whole for module in modules.values())
         else:
             parts = self._slicing.of(only)
@@ -103,10 +103,10 @@ class _Alignment:
                 )
             self._check_other_modules(parts)
             for name in known:
-                found += self._module(name, only, parts, own=False)
+                aligned += self._module(name, only, parts, own=False)
             single = only.whole
         # Whole models keep the order of the files, in which they are read fastest.
-        return sorted(found, key=lambda row: row.order) if single else found
+        return sorted(aligned, key=lambda row: row.order) if single else aligned
 
     def _check_modules(
         self, slices: Mapping[str, Sequence[Slice]], modules: Mapping[str, Module]

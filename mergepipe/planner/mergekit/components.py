@@ -52,7 +52,7 @@ def left_alone(recipe: MergekitRecipe, directories: Sequence[str]) -> Iterator[L
 
 
 def _is_whole(stage: Stage) -> bool:
-    return list(stage.modules) == [None] and all(one.whole for one in stage.modules.values())
+    return list(stage.modules) == [None] and all(module.whole for module in stage.modules.values())
 
 
 def _reference(stage: Stage) -> ModelName:
@@ -61,7 +61,7 @@ def _reference(stage: Stage) -> ModelName:
 
 
 def _stage(stage: Stage, recipe: MergekitRecipe, shelf: Shelf, *, alone: bool) -> Stage:
-    made = {other.name for other in recipe.stages}
+    stages = {other.name for other in recipe.stages}
     whole = _is_whole(stage)
     adapters = any(name.lora is not None for name in stage.models)
     if alone and (not whole or adapters):
@@ -73,7 +73,7 @@ def _stage(stage: Stage, recipe: MergekitRecipe, shelf: Shelf, *, alone: bool) -
         )
 
     def is_model(name: ModelName) -> bool:
-        return (name.revision is None and name.path in made) or not shelf.is_adapter(_bare(name))
+        return (name.revision is None and name.path in stages) or not shelf.is_adapter(_bare(name))
 
     plain = replace(stage, tokenizer=None, chat_template=None)
     base = None if stage.base is None else _bare(stage.base)

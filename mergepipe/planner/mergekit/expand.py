@@ -60,7 +60,7 @@ def _check(recipe: MergekitRecipe, notes: Notes) -> None:
         for module in stage.modules.values():
             levels.append(module.parameters)
             for part in module.slices:
-                levels += [part.parameters, *(one.parameters for one in part.sources)]
+                levels += [part.parameters, *(source.parameters for source in part.sources)]
         for level in levels:
             check_values(method, level, recipe.source)
 
@@ -159,16 +159,16 @@ class _Part:
         """Make every stage into lines."""
         recipe, inventories = self._recipe, self._inventories
         for stage in recipe.stages:
-            made = StageLines(
+            stage_lines = StageLines(
                 stage, recipe.source, inventories, self._embeddings, self._lines, allow_missing
             )
-            self.output = made.run(last=stage is recipe.output)
-            self.warnings += made.warnings
-            self.left_out += made.left_out
-            self.lays_out |= made.vocabulary.plan.lays_out or inventories.adapts
-            self.apart += made.vocabulary.apart
+            self.output = stage_lines.run(last=stage is recipe.output)
+            self.warnings += stage_lines.warnings
+            self.left_out += stage_lines.left_out
+            self.lays_out |= stage_lines.vocabulary.plan.lays_out or inventories.adapts
+            self.apart += stage_lines.vocabulary.apart
             if stage.name is not None:
                 inventories.stages[stage.name] = self.output
-                inventories.tokenizers[self.output.label] = made.vocabulary.tokenizer
-            self.last = made
+                inventories.tokenizers[self.output.label] = stage_lines.vocabulary.tokenizer
+            self.last = stage_lines
         self.left_out += tuple(inventories.left_out)

@@ -73,49 +73,49 @@ class Fields:
 
     def need(self, key: str, hint: str = "") -> Node:
         """The value of a key that must be there."""
-        found = self.get(key)
-        if found is None:
+        value = self.get(key)
+        if value is None:
             written = get_close_matches(key, [name for name in self._entries if name != key], 1)
             if written:
                 hint = f"did you mean it by {quoted(written[0])}, on line {self._line(written[0])}?"
             raise self._notes.refused(self.place, f"{self._what} has no {quoted(key)}", hint)
-        return found
+        return value
 
     def _line(self, key: str) -> int:
         return self._entries[key].place.line
 
     def text(self, key: str) -> str | None:
         """The text of a key, as it was written."""
-        found = self.get(key)
-        return None if found is None else text(found, key, self._notes)
+        value = self.get(key)
+        return None if value is None else text(value, key, self._notes)
 
     def flag(self, key: str) -> bool:
         """A boolean; absent is false."""
-        found = self.get(key)
-        if found is None:
+        value = self.get(key)
+        if value is None:
             return False
-        if isinstance(found, Scalar) and isinstance(found.value, bool):
-            return found.value
-        raise self.wrong(key, found, "true or false")
+        if isinstance(value, Scalar) and isinstance(value.value, bool):
+            return value.value
+        raise self.wrong(key, value, "true or false")
 
     def whole(self, key: str, lowest: int) -> int | None:
         """A whole number not below `lowest`."""
-        found = self.get(key)
-        if found is None:
+        value = self.get(key)
+        if value is None:
             return None
-        number = whole(found)
+        number = whole(value)
         if number is None or number < lowest:
-            raise self.wrong(key, found, f"a whole number not below {lowest}")
+            raise self.wrong(key, value, f"a whole number not below {lowest}")
         return number
 
     def items(self, key: str) -> tuple[Node, ...]:
         """The values of a list; nothing where it is absent."""
-        found = self.get(key)
-        if found is None:
+        value = self.get(key)
+        if value is None:
             return ()
-        if not isinstance(found, Sequence):
-            raise self.wrong(key, found, "a list (- one - two)")
-        return found.items
+        if not isinstance(value, Sequence):
+            raise self.wrong(key, value, "a list (- one - two)")
+        return value.items
 
     def wrong(self, key: str, found: Node, wanted: str) -> UsageError:
         """The error for a value that is not what is wanted."""

@@ -63,11 +63,11 @@ class Inventories:
         Raises MergeInputError: not there, no tensors, names that come twice, layers that do not fit
         the config, an adapter that does not fit.
         """
-        found = self._known.get(name)
-        if found is not None:
-            return found
+        inventory = self._known.get(name)
+        if inventory is not None:
+            return inventory
         if name.lora is not None:
-            found = self._with_adapter(name, name.lora)
+            inventory = self._with_adapter(name, name.lora)
         elif name.revision is None and name.path in self.stages:
             return self.stages[name.path]
         else:
@@ -76,9 +76,9 @@ class Inventories:
                     f"{quoted(str(name))} is an adapter, not a model",
                     f"write model+{name}, or give a method that takes differences a base_model",
                 )
-            found = self._stored(name)
-        self._known[name] = found
-        return found
+            inventory = self._stored(name)
+        self._known[name] = inventory
+        return inventory
 
     def is_adapter(self, name: ModelName) -> bool:
         """Whether a name is that of an adapter by itself."""
@@ -121,10 +121,10 @@ class Inventories:
             held[one.name] = Held(one.identity, one.identity, tensor.shape, dtype, place)
         config = component.config
         architecture = read_architecture(held, config, label)
-        found = Inventory(
+        inventory = Inventory(
             label, place, place, held, architecture, config, generation=self._generation(name)
         )
-        single = without_copied_head(found)
+        single = without_copied_head(inventory)
         copies = [tensor for tensor in held if tensor not in single.tensors]
         self._copies += of_names(Kind.COPIED_HEAD, label, copies)
         return single

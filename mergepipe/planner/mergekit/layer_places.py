@@ -44,15 +44,15 @@ def check_places(
     kinds: dict[str, set[frozenset[str]]] = defaultdict(set)
     for sentence, one in zip(said, held, strict=True):
         kinds[sentence].add(one)
-    for place, (origin, one) in enumerate(zip(origins, keys, strict=True)):
+    for place, (origin, key) in enumerate(zip(origins, keys, strict=True)):
         sentence = _said(restack, origin)
         if len(kinds[sentence]) < 2:
             continue
         alike = [layer for layer, other in enumerate(said) if other == sentence]
         # Past the layers that there were, a place is like the last of them.
         expected = held[place] if place in alike else held[alike[-1]]
-        if one != expected:
-            raise _misplaced(module, place, one, expected)
+        if key != expected:
+            raise _misplaced(module, place, key, expected)
 
 
 def _said(restack: Restack, origin: LayerOrigin) -> str:

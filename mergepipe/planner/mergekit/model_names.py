@@ -28,8 +28,8 @@ def parse_model(name: str, place: Place, notes: Notes) -> ModelName:
     if plus and not lora:
         raise notes.refused(place, f"{name!r} names no adapter", _HINT)
     adapter = _at(lora, place, notes) if plus else None
-    found = _at(model, place, notes)
-    return ModelName(found.path, found.revision, adapter, place)
+    model_name = _at(model, place, notes)
+    return ModelName(model_name.path, model_name.revision, adapter, place)
 
 
 def _path(node: Node, notes: Notes) -> ModelName:

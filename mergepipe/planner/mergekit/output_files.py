@@ -53,22 +53,22 @@ def files_beside(
     its rows and the ids of its tokens. Files that come out as they were are taken over bit for bit.
     """
     like = expanded.like.layout
-    made: dict[str, bytes] = {CARD_NAME: model_card(card)}
+    files: dict[str, bytes] = {CARD_NAME: model_card(card)}
     if card.recipe:
-        made[RECIPE_NAME] = card.recipe.encode()
-    made.update(expanded.tokenizer.files)
+        files[RECIPE_NAME] = card.recipe.encode()
+    files.update(expanded.tokenizer.files)
     for directory, output in expanded.components.items():
         if output.config is not None:
             top = output is expanded.output
             changes = adjusted_ids(output.config, expanded.tokens, own) if top else {}
             config = amended(output.config, changes)
-            _replace(made, directory + CONFIG_NAME, config, like, source)
-    template = made.get(TEMPLATE)
+            _replace(files, directory + CONFIG_NAME, config, like, source)
+    template = files.get(TEMPLATE)
     if template is not None and template != source.read_file(like, TEMPLATE):
         processor = source.read_file(like, PROCESSOR)
         changed = None if processor is None else without_template(processor, PROCESSOR)
         if changed is not None:
-            made[PROCESSOR] = changed
+            files[PROCESSOR] = changed
     for directory in dict.fromkeys((TOP, *expanded.components)):
         path = directory + GENERATION_CONFIG
         generation = source.read_file(like, path)
@@ -79,8 +79,8 @@ def files_beside(
                 settings = parse_config(generation, path)
             top = result in (None, expanded.output)
             changes = adjusted_ids(settings, expanded.tokens, own) if top else {}
-            _replace(made, path, {**settings, **changes}, like, source)
-    return FilesBeside(made, tuple(_carried(expanded.like, made, expanded.stale)))
+            _replace(files, path, {**settings, **changes}, like, source)
+    return FilesBeside(files, tuple(_carried(expanded.like, files, expanded.stale)))
 
 
 def _replace(

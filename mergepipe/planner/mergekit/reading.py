@@ -100,22 +100,22 @@ def _stage(document: Node, notes: Notes) -> Stage:
 
 def _limits(fields: Fields, notes: Notes) -> dict[str, str | None]:
     """What may be read, as text that is a budget."""
-    found = {key: fields.text(key) for key in _LIMITS}
+    limits = {key: fields.text(key) for key in _LIMITS}
     try:
-        Budget.asked(found["budget"], found["budget_total"])
-        if found["max_share"] is not None:
-            parse_percent(found["max_share"])
+        Budget.asked(limits["budget"], limits["budget_total"])
+        if limits["max_share"] is not None:
+            parse_percent(limits["max_share"])
     except UsageError as error:
         node = next(value for value in map(fields.get, _LIMITS) if value is not None)
         raise notes.refused(node.place, error.message, error.hint) from error
-    return found
+    return limits
 
 
 def _modules(fields: Fields, notes: Notes) -> MappingOf[str | None, Module]:
     given = [key for key in _ONE_OF if _has_content(fields.get(key))]
     if len(given) != 1:
-        found = " and ".join(given) if given else "none of models, slices and modules"
-        raise notes.refused(fields.place, f"a recipe has {found}", "it needs exactly one of them")
+        present = " and ".join(given) if given else "none of models, slices and modules"
+        raise notes.refused(fields.place, f"a recipe has {present}", "it needs exactly one of them")
     if given[0] != "modules":
         return MappingProxyType({None: _module(fields, notes, given[0], own=False)})
     inner = Fields(fields.need("modules"), "modules", notes, None)
@@ -124,9 +124,9 @@ def _modules(fields: Fields, notes: Notes) -> MappingOf[str | None, Module]:
         part = Fields(inner.need(name), f"module {quoted(name)}", notes, _MODULE)
         kinds = [key for key in ("models", "slices") if _has_content(part.get(key))]
         if len(kinds) != 1:
-            found = "models and slices" if kinds else "neither models nor slices"
+            present = "models and slices" if kinds else "neither models nor slices"
             raise notes.refused(
-                part.place, f"module {quoted(name)} has {found}", "it needs exactly one of them"
+                part.place, f"module {quoted(name)} has {present}", "it needs exactly one of them"
             )
         modules[name] = _module(part, notes, kinds[0], own=True)
     return MappingProxyType(modules)

@@ -96,9 +96,9 @@ def check_names(method: Method, stage: Stage, notes: Notes) -> None:
     for module in stage.modules.values():
         for part in module.slices:
             levels.append(part.parameters)
-            for one in part.sources:
-                _warn_of_shared(method, one.parameters, known, notes)
-                levels.append(one.parameters)
+            for source in part.sources:
+                _warn_of_shared(method, source.parameters, known, notes)
+                levels.append(source.parameters)
     for level in levels:
         for name, given in level.items():
             if name not in known and name not in method.ignored:
@@ -157,9 +157,9 @@ def _value(
         given = level.get(parameter.name)
         if given is None:
             continue
-        found = _matching(given, name)
-        if found is not None:
-            return _at(parameter, found, position, f"{source}, line {given.place.line}")
+        setting = _matching(given, name)
+        if setting is not None:
+            return _at(parameter, setting, position, f"{source}, line {given.place.line}")
     return None
 
 

@@ -101,15 +101,15 @@ class Shelf:
     def component(self, name: ModelName, directory: str) -> Component:
         """One of a model's components. Raises MergeInputError where the model lacks it."""
         files = self.files(name)
-        found = files.components.get(directory)
-        if found is None:
+        paths = files.components.get(directory)
+        if paths is None:
             have = ", ".join(quoted(own or "the top directory") for own in files.components)
             raise MergeInputError(
                 f"{quoted(str(name))} has no weights in {quoted(directory or 'its top directory')},"
                 f" as other models of the recipe have; it has them in {have}",
                 "merge models of one kind, or name the directories of theirs that fit each other",
             )
-        return found
+        return paths
 
     def directories(self, recipe: MergekitRecipe) -> tuple[str, ...]:
         """The components of all models of a recipe, in the order of their directories.
@@ -117,7 +117,7 @@ class Shelf:
         Raises MergeInputError naming the recipe's line.
         """
         stages = {stage.name for stage in recipe.stages}
-        found: set[str] = set()
+        names: set[str] = set()
         for stage in recipe.stages:
             for name in stage.models:
                 if name.revision is None and name.path in stages:
@@ -125,11 +125,11 @@ class Shelf:
                 plain = ModelName(name.path, name.revision)
                 try:
                     if not self.is_adapter(plain):
-                        found |= set(self.files(plain).components)
+                        names |= set(self.files(plain).components)
                     if name.lora is not None:
                         self.snapshot(name.lora)
                 except MergeInputError as error:
                     raise MergeInputError(
                         f"{recipe.source}, line {name.place.line}: {error.message}", error.hint
                     ) from error
-        return tuple(sorted(found))
+        return tuple(sorted(names))

@@ -94,10 +94,12 @@ class Slicing:
                 "say which model is the base",
             )
         members: list[Member] = []
-        for number, one in enumerate(part.sources):
-            inventory = self._find(one.model, named)
+        for number, source in enumerate(part.sources):
+            inventory = self._find(source.model, named)
             members.append(
-                Member(number, one.model, inventory, one.layers, one.parameters, one.place)
+                Member(
+                    number, source.model, inventory, source.layers, source.parameters, source.place
+                )
             )
         bases = [member for member in members if member.name == named]
         if len(bases) > 1 and role is BaseRole.REFERENCE:

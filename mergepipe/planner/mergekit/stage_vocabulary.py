@@ -231,8 +231,8 @@ def _laid_out(
             one.source if one is not None and isinstance(one.source, bytes) else None
             for one in held
         ]
-        found = embeddings.lay_out(name, maps, stored, base)
-        for (model, _), one, map_, identity in zip(everyone, held, maps, found, strict=True):
+        laid_out = embeddings.lay_out(name, maps, stored, base)
+        for (model, _), one, map_, identity in zip(everyone, held, maps, laid_out, strict=True):
             if map_ is not None and one is not None and identity is not None:
                 changed[model][name] = replace(
                     one, source=identity, like=identity, shape=(map_.count, *one.shape[1:])

@@ -131,10 +131,10 @@ class Service:
         asked = request.headers.get("range")
         headers = {**_HEADERS, "Accept-Ranges": "bytes"}
         if asked is not None and request.method != "HEAD":
-            found = _RANGE.fullmatch(asked)
-            if found is None or int(found[1]) > int(found[2]):
+            match = _RANGE.fullmatch(asked)
+            if match is None or int(match[1]) > int(match[2]):
                 raise UsageError("only one range of bytes, from first to last, is served")
-            first, end = int(found[1]), min(int(found[2]) + 1, size)
+            first, end = int(match[1]), min(int(match[2]) + 1, size)
             if first >= size:
                 return Response(
                     status_code=416, headers={**_HEADERS, "Content-Range": f"bytes */{size}"}

@@ -61,10 +61,10 @@ class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
 def bind(host: str, port: int, *, guarded: bool) -> socket.socket:
     """A listening socket. Raises UsageError for an address beyond this machine without tokens."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         raise UsageError(f"no address to listen on: {host!r} ({error.strerror})") from error
-    family, _, _, _, address = found[0]
+    family, _, _, _, address = addresses[0]
     if not guarded and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
         raise UsageError(
             f"{host} can be reached from other machines: that needs tokens",

@@ -45,21 +45,21 @@ class Tokens:
             text = line.partition("#")[0].strip()
             if not text:
                 continue
-            found = _LINE.fullmatch(text)
-            if found is None:
+            match = _LINE.fullmatch(text)
+            if match is None:
                 raise ConfigError(
                     f"{where}, entry {number}: not a token",
                     "write `read TOKEN` or `write NAME TOKEN`",
                 )
-            if len(found["token"]) < _SHORTEST:
+            if len(match["token"]) < _SHORTEST:
                 raise ConfigError(
                     f"{where}, entry {number}: the token is shorter than {_SHORTEST} characters",
                     "openssl rand -hex 32 makes a good one",
                 )
-            digest = _digest(found["token"])
-            scope = Scope[found["scope"].upper()]
-            if found["name"]:
-                names[digest] = found["name"]
+            digest = _digest(match["token"])
+            scope = Scope[match["scope"].upper()]
+            if match["name"]:
+                names[digest] = match["name"]
             scopes[digest] = max(scope, scopes.get(digest, Scope.NONE))
         if not scopes:
             raise ConfigError(f"{where} holds no token", "write `read TOKEN` or `write TOKEN`")
