@@ -21,7 +21,8 @@ from msgspec import structs
 from tiny_models import Judge, Weights
 
 from mergepipe import Repository
-from mergepipe.objects.merging import Depth, Plan, PlanProfile
+from mergepipe.objects.depths import Depth
+from mergepipe.objects.merging import Plan, PlanProfile
 from mergepipe.objects.store import Tensors
 from mergepipe.planner.build import PlannedMerge, read_drafts
 from mergepipe.planner.drafts import Draft

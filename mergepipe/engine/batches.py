@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from mergepipe.engine.factors import FactorReader
 from mergepipe.engine.work import Adapted, Estimate, Factor, Group, Permit, Step, Weights, Work
 from mergepipe.ids import BlockId, ObjectId
-from mergepipe.objects.merging import Depth
+from mergepipe.objects.depths import Depth
 from mergepipe.packs.choice import Options, stored_encodings
 from mergepipe.packs.records import Encoding, Location, Place
 from mergepipe.packs.storage import Storage

@@ -19,7 +19,8 @@ from mergepipe.dtypes import DType
 from mergepipe.engine.work import Estimate
 from mergepipe.errors import Corruption, MergeInputError
 from mergepipe.ids import ID_BYTES, BlockId, ObjectId, digest
-from mergepipe.objects.merging import Depth, LinePlan, PlanProfile, Profile, TensorProfile
+from mergepipe.objects.depths import Depth
+from mergepipe.objects.merging import LinePlan, PlanProfile, Profile, TensorProfile
 from mergepipe.objects.store import ObjectStore
 from mergepipe.values import decode
 

@@ -14,8 +14,9 @@ from mergepipe.errors import MergeInputError
 from mergepipe.ids import ObjectId
 from mergepipe.methods import Method, find, tensor_key
 from mergepipe.names import quoted
+from mergepipe.objects.depths import Depth
 from mergepipe.objects.grid import Grid
-from mergepipe.objects.merging import Depth, LinePlan, LowRank, PlanInput, TermKind
+from mergepipe.objects.merging import LinePlan, LowRank, PlanInput, TermKind
 from mergepipe.objects.records import Tensor
 from mergepipe.objects.store import ObjectStore
 from mergepipe.plans.numbers import scalars_of

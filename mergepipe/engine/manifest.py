@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from mergepipe.dtypes import byte_length, dtype_of
 from mergepipe.ids import ObjectId, object_id
+from mergepipe.objects.depths import Depth
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.grid import tensor_bytes
-from mergepipe.objects.merging import Depth, InputUse, LinePlan, Manifest, Plan, TensorManifest
+from mergepipe.objects.merging import InputUse, LinePlan, Manifest, Plan, TensorManifest
 from mergepipe.objects.store import ObjectStore
 from mergepipe.plans.trees import Tree
 

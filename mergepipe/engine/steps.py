@@ -24,8 +24,9 @@ from mergepipe.errors import MergeInputError
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.methods import Method
 from mergepipe.names import quoted
+from mergepipe.objects.depths import Depth
 from mergepipe.objects.grid import Grid
-from mergepipe.objects.merging import Depth, TermKind
+from mergepipe.objects.merging import TermKind
 from mergepipe.plans.units import together
 
 AGAIN = "make the plan again"

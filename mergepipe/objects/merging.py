@@ -11,15 +11,6 @@ from mergepipe.objects.encoding import encode
 from mergepipe.objects.records import Part, Record
 
 
-class Depth(IntEnum):
-    """How deep a plan reads an expert's block."""
-
-    OMITTED = 0
-    COARSE = 1
-    EXACT = 2
-    EQUAL = 3
-
-
 class TensorProfile(Part, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One tensor's statistics against its base, in columns of one entry per block."""
 

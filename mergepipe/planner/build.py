@@ -7,8 +7,9 @@ from mergepipe.errors import MergeInputError
 from mergepipe.ids import ObjectId, object_id, show_ids
 from mergepipe.methods.protocol import Need
 from mergepipe.names import quoted
+from mergepipe.objects.depths import Depth
 from mergepipe.objects.encoding import encode
-from mergepipe.objects.merging import Depth, LinePlan, Plan, PlanProfile
+from mergepipe.objects.merging import LinePlan, Plan, PlanProfile
 from mergepipe.objects.store import ObjectSource, Tensors
 from mergepipe.planner.budget import Budget
 from mergepipe.planner.checking import check_merge

@@ -8,8 +8,8 @@ import numpy as np
 
 from mergepipe.errors import OverBudget
 from mergepipe.names import escape_for_terminal
+from mergepipe.objects.depths import Depth
 from mergepipe.objects.grid import tensor_bytes
-from mergepipe.objects.merging import Depth
 from mergepipe.objects.store import Tensors
 from mergepipe.planner.budget import Budget, format_percent, too_small
 from mergepipe.planner.coverage import spread

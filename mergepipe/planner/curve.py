@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mergepipe.objects.merging import Depth, Plan
+from mergepipe.objects.depths import Depth
+from mergepipe.objects.merging import Plan
 from mergepipe.objects.store import ObjectSource, Tensors
 from mergepipe.planner.selection import select
 from mergepipe.plans.costs import NOT_THERE

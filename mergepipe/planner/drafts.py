@@ -14,8 +14,9 @@ from mergepipe.methods.parameters import Settings
 from mergepipe.methods.protocol import Method, Need, Scope
 from mergepipe.methods.statistics import COUNTED
 from mergepipe.methods.terms import Scalars
+from mergepipe.objects.depths import Depth
 from mergepipe.objects.grid import Grid
-from mergepipe.objects.merging import Depth, LinePlan
+from mergepipe.objects.merging import LinePlan
 from mergepipe.objects.store import Tensors
 from mergepipe.planner.estimation import estimated
 from mergepipe.planner.gains import ExpertGains, tensor_gains

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mergepipe.objects.merging import Depth, LinePlan
+from mergepipe.objects.depths import Depth
+from mergepipe.objects.merging import LinePlan
 from mergepipe.objects.store import Tensors
 from mergepipe.planner.drafts import Draft, unplanned
 from mergepipe.planner.gains import Floats

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mergepipe.objects.merging import Depth
+from mergepipe.objects.depths import Depth
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]

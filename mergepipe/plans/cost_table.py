@@ -10,7 +10,7 @@ import numpy.typing as npt
 from mergepipe.catalog.view import TensorView
 from mergepipe.methods.terms import ExpertScalars, Scalars
 from mergepipe.methods.trim import sum_in_order
-from mergepipe.objects.merging import Depth
+from mergepipe.objects.depths import Depth
 from mergepipe.plans.costs import Depths
 from mergepipe.plans.passes import Reading
 from mergepipe.reprs import brief

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mergepipe.ids import BlockId, ObjectId
+from mergepipe.objects.depths import Depth
 from mergepipe.objects.grid import Grid
-from mergepipe.objects.merging import Depth, LinePlan, LowRank
+from mergepipe.objects.merging import LinePlan, LowRank
 from mergepipe.objects.records import Tensor
 from mergepipe.objects.store import Tensors
 from mergepipe.packs.choice import Options

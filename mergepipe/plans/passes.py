@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mergepipe.objects.merging import Depth, LinePlan
+from mergepipe.objects.depths import Depth
+from mergepipe.objects.merging import LinePlan
 from mergepipe.plans.costs import NOT_THERE, Bytes, Depths, TensorCosts
 from mergepipe.plans.trees import Tree
 

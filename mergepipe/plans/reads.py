@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from mergepipe.errors import MissingObject
 from mergepipe.ids import BlockId
-from mergepipe.objects.merging import Depth
+from mergepipe.objects.depths import Depth
 from mergepipe.packs.choice import Options, cheapest, unreadable_block
 from mergepipe.packs.records import Encoding, Location, Place
 

@@ -14,7 +14,8 @@ from mergepipe.engine.transactions import Transactions
 from mergepipe.formats.safetensors import build_header
 from mergepipe.methods import Full, Scalars, Unit, find, merge, tensor_key
 from mergepipe.methods import statistics as stats
-from mergepipe.objects.merging import Depth, LinePlan, Plan, PlanInput, PlanProfile
+from mergepipe.objects.depths import Depth
+from mergepipe.objects.merging import LinePlan, Plan, PlanInput, PlanProfile
 from mergepipe.objects.records import Safetensors
 from mergepipe.plans.numbers import scalars_of, stored_numbers
 from mergepipe.repository import layout

@@ -10,7 +10,7 @@ from mergepipe.engine.transactions import MergeRequest
 from mergepipe.errors import OverBudget
 from mergepipe.methods import METHODS, Scalars, merge
 from mergepipe.methods import statistics as stats
-from mergepipe.objects.merging import Depth
+from mergepipe.objects.depths import Depth
 from mergepipe.planner.budget import Budget
 from mergepipe.repository.refnames import branch_ref
 from tests.engine.merging import (

@@ -22,7 +22,7 @@ from mergepipe.engine.steps import MergedTensor
 from mergepipe.engine.work import Step
 from mergepipe.errors import MissingObject
 from mergepipe.ids import ObjectId
-from mergepipe.objects.merging import Depth
+from mergepipe.objects.depths import Depth
 from tests.engine.merging import engine_of, random_model, repository, write_model
 from tests.engine.planning import planner_of
 

@@ -11,7 +11,8 @@ from mergepipe.engine.replay import replay
 from mergepipe.engine.tensor import read_tensor
 from mergepipe.engine.transactions import MergeRequest
 from mergepipe.errors import Corruption, MergeInputError, MergepipeError
-from mergepipe.objects.merging import Depth, Manifest, Plan
+from mergepipe.objects.depths import Depth
+from mergepipe.objects.merging import Manifest, Plan
 from mergepipe.plans.numbers import scalars_of
 from mergepipe.repository.refnames import branch_ref
 from tests.engine.merging import (

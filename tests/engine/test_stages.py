@@ -7,7 +7,7 @@ from mergepipe.dtypes import dtype_of
 from mergepipe.engine.replay import replay
 from mergepipe.engine.transactions import MergeRequest
 from mergepipe.errors import MergeInputError, OverBudget
-from mergepipe.objects.merging import Depth
+from mergepipe.objects.depths import Depth
 from mergepipe.planner.budget import Budget
 from mergepipe.repository.refnames import branch_ref
 from mergepipe.values import decode

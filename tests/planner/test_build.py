@@ -7,8 +7,9 @@ import pytest
 
 from mergepipe.dtypes import DTYPES
 from mergepipe.errors import MergeInputError, OverBudget
+from mergepipe.objects.depths import Depth
 from mergepipe.objects.encoding import decode, encode
-from mergepipe.objects.merging import Depth, Plan
+from mergepipe.objects.merging import Plan
 from mergepipe.planner.budget import Budget
 from mergepipe.planner.elections import ELECTED
 from mergepipe.planner.recipe import Expert, Model, PerTensor, Recipe, Setting

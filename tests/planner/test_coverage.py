@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mergepipe.objects.merging import Depth
+from mergepipe.objects.depths import Depth
 from mergepipe.planner.coverage import spread
 from mergepipe.planner.selection import Selection, select
 

@@ -6,7 +6,8 @@ import pytest
 
 from mergepipe.errors import MergeInputError, OverBudget
 from mergepipe.methods.protocol import Need, NeedKind
-from mergepipe.objects.merging import Depth, LinePlan, PlanProfile
+from mergepipe.objects.depths import Depth
+from mergepipe.objects.merging import LinePlan, PlanProfile
 from mergepipe.planner.budget import Budget
 from mergepipe.planner.build import PlannedMerge
 from mergepipe.plans.measured import Measured
