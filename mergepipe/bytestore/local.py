@@ -96,12 +96,17 @@ class LocalByteStore(Closing):
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 
-    def modified(self, key: str) -> float | None:
-        """When the value was written, in Unix seconds; None if there is none."""
+    def status(self, key: str) -> os.stat_result | None:
+        """What the system says of the value's file; None if there is none."""
         try:
-            return plain_status(self.path(key)).st_mtime
+            return plain_status(self.path(key))
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
+
+    def modified(self, key: str) -> float | None:
+        """When the value was written, in Unix seconds; None if there is none."""
+        status = self.status(key)
+        return None if status is None else status.st_mtime
 
     def date(self, key: str, modified_s: float) -> None:
         """Say when a value was written: a copy is no younger than what it was made of."""

@@ -18,6 +18,7 @@ from mergepipe.packs.reader import pack_key, read_exactly, read_footer
 from mergepipe.packs.records import Location, Place
 from mergepipe.packs.runs import record_in
 from mergepipe.packs.view import View
+from mergepipe.packs.wholeness import note_whole
 
 Answer = TypeVar("Answer")
 
@@ -72,6 +73,8 @@ class Storage:
             self.index.add_packs(packs)
         except IndexDamaged:
             self.rebuild()
+        with contextlib.suppress(MergepipeError):
+            note_whole(self.store, self.index, [pack.id for pack in packs])
 
     @property
     def rebuilds(self) -> int:

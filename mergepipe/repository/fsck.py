@@ -1,13 +1,16 @@
 """Checking a repository, and putting right what can be put right without guessing."""
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
+from mergepipe.errors import MergepipeError
 from mergepipe.ids import PackId
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.environment import IndexDamaged
 from mergepipe.packs.storage import Storage
+from mergepipe.packs.wholeness import note_whole
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository import locks, tombstones
 from mergepipe.repository.history_check import (
@@ -106,6 +109,9 @@ class _Check:
             # First: what is damaged counts as missing, and what was is not any more.
             damaged = verify_records(self._storage, packs, self._threads, self._progress)
             self._storage.absolve([at.place for at, _ in damaged])
+            whole = packs.keys() - {at.pack for at, _ in damaged}
+            with contextlib.suppress(MergepipeError, PermissionError):
+                note_whole(self._storage.store, self._storage.index, whole)
             problems += [problem for _, problem in damaged]
         else:
             unread = sum(packs.values())

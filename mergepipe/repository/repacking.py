@@ -80,7 +80,7 @@ def rewrite(
         raise
     for entry in entries:  # it was copied, which makes nothing younger
         files.date(pack_key(entry.id), newest)
-    storage.index.add_packs(entries)
+    storage.add_packs(entries)
     return {entry.id: entry.size for entry in entries}
 
 

@@ -108,7 +108,8 @@ def push(
     except _Incomplete:
         # Its gc removed what it said it had, between the answer and the swap.
         try:
-            _attempt(source, store, list(remaining), settle, lambda _: None, tally, progress)
+            # Or something is damaged there: now it is asked for all that history needs.
+            _attempt(source, store, list(remaining), settle, lambda _: None, tally, progress, True)
         except _Incomplete as error:
             raise error.cause from None
     order = {ref.name: number for number, ref in enumerate(wanted)}
@@ -160,6 +161,7 @@ def _attempt(
     ask: Callable[[Sequence[Decision]], None],
     tally: _Tally,
     progress: Progress,
+    distrust: bool = False,
 ) -> None:
     there = read_refs(store)
     stones = read_tombstones(store)
@@ -178,7 +180,7 @@ def _attempt(
         _refuse_purged(source, tip, stones)
     order: Sequence[ObjectId] = ()
     if tips:
-        known = list(there.values.values())
+        known = [] if distrust else list(there.values.values())
         order = _send(source, store, tips, known, stones, tally, progress)
     # What needs most goes first: the other side then looks at all of it once, in one go.
     place: dict[ObjectId | None, int] = {each: -number for number, each in enumerate(order)}

@@ -7,12 +7,14 @@ a remote on this machine is used through it too, so that there is one receiving 
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 
 from mergepipe.bytestore.protocol import Buffer, ByteWriter
 from mergepipe.closing import Closing
 from mergepipe.errors import (
+    Corruption,
     HookFailed,
     InvalidRefName,
     RefMoved,
@@ -24,6 +26,7 @@ from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.reader import PREFIX, parse_pack_key
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.view import View
+from mergepipe.packs.wholeness import changed_packs, check_changed
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository import pruned, tombstones
 from mergepipe.repository.history import is_ancestor
@@ -116,7 +119,29 @@ class ReceivingStore(Closing):
                 for one in ids
             ]
 
+        if changed := changed_packs(storage):
+            check_changed(storage, ids, changed)
         return both.ask(question)
+
+    def _known(self, new: ObjectId) -> Collection[ObjectId]:
+        """Commits of which nothing has to be sent: those here, unless something is damaged here.
+
+        What was changed in `packs/` behind our back is read before it is leaned on.
+        """
+        storage, refs = self._home.storage, self._home.refs
+        if changed := changed_packs(storage):
+            check_changed(storage, self._model(new), changed)
+        return () if storage.lacking else list(refs.list().values())
+
+    def _model(self, commit: ObjectId) -> list[bytes]:
+        """The ids of all that the model of a commit is made of, as far as it is here."""
+        objects, ids = self._sent_objects(), [bytes(commit)]
+        with suppress(Corruption):  # what is missing is for admission to say
+            snapshot = objects.commit(commit).snapshot
+            ids.append(snapshot)
+            for tensor in objects.snapshot(snapshot).tensor_ids():
+                ids += (tensor, *objects.tensor(tensor).block_ids())
+        return ids
 
     def _take_up(self) -> None:
         """Before the first answer to who pushes: what an earlier push, killed, had sent here."""
@@ -239,15 +264,19 @@ class ReceivingStore(Closing):
                 return True
             with home.writing():
                 stones = tombstones.read_tombstones(self._store)
+                known = self._known(new)
+                # What is pushed has to be whole; of what is here already only damage is mended.
+                whole = pruned.NONE if known else pruned.read_pruned(self._store)
+                gone = whole.without(stones, stones.snapshots)
                 admission = Admission(
                     home.storage,
                     self._quarantine,
                     inspected=self._inspected,
-                    pruned=pruned.NONE.without(stones, stones.snapshots),
+                    pruned=gone,
                     threads=home.threads,
                     progress=self._progress,
                 )
-                admission.verify([new], home.refs.list().values())
+                admission.verify([new], known)
                 self._allow_move(key, old, new)
                 self._refuse_purged(new, stones)
                 asked = home.hooks.has(PRE_RECEIVE)
