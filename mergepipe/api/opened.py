@@ -34,6 +34,7 @@ from mergepipe.repository import config_values, layout, leases, locks, revisions
 from mergepipe.repository.dates import Clock
 from mergepipe.repository.hooks import Hooks
 from mergepipe.repository.operations import OperationLog
+from mergepipe.repository.ownership import check_user
 from mergepipe.repository.presence import has_snapshot, without_lost
 from mergepipe.repository.pruned import read_lines
 from mergepipe.repository.reflog import Reflog, Signature
@@ -119,12 +120,18 @@ class OpenRepository(Closing):
         *,
         who: Identity | None = None,
         credentials: "CredentialsFor | None" = None,
+        any_owner: bool = False,
     ) -> Self:
         """The repository of `path` or of its nearest parent that has one. Raises NoRepository.
 
-        `credentials` says who we are to the remote of a lazy clone, when it is asked.
+        `credentials` says who we are to the remote of a lazy clone, when it is asked. Another
+        user's is read, and not written (UnsafeRepository), unless it is safe by MP_SAFE_DIRECTORY
+        or the user's settings, or with `any_owner`.
         """
-        return cls(layout.find(Path(path)), who=who, credentials=credentials)
+        opened = cls(layout.find(Path(path)), who=who, credentials=credentials)
+        if not any_owner:
+            opened.guard = lambda: check_user(opened.directory, os.environ)
+        return opened
 
     @classmethod
     def init(
@@ -415,6 +422,9 @@ def open_url(
 
     def open_home(path: Path) -> OpenRepository:
         theirs = credentials.abroad()
-        return OpenRepository(path, who=who, credentials=lambda _: theirs, hops=hops)
+        home = OpenRepository(path, who=who, credentials=lambda _: theirs, hops=hops)
+        # Whose URL it is, the user's or one that a config brought, cannot be told here.
+        home.guard = lambda: check_user(home.directory, os.environ)
+        return home
 
     return connect(url, credentials, name, open_home=open_home)

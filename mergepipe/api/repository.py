@@ -309,18 +309,27 @@ class Repository(OpenRepository):
         return purging.lift(self, revision)
 
     def fsck(
-        self, *, read_data: bool = False, repair: bool = False, progress: Progress = SILENT
+        self,
+        *,
+        read_data: bool | str = False,
+        repair: bool = False,
+        progress: Progress = SILENT,
     ) -> "Report":
-        """Check everything. Problems are no error: look at `Report.ok`. Raises Locked.
+        """Check everything. Problems are no error: look at `Report.ok`. Raises Locked, UsageError.
+
+        `read_data`: read all of it, or `5%` or `20GiB` of it, after what was read the last time.
 
         `repair` puts right what can be: it reads all data, sets damage aside, and brings what is
         missing from files here and from remotes.
         """
         from mergepipe.api import healing, upkeep
+        from mergepipe.repository.reading_rounds import Portion
 
         if repair:
             return healing.repair(self, progress=progress)
-        return upkeep.fsck(self, read_data=read_data, repair=False, progress=progress)
+        portion = Portion.parse(read_data) if isinstance(read_data, str) else None
+        whole = portion is None and bool(read_data)
+        return upkeep.fsck(self, read_data=whole, repair=False, portion=portion, progress=progress)
 
     def reflog(self, ref: str = "HEAD") -> list[ReflogEntry]:
         """Where a ref was, newest first; `ref` may be a short branch name."""

@@ -14,6 +14,7 @@ from mergepipe.repository.gc import Collected, collect
 from mergepipe.repository.grace import Grace
 from mergepipe.repository.problems import Report
 from mergepipe.repository.pruned import add_pruned, read_pruned
+from mergepipe.repository.reading_rounds import Portion
 from mergepipe.repository.refnames import HEADS, IMPORTS, TAGS, branch_ref
 from mergepipe.repository.retention import Retention, prunable
 from mergepipe.repository.usage import Usage, default_revisions, measure
@@ -149,11 +150,13 @@ def fsck(
     read_data: bool,
     repair: bool,
     restore: bool = False,
+    portion: Portion | None = None,
     progress: Progress,
 ) -> Report:
     """Check everything, and with `repair` put right what can be here: `api.healing` asks others.
 
-    `restore`: damaged refs too, from their logs. Raises Locked.
+    `portion`: how much data to read, after what was read last. `restore`: damaged refs too,
+    from their logs. Raises Locked.
     """
     if repair:
         repository.guard()
@@ -164,6 +167,8 @@ def fsck(
         repository.directory / layout.STORE_LOCK,
         max_chain=repository.config.store.max_chain,
         read_data=read_data,
+        portion=portion,
+        now_s=time.time(),
         repair=repository.signature() if repair else None,
         restore=restore,
         threads=repository.threads,

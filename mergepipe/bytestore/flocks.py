@@ -33,16 +33,22 @@ def no_locks(path: Path, error: OSError) -> NoLocks:
 
 def file_system(path: Path) -> str:
     """What a path lies on, as `nfs4 (mounted at /models)`, as far as the system tells."""
+    kind, mount = mount_of(path)
+    return f"{kind} (mounted at {mount})" if kind else "a file system"
+
+
+def mount_of(path: Path) -> tuple[str, str]:
+    """The kind of file system that a path lies on, and where it is mounted; empty if unknown."""
     place = os.path.realpath(path)
     best, kind = "", ""
     try:
         lines = _MOUNTS.read_text(errors="replace").splitlines()
     except OSError:
-        return "a file system"
+        return "", ""
     for line in lines:
         fields, _, more = line.partition(" - ")
         mount = fields.split()[4].encode().decode("unicode_escape", errors="replace")
         inside = place == mount or place.startswith(mount.rstrip("/") + "/")
         if inside and len(mount) >= len(best):
             best, kind = mount, more.split()[0]
-    return f"{kind} (mounted at {best})" if kind else "a file system"
+    return kind, best

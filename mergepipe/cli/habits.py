@@ -54,3 +54,10 @@ def with_head(arguments: list[str]) -> list[str]:
 def without_help_command(arguments: list[str]) -> list[str]:
     """`mp help [COMMAND]` as `mp [COMMAND] --help`."""
     return [*arguments[1:], "--help"] if arguments[:1] == ["help"] else arguments
+
+
+def with_part(arguments: list[str]) -> list[str]:
+    """`mp fsck --read-data=5%`, which the parser takes for a value that a flag has not got."""
+    if "fsck" not in arguments:
+        return arguments
+    return [each.replace("--read-data=", "--read-part=", 1) for each in arguments]

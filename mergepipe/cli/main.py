@@ -17,7 +17,7 @@ import mergepipe
 from mergepipe.cli.command import guarded
 from mergepipe.cli.commands import register
 from mergepipe.cli.failures import Interrupted, report, understood, usage_error
-from mergepipe.cli.habits import pointer, with_head, without_guess, without_help_command
+from mergepipe.cli.habits import pointer, with_head, with_part, without_guess, without_help_command
 from mergepipe.cli.panels import PANELS
 from mergepipe.cli.session import Session
 from mergepipe.cli.streams import complete_streams
@@ -138,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", category=RuntimeWarning)
     complete_streams()
     given = _counted(sys.argv[1:] if arguments is None else arguments)
-    given = with_head(_with_group(without_help_command(given)))
+    given = with_part(with_head(_with_group(without_help_command(given))))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             # A name that the terminal's encoding lacks is no reason to fail.

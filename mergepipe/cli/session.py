@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,12 +92,9 @@ class Session:
 
     def check_owner(self, directory: Path) -> None:
         """Raise UnsafeRepository for another user's repository, unless the user said it is safe."""
-        from mergepipe.repository.ownership import SAFE, check_owner
+        from mergepipe.repository.ownership import check_user
 
-        safe = self.environment.get(SAFE, "").split(os.pathsep)
-        with suppress(OSError):
-            safe += (self.settings_home() / "safe").read_text(errors="replace").splitlines()
-        check_owner(directory, safe, self.environment.get("SUDO_UID", ""))
+        check_user(directory, self.environment)
 
     def credentials(self, directory: Path | None = None) -> "Credentials":
         """Who we are to remotes: the environment's tokens, the user's and the repository's.
@@ -119,9 +116,9 @@ class Session:
 
     def settings_home(self) -> Path:
         """The directory of the user's own settings."""
-        settings = self.environment.get("XDG_CONFIG_HOME") or ""
-        home = Path(settings) if settings else Path(self.environment.get("HOME", "/")) / ".config"
-        return home / "mergepipe"
+        from mergepipe.repository.ownership import settings_home
+
+        return settings_home(self.environment)
 
     def emit(self, document: object, text: str) -> None:
         """The result: the document as JSON, or the text; both on stdout."""

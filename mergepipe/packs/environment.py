@@ -73,6 +73,16 @@ class Tables:
     meta: "lmdb._Database"
 
 
+@dataclass(frozen=True, slots=True)
+class IndexRoom:
+    """Bytes used of those mapped, which grow by themselves; and slots of readers taken."""
+
+    used_bytes: int
+    map_bytes: int
+    readers: int
+    most_readers: int
+
+
 class Environment:
     """One open environment. Get it with `shared`, give it back with `close`."""
 
@@ -207,6 +217,14 @@ class Environment:
         used = (info["last_pgno"] + 1) * self._lmdb.stat()["psize"]
         if used * 2 >= info["map_size"]:
             self._adopt_size(info["map_size"] * 2)
+
+    def room(self) -> "IndexRoom":
+        """How much of the limits of LMDB is in use."""
+        with self.read():
+            assert self._lmdb is not None
+            info = self._lmdb.info()
+            used = (info["last_pgno"] + 1) * self._lmdb.stat()["psize"]
+            return IndexRoom(used, info["map_size"], info["num_readers"], info["max_readers"])
 
     def _adopt_size(self, map_bytes: int) -> None:
         """Set the map size (0: what another process made it); `_writing` is held."""

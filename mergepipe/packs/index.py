@@ -14,7 +14,7 @@ import lmdb
 
 from mergepipe.ids import ID_BYTES, NO_ID, BlockId, ObjectId, PackId
 from mergepipe.packs.condemned import KEY, pack_places, parse_places
-from mergepipe.packs.environment import Environment, IndexDamaged
+from mergepipe.packs.environment import Environment, IndexDamaged, IndexRoom
 from mergepipe.packs.format import Content, RecordHeader, RecordKind, object_header
 from mergepipe.packs.records import Location, Place
 from mergepipe.packs.view import View
@@ -302,6 +302,10 @@ class Index:
             ]
             for key in keys:
                 transaction.delete(key, db=table)
+
+    def room(self) -> IndexRoom:
+        """How much of the limits of LMDB is in use. Raises IndexDamaged."""
+        return self._environment.room()
 
     def reset(self) -> None:
         """Start again with an empty index."""

@@ -1,6 +1,7 @@
 """Checking a repository, and putting right what can be put right without guessing."""
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from mergepipe.repository.history_check import (
 )
 from mergepipe.repository.problems import Note, NoteKind, Problem, ProblemKind, Report
 from mergepipe.repository.pruned import KEY, mend_pruned, read_lines
+from mergepipe.repository.reading_rounds import Portion, next_part, remember
 from mergepipe.repository.reflog import Signature
 from mergepipe.repository.refs import RefStore
 from mergepipe.repository.repair import condemned_packs, mend_logs, rescue_packs, restore_refs
@@ -44,6 +46,8 @@ def fsck(
     *,
     max_chain: int = 2,
     read_data: bool = False,
+    portion: Portion | None = None,
+    now_s: float = 0.0,
     repair: Signature | None = None,
     restore: bool = True,
     threads: int = 1,
@@ -53,7 +57,8 @@ def fsck(
     """Check refs, every object they reach, every block these need, every pack, and the index.
 
     `read_data` also reads all of it: every record against its checksum, every reachable block
-    decoded against its id. `repair` (who acts, for the reflog): rebuild a wrong index; copy what
+    decoded against its id; `portion`: so much of it, record by record, where the last such call (at
+    `now_s`, Unix) ended. `repair` (who acts, for the reflog): rebuild a wrong index; copy what
     is whole in a damaged pack to a new one and move the pack to `quarantine/`, so that what is
     damaged is missing; `restore`: put damaged refs back to where their logs say they were. Nothing
     is deleted. The report then says what is still wrong. Damage that was found is remembered
@@ -64,9 +69,10 @@ def fsck(
     """
     shared = repair is None
     with locks.acquire(store_lock, shared=shared, timeout_s=lock_timeout_s, reading=shared):
-        check = _Check(storage, objects, refs, max_chain, read_data, threads, progress)
+        check = _Check(storage, objects, refs, max_chain, read_data, threads, progress, portion)
         report = check.run()
         if repair is None:
+            remember(storage.store, check.part, now_s)
             return report
         done = _set_right(report, storage)
         if restore:
@@ -90,7 +96,11 @@ class _Check:
         read_data: bool,
         threads: int,
         progress: Progress,
+        portion: Portion | None = None,
     ) -> None:
+        self._portion = portion
+        self.part: list[PackId] = []
+        """The packs that were read, where only some were to be."""
         self._storage = storage
         self._objects = objects
         self._refs = refs
@@ -115,6 +125,8 @@ class _Check:
             problems += [problem for _, problem in damaged]
         else:
             unread = sum(packs.values())
+            if self._portion is not None:
+                unread -= self._read_part(packs, self._portion)
             problems += known_damage(self._storage, packs)
         problems += check_index(self._storage, packs)
         reached = Reached()
@@ -148,6 +160,19 @@ class _Check:
         report = Report(_distinct(problems + reached.problems), tuple(notes), unread_bytes=unread)
         self._storage.note_lacking(report.lacks)
         return report
+
+    def _read_part(self, packs: Mapping[PackId, int], portion: Portion) -> int:
+        """Read some packs, and condemn what is damaged in them; returns their bytes."""
+        promised = self._storage.promises.promised()
+        here = {pack: size for pack, size in packs.items() if pack not in promised}
+        self.part = next_part(self._storage.store, here, portion)
+        some = {pack: here[pack] for pack in self.part}
+        damaged = verify_records(self._storage, some, self._threads, self._progress)
+        self._storage.condemn([at for at, _ in damaged])
+        with contextlib.suppress(MergepipeError, PermissionError):
+            whole = some.keys() - {at.pack for at, _ in damaged}
+            note_whole(self._storage.store, self._storage.index, whole)
+        return sum(some.values())
 
     def _open_index(self) -> list[Note]:
         """Look over the index before it is used, and make it again if that is better not done."""

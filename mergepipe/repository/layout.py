@@ -22,7 +22,7 @@ from mergepipe.errors import (
     UsageError,
 )
 from mergepipe.failpoints import reached
-from mergepipe.repository import config, config_values, leases, operations, push_log
+from mergepipe.repository import config, config_values, leases, operations, push_log, reading_rounds
 from mergepipe.repository.refnames import HEADS, TAGS
 
 DIRECTORY = ".mergepipe"
@@ -44,6 +44,7 @@ REMOTES = "remotes"
 LEASES = leases.FOLDER
 PUSHES = push_log.KEY
 OPERATIONS = operations.KEY
+READING = reading_rounds.KEY
 TMP = "tmp"
 LOCK = "lock"
 STORE_LOCK = "store.lock"
@@ -83,6 +84,7 @@ _RESERVED = (
     LEASES,
     PUSHES,
     OPERATIONS,
+    READING,
     TMP,
     LOCK,
     STORE_LOCK,

@@ -6,13 +6,35 @@ know whose it is: what they write would be theirs, and its owner's commands woul
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from mergepipe.errors import UnsafeRepository
 from mergepipe.names import quoted
 
 SAFE = "MP_SAFE_DIRECTORY"
+
+
+def safe_places(environment: Mapping[str, str]) -> list[str]:
+    """What the user said is safe: in the environment, and in the file `safe` of their settings."""
+    places = environment.get(SAFE, "").split(os.pathsep)
+    with suppress(OSError):
+        text = (settings_home(environment) / "safe").read_text(errors="replace")
+        places += text.splitlines()
+    return places
+
+
+def settings_home(environment: Mapping[str, str]) -> Path:
+    """The directory of the user's own settings."""
+    named = environment.get("XDG_CONFIG_HOME") or ""
+    home = Path(named) if named else Path(environment.get("HOME", "/")) / ".config"
+    return home / "mergepipe"
+
+
+def check_user(directory: Path, environment: Mapping[str, str]) -> None:
+    """`check_owner` by what the environment of this user says. Raises UnsafeRepository."""
+    check_owner(directory, safe_places(environment), environment.get("SUDO_UID", ""))
 
 
 def check_owner(directory: Path, safe: Iterable[str], sudo_user: str = "") -> None:

@@ -1,5 +1,6 @@
 """What a transfer needs of the repository on this side; `api.opened.OpenRepository` has it."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +19,9 @@ class Home(Protocol):
     storage: Storage
     objects: ObjectStore
     refs: RefStore
+
+    guard: Callable[[], None]
+    """Asked before anything is written; it raises if it is not to be."""
 
     @property
     def directory(self) -> Path:

@@ -185,7 +185,8 @@ class ReceivingStore(Closing):
             return carry_out(self._home, request, self._progress)
 
     def create(self) -> ByteWriter:
-        """Begin a pack. Raises RemoteRefused if there is no room."""
+        """Begin a pack. Raises RemoteRefused if there is no room, UnsafeRepository."""
+        self._home.guard()
         return self._quarantine.create(self._look)
 
     def publish(self, values: Sequence[tuple[ByteWriter, str]]) -> None:

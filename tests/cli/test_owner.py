@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from mergepipe.api import Repository
+from mergepipe.errors import UnsafeRepository
 from tests.cli.conftest import Mp
 from tests.cli.models import tensors, write_model
 
@@ -53,3 +55,33 @@ def test_ways_to_say_so(
     settings.mkdir(parents=True)
     (settings / "safe").write_text(f"{others}\n")
     mp("tag", "in-the-settings")
+
+
+def test_from_python_too(others: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Repository.open(others) as repo:
+        assert repo.resolve("main")
+        assert list(repo.log())
+        for change in (lambda: repo.tag("v1"), repo.gc, repo.undo):
+            with pytest.raises(UnsafeRepository, match="belongs to another user"):
+                change()
+        assert not list((others / ".mergepipe/leases").iterdir())
+    with Repository.open(others, any_owner=True) as repo:
+        repo.tag("v1")
+    monkeypatch.setenv("MP_SAFE_DIRECTORY", str(others))
+    with Repository.open(others) as repo:
+        repo.tag("v2")
+
+
+def test_as_a_remote_by_path(
+    others: Path, tmp_path: Path, mp: Mp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mp("clone", others, tmp_path / "mine")
+    model = write_model(tmp_path / "m", tensors(3))
+    mp("-C", tmp_path / "mine", "commit", model, "-b", "new", "-m", "New")
+    said = mp("-C", tmp_path / "mine", "push", "origin", "new", expect=1).err
+    assert "belongs to another user" in said
+    incoming = others / ".mergepipe/incoming"
+    assert not incoming.exists() or not list(incoming.glob("*.pack"))
+    assert not (others / ".mergepipe/refs/heads/new").exists()
+    monkeypatch.setenv("MP_SAFE_DIRECTORY", str(others))
+    mp("-C", tmp_path / "mine", "push", "origin", "new")

@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,8 +15,9 @@ from mergepipe.cli.command import command
 from mergepipe.cli.panels import UPKEEP
 from mergepipe.cli.session import Session
 from mergepipe.cli.text import table
-from mergepipe.errors import NoRepository
+from mergepipe.errors import MergepipeError, NoRepository
 from mergepipe.names import escape_for_terminal
+from mergepipe.repository.durations import format_duration
 from mergepipe.sizes import format_size
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ _PACKAGES = ("numpy", "numba", "llvmlite", "torch", "safetensors", "blake3", "zs
 _EXTRAS = {"starlette": "http", "obstore": "cloud", "huggingface_hub": "hub"}
 _FEATURES = ("avx2", "fma", "f16c", "bmi2", "avx512f", "avx512bw", "neon", "sve")
 _LITTLE_ROOM_BYTES = 1 << 30
+_FEW_FILES = 10_000
+_CLOCK_S = 60
 
 
 class KernelsDocument(msgspec.Struct, frozen=True):
@@ -36,19 +40,53 @@ class KernelsDocument(msgspec.Struct, frozen=True):
 
 
 class LockDocument(msgspec.Struct, frozen=True):
-    """A lock that is held; `process` is null where the holder did not say."""
+    """A lock that is held; `process` is null where the holder did not say.
+
+    `command`: what it runs, as far as this machine tells; `age_s`: for how long.
+    """
 
     name: str
     process: int | None
+    command: str
+    age_s: float | None
+
+
+class WorkDocument(msgspec.Struct, frozen=True):
+    """Somebody who works here just now. `since`: Unix seconds."""
+
+    command: str
+    process: int
+    host: str
+    since: int
+
+
+class IndexDocument(msgspec.Struct, frozen=True):
+    """Limits of LMDB: bytes used of those mapped (they grow), slots of readers taken."""
+
+    used_bytes: int
+    map_bytes: int
+    readers: int
+    most_readers: int
 
 
 class RepositoryDocument(msgspec.Struct, frozen=True):
-    """The repository here. `unwritable`: what this user may not write to."""
+    """The repository here. `unwritable`: what this user may not write to.
+
+    `network`: it lies on a file system of a network; `locks_work`: flock works there; `index`: null
+    where it is damaged; `clock_ahead_s`: how far its newest file lies in the future.
+    """
 
     directory: str
     free_bytes: int
+    free_files: int
     unwritable: tuple[str, ...]
     locks: tuple[LockDocument, ...]
+    file_system: str
+    network: bool
+    locks_work: bool
+    working: tuple[WorkDocument, ...]
+    index: IndexDocument | None
+    clock_ahead_s: float
 
 
 class DoctorDocument(msgspec.Struct, frozen=True):
@@ -113,16 +151,33 @@ def doctor(
 def _repository(session: Session) -> RepositoryDocument | None:
     from mergepipe.repository.health import examine
 
+    room = None
     try:
         with session.repository() as repository:
             health: Health = examine(repository.directory)
+            with suppress(MergepipeError):
+                used = repository.storage.index.room()
+                room = IndexDocument(
+                    used.used_bytes, used.map_bytes, used.readers, used.most_readers
+                )
     except NoRepository:
         return None
     return RepositoryDocument(
         str(health.directory),
         health.free_bytes,
+        health.free_files,
         health.unwritable,
-        tuple(LockDocument(each.name, each.process) for each in health.locks),
+        tuple(
+            LockDocument(each.name, each.process, each.command, each.age_s) for each in health.locks
+        ),
+        health.file_system,
+        health.network,
+        health.locks_work,
+        tuple(
+            WorkDocument(each.command, each.pid, each.host, each.since) for each in health.working
+        ),
+        room,
+        health.clock_ahead_s,
     )
 
 
@@ -155,6 +210,23 @@ def _advice(
         advice.append("the first commit or merge compiles kernels: mp doctor --compile does it now")
     if here is not None and here.free_bytes < _LITTLE_ROOM_BYTES:
         advice.append(f"{format_size(here.free_bytes)} are free: mp gc, mp du")
+    if here is not None and 0 < here.free_files < _FEW_FILES:
+        advice.append(f"only {here.free_files:,} more files fit on its file system")
+    if here is not None and not here.locks_work:
+        advice.append(
+            f"file locks do not work on {here.file_system}: it can be read there, not written"
+        )
+    elif here is not None and here.network:
+        advice.append(
+            f"it lies on {here.file_system}: that is slower, and locks are as good as its server's"
+        )
+    if here is not None and here.clock_ahead_s > _CLOCK_S:
+        ahead = format_duration(here.clock_ahead_s)
+        advice.append(f"files here are {ahead} in the future: this clock, or another's, is wrong")
+    if here is not None and here.index is None:
+        advice.append("the index is damaged: mp fsck --repair makes it again")
+    elif here is not None and here.index and here.index.readers >= here.index.most_readers:
+        advice.append("every slot of a reader of the index is taken: end processes that read here")
     if here is not None and here.unwritable:
         advice.append(f"you may only read this repository: {', '.join(here.unwritable)}")
     return advice
@@ -177,12 +249,20 @@ def _text(document: DoctorDocument) -> str:
     ]
     if here is not None:
         locks = [f"{each.name} ({_process(each)})" for each in here.locks]
+        working = [
+            f"{escape_for_terminal(each.command)} (process {each.process} on "
+            f"{escape_for_terminal(each.host)})"
+            for each in here.working
+        ]
         rows += [
             (
                 "repository",
-                f"{escape_for_terminal(here.directory)}, {format_size(here.free_bytes)} free",
+                f"{escape_for_terminal(here.directory)}, {format_size(here.free_bytes)} free, "
+                f"{here.file_system or 'an unknown file system'}",
             ),
+            *([("index", _index_text(here.index))] if here.index else []),
             ("locks", ", ".join(locks) or "none is held"),
+            *([("at work", ", ".join(working))] if working else []),
         ]
     lines = [table(rows)]
     if document.advice:
@@ -191,4 +271,14 @@ def _text(document: DoctorDocument) -> str:
 
 
 def _process(lock: LockDocument) -> str:
-    return "its holder is not named" if lock.process is None else f"process {lock.process}"
+    if lock.process is None:
+        return "its holder is not named"
+    age = "" if lock.age_s is None else f", for {format_duration(lock.age_s)}"
+    return f"process {lock.process}" + (f": {lock.command}{age}" if lock.command else "")
+
+
+def _index_text(index: IndexDocument) -> str:
+    return (
+        f"{format_size(index.used_bytes)} of {format_size(index.map_bytes)} mapped, "
+        f"{index.readers} of {index.most_readers} readers"
+    )

@@ -42,7 +42,7 @@ class FsckDocument(msgspec.Struct, frozen=True):
 
 def add(app: typer.Typer) -> None:
     """Register the command."""
-    examples = "mp fsck\nmp fsck --read-data\nmp fsck --repair"
+    examples = "mp fsck\nmp fsck --read-data\nmp fsck --read-data=5%\nmp fsck --repair"
     command(app, "fsck", UPKEEP, examples=examples)(fsck)
 
 
@@ -56,6 +56,15 @@ def fsck(
             show_default=False,
         ),
     ] = False,
+    read_part: Annotated[
+        str | None,
+        typer.Option(
+            "--read-part",
+            metavar="PART",
+            help="Read so much, 5% or 20GiB, after what was read the last time: --read-data=5%.",
+            show_default=False,
+        ),
+    ] = None,
     repair: Annotated[
         bool,
         typer.Option(
@@ -69,7 +78,8 @@ def fsck(
 ) -> int:
     """Check refs, history, packs and index. Exits with 12 if something is wrong."""
     with session.repository() as repository, session.progress() as progress:
-        report = repository.fsck(read_data=read_data, repair=repair, progress=progress)
+        reading = read_data if read_data or read_part is None else read_part
+        report = repository.fsck(read_data=reading, repair=repair, progress=progress)
     document = FsckDocument(
         ok=report.ok,
         problems=tuple(
