@@ -4,10 +4,27 @@ Who lives here: `site` (all that `mp serve` answers over http) and `application`
 the hub); `addresses` (what a path is about), `repositories` and `models` (what that is here);
 `listings` and `files` (what is known of models), `resolving` with `decoding` (files as they are
 sent); `uploads`, `staging`, `passes`, `commit_body` and `committing` (what clients send, until
-it is a commit); `work` (the threads of all that), `errors`.
+it is a commit); `work` (the threads of all that), `errors`. Without a server: `filesystem` (for
+fsspec) and `loading` (models of transformers).
 
 What comes in: requests of the hub's clients, hostile until parsed. What goes out: JSON as the hub
 has it, bytes of files, commits of branches.
 
 What never happens here: nothing is stored in a way of its own; who may is decided by `transfer`.
 """
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mergepipe.hub.loading import from_pretrained, tokenizer
+
+__all__ = ["from_pretrained", "tokenizer"]
+
+
+def __getattr__(name: str) -> Any:
+    """Loaded when asked for: a server needs none of it."""
+    if name in __all__:
+        from mergepipe.hub import loading
+
+        return getattr(loading, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
