@@ -12,6 +12,8 @@ from mergepipe.methods.eager.operands import (
     base_values,
     compute_dtype,
     delta,
+    deltas,
+    models_of,
     value,
     write,
     write_added,
@@ -26,12 +28,7 @@ _PIECE = 1 << 18
 
 def merge_arcs(unit: Unit, out: Output, device: str) -> None:
     """Each element of two models times its column's weights (`extras`: a's, then b's)."""
-    compute = compute_dtype(unit)
-    base = base_values(unit, compute, device) if unit.base is not None else None
-    models = [
-        value(term, expert, base, unit.length, compute, device)
-        for term, expert in zip(unit.terms, unit.scalars.experts, strict=True)
-    ]
+    models = models_of(unit, compute_dtype(unit), device)
     write(_weighted(models, unit), unit.dtype, out)
 
 
@@ -39,10 +36,7 @@ def merge_delta_arcs(unit: Unit, out: Output, device: str) -> None:
     """The same of differences, added to the base."""
     compute = compute_dtype(unit)
     base = base_values(unit, compute, device)
-    models = [
-        delta(term, expert, base, unit.length, compute, device)
-        for term, expert in zip(unit.terms, unit.scalars.experts, strict=True)
-    ]
+    models = deltas(unit, base, compute, device)
     write_added(base, _weighted(models, unit), unit, out)
 
 

@@ -122,6 +122,15 @@ def deltas(unit: Unit, base: torch.Tensor, compute: torch.dtype, device: str) ->
     ]
 
 
+def models_of(unit: Unit, compute: torch.dtype, device: str) -> list[torch.Tensor]:
+    """The weights of every term, each of shape (length,)."""
+    base = base_values(unit, compute, device) if unit.base is not None else None
+    return [
+        value(term, expert, base, unit.length, compute, device)
+        for term, expert in zip(unit.terms, unit.scalars.experts, strict=True)
+    ]
+
+
 def write_added(base: torch.Tensor, merged: torch.Tensor, unit: Unit, out: Output) -> None:
     """The base plus merged, rounded; where the merged delta is exactly 0 the base's bits."""
     write(torch.where(merged == 0, base, base + merged), unit.dtype, out)

@@ -13,7 +13,7 @@ from mergepipe.methods.eager.operands import (
     base_values,
     compute_dtype,
     deltas,
-    value,
+    models_of,
     write,
     write_added,
 )
@@ -24,12 +24,7 @@ from mergepipe.methods.terms import Unit
 
 def merge_arcs(unit: Unit, out: Output, device: str) -> None:
     """Each row of the weights of two models along its own arc; `extras` is (t,)."""
-    compute = compute_dtype(unit)
-    base = base_values(unit, compute, device) if unit.base is not None else None
-    models = [
-        value(term, expert, base, unit.length, compute, device)
-        for term, expert in zip(unit.terms, unit.scalars.experts, strict=True)
-    ]
+    models = models_of(unit, compute_dtype(unit), device)
     write(_on_arcs(models, unit), unit.dtype, out)
 
 
