@@ -44,16 +44,16 @@ class Merging:
         """An engine with this repository's settings."""
         from mergepipe.engine.encoding import OutputEncoder
         from mergepipe.engine.engine import Engine
-        from mergepipe.engine.executors import ThreadExecutor
 
         return Engine(
             self._repo.storage,
             self._repo.transactions,
-            ThreadExecutor(self._repo.config.core.threads),
+            self._repo.executor,
             OutputEncoder(self._repo.config.store.codec, self._repo.config.store.max_chain),
             device,
             host=host,
             cache_bytes=self._repo.config.merge.cache,
+            place=self._repo.place,
         )
 
     def merge(

@@ -22,6 +22,7 @@ from mergepipe.errors import (
     UnsafeRepository,
     UsageError,
 )
+from mergepipe.executors.choosing import parse as parse_executor
 from mergepipe.ids import ObjectId, shown
 from mergepipe.objects.records import Commit
 from mergepipe.objects.store import ObjectStore
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from mergepipe.checkpoints.commits import Committer
     from mergepipe.checkpoints.worktree import Worktree
     from mergepipe.engine.transactions import Transactions
+    from mergepipe.executors.segments import Executor, Place
     from mergepipe.transfer.credentials import Credentials
     from mergepipe.transfer.urls import RemoteUrl
 
@@ -88,6 +90,7 @@ class OpenRepository(Closing):
         self.who = who
         self.credentials = credentials
         self._hops = hops
+        self._executor: Executor | None = None
         self.local = LocalByteStore(directory)
         self.storage = self._open_storage(Index(directory / layout.INDEX))
         self.store = self.storage.store
@@ -152,7 +155,10 @@ class OpenRepository(Closing):
         return cls(layout.initialise(Path(path), template, block_size, shared), who=who)
 
     def close(self) -> None:
-        """Release files, and what unfinished work left behind."""
+        """Release files and workers, and what unfinished work left behind."""
+        if self._executor is not None:
+            self._executor.close()
+            self._executor = None
         self.storage.close()
 
     def _open_storage(self, index: Index) -> Storage:
@@ -197,6 +203,45 @@ class OpenRepository(Closing):
     def threads(self) -> int:
         """Threads that work on blocks."""
         return core_count(self.config.core.threads)
+
+    @property
+    def executor(self) -> "Executor":
+        """Who does the work: as `on` says, else as the setting `core.executor` does."""
+        if self._executor is None:
+            self._executor = parse_executor(self.config.core.executor).executor(self.threads)
+        return self._executor
+
+    @contextmanager
+    def on(self, executor: "str | Executor | None") -> Iterator["Executor"]:
+        """Work there meanwhile: `threads`, `processes:N`, `ray` or `ray://HOST:PORT`.
+
+        Workers start once for all that is done inside, and end with it; an executor that is given
+        as such stays its owner's. None: whom the setting `core.executor` names. Raises UsageError.
+        """
+        if executor is None:
+            executor = self.executor
+        if isinstance(executor, str):
+            chosen = parse_executor(executor).executor(self.threads)
+            try:
+                with self.on(chosen):
+                    yield chosen
+            finally:
+                chosen.close()
+            return
+        before, self._executor = self._executor, executor
+        try:
+            yield executor
+        finally:
+            self._executor = before
+
+    def place(self, writes: bool) -> "Place | None":
+        """Where other processes find the repository's store; None: only here can it be read."""
+        from mergepipe.executors.places import FilesPlace
+
+        if self.store is not self.local:
+            return None
+        path = str(self.directory.resolve())
+        return FilesPlace(path, self.local.session) if writes else FilesPlace(path)
 
     def signature(self) -> Signature:
         """Who acts now: as given to `open`, else as `mp` takes it (docs/cli.md, MP_AUTHOR).

@@ -291,6 +291,8 @@ class Planning:
             commit_for,
             make_profile,
             keep,
+            self._repo.executor,
+            self._repo.place(False),
         )
 
     def holders(self, snapshots: Iterable[ObjectId]) -> dict[ObjectId, Holder]:

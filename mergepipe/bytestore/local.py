@@ -155,6 +155,30 @@ class LocalByteStore(Closing):
                 raise_if_full(error, str(self.root))
                 raise
 
+    @property
+    def session(self) -> str:
+        """The key of this process's session directory, which is there until `close`."""
+        with self._lock:
+            return f"{_SESSIONS}/{self._begin_session().name}"
+
+    def key_of(self, writer: LocalWriter) -> str:
+        """Where an unpublished value is, for `adopt` of another process."""
+        return writer.path.relative_to(self.root).as_posix()
+
+    def adopt(self, key: str) -> LocalWriter:
+        """Take an unpublished, synced value of another process into this one's session.
+
+        Raises FileNotFoundError if it is gone, as when that process's session was tidied up.
+        """
+        with self._lock:
+            session = self._begin_session()
+            self._counter += 1
+            path = session / f"{self._counter:06d}"
+        theirs = self.path(key)
+        size = plain_status(theirs).st_size
+        theirs.rename(path)
+        return LocalWriter(path, self._flusher, durable_bytes=size)
+
     def publish(self, values: Sequence[tuple[ByteWriter, str]]) -> None:
         """Rename synced values into place, then make the names durable."""
         folders: dict[Path, None] = {}

@@ -37,15 +37,21 @@ def sync_directory(path: Path) -> None:
 class LocalWriter:
     """A file in `tmp/` that becomes a value when it is published."""
 
-    def __init__(self, path: Path, flusher: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, path: Path, flusher: ThreadPoolExecutor, durable_bytes: int | None = None
+    ) -> None:
+        """`durable_bytes`: the file is there, of this length, and its writer synced it."""
         self.path = path
-        self._size = 0
-        self._synced = False
+        self._size = durable_bytes or 0
+        self._synced = durable_bytes is not None
         self._failure: OSError | None = None
         self._flusher = flusher
         self._flushed = 0
         self._flush: Future[None] | None = None
         reached("file.create")
+        self._descriptor = -1
+        if self._synced:
+            return
         self._descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
         share(path)
 

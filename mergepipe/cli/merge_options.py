@@ -114,6 +114,14 @@ Device = Annotated[
     str | None,
     typer.Option("--device", metavar="cpu|cuda", help="Where the arithmetic runs."),
 ]
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="WHO",
+        help="Who does the work: threads, processes[:N], ray[:N] or ray://HOST:PORT.",
+    ),
+]
 AllowMissing = Annotated[
     bool,
     typer.Option(

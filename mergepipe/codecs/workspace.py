@@ -19,6 +19,10 @@ class Workspace(threading.local):
     def __init__(self) -> None:
         self._arrays: dict[str, npt.NDArray[np.uint8]] = {}
 
+    def __reduce__(self) -> tuple[type["Workspace"], tuple[()]]:
+        """Who holds one can be sent elsewhere: what is in it is of no use there."""
+        return Workspace, ()
+
     def array(self, name: str, size: int, dtype: Any) -> Any:
         """`size` elements of whatever was last left in the array of that name."""
         import numpy as np

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import F32, F64
 from mergepipe.engine.encoding import BaseBlock, OutputEncoder
@@ -26,6 +27,8 @@ from mergepipe.engine.work import (
     Work,
 )
 from mergepipe.errors import Corruption
+from mergepipe.executors.readings import Readings
+from mergepipe.executors.segments import NeedsRepair, Outcome
 from mergepipe.ids import BlockId, block_id
 from mergepipe.methods import SAME, Coarse, Delta, Full, Term, Unit, find, merge
 from mergepipe.methods.terms import view_bytes
@@ -36,8 +39,22 @@ from mergepipe.values import count_nonfinite, decode
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """A step's output blocks; `encoded` is None for one that is not to be stored, or the base's.
+class Supply:
+    """Where the blocks of works are read.
+
+    storage    with an index, by which damage is mended; without one, NeedsRepair is raised
+    workspace  for decoding
+    """
+
+    store: ByteStore
+    meter: Meter
+    storage: Storage | None = None
+    workspace: Workspace = field(default_factory=Workspace)
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a step made: its output blocks.
 
     nonfinite  how many of the values made are infinite or NaN
     taken_in   such values of inputs that had not been counted: by (line, place of the input), the
@@ -45,9 +62,7 @@ class Result:
     sums       that are to be kept: key, and the bytes
     """
 
-    step: Step
     blocks: tuple[BlockId, ...]
-    encoded: tuple[EncodedBlock | None, ...]
     nonfinite: int = 0
     taken_in: Mapping[tuple[int, int], int] = field(default_factory=dict)
     sums: tuple[tuple[str, bytes], ...] = ()
@@ -83,25 +98,26 @@ class Counts:
 
 def over_units(
     work: Work,
-    storage: Storage,
-    meter: Meter,
+    supply: Supply,
     make: Callable[[Step, Unit], Made],
-    workspace: Workspace,
     device: str = "cpu",
     counts: Counts | None = None,
 ) -> list[Made]:
     """What `make` makes of every step's unit, in order.
 
     If a record turns out damaged or gone, all of it is done again from whatever other copies and
-    encodings the store has. Raises Corruption, MissingObject when there are none.
+    encodings the store has. Raises Corruption, MissingObject when there are none, NeedsRepair where
+    it is not known what others there are.
     """
     # What is not finite is counted, and what a type cannot hold becomes infinite: no news of numpy.
     with np.errstate(all="ignore"):
         try:
-            source: BlockSource = FetchedBlocks(work, storage.store, meter, workspace)
+            source: BlockSource = FetchedBlocks(work, supply.store, supply.meter, supply.workspace)
             return _over(work, source, make, device, counts)
-        except (Corruption, FileNotFoundError):
-            source = RepairedBlocks(work, storage, meter, workspace)
+        except (Corruption, FileNotFoundError) as error:
+            if supply.storage is None:
+                raise NeedsRepair(str(error)) from None
+            source = RepairedBlocks(work, supply.storage, supply.meter, supply.workspace)
             return _over(work, source, make, device, counts)
 
 
@@ -210,47 +226,75 @@ class _Assembly:
 
 
 @dataclass(frozen=True, slots=True)
-class Worker:
-    """Does work, on any thread. `device` is where the arithmetic runs: `cpu`, `cuda`...
+class MergeJob:
+    """Merging, and encoding what came out. `device` is where the arithmetic runs: `cpu`, `cuda`...
 
     uncounted  inputs, as (line, place), of whose values nobody knows yet whether all are finite
     """
 
-    storage: Storage
-    meter: Meter
     encoder: OutputEncoder
     device: str = "cpu"
     uncounted: frozenset[tuple[int, int]] = frozenset()
 
-    def __call__(self, work: Work) -> list[Result]:
-        """The results of a work's steps, in order. Raises as `over_units` does."""
+    def open(self, store: ByteStore, /) -> "Worker":
+        """Merging from a store that has no index."""
+        return self.on(Supply(store, Meter()))
+
+    def on(self, supply: Supply) -> "Worker":
+        """Merging from a supply."""
+        return Worker(supply, self.encoder, self.device, self.uncounted)
+
+    def names(self, work: Work, /) -> Sequence[str]:
+        """The tensors that a work makes blocks of."""
+        return work.tensors
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """Does work, on any thread; as `MergeJob` says."""
+
+    supply: Supply
+    encoder: OutputEncoder
+    device: str = "cpu"
+    uncounted: frozenset[tuple[int, int]] = frozenset()
+
+    def readings(self) -> Readings:
+        """What was read so far."""
+        return self.supply.meter.readings()
+
+    def do(self, work: Work, /) -> Outcome:
+        """A `StepResult` for each of the work's steps, in order. Raises as `over_units` does."""
         counts = Counts(self.uncounted)
-        return over_units(
+        made = over_units(
             work,
-            self.storage,
-            self.meter,
+            self.supply,
             lambda step, unit: self._make(work, step, unit, counts),
-            self.encoder.workspace,
             self.device,
             counts,
         )
+        return Outcome(
+            tuple(result for result, _ in made),
+            [block for _, encoded in made for block in encoded],
+            work.output_bytes,
+        )
 
-    def _make(self, work: Work, step: Step, unit: Unit, counts: Counts) -> Result:
+    def _make(
+        self, work: Work, step: Step, unit: Unit, counts: Counts
+    ) -> tuple[StepResult, list[EncodedBlock]]:
         out = np.empty(step.output_bytes, np.uint8).data
         merge(find(step.task.method), unit, out, device=self.device)
         pieces = step.making.base.pieces if isinstance(step.making.base, Weights) else ()
-        terms = []
+        found = []
         for number, (begin, end) in enumerate(spans(step.output_bytes, step.block_bytes)):
             piece = pieces[number] if len(pieces) == step.blocks else None
-            terms.append(self._named(work, step, unit, out[begin:end], begin, piece))
-        return Result(
-            step,
-            tuple(one for one, _ in terms),
-            tuple(one for _, one in terms),
+            found.append(self._named(work, step, unit, out[begin:end], begin, piece))
+        result = StepResult(
+            tuple(identity for identity, _ in found),
             count_nonfinite(step.task.dtype, out),
             counts.noted,
             tuple(packed_sums(step, unit)),
         )
+        return result, [encoded for _, encoded in found if encoded is not None]
 
     def _named(
         self, work: Work, step: Step, unit: Unit, out: memoryview, begin: int, piece: Piece | None

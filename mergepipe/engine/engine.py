@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from mergepipe.catalog.finiteness import Finiteness
 from mergepipe.engine import finite
 from mergepipe.engine.batches import Batcher
-from mergepipe.engine.computing import Worker
+from mergepipe.engine.computing import MergeJob, Supply, Worker
 from mergepipe.engine.encoding import OutputEncoder
-from mergepipe.engine.executors import Executor, ThreadExecutor
 from mergepipe.engine.factors import FactorReader
 from mergepipe.engine.manifest import write_manifest
 from mergepipe.engine.memo import Memo, Memory, NoMemo
@@ -19,16 +18,22 @@ from mergepipe.engine.partial_sums import PartialSums
 from mergepipe.engine.result import Costs, MergeResult, describe_run
 from mergepipe.engine.streaming import Streamed, Streaming, check_layout
 from mergepipe.engine.transactions import MergeRequest, Transactions
+from mergepipe.executors.home import Coordinator
+from mergepipe.executors.segments import SEGMENT_BYTES, Executor, Place, WorkerSpec
+from mergepipe.executors.threads import ThreadExecutor
+from mergepipe.executors.versions import own_versions
 from mergepipe.ids import ObjectId, object_id
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.merging import Manifest, Plan
 from mergepipe.objects.records import Commit
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
-from mergepipe.packs.sink import Sink
+from mergepipe.packs.sink import PackSink
 from mergepipe.packs.storage import Storage
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository.reflog import Signature
+
+_SUMMED_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,8 @@ class Engine:
     device    where the arithmetic runs: `cpu`, or a torch device such as `cuda`
     clock     seconds from any moment on; host: what runs/ says of the machine
     cache_bytes  room for sums that later merges begin with (`partial_sums`)
+    place     where other processes find the store, to write or only to read; None: they do not
+    segment_bytes  output of what is handed out at once, about
     """
 
     storage: Storage
@@ -59,6 +66,8 @@ class Engine:
     clock: Callable[[], float] = time.perf_counter
     host: str = ""
     cache_bytes: int = 0
+    place: Callable[[bool], Place | None] = lambda writes: None
+    segment_bytes: int = SEGMENT_BYTES
 
     def execute(
         self,
@@ -157,7 +166,7 @@ class Engine:
     def run(
         self,
         plan: Plan,
-        sink: Sink,
+        sink: PackSink,
         meter: Meter,
         *,
         memo: Memory,
@@ -176,6 +185,8 @@ class Engine:
         """
         metadata = metered(self.storage, meter)
         objects = ObjectStore(metadata)
+        job = MergeJob(self.encoder, self.device, uncounted)
+        worker = job.on(Supply(self.storage.store, Meter(), self.storage))
         streaming = Streaming(
             plan,
             objects,
@@ -186,12 +197,16 @@ class Engine:
                 derive,
                 encode_blocks,
             ),
-            Worker(self.storage, meter, self.encoder, self.device, uncounted),
             self.executor,
+            self._spec(job, encode_blocks),
+            self._home(worker, sink, progress, encode_blocks),
+            meter,
             memo,
             sink,
             progress,
             sums,
+            # Sums come back with their segment: they are not all to be in memory at once.
+            self.segment_bytes if sums is None else min(self.segment_bytes, _SUMMED_BYTES),
         )
         check_layout(plan, objects)
         progress.start("merge", _output_bytes(plan, objects))
@@ -203,6 +218,18 @@ class Engine:
         )
         manifest = write_manifest(plan, snapshot, streamed.tensors, objects)
         return Executed(snapshot, manifest, streamed)
+
+    def _spec(self, job: MergeJob, writes: bool) -> WorkerSpec:
+        place = self.place(writes)
+        return WorkerSpec(place, place if writes else None, job, own_versions())
+
+    def _home(
+        self, worker: Worker, sink: PackSink, progress: Progress, writes: bool
+    ) -> Coordinator:
+        target = self.storage.store if writes else None
+        manager = self.transactions
+        files = manager.files if writes and manager is not None else None
+        return Coordinator(worker, sink, progress, target, files)
 
 
 def _message(asked: MergeRequest, plan: Plan) -> str:

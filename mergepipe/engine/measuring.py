@@ -9,29 +9,74 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from mergepipe.codecs.workspace import Workspace
+from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.dtypes import F32
 from mergepipe.engine.batches import Batcher
-from mergepipe.engine.computing import over_units
+from mergepipe.engine.computing import Supply, over_units
 from mergepipe.engine.estimates import columns_of
-from mergepipe.engine.executors import Executor, ThreadExecutor
 from mergepipe.engine.factors import FactorReader
 from mergepipe.engine.laying import Laying
 from mergepipe.engine.meter import Meter, metered
 from mergepipe.engine.steps import MergedTensor
 from mergepipe.engine.work import UNCHANGED, Step, Work
+from mergepipe.executors.home import Coordinator
+from mergepipe.executors.readings import Readings
+from mergepipe.executors.segments import Executor, Outcome, Place, WorkerSpec, segmented
+from mergepipe.executors.threads import ThreadExecutor
+from mergepipe.executors.versions import own_versions
 from mergepipe.ids import NO_ID, ObjectId
 from mergepipe.methods import SAME, Full, Need, Scope, Unit
 from mergepipe.methods import statistics as stats
 from mergepipe.methods.statistics import Partial
 from mergepipe.objects.merging import LinePlan, PlanProfile
 from mergepipe.objects.store import ObjectStore
+from mergepipe.packs.sink import ObjectsInMemory
 from mergepipe.packs.storage import Storage
 from mergepipe.plans.measured import Measured
 from mergepipe.plans.trees import Tree
 from mergepipe.plans.units import unit_blocks, widest
+from mergepipe.progress import SILENT
 
 _LOOK_AHEAD = 32
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureJob:
+    """One pass of measuring: every need, with what earlier passes over the tensor told of it."""
+
+    needs: tuple[tuple[Need, tuple[Partial, ...]], ...]
+
+    def open(self, store: ByteStore, /) -> "Measurer":
+        """Measuring in a store that has no index."""
+        return Measurer(self, Supply(store, Meter()))
+
+    def partials(self, unit: Unit) -> list[Partial]:
+        """What one unit tells of every need."""
+        return [stats.partial(need, unit, list(known)) for need, known in self.needs]
+
+    def names(self, work: Work, /) -> Sequence[str]:
+        """The tensor that is measured."""
+        return work.tensors
+
+
+@dataclass(frozen=True, slots=True)
+class Measurer:
+    """Measures, on any thread."""
+
+    job: MeasureJob
+    supply: Supply
+
+    def readings(self) -> Readings:
+        """What was read so far."""
+        return self.supply.meter.readings()
+
+    def do(self, work: Work, /) -> Outcome:
+        """A list of partials, one for each need, for every step of the work."""
+
+        def partials(step: Step, unit: Unit) -> list[Partial]:
+            return self.job.partials(unit)
+
+        return Outcome(over_units(work, self.supply, partials), made_bytes=work.output_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +85,8 @@ class Measuring:
 
     storage: Storage
     executor: Executor = field(default_factory=ThreadExecutor)
+    place: Place | None = None
+    """Where other processes find the store."""
 
     def __call__(
         self,
@@ -90,14 +137,7 @@ class Measuring:
             for index in range(0, tensor.grid.blocks, tensor.unit)
         ]
 
-        def partials(step: Step, unit: Unit) -> list[Partial]:
-            return [stats.partial(need, unit, known[need]) for need in known]
-
-        workspace = Workspace()
-
-        def run(work: Work) -> list[list[Partial]]:
-            return over_units(work, self.storage, meter, partials, workspace)
-
+        job = MeasureJob(tuple((need, tuple(partials)) for need, partials in known.items()))
         # A block in which nothing changed tells all it has to tell without being read.
         idle = [not every and all(one is UNCHANGED for one in step.making.inputs) for step in steps]
         works = _works(
@@ -105,15 +145,31 @@ class Measuring:
             [step for step, still in zip(steps, idle, strict=True) if not still],
             tensor.together,
         )
-        read = (result for results in self.executor.results(works, run) for result in results)
+        read = self._measured(job, works, meter)
         totals: dict[Need, Partial] = {}
         for step, still in zip(steps, idle, strict=True):
-            found = partials(step, _still(step)) if still else next(read)
+            found = job.partials(_still(step)) if still else next(read)
             for need, one in zip(known, found, strict=True):
                 before = totals.get(need)
                 totals[need] = one if before is None else stats.combine((before, one))
         assert next(read, None) is None  # and its threads are done
         return totals
+
+    def _measured(
+        self, job: MeasureJob, works: Iterator[Work], meter: Meter
+    ) -> Iterator[list[Partial]]:
+        """The partials of every step of some works, in order."""
+        home = Coordinator(
+            Measurer(job, Supply(self.storage.store, Meter(), self.storage)),
+            ObjectsInMemory(),
+            SILENT,
+        )
+        segments = segmented(works, lambda work: work.output_bytes)
+        spec = WorkerSpec(self.place, None, job, own_versions())
+        for result in self.executor.results(segments, spec, home):
+            meter.add(result.readings)
+            for steps in result.values:
+                yield from steps
 
 
 def _works(batcher: Batcher, steps: list[Step], together: int) -> Iterator[Work]:

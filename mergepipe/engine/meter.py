@@ -2,12 +2,12 @@
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 
 from mergepipe.bytestore.forwarding import ForwardingStore
 from mergepipe.bytestore.protocol import Buffer, ByteStore, expect
 from mergepipe.engine.work import Permit
+from mergepipe.executors.readings import Readings
 from mergepipe.ids import BlockId
 from mergepipe.packs.reader import pack_key
 from mergepipe.packs.records import Location
@@ -26,16 +26,6 @@ class Source(Enum):
     METADATA = "metadata"
 
 
-@dataclass(frozen=True, slots=True)
-class Readings:
-    """Bytes read from the byte store so far, as stored: whole records, and objects and footers."""
-
-    expert_bytes: int = 0
-    base_bytes: int = 0
-    metadata_bytes: int = 0
-    reads: int = 0
-
-
 class Meter:
     """Counts bytes by source. May be used from any thread."""
 
@@ -49,6 +39,14 @@ class Meter:
         with self._lock:
             self._bytes[source] += length
             self._reads += 1
+
+    def add(self, readings: Readings) -> None:
+        """Take in what was read elsewhere."""
+        with self._lock:
+            self._bytes[Source.EXPERT] += readings.expert_bytes
+            self._bytes[Source.BASE] += readings.base_bytes
+            self._bytes[Source.METADATA] += readings.metadata_bytes
+            self._reads += readings.reads
 
     def readings(self) -> Readings:
         """What was read so far."""

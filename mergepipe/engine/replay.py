@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from mergepipe.engine.engine import Engine
 from mergepipe.engine.memo import NoMemo
-from mergepipe.engine.meter import Meter, Readings, metered
+from mergepipe.engine.meter import Meter, metered
 from mergepipe.errors import MergepipeError
+from mergepipe.executors.readings import Readings
 from mergepipe.ids import ObjectId, object_id
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.merging import Manifest, Plan

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import msgspec
 
 from mergepipe.engine.finite import NonFiniteValues
-from mergepipe.engine.meter import Readings
 from mergepipe.engine.runs import Run
 from mergepipe.engine.streaming import Streamed
+from mergepipe.executors.readings import Readings
 from mergepipe.ids import ObjectId, show_ids
 from mergepipe.objects.merging import Manifest
 from mergepipe.plans.left_out import LeftOut
@@ -28,6 +28,7 @@ class Costs:
     blocks_remembered: int
     blocks_kept: int
     cache_bytes: int = 0
+    attempts: tuple[Readings, ...] = ()
 
     @classmethod
     def of(
@@ -50,6 +51,7 @@ class Costs:
             streamed.remembered,
             streamed.kept,
             cache_bytes,
+            streamed.attempts,
         )
 
 
@@ -128,5 +130,7 @@ def describe_run(result: MergeResult, *, host: str, device: str) -> str:
         costs.blocks_remembered,
         costs.blocks_kept,
         costs.cache_bytes,
+        len(costs.attempts),
+        sum(attempt.expert_bytes + attempt.base_bytes for attempt in costs.attempts),
     )
     return msgspec.json.format(msgspec.json.encode(run), indent=2).decode() + "\n"

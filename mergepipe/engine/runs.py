@@ -9,8 +9,12 @@ from mergepipe.ids import ObjectId
 RUNS = "runs/"
 
 
-class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`runs/<commit>.json`: what one merge really took. Ids in hex; keys are only ever added."""
+class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """`runs/<commit>.json`: what one merge really took. Ids in hex; keys are only ever added.
+
+    attempts  pieces of work that were lost and done again, if any; what they had read is beside
+              the other bytes, not among them
+    """
 
     version: int
     commit: str
@@ -30,6 +34,8 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     blocks_remembered: int
     blocks_kept: int
     cache_bytes_read: int = 0
+    attempts: int = 0
+    attempts_bytes_read: int = 0
 
 
 def run_of(directory: Path, commit: ObjectId) -> Run | None:

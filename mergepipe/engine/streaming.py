@@ -11,22 +11,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mergepipe.engine.batches import Batcher
-from mergepipe.engine.computing import Result, Worker
+from mergepipe.engine.computing import StepResult
 from mergepipe.engine.estimates import columns_of
-from mergepipe.engine.executors import Executor
 from mergepipe.engine.laying import Laying
 from mergepipe.engine.memo import Memory
+from mergepipe.engine.meter import Meter
 from mergepipe.engine.partial_sums import PartialSums
 from mergepipe.engine.steps import KeptTensor, Known, MergedTensor
 from mergepipe.engine.work import Step, Work
 from mergepipe.errors import MergeInputError
+from mergepipe.executors.home import Coordinator
+from mergepipe.executors.readings import Readings
+from mergepipe.executors.segments import SEGMENT_BYTES, Executor, Segment, WorkerSpec, segmented
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.names import quoted
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.merging import Plan
 from mergepipe.objects.records import Snapshot, Tensor
 from mergepipe.objects.store import ObjectStore
-from mergepipe.packs.sink import Sink
+from mergepipe.packs.sink import PackSink
 from mergepipe.progress import Progress
 
 # Steps whose records are looked up at once: enough to make the look-up cheap, few enough that
@@ -40,7 +43,8 @@ class Streamed:
 
     computed: made here; remembered: a result known before; kept: the base's, not even looked at.
     nonfinite: values that are infinite or NaN, of those computed, by line of the plan; taken_in: of
-    inputs that had not been counted before, by line and place.
+    inputs that had not been counted before, by line and place. attempts: what work that was lost
+    and done again had read.
     """
 
     tensors: tuple[ObjectId, ...]
@@ -49,6 +53,7 @@ class Streamed:
     kept: int
     nonfinite: Mapping[int, int] = field(default_factory=dict)
     taken_in: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    attempts: tuple[Readings, ...] = ()
 
 
 @dataclass(slots=True)
@@ -68,12 +73,13 @@ class _Tally:
     kept: int = 0
     nonfinite: Counter[int] = field(default_factory=Counter)
     taken_in: Counter[tuple[int, int]] = field(default_factory=Counter)
+    attempts: list[Readings] = field(default_factory=list)
 
-    def add(self, result: Result) -> None:
+    def add(self, step: Step, result: StepResult) -> None:
         """Take note of a result."""
         self.computed += len(result.blocks)
         if result.nonfinite:
-            self.nonfinite[result.step.task.number] += result.nonfinite
+            self.nonfinite[step.task.number] += result.nonfinite
         self.taken_in.update(result.taken_in)
 
 
@@ -84,14 +90,18 @@ class Streaming:
     plan: Plan
     objects: ObjectStore
     batcher: Batcher
-    worker: Worker
     executor: Executor
+    spec: WorkerSpec
+    home: Coordinator
+    meter: Meter
     memo: Memory
-    sink: Sink
+    sink: PackSink
     progress: Progress
     sums: PartialSums | None = None
+    segment_bytes: int = SEGMENT_BYTES
     _outputs: dict[int, _Output | ObjectId] = field(default_factory=dict)
     _tally: _Tally = field(default_factory=_Tally)
+    _begun: dict[int, Segment] = field(default_factory=dict)
 
     def run(self) -> Streamed:
         """Make every tensor of the plan; blocks and tensor objects are in the sink then.
@@ -99,22 +109,14 @@ class Streaming:
         Raises MergeInputError where plan and inputs do not fit, Corruption, MissingObject, NoSpace.
         """
         numbers = [place for place, line in enumerate(self.plan.lines) if line.file is not None]
-        for results in self.executor.results(self._works(numbers), self.worker):
-            done = 0
-            for result in results:
-                self._put(result.step, result.blocks)
-                if not (result.nonfinite or result.taken_in):
-                    # What is remembered is not looked at again, and must be beyond doubt.
-                    self.memo.remember(result.step, result.blocks)
-                for key, stored in result.sums:
-                    assert self.sums is not None
-                    self.sums.put(key, stored)
-                for block, encoded in zip(result.blocks, result.encoded, strict=True):
-                    if encoded is not None and not self.sink.has_block(block):
-                        self.sink.add_block(encoded)
-                done += result.step.output_bytes
-                self._tally.add(result)
-            self.progress.advance(done, self.sink.stored_bytes)
+        for result in self.executor.results(self._segments(numbers), self.spec, self.home):
+            segment = self._begun.pop(result.number)
+            for work, values in zip(segment.items, result.values, strict=True):
+                for step, made in zip(work.steps, values, strict=True):
+                    self._take(step, made)
+            self.sink.add_packs(result.packs)
+            self.meter.add(result.readings)
+            self._tally.attempts += result.attempts
         ids = tuple(self._finished(number) for number in numbers)
         tally = self._tally
         return Streamed(
@@ -124,7 +126,25 @@ class Streaming:
             tally.kept,
             dict(tally.nonfinite),
             dict(tally.taken_in),
+            tuple(tally.attempts),
         )
+
+    def _segments(self, numbers: Sequence[int]) -> Iterator[Segment]:
+        for segment in segmented(
+            self._works(numbers), lambda work: work.output_bytes, self.segment_bytes
+        ):
+            self._begun[segment.number] = segment
+            yield segment
+
+    def _take(self, step: Step, result: StepResult) -> None:
+        self._put(step, result.blocks)
+        if not (result.nonfinite or result.taken_in):
+            # What is remembered is not looked at again, and must be beyond doubt.
+            self.memo.remember(step, result.blocks)
+        for key, stored in result.sums:
+            assert self.sums is not None
+            self.sums.put(key, stored)
+        self._tally.add(step, result)
 
     def _works(self, numbers: Sequence[int]) -> Iterator[Work]:
         columns = columns_of(self.plan.lines, self.plan.profiles, self.objects)

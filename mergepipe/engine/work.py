@@ -242,3 +242,13 @@ class Work:
     def steps(self) -> tuple[Step, ...]:
         """All steps, in order."""
         return tuple(step for group in self.groups for step in group.steps)
+
+    @property
+    def output_bytes(self) -> int:
+        """Raw size of all blocks it makes."""
+        return sum(step.output_bytes for step in self.steps)
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The names of the tensors that it makes blocks of."""
+        return tuple(dict.fromkeys(step.task.name for step in self.steps))

@@ -1,9 +1,11 @@
 """Where what is made goes: blocks and objects, into a transaction, or no further than memory."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from mergepipe.ids import BlockId, ObjectId, object_id
 from mergepipe.packs.encoded_blocks import EncodedBlock
+from mergepipe.packs.written import WrittenPack
 
 
 class Sink(Protocol):
@@ -34,6 +36,14 @@ class Sink(Protocol):
         ...
 
 
+class PackSink(Sink, Protocol):
+    """A sink that takes blocks by the pack, too."""
+
+    def add_packs(self, packs: Sequence[WrittenPack], /) -> None:
+        """Take packs of blocks that were written together, less what is stored already."""
+        ...
+
+
 class ObjectsInMemory:
     """A sink that stores nothing: objects are kept in memory, and blocks not at all.
 
@@ -52,6 +62,9 @@ class ObjectsInMemory:
     def add_block(self, block: EncodedBlock, /) -> bool:
         """Nothing to keep."""
         return False
+
+    def add_packs(self, packs: Sequence[WrittenPack], /) -> None:
+        """Nothing to keep."""
 
     def add_object(self, canonical: bytes, /) -> ObjectId:
         """Keep an object."""

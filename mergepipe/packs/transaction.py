@@ -1,20 +1,23 @@
 """What one commit, merge or fetch adds to the store: nothing is visible before `publish`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from enum import IntEnum
 from types import TracebackType
 from typing import Self
 
+from mergepipe.bytestore.local_writer import LocalWriter
 from mergepipe.bytestore.protocol import ByteStore, ByteWriter
+from mergepipe.errors import Corruption
 from mergepipe.ids import BlockId, ObjectId, PackId, object_id
 from mergepipe.packs.encoded_blocks import EncodedBlock, encode_object
-from mergepipe.packs.format import Content
+from mergepipe.packs.format import RECORD_HEADER_BYTES, Content, parse_record
 from mergepipe.packs.index import PackEntry
 from mergepipe.packs.presence import Presence
 from mergepipe.packs.reader import pack_key
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.writer import PackWriter
+from mergepipe.packs.written import WrittenPack
 
 PACK_BYTES = 256 << 20
 
@@ -82,6 +85,24 @@ class Transaction:
         self.stored_bytes += block.stored_bytes
         self.new_blocks += 1
         return True
+
+    def add_packs(self, packs: Sequence[WrittenPack], /) -> None:
+        """Take over packs of blocks that were written together, beside this transaction.
+
+        A block that is here already is left out, in all its layers: its pack is then written again
+        without it, as it would have been by who can look that up. Raises Corruption.
+        """
+        listed = {BlockId(header.id) for pack in packs for header, _ in pack.entry.records}
+        checked = all(pack.checked for pack in packs)
+        here = set() if checked else {block for block in listed if self.has_block(block)}
+        for pack in packs:
+            if any(header.id in here for header, _ in pack.entry.records):
+                pack = self._without(pack, here)
+            if pack.writer is not None:
+                self._keep(pack.entry, pack.writer)
+                self.stored_bytes += sum(record.stored_bytes for record, _ in pack.entry.records)
+        self._blocks |= listed
+        self.new_blocks += len(listed - here)
 
     def add_object(self, canonical: bytes) -> ObjectId:
         """Append an object, unless the store has it; returns its id."""
@@ -151,7 +172,35 @@ class Transaction:
         writer = self._open[lane]
         pack, value = writer.finish()
         del self._open[lane]  # only now: a writer that failed to finish is still ours to drop
-        self._finished.append(
-            (pack, value, PackEntry(pack, value.size, writer.content, writer.records))
-        )
+        self._keep(PackEntry(pack, value.size, writer.content, writer.records), value)
+
+    def _keep(self, entry: PackEntry, value: ByteWriter) -> None:
+        self._finished.append((entry.id, value, entry))
         self._syncing.append(self._syncer.submit(value.sync))
+
+    def _without(self, pack: WrittenPack, blocks: set[BlockId]) -> WrittenPack:
+        """A pack written again, less some blocks; without a writer if nothing is left."""
+        old = pack.writer
+        assert isinstance(old, LocalWriter)
+        kept = [one for one in pack.entry.records if one[0].id not in blocks]
+        try:
+            if not kept:
+                return WrittenPack(pack.entry)
+            writer = PackWriter(self._storage.store, pack.entry.content)
+            try:
+                with old.path.open("rb") as file:
+                    for header, offset in kept:
+                        file.seek(offset)
+                        record = file.read(header.stored_bytes)
+                        if parse_record(record, str(old.path)) != header:
+                            raise Corruption(f"{old.path} is not what was written")
+                        sealed = record[:RECORD_HEADER_BYTES]
+                        writer.add_sealed(header, sealed, record[RECORD_HEADER_BYTES:])
+                identity, value = writer.finish()
+            except BaseException:
+                writer.abort()
+                raise
+        finally:
+            old.abort()
+        entry = PackEntry(identity, value.size, writer.content, writer.records)
+        return WrittenPack(entry, writer=value)

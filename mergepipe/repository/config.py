@@ -34,13 +34,14 @@ class StoreSettings:
 
 @dataclass(frozen=True, slots=True)
 class CoreSettings:
-    """`[core]`: `lock_timeout` in seconds; `threads`, 0 for one per CPU.
+    """`[core]`: `lock_timeout` in seconds; `threads`, 0 for one per CPU; `executor`, who works.
 
     `shared`: `group`, if all of a unix group may write here, else `umask`.
     """
 
     lock_timeout: float = 10.0
     threads: int = 0
+    executor: str = "threads"
     shared: str = config_values.UNSHARED
 
 
@@ -335,6 +336,7 @@ _KEYS: dict[str, Callable[[object], Value]] = {
     "store.max_chain": config_values.between(0, 8),
     "core.lock_timeout": config_values.seconds,
     "core.threads": config_values.between(0, 1024),
+    "core.executor": config_values.executor,
     "core.shared": config_values.shared,
     "user.author": config_values.text,
     "hooks.enabled": config_values.flag,

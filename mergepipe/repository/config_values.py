@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from mergepipe.codecs.chooser import EFFORTS
+from mergepipe.executors.choosing import parse as parse_executor
 from mergepipe.repository.durations import LONGEST_S, parse_duration
 from mergepipe.sizes import KIB, MIB, parse_size
 
@@ -49,6 +50,17 @@ def grace(value: object) -> int:
     if isinstance(value, str) and not value.strip().isdecimal():
         return parse_duration(value)
     return between(0, LONGEST_S)(value)
+
+
+def executor(value: object) -> str:
+    """Who does the work. Raises ValueError, UsageError.
+
+    Not where a cluster is: what comes back from there is trusted, and whoever wrote the settings
+    of a repository is not to choose it.
+    """
+    if not isinstance(value, str) or parse_executor(value).address:
+        raise ValueError(f"{value!r} is not threads, processes, processes:N, ray or ray:N")
+    return value
 
 
 def integer(value: object) -> int:

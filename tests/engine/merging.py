@@ -9,8 +9,8 @@ from mergepipe.api import Repository
 from mergepipe.dtypes import DTYPES, dtype_of
 from mergepipe.engine.encoding import OutputEncoder
 from mergepipe.engine.engine import Engine
-from mergepipe.engine.executors import ThreadExecutor
 from mergepipe.engine.transactions import Transactions
+from mergepipe.executors.threads import ThreadExecutor
 from mergepipe.formats.safetensors import build_header
 from mergepipe.methods import Full, Scalars, Unit, find, merge, tensor_key
 from mergepipe.methods import statistics as stats

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mergepipe.engine.batches import Batcher
-from mergepipe.engine.computing import Worker
+from mergepipe.engine.computing import MergeJob, Supply
 from mergepipe.engine.encoding import OutputEncoder
 from mergepipe.engine.estimates import columns_of
 from mergepipe.engine.factors import FactorReader
@@ -144,9 +144,9 @@ def test_a_record_that_is_not_in_the_plan_is_refused(tmp_path):
     planned = planner_of(repo).plan("base", EXPERTS, "task_arithmetic")
     work = next(works_of(repo, planned))
     meter = Meter()
-    worker = Worker(repo.storage, meter, OutputEncoder("raw"))
+    worker = MergeJob(OutputEncoder("raw")).on(Supply(repo.store, meter, repo.storage))
     whole = meter.readings()
-    assert worker(work)
+    assert worker.do(work).value
     assert meter.readings().expert_bytes > whole.expert_bytes
     taken = next(iter(work.permit.exact))
     # The same work when the plan had left that block out, or taken it coarsely.
@@ -154,7 +154,7 @@ def test_a_record_that_is_not_in_the_plan_is_refused(tmp_path):
         permit = replace(work.permit, exact=work.permit.exact - {taken}, coarse=coarse)
         before = meter.readings()
         with pytest.raises(UnplannedRead):
-            worker(replace(work, permit=permit))
+            worker.do(replace(work, permit=permit))
         assert (
             meter.readings().expert_bytes - before.expert_bytes < planned.costs.expert_bytes_planned
         )
@@ -164,15 +164,12 @@ def test_a_record_that_is_not_in_the_plan_is_refused(tmp_path):
 def test_work_is_a_value_that_gives_the_same_twice(tmp_path):
     repo = experts(tmp_path, "auto", shapes=SMALL)
     planned = planner_of(repo).plan("base", EXPERTS, "ties", density=0.5)
-    worker = Worker(repo.storage, Meter(), OutputEncoder("auto"))
+    worker = MergeJob(OutputEncoder("auto")).open(repo.store)
     for work in works_of(repo, planned):
-        first = worker(work)
-        again = worker(pickle.loads(pickle.dumps(work)))
-        assert [one.blocks for one in again] == [one.blocks for one in first]
-        sizes = [
-            [own.stored_bytes for one in results for own in one.encoded if own is not None]
-            for results in (again, first)
-        ]
+        first = worker.do(work)
+        again = worker.do(pickle.loads(pickle.dumps(work)))
+        assert again.value == first.value
+        sizes = [[block.stored_bytes for block in one.encoded] for one in (again, first)]
         assert sizes[0] == sizes[1]
     repo.close()
 

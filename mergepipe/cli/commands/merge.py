@@ -112,6 +112,7 @@ def merge(
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Skip the pre-merge hook.", show_default=False)
     ] = False,
+    on: merge_options.On = None,
     dry_run: merge_options.DryRun = False,
 ) -> None:
     """Merge models, and commit the result.
@@ -148,7 +149,7 @@ def merge(
     from mergepipe.plans.left_out import lines
 
     device = options.checked_device()
-    with session.repository() as repository:
+    with session.repository() as repository, repository.on(on):
         _check_target(repository, branch, out)
         if request is not None:
             preview = make_plan(session, repository, request, recipe, store=not dry_run)

@@ -5,6 +5,7 @@ import time
 import msgspec
 import typer
 
+from mergepipe.cli import merge_options
 from mergepipe.cli.command import command
 from mergepipe.cli.panels import MERGING
 from mergepipe.cli.parameters import Revision
@@ -33,14 +34,14 @@ def add(app: typer.Typer) -> None:
     command(app, "replay", MERGING, examples="mp replay merged")(replay)
 
 
-def replay(session: Session, revision: Revision) -> int:
+def replay(session: Session, revision: Revision, on: merge_options.On = None) -> int:
     """Run the merge behind a commit again, from its plan, and compare every id.
 
     Nothing is taken from earlier results, and nothing is written. Exits with 1 if anything came
     out otherwise.
     """
     began = time.monotonic()
-    with session.repository() as repository:
+    with session.repository() as repository, repository.on(on):
         identity = repository.resolve(revision)
         with session.progress() as progress:
             replayed = repository.replay(revision, progress)

@@ -1,0 +1,56 @@
+"""Who does the work, as typed: `threads`, `processes:4`, `ray`, `ray://HOST:PORT`."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mergepipe.errors import UsageError
+from mergepipe.names import quoted
+
+if TYPE_CHECKING:
+    from mergepipe.executors.segments import Executor
+
+THREADS = "threads"
+PROCESSES = "processes"
+RAY = "ray"
+_MOST = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An executor by its kind. count: of processes, 0 for one per core; address: of a cluster."""
+
+    kind: str
+    count: int = 0
+    address: str = ""
+
+    def executor(self, threads: int) -> "Executor":
+        """It, ready; `threads` is how many there are of this process. Raises UsageError."""
+        if self.kind == PROCESSES:
+            from mergepipe.executors.processes import ProcessExecutor
+
+            return ProcessExecutor(self.count or threads)
+        if self.kind == RAY:
+            from mergepipe.executors.ray_cluster import RayExecutor
+
+            return RayExecutor(self.address, self.count)
+        from mergepipe.executors.threads import ThreadExecutor
+
+        return ThreadExecutor(threads)
+
+
+def parse(text: str) -> Choice:
+    """What `--on` says. Raises UsageError."""
+    kind, colon, rest = text.partition(":")
+    if kind == RAY and rest.startswith("//") and len(rest) > 2:
+        return Choice(RAY, address=text)
+    if kind == THREADS and not colon:
+        return Choice(THREADS)
+    if kind in (PROCESSES, RAY):
+        if not colon:
+            return Choice(kind)
+        if rest.isdecimal() and rest.isascii() and 1 <= int(rest[:9]) <= _MOST:
+            return Choice(kind, int(rest))
+    raise UsageError(
+        f"nobody works on {quoted(text)}",
+        "--on threads, processes, processes:N, ray, ray:N, or ray://HOST:PORT",
+    )

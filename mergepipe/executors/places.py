@@ -1,0 +1,42 @@
+"""Places of stores, as values: a worker opens them where it is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mergepipe.bytestore.local import LocalByteStore, LocalWriter
+from mergepipe.bytestore.protocol import ByteStore
+from mergepipe.errors import MergepipeError
+from mergepipe.packs.written import WrittenPack
+
+
+@dataclass(frozen=True, slots=True)
+class FilesPlace:
+    """A repository's directory, on a file system that workers see under the same path.
+
+    session  a folder in it that is there while the coordinator writes: so a worker knows that it
+             sees the same directory, and not its own machine's of that name
+    """
+
+    path: str
+    session: str = "packs"
+
+    def open(self) -> ByteStore:
+        """Its files. Raises MergepipeError where they are not seen from here."""
+        root = Path(self.path)
+        if not (root / self.session).is_dir():
+            raise MergepipeError(
+                f"the worker does not see the repository at {self.path}",
+                "put it on a file system that every machine of the cluster mounts there, "
+                "or use a bucket (docs/cluster.md)",
+            )
+        return LocalByteStore(root)
+
+    def settle(self, store: ByteStore, packs: Sequence[WrittenPack], /) -> tuple[WrittenPack, ...]:
+        """Make packs durable where they are; the coordinator moves them."""
+        settled = []
+        for pack in packs:
+            assert isinstance(store, LocalByteStore) and isinstance(pack.writer, LocalWriter)
+            pack.writer.sync()
+            settled.append(replace(pack, key=store.key_of(pack.writer), writer=None))
+        return tuple(settled)

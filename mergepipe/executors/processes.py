@@ -1,0 +1,174 @@
+"""Processes of this machine. They have no interpreter lock in common, and live until `close`.
+
+Each has a pipe of its own: a worker that is killed can leave no lock held that others wait for,
+as it can with a shared queue.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+from mergepipe.closing import Closing
+from mergepipe.executors.crews import Heard, Lost, News, handed_out
+from mergepipe.executors.segments import (
+    Home,
+    Segment,
+    SegmentResult,
+    WorkersLost,
+    WorkerSpec,
+)
+from mergepipe.executors.threads import ThreadExecutor
+from mergepipe.parallel import core_count
+
+# A worker that dies before it has done anything would be started for ever.
+_MOST_DEATHS = 32
+_GOODBYE_S = 5.0
+WORKER = "mergepipe.executors.worker"
+
+
+class ProcessExecutor(Closing):
+    """Processes of this machine; 0: one per core. Not for use from several threads."""
+
+    def __init__(self, count: int = 0) -> None:
+        self._crew = _Processes(core_count(count))
+
+    def __repr__(self) -> str:
+        return f"ProcessExecutor({self._crew.size})"
+
+    def results(
+        self, segments: Iterable[Segment], spec: WorkerSpec, home: Home
+    ) -> Iterator[SegmentResult]:
+        """The results; what needs repair, or can be read here only, is done by this process."""
+        if spec.source is None:
+            yield from ThreadExecutor(self._crew.size).results(segments, spec, home)
+            return
+        yield from handed_out(self._crew, segments, spec, home, ThreadExecutor(self._crew.size))
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes that there are now."""
+        return self._crew.pids()
+
+    def close(self) -> None:
+        """End the processes."""
+        self._crew.close()
+
+
+@dataclass(slots=True)
+class _Worker:
+    process: subprocess.Popen[bytes]
+    line: Connection
+    spec: WorkerSpec | None = None
+    number: int | None = None
+
+
+class _Processes:
+    """The crew: a worker is started when it is first needed, and again when it dies."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._workers: list[_Worker] = []
+        self._spec: WorkerSpec | None = None
+        self._deaths = 0
+
+    def begin(self, spec: WorkerSpec) -> None:
+        self._spec = spec
+        self._deaths = 0
+
+    def free(self) -> bool:
+        return len(self._workers) < self.size or any(
+            worker.number is None for worker in self._workers
+        )
+
+    def give(self, segment: Segment) -> None:
+        idle = next((worker for worker in self._workers if worker.number is None), None)
+        worker = idle or self._start()
+        worker.number = segment.number
+        # One that is dead already is noticed by `news`.
+        with contextlib.suppress(OSError):
+            if worker.spec != self._spec:
+                worker.line.send(self._spec)
+                worker.spec = self._spec
+            worker.line.send(segment)
+
+    def news(self) -> Iterable[News]:
+        busy = {worker.line: worker for worker in self._workers if worker.number is not None}
+        for line in wait(list(busy)):
+            assert isinstance(line, Connection)
+            worker = busy[line]
+            try:
+                news: News = line.recv()
+            except (EOFError, OSError):
+                yield self._bury(worker)
+                continue
+            if not isinstance(news, Heard):
+                worker.number = None
+            yield news
+
+    def drop(self) -> bool:
+        busy = [worker for worker in self._workers if worker.number is not None]
+        for worker in busy:
+            worker.process.terminate()
+            self._bury(worker)
+        for worker in self._workers:
+            worker.spec = None
+            with contextlib.suppress(OSError):
+                worker.line.send(None)
+        return bool(busy)
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.line.close()
+        for worker in self._workers:
+            try:
+                worker.process.wait(_GOODBYE_S)
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()
+        self._workers.clear()
+
+    def pids(self) -> list[int]:
+        return [worker.process.pid for worker in self._workers]
+
+    def _start(self) -> _Worker:
+        # Neither forked, as threads of this process may hold locks, nor spawned by
+        # multiprocessing, which runs the user's script once more.
+        here, there = socket.socketpair()
+        process = subprocess.Popen(
+            [sys.executable, "-m", WORKER, str(there.fileno())],
+            pass_fds=[there.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": _path()},
+        )
+        there.close()
+        worker = _Worker(process, Connection(here.detach()))
+        self._workers.append(worker)
+        return worker
+
+    def _bury(self, worker: _Worker) -> Lost:
+        self._workers.remove(worker)
+        worker.line.close()
+        code = worker.process.wait()
+        assert worker.number is not None
+        self._deaths += 1
+        if self._deaths > _MOST_DEATHS:
+            raise WorkersLost(
+                f"{self._deaths} worker processes ended while they worked",
+                "see what ends them (memory?); --on threads works in this process",
+            )
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return Lost(worker.number, f"a worker process ended with {how}")
+
+
+def _path() -> str:
+    """Where workers find this very mergepipe."""
+    package = str(Path(__file__).parents[2])
+    return os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))

@@ -1,0 +1,21 @@
+"""A pack that somebody wrote and nobody published yet."""
+
+from dataclasses import dataclass
+
+from mergepipe.bytestore.protocol import ByteWriter
+from mergepipe.packs.index import PackEntry
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenPack:
+    """A pack that is not visible: its index entry, and where it lies.
+
+    key      in its store, where it was written elsewhere; durable then
+    writer   of this process, which owns it
+    checked  whether blocks that the store has were left out as it was written
+    """
+
+    entry: PackEntry
+    key: str = ""
+    writer: ByteWriter | None = None
+    checked: bool = False

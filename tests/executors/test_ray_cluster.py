@@ -1,0 +1,53 @@
+"""Actors of a real Ray make what threads make, whatever happens to them."""
+
+import os
+
+import pytest
+
+from mergepipe.errors import MergepipeError
+from mergepipe.executors.ray_cluster import RayExecutor
+from tests.executors.family import Killing, copied, family, leftovers, merged
+
+ray = pytest.importorskip("ray")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """One small Ray for all tests here, started as our own code starts it, but smaller."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.init(
+        address="local",
+        num_cpus=2,
+        object_store_memory=100 << 20,
+        include_dashboard=False,
+        log_to_driver=False,
+    )
+    yield
+    ray.shutdown()
+
+
+def test_actors_make_the_ids_and_packs_that_threads_make(cluster, tmp_path):
+    repo = family(tmp_path)
+    other, killed = copied(repo, tmp_path / "other"), copied(repo, tmp_path / "killed")
+    threads, _ = merged(repo, "threads")
+    with RayExecutor("", 2) as executor:
+        actors, result = merged(other, executor)
+        assert actors == threads and result.costs.attempts == ()
+        again, _ = merged(other, executor)
+        assert again.snapshot == threads.snapshot and not again.packs
+        killing = Killing(executor, {0, 2, "last"})
+        survived, result = merged(killed, killing)
+        assert killing.killed and survived == threads and result.costs.attempts
+        assert killed.fsck(read_data=True).ok
+    for one in (repo, other, killed):
+        assert not leftovers(one)
+
+
+def test_a_repository_that_workers_do_not_see_is_refused(cluster, tmp_path, monkeypatch):
+    from mergepipe.executors.places import FilesPlace
+
+    with family(tmp_path) as repo, RayExecutor("", 1) as executor:
+        elsewhere = FilesPlace(str(tmp_path / "elsewhere"), "tmp/none")
+        monkeypatch.setattr(type(repo), "place", lambda self, writes: elsewhere)
+        with pytest.raises(MergepipeError, match="does not see the repository"):
+            merged(repo, executor)
