@@ -235,7 +235,8 @@ class Hub:
 
     async def _info(self, request: Request, address: Address) -> Response:
         model = await self._work.call(find_model, self._repositories, address.model)
-        told = functools.partial(listings.info, private=self._gate.guarded)
+        blobs = _flag(request.query_params.get("blobs"))
+        told = functools.partial(listings.info, private=self._gate.guarded, blobs=blobs)
         return JSONResponse(await self._work.call(told, self._files, model, address.revision))
 
     async def _tree(self, request: Request, address: Address) -> Response:

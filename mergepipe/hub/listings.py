@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Any
 
 from mergepipe.hub.errors import no_entry
-from mergepipe.hub.files import FileFacts, Files
+from mergepipe.hub.files import Files, known_sha256
 from mergepipe.hub.models import Model, commit_of, hub_id, spelled
 from mergepipe.ids import ObjectId
 from mergepipe.objects.records import Commit, FileEntry
@@ -37,14 +37,19 @@ def summary(model: Model, identity: ObjectId, commit: Commit, *, private: bool) 
     }
 
 
-def info(files: Files, model: Model, revision: str, *, private: bool) -> Document:
-    """What is to say of a model at a revision. Raises HubError."""
+def info(
+    files: Files, model: Model, revision: str, *, private: bool, blobs: bool = False
+) -> Document:
+    """What is to say of a model at a revision; with `blobs`, ids of files. Raises HubError.
+
+    Ids of small files take reading them: a model has many, and most who ask want names.
+    """
     if model.is_empty:
         return {"id": model.id, "modelId": model.id, "private": private, "siblings": [], "tags": []}
     identity, commit = commit_of(model, revision)
     entries = files.of_snapshot(model.repository, commit.snapshot).values()
     return summary(model, identity, commit, private=private) | {
-        "siblings": [_sibling(files.facts(model.repository, entry)) for entry in entries],
+        "siblings": [_sibling(files, model, entry, blobs=blobs) for entry in entries],
         "usedStorage": sum(entry.size for entry in entries),
         "spaces": [],
     }
@@ -110,7 +115,7 @@ def shown(
             facts = files.facts(model.repository, item)
             entry = {"type": "file", "oid": facts.oid, "size": facts.size, "path": facts.path}
             if facts.sha256 is not None:
-                entry["lfs"] = _lfs(facts, "oid")
+                entry["lfs"] = _lfs("oid", facts.sha256, facts.size)
         listed.append(entry | last)
     return listed
 
@@ -180,15 +185,18 @@ def whoami(name: str, scope: Scope) -> Document:
     }
 
 
-def _sibling(facts: FileFacts) -> Document:
-    document: Document = {"rfilename": facts.path, "size": facts.size, "blobId": facts.oid}
-    if facts.sha256 is not None:
-        document["lfs"] = _lfs(facts, "sha256")
+def _sibling(files: Files, model: Model, entry: FileEntry, *, blobs: bool) -> Document:
+    document: Document = {"rfilename": entry.path, "size": entry.size}
+    if blobs:
+        document["blobId"] = files.oid(model.repository, entry)
+    sha256 = known_sha256(model.repository, entry)
+    if sha256 is not None:
+        document["lfs"] = _lfs("sha256", sha256, entry.size)
     return document
 
 
-def _lfs(facts: FileFacts, name: str) -> Document:
-    return {name: facts.sha256, "size": facts.size, "pointerSize": _POINTER_BYTES}
+def _lfs(name: str, sha256: str, size: int) -> Document:
+    return {name: sha256, "size": size, "pointerSize": _POINTER_BYTES}
 
 
 def _ref(name: str, folder: str, tip: ObjectId) -> Document:

@@ -93,3 +93,20 @@ def serve_in_child(pipe: Connection, folder: Path) -> None:
     ):
         port = listening.getsockname()[1]
         listen(Service(Offer(store)), listening, lambda: pipe.send(port))
+
+
+def serve_hub_in_child(pipe: Connection, folder: Path, idle_s: float) -> None:
+    """The same with the hub, and as much patience as is given."""
+    from mergepipe.hub.repositories import Repositories
+    from mergepipe.hub.site import Site
+    from mergepipe.transfer.serving.listening import bind, server
+
+    with (
+        Repository.open(folder, who=WHO) as repository,
+        Repositories(Repository) as repositories,
+        bind("127.0.0.1", 0, guarded=False) as listening,
+    ):
+        repositories.add(repository)
+        with Site(repositories, idle_s=idle_s) as site:
+            pipe.send(listening.getsockname()[1])
+            server(site, idle_s).run(sockets=[listening])

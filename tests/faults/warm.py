@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import mergepipe.bytestore.http
+import mergepipe.hub.site
 import mergepipe.transfer.serving.listening  # noqa: F401 - loaded for those who are forked
 from mergepipe.api import Repository
 from mergepipe.transfer.connect import file_remote

@@ -52,7 +52,7 @@ class Served:
         """One request, as it is typed."""
         place = urlsplit(self.url)
         assert place.hostname is not None
-        connection = HTTPConnection(place.hostname, place.port, timeout=60)
+        connection = HTTPConnection(place.hostname, place.port, timeout=900)
         try:
             connection.request(method, path, body, dict(headers or {}))
             response = connection.getresponse()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,27 +76,36 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield served
 
 
-def test_models_tokenizers_and_adapters_load(zoo: Served, tmp_path: Path) -> None:
-    files = zoo.folder.parent / "whole"
-    done = client(
-        zoo, tmp_path, Path(__file__).parent / "loading.py", "zoo/chat", files, "zoo/taught"
+@pytest.fixture(scope="module")
+def told(zoo: Served, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """What clients saw who loaded, and then uploaded, in one process: it takes long to begin."""
+    both = (
+        "import sys; from tests.hub import loading, uploading; "
+        "loading.main(*sys.argv[1:4]); uploading.main(sys.argv[4])"
     )
+    files = zoo.folder.parent
+    words = ("zoo/chat", files / "whole", "zoo/taught", files / "model")
+    done = client(zoo, tmp_path_factory.mktemp("home"), "-c", both, *words)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["same_text"]
-    assert told["tokens"] == told["tokens_of_files"] == [1, 2]
-    assert told["missing"] == [
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def test_models_tokenizers_and_adapters_load(zoo: Served, told: list[Any]) -> None:
+    files, found = zoo.folder.parent / "whole", told[0]
+    assert found["same_text"]
+    assert found["tokens"] == found["tokens_of_files"] == [1, 2]
+    assert found["missing"] == [
         "RepositoryNotFoundError",
         "RemoteEntryNotFoundError",
         "RevisionNotFoundError",
     ]
     names = sorted(path.name for path in files.iterdir())
-    assert told["files"] == names
-    assert told["listed"] == [f"zoo/chat/{name}" for name in names]
-    assert told["start"] == "{"
-    assert told["numbers"] > 1000
+    assert found["files"] == names
+    assert found["listed"] == [f"zoo/chat/{name}" for name in names]
+    assert found["start"] == "{"
+    assert found["numbers"] > 1000
     for path in files.iterdir():
-        assert (Path(told["snapshot"]) / path.name).read_bytes() == path.read_bytes()
+        assert (Path(found["snapshot"]) / path.name).read_bytes() == path.read_bytes()
 
 
 def test_the_hubs_own_command_downloads(zoo: Served, tmp_path: Path) -> None:
@@ -107,17 +117,14 @@ def test_the_hubs_own_command_downloads(zoo: Served, tmp_path: Path) -> None:
         assert (tmp_path / "got" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_models_are_pushed_and_uploaded(zoo: Served, tmp_path: Path) -> None:
-    files = zoo.folder.parent / "model"
-    done = client(zoo, tmp_path, Path(__file__).parent / "uploading.py", files)
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["refused"] == "412"
-    assert told["titles"][0] == "By git-lfs"
-    assert told["titles"][-1] == "Upload folder using huggingface_hub"
-    assert told["names"] == sorted([*(path.name for path in files.iterdir()), "big.bin"])
-    assert told["big"] == 2_500_000
-    assert told["sha256"] == hashlib.sha256(b"large" * 500_000).hexdigest()
+def test_models_are_pushed_and_uploaded(zoo: Served, told: list[Any]) -> None:
+    files, found = zoo.folder.parent / "model", told[1]
+    assert found["refused"] == "412"
+    assert found["titles"][0] == "By git-lfs"
+    assert found["titles"][-1] == "Upload folder using huggingface_hub"
+    assert found["names"] == sorted([*(path.name for path in files.iterdir()), "big.bin"])
+    assert found["big"] == 2_500_000
+    assert found["sha256"] == hashlib.sha256(b"large" * 500_000).hexdigest()
     with Repository.open(zoo.folder) as repository:
         # What was pushed leans on the model that it is: nothing is kept twice.
         base = repository.branches()["sharded"]

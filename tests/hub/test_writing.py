@@ -20,12 +20,20 @@ READ, WRITE = "reader-0123456789abcdef", "writer-0123456789abcdef"
 HEADER = {"key": "header", "value": {"summary": "Teach", "description": "it more"}}
 
 
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Served]:
-    """A hub that a test may write to."""
-    commit_models(tmp_path / "zoo", ("base",))
-    with serving(tmp_path / "zoo") as served:
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A hub that tests may write to, each to branches of its own."""
+    folder = tmp_path_factory.mktemp("written") / "zoo"
+    commit_models(folder, ("base",))
+    with serving(folder) as served:
         yield served
+
+
+def own_branch(hub: Served, name: str) -> str:
+    """A model that is like `base`, for one test."""
+    with Repository.open(hub.folder) as repository:
+        repository.branch(name, "base")
+    return f"zoo/{name}"
 
 
 def file_line(path: str, content: bytes) -> dict[str, Any]:
@@ -112,20 +120,19 @@ def test_files_come_with_a_commit_or_before_it(hub: Served, tmp_path: Path) -> N
 
 
 def test_other_files_stay_and_lean_as_before(hub: Served, tmp_path: Path) -> None:
-    before = files_of(hub, "base")
-    assert commit(hub, "zoo/base", file_line("note.txt", b"1")).status == 200
-    assert files_of(hub, "base") == {**before, "note.txt": b"1"}
+    model = own_branch(hub, "stays")
+    before = files_of(hub, "stays")
+    assert commit(hub, model, file_line("note.txt", b"1")).status == 200
+    assert files_of(hub, "stays") == {**before, "note.txt": b"1"}
     deleted = {"key": "deletedFile", "value": {"path": "note.txt"}}
-    assert commit(hub, "zoo/base", deleted, file_line("sub/a.txt", b"a")).status == 200
-    assert files_of(hub, "base") == {**before, "sub/a.txt": b"a"}
-    assert (
-        commit(hub, "zoo/base", {"key": "deletedFolder", "value": {"path": "sub/"}}).status == 200
-    )
-    assert files_of(hub, "base") == before
-    tip = commit(hub, "zoo/base", file_line("config.json", before["config.json"]))
+    assert commit(hub, model, deleted, file_line("sub/a.txt", b"a")).status == 200
+    assert files_of(hub, "stays") == {**before, "sub/a.txt": b"a"}
+    assert commit(hub, model, {"key": "deletedFolder", "value": {"path": "sub/"}}).status == 200
+    assert files_of(hub, "stays") == before
+    tip = commit(hub, model, file_line("config.json", before["config.json"]))
     with Repository.open(hub.folder) as repository:
-        assert tip.document["commitOid"] == repository.branches()["base"].hex()[:40]
-        modes = {entry.path: entry.executable for entry in repository.contents.files("base")}
+        assert tip.document["commitOid"] == repository.branches()["stays"].hex()[:40]
+        modes = {entry.path: entry.executable for entry in repository.contents.files("stays")}
         assert modes["run.sh"]
         assert repository.fsck(read_data=True).ok
 
@@ -147,8 +154,10 @@ def test_shards_that_come_one_after_the_other(hub: Served, tmp_path: Path) -> No
     )
     with Repository.open(hub.folder) as repository:
         # Each shard leans on the model that it is like, though its own branch had only the other.
-        assert repository.commit_of("big")[1].leans_on == repository.branches()["base"]
-        assert repository.tensors("big")["head"].read().shape == (64, 32)
+        assert repository.commit_of("big")[1].leans_on in repository.branches().values()
+        first = repository.commit_of("big~1")[0]
+        assert repository.commit_of("big")[1].leans_on != first
+        assert repository.tensors("big")["head"].shape == (64, 32)
     gone = commit(hub, "zoo/big", {"key": "deletedFile", "value": {"path": "b.safetensors"}})
     assert gone.status == 400
     assert commit(hub, "zoo/big", file_line("note", b"x")).status == 200
@@ -179,28 +188,20 @@ def test_shards_that_come_one_after_the_other(hub: Served, tmp_path: Path) -> No
     ],
 )
 def test_commits_that_are_refused_change_nothing(
-    shared: Served, lines: list[dict[str, Any]], status: int
+    hub: Served, lines: list[dict[str, Any]], status: int
 ) -> None:
-    with Repository.open(shared.folder) as repository:
+    with Repository.open(hub.folder) as repository:
         before = repository.branches()
-    reply = commit(shared, "zoo/base", *lines)
+    reply = commit(hub, "zoo/base", *lines)
     assert reply.status == status, reply.body
-    assert left_behind(shared) == 0
+    assert left_behind(hub) == 0
     if status != 200:
         assert reply.document["error"]
-        with Repository.open(shared.folder) as repository:
+        with Repository.open(hub.folder) as repository:
             assert repository.branches() == before
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("shared") / "zoo"
-    commit_models(folder, ("base",))
-    with serving(folder) as served:
-        yield served
-
-
-def test_bodies_that_are_no_commit(shared: Served) -> None:
+def test_bodies_that_are_no_commit(hub: Served) -> None:
     place = "/api/models/zoo/base/commit/main"
     whole = json.dumps(HEADER).encode() + b"\n" + json.dumps(file_line("a", b"abc" * 99)).encode()
     for body in (
@@ -215,37 +216,37 @@ def test_bodies_that_are_no_commit(shared: Served) -> None:
         b"\n" * (16 << 20),
         b"{}" * 99,
     ):
-        assert shared.ask(place, "POST", body=body).status == 400, body[:20]
-    assert shared.ask("/api/models/zoo/base/commit/none", "POST", body=whole).status == 404
-    assert shared.ask("/api/models/none/base/commit/main", "POST", body=whole).status == 404
-    assert shared.ask("/api/models/zoo/a..b/commit/main", "POST", body=whole).status == 404
-    assert shared.ask(place + "?create_pr=1", "POST", body=whole).status == 403
-    assert left_behind(shared) == 0
+        assert hub.ask(place, "POST", body=body).status == 400, body[:20]
+    assert hub.ask("/api/models/zoo/base/commit/none", "POST", body=whole).status == 404
+    assert hub.ask("/api/models/none/base/commit/main", "POST", body=whole).status == 404
+    assert hub.ask("/api/models/zoo/a..b/commit/main", "POST", body=whole).status == 404
+    assert hub.ask(place + "?create_pr=1", "POST", body=whole).status == 403
+    assert left_behind(hub) == 0
 
 
-def test_uploads_that_are_not_what_was_announced(shared: Served) -> None:
+def test_uploads_that_are_not_what_was_announced(hub: Served) -> None:
     content = b"content" * 1000
-    href = batch(shared, "zoo/base", content)["actions"]["upload"]["href"]
+    href = batch(hub, "zoo/base", content)["actions"]["upload"]["href"]
     for wrong in (content[:-1], content + b"x", b"C" + content[1:], b""):
-        assert put(shared, href, wrong).status == 400
+        assert put(hub, href, wrong).status == 400
     other = href.replace(sha256(content), sha256(b"else"))
-    assert put(shared, other, b"else").status == 403
-    assert put(shared, href.partition("?")[0], content).status == 403
-    assert put(shared, href.replace("size=7000", "size=4"), content[:4]).status == 403
-    assert commit(shared, "zoo/base", uploaded_line("a.bin", content)).status == 400
-    assert left_behind(shared) == 0
+    assert put(hub, other, b"else").status == 403
+    assert put(hub, href.partition("?")[0], content).status == 403
+    assert put(hub, href.replace("size=7000", "size=4"), content[:4]).status == 403
+    assert commit(hub, "zoo/base", uploaded_line("a.bin", content)).status == 400
+    assert left_behind(hub) == 0
     place = "/zoo/base.git/info/lfs/objects/batch"
     for asked in (
         {},
         {"objects": [{"oid": "x", "size": 1}]},
         {"operation": "download", "objects": []},
     ):
-        assert shared.ask(place, "POST", body=json.dumps(asked).encode()).status == 422
+        assert hub.ask(place, "POST", body=json.dumps(asked).encode()).status == 422
 
 
-def test_an_upload_that_is_cut_short_leaves_nothing(shared: Served) -> None:
+def test_an_upload_that_is_cut_short_leaves_nothing(hub: Served) -> None:
     content = b"content" * 100_000
-    href = batch(shared, "zoo/base", content)["actions"]["upload"]["href"]
+    href = batch(hub, "zoo/base", content)["actions"]["upload"]["href"]
     place = urlsplit(href)
     with socket.create_connection((place.hostname, place.port)) as line:
         line.sendall(
@@ -259,20 +260,21 @@ def test_an_upload_that_is_cut_short_leaves_nothing(shared: Served) -> None:
             f"Content-Length: 999999\r\n\r\n{json.dumps(HEADER)}\n"
             '{"key": "file", "value": {"content": "QUJD'.encode()
         )
-    assert put(shared, href, content).status == 200
-    assert commit(shared, "zoo/base", uploaded_line("a.bin", content)).status == 200
+    assert put(hub, href, content).status == 200
+    assert commit(hub, "zoo/base", uploaded_line("a.bin", content)).status == 200
     # The server lets go of a cut request when it hears of it: the next answer comes after that.
-    while left_behind(shared):
-        assert shared.ask("/api/models/zoo/base").status == 200
+    while left_behind(hub):
+        assert hub.ask("/api/models/zoo/base").status == 200
 
 
 def test_uploaders_who_race_both_get_in_unless_they_named_a_parent(hub: Served) -> None:
+    model = own_branch(hub, "raced")
     with Repository.open(hub.folder) as repository:
-        seen = repository.branches()["base"].hex()[:40]
+        seen = repository.branches()["raced"].hex()[:40]
     replies: list[Reply] = []
 
     def add(number: int) -> None:
-        replies.append(commit(hub, "zoo/base", file_line(f"{number}.txt", b"%d" % number)))
+        replies.append(commit(hub, model, file_line(f"{number}.txt", b"%d" % number)))
 
     threads = [threading.Thread(target=add, args=(number,)) for number in range(6)]
     for thread in threads:
@@ -280,57 +282,57 @@ def test_uploaders_who_race_both_get_in_unless_they_named_a_parent(hub: Served) 
     for thread in threads:
         thread.join()
     assert [reply.status for reply in replies] == [200] * 6
-    files = files_of(hub, "base")
+    files = files_of(hub, "raced")
     assert all(files[f"{number}.txt"] == b"%d" % number for number in range(6))
 
     header = {"key": "header", "value": {"summary": "late", "parentCommit": seen}}
     body = b"".join(json.dumps(each).encode() + b"\n" for each in (header, file_line("b", b"b")))
-    late = hub.ask("/api/models/zoo/base/commit/main", "POST", body=body)
+    late = hub.ask("/api/models/zoo/raced/commit/main", "POST", body=body)
     assert late.status == 412
-    assert "b" not in files_of(hub, "base")
+    assert "b" not in files_of(hub, "raced")
 
 
-def test_a_model_is_made_before_its_first_commit(shared: Served) -> None:
+def test_a_model_is_made_before_its_first_commit(hub: Served) -> None:
     asked = json.dumps({"name": "fresh", "organization": "zoo", "type": "model"}).encode()
-    made = shared.ask("/api/repos/create", "POST", body=asked)
-    assert made.document["url"] == f"{shared.url}/zoo/fresh"
-    assert shared.ask("/api/models/zoo/fresh").document["siblings"] == []
-    assert shared.ask("/api/models/zoo/fresh/tree/main").document == []
-    told = shared.ask("/zoo/fresh/resolve/main/README.md", "HEAD")
+    made = hub.ask("/api/repos/create", "POST", body=asked)
+    assert made.document["url"] == f"{hub.url}/zoo/fresh"
+    assert hub.ask("/api/models/zoo/fresh").document["siblings"] == []
+    assert hub.ask("/api/models/zoo/fresh/tree/main").document == []
+    told = hub.ask("/zoo/fresh/resolve/main/README.md", "HEAD")
     assert told.headers["x-error-code"] == "EntryNotFound"
-    assert commit(shared, "zoo/fresh", file_line("a", b"a")).status == 200
-    assert shared.ask("/api/repos/create", "POST", body=asked).status == 409
+    assert commit(hub, "zoo/fresh", file_line("a", b"a")).status == 200
+    assert hub.ask("/api/repos/create", "POST", body=asked).status == 409
     for wrong in (b"{}", b"[]", b"{", b'{"name": "x", "type": "dataset"}', b'{"name": 1}'):
-        assert shared.ask("/api/repos/create", "POST", body=wrong).status == 400
+        assert hub.ask("/api/repos/create", "POST", body=wrong).status == 400
     for name in ("..", "a--b", "x.git", "-x"):
         asked = json.dumps({"name": name, "organization": "zoo"}).encode()
-        assert shared.ask("/api/repos/create", "POST", body=asked).status == 404
+        assert hub.ask("/api/repos/create", "POST", body=asked).status == 404
 
 
-def test_branches_and_tags(shared: Served) -> None:
+def test_branches_and_tags(hub: Served) -> None:
     assert (
-        shared.ask("/api/models/zoo/branch/side", "POST", body=b'{"startingPoint": "base"}').status
+        hub.ask("/api/models/zoo/branch/side", "POST", body=b'{"startingPoint": "base"}').status
         == 200
     )
     assert (
-        shared.ask("/api/models/zoo/branch/side", "POST", body=b'{"startingPoint": "base"}').status
+        hub.ask("/api/models/zoo/branch/side", "POST", body=b'{"startingPoint": "base"}').status
         == 409
     )
-    assert shared.ask("/api/models/zoo/side/tag/main", "POST", body=b'{"tag": "v1"}').status == 200
-    assert shared.ask("/api/models/zoo/side/revision/v1").status == 200
-    assert shared.ask("/api/models/zoo/side/tag/main", "POST", body=b'{"tag": "v1"}').status == 409
-    assert shared.ask("/api/models/zoo/side/tag/main", "POST", body=b'{"tag": "a b"}').status == 400
-    assert shared.ask("/api/models/zoo/side/branch/x", "POST", body=b"{}").status == 400
+    assert hub.ask("/api/models/zoo/side/tag/main", "POST", body=b'{"tag": "v1"}').status == 200
+    assert hub.ask("/api/models/zoo/side/revision/v1").status == 200
+    assert hub.ask("/api/models/zoo/side/tag/main", "POST", body=b'{"tag": "v1"}').status == 409
+    assert hub.ask("/api/models/zoo/side/tag/main", "POST", body=b'{"tag": "a b"}').status == 400
+    assert hub.ask("/api/models/zoo/side/branch/x", "POST", body=b"{}").status == 400
 
 
-def test_cards_are_looked_at(shared: Served) -> None:
+def test_cards_are_looked_at(hub: Served) -> None:
     for content, status in (
         ("---\na: b\n---\nx", 200),
         ("no card", 200),
         ("---\na: [\n---\n", 400),
     ):
         body = json.dumps({"content": content, "repoType": "model"}).encode()
-        assert shared.ask("/api/validate-yaml", "POST", body=body).status == status
+        assert hub.ask("/api/validate-yaml", "POST", body=body).status == status
 
 
 def test_who_may_only_read_writes_nothing(tmp_path: Path) -> None:
