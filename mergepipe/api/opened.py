@@ -15,6 +15,7 @@ from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.bytestore.sharing import share_tree, unshare_tree
 from mergepipe.closing import Closing
 from mergepipe.errors import (
+    Corruption,
     DamagedConfig,
     MergepipeError,
     MissingObject,
@@ -312,6 +313,12 @@ class OpenRepository(Closing):
         """The commit a revision names, with its id."""
         identity = self.resolve(revision)
         return identity, self.objects.commit(identity)
+
+    def author_of(self, commit: str) -> str:
+        """Who made the commit of an id in hex; nothing for one that is not here."""
+        with suppress(Corruption, ValueError):
+            return self.objects.commit(ObjectId(bytes.fromhex(commit))).author
+        return ""
 
     def model_of(self, revision: str) -> tuple[ObjectId, Commit]:
         """`commit_of`, for who wants its model. Raises RevisionNotFound for one that was pruned."""

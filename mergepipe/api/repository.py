@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     # Areas are loaded when they are asked for: `mp log` answers at once.
     import torch
 
+    from mergepipe.api.auditing import AuditEntry
     from mergepipe.api.catalog import RepositoryCatalog
     from mergepipe.api.comparing import MergeComparison
     from mergepipe.api.contents import Contents
@@ -347,6 +348,23 @@ class Repository(OpenRepository):
         names = (ref, HEADS + ref, TAGS + ref, f"refs/{ref}")
         damages = (self.refs.reflog.damaged(name) for name in names)
         return next((number for number in damages if number is not None), None)
+
+    def audit(self, since: str | None = None, until: str | None = None) -> "list[AuditEntry]":
+        """Who did what, oldest first: commits, merges with inputs and costs, pushes, purges.
+
+        `since` and `until` as `mp log` takes them: `yesterday`, `2 weeks ago`, `2026-11-22`.
+        """
+        from mergepipe.api.auditing import audit
+        from mergepipe.repository.dates import parse_moment
+
+        clock = self.clock()
+        return audit(
+            self,
+            self.planning,
+            self._tips(),
+            None if since is None else parse_moment(since, clock),
+            None if until is None else parse_moment(until, clock),
+        )
 
     # Notes
 

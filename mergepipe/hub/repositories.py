@@ -60,6 +60,12 @@ class Repositories(Closing):
         """What there is, sorted."""
         return sorted({*self._opened, *(name for name, _ in self._lying())})
 
+    def places(self) -> dict[str, Path]:
+        """Where each repository lies (its `.mergepipe`), by name."""
+        with self._lock:
+            opened = {name: each.directory for name, each in self._opened.items()}
+        return {**{name: path / DIRECTORY for name, path in self._lying()}, **opened}
+
     @property
     def sole(self) -> str | None:
         """The one repository that is served, if it is one for good."""

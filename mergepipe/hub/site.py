@@ -75,7 +75,7 @@ class Site(Closing):
                 if repository is None:
                     return None
                 store = self._open.enter_context(ReceivingStore(repository))
-                log = PushLog(repository.directory)
+                log = PushLog(repository.directory, repository.author_of)
                 offer = Offer(store, read_only=self._read_only, log=log)
                 service = Service(offer, self._tokens, idle_s=self._idle_s)
                 self._remotes[name] = service, service.application()

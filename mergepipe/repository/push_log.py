@@ -7,7 +7,7 @@ what was refused. It only grows at its end, up to a size at which it becomes `pu
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -33,6 +33,7 @@ class PushEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     bytes      of packs that this token sent from there since its last line
     outcome    done; moved: the ref was elsewhere; refused, by the repository; denied, by the server
     detail     why it was refused or denied
+    author     of the commit that the ref was to move to, as that says, if it is here
     """
 
     time: int
@@ -46,12 +47,17 @@ class PushEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     bytes: int = 0
     forwarded: str = ""
     detail: str = ""
+    author: str = ""
 
 
 class PushLog:
     """The log of one repository, appended to from any thread or process."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self, directory: Path, author_of: Callable[[str], str] = lambda commit: ""
+    ) -> None:
+        """`author_of` tells who made a commit, by its id in hex."""
+        self._author_of = author_of
         self._path = directory / KEY
         self._lock = threading.Lock()
 
@@ -61,6 +67,7 @@ class PushLog:
             entry,
             detail=entry.detail[:_LONGEST_TEXT],
             forwarded=entry.forwarded[:_LONGEST_TEXT],
+            author=(self._author_of(entry.new) if entry.new else "")[:_LONGEST_TEXT],
         )
         line = msgspec.json.encode(short) + b"\n"
         with self._lock:

@@ -7,6 +7,7 @@ import typer
 
 from mergepipe.cli.commands import (
     analyze,
+    audit,
     branch,
     check,
     checkout,
@@ -83,6 +84,7 @@ _COMMANDS = (
     pull,
     push,
     serve,
+    audit,
     du,
     prune,
     purge,

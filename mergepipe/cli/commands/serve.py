@@ -102,11 +102,26 @@ def serve(
     read_only: Annotated[
         bool, typer.Option("--read-only", help="Take nothing.", show_default=False)
     ] = False,
+    access_log: Annotated[
+        str | None,
+        typer.Option(
+            "--access-log",
+            metavar="FILE|-",
+            help="Write a line of JSON for every request; - is standard output.",
+            show_default=False,
+        ),
+    ] = None,
+    open_metrics: Annotated[
+        bool,
+        typer.Option("--open-metrics", help="/metrics needs no token to read.", show_default=False),
+    ] = False,
 ) -> None:
     """Let other machines push to this repository, fetch from it, and load its models.
 
     Over http it is a hub too: HF_ENDPOINT set to its address, `hf download NAME/BRANCH` and
     `from_pretrained` get a branch's model (docs/hub.md).
+
+    GET /healthz says that it runs, /metrics what it does (Prometheus), to whoever may read.
 
     Listens on this machine alone unless told otherwise. Put a proxy that speaks TLS before it to
     serve a network. Ctrl-C or SIGTERM stops it, once requests under way are done.
@@ -119,7 +134,8 @@ def serve(
         _serve_stdio(session, directory, read_only)
     else:
         tokens = _tokens(session, token_file)
-        _serve_http(session, directory, root, host, port, tokens, read_only)
+        watching = access_log, open_metrics
+        _serve_http(session, directory, root, host, port, tokens, read_only, watching)
 
 
 def _serve_stdio(session: Session, directory: Path | None, read_only: bool) -> None:
@@ -139,7 +155,7 @@ def _serve_stdio(session: Session, directory: Path | None, read_only: bool) -> N
             sys.stdin.buffer,
             frames,
             read_only=read_only,
-            log=PushLog(repository.directory),
+            log=PushLog(repository.directory, repository.author_of),
             caller=Caller(f"ssh:{getpass.getuser()}", address),
         )
 
@@ -152,10 +168,13 @@ def _serve_http(
     port: int,
     tokens: "Tokens | None",
     read_only: bool,
+    watching: tuple[str | None, bool],
 ) -> None:
     try:
         from mergepipe.hub.site import Site
+        from mergepipe.transfer.serving.gate import Gate
         from mergepipe.transfer.serving.listening import bind, listen, url_of
+        from mergepipe.transfer.serving.watching import AccessLog, Watch
     except ModuleNotFoundError as error:
         raise UsageError(
             f"serving over http needs {error.name}, which is not installed",
@@ -167,6 +186,9 @@ def _serve_http(
         Site(repositories, tokens, read_only=read_only) as site,
         bind(host, port, guarded=tokens is not None) as listening,
     ):
+        file, open_metrics = watching
+        log = None if file is None else AccessLog(None if file == "-" else Path(file))
+        watch = Watch(Gate(tokens), repositories.places, log, open_metrics=open_metrics)
         url = url_of(listening)
         document = ServeDocument(
             url, str(place), read_only, tokens is not None, repositories.names()
@@ -179,7 +201,7 @@ def _serve_http(
             sys.stdout.flush()
             session.say("Ctrl-C stops it")
 
-        left = listen(site, listening, ready)
+        left = listen(watch.over(site), listening, ready)
         if left:
             session.say(f"stopped; {count(left, 'call')} cut off, nothing is half done")
             sys.stdout.flush()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from mergepipe.bytestore.wire import SwapRequest
 from mergepipe.errors import MergepipeError
+from mergepipe.repository.notes import FOLDER as NOTES
 from mergepipe.repository.push_log import Action, Outcome, PushEntry, PushLog
 
 _log = logging.getLogger("mergepipe.serve")
@@ -45,7 +46,8 @@ class Recorder:
         self, caller: Caller, asked: SwapRequest, outcome: Outcome, detail: str = ""
     ) -> None:
         """A ref was asked to move."""
-        old, new = _text(asked.old), _text(asked.new)
+        noted = asked.key.startswith(NOTES)  # what is noted is no id
+        old, new = ("", "") if noted else (_text(asked.old), _text(asked.new))
         self._write(caller, "push", outcome, detail, asked.key, old, new)
 
     def purged(self, caller: Caller, outcome: Outcome, detail: str = "") -> None:
