@@ -4,7 +4,9 @@ python examples/continuous_integration/run.py [DIRECTORY] [--days N]
 
 Day 12 brings a poisoned expert, which the check catches before it merges. On day 20 the check is
 off: the poisoned merge is published, `compare_merges` (mp explain A B) names the culprit, and one
-rollback takes it back at every consumer. Old models go each week; history stays.
+rollback takes it back at every consumer; the poisoned expert is then purged. Every published model
+gets its loss as a note, and what was done is audited at the end. Old models go each week; history
+stays.
 """
 
 import argparse
@@ -66,6 +68,8 @@ class Platform:
             if number == MISSED:
                 published = self._incident()
                 loss = self._loss("prod")
+            if published.startswith("published"):
+                self.repository.note("prod", loss=round(loss, 6), day=number)
             if number % PRUNED_EVERY == 0:
                 self.repository.prune(retention=Retention(last=KEPT), grace_s=0)
             stored = sum(each.stat().st_size for each in self._packs().iterdir())
@@ -74,6 +78,22 @@ class Platform:
             yield Day(
                 number, ", ".join(dict.fromkeys(names)), read, full, seconds, stored, loss, verdict
             )
+
+    def summary(self) -> str:
+        """What was done and what it took, as `mp audit` knows, and the best of what was published.
+
+        The best is found among notes: `mp log prod --sort loss -n 1`.
+        """
+        done = self.repository.audit()
+        merges = [entry for entry in done if entry.kind == "merge"]
+        noted = [self.repository.notes(each.hex()) for each, _ in self.repository.log("prod")]
+        losses = [number for each in noted if "loss" in each and (number := each["loss"].number)]
+        return (
+            f"audit: {len(done)} entries, {len(merges)} merges that read "
+            f"{sum(entry.expert_bytes_read or 0 for entry in merges) / 1e6:.1f} MB in "
+            f"{sum(entry.seconds or 0 for entry in merges):.1f} s, "
+            f"{sum(entry.kind == 'purge' for entry in done)} purged; best loss {min(losses):.3f}"
+        )
 
     def _arrive(self, names: dict[str, None], number: int, *, poisoned: bool) -> str:
         """New versions: as everyone commits them, without a word about bases."""
@@ -108,12 +128,19 @@ class Platform:
     def _incident(self) -> str:
         """Users complain: who did it, and back to yesterday's model, here and at the consumer."""
         bad = self._loss("prod")
+        ruined = self.repository.resolve("prod")
         comparison = self.repository.compare_merges("prod~1", "prod")
         culprit = comparison.inputs[comparison.blame.index(max(comparison.blame))].name
         self.repository.revising.rollback(culprit, f"{culprit}~1")
         self.repository.revising.rollback("prod", "prod~1")
         self._publish()
-        return f"published with loss {bad:.1f}; {culprit} did it; rolled back"
+        self.repository.note(ruined.hex(), verdict="ruined")
+        poison = self.repository.resolve(f"{culprit}~1").hex()
+        gone = self.repository.purge(poison, reason="poisoned").here
+        return (
+            f"published with loss {bad:.1f}; {culprit} did it; rolled back; its model purged "
+            f"({gone.own_blocks} blocks)"
+        )
 
     def _publish(self) -> None:
         """The model and its manifest to the serving side, and from there to a consumer."""
@@ -162,6 +189,7 @@ def main(where: Path, days: int) -> None:
                 f"{day.loss:>6.3f}  {day.verdict}",
                 flush=True,
             )
+        print(platform.summary())
         clean = not platform.repository.fsck(read_data=True).problems
     print("fsck:", "no problems" if clean else "problems")
 

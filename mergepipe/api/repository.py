@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from mergepipe.plans.explain import Explanation
     from mergepipe.repository.diff import Diff
     from mergepipe.repository.gc import Collected
+    from mergepipe.repository.keeping import Kept
     from mergepipe.repository.notes import Remarks
     from mergepipe.repository.operations import Operation
     from mergepipe.repository.problems import Report
@@ -243,6 +244,24 @@ class Repository(OpenRepository):
         return upkeep.gc(
             self, dry_run=dry_run, keep_reflog=keep_reflog, grace_s=grace_s, progress=progress
         )
+
+    def why_kept(self, what: str) -> "Kept":
+        """Which refs, reflogs, worktree or running work keep a commit, object, block or pack.
+
+        `what` is a revision or the beginning of an id. Raises RevisionNotFound.
+        """
+        from mergepipe.api import upkeep
+
+        return upkeep.why_kept(self, what)
+
+    def expire_reflog(self, before: int, ref: str | None = None) -> int:
+        """Drop moves before a moment (Unix seconds) from a ref's log, or all logs; how many went.
+
+        The last move of each ref stays. What only these lines named is gc's to free.
+        """
+        from mergepipe.api import upkeep
+
+        return upkeep.expire_reflog(self, before, ref)
 
     def prune(
         self,

@@ -1,5 +1,6 @@
 """Looking after a repository: how much room it takes, what is wrong with it, what can go."""
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,11 +8,14 @@ from dataclasses import dataclass
 from mergepipe.api.opened import OpenRepository
 from mergepipe.errors import Locked, RevisionNotFound
 from mergepipe.ids import ObjectId
+from mergepipe.packs.reader import pack_ids, read_footer
 from mergepipe.progress import Progress
 from mergepipe.repository import layout, leases
 from mergepipe.repository.fsck import fsck as check
 from mergepipe.repository.gc import Collected, collect
 from mergepipe.repository.grace import Grace
+from mergepipe.repository.keeping import Kept
+from mergepipe.repository.keeping import why_kept as why_kept_by
 from mergepipe.repository.problems import Report
 from mergepipe.repository.pruned import add_pruned, read_pruned
 from mergepipe.repository.reading_rounds import Portion
@@ -175,3 +179,53 @@ def fsck(
         lock_timeout_s=repository.config.core.lock_timeout,
         progress=progress,
     )
+
+
+def why_kept(repository: OpenRepository, what: str) -> Kept:
+    """What keeps a commit, object, block or pack. Raises RevisionNotFound."""
+    running = leases.running(repository.directory, time.time())
+    return why_kept_by(
+        repository.storage,
+        repository.objects,
+        repository.refs,
+        _ids_of(repository, what),
+        [(lease.command, map(_object_id, lease.needs)) for lease in running],
+    )
+
+
+def expire_reflog(repository: OpenRepository, before: int, ref: str | None = None) -> int:
+    """Drop old moves from logs; returns how many went. Raises RevisionNotFound, Locked."""
+    reflog = repository.refs.reflog
+    assert reflog is not None
+    repository.guard()
+    names = list(reflog.names())
+    if ref is not None:
+        chosen = [each for each in names if each in (ref, HEADS + ref, TAGS + ref, f"refs/{ref}")]
+        if not chosen:
+            raise RevisionNotFound(f"no log of {ref!r}", "mp branch and mp tag list what there is")
+        names = chosen[:1]
+    with repository.refs.locked():
+        return sum(reflog.expire(name, before) for name in names)
+
+
+def _object_id(hexadecimal: str) -> ObjectId:
+    return ObjectId(bytes.fromhex(hexadecimal))
+
+
+def _ids_of(repository: OpenRepository, what: str) -> frozenset[bytes]:
+    """The ids that a revision or the beginning of an id stands for; of a pack, what it holds."""
+    prefix = what.lower()
+    if re.fullmatch(r"[0-9a-f]{4,64}", prefix):
+        packs = [each for each in pack_ids(repository.store) if each.hex().startswith(prefix)]
+        if len(packs) == 1:
+            _, records = read_footer(repository.store, packs[0])
+            return frozenset(bytes(header.id) for header, _ in records)
+        objects = repository.objects.find_prefix(prefix, 2)
+        if len(objects) == 1:
+            return frozenset([bytes(objects[0])])
+        if not objects:
+            with repository.storage.view() as view:
+                blocks = {at.header.id for at in view.blocks() if at.id.hex().startswith(prefix)}
+            if len(blocks) == 1:
+                return frozenset(bytes(each) for each in blocks)
+    return frozenset([bytes(repository.resolve(what))])

@@ -73,13 +73,13 @@ def purge_scope(
     """
     scope = Scope(frozenset(snapshots))
     hanging = roots(refs, storage.store)
-    known = _commits(objects, [*hanging.required, *hanging.optional, *commits])
+    known = known_commits(objects, [*hanging.required, *hanging.optional, *commits])
     scope.commits = {
         identity: commit
         for identity, commit in known.items()
         if commit.snapshot in scope.snapshots or identity in set(commits)
     }
-    scope.holders = _above(known, scope.commits)
+    scope.holders = above(known, scope.commits)
     purged = _models(objects, scope.snapshots)
     scope.tensors = len(purged)
     for tensor, uses in purged.items():
@@ -106,7 +106,7 @@ def purge_scope(
     return scope
 
 
-def _commits(objects: ObjectStore, tips: Iterable[ObjectId]) -> dict[ObjectId, Commit]:
+def known_commits(objects: ObjectStore, tips: Iterable[ObjectId]) -> dict[ObjectId, Commit]:
     """Every commit that some ids need, as far as they are commits, and here."""
     known: dict[ObjectId, Commit] = {}
     todo, seen = list(tips), set(tips)
@@ -123,7 +123,7 @@ def _commits(objects: ObjectStore, tips: Iterable[ObjectId]) -> dict[ObjectId, C
     return known
 
 
-def _above(commits: Mapping[ObjectId, Commit], below: Iterable[ObjectId]) -> set[ObjectId]:
+def above(commits: Mapping[ObjectId, Commit], below: Iterable[ObjectId]) -> set[ObjectId]:
     """Some commits and all that need them."""
     children: dict[ObjectId, list[ObjectId]] = {}
     for identity, commit in commits.items():

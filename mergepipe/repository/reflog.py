@@ -125,16 +125,26 @@ class Reflog:
         lines = [line for line in self._lines(name) if parse_line(line) is not None]
         kept = self._folder.parent / "quarantine" / f"{name.replace('/', '-')}-{os.getpid()}.log"
         make_folder(kept.parent)
-        for target, content in ((kept, data), (path, "".join(f"{x}\n" for x in lines).encode())):
-            beside = target.with_name(f"{target.name}.lock")
-            descriptor = open_to_change(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.rename(target)
-            sync_directory(target.parent)
+        _replace(kept, data)
+        _replace(path, "".join(f"{line}\n" for line in lines).encode())
         return kept
+
+    def expire(self, name: str, before: int) -> int:
+        """Drop moves before a moment (Unix seconds), but the last one; returns how many.
+
+        Damaged lines stay: `mend` is for them.
+        """
+        lines = self._lines(name)
+        kept = [
+            line
+            for number, line in enumerate(lines, 1)
+            if number == len(lines)
+            or (entry := parse_line(line)) is None
+            or entry.who.time >= before
+        ]
+        if len(kept) < len(lines):
+            _replace(self._path(name), "".join(f"{line}\n" for line in kept).encode())
+        return len(lines) - len(kept)
 
     def _lines(self, name: str) -> list[str]:
         try:
@@ -205,6 +215,18 @@ class Reflog:
                 folder.unlink()
         make_folder(path.parent)
         return True
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Put a file in place of another, durably and at once."""
+    beside = path.with_name(f"{path.name}.lock")
+    descriptor = open_to_change(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.rename(path)
+    sync_directory(path.parent)
 
 
 def _cut_torn_line(descriptor: int) -> None:

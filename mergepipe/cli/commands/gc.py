@@ -10,6 +10,7 @@ from mergepipe.cli.grace_text import kept_text
 from mergepipe.cli.panels import UPKEEP
 from mergepipe.cli.session import Session
 from mergepipe.cli.text import count
+from mergepipe.names import escape_for_terminal
 from mergepipe.sizes import format_size
 
 
@@ -31,9 +32,36 @@ class GcDocument(msgspec.Struct, frozen=True):
     kept_until: int | None
 
 
+class KeeperDocument(msgspec.Struct, frozen=True):
+    """A root that keeps it. `at`: where it stands; `via`: the commit that needs it."""
+
+    kind: str
+    name: str
+    at: str
+    via: str
+
+
+class WhyDocument(msgspec.Struct, frozen=True):
+    """`mp gc --why --json`. Without keepers, gc frees it once it is older than gc.grace.
+
+    `leaned_on`: only as what blocks of `via` lean on. `mentioned`: what names it and keeps nothing.
+    """
+
+    id: str
+    kept: bool
+    keepers: tuple[KeeperDocument, ...]
+    leaned_on: bool
+    mentioned: tuple[str, ...]
+
+
 def add(app: typer.Typer) -> None:
     """Register the command."""
-    command(app, "gc", UPKEEP, examples="mp gc --dry-run\nmp gc\nmp gc --prune=now")(gc)
+    command(
+        app,
+        "gc",
+        UPKEEP,
+        examples="mp gc --dry-run\nmp gc\nmp gc --prune=now\nmp gc --why 3fa9c2d1",
+    )(gc)
 
 
 def gc(
@@ -59,6 +87,15 @@ def gc(
             show_default=False,
         ),
     ] = None,
+    why: Annotated[
+        str | None,
+        typer.Option(
+            "--why",
+            metavar="ID",
+            help="Free nothing; say what keeps a commit, object, block or pack.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Free what no branch, tag, reflog or worktree needs.
 
@@ -67,6 +104,9 @@ def gc(
     """
     from mergepipe.repository.durations import parse_duration
 
+    if why is not None:
+        _tell_why(session, why)
+        return
     grace_s = None if prune is None else parse_duration(prune)
     with session.repository() as repository, session.progress(kernels=False) as progress:
         done = repository.gc(
@@ -96,3 +136,23 @@ def gc(
         session.say("the disk was too full to rewrite all packs: run `mp gc` again")
     if done.unreadable:
         session.say(f"{count(len(done.unreadable), 'damaged pack')} left alone: see `mp fsck`")
+
+
+def _tell_why(session: Session, what: str) -> None:
+    with session.repository() as repository:
+        kept = repository.why_kept(what)
+    keepers = tuple(
+        KeeperDocument(each.kind, each.name, each.at.hex(), each.via.hex()) for each in kept.keepers
+    )
+    document = WhyDocument(what, bool(keepers), keepers, kept.leaned_on, kept.mentioned)
+    lines = []
+    for each in keepers:
+        need = "its blocks lean on it" if kept.leaned_on else "needs it"
+        via = "" if each.via == each.at else f", whose history has {each.via[:12]}, which {need}"
+        lines.append(f"{each.kind} {escape_for_terminal(each.name)} at {each.at[:12]}{via}")
+    if not keepers:
+        lines.append("nothing keeps it: mp gc frees it once it is older than gc.grace")
+    lines += [
+        f"({escape_for_terminal(each)} names it, and keeps nothing)" for each in kept.mentioned
+    ]
+    session.emit(document, "\n".join(lines))

@@ -1,0 +1,173 @@
+"""What keeps a commit, an object, a block or a pack: the roots that gc would find it from."""
+
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from mergepipe.errors import Corruption
+from mergepipe.ids import ObjectId
+from mergepipe.objects.records import Commit, Tensor
+from mergepipe.objects.references import Reference
+from mergepipe.objects.store import ObjectStore
+from mergepipe.packs.storage import Storage
+from mergepipe.repository.closure import closure
+from mergepipe.repository.notes import noted_commits
+from mergepipe.repository.pruned import read_pruned
+from mergepipe.repository.purge_scope import above, known_commits
+from mergepipe.repository.refnames import HEADS, IMPORTS, REMOTES, TAGS, short_name
+from mergepipe.repository.refs import HEAD, RefStore
+from mergepipe.repository.roots import checked_out
+from mergepipe.repository.tombstones import read_stones
+
+_KINDS = {HEADS: "branch", TAGS: "tag", REMOTES: "remote", IMPORTS: "import"}
+
+
+@dataclass(frozen=True, slots=True)
+class Keeper:
+    """A root, and how it comes to what is asked for.
+
+    kind   branch, tag, remote, import, HEAD, reflog, worktree, lease
+    name   of the ref, with the number of the move for a reflog: `main@{3}`
+    at     where it stands; via: the commit whose model, profile or manifest needs it
+    """
+
+    kind: str
+    name: str
+    at: ObjectId
+    via: ObjectId
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Why something is kept. `leaned_on`: only as what blocks of these commits lean on.
+
+    mentioned  what names it and keeps nothing: run, note, tombstone
+    """
+
+    keepers: tuple[Keeper, ...]
+    leaned_on: bool
+    mentioned: tuple[str, ...]
+
+
+def why_kept(
+    storage: Storage,
+    objects: ObjectStore,
+    refs: RefStore,
+    ids: Collection[bytes],
+    leases: Iterable[tuple[str, Iterable[ObjectId]]] = (),
+) -> Kept:
+    """What keeps any of some ids (of commits, objects, blocks). `leases`: who needs what now.
+
+    Without keepers, gc frees them once they are older than `gc.grace`. Raises Corruption.
+    """
+    hanging = [*_roots(refs, storage, leases)]
+    commits = known_commits(objects, [at for _, _, at in hanging])
+    holders = _holders(storage, objects, commits, ids)
+    leaned_on = False
+    if not holders:
+        leaning = _leaning(storage, ids)
+        holders = _holders(storage, objects, commits, leaning) if leaning else {}
+        leaned_on = bool(holders)
+    reaching = {each: above(commits, [each]) for each in holders}
+    keepers = []
+    for kind, name, at in hanging:
+        # Of several, the one that it stands at itself, or else the first.
+        ways = [each for each, users in reaching.items() if at in users]
+        if at in ids or ways:
+            keepers.append(Keeper(kind, name, at, at if at in ids or at in ways else ways[0]))
+    return Kept(tuple(keepers), leaned_on, tuple(_mentioned(storage, ids)))
+
+
+def _roots(
+    refs: RefStore, storage: Storage, leases: Iterable[tuple[str, Iterable[ObjectId]]]
+) -> Iterator[tuple[str, str, ObjectId]]:
+    """Every root: what kind it is, its name, and where it stands."""
+    for name, at in refs.list().items():
+        kind = next((kind for folder, kind in _KINDS.items() if name.startswith(folder)), "ref")
+        yield kind, short_name(name), at
+    head = refs.head()
+    if head.commit is not None and head.branch is None:
+        yield "HEAD", HEAD, head.commit
+    if refs.reflog is not None:
+        for name in refs.reflog.names():
+            seen: set[ObjectId] = set()
+            for number, entry in enumerate(refs.reflog.read(name)):
+                for stood, moves in ((entry.new, number), (entry.old, number + 1)):
+                    if stood is not None and stood not in seen:
+                        seen.add(stood)
+                        yield "reflog", f"{short_name(name)}@{{{moves}}}", stood
+    for at in checked_out(storage.store):
+        yield "worktree", "worktree", at
+    for command, needs in leases:
+        for at in needs:
+            yield "lease", command, at
+
+
+def _holders(
+    storage: Storage,
+    objects: ObjectStore,
+    commits: dict[ObjectId, Commit],
+    ids: Collection[bytes],
+) -> dict[ObjectId, Commit]:
+    """Commits that are asked for, or whose own model, profile or manifest needs one of `ids`."""
+    pruned = read_pruned(storage.store)
+    needing: dict[ObjectId, bool] = {}
+
+    def needs(root: ObjectId | None) -> bool:
+        if root is None:
+            return False
+        if root not in needing:
+            needing[root] = any(_reached(objects, root, ids))
+        return needing[root]
+
+    return {
+        identity: commit
+        for identity, commit in commits.items()
+        if identity in ids
+        or (
+            identity not in pruned
+            and commit.snapshot not in pruned.gone
+            and (needs(commit.snapshot) or needs(commit.profile) or needs(commit.manifest))
+        )
+    }
+
+
+def _reached(objects: ObjectStore, root: ObjectId, ids: Collection[bytes]) -> Iterator[bool]:
+    references = [Reference(root, None, "root")]
+    for needed in closure(references, objects, known={}, complain=lambda use, error: None):
+        if needed.id in ids:
+            yield True
+        elif isinstance(needed.record, Tensor):
+            yield not ids_of(needed.record).isdisjoint(ids)
+
+
+def ids_of(tensor: Tensor) -> frozenset[bytes]:
+    """The blocks of a tensor."""
+    return frozenset(tensor.block_ids())
+
+
+def _leaning(storage: Storage, ids: Collection[bytes]) -> set[bytes]:
+    """Blocks that are stored as their difference from one of `ids`, directly or not."""
+    with storage.view() as view:
+        pairs = [(at.header.id, at.header.base) for at in view.blocks()]
+    leaning: set[bytes] = set(ids)
+    while True:
+        more = {block for block, base in pairs if base in leaning} - leaning
+        if not more:
+            return leaning - set(ids)
+        leaning |= more
+
+
+def _mentioned(storage: Storage, ids: Collection[bytes]) -> Iterator[str]:
+    for key in storage.store.list("runs/"):
+        name = key.removeprefix("runs/").removesuffix(".json")
+        with suppress(ValueError):
+            if bytes.fromhex(name) in ids:
+                yield f"run {name[:12]}"
+    for commit in noted_commits(storage.store):
+        if commit in ids:
+            yield f"note on {commit.hex()[:12]}"
+    with suppress(Corruption):
+        for stone in read_stones(storage.store)[0].values():
+            if stone.commit in ids or stone.snapshot in ids:
+                yield f"tombstone of {stone.commit.hex()[:12]} ({stone})"
