@@ -7,6 +7,7 @@ import contextlib
 import struct
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import cast
 
@@ -26,6 +27,7 @@ _PACK = struct.Struct("<32sQI")
 _NUMBER = struct.Struct(">I")
 _NEXT_NUMBER = b"next pack"
 _DEEPEST_CHAIN = 16
+_DROPPED = 50_000  # records that are forgotten at a time: bounds memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,13 +252,11 @@ class Index:
             }
             dropped = {_NUMBER.unpack(key)[0] for key in numbers}
             for table in (tables.blocks, tables.objects):
-                dead = [
-                    (key, value)
-                    for key, value in _items(transaction.cursor(db=table))
-                    if _record_number(value) in dropped
-                ]
-                for key, value in dead:
-                    transaction.delete(key, value, db=table)
+                begin = b""
+                while dead := list(islice(_dead(transaction, table, begin, dropped), _DROPPED)):
+                    for key, value in dead:
+                        transaction.delete(key, value, db=table)
+                    begin = dead[-1][0]
             for number in numbers:
                 transaction.delete(number, db=tables.packs)
 
@@ -315,6 +315,17 @@ class Index:
 def _items(cursor: lmdb.Cursor) -> Iterator[tuple[bytes, bytes]]:
     """Keys and values from the cursor on (bytes, as transactions here never ask for buffers)."""
     return cast(Iterator[tuple[bytes, bytes]], iter(cursor))
+
+
+def _dead(
+    transaction: lmdb.Transaction, table: "lmdb._Database", begin: bytes, dropped: set[int]
+) -> Iterator[tuple[bytes, bytes]]:
+    """Records from a key on that lie in packs of these numbers."""
+    with transaction.cursor(table) as cursor:
+        if cursor.set_range(begin) if begin else cursor.first():
+            for key, value in _items(cursor):
+                if _record_number(value) in dropped:
+                    yield key, value
 
 
 def _record_number(value: bytes) -> int:

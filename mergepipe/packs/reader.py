@@ -73,6 +73,13 @@ def read_footer(
     FileNotFoundError if there is no such pack.
     """
     key = key or pack_key(pack)
+    content, footer = read_frame(store, pack, key)
+    return content, check_frame(content, footer, store.size(key) or 0, key)
+
+
+def read_frame(store: ByteStore, pack: PackId, key: str = "") -> tuple[Content, bytes]:
+    """What a pack holds, and its footer, whose records need not fill it (`check_frame`)."""
+    key = key or pack_key(pack)
     try:
         content = read_content(store, key)
     except NewerFormat as newer:
@@ -83,8 +90,7 @@ def read_footer(
         except Corruption:
             raise newer from None
         raise Corruption(f"{key}: its header is damaged") from newer
-    footer = read_footer_bytes(store, pack, key)
-    return content, check_frame(content, footer, store.size(key) or 0, key)
+    return content, read_footer_bytes(store, pack, key)
 
 
 def read_content(store: ByteStore, key: str) -> Content:

@@ -260,6 +260,8 @@ class _Collection:
         """Count what only grace keeps; returns the packs that hold it."""
         resting: set[PackId] = set()
         self._tally.kept_bytes = 0
+        if not (spared.objects or spared.blocks):
+            return resting
         for pack in packs:
             kept = sum(header.stored_bytes for header, _ in pack.live if header.id in spared)
             if kept:

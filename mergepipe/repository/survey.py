@@ -5,21 +5,37 @@ import itertools
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
+from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import Corruption
-from mergepipe.ids import NO_ID, BlockId, ObjectId, PackId, digest
+from mergepipe.ids import ID_BYTES, BlockId, ObjectId, PackId, digest
 from mergepipe.packs.choice import choose
-from mergepipe.packs.format import (
-    RECORD_HEADER_BYTES,
-    Content,
-    EncodingKey,
-    RecordHeader,
-    RecordKind,
-)
+from mergepipe.packs.footer_table import FOOTER, Table, read_table, stored_bytes
+from mergepipe.packs.format import RECORD_HEADER_BYTES, Content, RecordHeader, RecordKind
 from mergepipe.packs.reader import pack_ids, pack_key, read_exactly, read_footer
-from mergepipe.packs.records import Place, complete_encodings
+from mergepipe.packs.records import Place
 from mergepipe.packs.storage import Storage
 
 _BATCH = 4096
+_ID = f"S{ID_BYTES}"
+_AT_HAND = 8
+# What `EncodingKey` holds.
+_ENCODING = np.dtype(
+    [(name, FOOTER[name]) for name in ("kind", "codec", "version", "layers", "raw_length")]
+    + [(name, FOOTER[name]) for name in ("id", "base")]
+)
+_CANDIDATE = np.dtype(
+    [
+        ("encoding", _ENCODING),
+        ("layer", "u1"),
+        ("pack", np.int32),
+        ("row", np.int64),
+        ("stored", np.int64),
+    ]
+)
+Rows = NDArray[np.int64]
 
 
 @dataclass(slots=True)
@@ -30,35 +46,45 @@ class Alive:
     blocks: dict[BlockId, None] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
+class Live:
+    """The live records of a pack, in file order: headers with offsets, read when asked for."""
+
+    def __init__(self, store: ByteStore, pack: PackId, rows: Rows) -> None:
+        self._store = store
+        self._pack = pack
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[tuple[RecordHeader, int]]:
+        if len(self._rows):
+            records = read_footer(self._store, self._pack)[1]
+            for row in self._rows:
+                yield records[row]
+
+    def dead(self) -> Iterator[RecordHeader]:
+        """The headers of all other records."""
+        live = set(self._rows.tolist())
+        for row, (header, _) in enumerate(read_footer(self._store, self._pack)[1]):
+            if row not in live:
+                yield header
+
+
+@dataclass(frozen=True, slots=True)
 class PackState:
-    """A pack and its live records, in file order. Sizes in bytes."""
+    """A pack and its live records, in file order. Sizes in bytes, `record_bytes`: of all."""
 
     id: PackId
     content: Content
     size: int
-    records: list[tuple[RecordHeader, int]]
-    live: list[tuple[RecordHeader, int]] = field(default_factory=list)
-
-    @property
-    def live_bytes(self) -> int:
-        """Bytes of the live records."""
-        return sum(header.stored_bytes for header, _ in self.live)
+    record_bytes: int
+    live: Live
+    live_bytes: int
 
     def has_dead(self, ids: Collection[bytes]) -> bool:
         """Whether a dead record is of one of some blocks or objects, or leans on one."""
-        if not ids:
-            return False
-        live = {offset for _, offset in self.live}
-        return any(
-            offset not in live and (header.id in ids or header.base in ids)
-            for header, offset in self.records
-        )
-
-    @property
-    def record_bytes(self) -> int:
-        """Bytes of all records."""
-        return sum(header.stored_bytes for header, _ in self.records)
+        return bool(ids) and any(each.id in ids or each.base in ids for each in self.live.dead())
 
 
 def needed_blocks(
@@ -118,47 +144,146 @@ def survey(
     Promised packs (of a lazy clone) are left out: what they hold is the remote's. Their records do
     count towards complete encodings, but not as copies: those may be far away.
     """
-    packs: list[PackState] = []
-    others: list[PackState] = []
     promised = storage.promises.promised()
+    candidates = _Candidates(sorted_ids(blocks), sorted_ids(alive.objects))
+    found: list[tuple[PackId, Content, int, int]] = []
     unreadable: list[PackId] = []
     for pack in pack_ids(storage.store):
         try:
-            content, records = read_footer(storage.store, pack)
+            content, table = read_table(storage.store, pack)
         except FileNotFoundError:
             continue
         except Corruption:
             unreadable.append(pack)
             continue
-        size = storage.store.size(pack_key(pack)) or 0
-        state = PackState(pack, content, size, records)
-        (others if pack in promised else packs).append(state)
-    complete = complete_encodings(
-        header
-        for state in (*packs, *others)
-        for header, _ in state.records
-        if header.kind is RecordKind.BLOCK
-        and header.id in blocks
-        and (header.base == NO_ID or header.base in blocks)
-    )
-    # By what a record is, not where: equal for two copies.
-    copies: dict[tuple[EncodingKey, int], list[tuple[PackState, RecordHeader, int]]] = {}
-    for state in packs:
-        for header, offset in state.records:
-            if header.kind is RecordKind.OBJECT:
-                wanted = header.id in alive.objects
-            else:
-                wanted = header.encoding in complete
-            if wanted:
-                copies.setdefault((header.encoding, header.layer), []).append(
-                    (state, header, offset)
-                )
-    for copy in copies.values():
-        state, header, offset = copy[0] if len(copy) == 1 else _best_copy(storage, copy)
-        state.live.append((header, offset))
-    for state in packs:
-        state.live.sort(key=lambda record: record[1])
+        candidates.add(pack, table, here=pack not in promised)
+        if pack not in promised:
+            size = storage.store.size(pack_key(pack)) or 0
+            found.append((pack, content, size, int(stored_bytes(table).sum())))
+    live = candidates.live(storage)
+    nothing = np.empty(0, np.int64)
+    packs = []
+    for pack, content, size, record_bytes in found:
+        rows, live_bytes = live.get(pack, (nothing, 0))
+        each = Live(storage.store, pack, rows)
+        packs.append(PackState(pack, content, size, record_bytes, each, live_bytes))
     return packs, unreadable
+
+
+def sorted_ids(ids: Collection[bytes]) -> NDArray[np.bytes_]:
+    """Ids as a sorted array."""
+    return np.sort(np.frombuffer(b"".join(ids), _ID))
+
+
+def _among(values: NDArray[np.bytes_], ids: NDArray[np.bytes_]) -> NDArray[np.bool_]:
+    """Which values are among sorted ids."""
+    if not len(ids):
+        return np.zeros(len(values), np.bool_)
+    # In their order: neighbours are looked for near each other.
+    order = np.argsort(values)
+    ordered = values[order]
+    at = np.minimum(np.searchsorted(ids, ordered), len(ids) - 1)
+    among = np.empty(len(values), np.bool_)
+    among[order] = ids[at] == ordered
+    return among
+
+
+class _Candidates:
+    """Records that may be alive, of all packs, in arrays: some 100 bytes each."""
+
+    def __init__(self, blocks: NDArray[np.bytes_], objects: NDArray[np.bytes_]) -> None:
+        self._blocks = blocks
+        self._objects = objects
+        self._packs: list[PackId] = []
+        self._here: list[bool] = []
+        self._added: list[Table] = []
+        self._at_hand: dict[PackId, list[tuple[RecordHeader, int]]] = {}
+
+    def add(self, pack: PackId, table: Table, *, here: bool) -> None:
+        """Take those of a pack's records that are needed; `here`: as copies, too."""
+        block = table["kind"] == RecordKind.BLOCK
+        wanted = np.zeros(len(table), np.bool_)
+        wanted[block] = _among(table["id"][block], self._blocks)
+        wanted[~block] = _among(table["id"][~block], self._objects)
+        leaning = table["base"] != b""
+        wanted[leaning] &= _among(table["base"][leaning], self._blocks)
+        rows = np.flatnonzero(wanted)
+        chosen, kept = table[rows], np.empty(len(rows), _CANDIDATE)
+        for name in _ENCODING.names or ():
+            kept["encoding"][name] = chosen[name]
+        kept["layer"] = chosen["layer"]
+        kept["stored"] = stored_bytes(chosen)
+        kept["row"] = rows
+        kept["pack"] = len(self._packs)
+        self._packs.append(pack)
+        self._here.append(here)
+        self._added.append(kept)
+
+    def live(self, storage: Storage) -> dict[PackId, tuple[Rows, int]]:
+        """Those of complete encodings, one of each that has copies: rows by pack, and bytes."""
+        if not self._added:
+            return {}
+        rows = np.concatenate(self._added)
+        self._added.clear()
+        # All copies of a layer together, in the order of packs, and all layers of an encoding.
+        whole = np.ascontiguousarray(rows["encoding"]).view(f"S{_ENCODING.itemsize}").ravel()
+        order = np.lexsort((rows["layer"], whole))
+        rows, whole = rows[order], whole[order]
+        encoding_begins = _begins(whole)
+        record_begins = encoding_begins | _begins(rows["layer"])
+        starts = np.flatnonzero(encoding_begins)
+        layers = np.add.reduceat(record_begins.astype(np.int64), starts)
+        complete = (layers == rows["encoding"]["layers"][starts])[np.cumsum(encoding_begins) - 1]
+        usable = complete & np.array(self._here, np.bool_)[rows["pack"]]
+        record = (np.cumsum(record_begins) - 1)[usable]
+        rows = rows[usable]
+        begins = np.flatnonzero(_begins(record))
+        counts = np.diff(np.append(begins, len(rows)))
+        keep = np.zeros(len(rows), np.bool_)
+        keep[begins[counts == 1]] = True
+        fullness = np.bincount(rows["pack"][keep], minlength=len(self._packs))
+        for begin, count in zip(begins[counts > 1], counts[counts > 1], strict=True):
+            at = self._best_copy(storage, rows, range(begin, begin + count), fullness)
+            keep[at] = True
+            fullness[rows["pack"][at]] += 1
+        rows = rows[keep]
+        rows = rows[np.lexsort((rows["row"], rows["pack"]))]
+        ends = np.searchsorted(rows["pack"], np.arange(len(self._packs) + 1))
+        return {
+            pack: (rows["row"][begin:end].copy(), int(rows["stored"][begin:end].sum()))
+            for pack, begin, end in zip(self._packs, ends[:-1], ends[1:], strict=True)
+        }
+
+    def _best_copy(
+        self, storage: Storage, rows: Table, copies: Iterable[int], fullness: NDArray[np.int64]
+    ) -> int:
+        """The copy to keep: whole, and in the fullest pack, so that others can go."""
+        ordered = sorted(
+            copies,
+            key=lambda at: (-fullness[rows["pack"][at]], self._packs[rows["pack"][at]], at),
+        )
+        for at in ordered:
+            pack = self._packs[rows["pack"][at]]
+            header, offset = self._records(storage, pack)[rows["row"][at]]
+            with contextlib.suppress(Corruption):
+                check_record(storage, pack, header, offset)
+                return at
+        return ordered[0]  # all damaged alike: fsck's business, nothing is lost by keeping one
+
+    def _records(self, storage: Storage, pack: PackId) -> list[tuple[RecordHeader, int]]:
+        """A pack's records; those of the last few packs that were asked for are at hand."""
+        known = self._at_hand.pop(pack, None) or read_footer(storage.store, pack)[1]
+        self._at_hand[pack] = known
+        while len(self._at_hand) > _AT_HAND:
+            del self._at_hand[next(iter(self._at_hand))]
+        return known
+
+
+def _begins(values: NDArray[np.generic]) -> NDArray[np.bool_]:
+    """Where a value differs from the one before."""
+    begins = np.ones(len(values), np.bool_)
+    begins[1:] = values[1:] != values[:-1]
+    return begins
 
 
 def check_record(storage: Storage, pack: PackId, header: RecordHeader, offset: int) -> bytearray:
@@ -170,17 +295,3 @@ def check_record(storage: Storage, pack: PackId, header: RecordHeader, offset: i
     if not sealed.endswith(header.checksum) or data[:RECORD_HEADER_BYTES] != sealed:
         raise Corruption(f"{key}: the record of {header.id.hex()[:12]} at {offset} is damaged")
     return data
-
-
-def _best_copy(
-    storage: Storage, found: list[tuple[PackState, RecordHeader, int]]
-) -> tuple[PackState, RecordHeader, int]:
-    """The copy to keep: whole, and in the fullest pack, so that others can go."""
-    ordered = sorted(found, key=lambda copy: (-len(copy[0].live), copy[0].id, copy[2]))
-    for state, header, offset in ordered:
-        try:
-            check_record(storage, state.id, header, offset)
-        except Corruption:
-            continue
-        return state, header, offset
-    return ordered[0]  # all damaged alike: fsck's business, nothing is lost by keeping one
