@@ -1,12 +1,16 @@
 """How much room models take: raw, unique and stored bytes, and where the savings come from."""
 
-from collections.abc import Iterable, Sequence
+import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mergepipe.ids import BlockId, ObjectId
+import numpy as np
+from numpy.typing import NDArray
+
+from mergepipe.ids import ID_BYTES, BlockId, ObjectId, PackId
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.choice import choose
-from mergepipe.packs.records import Encoding, Place
+from mergepipe.packs.records import Location
 from mergepipe.packs.storage import Storage
 from mergepipe.repository.refnames import HEADS, IMPORTS, TAGS, short_name
 from mergepipe.repository.refs import RefStore
@@ -77,14 +81,13 @@ class Usage:
         return self.unique_bytes - self.stored_bytes
 
 
-@dataclass(frozen=True, slots=True)
-class _Needs:
-    """What one model needs: its blocks with their lengths, and records by place."""
-
-    raw_bytes: int
-    blocks: dict[BlockId, int]
-    records: dict[Place, int]
-    own: set[Place]
+# A record that some model reads: its place, its length, and the length of the block that it is the
+# first layer of, if a model holds that block itself.
+_READ = np.dtype([("place", "S12"), ("stored", np.int64), ("raw", np.int64), ("own", np.bool_)])
+_Read = NDArray[np.void]
+_BATCH = 4096
+_ID = f"S{ID_BYTES}"
+_PLACE = struct.Struct(">IQ")  # the number of a pack, and an offset in it
 
 
 def default_revisions(refs: RefStore) -> list[tuple[str, ObjectId]]:
@@ -103,42 +106,52 @@ def measure(
 
     No block is read. Raises MissingObject, Corruption.
     """
-    needs: list[_Needs] = []
-    readers: dict[Place, int] = {}
-    unique: dict[BlockId, int] = {}
-    records: dict[Place, int] = {}
-    for _, commit in revisions:
-        need = _needs(commit, objects, storage)
-        needs.append(need)
-        unique |= need.blocks
-        records |= need.records
-        for place in need.records:
-            readers[place] = readers.get(place, 0) + 1
+    packs: dict[PackId, int] = {}
+    needs = [_needs(commit, objects, storage, packs) for _, commit in revisions]
+    if needs:
+        together = np.concatenate(needs)
+        order = np.argsort(together["place"], kind="stable")
+        together = together[order]
+        starts = _starts(together["place"])
+        readers = np.diff(np.append(starts, len(together)))
+        alone = np.empty(len(together), np.bool_)
+        alone[order] = np.repeat(readers == 1, readers)
+        unique_bytes = int(np.maximum.reduceat(together["raw"], starts).sum()) if len(starts) else 0
+        stored_bytes = int(together["stored"][starts].sum())
+        del together, order
+    else:
+        alone, unique_bytes, stored_bytes = np.empty(0, np.bool_), 0, 0
     names: dict[ObjectId, str] = {}
     for name, commit in revisions:
         names.setdefault(commit, name)
-    models = []
+    models: list[ModelUsage] = []
+    raw_bytes = begin = 0
     for (name, identity), need in zip(revisions, needs, strict=True):
         base = objects.commit(identity).leans_on
+        size = _file_bytes(identity, objects)
+        raw_bytes += size
+        stored, own = need["stored"], need["own"]
+        only = alone[begin : begin + len(need)]
+        begin += len(need)
         models.append(
             ModelUsage(
                 name,
                 identity,
                 base,
                 None if base is None else names.get(base),
-                need.raw_bytes,
-                sum(need.blocks.values()),
-                sum(size for place, size in need.records.items() if place in need.own),
-                sum(size for place, size in need.records.items() if place not in need.own),
-                sum(size for place, size in need.records.items() if readers[place] == 1),
+                size,
+                int(need["raw"].sum()),
+                int(stored[own].sum()),
+                int(stored[~own].sum()),
+                int(stored[only].sum()),
             )
         )
     objects_bytes, packs_bytes = _totals(storage)
     promised = storage.promises.absent_bytes()
     return Usage(
-        sum(need.raw_bytes for need in needs),
-        sum(unique.values()),
-        sum(records.values()),
+        raw_bytes,
+        unique_bytes,
+        stored_bytes,
         objects_bytes,
         packs_bytes - promised,
         tuple(models),
@@ -146,23 +159,60 @@ def measure(
     )
 
 
-def _needs(commit: ObjectId, objects: ObjectStore, storage: Storage) -> _Needs:
+def _file_bytes(commit: ObjectId, objects: ObjectStore) -> int:
     snapshot = objects.snapshot(objects.commit(commit).snapshot)
-    blocks: dict[BlockId, None] = {}
-    for tensor in dict.fromkeys(snapshot.tensor_ids()):
-        blocks.update(dict.fromkeys(objects.tensor(tensor).block_ids()))
-    chosen = choose(storage, blocks)
-    own = _places(chosen[block] for block in blocks)
-    return _Needs(
-        sum(file.size for file in snapshot.files),
-        {block: chosen[block].raw_length for block in blocks},
-        _places(chosen.values()),
-        set(own),
-    )
+    return sum(file.size for file in snapshot.files)
 
 
-def _places(encodings: Iterable[Encoding]) -> dict[Place, int]:
-    return {at.place: at.stored_bytes for encoding in encodings for at in encoding.layers}
+def _needs(
+    commit: ObjectId, objects: ObjectStore, storage: Storage, packs: dict[PackId, int]
+) -> _Read:
+    """The records that a model reads, each once, sorted by place; `packs` numbers them."""
+    snapshot = objects.snapshot(objects.commit(commit).snapshot)
+    tensors = (objects.tensor(each) for each in dict.fromkeys(snapshot.tensor_ids()))
+    ids = np.unique(np.frombuffer(b"".join(tensor.blocks for tensor in tensors), _ID))
+    parts = [np.empty(0, _READ)]
+    for begin in range(0, len(ids), _BATCH):
+        batch = [
+            BlockId(bytes(each).ljust(ID_BYTES, b"\0")) for each in ids[begin : begin + _BATCH]
+        ]
+        chosen = choose(storage, batch)
+        own = set(batch)
+        parts.append(
+            np.array(
+                [
+                    (
+                        _place(at, packs),
+                        at.stored_bytes,
+                        encoding.raw_length if block in own and number == 0 else 0,
+                        block in own,
+                    )
+                    for block, encoding in chosen.items()
+                    for number, at in enumerate(encoding.layers)
+                ],
+                _READ,
+            )
+        )
+    # A base may be a block of the model too, and is one of several batches.
+    found = np.concatenate(parts)
+    found = found[np.argsort(found["place"], kind="stable")]
+    starts = _starts(found["place"])
+    once = found[starts]
+    if len(starts):
+        once["raw"] = np.maximum.reduceat(found["raw"], starts)
+        once["own"] = np.logical_or.reduceat(found["own"], starts)
+    return once
+
+
+def _place(at: Location, packs: dict[PackId, int]) -> bytes:
+    return _PLACE.pack(packs.setdefault(at.pack, len(packs)), at.offset)
+
+
+def _starts(values: NDArray[np.bytes_]) -> NDArray[np.int64]:
+    """Where each value of a sorted array begins."""
+    if not len(values):
+        return np.empty(0, np.int64)
+    return np.flatnonzero(np.append(True, values[1:] != values[:-1]))
 
 
 def _totals(storage: Storage) -> tuple[int, int]:
