@@ -16,7 +16,7 @@ QUICK := $(addprefix tests/,objects packs catalog planner codecs checkpoints cli
 # Not quiet: it takes minutes, and says what it is at.
 PIP := --disable-pip-version-check --no-input -c constraints.txt
 
-.PHONY: help demo install check test test-quick test-lowest test-newest format lint types layers compat compat-random faults bench docs clean
+.PHONY: help demo install check test test-quick test-lowest test-newest format lint types layers compat compat-random faults torture bench docs clean
 
 help:
 	@echo "make demo     train, commit, merge and compare real models, in ./demo-output: 2 to 4 minutes"
@@ -28,6 +28,7 @@ help:
 	@echo "make compat-random  thousands of random recipes beside mergekit and float64: an hour or two"
 	@echo "make faults   remotes whose lines break and whose servers are killed, thousands of times"
 	@echo "make docs     the documentation as a site, in build/site"
+	@echo "make torture  kills, power cuts, full disks and damage, thousands of times"
 	@echo "make bench    benchmarks against peers; prints ratios"
 	@echo "make format   format the code"
 	@echo "make clean    remove .venv and caches"
@@ -94,6 +95,12 @@ compat-random: $(READY) $(MERGEKIT_READY)
 # Hours on a small machine. -rP prints how many runs there were, and how they ended.
 faults: $(READY)
 	$(RUN)/python -m pytest -m slow -rP tests/faults
+
+# Kills, power cuts, full disks, damage, races and a state machine, of every command that writes.
+# FAULTS=N kills N times as often at random. -rP prints the counts (docs/reliability.md).
+torture: $(READY)
+	$(RUN)/python -m pytest -m slow -rP tests/torture tests/properties tests/faults/test_killed_verbs.py \
+		tests/faults/test_failing_steps.py tests/faults/test_power_loss_verbs.py
 
 format: $(READY)
 	$(RUN)/ruff format $(CODE)

@@ -9,8 +9,8 @@ import fcntl
 import os
 import re
 import threading
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -209,31 +209,49 @@ class ExportFile:
 
         Raises NoSpace, and MergepipeError if not all of it was written; it is then aborted.
         """
-        try:
-            if self._written != self.size or os.fstat(self._descriptor).st_size != self.size:
-                raise MergepipeError(
-                    f"only {self._written} of {self.size} bytes were written"
-                    f" to {quoted(str(self.location))}"
-                )
-            with _errors(self.location):
-                if self._flush is not None:
-                    # An error is reported once, to whoever syncs first: it must not get lost.
-                    self._flush.result()
-                reached("export.sync")
-                os.fsync(self._descriptor)
-                reached("export.rename")
-                os.rename(
-                    self._temporary,
-                    self._name,
-                    src_dir_fd=self._directory,
-                    dst_dir_fd=self._directory,
-                )
-                # fsync the directory: a rename alone may not survive a power cut.
-                reached("export.folder")
-                os.fsync(self._directory)
-        except BaseException:
-            self.abort()
-            raise
+        publish([self])
+
+    def check_whole(self) -> None:
+        """Raise MergepipeError if not all of it was written."""
+        if self._written != self.size or os.fstat(self._descriptor).st_size != self.size:
+            raise MergepipeError(
+                f"only {self._written} of {self.size} bytes were written"
+                f" to {quoted(str(self.location))}"
+            )
+
+    def sync(self) -> None:
+        """Make its bytes durable. Raises NoSpace."""
+        with _errors(self.location):
+            if self._flush is not None:
+                # An error is reported once, to whoever syncs first: it must not get lost.
+                self._flush.result()
+            reached("export.sync")
+            os.fsync(self._descriptor)
+
+    def rename(self) -> None:
+        """Put it in its place; `sync_name` makes that durable."""
+        with _errors(self.location):
+            reached("export.rename")
+            os.rename(
+                self._temporary,
+                self._name,
+                src_dir_fd=self._directory,
+                dst_dir_fd=self._directory,
+            )
+
+    def sync_name(self) -> None:
+        """Make the names in its directory durable: a rename alone may not survive a power cut."""
+        with _errors(self.location):
+            reached("export.folder")
+            os.fsync(self._directory)
+
+    def folder(self) -> tuple[int, int]:
+        """Which directory it is in, as device and inode."""
+        status = os.fstat(self._directory)
+        return status.st_dev, status.st_ino
+
+    def end(self) -> None:
+        """Forget it, once it is published."""
         self._close()
 
     def abort(self) -> None:
@@ -248,6 +266,39 @@ class ExportFile:
         self._open = False
         os.close(self._descriptor)
         os.close(self._directory)
+
+
+def publish(files: Sequence[ExportFile], syncers: Executor | None = None) -> None:
+    """Make files durable and put them in their places, whatever file or link was there.
+
+    With `syncers`, all are synced at once: a journal takes many in one go, which for small files
+    is most of the time. Raises NoSpace, and MergepipeError if not all of one was written; all are
+    aborted then that are not in their places.
+    """
+    try:
+        for each in files:
+            each.check_whole()
+        _all([each.sync for each in files], syncers)
+        for each in files:
+            each.rename()
+        _all([each.sync_name for each in {each.folder(): each for each in files}.values()], syncers)
+    except BaseException:
+        for each in files:
+            each.abort()
+        raise
+    for each in files:
+        each.end()
+
+
+def _all(work: Sequence[Callable[[], None]], executor: Executor | None) -> None:
+    if executor is None or len(work) == 1:
+        for each in work:
+            each()
+        return
+    futures = [executor.submit(each) for each in work]
+    wait(futures)  # all of them, before what they work on is closed
+    for future in futures:
+        future.result()
 
 
 def _make(folder: Path) -> None:
