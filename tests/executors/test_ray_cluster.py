@@ -51,3 +51,34 @@ def test_a_repository_that_workers_do_not_see_is_refused(cluster, tmp_path, monk
         monkeypatch.setattr(type(repo), "place", lambda self, writes: elsewhere)
         with pytest.raises(MergepipeError, match="does not see the repository"):
             merged(repo, executor)
+
+
+@pytest.mark.slow
+def test_a_node_that_is_removed_changes_nothing(tmp_path):
+    """Two nodes of a worker each; one goes while it works."""
+    from ray.cluster_utils import Cluster
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.shutdown()
+    head = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False}
+    nodes = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        second = nodes.add_node(num_cpus=1, object_store_memory=100 << 20)
+        ray.init(address=nodes.address, log_to_driver=False)
+        repo = family(tmp_path)
+        other = copied(repo, tmp_path / "other")
+        threads, _ = merged(repo, "threads")
+
+        class Removing(Killing):
+            def _after(self, number):
+                if number in self.at:
+                    self.at.discard(number)
+                    nodes.remove_node(second, allow_graceful=False)
+
+        with RayExecutor("", 2) as executor:
+            survived, _ = merged(other, Removing(executor, {1}))
+        assert survived == threads
+        assert other.fsck(read_data=True).ok
+    finally:
+        ray.shutdown()
+        nodes.shutdown()
