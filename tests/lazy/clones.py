@@ -16,6 +16,7 @@ from mergepipe.lazy.frames import bring_frames
 from mergepipe.lazy.store import LazyByteStore
 from mergepipe.objects.records import Safetensors
 from mergepipe.packs.format import Content
+from mergepipe.packs.keeping import OwnKeeper
 from mergepipe.packs.reader import pack_ids, pack_key, read_footer
 from tests.repository.checkpoints import WHO, bf16, commit, new_repository, write_model
 
@@ -78,6 +79,7 @@ class Clone:
         with self.store() as store, Repository(self.directory, who=WHO) as repository:
             repository.store = repository.storage.store = store
             repository.storage.promises = store
+            repository.storage._keeper = OwnKeeper(store, repository.storage.index, store)
             yield repository
 
     def store(self) -> LazyByteStore:
