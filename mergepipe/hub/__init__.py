@@ -4,11 +4,11 @@ Who lives here: `site` (all that `mp serve` answers over http) and `application`
 the hub); `addresses` (what a path is about), `repositories` and `models` (what that is here);
 `listings` and `files` (what is known of models), `resolving` with `decoding` (files as they are
 sent); `uploads`, `staging`, `passes`, `commit_body` and `committing` (what clients send, until
-it is a commit); `work` (the threads of all that), `errors`. Without a server: `filesystem` (for
-fsspec) and `loading` (models of transformers).
+it is a commit); `pages` (what people see in a browser); `work` (the threads of all that),
+`errors`. Without a server: `filesystem` (for fsspec) and `loading` (models of transformers).
 
 What comes in: requests of the hub's clients, hostile until parsed. What goes out: JSON as the hub
-has it, bytes of files, commits of branches.
+has it, HTML, bytes of files, commits of branches.
 
 What never happens here: nothing is stored in a way of its own; who may is decided by `transfer`.
 """

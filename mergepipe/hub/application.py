@@ -23,6 +23,7 @@ from mergepipe.hub.decoding import DecodedBlocks
 from mergepipe.hub.errors import HubError
 from mergepipe.hub.files import PIECE_BYTES, FileBytes, Files
 from mergepipe.hub.models import commit_of, find_model, list_models, spelled
+from mergepipe.hub.pages.application import Pages
 from mergepipe.hub.repositories import Repositories
 from mergepipe.hub.resolving import resolve
 from mergepipe.hub.uploads import Uploads, base_url
@@ -58,6 +59,7 @@ class Hub:
         self._files = Files(DecodedBlocks())
         self._work = Work()
         self._uploads = Uploads(repositories, self._files, self._work, read_only, idle_s)
+        self._pages = Pages(repositories, gate, self._files, self._work)
         self._slots = asyncio.Semaphore(downloads)
         self._streams = 0
 
@@ -91,13 +93,17 @@ class Hub:
 
     async def _answer(self, request: Request, stack: AsyncExitStack) -> Response:
         parts = split(request.scope.get("raw_path", b"").partition(b"?")[0])
+        if self._pages.are_asked_for(request, parts):
+            return await self._pages.answer(request, parts, base_url(request))
         if (address := object_address(parts)) is not None:
             return await self._object(request, address)
+        if parts[0] != "api" and request.method in ("GET", "HEAD"):
+            # Links of pages lead here: a browser has what it sent for them.
+            self._gate.check_browser(request.headers)
+            return await self._file(request, file_address(parts), stack)
         self._gate.check(request.headers, Scope.READ)
         if parts[0] == "api":
             return await self._api(request, parts[1:])
-        if request.method in ("GET", "HEAD"):
-            return await self._file(request, file_address(parts), stack)
         raise HubError(405, "this address is only read")
 
     async def _object(self, request: Request, address: Address) -> Response:

@@ -72,7 +72,7 @@ def response(error: BaseException, *, hang_up: bool = False) -> JSONResponse:
         status, code = error.status, error.code
         headers.update(error.headers)
     else:
-        status, code = _status(error), ""
+        status, code = status_of(error), ""
     words = str(error) if isinstance(error, MergepipeError) else "the server failed"
     told = words
     if type(error) is AuthenticationError:
@@ -89,7 +89,8 @@ def response(error: BaseException, *, hang_up: bool = False) -> JSONResponse:
     return JSONResponse({"error": words}, status, headers=headers)
 
 
-def _status(error: BaseException) -> int:
+def status_of(error: BaseException) -> int:
+    """The status that tells of an error, but for a HubError, which has one."""
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
 
 

@@ -51,6 +51,8 @@ def resolve(
         # Whatever a model holds is data: no browser is to run it.
         "Content-Security-Policy": "sandbox; default-src 'none'",
         "X-Content-Type-Options": "nosniff",
+        # Nor is another site to load it with what a browser remembers of a person.
+        "Cross-Origin-Resource-Policy": "same-origin",
     }
     plan = files.plan(model.repository, commit.snapshot, entry)
     content = FileBytes(model.repository, plan, files.decoded)

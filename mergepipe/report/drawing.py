@@ -28,8 +28,7 @@ def svg(chart: alt.TopLevelMixin) -> str:
             title = ElementTree.Element(f"{{{_NAMESPACE}}}title")
             title.text = described
             element.insert(0, title)
-    # It scales with the page: the size stays as the shape of its view box.
-    root.attrib["style"] = f"max-width: {root.attrib.pop('width')}px"
+    # It scales with the page, up to its width: the height follows from its view box.
     root.attrib.pop("height", None)
     ElementTree.register_namespace("", _NAMESPACE)
     return ElementTree.tostring(root, encoding="unicode")

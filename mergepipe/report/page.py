@@ -37,7 +37,7 @@ def page(report: Report) -> str:
     data = msgspec.json.encode(report).decode().replace("<", "\\u003c")
     return environment.from_string(source).render(
         report=report,
-        figures=list(_figures(report)),
+        figures=list(figures_of(report)),
         data=Markup(data),
         version=mergepipe.__version__,
     )
@@ -54,7 +54,8 @@ def _printable(value: object) -> object:
     return value
 
 
-def _figures(report: Report) -> Iterator[Figure]:
+def figures_of(report: Report) -> Iterator[Figure]:
+    """The pictures of what a report knows."""
     if report.curve:
         yield _drawn(
             "What a budget buys",

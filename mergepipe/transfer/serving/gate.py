@@ -1,11 +1,14 @@
 """Who may ask a server for what: tokens and their scopes, and no page of somebody's browser."""
 
+import base64
+import binascii
 import re
 from collections.abc import Mapping
 
 from mergepipe.errors import AuthenticationError
 from mergepipe.transfer.serving.tokens import Scope, Tokens
 
+_BASIC = re.compile(r"basic +(?P<pair>[A-Za-z0-9+/]{0,4096}={0,2}) *", re.IGNORECASE)
 _LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.IGNORECASE)
 
 
@@ -30,9 +33,20 @@ class Gate:
         Raises AuthenticationError for no or an unknown token, NotAllowed.
         """
         self.check_caller(headers)
+        self._check_token(headers.get("authorization", ""), needed)
+
+    def check_browser(self, headers: Mapping[str, str]) -> None:
+        """Let a request pass that only reads; a browser has sent its token as a password.
+
+        Not one that writes: browsers send passwords along wherever a link of anybody's leads.
+        Raises AuthenticationError for no or an unknown token, NotAllowed.
+        """
+        self.check_caller(headers)
+        self._check_token(_as_bearer(headers.get("authorization", "")), Scope.READ)
+
+    def _check_token(self, given: str, needed: Scope) -> None:
         if self._tokens is None:
             return
-        given = headers.get("authorization", "")
         allowed = self._tokens.scope(given)
         if allowed is Scope.NONE:
             raise AuthenticationError(
@@ -59,4 +73,18 @@ class Gate:
 
     def name(self, headers: Mapping[str, str]) -> str:
         """What the log of pushes calls the token that a request came with."""
-        return "" if self._tokens is None else self._tokens.name(headers.get("authorization", ""))
+        if self._tokens is None:
+            return ""
+        return self._tokens.name(_as_bearer(headers.get("authorization", "")))
+
+
+def _as_bearer(authorization: str) -> str:
+    """A header as one with a token, where it has one as the password of any user (RFC 7617)."""
+    basic = _BASIC.fullmatch(authorization)
+    if basic is None:
+        return authorization
+    try:
+        pair = base64.b64decode(basic["pair"], validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return authorization
+    return f"Bearer {pair.partition(':')[2]}"

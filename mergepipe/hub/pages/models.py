@@ -1,0 +1,132 @@
+"""Models as pages show them: lists of branches, files with what they cost to keep."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mergepipe.api import Repository
+from mergepipe.errors import MissingObject, RevisionNotFound
+from mergepipe.hub.addresses import ACTIONS, FILES, is_fit
+from mergepipe.hub.files import Files, Recent
+from mergepipe.hub.models import MAIN, Model, commit_of
+from mergepipe.hub.pages.cards import CARD, MOST_BYTES, Card, card_of
+from mergepipe.hub.pages.commits import Names, Shown, shown
+from mergepipe.ids import ObjectId
+from mergepipe.objects.records import FileEntry
+from mergepipe.repository.usage import ModelUsage, Usage, default_revisions
+
+MOST_FILES = 1000
+_USAGES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A branch in a list. `size`: bytes of its files; None where its model was let go."""
+
+    name: str
+    commit: Shown
+    size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelView:
+    """A model at a revision. `files`: the first of them; `card`: None where it has none to show."""
+
+    commit: Shown
+    files: Sequence[FileEntry]
+    more_files: int
+    size: int
+    card: Card | None
+    hub_name: str
+    hub_revision: str
+
+
+def branches(
+    files: Files, repository: Repository, names: Names, first: int, count: int
+) -> tuple[list[Branch], int]:
+    """`count` branches after `first`, the last changed before others, and how many there are."""
+    tips = [
+        (name, tip, repository.objects.commit(tip)) for name, tip in repository.branches().items()
+    ]
+    tips.sort(key=lambda each: (-each[2].time, each[0]))
+    listed = [
+        Branch(name, shown(tip, commit, names), _size(files, repository, tip, commit.snapshot))
+        for name, tip, commit in tips[first : first + count]
+    ]
+    return listed, len(tips)
+
+
+def _size(
+    files: Files, repository: Repository, identity: ObjectId, snapshot: ObjectId
+) -> int | None:
+    if not repository.has_model(identity):
+        return None
+    try:
+        return sum(entry.size for entry in files.of_snapshot(repository, snapshot).values())
+    except MissingObject:
+        return None
+
+
+def model_view(files: Files, model: Model, revision: str, names: Names) -> ModelView:
+    """A model of a repository at a revision. Raises HubError."""
+    repository = model.repository
+    identity, commit = commit_of(model, revision)
+    entries = files.of_snapshot(repository, commit.snapshot)
+    card = entries.get(CARD)
+    read = None if card is None or card.size > MOST_BYTES else card_of(files, repository, card)
+    hub_name, hub_revision = model.id, revision
+    if (
+        repository.branches().get(revision) == identity
+        and is_fit(revision)
+        and revision not in ACTIONS | FILES
+    ):
+        hub_name, hub_revision = f"{model.id}/{revision}", MAIN
+    listed = list(entries.values())
+    return ModelView(
+        shown(identity, commit, names),
+        listed[:MOST_FILES],
+        len(listed[MOST_FILES:]),
+        sum(entry.size for entry in listed),
+        read,
+        hub_name,
+        hub_revision,
+    )
+
+
+class Costs:
+    """What models cost to keep, counted once for as long as no branch moves."""
+
+    def __init__(self) -> None:
+        self._usages: Recent[object, Usage] = Recent(_USAGES)
+
+    def of(self, repository: Repository) -> Usage:
+        """What all branches, tags and imports take."""
+        return self._usages.get(_state(repository), repository.usage)
+
+    def of_model(self, repository: Repository, identity: ObjectId) -> ModelUsage | None:
+        """What one model takes beside all that branches and tags hold."""
+        usage = self.of(repository)
+        listed = _find(usage, identity)
+        if listed is not None:
+            return listed
+
+        def with_it() -> Usage:
+            others = [
+                tip.hex()
+                for _, tip in default_revisions(repository.refs)
+                if repository.has_model(tip)
+            ]
+            return repository.usage([identity.hex(), *others])
+
+        try:
+            return _find(self._usages.get((_state(repository), identity), with_it), identity)
+        except (RevisionNotFound, MissingObject):
+            return None
+
+
+def _find(usage: Usage, identity: ObjectId) -> ModelUsage | None:
+    return next((each for each in usage.models if each.commit == identity), None)
+
+
+def _state(repository: Repository) -> object:
+    """What is the same only as long as every ref is where it was."""
+    return str(repository.directory), frozenset(repository.refs.list().items())

@@ -1,0 +1,36 @@
+"""The pictures of reports, drawn once."""
+
+import threading
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING
+
+from mergepipe.hub.files import Recent
+
+if TYPE_CHECKING:
+    from mergepipe.report.page import Figure
+    from mergepipe.report.values import Report
+
+MOST_CELLS = 5000
+"""Parts of experts in tensors that a page draws; `mp report` draws more."""
+_PICTURES = 32
+
+
+class Pictures:
+    """Draws reports, the last ones from memory."""
+
+    def __init__(self) -> None:
+        self._drawn: Recent[Hashable, Sequence[Figure]] = Recent(_PICTURES)
+        self._lock = threading.Lock()
+
+    def of(self, key: Hashable, report: "Report") -> "Sequence[Figure] | None":
+        """The figures of a report, which `key` stands for; None where nothing draws here."""
+        try:
+            from mergepipe.report.page import figures_of
+        except ModuleNotFoundError:
+            return None
+
+        def draw() -> "Sequence[Figure]":
+            with self._lock:  # the compiler of charts runs one at a time
+                return tuple(figures_of(report))
+
+        return self._drawn.get(key, draw)
