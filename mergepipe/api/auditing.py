@@ -91,7 +91,11 @@ def audit(
     for stone in read_stones(repository.store)[0].values():
         if meant(stone.time):
             commit = stone.commit.hex()
-            entries.append(AuditEntry(stone.time, "purge", stone.who, commit, stone.reason))
+            entries.append(
+                AuditEntry(
+                    time=stone.time, kind="purge", who=stone.who, commit=commit, detail=stone.reason
+                )
+            )
     return sorted(entries, key=lambda entry: entry.time)
 
 
@@ -125,7 +129,13 @@ def _of_commits(
         title = commit.message.partition("\n")[0]
         manifest = manifests.get(identity)
         if manifest is None:
-            yield AuditEntry(commit.time, "commit", commit.author, identity.hex(), title)
+            yield AuditEntry(
+                time=commit.time,
+                kind="commit",
+                who=commit.author,
+                commit=identity.hex(),
+                detail=title,
+            )
             continue
         # Which of the commits that hold a model was merged, the merge's parents tell.
         parents = {

@@ -60,7 +60,13 @@ class RepositoryCatalog:
         if trained is not None:
             trained = self.commit_for(trained.hex())
         base = None if trained is None else self.objects.commit(trained).snapshot
-        return Revision(text, identity, commit.snapshot, trained, base)
+        return Revision(
+            label=text,
+            commit=identity,
+            snapshot=commit.snapshot,
+            base_commit=trained,
+            base_snapshot=base,
+        )
 
     def profile(self, snapshot: ObjectId, base: ObjectId, /) -> Cited:
         """The profile of a pair; made by reading both where none is known."""

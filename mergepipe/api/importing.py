@@ -114,17 +114,17 @@ class Imports:
             if same and named in (None, held.trained_from):
                 raw_bytes = sum(file.size for file in found.sources)
                 result = CommitResult(
-                    tip,
-                    held.snapshot,
-                    entry.branch,
-                    held.leans_on,
-                    raw_bytes,
-                    0,
-                    0,
-                    0,
-                    True,
-                    held.trained_from,
-                    self._repo.finiteness.named(held.snapshot) or (),
+                    commit=tip,
+                    snapshot=held.snapshot,
+                    branch=entry.branch,
+                    base=held.leans_on,
+                    raw_bytes=raw_bytes,
+                    stored_bytes=0,
+                    blocks=0,
+                    new_blocks=0,
+                    unchanged=True,
+                    trained_from=held.trained_from,
+                    nonfinite=self._repo.finiteness.named(held.snapshot) or (),
                 )
                 return Imported(found.root, entry.branch, result, read=False)
         message = entry.message or f"Import {found.root.name}"

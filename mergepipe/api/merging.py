@@ -46,11 +46,11 @@ class Merging:
         from mergepipe.engine.engine import Engine
 
         return Engine(
-            self._repo.storage,
-            self._repo.transactions,
-            self._repo.executor,
-            OutputEncoder(self._repo.config.store.codec, self._repo.config.store.max_chain),
-            device,
+            storage=self._repo.storage,
+            transactions=self._repo.transactions,
+            executor=self._repo.executor,
+            encoder=OutputEncoder(self._repo.config.store.codec, self._repo.config.store.max_chain),
+            device=device,
             host=host,
             cache_bytes=self._repo.config.merge.cache,
             place=self._repo.place,
@@ -80,10 +80,10 @@ class Merging:
         if verify:
             self._ask(plan, found, asked, branch, message)
         request = MergeRequest(
-            base,
-            experts,
-            None if branch is None else branch_ref(branch),
-            message,
+            base=base,
+            experts=experts,
+            branch=None if branch is None else branch_ref(branch),
+            message=message,
             import_bytes=import_bytes,
             names=tuple(names) or self.model_names(plan, found),
             allow_nonfinite=allow_nonfinite,

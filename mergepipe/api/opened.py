@@ -411,15 +411,15 @@ class OpenRepository(Closing):
         from mergepipe.engine.transactions import Transactions
 
         return Transactions(
-            self.local,
-            self.storage,
-            self.objects,
-            self.refs,
-            self.directory / layout.STORE_LOCK,
-            self.config.core.lock_timeout,
-            self.signature,
-            self.guard,
-            self.lease,
+            files=self.local,
+            storage=self.storage,
+            objects=self.objects,
+            refs=self.refs,
+            store_lock=self.directory / layout.STORE_LOCK,
+            lock_timeout_s=self.config.core.lock_timeout,
+            signature=self.signature,
+            guard=self.guard,
+            lease=self.lease,
         )
 
     @contextmanager

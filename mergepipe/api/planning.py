@@ -285,14 +285,16 @@ class Planning:
             return identity
 
         return RepositoryCatalog(
-            self._repo.storage,
-            self._repo.objects if store else ObjectStore(self._repo.storage, beside.objects),
-            self._repo.profiles(),
-            commit_for,
-            make_profile,
-            keep,
-            self._repo.executor,
-            self._repo.place(False),
+            storage=self._repo.storage,
+            objects=self._repo.objects
+            if store
+            else ObjectStore(self._repo.storage, beside.objects),
+            profiles=self._repo.profiles(),
+            commit_for=commit_for,
+            make_profile=make_profile,
+            keep=keep,
+            executor=self._repo.executor,
+            place=self._repo.place(False),
         )
 
     def holders(self, snapshots: Iterable[ObjectId]) -> dict[ObjectId, Holder]:
@@ -386,18 +388,18 @@ class Planning:
         if not request.experts:
             return
         recipe = Recipe(
-            method.name,
-            tuple(
+            method=method.name,
+            experts=tuple(
                 Expert(text, found[text], own)
                 for text, own in zip(
                     request.experts, request.own() or [{}] * len(request.experts), strict=True
                 )
             ),
-            None if request.base is None else Model(request.base, found[request.base]),
-            request.parameters or {},
-            request.dtype(method),
-            request.seed,
-            request.allow_missing,
+            base=None if request.base is None else Model(request.base, found[request.base]),
+            parameters=request.parameters or {},
+            dtype=request.dtype(method),
+            seed=request.seed,
+            allow_missing=request.allow_missing,
         )
         expand(recipe, Tensors(models), models, models.read_file)
 

@@ -121,7 +121,13 @@ def _forward(
                 and is_ancestor(repository.objects, new, before)
             )
             return PullResult(
-                result, current, old, old, files=False, behind=short_name(name), went_back=went_back
+                fetch=result,
+                branch=current,
+                old=old,
+                new=old,
+                files=False,
+                behind=short_name(name),
+                went_back=went_back,
             )
         if not is_ancestor(repository.objects, old, new):
             theirs = short_name(name)
@@ -140,7 +146,7 @@ def _forward(
     if new != old:
         who, why = repository.signature(), f"pull: {result.fetched.remote} {wanted}"
         repository.refs.update(f"{HEADS}{current}", new, expected=old, who=who, why=why)
-    return PullResult(result, current, old, new, files)
+    return PullResult(fetch=result, branch=current, old=old, new=new, files=files)
 
 
 def clone(
@@ -221,7 +227,14 @@ def _clone(
             wanted = checkout and not lazy  # a checkout would bring all of the model
             files = _begin(repository, first, commit, checkout=wanted, progress=progress)
     result = FetchResult(url.shown, fetched)
-    return CloneResult(target, result, first.removeprefix(HEADS), commit, files, lazy)
+    return CloneResult(
+        directory=target,
+        fetch=result,
+        branch=first.removeprefix(HEADS),
+        commit=commit,
+        files=files,
+        lazy=lazy,
+    )
 
 
 @contextlib.contextmanager
@@ -277,9 +290,27 @@ def _standing(
             snapshot = repository.objects.commit(commit).snapshot
             if repository.worktree.snapshot() != snapshot:
                 return None
-    nothing = Fetched(DEFAULT_REMOTE, (), (), there, 0, 0, 0, 0, 0)
+    nothing = Fetched(
+        remote=DEFAULT_REMOTE,
+        refs=(),
+        kept=(),
+        there=there,
+        commits=0,
+        objects=0,
+        blocks=0,
+        bytes_received=0,
+        packs_received=0,
+    )
     result = FetchResult(url.shown, nothing)
-    return CloneResult(target, result, first.removeprefix(HEADS), commit, files, lazy, stood=True)
+    return CloneResult(
+        directory=target,
+        fetch=result,
+        branch=first.removeprefix(HEADS),
+        commit=commit,
+        files=files,
+        lazy=lazy,
+        stood=True,
+    )
 
 
 def _begin(

@@ -68,7 +68,9 @@ def purge_models(
     if leaned_on and not dry_run:
         repository.storage.promises.relist()  # so that what it gave is ours to remove
         repository.storage.refresh()
-    request = Purge(models, who, reason, dry_run=dry_run, remotes=frozenset(reports))
+    request = Purge(
+        models=models, signature=who, reason=reason, dry_run=dry_run, remotes=frozenset(reports)
+    )
     return PurgeResult(purge(place_of(repository), request, progress), reports)
 
 

@@ -41,9 +41,9 @@ def push(
     name, url, store = open_remote(repository, remote, credentials or Credentials())
     settings = repository.config.store
     source = Source(
-        repository.storage,
-        repository.objects,
-        repository.blocks,
+        storage=repository.storage,
+        objects=repository.objects,
+        blocks=repository.blocks,
         effort=settings.codec,
         max_chain=settings.max_chain,
         pruned=read_pruned(repository.store),

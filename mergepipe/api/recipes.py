@@ -225,10 +225,10 @@ class Recipes:
         plan = self._planning.load_plan(planned)
         base, experts = self._merging.input_commits(plan)
         request = MergeRequest(
-            base,
-            experts,
-            ref,
-            f"Stage {name} of a recipe",
+            base=base,
+            experts=experts,
+            branch=ref,
+            message=f"Stage {name} of a recipe",
             names=self._merging.model_names(planned, plan),
         )
         return self._merging.engine().execute(plan, request, progress=progress).commit

@@ -537,18 +537,18 @@ class Repository(OpenRepository):
         from mergepipe.api.planning import say_nothing
 
         request = PlanRequest(
-            experts,
-            base,
-            method,
-            budget,
-            weights,
-            densities,
-            out_dtype,
-            seed,
-            allow_missing,
-            parameters,
-            budget_total,
-            max_share,
+            experts=experts,
+            base=base,
+            method=method,
+            budget=budget,
+            weights=weights,
+            densities=densities,
+            out_dtype=out_dtype,
+            seed=seed,
+            allow_missing=allow_missing,
+            parameters=parameters,
+            budget_total=budget_total,
+            max_share=max_share,
         )
         return self.planning.plan(
             request, progress=progress, told=told or say_nothing, store=import_paths
@@ -586,7 +586,13 @@ class Repository(OpenRepository):
         from mergepipe.api.recipes import RecipeOptions
 
         options = RecipeOptions(
-            budget, seed, allow_missing, shard_bytes, title, budget_total, max_share
+            budget=budget,
+            seed=seed,
+            allow_missing=allow_missing,
+            shard_bytes=shard_bytes,
+            title=title,
+            budget_total=budget_total,
+            max_share=max_share,
         )
         return self.recipes.plan(
             recipe, options, progress=progress, told=told or say_nothing, store=store

@@ -121,15 +121,15 @@ class Revising:
                 )
                 like = parent if same else last
                 return Commit(
-                    snapshot,
-                    (tip,),
-                    like.leans_on,
-                    who.author,
-                    who.time,
-                    who.utc_offset,
-                    f'Revert "{undone.message.partition(chr(10))[0]}"\n\n'
+                    snapshot=snapshot,
+                    parents=(tip,),
+                    leans_on=like.leans_on,
+                    author=who.author,
+                    time=who.time,
+                    utc_offset=who.utc_offset,
+                    message=f'Revert "{undone.message.partition(chr(10))[0]}"\n\n'
                     f"This takes back {identity.hex()}.",
-                    parent.profile if same else None,
+                    profile=parent.profile if same else None,
                     trained_from=like.trained_from,
                 )
 

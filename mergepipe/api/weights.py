@@ -154,7 +154,13 @@ def _stored(
 ) -> StoredTensor:
     tensor = objects.tensor(identity)
     return StoredTensor(
-        name, path, tensor.dtype, tuple(tensor.shape), tensor_bytes(tensor), tensor, blocks
+        name=name,
+        file=path,
+        dtype=tensor.dtype,
+        shape=tuple(tensor.shape),
+        size_bytes=tensor_bytes(tensor),
+        _stored=tensor,
+        _blocks=blocks,
     )
 
 

@@ -45,15 +45,15 @@ class ProfileBuilder:
         blocks = pair.block_count
         elements = pair.size_bytes * 8 // pair.dtype.bits
         self._columns[tensor] = _Column(
-            pair,
-            np.zeros(blocks, "<f8"),
-            np.zeros(blocks, "<u4"),
-            np.zeros(blocks, "<f4"),
-            np.zeros(blocks, "<f4"),
-            np.zeros(blocks, "<f4"),
-            np.zeros(blocks, "<u4"),
-            bytearray(ID_BYTES * blocks),
-            np.zeros(min(SAMPLES, elements), np.uint8),
+            pair=pair,
+            energies=np.zeros(blocks, "<f8"),
+            changed=np.zeros(blocks, "<u4"),
+            largest=np.zeros(blocks, "<f4"),
+            thresholds=np.zeros(blocks, "<f4"),
+            magnitudes=np.zeros(blocks, "<f4"),
+            kept=np.zeros(blocks, "<u4"),
+            coarse=bytearray(ID_BYTES * blocks),
+            signs=np.zeros(min(SAMPLES, elements), np.uint8),
             complete_counts=pair.dtype.bits == 16,
         )
         self._done[tensor] = set()

@@ -56,16 +56,16 @@ def facts_of(
     if dtype.bits == _COUNTED_BITS:
         sizes, counts = _counts(statistics)
     return BlockFacts(
-        statistics.energy,
-        statistics.changed,
-        statistics.largest,
-        statistics.threshold,
-        statistics.magnitude,
-        statistics.large,
-        digest(statistics.packed.data),
-        sizes,
-        counts,
-        trits_at(statistics.packed, positions),
+        energy=statistics.energy,
+        changed=statistics.changed,
+        largest=statistics.largest,
+        threshold=statistics.threshold,
+        magnitude=statistics.magnitude,
+        kept=statistics.large,
+        coarse=digest(statistics.packed.data),
+        sizes=sizes,
+        counts=counts,
+        signs=trits_at(statistics.packed, positions),
     )
 
 

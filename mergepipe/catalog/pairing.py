@@ -35,15 +35,15 @@ class BaseTensors:
             return None
         kind = dtype_of(dtype)
         return Pair(
-            name,
-            kind,
-            shape,
-            block_bytes,
-            byte_length(kind, shape),
-            identity,
-            tensor,
-            byte_length(kind, tensor.shape),
-            tuple(tensor.block_ids()),
+            name=name,
+            dtype=kind,
+            shape=shape,
+            block_bytes=block_bytes,
+            size_bytes=byte_length(kind, shape),
+            base_id=identity,
+            base=tensor,
+            base_bytes=byte_length(kind, tensor.shape),
+            base_blocks=tuple(tensor.block_ids()),
         )
 
 

@@ -50,11 +50,12 @@ def suspects(nonfinite: Sequence[NonFinite], diffs: Sequence[TensorDiff]) -> Ite
     """Tensors of a model that look wrong, by its own values and by how it differs from another."""
     for values in nonfinite:
         yield Suspect(
-            Suspicion.NONFINITE,
-            values.file,
-            values.tensor,
-            f"{values.count:,} of {values.elements:,} values are not finite (NaN or infinite)",
-            values.count,
+            kind=Suspicion.NONFINITE,
+            file=values.file,
+            tensor=values.tensor,
+            message=f"{values.count:,} of {values.elements:,} values are not finite "
+            "(NaN or infinite)",
+            nonfinite=values.count,
         )
     for tensor in diffs:
         if tensor.change is not Change.CHANGED or tensor.relative_l2 is None:
@@ -68,4 +69,12 @@ def suspects(nonfinite: Sequence[NonFinite], diffs: Sequence[TensorDiff]) -> Ite
             message = f"it changed by {relative:.3g} times its norm{angle}"
         else:
             continue
-        yield Suspect(kind, tensor.path, tensor.name, message, 0, relative, cosine)
+        yield Suspect(
+            kind=kind,
+            file=tensor.path,
+            tensor=tensor.name,
+            message=message,
+            nonfinite=0,
+            relative_l2=relative,
+            cosine=cosine,
+        )

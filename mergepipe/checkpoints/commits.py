@@ -95,14 +95,14 @@ class Committer:
                 if tip is not None and self._holds(tip, ingested.snapshot, request.base):
                     return None
                 return Commit(
-                    ingested.snapshot,
-                    () if tip is None else (tip,),
-                    leans_on,
-                    request.who.author,
-                    request.who.time,
-                    request.who.utc_offset,
-                    request.message,
-                    profile,
+                    snapshot=ingested.snapshot,
+                    parents=() if tip is None else (tip,),
+                    leans_on=leans_on,
+                    author=request.who.author,
+                    time=request.who.time,
+                    utc_offset=request.who.utc_offset,
+                    message=request.message,
+                    profile=profile,
                     trained_from=trained,
                 )
 
@@ -123,17 +123,17 @@ class Committer:
             snapshot = self._objects.commit(under).snapshot
             self._profiles.remember(profile, ingested.snapshot, snapshot)
         return CommitResult(
-            published.commit,
-            ingested.snapshot,
-            published.branch,
-            leans_on,
-            ingested.raw_bytes,
-            stored,
-            ingested.blocks,
-            new,
-            published.unchanged,
-            trained,
-            finiteness.named(ingested.snapshot) or (),
+            commit=published.commit,
+            snapshot=ingested.snapshot,
+            branch=published.branch,
+            base=leans_on,
+            raw_bytes=ingested.raw_bytes,
+            stored_bytes=stored,
+            blocks=ingested.blocks,
+            new_blocks=new,
+            unchanged=published.unchanged,
+            trained_from=trained,
+            nonfinite=finiteness.named(ingested.snapshot) or (),
         )
 
     def _known_counts(

@@ -186,7 +186,7 @@ class _OpenFiles:
                 stack = ExitStack()
                 reader = stack.enter_context(open_stable(self._layout.files[number].source))
                 self._open[number] = (stack, reader)
-            yield _Piece(number, self._open[number][1], spans)
+            yield _Piece(file=number, reader=self._open[number][1], spans=spans)
 
     def finish_before(self, number: int) -> None:
         """Close the files before `number`: all their pieces are done. Raises SourceChanged."""

@@ -80,13 +80,13 @@ def lay_out(sources: Sequence[SourceFile], limit: int) -> Layout:
             tensors.append(_opaque(number, len(header.raw), limit))
             tensors += [
                 SourceTensor(
-                    number,
-                    tensor.name,
-                    tensor.dtype,
-                    tensor.shape,
-                    tensor.start,
-                    tensor.end,
-                    block_bytes(tensor.dtype, tensor.shape, limit),
+                    file=number,
+                    name=tensor.name,
+                    dtype=tensor.dtype,
+                    shape=tensor.shape,
+                    start=tensor.start,
+                    end=tensor.end,
+                    block_bytes=block_bytes(tensor.dtype, tensor.shape, limit),
                 )
                 for tensor in header.tensors
             ]
@@ -115,4 +115,6 @@ def pieces(layout: Layout) -> Iterator[list[Span]]:
 
 
 def _opaque(file: int, length: int, limit: int) -> SourceTensor:
-    return SourceTensor(file, None, U8, (length,), 0, length, limit)
+    return SourceTensor(
+        file=file, name=None, dtype=U8, shape=(length,), start=0, end=length, block_bytes=limit
+    )

@@ -205,18 +205,18 @@ class MergeOptions:
         if self.dtype is not None:
             dtype_called(self.dtype)  # wrong is wrong, also where --out-dtype wins
         request = PlanRequest(
-            tuple(experts),
-            self.base,
-            self.method or "ties",
-            self.budget,
-            own["weight"],
-            own["density"],
-            self.out_dtype or self.dtype,
-            self.seed or 0,
-            self.allow_missing,
-            parameters,
-            self.budget_total,
-            self.max_share,
+            experts=tuple(experts),
+            base=self.base,
+            method=self.method or "ties",
+            budget=self.budget,
+            weights=own["weight"],
+            densities=own["density"],
+            out_dtype=self.out_dtype or self.dtype,
+            seed=self.seed or 0,
+            allow_missing=self.allow_missing,
+            parameters=parameters,
+            budget_total=self.budget_total,
+            max_share=self.max_share,
         )
         request.check()
         return request

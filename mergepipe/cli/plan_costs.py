@@ -262,22 +262,22 @@ def priced(repository: "Repository", planned: "PlannedMerge", seconds: float) ->
             base = holder.name
     labels = tuple(model.label for model in merge.models)
     return PricedPlan(
-        planned.id,
-        planned.plan,
-        planned.costs,
-        base,
-        tuple(merge.models[place].label for place in planned.plan.experts),
-        repository.imported_bytes,
-        repository.profile_bytes,
-        planned.measured_expert_bytes,
-        planned.measured_base_bytes,
-        seconds,
-        planned.left_out,
-        repository.finiteness.of_plan(planned.plan),
-        _unchecked(repository, planned.plan, labels),
-        labels,
-        repository.planning.asked(planned),
-        planned,
+        id=planned.id,
+        plan=planned.plan,
+        costs=planned.costs,
+        base=base,
+        experts=tuple(merge.models[place].label for place in planned.plan.experts),
+        import_bytes=repository.imported_bytes,
+        profile_bytes=repository.profile_bytes,
+        measured_expert_bytes=planned.measured_expert_bytes,
+        measured_base_bytes=planned.measured_base_bytes,
+        seconds=seconds,
+        left_out=planned.left_out,
+        nonfinite=repository.finiteness.of_plan(planned.plan),
+        unchecked=_unchecked(repository, planned.plan, labels),
+        names=labels,
+        asked=repository.planning.asked(planned),
+        planned=planned,
     )
 
 
@@ -288,11 +288,11 @@ def priced_again(repository: "Repository", identity: "ObjectId", plan: "Plan") -
     costs = repository.merging.explain_plan(plan).costs
     labels = tuple(names[model] for model in plan.models)
     return PricedPlan(
-        identity,
-        plan,
-        replace(costs, budget_bytes=asked.budget_bytes),
-        None if plan.base is None else names[plan.base],
-        tuple(names[plan.models[place]] for place in plan.experts),
+        id=identity,
+        plan=plan,
+        costs=replace(costs, budget_bytes=asked.budget_bytes),
+        base=None if plan.base is None else names[plan.base],
+        experts=tuple(names[plan.models[place]] for place in plan.experts),
         left_out=repository.planning.left_out(plan),
         nonfinite=repository.finiteness.of_plan(plan),
         unchecked=_unchecked(repository, plan, labels),

@@ -68,10 +68,10 @@ def recipe_options(
     from mergepipe.sizes import parse_size
 
     found = RecipeOptions(
-        options.budget,
-        options.seed or 0,
-        options.allow_missing,
-        None if shard_size is None else parse_size(shard_size),
+        budget=options.budget,
+        seed=options.seed or 0,
+        allow_missing=options.allow_missing,
+        shard_bytes=None if shard_size is None else parse_size(shard_size),
         **({} if branch is None else {"title": branch}),
         budget_total=options.budget_total,
         max_share=options.max_share,

@@ -137,15 +137,15 @@ def survey_block(
     classify_into(trits, classes)
     magnitude = float(np.float32(total / large)) if large else 0.0
     return Survey(
-        weights,
-        counts,
-        longs[: int(long_count[0])],
-        trits,
-        packed,
-        classes,
-        key,
-        largest,
-        int(large),
-        energy,
-        magnitude,
+        weights=weights,
+        counts=counts,
+        longs=longs[: int(long_count[0])],
+        trits=trits,
+        packed=packed,
+        classes=classes,
+        key=key,
+        largest_bits=largest,
+        large=int(large),
+        energy=energy,
+        magnitude=magnitude,
     )

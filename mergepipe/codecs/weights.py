@@ -46,12 +46,17 @@ def weights_of(
             workspace.elements("tuned", raw[:whole], np.uint16),
             workspace.elements("base", base[:whole], np.uint16),
         )
-        return Weights(format_, x, b, None, None, tail)
+        return Weights(format=format_, tuned=x, base=b, tuned_wide=None, base_wide=None, tail=tail)
     wide = workspace.elements("tuned", raw[:whole], np.uint32)
     base_wide = workspace.elements("base", base[:whole], np.uint32)
     tuned = upper_halves("tuned upper", wide, workspace)
     return Weights(
-        format_, tuned, upper_halves("base upper", base_wide, workspace), wide, base_wide, tail
+        format=format_,
+        tuned=tuned,
+        base=upper_halves("base upper", base_wide, workspace),
+        tuned_wide=wide,
+        base_wide=base_wide,
+        tail=tail,
     )
 
 

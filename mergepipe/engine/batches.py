@@ -164,17 +164,17 @@ class _Gathering:
             for factor in (product.up, product.down)
         }
         return Work(
-            plan,
-            tuple(self.groups),
-            self.encodings,
-            self.coarse,
-            Permit(
+            plan=plan,
+            groups=tuple(self.groups),
+            encodings=self.encodings,
+            coarse=self.coarse,
+            permit=Permit(
                 frozenset(self.under_base),
                 frozenset(self.under_exact - self.under_base),
                 frozenset(block for block, _ in self.coarse),
             ),
-            own,
-            encode,
+            factors=own,
+            encode=encode,
         )
 
     def _add_coarse(self, one: Estimate, layer: Location) -> None:

@@ -132,13 +132,13 @@ class Engine:
                 base, experts = _input_commits(plan, asked, transactions)
                 parents = [one for one in (tip, base, *experts) if one is not None]
                 return Commit(
-                    merged.snapshot,
-                    tuple(dict.fromkeys(parents)),
-                    base,
-                    who.author,
-                    who.time,
-                    who.utc_offset,
-                    _message(asked, plan),
+                    snapshot=merged.snapshot,
+                    parents=tuple(dict.fromkeys(parents)),
+                    leans_on=base,
+                    author=who.author,
+                    time=who.time,
+                    utc_offset=who.utc_offset,
+                    message=_message(asked, plan),
                     manifest=manifest_id,
                     trained_from=base,
                 )
@@ -150,14 +150,14 @@ class Engine:
             if not (uncounted or values.inputs):
                 finiteness.remember(merged.snapshot, finite.counts_of_output(plan, merged.streamed))
             result = MergeResult(
-                published.commit,
-                merged.snapshot,
-                merged.manifest,
-                manifest_id,
-                plan_id,
-                published.branch,
-                costs(),
-                values,
+                commit=published.commit,
+                snapshot=merged.snapshot,
+                manifest=merged.manifest,
+                manifest_id=manifest_id,
+                plan_id=plan_id,
+                branch=published.branch,
+                costs=costs(),
+                nonfinite=values,
             )
             text = describe_run(result, host=self.host, device=self.device)
             transactions.keep_run(published.commit, text)
@@ -188,25 +188,27 @@ class Engine:
         job = MergeJob(self.encoder, self.device, uncounted)
         worker = job.on(Supply(self.storage.store, Meter(), self.storage))
         streaming = Streaming(
-            plan,
-            objects,
-            Batcher(
+            plan=plan,
+            objects=objects,
+            batcher=Batcher(
                 metadata,
                 object_id(encode(plan)),
                 FactorReader(self.storage, meter),
                 derive,
                 encode_blocks,
             ),
-            self.executor,
-            self._spec(job, encode_blocks),
-            self._home(worker, sink, progress, encode_blocks),
-            meter,
-            memo,
-            sink,
-            progress,
-            sums,
+            executor=self.executor,
+            spec=self._spec(job, encode_blocks),
+            home=self._home(worker, sink, progress, encode_blocks),
+            meter=meter,
+            memo=memo,
+            sink=sink,
+            progress=progress,
+            sums=sums,
             # Sums come back with their segment: they are not all to be in memory at once.
-            self.segment_bytes if sums is None else min(self.segment_bytes, _SUMMED_BYTES),
+            segment_bytes=self.segment_bytes
+            if sums is None
+            else min(self.segment_bytes, _SUMMED_BYTES),
         )
         check_layout(plan, objects)
         progress.start("merge", _output_bytes(plan, objects))

@@ -36,12 +36,12 @@ class CoarseColumns:
     def estimate(self, index: int, block: BlockId, base: BlockId, dtype: DType) -> Estimate:
         """The coarse reading of block `index`."""
         return Estimate(
-            block,
-            base,
-            float(self.magnitudes[index]),
-            float(self.thresholds[index]),
-            self.digests[index * ID_BYTES : (index + 1) * ID_BYTES],
-            dtype,
+            block=block,
+            base=base,
+            magnitude=float(self.magnitudes[index]),
+            threshold=float(self.thresholds[index]),
+            digest=self.digests[index * ID_BYTES : (index + 1) * ID_BYTES],
+            dtype=dtype,
         )
 
 

@@ -100,7 +100,7 @@ def _work(under: Sequence[tuple[Chain, ...]], over: Sequence[tuple[Chain, ...]])
     group = Group((), tuple(at for _, at in sorted(records.items())))
     exact = frozenset(links) - base
     permit = Permit(frozenset(base), exact, frozenset())
-    return Work(ObjectId(NO_ID), (group,), links, {}, permit)
+    return Work(plan=ObjectId(NO_ID), groups=(group,), encodings=links, coarse={}, permit=permit)
 
 
 def product_values(product: Product, up: bytes, down: bytes, start: int, length: int) -> Floats:

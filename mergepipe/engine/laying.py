@@ -77,28 +77,28 @@ class Laying:
         dtype = dtype_of(line.dtype)
         like = here.like
         task = LineTask(
-            number,
-            line.name,
-            method.name,
-            scalars_of(line),
-            dtype,
-            self.seed,
-            tensor_key(line.name),
-            like.shape[-1] if like.shape else 1,
-            prod(like.shape[1:]),
+            number=number,
+            name=line.name,
+            method=method.name,
+            scalars=scalars_of(line),
+            dtype=dtype,
+            seed=self.seed,
+            tensor_key=tensor_key(line.name),
+            row_length=like.shape[-1] if like.shape else 1,
+            slab_length=prod(like.shape[1:]),
         )
         self._heads[number] = memo_head(method, task)
         return MergedTensor(
-            task,
-            like.shape,
-            output_block_bytes(like, dtype),
-            Grid.of(like),
-            method,
-            base,
-            inputs,
-            line.depths,
-            unit,
-            self._heads,
+            task=task,
+            shape=like.shape,
+            block_bytes=output_block_bytes(like, dtype),
+            grid=Grid.of(like),
+            method=method,
+            base=base,
+            inputs=inputs,
+            depths=line.depths,
+            unit=unit,
+            heads=self._heads,
         )
 
     def _input(

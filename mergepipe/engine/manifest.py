@@ -21,14 +21,14 @@ def write_manifest(
     """
     numbers = [number for number, line in enumerate(plan.lines) if line.file is not None]
     return Manifest(
-        object_id(encode(plan)),
-        plan.method,
-        plan.seed,
-        plan.layout,
-        plan.base,
-        plan.models,
-        output,
-        tuple(
+        plan=object_id(encode(plan)),
+        method=plan.method,
+        seed=plan.seed,
+        layout=plan.layout,
+        base=plan.base,
+        models=plan.models,
+        output=output,
+        tensors=tuple(
             TensorManifest(plan.lines[number].name, tensor, _uses(plan, number, objects))
             for number, tensor in zip(numbers, tensors, strict=True)
         ),

@@ -146,14 +146,14 @@ class MergedTensor:
     def _step(self, index: int, making: Making) -> Step:
         count, start, end = self._span(index)
         return Step(
-            making,
-            index,
-            count,
-            start,
-            end - start,
-            self.block_bytes,
-            tuple(dict.fromkeys(piece.block for piece in self._under(start, end))),
-            memo_key(self.heads, making, start),
+            making=making,
+            index=index,
+            blocks=count,
+            start=start,
+            length=end - start,
+            block_bytes=self.block_bytes,
+            under=tuple(dict.fromkeys(piece.block for piece in self._under(start, end))),
+            memo=memo_key(self.heads, making, start),
         )
 
     def _under(self, start: int, end: int) -> Iterator[Piece]:

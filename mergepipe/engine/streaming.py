@@ -120,13 +120,13 @@ class Streaming:
         ids = tuple(self._finished(number) for number in numbers)
         tally = self._tally
         return Streamed(
-            ids,
-            tally.computed,
-            tally.remembered,
-            tally.kept,
-            dict(tally.nonfinite),
-            dict(tally.taken_in),
-            tuple(tally.attempts),
+            tensors=ids,
+            computed=tally.computed,
+            remembered=tally.remembered,
+            kept=tally.kept,
+            nonfinite=dict(tally.nonfinite),
+            taken_in=dict(tally.taken_in),
+            attempts=tuple(tally.attempts),
         )
 
     def _segments(self, numbers: Sequence[int]) -> Iterator[Segment]:

@@ -70,7 +70,12 @@ class Bench:
                 packs.abort()
         seconds = time.perf_counter() - started
         return SegmentResult(
-            segment.number, tuple(values), written, self.heard()[1], self.host, seconds
+            number=segment.number,
+            values=tuple(values),
+            packs=written,
+            readings=self.heard()[1],
+            host=self.host,
+            seconds=seconds,
         )
 
     def heard(self) -> tuple[int, Readings]:

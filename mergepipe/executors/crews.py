@@ -190,7 +190,7 @@ def handed_out(
     Raises what the job raises, and WorkersLost.
     """
     crew.begin(spec)
-    handing = _Handing(crew, spec, home, alone)
+    handing = _Handing(crew=crew, spec=spec, home=home, alone=alone)
     try:
         yield from handing.results(segments)
     finally:

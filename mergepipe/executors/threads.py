@@ -69,4 +69,6 @@ def _collected(
         if packs is not None:
             packs.abort()
     seconds = time.perf_counter() - started
-    return SegmentResult(segment.number, tuple(values), written, seconds=seconds)
+    return SegmentResult(
+        number=segment.number, values=tuple(values), packs=written, seconds=seconds
+    )

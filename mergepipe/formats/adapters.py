@@ -178,12 +178,12 @@ class _Reading:
             raise MergeInputError(f"{quoted(self._label)} is an adapter that changes nothing")
         settings = self._settings
         return Adapter(
-            changes,
-            replaced,
-            settings.base_model_name_or_path,
-            settings.ensure_weight_tying,
-            biases,
-            rows,
+            changes=changes,
+            replaced=replaced,
+            trained_on=settings.base_model_name_or_path,
+            keeps_tied=settings.ensure_weight_tying,
+            biases=biases,
+            rows=rows,
         )
 
     def _is_part(self, name: str) -> bool:

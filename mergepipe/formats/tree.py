@@ -246,12 +246,12 @@ def _source(path: str, location: Path) -> SourceFile:
     if not os.access(location, os.R_OK):
         raise MergepipeError(f"cannot read {quoted(str(location))}: permission denied")
     return SourceFile(
-        path,
-        location,
-        status.st_size,
-        bool(status.st_mode & stat.S_IXUSR),
-        status.st_mtime_ns,
-        status.st_ino,
+        path=path,
+        location=location,
+        size=status.st_size,
+        executable=bool(status.st_mode & stat.S_IXUSR),
+        mtime_ns=status.st_mtime_ns,
+        inode=status.st_ino,
     )
 
 

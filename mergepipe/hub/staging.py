@@ -71,7 +71,14 @@ class Upload:
             raise HubError(400, f"what came has the SHA-256 {came}, not {sha256}")
         self._writer.seal()
         return self._staging.keep(
-            StagedFile(came, self._writer, self.written, self._staging.now(), 1, lasting)
+            StagedFile(
+                sha256=came,
+                writer=self._writer,
+                size=self.written,
+                came=self._staging.now(),
+                used=1,
+                lasting=lasting,
+            )
         )
 
     def abort(self) -> None:

@@ -14,14 +14,14 @@ from mergepipe.methods.trim import Band, l1_rescale
 _PARAMETERS = (
     DENSITY,
     Parameter(
-        "gamma",
-        0.01,
-        "share of the delta to drop, of its largest",
+        name="gamma",
+        default=0.01,
+        meaning="share of the delta to drop, of its largest",
         per_expert=True,
         lowest=0.0,
         highest=1.0,
     ),
-    Parameter("rescale", False, "restore each delta's L1 norm", kind=bool),
+    Parameter(name="rescale", default=False, meaning="restore each delta's L1 norm", kind=bool),
 )
 
 

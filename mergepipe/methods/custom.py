@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         [torch.Tensor, list[torch.Tensor], list[float], dict[str, float]], torch.Tensor
     ]
 
-WEIGHT = Parameter("weight", 1.0, "of the expert", per_expert=True)
+WEIGHT = Parameter(name="weight", default=1.0, meaning="of the expert", per_expert=True)
 
 
 def elementwise_method(

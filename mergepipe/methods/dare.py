@@ -13,7 +13,7 @@ from mergepipe.methods.trim import l1_rescale
 
 _PARAMETERS = (
     DENSITY,
-    Parameter("rescale", True, "make up for what was dropped", kind=bool),
+    Parameter(name="rescale", default=True, meaning="make up for what was dropped", kind=bool),
     RESCALE_NORM,
 )
 

@@ -20,8 +20,10 @@ from mergepipe.methods.trim import l1_rescale
 
 _PARAMETERS = (
     DENSITY,
-    Parameter("epsilon", 0.15, "how far chances go from the density", per_expert=True),
-    Parameter("rescale", True, "make up for what was dropped", kind=bool),
+    Parameter(
+        name="epsilon", default=0.15, meaning="how far chances go from the density", per_expert=True
+    ),
+    Parameter(name="rescale", default=True, meaning="make up for what was dropped", kind=bool),
     RESCALE_NORM,
 )
 

@@ -33,8 +33,15 @@ KARCHER = Method(
     needs_base=False,
     omitted_is_noop=False,
     parameters=(
-        Parameter("max_iter", 10.0, "the most steps to take", lowest=0.0, whole=True),
-        Parameter("tol", 1e-5, "stop at steps shorter than this, in radians", lowest=0.0),
+        Parameter(
+            name="max_iter", default=10.0, meaning="the most steps to take", lowest=0.0, whole=True
+        ),
+        Parameter(
+            name="tol",
+            default=1e-5,
+            meaning="stop at steps shorter than this, in radians",
+            lowest=0.0,
+        ),
     ),
     sweep=WEIGHTED_SUM,
     resolve_with=_resolve,

@@ -14,7 +14,11 @@ from mergepipe.methods.sweeps import WEIGHTED_SUM
 from mergepipe.methods.terms import ExpertScalars, Scalars
 
 WEIGHT = Parameter(
-    "weight", 1.0, "how much of the model goes in", per_expert=True, mergekit_requires=True
+    name="weight",
+    default=1.0,
+    meaning="how much of the model goes in",
+    per_expert=True,
+    mergekit_requires=True,
 )
 SMALLEST_WEIGHT_SUM = 1e-8
 
@@ -47,7 +51,9 @@ LINEAR = Method(
     omitted_is_noop=False,
     parameters=(
         WEIGHT,
-        Parameter("normalize", True, "divide by the sum of the weights", kind=bool),
+        Parameter(
+            name="normalize", default=True, meaning="divide by the sum of the weights", kind=bool
+        ),
     ),
     sweep=WEIGHTED_SUM,
     resolve_with=_resolve,

@@ -17,7 +17,11 @@ from mergepipe.methods.sweeps import STOCK_ROWS, TASK_VECTORS
 from mergepipe.methods.terms import ExpertScalars, Scalars
 
 _GRAM = Need(NeedKind.DELTA_GRAM)
-_PARAMETERS = (Parameter("filter_wise", False, "one share for each row of a tensor", kind=bool),)
+_PARAMETERS = (
+    Parameter(
+        name="filter_wise", default=False, meaning="one share for each row of a tensor", kind=bool
+    ),
+)
 _SOURCE = "Jang et al., Model Stock, ECCV 2024"
 
 

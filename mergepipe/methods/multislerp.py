@@ -20,8 +20,10 @@ from mergepipe.methods.terms import ExpertScalars, Scalars
 
 _PARAMETERS = (
     WEIGHT,
-    Parameter("normalize_weights", True, "divide the weights by their sum", kind=bool),
-    Parameter("eps", 1e-8, "lengths below this count as nothing", lowest=0.0),
+    Parameter(
+        name="normalize_weights", default=True, meaning="divide the weights by their sum", kind=bool
+    ),
+    Parameter(name="eps", default=1e-8, meaning="lengths below this count as nothing", lowest=0.0),
 )
 
 

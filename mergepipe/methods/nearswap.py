@@ -25,7 +25,9 @@ NEARSWAP = Method(
     scope=Scope.ELEMENT,
     needs_base=True,
     omitted_is_noop=True,
-    parameters=(Parameter("t", None, "the longest step from the base", lowest=0.0),),
+    parameters=(
+        Parameter(name="t", default=None, meaning="the longest step from the base", lowest=0.0),
+    ),
     sweep=SWEEP,
     resolve_with=_resolve,
     maximum_models=1,

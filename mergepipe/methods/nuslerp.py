@@ -85,8 +85,18 @@ NUSLERP = Method(
     omitted_is_noop=False,
     parameters=(
         WEIGHT,
-        Parameter("nuslerp_flatten", True, "one angle for the whole tensor", kind=bool),
-        Parameter("nuslerp_row_wise", False, "if not, one for each column, not row", kind=bool),
+        Parameter(
+            name="nuslerp_flatten",
+            default=True,
+            meaning="one angle for the whole tensor",
+            kind=bool,
+        ),
+        Parameter(
+            name="nuslerp_row_wise",
+            default=False,
+            meaning="if not, one for each column, not row",
+            kind=bool,
+        ),
     ),
     sweep=WEIGHTED_SUM,
     resolve_with=_whole,

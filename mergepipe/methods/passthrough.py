@@ -22,7 +22,9 @@ PASSTHROUGH = Method(
     scope=Scope.ELEMENT,
     needs_base=False,
     omitted_is_noop=False,
-    parameters=(Parameter("scale", 1.0, "factor on every weight", per_expert=True),),
+    parameters=(
+        Parameter(name="scale", default=1.0, meaning="factor on every weight", per_expert=True),
+    ),
     sweep=WEIGHTED_SUM,
     resolve_with=_resolve,
     maximum_models=1,

@@ -14,7 +14,9 @@ from mergepipe.methods.sweeps import RAM as SWEEP
 from mergepipe.methods.terms import ExpertScalars, Scalars
 
 _SOURCE = "Reinforced Agent Merging, arXiv 2601.13572"
-_EPSILON = Parameter("epsilon", 1e-5, "the largest |d| that counts as no change", lowest=0.0)
+_EPSILON = Parameter(
+    name="epsilon", default=1e-5, meaning="the largest |d| that counts as no change", lowest=0.0
+)
 
 
 def _resolve(settings: Settings, values: NeedValues, coarse_shares: Sequence[float]) -> Scalars:
@@ -58,8 +60,13 @@ RAMPLUS_TL = Method(
     needs_base=True,
     omitted_is_noop=True,
     parameters=(
-        Parameter("r", 0.1, "how much sole changes are strengthened"),
-        Parameter("alpha", 0.2, "the most that shared over sole changes counts", lowest=0.0),
+        Parameter(name="r", default=0.1, meaning="how much sole changes are strengthened"),
+        Parameter(
+            name="alpha",
+            default=0.2,
+            meaning="the most that shared over sole changes counts",
+            lowest=0.0,
+        ),
         _EPSILON,
     ),
     sweep=SWEEP,

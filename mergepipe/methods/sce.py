@@ -45,9 +45,9 @@ SCE = Method(
     omitted_is_noop=True,
     parameters=(
         Parameter(
-            "select_topk",
-            1.0,
-            "share of the elements to keep, of the largest variance",
+            name="select_topk",
+            default=1.0,
+            meaning="share of the elements to keep, of the largest variance",
             lowest=0.0,
             highest=1.0,
         ),

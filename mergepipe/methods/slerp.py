@@ -44,7 +44,13 @@ SLERP = Method(
     scope=Scope.ELEMENT,
     needs_base=False,
     omitted_is_noop=False,
-    parameters=(Parameter("t", None, "how far to go from the first model (0) to the second (1)"),),
+    parameters=(
+        Parameter(
+            name="t",
+            default=None,
+            meaning="how far to go from the first model (0) to the second (1)",
+        ),
+    ),
     sweep=WEIGHTED_SUM,
     resolve_with=_resolve,
     needs=lambda settings: (_GRAM,),

@@ -24,15 +24,20 @@ from mergepipe.methods.protocol import (
 from mergepipe.methods.sweeps import TASK_VECTORS
 from mergepipe.methods.terms import ExpertScalars, Scalars
 
-LAMBDA = Parameter("lambda", 1.0, "factor on the merged delta")
+LAMBDA = Parameter(name="lambda", default=1.0, meaning="factor on the merged delta")
 DENSITY = Parameter(
-    "density", 1.0, "share of the delta to keep", per_expert=True, lowest=0.0, highest=1.0
+    name="density",
+    default=1.0,
+    meaning="share of the delta to keep",
+    per_expert=True,
+    lowest=0.0,
+    highest=1.0,
 )
 
 RESCALE_NORM = Parameter(
-    "rescale_norm",
-    "density",
-    "by the chance to stay, or to the L1 norm before the mask",
+    name="rescale_norm",
+    default="density",
+    meaning="by the chance to stay, or to the L1 norm before the mask",
     kind=str,
     choices=("density", "l1"),
     mergekit_default="l1",
@@ -92,9 +97,9 @@ def task_vector_method(
             WEIGHT,
             *parameters,
             Parameter(
-                "normalize",
-                normalize,
-                "divide by the sum of the weights",
+                name="normalize",
+                default=normalize,
+                meaning="divide by the sum of the weights",
                 kind=bool,
                 mergekit_default=mergekit_normalize,
             ),

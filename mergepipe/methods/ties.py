@@ -45,7 +45,12 @@ TIES = task_vector_method(
     sparsify=_trim,
     parameters=(
         DENSITY,
-        Parameter("rescale", False, "restore each delta's L1 norm after the trim", kind=bool),
+        Parameter(
+            name="rescale",
+            default=False,
+            meaning="restore each delta's L1 norm after the trim",
+            kind=bool,
+        ),
     ),
     needs=_needs,
     aliases=("ties_merging", "ties-merging"),

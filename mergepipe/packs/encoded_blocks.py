@@ -54,7 +54,15 @@ def encode_block(
         if sum(len(payload) for payload in payloads) < len(raw):
             return encoded
     header = RecordHeader(
-        RecordKind.BLOCK, _RAW.tag, _RAW.version, 0, 1, len(raw), len(raw), identity, NO_ID
+        kind=RecordKind.BLOCK,
+        codec=_RAW.tag,
+        version=_RAW.version,
+        layer=0,
+        layers=1,
+        raw_length=len(raw),
+        encoded_length=len(raw),
+        id=identity,
+        base=NO_ID,
     )
     return EncodedBlock(identity, len(raw), (EncodedRecord(header, header.sealed(identity), raw),))
 
@@ -92,15 +100,15 @@ def _seal(
     records = []
     for layer, payload in enumerate(payloads):
         header = RecordHeader(
-            RecordKind.BLOCK,
-            codec.tag,
-            codec.version,
-            layer,
-            len(payloads),
-            raw_length,
-            len(payload),
-            identity,
-            base or NO_ID,
+            kind=RecordKind.BLOCK,
+            codec=codec.tag,
+            version=codec.version,
+            layer=layer,
+            layers=len(payloads),
+            raw_length=raw_length,
+            encoded_length=len(payload),
+            id=identity,
+            base=base or NO_ID,
         )
         records.append(EncodedRecord(header, header.sealed(digest(payload)), payload))
     return tuple(records)

@@ -84,13 +84,13 @@ class RecordHeader:
     def encoding(self) -> EncodingKey:
         """The encoding that the record is a layer of."""
         return EncodingKey(
-            self.kind,
-            self.id,
-            self.base,
-            self.codec,
-            self.version,
-            self.layers,
-            self.raw_length,
+            kind=self.kind,
+            id=self.id,
+            base=self.base,
+            codec=self.codec,
+            version=self.version,
+            layers=self.layers,
+            raw_length=self.raw_length,
         )
 
     @property
@@ -164,7 +164,16 @@ def parse_record(data: Buffer, what: str, at: int = 0) -> RecordHeader:
         raise Corruption(f"{what}: a record header makes no sense")
     checksum = bytes(data[at + _RECORD.size : at + RECORD_HEADER_BYTES])
     return RecordHeader(
-        RecordKind(kind), codec, version, layer, layers, raw, encoded, identity, base, checksum
+        kind=RecordKind(kind),
+        codec=codec,
+        version=version,
+        layer=layer,
+        layers=layers,
+        raw_length=raw,
+        encoded_length=encoded,
+        id=identity,
+        base=base,
+        checksum=checksum,
     )
 
 
@@ -217,4 +226,14 @@ def object_header(
     identity: bytes, codec: int, version: int, raw: int, encoded: int
 ) -> RecordHeader:
     """The header of an object's record: one layer, no base."""
-    return RecordHeader(RecordKind.OBJECT, codec, version, 0, 1, raw, encoded, identity, NO_ID)
+    return RecordHeader(
+        kind=RecordKind.OBJECT,
+        codec=codec,
+        version=version,
+        layer=0,
+        layers=1,
+        raw_length=raw,
+        encoded_length=encoded,
+        id=identity,
+        base=NO_ID,
+    )

@@ -148,7 +148,15 @@ class _IndexView:
         codec, version, layer = key[2 * ID_BYTES :]
         base = key[ID_BYTES : 2 * ID_BYTES]
         header = RecordHeader(
-            RecordKind.BLOCK, codec, version, layer, layers, raw, encoded, key[:ID_BYTES], base
+            kind=RecordKind.BLOCK,
+            codec=codec,
+            version=version,
+            layer=layer,
+            layers=layers,
+            raw_length=raw,
+            encoded_length=encoded,
+            id=key[:ID_BYTES],
+            base=base,
         )
         return Location(header, self._pack(number), offset)
 

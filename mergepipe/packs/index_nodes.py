@@ -104,7 +104,14 @@ def _leaf_nodes(data: Bytes, starts: Numbers, sizes: Numbers, least: int) -> Nod
     size = NODE_HEADER + key_bytes + here
     _check_tiling(nodes, size, starts[owners] + sizes[owners], lows, counts)
     key = nodes + NODE_HEADER
-    return Nodes(data, key, key_bytes, key + key_bytes, length, flags)
+    return Nodes(
+        data=data,
+        key=key,
+        key_bytes=key_bytes,
+        value=key + key_bytes,
+        value_bytes=length,
+        flags=flags,
+    )
 
 
 def _check_headers(data: Bytes, starts: Numbers, pages: Numbers, kind: int) -> None:

@@ -124,12 +124,12 @@ def build_plan(
         planning.measure_trims()
         lines = planning.lines(planning.choose(limits))
     plan = Plan(
-        merge.seed,
-        merge.layout,
-        None if merge.base is None else merge.models[merge.base].snapshot,
-        tuple(model.snapshot for model in merge.models),
-        planning.cited(lines),
-        tuple(lines),
+        seed=merge.seed,
+        layout=merge.layout,
+        base=None if merge.base is None else merge.models[merge.base].snapshot,
+        models=tuple(model.snapshot for model in merge.models),
+        profiles=planning.cited(lines),
+        lines=tuple(lines),
     )
     costs = [
         copied_cost(draft, tensors)
@@ -139,13 +139,13 @@ def build_plan(
         if lines[number].file is not None
     ]
     return PlannedMerge(
-        merge,
-        plan,
-        object_id(encode(plan)),
-        CostTable(tuple(costs), None if limits is None else limits.total_bytes),
-        planning.expert_bytes,
-        planning.base_bytes,
-        budget,
+        merge=merge,
+        plan=plan,
+        id=object_id(encode(plan)),
+        costs=CostTable(tuple(costs), None if limits is None else limits.total_bytes),
+        measured_expert_bytes=planning.expert_bytes,
+        measured_base_bytes=planning.base_bytes,
+        budget=budget,
     )
 
 

@@ -151,15 +151,15 @@ def draft_line(
     views = profiles.views(plan, grid.blocks)
     known = known_needs(needs, views, [bool(own.all()) for own in equal], grid.elements)
     return Draft(
-        plan,
-        line.method,
-        line.settings,
-        known,
-        tuple(need for need in needs if need.kind in COUNTED and need not in known),
-        tuple(one for one in needs if one.kind not in COUNTED),
-        views,
-        equal,
-        tuple(end - start for start, end in map(grid.span, range(grid.blocks))),
+        unplanned=plan,
+        method=line.method,
+        settings=line.settings,
+        values=known,
+        trims=tuple(need for need in needs if need.kind in COUNTED and need not in known),
+        late=tuple(one for one in needs if one.kind not in COUNTED),
+        views=views,
+        equal=equal,
+        elements=tuple(end - start for start, end in map(grid.span, range(grid.blocks))),
     )
 
 

@@ -212,11 +212,11 @@ def expand(
             other = OtherModel.of(names.files)
             left_out += unmerged_files(layout.files, other, read, tokenizer=layout.files)
     return Merge(
-        identity,
-        models,
-        tuple(lines),
-        base,
-        recipe.seed,
+        layout=identity,
+        models=models,
+        lines=tuple(lines),
+        base=base,
+        seed=recipe.seed,
         warnings=tuple(dict.fromkeys(warnings)),
         left_out=collected(left_out),
     )
@@ -228,14 +228,14 @@ def kept_line(path: str, entry: TensorEntry, tensor: Tensor, model: int) -> Line
     model  the place of the one that it is from
     """
     return Line(
-        path,
-        entry.name,
-        entry.tensor,
-        dtype_of(tensor.dtype),
-        PASSTHROUGH,
-        Settings({}, ({},)),
-        None,
-        (LineInput(model, entry.tensor),),
+        file=path,
+        name=entry.name,
+        like=entry.tensor,
+        dtype=dtype_of(tensor.dtype),
+        method=PASSTHROUGH,
+        settings=Settings({}, ({},)),
+        base=None,
+        inputs=(LineInput(model, entry.tensor),),
         copied=True,
     )
 
@@ -339,14 +339,14 @@ def _line_up(
     )
     base = None if recipe.base is None else LineInput(len(inputs), identity)
     return Line(
-        file,
-        name,
-        identity,
-        (recipe.dtype or counted) if arithmetic else dtype,
-        method.variant(settings, base=base is not None),
-        settings,
-        base,
-        inputs,
+        file=file,
+        name=name,
+        like=identity,
+        dtype=(recipe.dtype or counted) if arithmetic else dtype,
+        method=method.variant(settings, base=base is not None),
+        settings=settings,
+        base=base,
+        inputs=inputs,
         copied=not arithmetic,
     )
 

@@ -130,16 +130,16 @@ class Planner:
         revisions = [self._catalog.revision(text) for text in experts]
         root = self._base(base, revisions, registry.find(method).needs_base)
         return Recipe(
-            registry.find(method).name,
-            tuple(
+            method=registry.find(method).name,
+            experts=tuple(
                 Expert(one.label, one.snapshot, settings, one.kind)
                 for one, settings in zip(revisions, own or [{}] * len(revisions), strict=True)
             ),
-            root,
-            parameters or {},
-            dtype,
-            seed,
-            allow_missing,
+            base=root,
+            parameters=parameters or {},
+            dtype=dtype,
+            seed=seed,
+            allow_missing=allow_missing,
         )
 
     def build(self, recipe: Recipe, budget: Budget | None = None) -> PlannedMerge:

@@ -227,11 +227,11 @@ def _root(
         if fits and not whole and users[leaf.line] == 1:
             forced[row] &= draft.must_read[leaf.place]
     return Root(
-        tree,
-        drafts,
-        tuple(readings),
-        forced,
-        tuple(aligned),
-        tuple(raw_bytes(leaf.input, tensors) for leaf in tree.leaves),
-        reads_base(tree),
+        tree=tree,
+        drafts=drafts,
+        readings=tuple(readings),
+        forced=forced,
+        aligned=tuple(aligned),
+        raw_bytes=tuple(raw_bytes(leaf.input, tensors) for leaf in tree.leaves),
+        every_step=reads_base(tree),
     )

@@ -198,28 +198,28 @@ def tensor_cost(
         counts = np.bincount(depths[row], minlength=4)
         experts.append(
             ExpertCost(
-                leaf.model,
-                int(counts[Depth.EXACT]),
-                int(counts[Depth.COARSE]),
-                int(counts[Depth.OMITTED]),
-                int(counts[Depth.EQUAL]),
-                leaf.raw_bytes,
-                int(full[row]),
-                int(planned[row]),
-                energy,
-                kept,
-                _density(leaf.view, leaf.scalars, leaf.raw_bytes),
+                model=leaf.model,
+                blocks_exact=int(counts[Depth.EXACT]),
+                blocks_coarse=int(counts[Depth.COARSE]),
+                blocks_omitted=int(counts[Depth.OMITTED]),
+                blocks_equal=int(counts[Depth.EQUAL]),
+                bytes_raw=leaf.raw_bytes,
+                bytes_full=int(full[row]),
+                bytes_planned=int(planned[row]),
+                energy=energy,
+                energy_kept=kept,
+                density=_density(leaf.view, leaf.scalars, leaf.raw_bytes),
             )
         )
     everything = np.where(depths == Depth.EQUAL, depths, np.uint8(Depth.EXACT))
     return TensorCost(
-        name,
-        False,
-        tuple(experts),
-        base_bytes,
-        sum(reading.saved_bytes(everything) for reading in readings),
-        sum(reading.saved_bytes(depths) for reading in readings),
-        float(np.sqrt(sum_in_order(missing**2))),
+        name=name,
+        kept=False,
+        experts=tuple(experts),
+        base_bytes=base_bytes,
+        saved_full=sum(reading.saved_bytes(everything) for reading in readings),
+        saved_planned=sum(reading.saved_bytes(depths) for reading in readings),
+        omitted_norm=float(np.sqrt(sum_in_order(missing**2))),
     )
 
 
@@ -228,10 +228,21 @@ def kept_cost(
 ) -> TensorCost:
     """The costs of a tensor that is taken over as it is: none. blocks: of each input's tensor."""
     experts = tuple(
-        ExpertCost(model, 0, 0, 0, count, raw, 0, 0, 0.0, 0.0)
+        ExpertCost(
+            model=model,
+            blocks_exact=0,
+            blocks_coarse=0,
+            blocks_omitted=0,
+            blocks_equal=count,
+            bytes_raw=raw,
+            bytes_full=0,
+            bytes_planned=0,
+            energy=0.0,
+            energy_kept=0.0,
+        )
         for model, count, raw in zip(models, blocks, raw_bytes, strict=True)
     )
-    return TensorCost(name, True, experts)
+    return TensorCost(name=name, kept=True, experts=experts)
 
 
 def leftover(view: TensorView, depths: Depths, scale: float) -> Floats:

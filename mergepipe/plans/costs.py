@@ -162,13 +162,22 @@ def _row(
     """aligned: the leaf's line has the output's grid."""
     if tensor is None:
         full = bool(equal.all())
-        return _Row([], grid, True, np.full(grid.blocks, full, np.bool_), [], ~equal)
+        return _Row(
+            ids=[],
+            grid=grid,
+            paired=True,
+            equal=np.full(grid.blocks, full, np.bool_),
+            over=[],
+            read=~equal,
+        )
     ids, own = tensor.block_ids(), Grid.of(tensor)
     if aligned and own == grid:
-        return _Row(ids, own, True, equal, over, ~equal)
+        return _Row(ids=ids, grid=own, paired=True, equal=equal, over=over, read=~equal)
     # Where its line has the same blocks as it, some of them may be the base's all the same.
     read = ~equal if len(equal) == len(ids) else np.ones(len(ids), np.bool_)
-    return _Row(ids, own, False, np.zeros(grid.blocks, np.bool_), [], read)
+    return _Row(
+        ids=ids, grid=own, paired=False, equal=np.zeros(grid.blocks, np.bool_), over=[], read=read
+    )
 
 
 def _bases(
@@ -209,14 +218,14 @@ class _Filling:
     def costs(self) -> TensorCosts:
         whole = tuple(not row.paired for row in self.rows)
         return TensorCosts(
-            self.equal,
-            self.exact,
-            self.coarse,
-            self.base,
-            whole,
-            self.factors,
-            self.base_factors,
-            self.shared,
+            equal=self.equal,
+            exact=self.exact,
+            coarse=self.coarse,
+            base=self.base,
+            whole=whole,
+            factors=self.factors,
+            base_factors=self.base_factors,
+            shared=self.shared,
         )
 
     def add_factors(

@@ -107,15 +107,15 @@ def explain(
         raise MergepipeError(f"no tensor is called {quoted(tensor or '')}", hint)
     costs = costs_of(plan, objects, find, profiles, tensor)
     return Explanation(
-        plan.method,
-        plan.seed,
-        plan.base,
-        tuple(plan.models[place] for place in plan.experts),
-        tuple(
+        method=plan.method,
+        seed=plan.seed,
+        base=plan.base,
+        experts=tuple(plan.models[place] for place in plan.experts),
+        tensors=tuple(
             _explained(plan, number, cost)
             for number, cost in zip(chosen, costs.tensors, strict=True)
         ),
-        costs,
+        costs=costs,
     )
 
 
@@ -146,7 +146,14 @@ def _explained(plan: Plan, number: int, cost: TensorCost) -> TensorExplanation:
         made = plan.lines[leaf.line]
         scalars = scalars_of(made).experts[leaf.place]
         parts.append(ExpertPart(expert, scalars, share, made.method, made.depths[leaf.place]))
-    return TensorExplanation(line.name, line.method, line.dtype, cost.kept, tuple(parts), cost)
+    return TensorExplanation(
+        name=line.name,
+        method=line.method,
+        dtype=line.dtype,
+        kept=cost.kept,
+        experts=tuple(parts),
+        cost=cost,
+    )
 
 
 @dataclass(frozen=True, slots=True)

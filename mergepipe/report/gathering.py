@@ -150,14 +150,14 @@ def _models(
         energy = sum(part.energy or 0.0 for part in parts)
         kept = sum(part.energy_kept or 0.0 for part in parts)
         yield Model(
-            labels[place],
-            "expert" if place in plan.experts else "base",
-            held[snapshot].commit.hex() if snapshot in held else None,
-            snapshot.hex(),
-            sum(part.bytes_raw for part in parts),
-            sum(part.bytes_full for part in parts),
-            sum(part.bytes_planned for part in parts),
-            min(1.0, kept / energy) if energy else None,
+            name=labels[place],
+            role="expert" if place in plan.experts else "base",
+            commit=held[snapshot].commit.hex() if snapshot in held else None,
+            snapshot=snapshot.hex(),
+            bytes_raw=sum(part.bytes_raw for part in parts),
+            bytes_full=sum(part.bytes_full for part in parts),
+            bytes_planned=sum(part.bytes_planned for part in parts),
+            energy_kept=min(1.0, kept / energy) if energy else None,
         )
 
 
@@ -172,14 +172,14 @@ def _cells(
             cost = expert.cost
             blocks = (cost.blocks_omitted, cost.blocks_coarse, cost.blocks_exact, cost.blocks_equal)
             yield Cell(
-                labels[cost.model],
-                tensor.name,
-                layer,
-                part,
-                cost.energy / total if cost.energy is not None and total else None,
-                cost.bytes_planned / cost.bytes_full if cost.bytes_full else 0.0,
-                cost.share_kept if cost.energy is not None else None,
-                _DEPTHS[blocks.index(max(blocks))],
+                expert=labels[cost.model],
+                tensor=tensor.name,
+                layer=layer,
+                part=part,
+                energy=cost.energy / total if cost.energy is not None and total else None,
+                read=cost.bytes_planned / cost.bytes_full if cost.bytes_full else 0.0,
+                kept=cost.share_kept if cost.energy is not None else None,
+                depth=_DEPTHS[blocks.index(max(blocks))],
             )
 
 

@@ -26,14 +26,14 @@ def lineage(repository: Repository, tips: Sequence[ObjectId]) -> Iterator[Commit
     for identity, commit in listed:
         base = commit.trained_from
         yield Commit(
-            identity.hex(),
-            tuple(called.get(identity, ())),
-            commit.message.strip().partition("\n")[0] or "(no message)",
-            commit.author,
-            _day(commit.time),
-            tuple(parent.hex() for parent in commit.parents if parent in there),
-            base.hex() if base is not None and base in there else None,
-            commit.manifest is not None,
+            commit=identity.hex(),
+            names=tuple(called.get(identity, ())),
+            title=commit.message.strip().partition("\n")[0] or "(no message)",
+            author=commit.author,
+            date=_day(commit.time),
+            parents=tuple(parent.hex() for parent in commit.parents if parent in there),
+            base=base.hex() if base is not None and base in there else None,
+            merge=commit.manifest is not None,
         )
 
 

@@ -228,21 +228,21 @@ def _tensor_diff(
         share, l2, largest = found.changed_share, found.l2, found.max_abs
         relative, cosine = found.relative_l2, found.cosine
     return TensorDiff(
-        named.name,
-        named.path,
-        change,
-        None if left is None else left.dtype,
-        None if right is None else right.dtype,
-        None if left is None else left.shape,
-        None if right is None else right.shape,
-        blocks,
-        changed,
-        share,
-        l2,
-        relative,
-        cosine,
-        largest,
-        0 if found is None else found.nonfinite,
+        name=named.name,
+        path=named.path,
+        change=change,
+        dtype_a=None if left is None else left.dtype,
+        dtype_b=None if right is None else right.dtype,
+        shape_a=None if left is None else left.shape,
+        shape_b=None if right is None else right.shape,
+        blocks=blocks,
+        blocks_changed=changed,
+        changed_share=share,
+        l2=l2,
+        relative_l2=relative,
+        cosine=cosine,
+        max_abs=largest,
+        nonfinite=0 if found is None else found.nonfinite,
     )
 
 

@@ -132,7 +132,13 @@ def collect(
         storage.refresh()
         reading = leases.needed(files.root, now_s)
         wanted = _Wanted(
-            reflog, extra, without, unwanted, grace, tuple(reading), young_packs(files, grace)
+            reflog=reflog,
+            extra=extra,
+            pruned=without,
+            scrub=unwanted,
+            grace=grace,
+            reading=tuple(reading),
+            young=young_packs(files, grace),
         )
         for _ in range(_MOST_ROUNDS):
             collection = _Collection(files, storage, objects, refs, wanted, tally)
@@ -144,14 +150,14 @@ def collect(
                 collection.forget_pruned()
                 break
     return Collected(
-        tally.freed_bytes,
-        tally.removed,
-        tally.rewritten,
-        dry_run,
-        tally.incomplete,
-        tuple(sorted(tally.unreadable)),
-        tally.kept_bytes,
-        tally.kept_until_s,
+        freed_bytes=tally.freed_bytes,
+        packs_removed=tally.removed,
+        packs_rewritten=tally.rewritten,
+        dry_run=dry_run,
+        incomplete=tally.incomplete,
+        unreadable=tuple(sorted(tally.unreadable)),
+        kept_bytes=tally.kept_bytes,
+        kept_until_s=tally.kept_until_s,
     )
 
 

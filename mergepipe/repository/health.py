@@ -75,16 +75,16 @@ def examine(directory: Path) -> Health:
     now_s = time.time()
     kind = flocks.mount_of(directory)[0]
     return Health(
-        directory,
-        shutil.disk_usage(directory).free,
-        os.statvfs(directory).f_favail,
-        unwritable,
-        tuple(each for each in held if each is not None),
-        kind,
-        kind in _NETWORK,
-        _locks_work(directory),
-        tuple(leases.running(directory, now_s)),
-        max([0.0, *(at - now_s for at in _times(directory))]),
+        directory=directory,
+        free_bytes=shutil.disk_usage(directory).free,
+        free_files=os.statvfs(directory).f_favail,
+        unwritable=unwritable,
+        locks=tuple(each for each in held if each is not None),
+        file_system=kind,
+        network=kind in _NETWORK,
+        locks_work=_locks_work(directory),
+        working=tuple(leases.running(directory, now_s)),
+        clock_ahead_s=max([0.0, *(at - now_s for at in _times(directory))]),
     )
 
 

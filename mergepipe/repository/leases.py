@@ -85,13 +85,13 @@ def take(directory: Path, command: str, now_s: float, needs: Sequence[ObjectId] 
     disk is no reason not to work.
     """
     lease = Lease(
-        1,
-        os.getpid(),
-        socket.gethostname(),
-        command,
-        int(now_s),
-        int(now_s) + LONGEST_S,
-        tuple(identity.hex() for identity in needs),
+        version=1,
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        command=command,
+        since=int(now_s),
+        until=int(now_s) + LONGEST_S,
+        needs=tuple(identity.hex() for identity in needs),
     )
     path = beneath(directory, f"{FOLDER}/{os.getpid()}-{os.urandom(4).hex()}")
     descriptor = -1

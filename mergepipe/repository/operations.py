@@ -101,7 +101,15 @@ class OperationLog:
         """
         if old != new and (ref == HEAD or ref.startswith((HEADS, TAGS))):
             operation, command = self._current(block)
-            line = Line(operation, int(time.time()), command, ref, _text(old), _text(new), why)
+            line = Line(
+                op=operation,
+                time=int(time.time()),
+                command=command,
+                ref=ref,
+                old=_text(old),
+                new=_text(new),
+                why=why,
+            )
             self._append(line)
 
     def pruned(self, commits: Sequence[ObjectId], block: int, *, again: bool = False) -> None:
@@ -110,7 +118,10 @@ class OperationLog:
             operation, command = self._current(block)
             names = tuple(each.hex() for each in commits)
             line = Line(
-                operation, int(time.time()), command, why="kept again" if again else "prune"
+                op=operation,
+                time=int(time.time()),
+                command=command,
+                why="kept again" if again else "prune",
             )
             changed = {"kept": names} if again else {"pruned": names}
             self._append(msgspec.structs.replace(line, **changed))
@@ -122,7 +133,8 @@ class OperationLog:
             try:
                 line = msgspec.json.decode(raw, type=Line)
                 operation = operations.setdefault(
-                    line.op, Operation(line.op, line.time, line.command, line.why)
+                    line.op,
+                    Operation(id=line.op, time=line.time, command=line.command, why=line.why),
                 )
                 operation.add(line)
             except (msgspec.DecodeError, ValueError):

@@ -166,7 +166,16 @@ def survey(
     for pack, content, size, record_bytes in found:
         rows, live_bytes = live.get(pack, (nothing, 0))
         each = Live(storage.store, pack, rows)
-        packs.append(PackState(pack, content, size, record_bytes, each, live_bytes))
+        packs.append(
+            PackState(
+                id=pack,
+                content=content,
+                size=size,
+                record_bytes=record_bytes,
+                live=each,
+                live_bytes=live_bytes,
+            )
+        )
     return packs, unreadable
 
 

@@ -135,27 +135,27 @@ def measure(
         begin += len(need)
         models.append(
             ModelUsage(
-                name,
-                identity,
-                base,
-                None if base is None else names.get(base),
-                size,
-                int(need["raw"].sum()),
-                int(stored[own].sum()),
-                int(stored[~own].sum()),
-                int(stored[only].sum()),
+                rev=name,
+                commit=identity,
+                base=base,
+                base_rev=None if base is None else names.get(base),
+                raw_bytes=size,
+                unique_bytes=int(need["raw"].sum()),
+                stored_bytes=int(stored[own].sum()),
+                base_bytes=int(stored[~own].sum()),
+                exclusive_bytes=int(stored[only].sum()),
             )
         )
     objects_bytes, packs_bytes = _totals(storage)
     promised = storage.promises.absent_bytes()
     return Usage(
-        raw_bytes,
-        unique_bytes,
-        stored_bytes,
-        objects_bytes,
-        packs_bytes - promised,
-        tuple(models),
-        promised,
+        raw_bytes=raw_bytes,
+        unique_bytes=unique_bytes,
+        stored_bytes=stored_bytes,
+        objects_bytes=objects_bytes,
+        packs_bytes=packs_bytes - promised,
+        models=tuple(models),
+        promised_bytes=promised,
     )
 
 

@@ -144,16 +144,16 @@ def fetch(
             with home.refs.locked():
                 moved, kept = _move_refs(home, remote, there, heads, options)
     return Fetched(
-        remote,
-        tuple(moved),
-        tuple(kept),
-        there,
-        commits,
-        received.objects,
-        received.blocks,
-        received.bytes,
-        received.packs,
-        fetch_notes(home, store),
+        remote=remote,
+        refs=tuple(moved),
+        kept=tuple(kept),
+        there=there,
+        commits=commits,
+        objects=received.objects,
+        blocks=received.blocks,
+        bytes_received=received.bytes,
+        packs_received=received.packs,
+        notes=fetch_notes(home, store),
     )
 
 

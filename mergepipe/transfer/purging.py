@@ -22,17 +22,17 @@ def place_of(home: Home) -> Place:
     """What a purge needs of an open repository."""
     directory: Path = home.directory
     return Place(
-        directory,
-        LocalByteStore(directory),
-        home.storage,
-        home.objects,
-        BlockReader(home.storage),
-        home.refs,
-        directory / layout.STORE_LOCK,
-        home.config.core.lock_timeout,
-        home.config.store.codec,
-        home.config.gc.grace,
-        home.writing,
+        directory=directory,
+        files=LocalByteStore(directory),
+        storage=home.storage,
+        objects=home.objects,
+        blocks=BlockReader(home.storage),
+        refs=home.refs,
+        store_lock=directory / layout.STORE_LOCK,
+        lock_timeout_s=home.config.core.lock_timeout,
+        effort=home.config.store.codec,
+        grace_s=home.config.gc.grace,
+        writing=home.writing,
     )
 
 
@@ -83,7 +83,13 @@ def carry_out(home: Home, request: bytes, progress: Progress = SILENT) -> bytes:
             raise UsageError(f"commit {commit.hex()[:12]} holds another model")
     report = purge(
         place_of(home),
-        Purge(models, home.signature(), asked.reason, asked.who, asked.dry_run),
+        Purge(
+            models=models,
+            signature=home.signature(),
+            reason=asked.reason,
+            who=asked.who,
+            dry_run=asked.dry_run,
+        ),
         progress,
     )
     return msgspec.msgpack.encode(report)

@@ -115,14 +115,14 @@ def push(
     order = {ref.name: number for number, ref in enumerate(wanted)}
     done.sort(key=lambda decision: order[decision.name])
     return Pushed(
-        tuple(done),
-        tally.commits,
-        tally.objects,
-        tally.blocks,
-        tally.blocks_held,
-        tally.raw_bytes,
-        tally.bytes_sent,
-        tally.packs_sent,
+        refs=tuple(done),
+        commits=tally.commits,
+        objects=tally.objects,
+        blocks=tally.blocks,
+        blocks_held=tally.blocks_held,
+        raw_bytes=tally.raw_bytes,
+        bytes_sent=tally.bytes_sent,
+        packs_sent=tally.packs_sent,
     )
 
 

@@ -122,7 +122,7 @@ def _local(path: Path, here: Path | None = None) -> RemoteUrl:
     # A link stays one, so that its owner may move it; `..` means what it means to the system.
     if ".." in absolute.parts:
         absolute = absolute.resolve()
-    return RemoteUrl(Scheme.FILE, "", str(absolute), str(absolute))
+    return RemoteUrl(scheme=Scheme.FILE, host="", path=str(absolute), shown=str(absolute))
 
 
 def _file(scheme: Scheme, rest: str, text: str) -> RemoteUrl:
@@ -157,7 +157,14 @@ def _ssh_path(user: str | None, host: str, port: int | None, path: str, text: st
     who = f"{user}@" if user else ""
     where = who + host + (f":{port}" if port is not None else "")
     below = f"/~/{quote(path)}" if relative else quote(path)
-    return RemoteUrl(Scheme.SSH, host.strip("[]"), path, f"ssh://{where}{below}", user or "", port)
+    return RemoteUrl(
+        scheme=Scheme.SSH,
+        host=host.strip("[]"),
+        path=path,
+        shown=f"ssh://{where}{below}",
+        user=user or "",
+        port=port,
+    )
 
 
 def _web(scheme: Scheme, rest: str, text: str) -> RemoteUrl:
@@ -173,7 +180,13 @@ def _web(scheme: Scheme, rest: str, text: str) -> RemoteUrl:
         raise _refused(text, "its path holds '.' or '..'")
     path = "".join("/" + quote(part, safe="~!$&'()*+,;=:@") for part in parts)
     where = host + (f":{port}" if port is not None else "")
-    return RemoteUrl(scheme, host.strip("[]"), path, f"{scheme}://{where}{path}", port=port)
+    return RemoteUrl(
+        scheme=scheme,
+        host=host.strip("[]"),
+        path=path,
+        shown=f"{scheme}://{where}{path}",
+        port=port,
+    )
 
 
 def _bucket(scheme: Scheme, rest: str, text: str) -> RemoteUrl:
@@ -188,7 +201,7 @@ def _bucket(scheme: Scheme, rest: str, text: str) -> RemoteUrl:
     if any(letter in "?#\\" for letter in prefix):
         raise _refused(text, "its prefix holds '?', '#' or a backslash")
     shown = f"{scheme}://{bucket}" + (f"/{prefix}" if prefix else "")
-    return RemoteUrl(scheme, bucket, prefix, shown)
+    return RemoteUrl(scheme=scheme, host=bucket, path=prefix, shown=shown)
 
 
 def _hub(scheme: Scheme, rest: str, text: str) -> RemoteUrl:
@@ -199,7 +212,9 @@ def _hub(scheme: Scheme, rest: str, text: str) -> RemoteUrl:
         raise _refused(text, "it names no model", "a model is hf://org/name or hf://org/name@rev")
     if at and (not _HUB_REVISION.fullmatch(revision) or ".." in revision):
         raise _refused(text, f"{quoted(revision)} is no revision")
-    return RemoteUrl(scheme, "", name, f"hf://{name}{at}{revision}", revision=revision)
+    return RemoteUrl(
+        scheme=scheme, host="", path=name, shown=f"hf://{name}{at}{revision}", revision=revision
+    )
 
 
 def _authority(authority: str, text: str) -> tuple[str | None, str, int | None]:

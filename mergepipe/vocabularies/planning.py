@@ -153,7 +153,15 @@ def plan_vocabulary(
     maps = _Rows(request, models, known, base, origin, vocabulary, rows, notes).maps()
     files = write_tokenizer(models[origin].files, vocabulary, models[origin].label, template)
     left_out = tuple(_left_out(models, vocabulary, rows))
-    return VocabularyPlan(vocabulary, rows, maps, files, origin, tuple(notes), left_out)
+    return VocabularyPlan(
+        vocabulary=vocabulary,
+        rows=rows,
+        maps=maps,
+        files=files,
+        origin=origin,
+        notes=tuple(notes),
+        left_out=left_out,
+    )
 
 
 def _left_out(
@@ -213,12 +221,12 @@ def _unchanged(
             )
         files = write_tokenizer(origin.files, origin.vocabulary, origin.label, template)
     return VocabularyPlan(
-        origin.vocabulary,
-        sized[0][1] if sized else None,
-        (None,) * len(models),
-        files,
-        first,
-        tuple(notes),
+        vocabulary=origin.vocabulary,
+        rows=sized[0][1] if sized else None,
+        maps=(None,) * len(models),
+        files=files,
+        origin=first,
+        notes=tuple(notes),
     )
 
 

@@ -46,7 +46,12 @@ class _Added(msgspec.Struct):
 
     def token(self) -> AddedToken:
         return AddedToken(
-            self.content, self.single_word, self.lstrip, self.rstrip, self.normalized, self.special
+            content=self.content,
+            single_word=self.single_word,
+            lstrip=self.lstrip,
+            rstrip=self.rstrip,
+            normalized=self.normalized,
+            special=self.special,
         )
 
 
@@ -166,12 +171,12 @@ def _decoder(config: Mapping[str, object]) -> list[tuple[int, AddedToken]]:
             flags = value if isinstance(value, Mapping) else {}
             special = flags.get("special") is True
             token = AddedToken(
-                content,
-                flags.get("single_word") is True,
-                flags.get("lstrip") is True,
-                flags.get("rstrip") is True,
-                flags.get("normalized", not special) is True,
-                special,
+                content=content,
+                single_word=flags.get("single_word") is True,
+                lstrip=flags.get("lstrip") is True,
+                rstrip=flags.get("rstrip") is True,
+                normalized=flags.get("normalized", not special) is True,
+                special=special,
             )
             tokens.append((int(key), token))
     return sorted(tokens, key=lambda item: item[0])
@@ -195,7 +200,12 @@ def _add_special(ids: dict[str, int], added: dict[str, AddedToken], token: str) 
         added[token] = AddedToken(token, normalized=False, special=True)
     elif not before.special:
         added[token] = AddedToken(
-            token, before.single_word, before.lstrip, before.rstrip, before.normalized, True
+            content=token,
+            single_word=before.single_word,
+            lstrip=before.lstrip,
+            rstrip=before.rstrip,
+            normalized=before.normalized,
+            special=True,
         )
 
 

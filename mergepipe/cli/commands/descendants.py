@@ -47,12 +47,12 @@ def descendants(session: Session, revision: Revision) -> None:
 
     documents = [
         DescendantDocument(
-            identity.hex(),
-            tuple(parent.hex() for parent in commit.parents),
-            None if commit.trained_from is None else commit.trained_from.hex(),
-            commit.manifest is not None,
-            commit.message,
-            at(identity),
+            commit=identity.hex(),
+            parents=tuple(parent.hex() for parent in commit.parents),
+            trained_from=None if commit.trained_from is None else commit.trained_from.hex(),
+            merge=commit.manifest is not None,
+            message=commit.message,
+            names=at(identity),
         )
         for identity, commit in commits
     ]

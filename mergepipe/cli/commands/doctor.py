@@ -163,21 +163,21 @@ def _repository(session: Session) -> RepositoryDocument | None:
     except NoRepository:
         return None
     return RepositoryDocument(
-        str(health.directory),
-        health.free_bytes,
-        health.free_files,
-        health.unwritable,
-        tuple(
+        directory=str(health.directory),
+        free_bytes=health.free_bytes,
+        free_files=health.free_files,
+        unwritable=health.unwritable,
+        locks=tuple(
             LockDocument(each.name, each.process, each.command, each.age_s) for each in health.locks
         ),
-        health.file_system,
-        health.network,
-        health.locks_work,
-        tuple(
+        file_system=health.file_system,
+        network=health.network,
+        locks_work=health.locks_work,
+        working=tuple(
             WorkDocument(each.command, each.pid, each.host, each.since) for each in health.working
         ),
-        room,
-        health.clock_ahead_s,
+        index=room,
+        clock_ahead_s=health.clock_ahead_s,
     )
 
 

@@ -146,7 +146,9 @@ def explain(
         base = None if plan.base is None else names[plan.base]
         experts = tuple(names[plan.models[place]] for place in plan.experts)
         asked = repository.merging.asked_of(revision, manifest, identity)
-        priced = PricedPlan(identity, plan, explanation.costs, base, experts, asked=asked)
+        priced = PricedPlan(
+            id=identity, plan=plan, costs=explanation.costs, base=base, experts=experts, asked=asked
+        )
         costs = priced.document(stored=True)
         document = msgspec.structs.replace(
             _document(repository, identity, plan, manifest, explanation, detailed=bool(tensor)),

@@ -121,19 +121,19 @@ def merge(
     touched; `mp checkout`, or --out, writes the files.
     """
     options = MergeOptions(
-        base,
-        method,
-        weight,
-        density,
-        parameters,
-        budget,
-        seed,
-        dtype,
-        out_dtype,
-        device,
-        allow_missing,
-        budget_total,
-        max_share,
+        base=base,
+        method=method,
+        weight=weight,
+        density=density,
+        parameters=parameters,
+        budget=budget,
+        seed=seed,
+        dtype=dtype,
+        out_dtype=out_dtype,
+        device=device,
+        allow_missing=allow_missing,
+        budget_total=budget_total,
+        max_share=max_share,
     )
     if fail_if_moved and plan is None:
         raise UsageError(

@@ -80,19 +80,19 @@ def plan(
     but for a pair that has none yet. The plan is stored; `mp merge --plan ID` carries it out.
     """
     options = MergeOptions(
-        base,
-        method,
-        weight,
-        density,
-        parameters,
-        budget,
-        seed,
-        dtype,
-        out_dtype,
-        device,
-        allow_missing,
-        budget_total,
-        max_share,
+        base=base,
+        method=method,
+        weight=weight,
+        density=density,
+        parameters=parameters,
+        budget=budget,
+        seed=seed,
+        dtype=dtype,
+        out_dtype=out_dtype,
+        device=device,
+        allow_missing=allow_missing,
+        budget_total=budget_total,
+        max_share=max_share,
     )
     recipe_options.check_alone(recipe, out_shard_size, experts, None, options)
     if sweep and any(each is not None for each in (budget, budget_total, max_share, out)):

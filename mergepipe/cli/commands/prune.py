@@ -98,13 +98,13 @@ def prune(
         )
     freed = pruned.collected
     document = PruneDocument(
-        tuple(each.hex() for each in pruned.commits),
-        freed.freed_bytes,
-        freed.packs_removed,
-        freed.packs_rewritten,
-        dry_run,
-        freed.kept_bytes,
-        int(freed.kept_until_s) if freed.kept_bytes else None,
+        commits=tuple(each.hex() for each in pruned.commits),
+        freed_bytes=freed.freed_bytes,
+        packs_removed=freed.packs_removed,
+        packs_rewritten=freed.packs_rewritten,
+        dry_run=dry_run,
+        kept_bytes=freed.kept_bytes,
+        kept_until=int(freed.kept_until_s) if freed.kept_bytes else None,
     )
     verb = "Would let go of" if dry_run else "Let go of"
     text = (

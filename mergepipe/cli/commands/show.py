@@ -133,7 +133,14 @@ def file_document(entry: "FileEntry", sha256: str | None = None) -> FileDocument
 
     number = len(entry.content.tensors) if isinstance(entry.content, Safetensors) else 0
     kind = "safetensors" if isinstance(entry.content, Safetensors) else "blob"
-    return FileDocument(entry.path, entry.size, kind, entry.executable, number, sha256)
+    return FileDocument(
+        path=entry.path,
+        size=entry.size,
+        kind=kind,
+        executable=entry.executable,
+        tensors=number,
+        sha256=sha256,
+    )
 
 
 def _print_file(session: Session, revision: str, path: str) -> None:

@@ -81,12 +81,12 @@ def _document(operation: "Operation") -> OperationDocument:
         for each in operation.moves.values()
     )
     return OperationDocument(
-        operation.id,
-        operation.time,
-        operation.command,
-        operation.why,
-        tuple(moves),
-        tuple(each.hex() for each in operation.pruned),
+        id=operation.id,
+        time=operation.time,
+        command=operation.command,
+        why=operation.why,
+        refs=tuple(moves),
+        pruned=tuple(each.hex() for each in operation.pruned),
     )
 
 

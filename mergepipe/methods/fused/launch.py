@@ -172,7 +172,15 @@ def _terms(unit: Unit) -> _Terms:
     if unit.base is not None:
         base_dtype = _DTYPES[unit.base.dtype.name]
         base_address = place(unit.base.data, unit.base.dtype.bits // 8)
-    return _Terms(kinds, addresses, skips, levels, base_dtype, base_address, alive)
+    return _Terms(
+        kinds=kinds,
+        addresses=addresses,
+        skips=skips,
+        levels=levels,
+        base_dtype=base_dtype,
+        base_address=base_address,
+        alive=alive,
+    )
 
 
 def _aligned_output(dtype: DType, out: Output) -> Output:

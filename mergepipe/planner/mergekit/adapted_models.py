@@ -194,7 +194,9 @@ class _Changing:
             identity = self._stored[own]
             dtype = dtype_of(self._maker.dtype(identity))
             shape = self._maker.shape(identity)
-            self._changed[tensor] = Held(identity, identity, shape, dtype, self._place)
+            self._changed[tensor] = Held(
+                source=identity, like=identity, shape=shape, dtype=dtype, model=self._place
+            )
         for tensor, change in adapter.changes.items():
             under = self._under(tensor)
             factors = LowRank(

@@ -237,7 +237,18 @@ class _Alignment:
         }
         origin = part.reference.inventory, part.reference.begin + layer
         position = Position(layer, part.layers)
-        yield from self._rows_of(part, keys, _Spot(module, position, levels, origin, stack, number))
+        yield from self._rows_of(
+            part,
+            keys,
+            _Spot(
+                module=module,
+                position=position,
+                levels=levels,
+                origin=origin,
+                stack=stack,
+                number=number,
+            ),
+        )
 
     def _outside(
         self,
@@ -254,7 +265,9 @@ class _Alignment:
         if section is Section.AFTER:
             self._add_tied_heads(module, part, keys, configured)
         origin = part.reference.inventory, -1
-        yield from self._rows_of(part, keys, _Spot(module, Position(), levels, origin))
+        yield from self._rows_of(
+            part, keys, _Spot(module=module, position=Position(), levels=levels, origin=origin)
+        )
 
     def _add_tied_heads(
         self,
@@ -296,17 +309,17 @@ class _Alignment:
                 for member in part.everyone
             }
             yield Row(
-                spot.stack.name(spot.number, key) if spot.stack is not None else key,
-                spot.module,
-                tuple(cells[member.number] for member in part.inputs),
-                None if part.base is None else cells[part.base.number],
-                spot.position,
-                spot.levels,
-                spot.number,
-                spot.origin,
-                key,
-                self._order(part.reference.inventory, name, tied=name != key),
-                part.alone,
+                name=spot.stack.name(spot.number, key) if spot.stack is not None else key,
+                module=spot.module,
+                cells=tuple(cells[member.number] for member in part.inputs),
+                base=None if part.base is None else cells[part.base.number],
+                position=spot.position,
+                shared=spot.levels,
+                layer=spot.number,
+                origin=spot.origin,
+                key=key,
+                order=self._order(part.reference.inventory, name, tied=name != key),
+                alone=part.alone,
             )
 
     def _cell(self, member: Member, name: str | None, key: str, spot: _Spot) -> Cell:

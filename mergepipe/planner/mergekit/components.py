@@ -98,9 +98,9 @@ def _taken_over(stage: Stage, model: ModelName) -> Stage:
     part = OutputSlice((SliceSource(model, None, place=stage.place),), place=stage.place)
     module = Module((part,), whole=True, place=stage.place)
     return Stage(
-        "passthrough",
-        {None: module},
-        stage.name,
+        method="passthrough",
+        modules={None: module},
+        name=stage.name,
         dtype=stage.dtype,
         out_dtype=stage.out_dtype,
         place=stage.place,

@@ -102,19 +102,19 @@ def expand(
     left_out += of_names(Kind.LAYER_FILES, like.label, stale)
     left_out += (LeftOut(Kind.STAGES, name) for name in recipe.unused)
     return Expanded(
-        tuple(shelf.models),
-        tuple(lines),
-        main.output,
-        main.last.base_place,
-        main.last.vocabulary.plan,
-        main.last.vocabulary.tokenizer,
-        warnings,
-        any(part.lays_out for part in parts.values()),
-        {directory: part.output for directory, part in parts.items()},
-        like,
-        collected(left_out),
-        tuple(dict.fromkeys(name for part in parts.values() for name in part.apart)),
-        stale,
+        models=tuple(shelf.models),
+        lines=tuple(lines),
+        output=main.output,
+        base=main.last.base_place,
+        tokens=main.last.vocabulary.plan,
+        tokenizer=main.last.vocabulary.tokenizer,
+        warnings=warnings,
+        lays_out=any(part.lays_out for part in parts.values()),
+        components={directory: part.output for directory, part in parts.items()},
+        like=like,
+        left_out=collected(left_out),
+        apart=tuple(dict.fromkeys(name for part in parts.values() for name in part.apart)),
+        stale=stale,
     )
 
 

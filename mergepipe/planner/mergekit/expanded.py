@@ -81,11 +81,11 @@ class Expanded:
             else:
                 lines.append(replace(self.lines[number], file=path))
         return Merge(
-            identity,
-            self.models,
-            tuple(_moved(line, moved) for line in lines),
-            self.base,
-            seed,
+            layout=identity,
+            models=self.models,
+            lines=tuple(_moved(line, moved) for line in lines),
+            base=self.base,
+            seed=seed,
             left_out=self.left_out,
         )
 

@@ -95,7 +95,15 @@ class Inventories:
             for tensor, held in changed.items()
         }
         architecture = with_tensors(model, changed).architecture
-        return Inventory(str(name), place, model.files_of, alone, architecture, model.config, True)
+        return Inventory(
+            label=str(name),
+            place=place,
+            files_of=model.files_of,
+            tensors=alone,
+            architecture=architecture,
+            config=model.config,
+            changes_only=True,
+        )
 
     def _with_adapter(self, name: ModelName, lora: ModelName) -> Inventory:
         model = self.find(replace(name, lora=None))
@@ -118,11 +126,19 @@ class Inventories:
             dtype = dtype_of(tensor.dtype)
             if component.dtype is not None and dtype == F32:
                 dtype = component.dtype
-            held[one.name] = Held(one.identity, one.identity, tensor.shape, dtype, place)
+            held[one.name] = Held(
+                source=one.identity, like=one.identity, shape=tensor.shape, dtype=dtype, model=place
+            )
         config = component.config
         architecture = read_architecture(held, config, label)
         inventory = Inventory(
-            label, place, place, held, architecture, config, generation=self._generation(name)
+            label=label,
+            place=place,
+            files_of=place,
+            tensors=held,
+            architecture=architecture,
+            config=config,
+            generation=self._generation(name),
         )
         single = without_copied_head(inventory)
         copies = [tensor for tensor in held if tensor not in single.tensors]

@@ -38,15 +38,15 @@ class RowLines:
         # Random masks are drawn by name: those of two stages shall not be the same.
         name = row.name if self._directory is not None else f"{self._stage.name}:{row.name}"
         return Line(
-            self._directory,
-            name,
-            like(row).like,
-            copied.dtype if copied is not None else self._dtype(row),
-            method.variant(settings, base=base is not None),
-            settings,
-            base,
-            inputs if copied is None else (_plain(copied),),
-            copied is not None,
+            file=self._directory,
+            name=name,
+            like=like(row).like,
+            dtype=copied.dtype if copied is not None else self._dtype(row),
+            method=method.variant(settings, base=base is not None),
+            settings=settings,
+            base=base,
+            inputs=inputs if copied is None else (_plain(copied),),
+            copied=copied is not None,
         )
 
     def _settings(self, row: Row) -> tuple[Method, Settings]:

@@ -98,7 +98,12 @@ class Slicing:
             inventory = self._find(source.model, named)
             members.append(
                 Member(
-                    number, source.model, inventory, source.layers, source.parameters, source.place
+                    number=number,
+                    name=source.model,
+                    inventory=inventory,
+                    layers=source.layers,
+                    own=source.parameters,
+                    place=source.place,
                 )
             )
         bases = [member for member in members if member.name == named]
@@ -113,7 +118,14 @@ class Slicing:
             if whole:
                 inventory = self._find(named, None)
                 place = self._stage.place
-                base = Member(len(members), named, inventory, None, NO_PARAMETERS, place)
+                base = Member(
+                    number=len(members),
+                    name=named,
+                    inventory=inventory,
+                    layers=None,
+                    own=NO_PARAMETERS,
+                    place=place,
+                )
                 members.append(base)
             elif role is BaseRole.REFERENCE or (role is BaseRole.FIRST and len(members) > 1):
                 raise self._refused(
@@ -131,7 +143,9 @@ class Slicing:
             )
         alone = self._alone(inputs, base, role)
         if alone is not None:
-            return Slice(part, (alone,), None, reference, 0, alone=True)
+            return Slice(
+                part=part, inputs=(alone,), base=None, reference=reference, layers=0, alone=True
+            )
         try:
             self._method.check_models(
                 len(inputs), base=base is not None and role is BaseRole.REFERENCE
@@ -141,7 +155,7 @@ class Slicing:
         if role is not BaseRole.REFERENCE:
             self._check_adapters(inputs)
             base = None
-        return Slice(part, inputs, base, reference, 0)
+        return Slice(part=part, inputs=inputs, base=base, reference=reference, layers=0)
 
     def _alone(
         self, inputs: Sequence[Member], base: Member | None, role: BaseRole

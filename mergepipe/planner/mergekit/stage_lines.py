@@ -88,12 +88,12 @@ class StageLines:
         config, generation = self._configs(rows, held)
         label = stage.name or "the result"
         return Inventory(
-            label,
-            -1,
-            self.reference.files_of,
-            held,
-            read_architecture(held, config, label),
-            config,
+            label=label,
+            place=-1,
+            files_of=self.reference.files_of,
+            tensors=held,
+            architecture=read_architecture(held, config, label),
+            config=config,
             generation=generation,
             moved=moved_layers(self.reference, rows),
         )
@@ -103,8 +103,12 @@ class StageLines:
         shape = like(row).shape
         if line.copied:
             one = line.inputs[0]
-            return Held(one.source, line.like, shape, line.dtype, one.model)
-        return Held(Made(len(self._lines)), line.like, shape, line.dtype, -1)
+            return Held(
+                source=one.source, like=line.like, shape=shape, dtype=line.dtype, model=one.model
+            )
+        return Held(
+            source=Made(len(self._lines)), like=line.like, shape=shape, dtype=line.dtype, model=-1
+        )
 
     def _configs(
         self, rows: Sequence[Row], held: Mapping[str, Held]

@@ -234,15 +234,15 @@ class _Watched:
             client = scope.get("client")
             self._watch.note(
                 Access(
-                    round(began, 3),
-                    "" if client is None else client[0],
-                    self._watch.token(headers),
-                    scope["method"],
-                    scope["path"],
-                    status,
-                    taken,
-                    size,
-                    round(time.monotonic() - at, 6),
+                    time=round(began, 3),
+                    address="" if client is None else client[0],
+                    token=self._watch.token(headers),
+                    method=scope["method"],
+                    path=scope["path"],
+                    status=status,
+                    bytes_in=taken,
+                    bytes_out=size,
+                    seconds=round(time.monotonic() - at, 6),
                 )
             )
 
