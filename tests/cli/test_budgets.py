@@ -113,6 +113,6 @@ def test_the_same_merge_is_the_same_commit(
     shown = mp("show", "one", "--json").document
     assert shown["run"]["commit"] == one["commit"]
     note = json.loads((merging / f".mergepipe/runs/{one['commit']}.json").read_text())
-    assert note == shown["run"]
+    assert {key: shown["run"][key] for key in note} == note  # zeros are left out of the file
     assert "the merge read" in mp("show", "one").out
     assert mp("show", "base", "--json").document["run"] is None
