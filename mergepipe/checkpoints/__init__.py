@@ -1,6 +1,7 @@
 """Files into the store and out of it: commit, import, checkout, export.
 
-Who lives here: `ingest` reads files once, cut by `layout`, against `bases`, encoded by `deltas`;
+Who lives here: `ingest` reads files once, cut by `layout`, encoded by `deltas` against what
+`base_choice` and `bases` found;
 `commits` makes a snapshot and history of it, `publication` makes it visible. `assembly`, `export`
 and `checkout` are the way out; `worktree` is what lies beside `.mergepipe`. `derived` and
 `adapted_tensors` make tensors of stored ones before a merge; `layouts` are snapshots that say which

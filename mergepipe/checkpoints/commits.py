@@ -1,22 +1,16 @@
 """Committing files: sources to blocks, blocks to a snapshot, a snapshot to history."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from mergepipe.catalog.finiteness import Finiteness
-from mergepipe.catalog.pairing import BaseTensors
-from mergepipe.catalog.pairs import Pair
 from mergepipe.catalog.profiles import Profiles
-from mergepipe.checkpoints.assembly import plan_file
-from mergepipe.checkpoints.bases import best_match, named_here, pair_all
+from mergepipe.checkpoints.base_choice import BaseChoice
 from mergepipe.checkpoints.deltas import DeltaEncoder
-from mergepipe.checkpoints.export import read_out
 from mergepipe.checkpoints.ingest import Ingested, ingest
-from mergepipe.checkpoints.layout import Layout
 from mergepipe.checkpoints.publication import publish_commit
 from mergepipe.checkpoints.requests import CommitRequest, CommitResult
 from mergepipe.errors import Corruption, NothingToCommit, RefMoved
-from mergepipe.formats.model_card import CARD_BYTES, CARD_NAME, base_model_of
-from mergepipe.formats.tree import SourceFile, read_start
+from mergepipe.formats.tree import SourceFile
 from mergepipe.ids import ObjectId
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.records import Commit
@@ -66,7 +60,7 @@ class Committer:
                 "there are no files to commit",
                 "name the directory of a model that has some, and that .mpignore leaves some of",
             )
-        choice = _BaseChoice(self._objects, self._reader, self._refs, request)
+        choice = BaseChoice(self._objects, self._reader, self._refs, request)
         store = self._config.store
         presence = Presence(self._storage)
         encoder = DeltaEncoder(
@@ -153,7 +147,7 @@ class Committer:
 
     def _lean(
         self,
-        choice: "_BaseChoice",
+        choice: "BaseChoice",
         made: Ingested,
         encoder: DeltaEncoder,
         transaction: Transaction,
@@ -184,109 +178,3 @@ class Committer:
                 return base, None  # the base is damaged; the profile is made when it is whole
         profile = encoder.profile.finish(made.snapshot, commit.snapshot, made.tensors)
         return base, transaction.add_object(encode(profile))
-
-
-class _BaseChoice:
-    """What a new model was trained from, and what its blocks lean on: two things.
-
-    trained_from  as asked, else as the tip of its branch, else as its model card says; else None.
-                  Likeness never decides it: of siblings without their base, one would be it
-    base          what the blocks lean on: the same, else the tip, else what is most like it
-    """
-
-    def __init__(
-        self, objects: ObjectStore, reader: BlockReader, refs: RefStore, request: CommitRequest
-    ) -> None:
-        self._objects = objects
-        self._reader = reader
-        self._refs = refs
-        self._request = request
-        self.base: ObjectId | None = None
-        self.trained_from: ObjectId | None = None
-        self.keeps = bool(request.kept_files)
-        """Whether the new model is the old one but for some files: then it is near its base."""
-
-    def pair_up(self, layout: Layout) -> Sequence[Pair | None]:
-        """The pairs of a layout's tensors with the base's, once the base is chosen."""
-        parent = self._parent()
-        inherited = self._inherited(parent)
-        named = self._request.base or inherited or self._carded(layout)
-        if named is not None:
-            pairs = self._pairs(layout, named)
-            if self._request.base is not None or self._is_near(layout, pairs):
-                self.trained_from = self.base = named
-                return pairs
-        if self.keeps:
-            self.trained_from = inherited  # of the weights that stay, whatever comes beside them
-        for base in self._stored_near(layout, parent):
-            pairs = self._pairs(layout, base)
-            if self._is_near(layout, pairs):
-                self.base = base
-                return pairs
-        return [None] * len(layout.tensors)
-
-    def _is_near(self, layout: Layout, pairs: Sequence[Pair | None]) -> bool:
-        """Whether files with these pairs are to lean on a model.
-
-        Where most of the model stays as it is, a config that has a counterpart says nothing of new
-        weights; and files without weights come to lie near whatever is there.
-        """
-        if not self.keeps:
-            return any(pairs)
-        weights = [
-            pair
-            for tensor, pair in zip(layout.tensors, pairs, strict=True)
-            if tensor.name is not None
-        ]
-        return any(weights) or not weights
-
-    def _stored_near(self, layout: Layout, parent: ObjectId | None) -> Iterator[ObjectId]:
-        """Commits to lean on where nobody named one, the likeliest first."""
-        if parent is not None:
-            yield parent
-            if not self.keeps:
-                return
-            under = self._objects.commit(parent).leans_on
-            if under is not None:  # what the shards lean on that came before this one
-                yield under
-        if (best := self._best(layout)) is not None:
-            yield best
-
-    def _pairs(self, layout: Layout, base: ObjectId) -> Sequence[Pair | None]:
-        try:
-            snapshot = self._objects.snapshot(self._objects.commit(base).snapshot)
-            return pair_all(layout, BaseTensors(snapshot, self._objects))
-        except Corruption:
-            return [None] * len(layout.tensors)  # nothing new leans on a model that is damaged
-
-    def _parent(self) -> ObjectId | None:
-        head = self._refs.head()
-        branch = self._request.branch or head.branch
-        return head.commit if branch is None else self._refs.read(branch)
-
-    def _inherited(self, parent: ObjectId | None) -> ObjectId | None:
-        return None if parent is None else self._objects.commit(parent).trained_from
-
-    def _carded(self, layout: Layout) -> ObjectId | None:
-        """The commit that the model card names, if one name here stands for it."""
-        start = self._card(layout)
-        name = None if start is None else base_model_of(start)
-        return None if name is None else named_here(name, self._refs, self._objects)
-
-    def _card(self, layout: Layout) -> bytes | None:
-        """The start of the model card, new or kept."""
-        for file in layout.files:
-            if file.source.path == CARD_NAME:
-                return read_start(file.source, CARD_BYTES)
-        for entry in self._request.kept_files:
-            if entry.path == CARD_NAME:
-                plan = plan_file(entry, self._objects)
-                return bytes(next(read_out(plan, self._reader), b""))[:CARD_BYTES]
-        return None
-
-    def _best(self, layout: Layout) -> ObjectId | None:
-        commits: dict[ObjectId, ObjectId] = {}  # one for each snapshot, however many refs it has
-        for tip in dict.fromkeys(self._refs.list("refs/").values()):
-            commits.setdefault(self._objects.commit(tip).snapshot, tip)
-        candidates = [(tip, snapshot) for snapshot, tip in commits.items()]
-        return best_match(layout, candidates, self._objects, self._reader)

@@ -2,7 +2,8 @@
 
 Who lives here: `recipe` and `inputs` (a simple recipe, spelled out), `mergekit/` (theirs), both to
 `lines`; `prepared` and `checking` (what can be known at once), `drafts` and `roots` (and from
-profiles); `gains`, `coverage`, `selection` and `budget` (what to read); `resolution`, `elections`
+profiles); `budget`, `budget_choice` and `selection`
+over `gains` and `coverage` (what to read); `resolution`, `elections`
 and `estimation` (a method's numbers); `build` (all of it), `verdict` and `curve` (what speaks
 against a plan, and what more would buy). `planner` is the door.
 

@@ -12,8 +12,8 @@ from mergepipe.objects.encoding import encode
 from mergepipe.objects.merging import LinePlan, Plan, PlanProfile
 from mergepipe.objects.store import ObjectSource, Tensors
 from mergepipe.planner.budget import Budget
+from mergepipe.planner.budget_choice import Limits, choose
 from mergepipe.planner.checking import check_merge
-from mergepipe.planner.choosing import Limits, choose
 from mergepipe.planner.drafts import Draft, draft_line, unplanned
 from mergepipe.planner.lines import Merge
 from mergepipe.planner.prepared import prepare

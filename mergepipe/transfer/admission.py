@@ -27,7 +27,6 @@ from mergepipe.packs.writer import PackWriter
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository.pruned import NONE, Pruned
 from mergepipe.transfer.inspection import Inspected
-from mergepipe.transfer.layered import layered
 from mergepipe.transfer.new_commits import (
     NewCommits,
     commits_between,
@@ -35,6 +34,7 @@ from mergepipe.transfer.new_commits import (
     objects_of,
 )
 from mergepipe.transfer.quarantine import Quarantine
+from mergepipe.transfer.two_storages import layered
 from mergepipe.transfer.verification import BadBlock, plant, verify
 
 _BATCH = 4096

@@ -33,8 +33,8 @@ from mergepipe.parallel import ordered_map
 from mergepipe.progress import Progress
 from mergepipe.sizes import format_size
 from mergepipe.transfer.inspection import Arrived, Inspected, Inspector, Places
-from mergepipe.transfer.layered import layered
 from mergepipe.transfer.quarantine import Quarantine
+from mergepipe.transfer.two_storages import layered
 
 FETCH_PACK_BYTES = 64 << 20
 _BATCH = 4096

@@ -38,12 +38,12 @@ from mergepipe.transfer.downloading import (
 from mergepipe.transfer.following import follow_pruned
 from mergepipe.transfer.home import Home
 from mergepipe.transfer.inspection import Inspected
-from mergepipe.transfer.layered import layered
 from mergepipe.transfer.new_commits import commits_between, known_objects, objects_of
 from mergepipe.transfer.noting import fetch_notes
 from mergepipe.transfer.quarantine import Quarantine
 from mergepipe.transfer.remote_packs import remote_index, remote_storage
 from mergepipe.transfer.remote_refs import RemoteRefs, read_refs, tracking_ref
+from mergepipe.transfer.two_storages import layered
 
 # A fetch is asked for, unlike a push: the disk is its limit, which is looked at before.
 _NO_LIMIT_BYTES = 1 << 62

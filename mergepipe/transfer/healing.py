@@ -33,8 +33,8 @@ from mergepipe.repository.pruned import read_pruned
 from mergepipe.repository.refs import RefStore
 from mergepipe.transfer.following import follow_pruned
 from mergepipe.transfer.home import Home
-from mergepipe.transfer.layered import layered
 from mergepipe.transfer.remote_packs import remote_index, remote_storage
+from mergepipe.transfer.two_storages import layered
 
 
 @dataclass(slots=True)

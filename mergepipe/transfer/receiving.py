@@ -38,11 +38,11 @@ from mergepipe.repository.refs import HEAD
 from mergepipe.transfer.admission import Admission
 from mergepipe.transfer.home import Home
 from mergepipe.transfer.inspection import Arrived, Inspected, Inspector
-from mergepipe.transfer.layered import layered
 from mergepipe.transfer.noting import swap_note
 from mergepipe.transfer.purging import carry_out
 from mergepipe.transfer.quarantine import Quarantine
 from mergepipe.transfer.remote_refs import MOST_REFS, parse_ref
+from mergepipe.transfer.two_storages import layered
 
 MOST_IDS = 100_000
 LARGEST_VALUES_BYTES = 16 << 20

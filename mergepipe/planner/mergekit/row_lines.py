@@ -1,6 +1,5 @@
 """The lines of a stage from its rows: what each tensor is made of, and by which method."""
 
-from mergepipe.dtypes import DType
 from mergepipe.errors import MergeInputError
 from mergepipe.formats.architecture import is_vocabulary
 from mergepipe.methods.parameters import Settings
@@ -10,7 +9,7 @@ from mergepipe.names import quoted
 from mergepipe.objects.merging import TermKind
 from mergepipe.planner.lines import Line, LineInput
 from mergepipe.planner.mergekit.inventory import Held
-from mergepipe.planner.mergekit.promotion import promoted
+from mergepipe.planner.mergekit.output_dtype import output_dtype
 from mergepipe.planner.mergekit.rows import Cell, Row
 from mergepipe.planner.mergekit.schema import Stage
 from mergepipe.planner.mergekit.settings import InputLevels, settings_for
@@ -41,7 +40,7 @@ class RowLines:
             file=self._directory,
             name=name,
             like=like(row).like,
-            dtype=copied.dtype if copied is not None else self._dtype(row),
+            dtype=copied.dtype if copied is not None else output_dtype(self._stage, row),
             method=method.variant(settings, base=base is not None),
             settings=settings,
             base=base,
@@ -119,14 +118,6 @@ class RowLines:
                 f"{quoted(first.inventory.label)}",
                 "merge models of one architecture",
             )
-
-    def _dtype(self, row: Row) -> DType:
-        given = self._stage.out_dtype or self._stage.dtype
-        if given is not None:
-            return given
-        cells = [cell.held for cell in (row.base, *row.cells) if cell is not None]
-        # An adapter's own dtype says nothing of what the model is in.
-        return promoted([held.dtype for held in cells if held is not None])
 
     def error(self, row: Row, what: str, hint: str = "") -> MergeInputError:
         """The error about the tensor that a row makes."""
