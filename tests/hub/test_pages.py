@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -15,8 +16,16 @@ import pytest
 from safetensors.numpy import save_file
 
 from mergepipe.api import Repository
+from mergepipe.hub.decoding import DecodedBlocks
+from mergepipe.hub.files import Files
+from mergepipe.hub.pages.addresses import Place
 from mergepipe.hub.pages.cards import markdown
-from tests.hub.conftest import WHO, Reply, Served, serving
+from mergepipe.hub.pages.differences import Differences
+from mergepipe.hub.pages.rendering import render
+from mergepipe.repository.retention import Retention
+from tests.cli.conftest import ROOT
+from tests.cli.models import tensors, write_model
+from tests.hub.conftest import WHO, Reply, Served, commit_models, serving
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 EXPERTS = ("law", "math")
@@ -103,7 +112,8 @@ class _Page(HTMLParser):
         self.elements.append((tag, {name: value or "" for name, value in attrs}))
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        if self.elements[-1:] and self.elements[-1][0] != "style":
+            self.text += data
 
     def handle_endtag(self, tag: str) -> None:
         self.text += " " if tag in ("td", "th", "dt", "dd") else ""
@@ -209,7 +219,8 @@ def test_history_is_drawn(zoo: Served) -> None:
         ]
     drawn = [found[0] for row in rows if (found := re.search(r"\b[0-9a-f]{12}\b", row))]
     assert drawn == commits
-    assert any("\\" in row.partition("Merge")[0] for row in rows)
+    assert rows[0].startswith("*-. ")
+    assert rows[1].rstrip() == "|\\ \\"
     assert "No commit further back" in page(zoo, "/-/zoo/log/merged?after=100").text
     assert page(zoo, "/-/zoo/log?after=nonsense").text.count("Train law") == 1
 
@@ -270,6 +281,75 @@ def test_a_browser_gives_the_token_as_a_password(zoo: Served) -> None:
         writes = basic("write-0123456789abcdef")
         assert served.ask("/api/repos/create", "POST", writes, b"{}").status == 401
         assert served.ask("/api/models", headers=writes).status == 401
+
+
+def test_without_what_draws_there_are_numbers(zoo: Served, tmp_path: Path) -> None:
+    for missing in ("altair", "jinja2"):
+        (tmp_path / missing).mkdir()
+        (tmp_path / missing / f"{missing}.py").write_text(
+            f"raise ModuleNotFoundError('not here', name={missing!r})"
+        )
+
+    def without(missing: str) -> AbstractContextManager[Served]:
+        return serving(zoo.folder, environment={"PYTHONPATH": f"{tmp_path / missing}:{ROOT}"})
+
+    with without("altair") as served:
+        shown = page(served, "/-/zoo/merge/merged")
+        assert "pip install 'mergepipe[report]'" in shown.text
+        assert "Energy kept" in shown.text
+    with without("jinja2") as served:
+        reply = served.ask("/", headers=HTML)
+        assert reply.status == 501
+        assert "pip install 'mergepipe[http]'" in reply.body.decode()
+        assert served.ask("/api/models").status == 200
+
+
+def test_many_repositories_and_empty_ones(tmp_path: Path) -> None:
+    commit_models(tmp_path / "zoo", ("base",))
+    Repository.init(tmp_path / "empty", who=WHO).close()
+    with serving(tmp_path, "--root", tmp_path) as served:
+        shown = page(served, "/")
+        assert {"/-/zoo", "/-/empty", "/-/zoo/model/base"} <= set(shown.links)
+        assert "No model yet" in shown.text
+        for path in ("/-/empty", "/-/empty/log", "/-/empty/storage"):
+            page(served, path)
+        assert served.ask("/-/empty/model/main", headers=HTML).status == 404
+        assert served.ask("/", "HEAD", headers=HTML).body == b""
+
+
+def test_what_is_large_is_left_to_the_command(zoo: Served) -> None:
+    with Repository.open(zoo.folder) as repository:
+        tips = [repository.resolve(name) for name in ("base", "law")]
+        small = Differences(Files(DecodedBlocks()), most_bytes=1000).of(repository, *tips)
+    assert small.tensors is None
+    assert small.differing == small.total == 5
+    assert [file.path for file in small.files] == ["README.md", "model.safetensors"]
+    shown = render(
+        "difference.html",
+        place=Place("zoo", "diff", ("base", "law")),
+        a="base",
+        b="law",
+        found=small,
+        most=1,
+        command="mp diff base law",
+    )
+    assert "mp diff base law" in shown
+
+
+def test_commits_whose_models_went_keep_their_page(tmp_path: Path) -> None:
+    commit_models(tmp_path / "zoo", ("base", "old"))
+    with Repository.open(tmp_path / "zoo", who=WHO) as repository:
+        old, first = repository.resolve("old").hex(), repository.resolve("base").hex()
+        repository.commit(write_model(tmp_path / "next", tensors(9)), branch="base")
+        repository.prune(retention=Retention(last=1), grace_s=0)
+        repository.purge("old", reason="by mistake <b>")
+    with serving(tmp_path / "zoo") as served:
+        assert "was let go" in page(served, f"/-/zoo/commit/{first}").text
+        assert "by mistake <b>" in page(served, f"/-/zoo/commit/{old}").text
+        assert served.ask(f"/-/zoo/model/{first}", headers=HTML).status == 404
+        assert served.ask(f"/-/zoo/model/{old}", headers=HTML).status == 404
+        for path in ("/", "/-/zoo", "/-/zoo/log", "/-/zoo/commit/base", "/-/zoo/model/base"):
+            page(served, path)
 
 
 @pytest.mark.parametrize("text", ["[" * 60_000, "*a_ " * 16_000, "> " * 30_000, "|a" * 20_000])

@@ -18,8 +18,9 @@ from mergepipe.hub.repositories import Repositories
 from mergepipe.hub.work import Work
 from mergepipe.transfer.serving.gate import Gate, NotAllowed
 
-_WRITING = 2
-"""Threads that make pages: comparing and drawing leave cores to downloads."""
+_THREADS = {"look": 4, "count": 2, "compute": 2}
+"""Threads that make pages, by what these take: few, so that cores are left to downloads."""
+_TAKES = {"model": "count", "storage": "count", "merge": "compute", "diff": "compute"}
 _WAITING = 32
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -42,7 +43,10 @@ class Pages:
         self._gate = gate
         self._files = files
         self._work = work
-        self._threads = ThreadPoolExecutor(_WRITING, thread_name_prefix="hub-pages")
+        self._threads = {
+            takes: ThreadPoolExecutor(number, thread_name_prefix=f"hub-pages-{takes}")
+            for takes, number in _THREADS.items()
+        }
         self._slots = asyncio.Semaphore(_WAITING)
         self._views: Any = None
 
@@ -76,8 +80,9 @@ class Pages:
             if self._slots.locked():
                 raise HubError(503, "too many pages are asked for at once: try again in a moment")
             async with self._slots:
+                threads = self._threads[_TAKES.get(place.kind, "look")]
                 text = await self._work.run(
-                    self._threads, self._write, place, dict(request.query_params), base_url
+                    threads, self._write, place, dict(request.query_params), base_url
                 )
             status, headers = 200, _HEADERS
         except (MergepipeError, OSError) as error:

@@ -47,8 +47,10 @@ class Difference:
 class Differences:
     """Differences of snapshots, the last ones from memory."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, most_bytes: int = MOST_BYTES) -> None:
+        """`most_bytes`: of tensors that differ, which are compared."""
         self._files = files
+        self._most_bytes = most_bytes
         self._known: Recent[tuple[str, ObjectId, ObjectId], Difference] = Recent(_DIFFERENCES)
 
     def of(self, repository: Repository, a: ObjectId, b: ObjectId) -> Difference:
@@ -84,7 +86,7 @@ class Differences:
             for side in (before, after)
             for identity in side.get(name, ())
         )
-        if to_read > MOST_BYTES:
+        if to_read > self._most_bytes:
             return Difference(files, None, len(differing), len(after), to_read, 0.0)
         found = repository.diff(a.hex(), b.hex())
         return _shown(files, found, to_read)

@@ -1,5 +1,6 @@
 """Models as pages show them: lists of branches, files with what they cost to keep."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,8 +41,12 @@ class ModelView:
     hub_revision: str
 
 
+Sizes = Recent[ObjectId, int | None]
+"""Bytes of the files of snapshots: a list of many models looks at each once."""
+
+
 def branches(
-    files: Files, repository: Repository, names: Names, first: int, count: int
+    sizes: Sizes, repository: Repository, names: Names, first: int, count: int
 ) -> tuple[list[Branch], int]:
     """`count` branches after `first`, the last changed before others, and how many there are."""
     tips = [
@@ -49,21 +54,20 @@ def branches(
     ]
     tips.sort(key=lambda each: (-each[2].time, each[0]))
     listed = [
-        Branch(name, shown(tip, commit, names), _size(files, repository, tip, commit.snapshot))
+        Branch(name, shown(tip, commit, names), _size(sizes, repository, tip, commit.snapshot))
         for name, tip, commit in tips[first : first + count]
     ]
     return listed, len(tips)
 
 
 def _size(
-    files: Files, repository: Repository, identity: ObjectId, snapshot: ObjectId
+    sizes: Sizes, repository: Repository, identity: ObjectId, snapshot: ObjectId
 ) -> int | None:
     if not repository.has_model(identity):
         return None
-    try:
-        return sum(entry.size for entry in files.of_snapshot(repository, snapshot).values())
-    except MissingObject:
-        return None
+    return sizes.get(
+        snapshot, lambda: sum(entry.size for entry in repository.objects.snapshot(snapshot).files)
+    )
 
 
 def model_view(files: Files, model: Model, revision: str, names: Names) -> ModelView:
@@ -97,10 +101,12 @@ class Costs:
 
     def __init__(self) -> None:
         self._usages: Recent[object, Usage] = Recent(_USAGES)
+        self._lock = threading.Lock()
 
     def of(self, repository: Repository) -> Usage:
         """What all branches, tags and imports take."""
-        return self._usages.get(_state(repository), repository.usage)
+        with self._lock:  # who else asks has it from memory then
+            return self._usages.get(_state(repository), repository.usage)
 
     def of_model(self, repository: Repository, identity: ObjectId) -> ModelUsage | None:
         """What one model takes beside all that branches and tags hold."""

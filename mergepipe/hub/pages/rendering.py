@@ -3,6 +3,8 @@
 import base64
 import datetime
 import hashlib
+import re
+from collections.abc import Callable
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -14,6 +16,8 @@ import mergepipe
 from mergepipe.hub.pages import addresses
 from mergepipe.names import escape_for_terminal
 from mergepipe.sizes import format_size
+
+_WHOLE_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 def render(template: str, **values: Any) -> str:
@@ -47,7 +51,16 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"size": format_size, "when": when, "lines": lines, "share": share}
+    filters: dict[str, Callable[..., str]] = {
+        "size": format_size,
+        "when": when,
+        "day": lambda seconds: when(seconds).partition(" ")[0],
+        "clock": lambda seconds: when(seconds).partition(" ")[2],
+        "lines": lines,
+        "share": share,
+        "brief": brief,
+    }
+    environment.filters |= filters
     environment.globals |= {
         "page": addresses.page,
         "file": addresses.file,
@@ -62,9 +75,10 @@ def _fit(value: Any) -> Any:
     return escape_for_terminal(value) if type(value) is str else value
 
 
-def lines(text: str) -> Markup:
-    """Text of several lines, for an element that keeps them."""
-    return Markup("\n").join(escape(escape_for_terminal(line)) for line in text.split("\n"))
+def lines(text: str, *, spelled: bool = True) -> Markup:
+    """Text of several lines, for an element that keeps them; not `spelled`: of our own making."""
+    fit = escape_for_terminal if spelled else str
+    return Markup("\n").join(escape(fit(line)) for line in text.split("\n"))
 
 
 def when(seconds: int) -> str:
@@ -74,6 +88,11 @@ def when(seconds: int) -> str:
     except (OverflowError, ValueError, OSError):  # a damaged clock's
         return f"@{seconds}"
     return moment.strftime("%Y-%m-%d %H:%M")
+
+
+def brief(revision: str) -> str:
+    """A revision as headings show it: of a whole id its first digits."""
+    return revision[:12] if _WHOLE_ID.fullmatch(revision) else revision
 
 
 def share(part: float | None) -> str:

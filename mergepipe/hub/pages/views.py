@@ -7,7 +7,7 @@ from typing import Any
 from mergepipe.api import Repository
 from mergepipe.errors import MergepipeError
 from mergepipe.hub.errors import no_repository, no_revision
-from mergepipe.hub.files import Files
+from mergepipe.hub.files import Files, Recent
 from mergepipe.hub.models import MAIN, Model, commit_of, find_model, spelled
 from mergepipe.hub.pages import commits, models
 from mergepipe.hub.pages.addresses import Place
@@ -20,6 +20,7 @@ from mergepipe.objects.records import Commit
 
 _PREVIEW, _PAGE, _LATEST, _CHOICES = 20, 100, 10, 200
 _MOST_REPOSITORIES = 200
+_SIZES = 8192
 
 Values = dict[str, Any]
 
@@ -30,6 +31,7 @@ class Views:
     def __init__(self, repositories: Repositories, files: Files) -> None:
         self._repositories = repositories
         self._files = files
+        self._sizes: models.Sizes = Recent(_SIZES)
         self._costs = models.Costs()
         self._merges = Merges()
         self._differences = Differences(files)
@@ -65,7 +67,7 @@ class Views:
             repository = self._repositories.find(name)
             if repository is None:
                 continue
-            branches, count = models.branches(self._files, repository, {}, 0, _PREVIEW)
+            branches, count = models.branches(self._sizes, repository, {}, 0, _PREVIEW)
             listed.append((name, branches, count))
         return {
             "repositories": listed,
@@ -76,7 +78,7 @@ class Views:
     def _repository(self, model: Model, first: int) -> Values:
         repository = model.repository
         names = commits.names_of(repository)
-        branches, count = models.branches(self._files, repository, names, first, _PAGE)
+        branches, count = models.branches(self._sizes, repository, names, first, _PAGE)
         rows, more = commits.graph(repository, None, names, 0, _LATEST)
         return {
             "branches": branches,
