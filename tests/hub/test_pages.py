@@ -343,12 +343,17 @@ def test_commits_whose_models_went_keep_their_page(tmp_path: Path) -> None:
         repository.commit(write_model(tmp_path / "next", tensors(9)), branch="base")
         repository.prune(retention=Retention(last=1), grace_s=0)
         repository.purge("old", reason="by mistake <b>")
+        repository.tag("base", first)
     with serving(tmp_path / "zoo") as served:
         assert "was let go" in page(served, f"/-/zoo/commit/{first}").text
         assert "by mistake <b>" in page(served, f"/-/zoo/commit/{old}").text
         assert served.ask(f"/-/zoo/model/{first}", headers=HTML).status == 404
         assert served.ask(f"/-/zoo/model/{old}", headers=HTML).status == 404
-        for path in ("/", "/-/zoo", "/-/zoo/log", "/-/zoo/commit/base", "/-/zoo/model/base"):
+        # The tag of that name comes first, as everywhere: the branch is listed by its whole name.
+        branch = "/-/zoo/model/refs%2Fheads%2Fbase"
+        assert branch in page(served, "/").links
+        assert "hf download zoo/base" in page(served, branch).text
+        for path in ("/-/zoo", "/-/zoo/log", "/-/zoo/storage", "/-/zoo/commit/base"):
             page(served, path)
 
 

@@ -78,7 +78,11 @@ class Pages:
                 )
             place = place_of(parts, request.query_params)
             if self._slots.locked():
-                raise HubError(503, "too many pages are asked for at once: try again in a moment")
+                raise HubError(
+                    503,
+                    "too many pages are asked for at once: try again in a moment",
+                    headers={"Retry-After": "5"},
+                )
             async with self._slots:
                 threads = self._threads[_TAKES.get(place.kind, "look")]
                 text = await self._work.run(
@@ -94,7 +98,7 @@ class Pages:
         from mergepipe.hub.pages.rendering import render
 
         status = error.status if isinstance(error, HubError) else status_of(error)
-        headers = dict(_HEADERS)
+        headers = _HEADERS | (dict(error.headers) if isinstance(error, HubError) else {})
         if not isinstance(error, MergepipeError):
             _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
         if isinstance(error, AuthenticationError) and not isinstance(error, NotAllowed):

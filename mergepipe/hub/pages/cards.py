@@ -1,6 +1,7 @@
 """A model's card as HTML: Markdown of anybody's, of which text, tables and links are left."""
 
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -8,7 +9,8 @@ from markupsafe import Markup
 
 from mergepipe.api import Repository
 from mergepipe.checkpoints.assembly import plan_file
-from mergepipe.hub.files import Files
+from mergepipe.hub.decoding import DecodedBlocks
+from mergepipe.hub.files import Files, Recent, content_key
 from mergepipe.names import escape_for_terminal
 from mergepipe.objects.records import FileEntry
 
@@ -18,6 +20,7 @@ MOST_BYTES = 64 << 10
 _FRONT = re.compile(r"\A---[ \t]*\n(?P<front>.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"https?://", re.IGNORECASE)
 _LOWER = 2
+_CARDS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +31,27 @@ class Card:
     body: Markup
 
 
-def card_of(files: Files, repository: Repository, entry: FileEntry) -> Card:
-    """The card in a file of at most MOST_BYTES."""
+class Cards:
+    """Cards, the last ones from memory: Markdown can be written that takes seconds to read."""
+
+    def __init__(self, files: Files) -> None:
+        self._decoded = files.decoded
+        self._read: Recent[bytes, Card] = Recent(_CARDS)
+        self._lock = threading.Lock()
+
+    def of(self, repository: Repository, entry: FileEntry) -> Card | None:
+        """The card in a file; None where it is longer than MOST_BYTES."""
+        if entry.size > MOST_BYTES:
+            return None
+        with self._lock:
+            return self._read.get(
+                content_key(entry), lambda: _card(self._decoded, repository, entry)
+            )
+
+
+def _card(decoded: DecodedBlocks, repository: Repository, entry: FileEntry) -> Card:
     parts = plan_file(entry, repository.objects).parts
-    raw = b"".join(bytes(part) for part in files.decoded.read(repository.blocks, parts))
+    raw = b"".join(bytes(part) for part in decoded.read(repository.blocks, parts))
     text = raw.decode("utf-8", "replace").replace("\r\n", "\n").removeprefix("\ufeff")
     front = _FRONT.match(text)
     body = text[front.end() :] if front else text

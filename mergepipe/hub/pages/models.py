@@ -9,34 +9,42 @@ from mergepipe.errors import MissingObject, RevisionNotFound
 from mergepipe.hub.addresses import ACTIONS, FILES, is_fit
 from mergepipe.hub.files import Files, Recent
 from mergepipe.hub.models import MAIN, Model, commit_of
-from mergepipe.hub.pages.cards import CARD, MOST_BYTES, Card, card_of
+from mergepipe.hub.pages.cards import CARD, Card, Cards
 from mergepipe.hub.pages.commits import Names, Shown, shown
 from mergepipe.ids import ObjectId
 from mergepipe.objects.records import FileEntry
+from mergepipe.repository.refnames import HEADS
+from mergepipe.repository.revisions import find_ref
 from mergepipe.repository.usage import ModelUsage, Usage, default_revisions
 
 MOST_FILES = 1000
 _USAGES = 16
+_FRESH_S = 600
 
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """A branch in a list. `size`: bytes of its files; None where its model was let go."""
+    """A branch in a list. `size`: bytes of its files; None where its model was let go.
+
+    revision  by which it is found: its whole name where a tag has the short one
+    """
 
     name: str
+    revision: str
     commit: Shown
     size: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class ModelView:
-    """A model at a revision. `files`: the first of them; `card`: None where it has none to show."""
+    """A model at a revision. `files`: the first of them; `card`: None where none is to be shown."""
 
     commit: Shown
     files: Sequence[FileEntry]
     more_files: int
     size: int
     card: Card | None
+    has_card: bool
     hub_name: str
     hub_revision: str
 
@@ -54,7 +62,12 @@ def branches(
     ]
     tips.sort(key=lambda each: (-each[2].time, each[0]))
     listed = [
-        Branch(name, shown(tip, commit, names), _size(sizes, repository, tip, commit.snapshot))
+        Branch(
+            name,
+            name if find_ref(name, repository.refs) == HEADS + name else HEADS + name,
+            shown(tip, commit, names),
+            _size(sizes, repository, tip, commit.snapshot),
+        )
         for name, tip, commit in tips[first : first + count]
     ]
     return listed, len(tips)
@@ -70,34 +83,35 @@ def _size(
     )
 
 
-def model_view(files: Files, model: Model, revision: str, names: Names) -> ModelView:
+def model_view(files: Files, cards: Cards, model: Model, revision: str, names: Names) -> ModelView:
     """A model of a repository at a revision. Raises HubError."""
     repository = model.repository
     identity, commit = commit_of(model, revision)
     entries = files.of_snapshot(repository, commit.snapshot)
     card = entries.get(CARD)
-    read = None if card is None or card.size > MOST_BYTES else card_of(files, repository, card)
     hub_name, hub_revision = model.id, revision
+    branch = revision.removeprefix(HEADS)
     if (
-        repository.branches().get(revision) == identity
-        and is_fit(revision)
-        and revision not in ACTIONS | FILES
+        repository.branches().get(branch) == identity
+        and is_fit(branch)
+        and branch not in ACTIONS | FILES
     ):
-        hub_name, hub_revision = f"{model.id}/{revision}", MAIN
+        hub_name, hub_revision = f"{model.id}/{branch}", MAIN
     listed = list(entries.values())
     return ModelView(
         shown(identity, commit, names),
         listed[:MOST_FILES],
         len(listed[MOST_FILES:]),
         sum(entry.size for entry in listed),
-        read,
+        None if card is None else cards.of(repository, card),
+        card is not None,
         hub_name,
         hub_revision,
     )
 
 
 class Costs:
-    """What models cost to keep, counted once for as long as no branch moves."""
+    """What models cost to keep, counted again when a branch moves, or ten minutes later."""
 
     def __init__(self) -> None:
         self._usages: Recent[object, Usage] = Recent(_USAGES)
@@ -134,5 +148,6 @@ def _find(usage: Usage, identity: ObjectId) -> ModelUsage | None:
 
 
 def _state(repository: Repository) -> object:
-    """What is the same only as long as every ref is where it was."""
-    return str(repository.directory), frozenset(repository.refs.list().items())
+    """What is the same only as long as every ref is where it was, and for ten minutes: gc."""
+    age = repository.clock().now // _FRESH_S
+    return str(repository.directory), age, frozenset(repository.refs.list().items())

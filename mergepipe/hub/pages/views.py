@@ -11,6 +11,7 @@ from mergepipe.hub.files import Files, Recent
 from mergepipe.hub.models import MAIN, Model, commit_of, find_model, spelled
 from mergepipe.hub.pages import commits, models
 from mergepipe.hub.pages.addresses import Place
+from mergepipe.hub.pages.cards import Cards
 from mergepipe.hub.pages.differences import MOST_ROWS, Differences
 from mergepipe.hub.pages.merges import Merges
 from mergepipe.hub.pages.pictures import MOST_CELLS, Pictures
@@ -33,6 +34,7 @@ class Views:
         self._files = files
         self._sizes: models.Sizes = Recent(_SIZES)
         self._costs = models.Costs()
+        self._cards = Cards(files)
         self._merges = Merges()
         self._differences = Differences(files)
         self._pictures = Pictures()
@@ -94,7 +96,7 @@ class Views:
     def _model(self, model: Model, revision: str, base_url: str) -> Values:
         repository = model.repository
         names = commits.names_of(repository)
-        view = models.model_view(self._files, model, revision, names)
+        view = models.model_view(self._files, self._cards, model, revision, names)
         rows, more = commits.graph(repository, view.commit.hex, names, 0, _LATEST)
         quoted = shlex.quote(view.hub_revision)
         at = "" if view.hub_revision == MAIN else f" --revision {quoted}"
