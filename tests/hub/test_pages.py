@@ -244,7 +244,9 @@ def test_history_is_drawn(zoo: Served) -> None:
 def test_errors_are_pages(zoo: Served, path: str, status: int) -> None:
     reply = zoo.ask(path, headers=HTML)
     assert reply.status == status, reply.body
-    assert "All models" in checked(reply).text
+    shown = checked(reply).text
+    assert "All models" in shown
+    assert "\\nhint" not in shown
 
 
 def test_what_is_not_for_people_stays_as_it_was(zoo: Served) -> None:

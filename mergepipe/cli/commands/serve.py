@@ -121,6 +121,8 @@ def serve(
     Over http it is a hub too: HF_ENDPOINT set to its address, `hf download NAME/BRANCH` and
     `from_pretrained` get a branch's model (docs/hub.md).
 
+    A browser shows models with their files and costs, history, merges and differences.
+
     GET /healthz says that it runs, /metrics what it does (Prometheus), to whoever may read.
 
     Listens on this machine alone unless told otherwise. Put a proxy that speaks TLS before it to

@@ -105,7 +105,9 @@ class Pages:
             headers["WWW-Authenticate"] = _CHALLENGE
             what, hint = "A token is needed", "Any name, and a token that may read as the password."
         elif isinstance(error, MergepipeError):
-            what, hint = error.message, error.hint
+            # An error that was passed on as one of the hub's has its hint in its words.
+            what, _, hint = str(error).partition("\nhint: ")
+            what = what[:1].upper() + what[1:]
         else:
             what, hint = "The server failed", "What went wrong stands in its log."
         title = f"{status} {HTTPStatus(status).phrase}"
