@@ -22,6 +22,8 @@ from mergepipe.hub.pages.addresses import Place
 from mergepipe.hub.pages.cards import markdown
 from mergepipe.hub.pages.differences import Differences
 from mergepipe.hub.pages.rendering import render
+from mergepipe.hub.pages.views import Views
+from mergepipe.hub.repositories import Repositories
 from mergepipe.repository.retention import Retention
 from tests.cli.conftest import ROOT
 from tests.cli.models import tensors, write_model
@@ -283,6 +285,22 @@ def test_a_browser_gives_the_token_as_a_password(zoo: Served) -> None:
         writes = basic("write-0123456789abcdef")
         assert served.ask("/api/repos/create", "POST", writes, b"{}").status == 401
         assert served.ask("/api/models", headers=writes).status == 401
+
+
+def test_pictures_of_a_large_merge_are_drawn_when_asked_for(zoo: Served) -> None:
+    place = Place("zoo", "merge", ("merged",))
+    with Repositories(Repository.open) as repositories:
+        repositories.add(Repository.open(zoo.folder))
+        views = Views(repositories, Files(DecodedBlocks()), at_once=5)
+        template, values = views.of(place, {}, zoo.url)
+        assert values["pictures"] is None
+        [ask] = [
+            link
+            for link in _Page(render(template, place=place, **values)).links
+            if link.endswith("?pictures#pictures")
+        ]
+        assert len(views.of(place, {"pictures": ""}, zoo.url)[1]["pictures"]) == 5
+    assert page(zoo, ask.partition("#")[0]).elements.count(("h2", {"id": "pictures"})) == 1
 
 
 def test_without_what_draws_there_are_numbers(zoo: Served, tmp_path: Path) -> None:

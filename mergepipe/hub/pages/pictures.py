@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 MOST_CELLS = 5000
 """Parts of experts in tensors that a page draws; `mp report` draws more."""
+AT_ONCE = 1500
+"""Parts that are drawn without being asked for: more take seconds, and tables need not wait."""
 _PICTURES = 32
 
 

@@ -14,7 +14,7 @@ from mergepipe.hub.pages.addresses import Place
 from mergepipe.hub.pages.cards import Cards
 from mergepipe.hub.pages.differences import MOST_ROWS, Differences
 from mergepipe.hub.pages.merges import Merges
-from mergepipe.hub.pages.pictures import MOST_CELLS, Pictures
+from mergepipe.hub.pages.pictures import AT_ONCE, MOST_CELLS, Pictures
 from mergepipe.hub.repositories import Repositories
 from mergepipe.ids import ObjectId
 from mergepipe.objects.records import Commit
@@ -29,7 +29,9 @@ Values = dict[str, Any]
 class Views:
     """The pages of all repositories."""
 
-    def __init__(self, repositories: Repositories, files: Files) -> None:
+    def __init__(self, repositories: Repositories, files: Files, *, at_once: int = AT_ONCE) -> None:
+        """`at_once`: parts of a merge that are drawn without being asked for."""
+        self._at_once = at_once
         self._repositories = repositories
         self._files = files
         self._sizes: models.Sizes = Recent(_SIZES)
@@ -60,7 +62,7 @@ class Views:
             return "model.html", self._model(model, revision, base_url)
         if place.kind == "commit":
             return "commit.html", self._commit(model, revision)
-        return "merge.html", self._merge(model, revision)
+        return "merge.html", self._merge(model, revision, asked="pictures" in query)
 
     def _index(self, base_url: str) -> Values:
         listed = []
@@ -135,17 +137,19 @@ class Views:
         parent = repository.objects.commit(commit.parents[0]).snapshot if commit.parents else None
         return self._differences.changed_files(repository, parent, commit.snapshot)
 
-    def _merge(self, model: Model, revision: str) -> Values:
+    def _merge(self, model: Model, revision: str, *, asked: bool) -> Values:
         repository = model.repository
         identity, commit = commit_of(model, revision)
         view = self._merges.of(repository, identity)
-        too_many = len(view.report.cells) > MOST_CELLS
+        parts = len(view.report.cells)
+        too_many, later = parts > MOST_CELLS, parts > self._at_once and not asked
         key = str(repository.directory), "merge", identity
         return {
             "view": view,
             "commit": commits.shown(identity, commit, commits.names_of(repository)),
-            "pictures": None if too_many else self._pictures.of(key, view.report),
+            "pictures": None if too_many or later else self._pictures.of(key, view.report),
             "too_many": too_many,
+            "later": later,
         }
 
     def _storage(self, model: Model) -> Values:
