@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from mergepipe.bytestore.untrusted import status_of
@@ -9,7 +10,7 @@ from mergepipe.checkpoints.assembly import FilePlan, plan_file
 from mergepipe.checkpoints.export import export
 from mergepipe.checkpoints.matching import same_bytes
 from mergepipe.checkpoints.worktree import Worktree, compare
-from mergepipe.errors import WorktreeDirty
+from mergepipe.errors import SourceChanged, WorktreeDirty
 from mergepipe.formats.tree import scan_file
 from mergepipe.formats.writing import ExportDirectory
 from mergepipe.ids import ObjectId
@@ -21,6 +22,7 @@ from mergepipe.packs.blocks import BlockReader
 from mergepipe.progress import Progress
 
 _SHOWN = 5
+_MOST_REPLACED = 16
 
 
 def export_files(
@@ -62,12 +64,25 @@ def _missing(
             elif not location.is_file() or location.is_symlink():
                 others.append(plan.path)
             else:
-                file = scan_file(location, plan.path)
-                if not same_bytes(file, plan, workers):
+                same, executable = _compared(location, plan, workers)
+                if not same:
                     others.append(plan.path)
-                elif file.executable != plan.executable:
+                elif executable != plan.executable:
                     missing.append(plan)
     return missing, others
+
+
+def _compared(location: Path, plan: FilePlan, workers: ThreadPoolExecutor) -> tuple[bool, bool]:
+    """Whether a file is the one of a plan, and whether it is executable.
+
+    Other ranks of a job may put the same file in its place meanwhile: then that one is looked at.
+    """
+    for _ in range(_MOST_REPLACED):
+        with suppress(SourceChanged):
+            file = scan_file(location, plan.path)
+            return same_bytes(file, plan, workers), file.executable
+    file = scan_file(location, plan.path)
+    return same_bytes(file, plan, workers), file.executable
 
 
 class WorktreeCheckout:

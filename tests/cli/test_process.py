@@ -34,7 +34,6 @@ HEAVIEST = ["torch", "transformers", "rich", "pydantic"]
         ["reflog"],
         ["config"],
         ["log", "nosuch"],
-        ["du"],
         ["switch", "main"],
         ["tag", "v1"],
     ],
