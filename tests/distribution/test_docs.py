@@ -57,6 +57,8 @@ def test_every_command_and_option_is_on_a_page(site: ModuleType) -> None:
             missing.append(name)
         for parameter in command.params:
             spellings = [*parameter.opts, *parameter.secondary_opts]
+            if getattr(parameter, "hidden", False):
+                continue
             if parameter.param_type_name == "option" and not any(
                 re.search(rf"(?<![\w-]){re.escape(spelling)}(?![\w-])", written)
                 for spelling in spellings

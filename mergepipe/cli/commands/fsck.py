@@ -52,7 +52,8 @@ def fsck(
         bool,
         typer.Option(
             "--read-data",
-            help="Also read every byte: each record's checksum, each block's id.",
+            help="Also read every byte: each record's checksum, each block's id. "
+            "--read-data=5% (or =20GiB) reads a part, and the next call the next part.",
             show_default=False,
         ),
     ] = False,
@@ -63,6 +64,7 @@ def fsck(
             metavar="PART",
             help="Read so much, 5% or 20GiB, after what was read the last time: --read-data=5%.",
             show_default=False,
+            hidden=True,  # the parser's own word for it; people type --read-data=5%
         ),
     ] = None,
     repair: Annotated[
