@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mergepipe.api.asked import NOTHING_ASKED, Asked
 from mergepipe.cli.finite_text import NonFiniteInputDocument
 
 if TYPE_CHECKING:
     from mergepipe.api import Repository
+    from mergepipe.api.asked import Asked
     from mergepipe.catalog.finiteness import NonFiniteInput
     from mergepipe.ids import ObjectId
     from mergepipe.objects.merging import Plan
@@ -133,6 +133,7 @@ class PricedPlan:
     costs: "CostTable"
     base: str | None
     experts: tuple[str, ...]
+    asked: "Asked"
     import_bytes: int = 0
     profile_bytes: int = 0
     measured_expert_bytes: int = 0
@@ -142,7 +143,6 @@ class PricedPlan:
     nonfinite: "tuple[NonFiniteInput, ...]" = ()
     unchecked: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
-    asked: Asked = NOTHING_ASKED
     planned: "PlannedMerge | None" = None
 
     def named_inputs(

@@ -42,6 +42,12 @@ def test_light_commands_load_nothing_heavy(committed: Path, arguments: list[str]
     assert _loaded(arguments) & set(HEAVY) == set()
 
 
+def test_the_table_of_commands_loads_no_repository(committed: Path) -> None:
+    """Every command imports every other's module: what one needs is loaded when it runs."""
+    loaded = _loaded(["--version"])
+    assert {"mergepipe.api", "mergepipe.packs.storage", "importlib.metadata"} & loaded == set()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["commit", "../model", "-b", "new"], ["checkout", "main", "--to", "out"], ["diff", "main"]],

@@ -4,7 +4,6 @@ import os
 import platform
 import sys
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -182,6 +181,8 @@ def _repository(session: Session) -> RepositoryDocument | None:
 
 
 def _version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version  # 25 ms, for this command alone
+
     try:
         return version(package)
     except PackageNotFoundError:
