@@ -159,8 +159,8 @@ class OperationLog:
             size = os.fstat(descriptor).st_size
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
                 data = b"\n" + data  # a crash cut the line before
+            # Not synced: after a power cut the last lines may be gone, and with them an undo.
             os.write(descriptor, data)
-            os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
