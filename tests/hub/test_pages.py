@@ -19,15 +19,12 @@ from mergepipe.api import Repository
 from mergepipe.hub.decoding import DecodedBlocks
 from mergepipe.hub.files import Files
 from mergepipe.hub.pages.addresses import Place
-from mergepipe.hub.pages.cards import markdown
 from mergepipe.hub.pages.differences import Differences
 from mergepipe.hub.pages.rendering import render
 from mergepipe.hub.pages.views import Views
 from mergepipe.hub.repositories import Repositories
-from mergepipe.repository.retention import Retention
 from tests.cli.conftest import ROOT
-from tests.cli.models import tensors, write_model
-from tests.hub.conftest import WHO, Reply, Served, commit_models, serving
+from tests.hub.conftest import WHO, Reply, Served, serving
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 EXPERTS = ("law", "math")
@@ -324,19 +321,6 @@ def test_without_what_draws_there_are_numbers(zoo: Served, tmp_path: Path) -> No
         assert served.ask("/api/models").status == 200
 
 
-def test_many_repositories_and_empty_ones(tmp_path: Path) -> None:
-    commit_models(tmp_path / "zoo", ("base",))
-    Repository.init(tmp_path / "empty", who=WHO).close()
-    with serving(tmp_path, "--root", tmp_path) as served:
-        shown = page(served, "/")
-        assert {"/-/zoo", "/-/empty", "/-/zoo/model/base"} <= set(shown.links)
-        assert "No model yet" in shown.text
-        for path in ("/-/empty", "/-/empty/log", "/-/empty/storage"):
-            page(served, path)
-        assert served.ask("/-/empty/model/main", headers=HTML).status == 404
-        assert served.ask("/", "HEAD", headers=HTML).body == b""
-
-
 def test_what_is_large_is_left_to_the_command(zoo: Served) -> None:
     with Repository.open(zoo.folder) as repository:
         tips = [repository.resolve(name) for name in ("base", "law")]
@@ -354,32 +338,6 @@ def test_what_is_large_is_left_to_the_command(zoo: Served) -> None:
         command="mp diff base law",
     )
     assert "mp diff base law" in shown
-
-
-def test_commits_whose_models_went_keep_their_page(tmp_path: Path) -> None:
-    commit_models(tmp_path / "zoo", ("base", "old"))
-    with Repository.open(tmp_path / "zoo", who=WHO) as repository:
-        old, first = repository.resolve("old").hex(), repository.resolve("base").hex()
-        repository.commit(write_model(tmp_path / "next", tensors(9)), branch="base")
-        repository.prune(retention=Retention(last=1), grace_s=0)
-        repository.purge("old", reason="by mistake <b>")
-        repository.tag("base", first)
-    with serving(tmp_path / "zoo") as served:
-        assert "was let go" in page(served, f"/-/zoo/commit/{first}").text
-        assert "by mistake <b>" in page(served, f"/-/zoo/commit/{old}").text
-        assert served.ask(f"/-/zoo/model/{first}", headers=HTML).status == 404
-        assert served.ask(f"/-/zoo/model/{old}", headers=HTML).status == 404
-        # The tag of that name comes first, as everywhere: the branch is listed by its whole name.
-        branch = "/-/zoo/model/refs%2Fheads%2Fbase"
-        assert branch in page(served, "/").links
-        assert "hf download zoo/base" in page(served, branch).text
-        for path in ("/-/zoo", "/-/zoo/log", "/-/zoo/storage", "/-/zoo/commit/base"):
-            page(served, path)
-
-
-@pytest.mark.parametrize("text", ["[" * 60_000, "*a_ " * 16_000, "> " * 30_000, "|a" * 20_000])
-def test_a_card_that_is_made_to_take_long_does_not(text: str) -> None:
-    assert len(markdown(text)) < 8 * len(text)
 
 
 def _browse(address: str, folder: Path) -> tuple[str, str, list[str]]:
