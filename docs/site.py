@@ -7,7 +7,6 @@ says: help texts, settings and their defaults, exit codes, docstrings.
 """
 
 import argparse
-import dataclasses
 import inspect
 import shutil
 import subprocess
@@ -69,14 +68,9 @@ def commands_page() -> str:
     return "\n".join(lines)
 
 
-def settings() -> Iterator[tuple[str, Any]]:
+def settings() -> list[tuple[str, Any]]:
     """Every setting with its default."""
-    for section, kind in config._SECTIONS.items():
-        for field in dataclasses.fields(kind):
-            default = field.default
-            if default is dataclasses.MISSING:
-                default = None
-            yield f"{section}.{field.name}", default
+    return list(config.Config().items())
 
 
 def settings_page() -> str:

@@ -171,11 +171,11 @@ class Merging:
             plan, self._repo.objects, self._planning.catalog.encodings, profiles, shares
         )
 
-    def sweep(self, planned: "Planned", shares: Sequence[float]) -> "BudgetSweep":
+    def sweep(self, planned: "Planned", shares: Sequence[float] | None = None) -> "BudgetSweep":
         """What budgets of these shares would keep (`Repository.sweep`)."""
-        from mergepipe.api.sweeping import BudgetSweep, SweepPoint, checked_shares, percent
+        from mergepipe.api.sweeping import SHARES, BudgetSweep, SweepPoint, checked_shares, percent
 
-        rising = checked_shares(shares)
+        rising = checked_shares(SHARES if shares is None else shares)
         curve = self.energy_curve(self._planning.load_plan(planned), rising)
         if not curve:
             raise MergeInputError(

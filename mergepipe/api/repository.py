@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mergepipe.api.opened import OpenRepository
-from mergepipe.api.sweeping import SHARES as SWEEP_SHARES
 from mergepipe.errors import MergepipeError, MissingObject, RevisionNotFound, UsageError
 from mergepipe.ids import ObjectId, shown
 from mergepipe.objects.records import Commit, Snapshot
@@ -708,11 +707,12 @@ class Repository(OpenRepository):
         """
         return self.merging.explain(what, tensor)
 
-    def sweep(self, planned: "Planned", shares: Sequence[float] = SWEEP_SHARES) -> "BudgetSweep":
+    def sweep(self, planned: "Planned", shares: Sequence[float] | None = None) -> "BudgetSweep":
         """What each of several budgets would keep of the changes that a plan merges.
 
         planned  as `plan` returned it (with any budget: all are priced anew), or a plan's id
-        shares   of the expert bytes that the exact merge reads, above 0 and at most 1
+        shares   of the expert bytes that the exact merge reads, above 0 and at most 1; some from
+                 1% to all of them if None
 
         Reads no weights. The result prints as a table, and has `to_frame()`. Raises UsageError for
         other shares, MergeInputError where no expert has a profile.

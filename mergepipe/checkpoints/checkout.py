@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 from mergepipe.bytestore.untrusted import status_of
@@ -22,7 +21,7 @@ from mergepipe.packs.blocks import BlockReader
 from mergepipe.progress import Progress
 
 _SHOWN = 5
-_MOST_REPLACED = 16
+_MOST_LOOKS = 16
 
 
 def export_files(
@@ -77,12 +76,15 @@ def _compared(location: Path, plan: FilePlan, workers: ThreadPoolExecutor) -> tu
 
     Other ranks of a job may put the same file in its place meanwhile: then that one is looked at.
     """
-    for _ in range(_MOST_REPLACED):
-        with suppress(SourceChanged):
-            file = scan_file(location, plan.path)
+    looks = 0
+    while True:
+        file = scan_file(location, plan.path)
+        try:
             return same_bytes(file, plan, workers), file.executable
-    file = scan_file(location, plan.path)
-    return same_bytes(file, plan, workers), file.executable
+        except SourceChanged:
+            looks += 1
+            if looks == _MOST_LOOKS:
+                raise
 
 
 class WorktreeCheckout:

@@ -66,7 +66,7 @@ class Hub:
     @property
     def busy(self) -> int:
         """How many pieces of work are under way on its threads."""
-        return self._work.busy
+        return self._work.calls.busy
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -163,7 +163,7 @@ class Hub:
         threads = self._work.fetching if content.is_elsewhere else self._work.decoding
 
         def read(begin: int, stop: int) -> Awaitable[Buffer]:
-            return self._work.run(threads, content.read, begin, stop)
+            return self._work.calls.run(threads, content.read, begin, stop)
 
         start = await read(*span)
 

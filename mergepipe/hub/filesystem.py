@@ -12,7 +12,7 @@ small cache has it. A revision is resolved when it is first named: a file system
 same model, whatever is committed meanwhile; `invalidate_cache()` looks again.
 """
 
-from io import BytesIO
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -20,10 +20,10 @@ from urllib.parse import quote, unquote
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 from mergepipe.api import Repository
-from mergepipe.checkpoints.assembly import plan_file
 from mergepipe.errors import RevisionNotFound
 from mergepipe.hub.decoding import DecodedBlocks
-from mergepipe.hub.files import FileBytes
+from mergepipe.hub.files import FileBytes, Files
+from mergepipe.ids import ObjectId
 from mergepipe.objects.records import FileEntry
 
 PROTOCOL = "mergepipe"
@@ -42,8 +42,8 @@ class MergepipeFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-igno
     def __init__(self, repository: str | Path | None = None, **options: Any) -> None:
         super().__init__(**options)
         self.repository = Repository.open("." if repository is None else repository)
-        self._decoded = DecodedBlocks()
-        self._files: dict[str, dict[str, FileEntry]] = {}
+        self._files = Files(DecodedBlocks())
+        self._snapshots: dict[str, ObjectId] = {}  # of revisions that were named
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
@@ -51,7 +51,7 @@ class MergepipeFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-igno
 
     def invalidate_cache(self, path: str | None = None) -> None:
         """Look again at what revisions are."""
-        self._files.clear()
+        self._snapshots.clear()
 
     def ls(self, path: str, detail: bool = True, **options: Any) -> list[Any]:
         """Branches and tags; or the files and folders of a revision, or of a folder in it."""
@@ -79,42 +79,36 @@ class MergepipeFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-igno
     def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
         if mode != "rb":
             raise NotImplementedError("a model is read here; `mp commit` writes one")
-        revision, inside = self._split(path)
-        files = self._entries(revision)
-        if inside not in files:
-            raise FileNotFoundError(f"{revision} has no file {inside!r}")
-        return ModelFile(self, self._strip_protocol(path), self._bytes_of(files[inside]), **options)
+        return ModelFile(self, self._strip_protocol(path), self._bytes_of(path), **options)
 
     def cat_file(
         self, path: str, start: int | None = None, end: int | None = None, **options: Any
     ) -> bytes:
         """The bytes of a file, or of a range of it (counted from the end where negative)."""
+        held = self._bytes_of(path)
+        first, last, _ = slice(start, end).indices(held.plan.size)
+        return b"".join(held.read(*span) for span in held.spans(first, max(first, last)))
+
+    def _bytes_of(self, path: str) -> FileBytes:
         revision, inside = self._split(path)
         files = self._entries(revision)
         if inside not in files:
             raise FileNotFoundError(f"{revision} has no file {inside!r}")
-        held = self._bytes_of(files[inside])
-        first, last, _ = slice(start, end).indices(files[inside].size)
-        pieces = (held.read(*span) for span in held.spans(first, max(first, last)))
-        return b"".join(pieces)
-
-    def _bytes_of(self, entry: FileEntry) -> FileBytes:
-        plan = plan_file(entry, self.repository.objects)
-        return FileBytes(self.repository, plan, self._decoded)
+        plan = self._files.plan(self.repository, self._snapshots[revision], files[inside])
+        return FileBytes(self.repository, plan, self._files.decoded)
 
     def _split(self, path: str) -> tuple[str, str]:
         """A path's revision, and what is left of it."""
         revision, _, inside = self._strip_protocol(path).partition("/")
         return unquote(revision), inside
 
-    def _entries(self, revision: str) -> dict[str, FileEntry]:
-        if revision not in self._files:
+    def _entries(self, revision: str) -> Mapping[str, FileEntry]:
+        if revision not in self._snapshots:
             try:
-                files = self.repository.contents.files(revision)
+                self._snapshots[revision] = self.repository.model_of(revision)[1].snapshot
             except RevisionNotFound as error:
                 raise FileNotFoundError(str(error)) from error
-            self._files[revision] = {entry.path: entry for entry in files}
-        return self._files[revision]
+        return self._files.of_snapshot(self.repository, self._snapshots[revision])
 
     def _listed(self, revision: str, inside: str) -> list[dict[str, Any]]:
         files, name = self._entries(revision), quote(revision, safe="")
@@ -143,10 +137,7 @@ class ModelFile(AbstractBufferedFile):  # type: ignore[misc, unused-ignore]
         super().__init__(filesystem, path, "rb", size=held.plan.size, **options)
 
     def _fetch_range(self, start: int, end: int) -> bytes:
-        target = BytesIO()
-        for span in self._held.spans(start, end):
-            target.write(self._held.read(*span))
-        return target.getvalue()
+        return b"".join(self._held.read(*span) for span in self._held.spans(start, end))
 
 
 def _file(name: str, entry: FileEntry) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mergepipe.api import Repository
+from mergepipe.checkpoints.assembly import plan_file
+from mergepipe.checkpoints.checkout import export_files
 from mergepipe.errors import UsageError
-
-if TYPE_CHECKING:
-    from mergepipe.objects.records import FileEntry
+from mergepipe.progress import SILENT
 
 _LARGEST = 64 << 20  # a config or a tokenizer; weights are tensors, and read as such
 
@@ -48,7 +48,7 @@ def from_pretrained(
         if "dtype" not in options and getattr(config, "dtype", None) is not None:
             options["dtype"] = config.dtype
         model = (model_class or transformers.AutoModelForCausalLM).from_config(config, **options)
-        if "generation_config.json" in {path.name for path in Path(folder).iterdir()}:
+        if (Path(folder) / "generation_config.json").is_file():
             model.generation_config = transformers.GenerationConfig.from_pretrained(folder)
     repository.load_into(model, commit)
     model.eval()
@@ -66,14 +66,16 @@ def tokenizer(repository: Repository, revision: str = "HEAD") -> Any:
 
 def _write_small_files(repository: Repository, revision: str, folder: Path) -> None:
     """Configs and tokenizers, which libraries want as files."""
-    for entry in repository.contents.files(revision):
-        if _is_small(entry):
-            target = folder / entry.path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as file:
-                for piece in repository.contents.read_entry(entry):
-                    file.write(piece)
-
-
-def _is_small(entry: "FileEntry") -> bool:
-    return entry.size <= _LARGEST and not entry.path.endswith((".safetensors", ".bin", ".py"))
+    plans = [
+        plan_file(entry, repository.objects)
+        for entry in repository.contents.files(revision)
+        if entry.size <= _LARGEST and not entry.path.endswith((".safetensors", ".bin", ".py"))
+    ]
+    export_files(
+        plans,
+        folder,
+        repository.blocks,
+        force=False,
+        threads=repository.threads,
+        progress=SILENT,
+    )

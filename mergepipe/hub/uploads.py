@@ -205,7 +205,7 @@ class Uploads:
             feed = functools.partial(self._work.call, reader.feed)
             await receive(request, feed, limit, self._idle_s)
             body = await self._work.call(reader.finish)
-            identity: ObjectId = await self._work.run(
+            identity: ObjectId = await self._work.calls.run(
                 self._work.committing,
                 self._committing.commit,
                 model,

@@ -1,13 +1,12 @@
 """The threads of a hub: what reads disks, decodes or commits runs here, not on the event loop."""
 
-import asyncio
 import functools
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from mergepipe.parallel import core_count
+from mergepipe.transfer.serving.busy_threads import BusyThreads
 
 _ANSWERING = 8
 _FETCHING = 16
@@ -20,19 +19,13 @@ class Work:
     """Pools of threads by what they do, so that none stands in line with what takes longer."""
 
     def __init__(self) -> None:
+        self.calls = BusyThreads()
         self.cores = core_count()
         self._answering = ThreadPoolExecutor(_ANSWERING, thread_name_prefix="hub")
         self.decoding = ThreadPoolExecutor(self.cores, thread_name_prefix="hub-decode")
         self.fetching = ThreadPoolExecutor(_FETCHING, thread_name_prefix="hub-fetch")
         """For what has to come from elsewhere before it is decoded."""
         self.committing = ThreadPoolExecutor(_COMMITTING, thread_name_prefix="hub-commit")
-        self._busy = 0
-        self._lock = threading.Lock()
-
-    @property
-    def busy(self) -> int:
-        """How many pieces of work are under way."""
-        return self._busy
 
     async def call(
         self,
@@ -41,20 +34,6 @@ class Work:
         **named: Arguments.kwargs,
     ) -> Result:
         """Call what looks something up, or writes a little."""
-        return await self.run(self._answering, functools.partial(function, *arguments, **named))
-
-    async def run(
-        self, threads: ThreadPoolExecutor, function: Callable[..., Result], *arguments: object
-    ) -> Result:
-        """Call a function on a thread of a pool."""
-
-        def counted() -> Result:
-            with self._lock:
-                self._busy += 1
-            try:
-                return function(*arguments)
-            finally:
-                with self._lock:
-                    self._busy -= 1
-
-        return await asyncio.get_running_loop().run_in_executor(threads, counted)
+        return await self.calls.run(
+            self._answering, functools.partial(function, *arguments, **named)
+        )

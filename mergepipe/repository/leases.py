@@ -12,14 +12,13 @@ import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import msgspec
 
 from mergepipe.bytestore import flocks
 from mergepipe.bytestore.sharing import make_folder
 from mergepipe.bytestore.untrusted import beneath, is_real_directory, open_plain, open_to_change
+from mergepipe.closing import Closing
 from mergepipe.errors import NoLocks
 from mergepipe.ids import ID_BYTES, ObjectId
 from mergepipe.names import escape_for_terminal
@@ -49,15 +48,15 @@ class Lease(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return escape_for_terminal(f"{self.command} (process {self.pid}{where}, since {since})")
 
 
-class HeldLease:
-    """A lease of this process until `release`, or the end of a `with` block."""
+class HeldLease(Closing):
+    """A lease of this process until `close`, or the end of a `with` block."""
 
     def __init__(self, path: Path | None = None, descriptor: int = -1) -> None:
         self._path = path
         self._descriptor = descriptor
         self._process = os.getpid()
 
-    def release(self) -> None:
+    def close(self) -> None:
         """The work is done. Does nothing the second time, nor in a forked child."""
         path, self._path = self._path, None
         if path is None or self._process != os.getpid():
@@ -65,17 +64,6 @@ class HeldLease:
         with contextlib.suppress(OSError):
             path.unlink()
         os.close(self._descriptor)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.release()
 
 
 def take(directory: Path, command: str, now_s: float, needs: Sequence[ObjectId] = ()) -> HeldLease:

@@ -1,6 +1,5 @@
 """Clone: a repository like the other, or nothing."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,19 +9,6 @@ from mergepipe.errors import Corruption, RevisionNotFound, UsageError
 from tests.repository.checkpoints import WHO
 
 from .remotes import ORIGIN, Family, clone_of, same_models
-
-
-@pytest.fixture
-def family(tmp_path: Path) -> Iterator[Family]:
-    made = Family(tmp_path)
-    yield made
-    made.repo.close()
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Iterator[Repository]:
-    with Repository.init(tmp_path / "mine", who=WHO) as repo:
-        yield repo
 
 
 def test_clone(family: Family, tmp_path: Path) -> None:

@@ -28,19 +28,6 @@ from .remotes import ORIGIN, Family, Interposed, same_models
 
 
 @pytest.fixture
-def family(tmp_path: Path) -> Iterator[Family]:
-    made = Family(tmp_path)
-    yield made
-    made.repo.close()
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Iterator[Repository]:
-    with Repository.init(tmp_path / "mine", who=WHO) as repo:
-        yield repo
-
-
-@pytest.fixture
 def line(family: Family) -> Iterator[ReceivingStore]:
     with ReceivingStore(family.repo) as store:
         yield store

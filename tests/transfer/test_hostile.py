@@ -1,7 +1,7 @@
 """What is not as it should be is refused, pushed or fetched alike, and nothing of it stays."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,6 @@ from .lying_remotes import LIES, Liar
 @pytest.fixture(params=["pushed", "fetched"])
 def take(request: pytest.FixtureRequest) -> Callable[..., object]:
     return pushed if request.param == "pushed" else fetched
-
-
-@pytest.fixture
-def repo(tmp_path: Path) -> Iterator[Repository]:
-    with Repository.init(tmp_path / "repo", who=WHO) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("name", sorted(CASES))

@@ -26,7 +26,6 @@ from mergepipe.transfer.serving.http import Service
 from mergepipe.transfer.serving.offer import Offer
 from tests.bytestore.bad_lines import answering, flood, trickle
 from tests.bytestore.transports import serving
-from tests.repository.checkpoints import WHO
 
 from .forged_models import CASES, RAW
 from .forging import BLOCK, Forge, bounded, line, noise, remote_of, send, visible
@@ -44,12 +43,6 @@ Lies = dict[str, Reply]
 
 def client(url: str, idle_s: float = IDLE_S) -> HttpByteStore:
     return HttpByteStore(url, idle_s=idle_s, retries=QUICKLY)
-
-
-@pytest.fixture
-def repo(tmp_path: Path) -> Iterator[Repository]:
-    with Repository.init(tmp_path / "repo", who=WHO) as opened:
-        yield opened
 
 
 def test_forged_packs_are_pushed(repo: Repository) -> None:

@@ -1,28 +1,13 @@
 """Pull: what is fetched, and files that follow the branch, of which none is overwritten."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mergepipe.api import Repository
 from mergepipe.errors import Diverged, RevisionNotFound, UsageError, WorktreeDirty
-from tests.repository.checkpoints import WHO
 
 from .remotes import Family, clone_of, same_models
-
-
-@pytest.fixture
-def family(tmp_path: Path) -> Iterator[Family]:
-    made = Family(tmp_path)
-    yield made
-    made.repo.close()
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Iterator[Repository]:
-    with Repository.init(tmp_path / "mine", who=WHO) as repo:
-        yield repo
 
 
 def test_pull_brings_files_along(family: Family, tmp_path: Path) -> None:

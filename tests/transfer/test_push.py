@@ -1,6 +1,5 @@
 """Pushing to stores where nobody computes: what travels, what moves, what is refused."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,13 +17,6 @@ from mergepipe.transfer.push_refs import Move, PushOptions, Wanted, wanted_refs
 from tests.repository.checkpoints import WHO
 
 from .remotes import Family, Interposed, Line, copied, same_models, tuned
-
-
-@pytest.fixture
-def family(tmp_path: Path) -> Iterator[Family]:
-    made = Family(tmp_path)
-    yield made
-    made.repo.close()
 
 
 @pytest.fixture

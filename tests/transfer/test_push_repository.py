@@ -1,7 +1,7 @@
 """Pushing to repositories that check what they are sent: cuts, losses, races."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,19 +17,6 @@ from mergepipe.transfer.receiving import ReceivingStore
 from tests.repository.checkpoints import WHO
 
 from .remotes import Family, HoldingLine, same_models, tuned
-
-
-@pytest.fixture
-def family(tmp_path: Path) -> Iterator[Family]:
-    made = Family(tmp_path)
-    yield made
-    made.repo.close()
-
-
-@pytest.fixture
-def there(tmp_path: Path) -> Iterator[Repository]:
-    with Repository.init(tmp_path / "there", who=WHO) as repo:
-        yield repo
 
 
 def test_a_family(family: Family, there: Repository, tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 import os
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,22 +13,9 @@ from mergepipe.packs.reader import pack_ids, pack_key
 from mergepipe.repository.incoming import STALE_AFTER_S
 from mergepipe.transfer.quarantine import MAX_PACK_BYTES
 from mergepipe.transfer.receiving import ReceivingStore
-from tests.repository.checkpoints import WHO
 from tests.transfer.pushes import MAIN, a_model, deliver
 
 from .forging import BLOCK, Forge, line, noise, pack_of, quarantined, send
-
-
-@pytest.fixture
-def repo(tmp_path: Path) -> Iterator[Repository]:
-    with Repository.init(tmp_path / "repo", who=WHO) as opened:
-        yield opened
-
-
-@pytest.fixture
-def store(repo: Repository) -> Iterator[ReceivingStore]:
-    with ReceivingStore(repo) as opened:
-        yield opened
 
 
 def test_quarantine_outlives_the_process(repo: Repository) -> None:

@@ -1,8 +1,5 @@
 """The receiving side: what others may see and change, and what a ref needs before it moves."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from mergepipe.api import Repository
@@ -11,22 +8,9 @@ from mergepipe.ids import block_id
 from mergepipe.objects.records import Tensor
 from mergepipe.packs.reader import pack_key
 from mergepipe.transfer.receiving import ReceivingStore
-from tests.repository.checkpoints import WHO
 from tests.transfer.pushes import MAIN, a_model, deliver
 
 from .forging import BLOCK, Forge, line, noise, quarantined, send, visible
-
-
-@pytest.fixture
-def repo(tmp_path: Path) -> Iterator[Repository]:
-    with Repository.init(tmp_path / "repo", who=WHO) as opened:
-        yield opened
-
-
-@pytest.fixture
-def store(repo: Repository) -> Iterator[ReceivingStore]:
-    with ReceivingStore(repo) as opened:
-        yield opened
 
 
 def test_a_push(repo: Repository, store: ReceivingStore) -> None:

@@ -5,7 +5,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,18 +20,6 @@ from tests.torture.models import finish, in_child
 from tests.transfer.pushes import MAIN, a_model, deliver
 
 from .forging import BLOCK, Forge, line, noise, quarantined
-
-
-@pytest.fixture
-def repo(tmp_path: Path) -> Iterator[Repository]:
-    with Repository.init(tmp_path / "repo", who=WHO) as opened:
-        yield opened
-
-
-@pytest.fixture
-def store(repo: Repository) -> Iterator[ReceivingStore]:
-    with ReceivingStore(repo) as opened:
-        yield opened
 
 
 def test_packs_are_taken_in_in_parts(repo: Repository, store: ReceivingStore) -> None:

@@ -1,8 +1,6 @@
 """Moves of refs that are told twice: a reply was lost, and each still happens once."""
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,18 +13,6 @@ from tests.repository.checkpoints import WHO
 from tests.transfer.pushes import MAIN, a_model, deliver
 
 from .forging import line
-
-
-@pytest.fixture
-def repo(tmp_path: Path) -> Iterator[Repository]:
-    with Repository.init(tmp_path / "repo", who=WHO) as opened:
-        yield opened
-
-
-@pytest.fixture
-def store(repo: Repository) -> Iterator[ReceivingStore]:
-    with ReceivingStore(repo) as opened:
-        yield opened
 
 
 def lines(repo: Repository, ref: str = MAIN) -> int:

@@ -85,7 +85,7 @@ class Pages:
                 )
             async with self._slots:
                 threads = self._threads[_TAKES.get(place.kind, "look")]
-                text = await self._work.run(
+                text = await self._work.calls.run(
                     threads, self._write, place, dict(request.query_params), base_url
                 )
             status, headers = 200, _HEADERS

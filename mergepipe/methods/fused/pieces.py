@@ -10,12 +10,11 @@ import numpy as np
 
 from mergepipe.kernels.declared import kernel
 from mergepipe.kernels.primitives import as_bits, as_float, carray, pointer, store_unaligned
-from mergepipe.methods.terms import SIGNS as SIGNS_OF_BYTES
-from mergepipe.methods.terms import TRITS_PER_BYTE
+from mergepipe.methods.terms import SIGNS, TRITS_PER_BYTE
 
 # A multiple of five, so that coarse terms start on whole bytes; six float32 arrays of it fit in L1.
 PIECE = 1280
-SIGNS = PIECE + 16  # `expand` writes whole words of eight signs, five of which count
+SIGN_ROOM = PIECE + 16  # `expand` writes whole words of eight signs, five of which count
 
 BF16, F16, F32 = 0, 1, 2
 # The kind of a term; a dtype is added to the first two.
@@ -24,7 +23,7 @@ FULL, DELTA, COARSE, SAME = 0, 4, 8, 12
 U = np.uint32
 F = np.float32
 SIGN_WORDS = (
-    np.concatenate([SIGNS_OF_BYTES, np.zeros((256, 8 - TRITS_PER_BYTE), np.int8)], axis=1)
+    np.concatenate([SIGNS, np.zeros((256, 8 - TRITS_PER_BYTE), np.int8)], axis=1)
     .view(np.uint64)
     .reshape(256)
 )

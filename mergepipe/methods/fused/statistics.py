@@ -12,7 +12,7 @@ from mergepipe.kernels.declared import kernel
 from mergepipe.kernels.primitives import as_bits, on_stack
 from mergepipe.kernels.signatures import boolean, float32, float64, int64, uint32, void
 from mergepipe.methods.fused.masks import drop
-from mergepipe.methods.fused.pieces import DELTA, PIECE, SAME, SIGNS, load, load_delta
+from mergepipe.methods.fused.pieces import DELTA, PIECE, SAME, SIGN_ROOM, load, load_delta
 from mergepipe.methods.order import LOW_BITS, PLACES
 
 F = np.float32
@@ -45,7 +45,7 @@ def l1_norms(
     before[:] = 0
     after = on_stack(PIECE, np.float64)
     after[:] = 0
-    signs = on_stack(SIGNS, np.int8)
+    signs = on_stack(SIGN_ROOM, np.int8)
     for first in range(0, length, PIECE):
         n = min(PIECE, length - first)
         if base_address != 0:
@@ -88,7 +88,7 @@ def magnitude_histogram(
     total[:] = 0
     higher = on_stack(PIECE, np.float64)
     higher[:] = 0
-    signs = on_stack(SIGNS, np.int8)
+    signs = on_stack(SIGN_ROOM, np.int8)
     low = U(PLACES - 1)
     for first in range(0, length, PIECE):
         n = min(PIECE, length - first)
@@ -147,7 +147,7 @@ def gram(
     """
     count = kinds.size
     base = on_stack(PIECE, np.float32)
-    signs = on_stack(SIGNS, np.int8)
+    signs = on_stack(SIGN_ROOM, np.int8)
     for first in range(0, length, PIECE):
         n = min(PIECE, length - first)
         if base_address != 0:

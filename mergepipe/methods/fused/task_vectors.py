@@ -14,7 +14,7 @@ from mergepipe.kernels.declared import kernel
 from mergepipe.kernels.primitives import on_stack
 from mergepipe.kernels.signatures import boolean, float32, int64, uint32, void
 from mergepipe.methods.fused.masks import drop
-from mergepipe.methods.fused.pieces import COARSE, PIECE, SAME, SIGNS, load, load_delta, store
+from mergepipe.methods.fused.pieces import COARSE, PIECE, SAME, SIGN_ROOM, load, load_delta, store
 
 F = np.float32
 ZERO = np.float32(0)
@@ -110,7 +110,7 @@ def sweep(
     negative = on_stack(PIECE, np.float32)
     above = on_stack(PIECE, np.float32)
     below = on_stack(PIECE, np.float32)
-    signs = on_stack(SIGNS, np.int8)
+    signs = on_stack(SIGN_ROOM, np.int8)
     for first in range(0, length, PIECE):
         n = min(PIECE, length - first)
         load(base_dtype, base_address, first, n, base)

@@ -10,7 +10,7 @@ import numpy as np
 from mergepipe.kernels.declared import kernel
 from mergepipe.kernels.primitives import on_stack
 from mergepipe.kernels.signatures import float32, int64, void
-from mergepipe.methods.fused.pieces import DELTA, PIECE, SAME, SIGNS, load, load_delta, store
+from mergepipe.methods.fused.pieces import DELTA, PIECE, SAME, SIGN_ROOM, load, load_delta, store
 
 F = np.float32
 ZERO = np.float32(0)
@@ -48,7 +48,7 @@ def sweep(
     base = on_stack(PIECE, np.float32)
     x = on_stack(PIECE, np.float32)
     total = on_stack(PIECE, np.float32)
-    signs = on_stack(SIGNS, np.int8)
+    signs = on_stack(SIGN_ROOM, np.int8)
     for first in range(0, length, PIECE):
         n = min(PIECE, length - first)
         if base_address != 0:

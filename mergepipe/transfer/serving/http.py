@@ -4,7 +4,6 @@ import asyncio
 import functools
 import logging
 import re
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -28,6 +27,7 @@ from mergepipe.errors import (
     UsageError,
 )
 from mergepipe.repository.push_log import Action
+from mergepipe.transfer.serving.busy_threads import BusyThreads
 from mergepipe.transfer.serving.gate import Gate, NotAllowed
 from mergepipe.transfer.serving.http_bodies import Piecewise, drain, receive, steps, whole_body
 from mergepipe.transfer.serving.offer import Offer, ReadOnly, TooLarge, is_published
@@ -63,13 +63,12 @@ class Service:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="serve")
         # Swaps decode and verify, one after the other: reads do not stand in line with them.
         self._swapping = ThreadPoolExecutor(_SWAPS, thread_name_prefix="swap")
-        self._busy = 0
-        self._lock = threading.Lock()
+        self._calls = BusyThreads()
 
     @property
     def busy(self) -> int:
         """How many calls of the store are under way."""
-        return self._busy
+        return self._calls.busy
 
     def application(self) -> Starlette:
         """The routes."""
@@ -207,21 +206,7 @@ class Service:
 
     async def _call(self, function: Callable[..., Result], *arguments: object) -> Result:
         """Call the store on a thread: it reads disks."""
-        return await self._run(self._threads, function, *arguments)
-
-    async def _run(
-        self, threads: ThreadPoolExecutor, function: Callable[..., Result], *arguments: object
-    ) -> Result:
-        def counted() -> Result:
-            with self._lock:
-                self._busy += 1
-            try:
-                return function(*arguments)
-            finally:
-                with self._lock:
-                    self._busy -= 1
-
-        return await asyncio.get_running_loop().run_in_executor(threads, counted)
+        return await self._calls.run(self._threads, function, *arguments)
 
     async def _answer(
         self,
@@ -231,7 +216,7 @@ class Service:
         on: ThreadPoolExecutor | None = None,
     ) -> Response:
         """What `work` gives. Work that takes long sends nils meanwhile, so that nobody hangs up."""
-        task = asyncio.ensure_future(self._run(on or self._threads, work))
+        task = asyncio.ensure_future(self._calls.run(on or self._threads, work))
         done, _ = await asyncio.wait([task], timeout=_HEARTBEAT_S)
         if done:
             return Response(encode(await task), status, headers=_HEADERS)
