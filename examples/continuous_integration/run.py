@@ -71,7 +71,7 @@ class Platform:
             if published.startswith("published"):
                 self.repository.note("prod", loss=round(loss, 6), day=number)
             if number % PRUNED_EVERY == 0:
-                self.repository.prune(retention=Retention(last=KEPT), grace_s=0)
+                self.repository.prune(retention=Retention(last=KEPT))
             stored = sum(each.stat().st_size for each in self._packs().iterdir())
             seconds = time.monotonic() - began
             verdict = "; ".join(each for each in (verdict, published) if each)

@@ -269,12 +269,12 @@ class Repository(OpenRepository):
         *,
         keep_tags: bool = True,
         dry_run: bool = False,
-        grace_s: float | None = None,
+        grace_s: float | None = 0,
         progress: Progress = SILENT,
     ) -> "Pruned":
         """Let go of the models of old commits of branches (none named: of all), and free them.
 
-        They go `grace_s` seconds later, with the next gc (None: as `gc.grace` says; 0: now).
+        They go now, or with the next gc `grace_s` seconds later (None: as `gc.grace` says).
 
         History stays as it is: ids, messages, what came from what. Kept are what `retention` keeps
         (by default each branch's tip), every tip of a branch or import, HEAD, with `keep_tags` what

@@ -58,7 +58,7 @@ def test_objects_blocks_and_packs(days: list[str], repository: Path, mp: Mp) -> 
         assert ("branch", "main") in {(each["kind"], each["name"]) for each in keepers}
     via = mp("gc", "--why", snapshot, "--json").document["keepers"][0]["via"]
     assert via == days[1]
-    mp("prune", "--keep-last", "1")
+    mp("prune", "--keep-last", "1", "--later")
     assert not _why(mp, snapshot)
     assert "nothing keeps it" in mp("gc", "--why", snapshot).out
 

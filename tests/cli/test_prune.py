@@ -37,10 +37,10 @@ def _same(there: Path, here: Path) -> bool:
 
 def test_the_last_two_are_kept(branch: list[str], repository: Path, mp: Mp, tmp_path: Path) -> None:
     before = _packs(repository)
-    told = mp("prune", "--now", "--keep-last", "2", "--dry-run", "--json").document
+    told = mp("prune", "--keep-last", "2", "--dry-run", "--json").document
     assert told["commits"] == branch[3::-1]
     assert _packs(repository) == before
-    done = mp("prune", "--now", "--keep-last", "2", "--json").document
+    done = mp("prune", "--keep-last", "2", "--json").document
     assert done["commits"] == told["commits"]
     assert done["freed_bytes"] > 0
     assert _packs(repository) < 0.6 * before
@@ -54,16 +54,16 @@ def test_the_last_two_are_kept(branch: list[str], repository: Path, mp: Mp, tmp_
     assert "was pruned on" in mp("diff", "main~3", "main", expect=1).err
     assert "was pruned on" in mp("show", "main~3:run.sh", expect=1).err
     assert "no problems" in mp("fsck", "--read-data").out
-    assert mp("prune", "--now", "--keep-last", "2").out == "Nothing to let go of\n"
-    mp("prune", "--now", expect=2)
-    assert "no branch" in mp("prune", "--now", "v1", "--keep-last", "1", expect=1).err
+    assert mp("prune", "--keep-last", "2").out == "Nothing to let go of\n"
+    mp("prune", expect=2)
+    assert "no branch" in mp("prune", "v1", "--keep-last", "1", expect=1).err
 
 
 def test_days_weeks_and_tags(branch: list[str], mp: Mp) -> None:
     mp("tag", "v1", branch[0])
 
     def going(*options: str) -> list[int]:
-        document = mp("prune", "--now", *options, "--dry-run", "--json").document
+        document = mp("prune", *options, "--dry-run", "--json").document
         return sorted(branch.index(each) for each in document["commits"])
 
     assert going("--keep-daily", "3") == [1, 2]
@@ -77,7 +77,7 @@ def test_a_kept_merge_replays_and_its_base_stays(merging: Path, mp: Mp, tmp_path
     for name in ("math", "code"):
         write_model(tmp_path / "models" / name, tensors(7))
         mp("commit", tmp_path / "models" / name, "-b", name, "--base", "base")
-    mp("prune", "--now", "--keep-last", "1")
+    mp("prune", "--keep-last", "1")
     mp("replay", "prod")
     assert "no problems" in mp("fsck", "--read-data").out
 
@@ -85,7 +85,7 @@ def test_a_kept_merge_replays_and_its_base_stays(merging: Path, mp: Mp, tmp_path
 def test_what_is_cloned_of_a_pruned_repository(
     branch: list[str], repository: Path, mp: Mp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mp("prune", "--now", "--keep-last", "2")
+    mp("prune", "--keep-last", "2")
     mp("clone", repository, tmp_path / "clone")
     monkeypatch.chdir(tmp_path / "clone")
     assert len(mp("log", "--json").document) == 6
@@ -103,7 +103,7 @@ def test_a_remote_that_keeps_more_takes_what_is_new(
     mp("init", tmp_path / "there")
     mp("remote", "add", "origin", tmp_path / "there")
     mp("push", "origin", "main")
-    mp("prune", "--now", "--keep-last", "1")
+    mp("prune", "--keep-last", "1")
     write_model(model, tensors(9))
     mp("commit", model)
     mp("push", "origin", "main")

@@ -28,7 +28,7 @@ def line(
 @pytest.fixture
 def pruned(line: tuple[str, ...], mp: Mp) -> tuple[str, ...]:
     """The same, of which the last model is kept."""
-    mp("prune", "--now", "--keep-last", "1")
+    mp("prune", "--keep-last", "1")
     return line
 
 
@@ -79,7 +79,7 @@ def test_rolling_back_to_one_whose_model_another_holds(
     line: tuple[str, ...], mp: Mp, tmp_path: Path
 ) -> None:
     mp("commit", tmp_path / "day1", "-b", "other")
-    mp("prune", "--now", "main", "--keep-last", "1")
+    mp("prune", "main", "--keep-last", "1")
     mp("rollback", "main", line[1])
     mp("verify", tmp_path / "day1", "main")
     mp("gc", "--prune=now")
@@ -92,7 +92,7 @@ def test_history_that_left_and_came_back_is_kept(
     mp("init", tmp_path / "there")
     mp("remote", "add", "origin", tmp_path / "there")
     mp("push", "origin", "main")
-    mp("prune", "--now", "--keep-last", "1")
+    mp("prune", "--keep-last", "1")
     mp("commit", write_model(tmp_path / "new", tensors(7)), "-b", "fresh")
     mp("switch", "fresh")
     mp("branch", "-d", "main", "--force")
@@ -116,7 +116,7 @@ def test_a_damaged_line_is_told_and_left_out(
     assert "line 1 is damaged" in mp("fsck", expect=12).out
     told = mp("fsck", "--repair", expect=12).out  # a model is missed: nobody knows of which
     assert "left damaged lines out" in told
-    mp("prune", "--now", "--keep-last", "1")
+    mp("prune", "--keep-last", "1")
     assert "no problems" in mp("fsck", "--read-data").out
     assert note.read_bytes().count(b"\n") == 3
 
@@ -131,7 +131,7 @@ def test_a_lazy_clone_follows_what_its_remote_lets_go_of(
     notices: str,
 ) -> None:
     mp("clone", "--lazy", "--no-checkout", repository, tmp_path / "lazy")
-    mp("prune", "--now", "--keep-last", "1")
+    mp("prune", "--keep-last", "1")
     monkeypatch.chdir(tmp_path / "lazy")
     if notices == "fetch":
         mp("fetch")

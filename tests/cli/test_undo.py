@@ -126,13 +126,15 @@ def test_a_prune_within_the_time_of_grace(worked: None, mp: Mp) -> None:
     mp("tag", "-d", "v1")
     mp("reset", "other")
     mp("undo")
-    assert len(mp("prune", "main", "--keep-last", "1", "--json").document["commits"]) == 1
+    assert (
+        len(mp("prune", "main", "--keep-last", "1", "--later", "--json").document["commits"]) == 1
+    )
     assert mp("undo", "--json").document["pruned"]
     assert not Path(".mergepipe/pruned").read_text()
     mp("undo")
     assert Path(".mergepipe/pruned").read_text()
     mp("undo")
-    mp("prune", "main", "--keep-last", "1", "--now")
+    mp("prune", "main", "--keep-last", "1")
     mp("gc", "--prune=now", "--no-reflog")
     if "gc removed it" not in mp("undo", expect=1).err:
         raise AssertionError

@@ -107,7 +107,7 @@ VERBS = (
     Verb("rollback", ("-C", "@/repo", "rollback", "main", "first", "-m", "back"), again=(1,)),
     Verb("revert", ("-C", "@/repo", "revert", "second"), _named, again=(1,)),
     Verb("gc", ("-C", "@/repo", "gc", "--no-reflog", "--prune=now"), _many_packs),
-    Verb("prune", ("-C", "@/repo", "prune", "main", "--keep-last", "1", "--now"), _many_packs),
+    Verb("prune", ("-C", "@/repo", "prune", "main", "--keep-last", "1"), _many_packs),
     Verb("fsck --repair", ("-C", "@/repo", "fsck", "--repair"), _damaged, mends=True),
 )
 BY_NAME = {verb.name: verb for verb in VERBS}

@@ -134,9 +134,9 @@ def test_what_was_pruned_comes_back_within_the_time(repo: Repository, tmp_path: 
         assert repo.refs.reflog is not None
         repo.refs.reflog.remove(name)
     age(repo, 40)
-    told = repo.prune(retention=Retention(last=1), dry_run=True)
+    told = repo.prune(retention=Retention(last=1), grace_s=None, dry_run=True)
     assert (told.commits, told.collected.freed_bytes) == ((old,), 0)
-    done = repo.prune(retention=Retention(last=1))
+    done = repo.prune(retention=Retention(last=1), grace_s=None)
     assert done.collected.freed_bytes == 0
     assert done.collected.kept_bytes > 70_000
     assert content(repo, old.hex(), tmp_path) == on_disk(tmp_path / "old")

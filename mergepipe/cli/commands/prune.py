@@ -32,7 +32,7 @@ def add(app: typer.Typer) -> None:
     examples = """
         mp prune --keep-last 7 --dry-run
         mp prune prod --keep-last 3 --keep-daily 14 --keep-weekly 8
-        mp prune --keep-last 7 --now
+        mp prune --keep-last 7 --later
     """
     command(app, "prune", UPKEEP, examples=examples)(prune)
 
@@ -67,16 +67,16 @@ def prune(
         bool,
         typer.Option("--dry-run", "-n", help="Only say what it would do.", show_default=False),
     ] = False,
-    now: Annotated[
+    later: Annotated[
         bool,
         typer.Option(
-            "--now", help="Free them now, not after gc.grace (2 weeks).", show_default=False
+            "--later",
+            help="Free them after gc.grace (2 weeks), not now; till then `mp undo` has them back.",
+            show_default=False,
         ),
     ] = False,
 ) -> None:
     """Let go of the models of old commits, and free what only they needed.
-
-    The room is free once they have been let go of for the time of grace, at the next gc or prune.
 
     History stays: every commit with its id, message and descent. Kept besides what the options say:
     the tip of every branch, what tags name, what a kept model was trained from, and what a kept
@@ -93,7 +93,7 @@ def prune(
             retention,
             keep_tags=keep_tags,
             dry_run=dry_run,
-            grace_s=0 if now else None,
+            grace_s=None if later else 0,
             progress=progress,
         )
     freed = pruned.collected
