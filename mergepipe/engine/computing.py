@@ -265,7 +265,7 @@ class Worker:
     def do(self, work: Work, /) -> Outcome:
         """A `StepResult` for each of the work's steps, in order. Raises as `over_units` does."""
         counts = Counts(self.uncounted)
-        made = over_units(
+        results = over_units(
             work,
             self.supply,
             lambda step, unit: self._make(work, step, unit, counts),
@@ -273,8 +273,8 @@ class Worker:
             counts,
         )
         return Outcome(
-            tuple(result for result, _ in made),
-            [block for _, encoded in made for block in encoded],
+            tuple(result for result, _ in results),
+            [block for _, encoded in results for block in encoded],
             work.output_bytes,
         )
 

@@ -45,9 +45,9 @@ class PartialSums:
     read_bytes: int = 0
 
     def __post_init__(self) -> None:
-        found = {key: self.files.size(key) or 0 for key in self.files.list(SUMS)}
-        self._sizes = found
-        self._oldest = sorted(found, key=lambda key: -(self.files.modified(key) or 0.0))
+        sizes = {key: self.files.size(key) or 0 for key in self.files.list(SUMS)}
+        self._sizes = sizes
+        self._oldest = sorted(sizes, key=lambda key: -(self.files.modified(key) or 0.0))
 
     def shortened(self, step: Step) -> Step:
         """A step that begins with the longest sum that is known, and says which are to be kept."""
@@ -109,18 +109,18 @@ def packed_sums(step: Step, unit: Unit) -> list[tuple[str, bytes]]:
     base = None if unit.base is None else _values(unit.base)
     total = np.zeros(unit.length, np.float32)
     ends = dict(step.sums)
-    found = []
+    kept = []
     pairs = list(zip(unit.terms, unit.scalars.experts, strict=True))
     # What overflows is told by the kernel's result.
     with np.errstate(all="ignore"):
         if done:
             total += _values(pairs.pop(0)[0])
-        for term, own in pairs:
-            _add(total, term, own.weight, base, deltas=deltas)
+        for term, expert in pairs:
+            _add(total, term, expert.weight, base, deltas=deltas)
             done += 1
             if done in ends:
-                found.append((ends[done], _packed(total)))
-    return found
+                kept.append((ends[done], _packed(total)))
+    return kept
 
 
 def _add(total: Floats, term: Term, weight: float, base: Floats | None, *, deltas: bool) -> None:

@@ -18,9 +18,9 @@ def own_versions() -> tuple[str, ...]:
 
 def check_versions(wanted: tuple[str, ...], host: str) -> None:
     """Raise MergepipeError unless this process is of the versions that the coordinator has."""
-    own = own_versions()
-    if wanted != own:
-        other = sorted(set(wanted) ^ set(own))
+    versions = own_versions()
+    if wanted != versions:
+        other = sorted(set(wanted) ^ set(versions))
         raise MergepipeError(
             f"the worker {host} is of another version than this mp: {', '.join(other[:4])}",
             "install the same mergepipe on every machine of the cluster",

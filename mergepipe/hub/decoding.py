@@ -87,17 +87,17 @@ class DecodedBlocks:
                     future.set_exception(error)
             raise
         whole, at = memoryview(data), 0
-        found: dict[BlockId, memoryview] = {}
+        decoded: dict[BlockId, memoryview] = {}
         for block, raw in zip(blocks, raws, strict=True):
-            found[block] = whole[at : at + len(raw)]
+            decoded[block] = whole[at : at + len(raw)]
             at += len(raw)
         with self._lock:
             self.decoded += len(blocks)
-            self._keep(_Run(data, blocks), found)
+            self._keep(_Run(data, blocks), decoded)
             for block, future in claimed.items():
                 del self._coming[block]
-                future.set_result(found[block])
-        return found
+                future.set_result(decoded[block])
+        return decoded
 
     def _keep(self, run: _Run, found: dict[BlockId, memoryview]) -> None:
         self._runs[self._next] = run

@@ -126,13 +126,13 @@ def paths_info(files: Files, model: Model, revision: str, paths: Sequence[str]) 
         return []
     _, commit = commit_of(model, revision)
     entries = files.of_snapshot(model.repository, commit.snapshot)
-    found: list[FileEntry | str] = []
+    items: list[FileEntry | str] = []
     for path in dict.fromkeys(each.strip("/") for each in paths):
         if path in entries:
-            found.append(entries[path])
+            items.append(entries[path])
         elif any(each.startswith(f"{path}/") for each in entries):
-            found.append(path)
-    return shown(files, model, found)
+            items.append(path)
+    return shown(files, model, items)
 
 
 def refs(model: Model) -> Document:

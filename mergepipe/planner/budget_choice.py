@@ -157,8 +157,8 @@ def _choose_within(
         spent = market.spent_by_group(chosen.depths)
         more = (left - chosen.spent_bytes) // len(outlying)
         for model in outlying:
-            own = forced[model] + int(spent[model])
-            within[model] = min(most[model], max(own, within[model]) + more)
+            bought = forced[model] + int(spent[model])
+            within[model] = min(most[model], max(bought, within[model]) + more)
         chosen = market.buy(left, forced, within)
     if not chosen.spent_bytes and not sum(forced.values()):
         if chosen.least_bytes > limit:
@@ -188,13 +188,13 @@ class _Market:
     @classmethod
     def of(cls, roots: Roots, offers: Mapping[int, Offer]) -> Self:
         """Of all roots, in their order."""
-        own = list(offers.values())
+        sold = list(offers.values())
         return cls(
-            np.concatenate([offer.coarse_costs.ravel() for offer in own]),
-            np.concatenate([offer.coarse_gains.ravel() for offer in own]),
-            np.concatenate([offer.exact_costs.ravel() for offer in own]),
-            np.concatenate([offer.exact_gains.ravel() for offer in own]),
-            tuple(offer.exact_costs.size for offer in own),
+            np.concatenate([offer.coarse_costs.ravel() for offer in sold]),
+            np.concatenate([offer.coarse_gains.ravel() for offer in sold]),
+            np.concatenate([offer.exact_costs.ravel() for offer in sold]),
+            np.concatenate([offer.exact_gains.ravel() for offer in sold]),
+            tuple(offer.exact_costs.size for offer in sold),
             np.concatenate(
                 [
                     np.repeat(np.array(root.models, np.int64), root.costs.equal.shape[1])

@@ -79,11 +79,11 @@ class PlannedMerge:
 def _unread(merge: Merge, costs: CostTable) -> Iterator[LeftOut]:
     """The blocks that a budget does not buy, by model."""
     for place, model in enumerate(merge.models):
-        own = [
+        parts = [
             expert for tensor in costs.tensors for expert in tensor.experts if expert.model == place
         ]
-        omitted = sum(one.blocks_omitted for one in own)
-        coarse = sum(one.blocks_coarse for one in own)
+        omitted = sum(one.blocks_omitted for one in parts)
+        coarse = sum(one.blocks_coarse for one in parts)
         if omitted or coarse:
             reason = f"{omitted} blocks are not read, and {coarse} are estimated"
             yield LeftOut(Kind.BLOCKS, model.label, reason=reason, count=omitted + coarse)
@@ -110,9 +110,9 @@ def build_plan(
     drafts = read_drafts(merge, tensors, objects, profiles)
     planning = _Planning(merge, drafts, read_roots(drafts, tensors, find), profiles, measure)
     raw = sum(
-        own.bytes_raw
+        cost.bytes_raw
         for draft in drafts
-        for own in (copied_cost(draft, tensors).experts if isinstance(draft, LinePlan) else ())
+        for cost in (copied_cost(draft, tensors).experts if isinstance(draft, LinePlan) else ())
     ) + sum(sum(root.raw_bytes) for root in planning.roots.values())
     limits = Limits.of(budget, planning.roots, raw, tensors)
     if limits is None or limits.allow_everything(planning.roots):

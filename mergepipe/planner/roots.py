@@ -95,8 +95,8 @@ class Root:
 
     def _tempers(self) -> Floats:
         """Per row, what an outlier's gains are multiplied by."""
-        found = tempers(self.energies())
-        rows = [found.get(model, 1.0) for model in self.models]
+        factors = tempers(self.energies())
+        rows = [factors.get(model, 1.0) for model in self.models]
         return np.array(rows, np.float64).reshape(-1, 1)
 
     def energies(self) -> dict[int, float]:
@@ -105,8 +105,8 @@ class Root:
         for leaf in self.tree.leaves:
             view = self.drafts[leaf.line].views[leaf.place]
             if view is not None:
-                own = float(np.nan_to_num(view.energies).sum())
-                energies[leaf.input.model] = energies.get(leaf.input.model, 0.0) + own
+                energy = float(np.nan_to_num(view.energies).sum())
+                energies[leaf.input.model] = energies.get(leaf.input.model, 0.0) + energy
         return energies
 
     @property

@@ -315,8 +315,10 @@ def totals(costs: CostTable, model: int, name: str) -> ExpertTotals:
         for cost in tensor.experts
         if cost.model == model
     ]
-    own = [cost for tensor in costs.tensors for cost in tensor.experts if cost.model == model]
-    known = [cost for cost in own if cost.energy is not None]
+    costs_of_model = [
+        cost for tensor in costs.tensors for cost in tensor.experts if cost.model == model
+    ]
+    known = [cost for cost in costs_of_model if cost.energy is not None]
     energy = sum(cost.energy or 0.0 for cost in known)
     kept = sum(cost.energy_kept or 0.0 for cost in known)
     size = sum(cost.bytes_raw for cost in computed)
@@ -328,13 +330,13 @@ def totals(costs: CostTable, model: int, name: str) -> ExpertTotals:
         density = sum((cost.density or 0.0) * cost.bytes_raw for cost in computed) / size
     return ExpertTotals(
         name=name,
-        bytes_raw=sum(cost.bytes_raw for cost in own),
-        bytes_full=sum(cost.bytes_full for cost in own),
-        bytes_planned=sum(cost.bytes_planned for cost in own),
-        blocks_exact=sum(cost.blocks_exact for cost in own),
-        blocks_coarse=sum(cost.blocks_coarse for cost in own),
-        blocks_omitted=sum(cost.blocks_omitted for cost in own),
-        blocks_equal=sum(cost.blocks_equal for cost in own),
+        bytes_raw=sum(cost.bytes_raw for cost in costs_of_model),
+        bytes_full=sum(cost.bytes_full for cost in costs_of_model),
+        bytes_planned=sum(cost.bytes_planned for cost in costs_of_model),
+        blocks_exact=sum(cost.blocks_exact for cost in costs_of_model),
+        blocks_coarse=sum(cost.blocks_coarse for cost in costs_of_model),
+        blocks_omitted=sum(cost.blocks_omitted for cost in costs_of_model),
+        blocks_equal=sum(cost.blocks_equal for cost in costs_of_model),
         energy_kept=min(1.0, max(0.0, kept / energy)) if energy else 1.0,
         density=density,
     )

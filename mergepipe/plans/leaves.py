@@ -20,16 +20,16 @@ def influence(
     tree: Tree, lines: Mapping[int, LinePlan], scalars: Mapping[int, Scalars]
 ) -> dict[int, float]:
     """What a change of each line's tensor is multiplied by on its way to the root's, at most."""
-    found = dict.fromkeys(tree.lines, 0.0)
-    found[tree.root] = 1.0
+    factors = dict.fromkeys(tree.lines, 0.0)
+    factors[tree.root] = 1.0
     for number in sorted(tree.lines, reverse=True):  # who takes in a line comes after it
         line = lines[number]
         if line.base is not None and line.base.made is not None:
-            found[line.base.made] += found[number]
-        for one, share in zip(line.inputs, shares(scalars[number]), strict=True):
-            if one.made is not None:
-                found[one.made] += found[number] * abs(share)
-    return found
+            factors[line.base.made] += factors[number]
+        for input_, share in zip(line.inputs, shares(scalars[number]), strict=True):
+            if input_.made is not None:
+                factors[input_.made] += factors[number] * abs(share)
+    return factors
 
 
 def leaf_numbers(
@@ -42,16 +42,16 @@ def leaf_numbers(
     """What the costs of planned leaves are told by; views by line and place."""
     scalars = {number: scalars_of(lines[number]) for number in tree.lines}
     factors = influence(tree, {number: lines[number] for number in tree.lines}, scalars)
-    found = []
+    told = []
     for row, leaf in enumerate(tree.leaves):
-        own = scalars[leaf.line]
-        share = shares(own)[leaf.place] * factors[leaf.line]
+        line_scalars = scalars[leaf.line]
+        share = shares(line_scalars)[leaf.place] * factors[leaf.line]
         view = views[leaf.line, leaf.place] if aligned[row] else None
-        numbers = own.experts[leaf.place]
+        numbers = line_scalars.experts[leaf.place]
         if leaf.line != tree.root:
             numbers = replace(numbers, weight=numbers.weight * factors[leaf.line])
-        found.append(LeafNumbers(leaf.input.model, view, numbers, share, sizes[row]))
-    return found
+        told.append(LeafNumbers(leaf.input.model, view, numbers, share, sizes[row]))
+    return told
 
 
 def root_depths(tree: Tree, lines: Sequence[LinePlan], costs: TensorCosts) -> Depths:
@@ -61,9 +61,9 @@ def root_depths(tree: Tree, lines: Sequence[LinePlan], costs: TensorCosts) -> De
     """
     depths = costs.full
     for row, leaf in enumerate(tree.leaves):
-        own = np.frombuffer(lines[leaf.line].depths[leaf.place], np.uint8)
-        if len(own) == depths.shape[1]:
-            depths[row] = own
+        leaf_depths = np.frombuffer(lines[leaf.line].depths[leaf.place], np.uint8)
+        if len(leaf_depths) == depths.shape[1]:
+            depths[row] = leaf_depths
     return depths
 
 
@@ -78,7 +78,7 @@ def copied_cost(line: LinePlan, tensors: Tensors) -> TensorCost:
 
 def raw_bytes(one: PlanInput, tensors: Tensors) -> int:
     """Size of what an input takes from its model, as raw weights."""
-    found = [] if one.stored is None else [one.stored]
+    stored = [] if one.stored is None else [one.stored]
     if one.factors is not None:
-        found += [one.factors.up, one.factors.down]
-    return sum(tensor_bytes(tensors[identity]) for identity in found)
+        stored += [one.factors.up, one.factors.down]
+    return sum(tensor_bytes(tensors[identity]) for identity in stored)

@@ -198,16 +198,16 @@ class _Collection:
 
     def plan(self) -> None:
         """Find out what is alive, and sort the packs."""
-        found = self._roots()
+        roots = self._roots()
         pruned = read_pruned(self._storage.store)
         scrubbed = (ObjectId(identity) for identity in self._wanted.scrub)
         gone = pruned.without(self._wanted.pruned, scrubbed)
         # Newest first: in this order packs are written, so that what is read most lies together.
-        self._follow(newest_first(found.required, self._objects), self._alive, gone)
+        self._follow(newest_first(roots.required, self._objects), self._alive, gone)
         # What only a log or a note names may be gone, in part or whole: an earlier gc was told not
         # to keep it, or a crash came between the log's line and the objects.
         partly = Alive(dict(self._alive.objects), {})
-        self._follow((*found.optional, *self._wanted.reading), partly, gone, _tolerate)
+        self._follow((*roots.optional, *self._wanted.reading), partly, gone, _tolerate)
         scrub = self._wanted.scrub - self._alive.blocks.keys() - partly.blocks.keys()
         avoid = places_of(self._storage, scrub) if scrub else frozenset[Place]()
         blocks = needed_blocks(self._alive.blocks, self._storage, avoid)
@@ -354,8 +354,8 @@ class _Collection:
         if not packs:
             return True
         with self._refs.locked():
-            found = self._roots()
-            present = (root for root in found.required if root not in self._alive.objects)
+            roots = self._roots()
+            present = (root for root in roots.required if root not in self._alive.objects)
             if next(present, None) is not None:
                 return False
             # The files first: a reader that looks in between finds the index one step behind,

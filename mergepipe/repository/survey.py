@@ -146,7 +146,7 @@ def survey(
     """
     promised = storage.promises.promised()
     candidates = _Candidates(sorted_ids(blocks), sorted_ids(alive.objects))
-    found: list[tuple[PackId, Content, int, int]] = []
+    tables: list[tuple[PackId, Content, int, int]] = []
     unreadable: list[PackId] = []
     for pack in pack_ids(storage.store):
         try:
@@ -159,11 +159,11 @@ def survey(
         candidates.add(pack, table, here=pack not in promised)
         if pack not in promised:
             size = storage.store.size(pack_key(pack)) or 0
-            found.append((pack, content, size, int(stored_bytes(table).sum())))
+            tables.append((pack, content, size, int(stored_bytes(table).sum())))
     live = candidates.live(storage)
     nothing = np.empty(0, np.int64)
     packs = []
-    for pack, content, size, record_bytes in found:
+    for pack, content, size, record_bytes in tables:
         rows, live_bytes = live.get(pack, (nothing, 0))
         each = Live(storage.store, pack, rows)
         packs.append(

@@ -177,15 +177,15 @@ def _needs(
             BlockId(bytes(each).ljust(ID_BYTES, b"\0")) for each in ids[begin : begin + _BATCH]
         ]
         chosen = choose(storage, batch)
-        own = set(batch)
+        batched = set(batch)
         parts.append(
             np.array(
                 [
                     (
                         _place(at, packs),
                         at.stored_bytes,
-                        encoding.raw_length if block in own and number == 0 else 0,
-                        block in own,
+                        encoding.raw_length if block in batched and number == 0 else 0,
+                        block in batched,
                     )
                     for block, encoding in chosen.items()
                     for number, at in enumerate(encoding.layers)
@@ -194,13 +194,13 @@ def _needs(
             )
         )
     # A base may be a block of the model too, and is one of several batches.
-    found = np.concatenate(parts)
-    found = found[np.argsort(found["place"], kind="stable")]
-    starts = _starts(found["place"])
-    once = found[starts]
+    reads = np.concatenate(parts)
+    reads = reads[np.argsort(reads["place"], kind="stable")]
+    starts = _starts(reads["place"])
+    once = reads[starts]
     if len(starts):
-        once["raw"] = np.maximum.reduceat(found["raw"], starts)
-        once["own"] = np.logical_or.reduceat(found["own"], starts)
+        once["raw"] = np.maximum.reduceat(reads["raw"], starts)
+        once["own"] = np.logical_or.reduceat(reads["own"], starts)
     return once
 
 

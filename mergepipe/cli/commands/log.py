@@ -179,15 +179,15 @@ def _sorted(
 ) -> list[tuple["ObjectId", "Commit"]]:
     """Those of which `key` is noted, by it: numbers in their order, other text behind them."""
     name, largest_first = key.removeprefix("-"), key.startswith("-")
-    found = []
+    noted = []
     for each in commits:
         remark = said(*each).notes.get(name)
         if remark is not None:
             number = remark.number
             text = remark.value if number is None else ""
-            found.append(((number is None, number or 0.0, text), each))
-    numbers = sorted((one for one in found if not one[0][0]), key=_first, reverse=largest_first)
-    texts = sorted((one for one in found if one[0][0]), key=_first, reverse=largest_first)
+            noted.append(((number is None, number or 0.0, text), each))
+    numbers = sorted((one for one in noted if not one[0][0]), key=_first, reverse=largest_first)
+    texts = sorted((one for one in noted if one[0][0]), key=_first, reverse=largest_first)
     return [each for _, each in (*numbers, *texts)]
 
 

@@ -88,8 +88,8 @@ class Differences:
         )
         if to_read > self._most_bytes:
             return Difference(files, None, len(differing), len(after), to_read, 0.0)
-        found = repository.diff(a.hex(), b.hex())
-        return _shown(files, found, to_read)
+        diff = repository.diff(a.hex(), b.hex())
+        return _shown(files, diff, to_read)
 
 
 def _shown(files: Sequence[ChangedFile], found: Diff, to_read: int) -> Difference:

@@ -155,14 +155,18 @@ class AdaptedModels:
             {file.path for file in snapshot.files},
             lambda path: self._shelf.read_file(snapshot, path),
         )
-        own = by_component.components.get(TOP, ())
+        component_paths = by_component.components.get(TOP, ())
         for reason, paths in by_component.left_out_by_reason.items():
             self.left_out.append(LeftOut(Kind.WEIGHT_FILES, label, tuple(paths), reason))
-        others = [path for path in held if path not in own and path not in by_component.left_out]
+        others = [
+            path
+            for path in held
+            if path not in component_paths and path not in by_component.left_out
+        ]
         if others:
             reason = "another adapter, or a model beside it"
             self.left_out.append(LeftOut(Kind.WEIGHT_FILES, label, tuple(others), reason))
-        for path in own:
+        for path in component_paths:
             for entry in held[path]:
                 yield entry.name, entry.tensor
 
