@@ -18,6 +18,7 @@ from mergepipe.kernels.signatures import Signature
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+_OURS = "mergepipe."
 _preparing = RLock()
 _declared: "list[Kernel]" = []
 
@@ -78,5 +79,8 @@ def deferred(module: str, name: str) -> Callable[..., Any]:
 
 
 def declared_kernels() -> list[Kernel]:
-    """The kernels with signatures in all modules that are loaded."""
-    return list(_declared)
+    """The kernels with signatures in those modules of this program that are loaded.
+
+    Those of others, as of an installed method, compile when they are first called.
+    """
+    return [kernel for kernel in _declared if kernel.name.startswith(_OURS)]

@@ -22,6 +22,9 @@ def answering(script: Script) -> Iterator[str]:
                 return
             head += piece
         script(client, head)
+        # Closing with a request's body unread would reset the line, and with it the answer.
+        client.shutdown(socket.SHUT_WR)
+        until_it_hangs_up(client)
 
     with _listening(serve) as port:
         yield f"http://127.0.0.1:{port}"

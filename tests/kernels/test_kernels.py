@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mergepipe.kernels.declared import kernel
+from mergepipe.kernels.declared import declared_kernels, kernel
 from mergepipe.kernels.primitives import on_stack
 from mergepipe.kernels.signatures import boolean, float32, int64, read_only, uint8
 
 SCRIPT = """
-from mergepipe.kernels.declared import kernel
+from mergepipe.kernels.declared import declared_kernels, kernel
 from mergepipe.kernels.signatures import int64
 
 @kernel(int64(int64))
@@ -97,6 +97,12 @@ def test_what_is_read_only_is_not_written_to() -> None:
     rows.flags.writeable = False
     with pytest.raises(TypeError, match="read-only"):
         mark(rows, 1)
+
+
+def test_those_of_others_are_not_compiled_ahead() -> None:
+    names = [declared.name for declared in declared_kernels()]
+    assert __name__ + ".with_memory" not in names
+    assert all(name.startswith("mergepipe.") for name in names)
 
 
 def test_the_number_of_arguments_is_checked() -> None:
