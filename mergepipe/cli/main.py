@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 import mergepipe
 from mergepipe.cli.command import guarded
-from mergepipe.cli.commands import register
+from mergepipe.cli.commands import PLAIN, Commands
 from mergepipe.cli.failures import Interrupted, report, understood, usage_error
 from mergepipe.cli.habits import pointer, with_head, with_part, without_guess, without_help_command
 from mergepipe.cli.panels import PANELS
@@ -46,7 +46,11 @@ Exit codes: 0 ok, 1 error or a difference, 2 usage, 10 no repository, 11 locked,
 
 
 class GroupedCommands(TyperGroup):
-    """Help that lists commands by what they are for."""
+    """Commands that are loaded when asked for, and help that lists them by what they are for."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = Commands()
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write a section for each panel."""
@@ -68,8 +72,7 @@ app = typer.Typer(
     cls=GroupedCommands,
     help="Model weights as data: history as in git, storage that knows what a fine-tune is.",
     epilog=_ENVIRONMENT,
-    rich_markup_mode=None,  # plain help: rich takes longer to load than most commands to run
-    pretty_exceptions_enable=False,
+    **PLAIN,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
@@ -123,9 +126,6 @@ def _options(
         trace=open_trace(os.environ),
     )
     context.obj.trace(f"mp {mergepipe.__version__} in {Path.cwd()}: {sys.argv[1:]}")
-
-
-register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -192,7 +192,7 @@ def _usage(error: Exception, session: Session, given: Sequence[str]) -> int:
     context = getattr(error, "ctx", None)
     said = str(error.format_message()) if hasattr(error, "format_message") else str(error)
     # An option that lacks its value is refused before there is a context.
-    names = {command.name for command in app.registered_commands}
+    names = Commands()
     named = next((argument for argument in given if argument in names), None)
     asked = "mp" if named is None else f"mp {named}"
     if context is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mergepipe import progress_bar
-from mergepipe.cli import progress
+from mergepipe.cli import commands, progress
 from tests.cli.conftest import ROOT, Mp, command_line
 from tests.cli.models import tensors, write_model
 
@@ -42,10 +42,18 @@ def test_light_commands_load_nothing_heavy(committed: Path, arguments: list[str]
     assert _loaded(arguments) & set(HEAVY) == set()
 
 
-def test_the_table_of_commands_loads_no_repository(committed: Path) -> None:
-    """Every command imports every other's module: what one needs is loaded when it runs."""
+def test_a_command_loads_its_own_module_alone(committed: Path) -> None:
     loaded = _loaded(["--version"])
     assert {"mergepipe.api", "mergepipe.packs.storage", "importlib.metadata"} & loaded == set()
+    commands = "mergepipe.cli.commands."
+    assert [name for name in loaded if name.startswith(commands)] == []
+    assert [name for name in _loaded(["log"]) if name.startswith(commands)] == [f"{commands}log"]
+
+
+def test_every_module_of_commands_is_in_the_table() -> None:
+    modules = {path.stem for path in Path(commands.__path__[0]).glob("[!_]*.py")}
+    assert len(dict(commands.Commands())) == len(modules)
+    assert {f"{commands.__name__}.{name}" for name in modules} <= set(sys.modules)
 
 
 @pytest.mark.parametrize(
