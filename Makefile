@@ -100,7 +100,8 @@ faults: $(READY)
 # FAULTS=N kills N times as often at random. -rP prints the counts (docs/reliability.md).
 torture: $(READY)
 	$(RUN)/python -m pytest -m slow -rP tests/torture tests/properties tests/faults/test_killed_verbs.py \
-		tests/faults/test_failing_steps.py tests/faults/test_power_loss_verbs.py
+		tests/faults/test_failing_steps.py tests/faults/test_power_loss_verbs.py \
+		tests/faults/test_system_calls.py
 
 format: $(READY)
 	$(RUN)/ruff format $(CODE)

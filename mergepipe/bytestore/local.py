@@ -25,6 +25,7 @@ from mergepipe.bytestore.untrusted import (
     plain_status,
     read_plain,
 )
+from mergepipe.bytestore.whole_calls import fill_at
 from mergepipe.closing import Closing
 from mergepipe.errors import MergepipeError
 from mergepipe.failpoints import reached
@@ -79,13 +80,7 @@ class LocalByteStore(Closing):
         """Fill `out` from `offset` of the value."""
         descriptor = self._acquire(key)
         try:
-            done = 0
-            while done < len(out):
-                count = os.preadv(descriptor, [out[done:]], offset + done)
-                if count == 0:
-                    break
-                done += count
-            return done
+            return fill_at(descriptor, out, offset)
         finally:
             self._release(descriptor)
 

@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 from mergepipe.bytestore.local_writer import raise_if_full
 from mergepipe.bytestore.protocol import Buffer
+from mergepipe.bytestore.whole_calls import write_all
 
 _IN_MEMORY_BYTES = 256 << 10
 _PIECE_BYTES = 1 << 20
@@ -80,6 +81,4 @@ class SpoolWriter:
 
     def _append(self, chunk: Buffer) -> None:
         assert self._file is not None
-        pending = memoryview(chunk).cast("B")
-        while pending:
-            pending = pending[os.write(self._file.fileno(), pending) :]
+        write_all(self._file.fileno(), chunk)

@@ -38,7 +38,8 @@ def export_files(
     Without `force` those that are there, byte for byte, stay, and no other one is replaced: raises
     WorktreeDirty.
     """
-    check_paths([plan.path for plan in plans])
+    paths = [plan.path for plan in plans]
+    check_paths(paths)
     if not force:
         plans, there = _missing(plans, destination, threads)
         if there:
@@ -46,6 +47,8 @@ def export_files(
                 f"{destination} holds {_some(there)} already",
                 "add --force to replace what is there",
             )
+    with ExportDirectory(destination) as directory:
+        directory.sweep(paths)
     export(plans, destination, reader, threads=threads, progress=progress)
 
 
@@ -130,6 +133,7 @@ class WorktreeCheckout:
         with ExportDirectory(self._worktree.root) as directory:
             for path in remove:
                 directory.remove(path)
+            directory.sweep(wanted)
         export(
             [plan_file(entry, self._objects) for entry in write],
             self._worktree.root,

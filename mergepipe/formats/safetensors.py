@@ -8,12 +8,12 @@ a tensor or metadata key declared twice (the last wins), unknown keys in a tenso
 written as a list, a dtype written as `{"F32": null}`, more than 64 dimensions or a million tensors.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from json import dumps
 from typing import NoReturn, Protocol
 
+from mergepipe.bytestore.whole_calls import read_at
 from mergepipe.dtypes import DTYPES, DType, byte_length
 from mergepipe.errors import MalformedFile
 from mergepipe.formats.header_grammar import (
@@ -190,15 +190,11 @@ def _read(file: int | RangeReader, offset: int, size: int, name: str) -> bytes:
         out = bytearray(size)
         file.read_into(offset, memoryview(out))
         return bytes(out)
-    parts = []
-    while size:
-        part = os.pread(file, size, offset)
-        if not part:
-            _refuse(name, f"truncated: it ended at byte {offset} while the header was read")
-        parts.append(part)
-        offset += len(part)
-        size -= len(part)
-    return b"".join(parts)
+    data = read_at(file, size, offset)
+    if len(data) < size:
+        ended = offset + len(data)
+        _refuse(name, f"truncated: it ended at byte {ended} while the header was read")
+    return data
 
 
 def _refuse(file: str, problem: str, tensor: str | None = None) -> NoReturn:

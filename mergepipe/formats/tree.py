@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
+from mergepipe.bytestore.whole_calls import fill_at
 from mergepipe.errors import (
     IncompleteCheckpoint,
     MalformedFile,
@@ -121,15 +122,12 @@ class StableReader:
 
     def read_into(self, offset: int, out: memoryview) -> None:
         """Fill all of `out` (bytes) from `offset`. Raises SourceChanged if the file is shorter."""
-        while len(out):
-            try:
-                count = os.preadv(self._descriptor, [out], offset)
-            except OSError as error:
-                _unreadable(self.source.location, error)
-            if not count:
-                _changed(self.source, "it is shorter than it was")
-            out = out[count:]
-            offset += count
+        try:
+            count = fill_at(self._descriptor, out, offset)
+        except OSError as error:
+            _unreadable(self.source.location, error)
+        if count < len(out):
+            _changed(self.source, "it is shorter than it was")
 
     def check(self) -> None:
         """Raise SourceChanged if the file is not as it was when it was found."""

@@ -9,7 +9,7 @@ import fcntl
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -79,14 +79,34 @@ class ExportDirectory(Closing):
             reached("export.create")
             directory = self._open(parent, create=True)
             try:
-                if parent not in self._swept:
-                    _sweep(directory)
-                    self._swept.add(parent)
+                self._sweep(parent, directory)
                 temporary, descriptor = _new_file(directory, 0o777 if executable else 0o666)
             except BaseException:
                 os.close(directory)
                 raise
         return ExportFile(location, name, size, directory, temporary, descriptor, self._flusher)
+
+    def sweep(self, paths: Iterable[str]) -> None:
+        """Remove what killed exports left in the directories of these files, where those are.
+
+        A power cut may leave the temporary name of a file beside its place, which has it too: then
+        nobody writes there again. Raises UnsafePath for a link on the way.
+        """
+        for parent in dict.fromkeys(_split(path)[0] for path in paths):
+            with _errors(self.root / parent):
+                try:
+                    directory = self._open(parent, create=False)
+                except FileNotFoundError:
+                    continue
+                try:
+                    self._sweep(parent, directory)
+                finally:
+                    os.close(directory)
+
+    def _sweep(self, parent: str, directory: int) -> None:
+        if parent not in self._swept:
+            _sweep(directory)
+            self._swept.add(parent)
 
     def remove(self, path: str) -> None:
         """Remove a file (or the link in its place) and the directories that this leaves empty.

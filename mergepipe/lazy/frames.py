@@ -8,6 +8,7 @@ from functools import partial
 
 from mergepipe.bytestore.local import LocalByteStore, LocalWriter, raise_if_full
 from mergepipe.bytestore.protocol import ByteStore
+from mergepipe.bytestore.whole_calls import write_all_at
 from mergepipe.errors import RemoteRefused
 from mergepipe.ids import PackId
 from mergepipe.lazy.promised_pack import promised_key
@@ -105,11 +106,8 @@ def _put_at_end(value: LocalWriter, frame: _Frame) -> None:
     descriptor = os.open(value.path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.ftruncate(descriptor, frame.size)
-        view = memoryview(frame.footer + trailer(frame.footer))
-        at = frame.size - len(view)
-        while view:
-            written = os.pwrite(descriptor, view, at)
-            view, at = view[written:], at + written
+        end = frame.footer + trailer(frame.footer)
+        write_all_at(descriptor, end, frame.size - len(end))
     except OSError as error:
         raise_if_full(error, promised_key(frame.pack))
         raise

@@ -9,6 +9,7 @@ from pathlib import Path
 from mergepipe.bytestore.local import LocalByteStore, sync_directory
 from mergepipe.bytestore.sharing import make_folder
 from mergepipe.bytestore.untrusted import open_plain, open_to_change, plain_status
+from mergepipe.bytestore.whole_calls import write_all_at
 from mergepipe.ids import PackId
 from mergepipe.lazy.promised_pack import PROMISED, PromisedPack, promised_key
 from mergepipe.packs.format import RECORD_HEADER_BYTES, Content
@@ -148,9 +149,7 @@ class PromisedPacks:
         except FileNotFoundError:
             return False  # another process made it whole
         try:
-            while data:
-                written = os.pwrite(descriptor, data, offset)
-                data, offset = data[written:], offset + written
+            write_all_at(descriptor, data, offset)
         except OSError as error:
             # The reader has the bytes. That they have to come again is no reason to fail.
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mergepipe.bytestore.untrusted import open_plain, open_to_change, read_plain, status_of
+from mergepipe.bytestore.whole_calls import write_all
 
 STAMP = "checked"
 
@@ -72,6 +73,6 @@ def _write(data: Path, state: bytes) -> None:
     with contextlib.suppress(OSError):  # who may not write here walks again
         descriptor = open_to_change(data.with_name(STAMP), os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
         try:
-            os.write(descriptor, state)
+            write_all(descriptor, state)
         finally:
             os.close(descriptor)

@@ -10,13 +10,13 @@ machine. Damage to keys and values that leads nowhere wrong is not seen here: re
 hash.
 """
 
-import os
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from mergepipe.bytestore.whole_calls import fill_at, read_at
 from mergepipe.packs import index_nodes
 from mergepipe.packs.index_check import DamagedPages
 from mergepipe.packs.index_nodes import (
@@ -76,8 +76,8 @@ class _Meta:
     @classmethod
     def read(cls, descriptor: int) -> "_Meta":
         """The one that LMDB will go by: of two sound ones, the newer. Raises DamagedPages."""
-        first = cls._parse(os.pread(descriptor, _META_BYTES, 0), 0)
-        second = cls._parse(os.pread(descriptor, _META_BYTES, first.page_bytes), 1)
+        first = cls._parse(read_at(descriptor, _META_BYTES, 0), 0)
+        second = cls._parse(read_at(descriptor, _META_BYTES, first.page_bytes), 1)
         newest = second if first.transaction < second.transaction else first
         if second.page_bytes != first.page_bytes:
             raise DamagedPages("its two meta pages differ in page size")
@@ -238,9 +238,7 @@ class _Walk:
         ends = np.flatnonzero(np.diff(pages) != 1) + 1
         for begin, end in zip([0, *ends.tolist()], [*ends.tolist(), len(pages)], strict=True):
             part = view[begin * self._page_bytes : end * self._page_bytes]
-            if os.preadv(self._descriptor, [part], int(pages[begin]) * self._page_bytes) != len(
-                part
-            ):
+            if fill_at(self._descriptor, part, int(pages[begin]) * self._page_bytes) < len(part):
                 raise DamagedPages("it is cut short")
         return np.frombuffer(data, np.uint8)
 
@@ -251,7 +249,7 @@ class _Walk:
         if first > self._meta.last_page:
             raise DamagedPages("a page beyond the end")
         wanted = PAGE_HEADER + (length if keep else 0)
-        data = os.pread(self._descriptor, wanted, first * self._page_bytes)
+        data = read_at(self._descriptor, wanted, first * self._page_bytes)
         if len(data) < wanted:
             raise DamagedPages("it is cut short")
         number, _, flags, count = _OVERFLOW.unpack_from(data)

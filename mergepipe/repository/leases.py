@@ -18,6 +18,7 @@ import msgspec
 from mergepipe.bytestore import flocks
 from mergepipe.bytestore.sharing import make_folder
 from mergepipe.bytestore.untrusted import beneath, is_real_directory, open_plain, open_to_change
+from mergepipe.bytestore.whole_calls import write_all
 from mergepipe.closing import Closing
 from mergepipe.errors import NoLocks
 from mergepipe.ids import ID_BYTES, ObjectId
@@ -89,9 +90,9 @@ def take(directory: Path, command: str, now_s: float, needs: Sequence[ObjectId] 
         descriptor = open_to_change(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         with contextlib.suppress(NoLocks):
             flocks.lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
-        os.write(descriptor, msgspec.json.encode(lease))
+        write_all(descriptor, msgspec.json.encode(lease))
     except BlockingIOError:  # gc looks at it this very moment: it is ours all the same
-        os.write(descriptor, msgspec.json.encode(lease))
+        write_all(descriptor, msgspec.json.encode(lease))
     except OSError as error:
         if descriptor >= 0:
             os.close(descriptor)

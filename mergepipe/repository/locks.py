@@ -15,6 +15,7 @@ from typing import Self
 
 from mergepipe.bytestore import flocks
 from mergepipe.bytestore.untrusted import open_plain, open_to_change, status_of
+from mergepipe.bytestore.whole_calls import write_all_at
 from mergepipe.errors import Locked, NoLocks
 
 _FIRST_WAIT_S = 0.001
@@ -106,7 +107,7 @@ def acquire(
 def _sign(descriptor: int) -> None:
     """Write our process id for others' messages; on a full disk the lock holds without it."""
     try:
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        write_all_at(descriptor, f"{os.getpid()}\n".encode(), 0)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -15,6 +15,7 @@ import msgspec
 
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.bytestore.untrusted import open_to_change
+from mergepipe.bytestore.whole_calls import write_all
 from mergepipe.ids import ObjectId
 from mergepipe.names import escape_for_terminal
 from mergepipe.repository.refnames import HEADS, TAGS
@@ -160,7 +161,7 @@ class OperationLog:
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
                 data = b"\n" + data  # a crash cut the line before
             # Not synced: after a power cut the last lines may be gone, and with them an undo.
-            os.write(descriptor, data)
+            write_all(descriptor, data)
         finally:
             os.close(descriptor)
 

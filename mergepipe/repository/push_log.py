@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from mergepipe.bytestore.untrusted import open_to_change, read_plain, status_of
+from mergepipe.bytestore.whole_calls import write_all
 
 KEY = "pushes"
 LARGEST_BYTES = 16 << 20
@@ -77,7 +78,7 @@ class PushLog:
                     self._path.rename(self._path.with_name(f"{KEY}.1"))
             descriptor = open_to_change(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
             try:
-                os.write(descriptor, line)  # one call: lines of several processes stay whole
+                write_all(descriptor, line)  # one call: lines of several processes stay whole
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)

@@ -15,6 +15,7 @@ from mergepipe.bytestore.untrusted import (
     open_to_change,
     read_plain,
 )
+from mergepipe.bytestore.whole_calls import read_at, write_all
 from mergepipe.failpoints import reached
 from mergepipe.ids import NO_ID, ObjectId
 
@@ -172,9 +173,7 @@ class Reflog:
         try:
             reached("reflog.write")
             _cut_torn_line(descriptor)
-            line = entry.encode()
-            while line:
-                line = line[os.write(descriptor, line) :]
+            write_all(descriptor, entry.encode())
             reached("reflog.sync")
             os.fsync(descriptor)
         finally:
@@ -234,5 +233,5 @@ def _cut_torn_line(descriptor: int) -> None:
     size = os.fstat(descriptor).st_size
     if size == 0 or os.pread(descriptor, 1, size - 1) == b"\n":
         return
-    data = os.pread(descriptor, size, 0)
+    data = read_at(descriptor, size, 0)
     os.ftruncate(descriptor, data.rfind(b"\n") + 1)

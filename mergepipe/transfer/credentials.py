@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mergepipe.bytestore.untrusted import plain_status, status_of
+from mergepipe.bytestore.whole_calls import write_all
 from mergepipe.errors import AuthenticationError, ConfigError
 from mergepipe.names import quoted
 from mergepipe.transfer.urls import WEB, RemoteUrl
@@ -140,7 +141,7 @@ def remember_server(path: Path, url: RemoteUrl) -> bool:
         # One short write at the end: two commands at once both get their line in.
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            os.write(file, f"{url.origin}\n".encode())
+            write_all(file, f"{url.origin}\n".encode())
         finally:
             os.close(file)
     except OSError:  # a home that is read-only, or none

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.properties.trees import write_tree
 from tests.torture.disk import store
+from tests.torture.models import model, new_repository, opened
 from tests.torture.syscalls import record, require_strace
 from tests.torture.test_power_loss import states
 
@@ -61,6 +63,20 @@ def fingerprint(root: Path) -> bytes:
 
 def test_a_pull_survives_some_power_cuts(ready: Callable[[Verb], Ready]) -> None:
     cut(ready(BY_NAME["pull"]), seeds=0, every=12, tally=Tally("pull"))
+
+
+def test_a_name_that_a_power_cut_left_beside_its_file_goes(tmp_path: Path) -> None:
+    """A rename changes two names: the new one may be durable, and the old one's end not yet."""
+    write_tree(model(0), tmp_path / "model")
+    new_repository(tmp_path / "repo")
+    with opened(tmp_path / "repo") as repo:
+        repo.commit(tmp_path / "model", message="0")
+        for folder, to in ((tmp_path / "repo", None), (tmp_path / "out", tmp_path / "out")):
+            repo.checkout("main", to=to)
+            left = folder / "nested/.mp-export-0123456789abcdef"
+            left.write_bytes(b"a name too many")
+            repo.checkout("main", to=to)
+            assert not left.exists()
 
 
 @pytest.mark.slow

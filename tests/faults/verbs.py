@@ -20,6 +20,7 @@ class Verb:
     again    exit codes of the command when it is done again after it was done
     leaves   done again, it may refuse, and leave what it had still to remove
     mends    it is there to mend what is damaged: before, fsck has something to say
+    reads    it changes nothing
     """
 
     name: str
@@ -28,6 +29,7 @@ class Verb:
     again: tuple[int, ...] = (0,)
     leaves: bool = False
     mends: bool = False
+    reads: bool = False
 
     def line(self, ground: Path) -> tuple[str, ...]:
         """The command line on a ground."""
@@ -110,4 +112,15 @@ VERBS = (
     Verb("prune", ("-C", "@/repo", "prune", "main", "--keep-last", "1"), _many_packs),
     Verb("fsck --repair", ("-C", "@/repo", "fsck", "--repair"), _damaged, mends=True),
 )
-BY_NAME = {verb.name: verb for verb in VERBS}
+# What only reads may fail, and changes nothing.
+READERS = (
+    Verb("log", ("-C", "@/repo", "log", "--all"), reads=True),
+    Verb("status", ("-C", "@/repo", "status"), reads=True),
+    Verb("show", ("-C", "@/repo", "show", "main", "--files"), reads=True),
+    Verb("diff", ("-C", "@/repo", "diff", "main", "other"), reads=True),
+    Verb("fsck", ("-C", "@/repo", "fsck", "--read-data"), reads=True),
+    Verb("du", ("-C", "@/repo", "du"), reads=True),
+    Verb("reflog", ("-C", "@/repo", "reflog"), reads=True),
+    Verb("branch", ("-C", "@/repo", "branch", "-v"), reads=True),
+)
+BY_NAME = {verb.name: verb for verb in (*VERBS, *READERS)}

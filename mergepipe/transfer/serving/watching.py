@@ -19,6 +19,7 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mergepipe.bytestore.whole_calls import write_all
 from mergepipe.errors import AuthenticationError
 from mergepipe.transfer.serving.gate import Gate, NotAllowed
 from mergepipe.transfer.serving.listening import Serving
@@ -69,7 +70,7 @@ class AccessLog:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         descriptor = os.open(self._path, flags, 0o640)
         try:
-            os.write(descriptor, line)  # one call: lines of several processes stay whole
+            write_all(descriptor, line)  # one call: lines of several processes stay whole
         finally:
             os.close(descriptor)
 
