@@ -96,6 +96,7 @@ class Recipes:
         store: bool = True,
     ) -> "PlannedMerge":
         """The plan of a recipe (`Repository.plan_recipe`)."""
+        from mergepipe.api.recipe_embeddings import ForetoldEmbeddings
         from mergepipe.api.recipe_models import RecipeModels
         from mergepipe.planner.mergekit.expand import check, expand
         from mergepipe.plans.left_out import lines
@@ -117,7 +118,8 @@ class Recipes:
             told=told,
             store=store,
         )
-        looked = expand(read, models, models, models, allow_missing=options.allow_missing)
+        foretold = ForetoldEmbeddings(models)
+        looked = expand(read, models, models, foretold, allow_missing=options.allow_missing)
         for warning in looked.warnings[len(checked) :]:
             told(f"warning: {warning}")
         # Before anything is imported, which may take hours.
@@ -191,20 +193,23 @@ class Recipes:
         told: Told,
     ) -> "PlannedMerge":
         """Plan once every model is stored; what the merge needs beside them is stored too."""
-        from mergepipe.api.recipe_models import StoredModels
+        from mergepipe.api.recipe_embeddings import StoredEmbeddings
+        from mergepipe.api.recipe_models import RecipeModels
         from mergepipe.planner.mergekit.expand import expand
 
         with self._repo.transactions.begin() as transaction:
-            models = StoredModels(
-                self._repo, self._imports.conversions, directory, imported, transaction, stages
+            models = RecipeModels(
+                self._repo, self._imports.conversions, directory, imported, stages
             )
-            expanded = expand(recipe, models, models, models, allow_missing=options.allow_missing)
+            embeddings = StoredEmbeddings(self._repo, models, transaction)
+            expanded = expand(
+                recipe, models, models, embeddings, allow_missing=options.allow_missing
+            )
             merge = self._laid_out(recipe, expanded, models, options, transaction)
             transaction.publish()
-        if models.read_bytes:
-            told(
-                f"tensors made first (embeddings, adapters): {format_size(models.read_bytes)} read"
-            )
+        if embeddings.read_bytes:
+            size = format_size(embeddings.read_bytes)
+            told(f"tensors made first (embeddings, adapters): {size} read")
         return self._planned(merge, options, {}, progress, told, store=True)
 
     def _stage(
