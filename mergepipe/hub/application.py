@@ -25,9 +25,11 @@ from mergepipe.hub.files import PIECE_BYTES, FileBytes, Files
 from mergepipe.hub.models import commit_of, find_model, list_models, spelled
 from mergepipe.hub.pages.application import Pages
 from mergepipe.hub.repositories import Repositories
+from mergepipe.hub.requests import LARGEST_REQUEST, base_url
 from mergepipe.hub.resolving import resolve
-from mergepipe.hub.uploads import Uploads, base_url
+from mergepipe.hub.uploads import Uploads
 from mergepipe.hub.work import Work
+from mergepipe.hub.xet.application import PREFIX
 from mergepipe.transfer.serving.gate import Gate
 from mergepipe.transfer.serving.http_bodies import Piecewise, drain, whole_body
 from mergepipe.transfer.serving.tokens import Scope
@@ -35,7 +37,6 @@ from mergepipe.transfer.serving.tokens import Scope
 DOWNLOADS = 64
 """That may be under way at once."""
 _WAIT_S = 5.0
-_LARGEST_REQUEST = 16 << 20
 _LIST_PAGE, _TREE_PAGE, _DETAILED_PAGE, _COMMITS_PAGE = 1000, 1000, 50, 50
 
 _log = logging.getLogger("mergepipe.serve")
@@ -97,6 +98,10 @@ class Hub:
             return await self._pages.answer(request, parts, base_url(request))
         if (address := object_address(parts)) is not None:
             return await self._object(request, address)
+        if parts[:2] == PREFIX:
+            # As above: the token that leads here is good for nothing else.
+            self._gate.check_caller(request.headers)
+            return await self._uploads.xet.answer(request, parts[2:])
         if parts[0] != "api" and request.method in ("GET", "HEAD"):
             # Links of pages lead here: a browser has what it sent for them.
             self._gate.check_browser(request.headers)
@@ -111,14 +116,16 @@ class Hub:
         if request.method == "PUT":
             # The client sends no token with the bytes: the address that it was given is one.
             self._gate.check_caller(request.headers)
-            return await self._uploads.put(request, address)
+            return await self._uploads.objects.put(request, address)
         self._gate.check(request.headers, Scope.WRITE)
         if request.method != "POST":
             raise HubError(405, "objects are only written here")
         if address.rest == ("batch",):
-            return await self._uploads.batch(request, address)
+            return await self._uploads.objects.batch(request, address)
         if address.rest == ("verify",):
-            return await self._uploads.verify(request, address)
+            return await self._uploads.objects.verify(request, address)
+        if address.rest:
+            return await self._uploads.objects.complete(request, address)
         raise HubError(404, "this hub has nothing at this address")
 
     # Files
@@ -205,6 +212,9 @@ class Hub:
             endpoint = _ENDPOINTS.get((request.method, address.action))
             if endpoint is not None:
                 return await endpoint(self, request, address)
+            if (request.method, address.action) == ("GET", "xet-write-token"):
+                self._gate.check(request.headers, Scope.WRITE)
+                return await self._uploads.xet.token(request, address)
             if any(action == address.action for _, action in _ENDPOINTS):
                 raise HubError(405, "not so, at this address")
         raise HubError(404, "this hub has nothing at this address")
@@ -268,7 +278,7 @@ class Hub:
         return _page(request, listed, first, count, {"X-Repo-Commit": commit})
 
     async def _paths_info(self, request: Request, address: Address) -> Response:
-        paths = _paths(await whole_body(request, _LARGEST_REQUEST, self._idle_s))
+        paths = _paths(await whole_body(request, LARGEST_REQUEST, self._idle_s))
 
         def found() -> list[listings.Document]:
             model = find_model(self._repositories, address.model)
@@ -299,7 +309,7 @@ class Hub:
         return JSONResponse({})
 
     async def _no_xet(self, request: Request, address: Address) -> Response:
-        raise HubError(404, "this hub does not speak xet: files travel over http")
+        raise HubError(404, "nothing is downloaded by xet here: files travel over http")
 
 
 Endpoint = Callable[[Hub, Request, Address], Awaitable[Response]]
@@ -312,7 +322,6 @@ _ENDPOINTS: dict[tuple[str, str], Endpoint] = {
     ("GET", "commits"): Hub._commits,
     ("GET", "auth-check"): Hub._auth_check,
     ("GET", "xet-read-token"): Hub._no_xet,
-    ("GET", "xet-write-token"): Hub._no_xet,
 }
 
 

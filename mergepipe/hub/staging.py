@@ -8,12 +8,13 @@ import contextlib
 import hashlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from mergepipe.api import Repository
 from mergepipe.bytestore.local import LocalWriter
+from mergepipe.bytestore.protocol import Buffer
 from mergepipe.errors import MergepipeError
 from mergepipe.hub.errors import HubError
 
@@ -38,6 +39,17 @@ class StagedFile:
         """Where it lies."""
         return self.writer.path
 
+    def pieces(self, first: int, end: int, length: int) -> Iterator[bytes]:
+        """Its bytes from one offset to another, at most `length` at a time."""
+        with self.location.open("rb") as stream:
+            stream.seek(first)
+            while first < end:
+                piece = stream.read(min(length, end - first))
+                if not piece:
+                    raise HubError(500, "what was uploaded is not there any more")
+                first += len(piece)
+                yield piece
+
 
 class Upload:
     """A file on its way in. `write` and `finish` on any thread, one after the other."""
@@ -49,7 +61,7 @@ class Upload:
         self._sha256 = hashlib.sha256()
         self.written = 0
 
-    def write(self, *pieces: bytes) -> None:
+    def write(self, *pieces: Buffer) -> None:
         """Append bytes. Raises HubError once there are too many of them, NoSpace."""
         for piece in pieces:
             self._staging.claim(len(piece))
@@ -126,11 +138,15 @@ class Staging:
         file.writer.abort()
         return before
 
-    def size(self, sha256: str) -> int | None:
-        """How long a staged file is; None if there is none."""
+    def hold(self, sha256: str, size: int) -> bool:
+        """Have a file wait for a commit; whether there is one of this size."""
         with self._lock:
             file = self._files.get(sha256)
-            return None if file is None else file.size
+            if file is None or file.size != size:
+                return False
+            file.lasting = True
+            file.came = self.now()
+            return True
 
     def take(self, sha256: str) -> StagedFile | None:
         """A file for a commit, which stays until it is given back; None if there is none."""

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,6 +78,24 @@ def serving(
             yield Served(json.loads(process.stdout.readline())["url"], folder, process)
         finally:
             process.kill()
+
+
+def client(hub: Served, home: Path, *words: str | Path) -> "subprocess.CompletedProcess[str]":
+    """A command of the user's, in a process of its own that knows of this hub only."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    settings = {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(home),
+        "PYTHONPATH": str(ROOT),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    return subprocess.run(
+        [sys.executable, *map(str, words)],
+        env=kept | settings,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
 
 
 def commit_models(folder: Path, models: Sequence[str]) -> None:

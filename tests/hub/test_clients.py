@@ -2,9 +2,6 @@
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,30 +9,11 @@ from typing import Any
 import pytest
 
 from mergepipe.api import Repository
-from tests.cli.conftest import ROOT
-from tests.hub.conftest import WHO, Served, serving
+from tests.hub.conftest import WHO, Served, client, serving
 
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 pytest.importorskip("huggingface_hub")
-
-
-def client(hub: Served, home: Path, *words: str | Path) -> "subprocess.CompletedProcess[str]":
-    """A command of the user's, in a process of its own that knows of this hub only."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    settings = {
-        "HF_ENDPOINT": hub.url,
-        "HF_HOME": str(home),
-        "PYTHONPATH": str(ROOT),
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-    }
-    return subprocess.run(
-        [sys.executable, *map(str, words)],
-        env=kept | settings,
-        text=True,
-        capture_output=True,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +98,7 @@ def test_the_hubs_own_command_downloads(zoo: Served, tmp_path: Path) -> None:
 def test_models_are_pushed_and_uploaded(zoo: Served, told: list[Any]) -> None:
     files, found = zoo.folder.parent / "model", told[1]
     assert found["refused"] == "412"
-    assert found["titles"][0] == "By git-lfs"
+    assert found["titles"][0] == "Something large"
     assert found["titles"][-1] == "Upload folder using huggingface_hub"
     assert found["names"] == sorted([*(path.name for path in files.iterdir()), "big.bin"])
     assert found["big"] == 2_500_000

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import huggingface_hub
 import torch
-from huggingface_hub import CommitOperationAdd, HfApi, constants
+from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -40,13 +40,8 @@ def main(folder: str) -> None:
     except HfHubHTTPError as error:
         refused = str(error.response.status_code)
 
-    # As clients do it that have no xet, and as all did before it.
-    constants.HF_HUB_DISABLE_XET = True
     big = CommitOperationAdd("big.bin", b"large" * 500_000)
-    big._upload_mode = "lfs"
-    big._should_ignore = False
-    big._remote_oid = None
-    api.create_commit("zoo/folder", [big], commit_message="By git-lfs")
+    api.create_commit("zoo/folder", [big], commit_message="Something large")
     [stored] = api.get_paths_info("zoo/folder", "big.bin")
     assert isinstance(stored, huggingface_hub.hf_api.RepoFile)
     sha256 = None if stored.lfs is None else stored.lfs["sha256"]

@@ -1,0 +1,150 @@
+"""The addresses by which files come by xet: a token, xorbs, and shards that make files of them."""
+
+import asyncio
+import functools
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from mergepipe.hub.addresses import Address
+from mergepipe.hub.arrivals import Arrivals
+from mergepipe.hub.errors import HubError
+from mergepipe.hub.models import find_model
+from mergepipe.hub.passes import Passes
+from mergepipe.hub.repositories import Repositories
+from mergepipe.hub.requests import base_url
+from mergepipe.hub.work import Work
+from mergepipe.hub.xet import shards, xorbs
+from mergepipe.hub.xet.hashes import from_hex, to_hex
+from mergepipe.hub.xet.sessions import LINGERS_S, Session, Sessions, Xorb
+from mergepipe.hub.xet.shards import ShardFile
+from mergepipe.transfer.serving.http_bodies import receive, whole_body
+
+PREFIX = ("api", "xet")
+"""What the addresses begin with that a token leads to."""
+_PIECE_BYTES = 1 << 20
+_HASH = re.compile(r"[0-9a-f]{64}")
+_BEARER = re.compile(r"bearer +(?P<until>[0-9]+)\.(?P<pass>[0-9a-f]{64}) *", re.IGNORECASE)
+
+
+class XetUploads:
+    """Takes in files by xet. What is uploaded waits for its commit as if git-lfs had brought it."""
+
+    def __init__(
+        self,
+        repositories: Repositories,
+        arrivals: Arrivals,
+        passes: Passes,
+        work: Work,
+        idle_s: float,
+    ) -> None:
+        self._repositories = repositories
+        self._arrivals = arrivals
+        self._passes = passes
+        self._work = work
+        self._idle_s = idle_s
+        self._sessions = Sessions()
+
+    async def token(self, request: Request, address: Address) -> Response:
+        """Where an upload to a model goes, and what shows there that it may. Who asks may write."""
+        self._arrivals.check_writable()
+        model = await self._work.call(find_model, self._repositories, address.model, new=True)
+        session = self._sessions.open(model, self._arrivals.of(model.repository))
+        allowed = self._passes.issue(*PREFIX, session.name)
+        place = f"{base_url(request)}/{'/'.join(PREFIX)}/{session.name}"
+        until, token = allowed["until"], f"{allowed['until']}.{allowed['pass']}"
+        return JSONResponse(
+            {"casUrl": place, "accessToken": token, "exp": int(until)},
+            headers={
+                "X-Xet-Cas-Url": place,
+                "X-Xet-Access-Token": token,
+                "X-Xet-Token-Expiration": until,
+            },
+        )
+
+    async def answer(self, request: Request, parts: tuple[str, ...]) -> Response:
+        """A request to an address that a token led to; `parts` is what comes after `PREFIX`."""
+        name, rest = (parts[0], parts[1:]) if parts else ("", ())
+        match = _BEARER.fullmatch(request.headers.get("authorization", ""))
+        if match is None or not self._passes.holds(match.groupdict(), *PREFIX, name):
+            raise HubError(401, "this token was not given out here, or too long ago")
+        session = self._sessions.find(name)
+        if session is None:
+            raise HubError(404, "this upload was given up: begin it again")
+        with _going_on(session):
+            if request.method == "POST" and rest[:2] == ("v1", "xorbs") and len(rest) == 4:
+                return await self._xorb(request, session, rest[3])
+            if request.method == "POST" and rest in (("v1", "shards"), ("shards",)):
+                return await self._shard(request, session)
+        # Among them: whether somebody else has a chunk, which nobody here is told.
+        raise HubError(404, "this hub has nothing at this address")
+
+    async def _xorb(self, request: Request, session: Session, written: str) -> Response:
+        if _HASH.fullmatch(written) is None:
+            raise HubError(400, "a xorb is called by 64 hexadecimal digits")
+        staging = session.staging
+        upload = await self._work.call(staging.begin, None)
+        try:
+            reader = xorbs.XorbReader(upload.write)
+            feed = functools.partial(self._work.call, reader.feed)
+            await receive(request, feed, xorbs.LARGEST_BYTES, self._idle_s)
+            content = await self._work.call(reader.finish)
+            if content.name != from_hex(written):
+                raise HubError(400, f"what came is the xorb {to_hex(content.name)}, not {written}")
+            file = await self._work.call(upload.finish)
+        except BaseException:
+            await self._work.call(upload.abort)
+            raise
+        if content.name in session.xorbs:
+            staging.give_back(file, done=False)
+            return JSONResponse({"was_inserted": False})
+        session.xorbs[content.name] = Xorb(file, content.ends)
+        return JSONResponse({"was_inserted": True})
+
+    async def _shard(self, request: Request, session: Session) -> Response:
+        body = await whole_body(request, shards.LARGEST_BYTES, self._idle_s)
+        files = await self._work.call(shards.read_shard, body)
+        await self._work.calls.run(self._work.committing, self._make_files, session, files)
+        session.has_made_files = True
+        loop = asyncio.get_running_loop()
+        loop.call_later(LINGERS_S + 1, self._sessions.sweep)
+        return JSONResponse({"result": 1})
+
+    def _make_files(self, session: Session, files: list[ShardFile]) -> None:
+        for file in files:
+            if not self._arrivals.is_here(session.model.repository, file.sha256, file.size):
+                _make_file(session, file)
+
+
+@contextmanager
+def _going_on(session: Session) -> Iterator[None]:
+    session.requests += 1
+    try:
+        yield
+    finally:
+        session.requests -= 1
+
+
+def _make_file(session: Session, file: ShardFile) -> None:
+    upload = session.staging.begin(file.size)
+    try:
+        for part in file.parts:
+            xorb = session.xorbs.get(part.xorb)
+            if xorb is None:
+                raise HubError(400, "a file is made of chunks that did not come: upload it again")
+            if not part.first < part.end <= len(xorb.ends):
+                raise HubError(400, "a file is made of chunks that its xorb does not have")
+            first = xorb.ends[part.first - 1] if part.first else 0
+            end = xorb.ends[part.end - 1]
+            if end - first != part.size:
+                raise HubError(400, "the chunks of a file are not as long as it says")
+            for piece in xorb.file.pieces(first, end, _PIECE_BYTES):
+                upload.write(piece)
+        whole = upload.finish(file.sha256, lasting=True)
+    except BaseException:
+        upload.abort()
+        raise
+    session.staging.give_back(whole, done=False)
