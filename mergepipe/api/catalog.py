@@ -7,8 +7,7 @@ from pathlib import Path
 from mergepipe.catalog.profiles import Profiles
 from mergepipe.checkpoints.small_files import read_stored_file
 from mergepipe.engine.measuring import Measuring
-from mergepipe.executors.segments import Executor, Place
-from mergepipe.executors.threads import ThreadExecutor
+from mergepipe.executors.workforce import Workforce
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.objects.merging import Profile
 from mergepipe.objects.records import Snapshot
@@ -28,7 +27,7 @@ class RepositoryCatalog:
     make_profile  makes the profile of (snapshot, base) that is not known yet
     keep          makes a snapshot of stored tensors known to `objects`, with other contents of
                   some of its files
-    executor      who measures what no profile holds; place: where others find the store
+    workforce     who measures what no profile holds
     """
 
     storage: Storage
@@ -37,13 +36,12 @@ class RepositoryCatalog:
     commit_for: Callable[[str], ObjectId]
     make_profile: Callable[[ObjectId, ObjectId], tuple[ObjectId, Profile]]
     keep: Callable[[Snapshot, Mapping[str, bytes]], ObjectId]
-    executor: Executor = field(default_factory=ThreadExecutor)
-    place: Place | None = None
+    workforce: Workforce = field(default_factory=Workforce)
 
     @property
     def measure(self) -> Measuring:
         """Measures what no profile holds."""
-        return Measuring(self.storage, self.executor, self.place)
+        return Measuring(self.storage, self.workforce)
 
     def read_file(self, snapshot: Snapshot, path: str, /) -> bytes | None:
         """The bytes of a file that holds no tensors; None if the snapshot has none of this path."""

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from mergepipe.checkpoints.worktree import Worktree
     from mergepipe.engine.transactions import Transactions
     from mergepipe.executors.segments import Executor, Place
+    from mergepipe.executors.workforce import Workforce
     from mergepipe.transfer.credentials import Credentials
     from mergepipe.transfer.urls import RemoteUrl
 
@@ -211,6 +212,13 @@ class OpenRepository(Closing):
         if self._executor is None:
             self._executor = parse_executor(self.config.core.executor).executor(self.threads)
         return self._executor
+
+    @property
+    def workforce(self) -> "Workforce":
+        """Who does the work, and where others find the store."""
+        from mergepipe.executors.workforce import Workforce
+
+        return Workforce(self.executor, self.place)
 
     @contextmanager
     def on(self, executor: "str | Executor | None") -> Iterator["Executor"]:
@@ -390,7 +398,7 @@ class OpenRepository(Closing):
         """The statistics of pairs of snapshots."""
         from mergepipe.catalog.profiles import Profiles
 
-        return Profiles(self.storage, self.objects, self.blocks, self.threads)
+        return Profiles(self.storage, self.objects, self.blocks, self.workforce)
 
     def committer(self) -> "Committer":
         """What stores files as commits; `writing` must be held meanwhile."""

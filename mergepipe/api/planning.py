@@ -293,8 +293,7 @@ class Planning:
             commit_for=commit_for,
             make_profile=make_profile,
             keep=keep,
-            executor=self._repo.executor,
-            place=self._repo.place(False),
+            workforce=self._repo.workforce,
         )
 
     def holders(self, snapshots: Iterable[ObjectId]) -> dict[ObjectId, Holder]:
@@ -316,9 +315,10 @@ class Planning:
             CountingStore(self._repo.storage.store, meter, Source.METADATA),
             self._repo.storage.index,
         )
-        maker = Profiles(counted, ObjectStore(counted), BlockReader(counted), self._repo.threads)
+        reader = BlockReader(counted)
+        maker = Profiles(counted, ObjectStore(counted), reader, self._repo.workforce)
         profile = maker.make(snapshot, base, progress)
-        self._repo.profile_bytes += meter.readings().metadata_bytes
+        self._repo.profile_bytes += meter.readings().metadata_bytes + maker.worker_bytes
         canonical = encode(profile)
         if store:
             with self._repo.transactions.begin() as transaction:

@@ -164,6 +164,7 @@ def fsck(
     """
     if repair:
         repository.guard()
+    reads = read_data or portion is not None
     return check(
         repository.storage,
         repository.objects,
@@ -175,7 +176,7 @@ def fsck(
         now_s=time.time(),
         repair=repository.signature() if repair else None,
         restore=restore,
-        threads=repository.threads,
+        workforce=repository.workforce if reads else None,
         lock_timeout_s=repository.config.core.lock_timeout,
         progress=progress,
     )

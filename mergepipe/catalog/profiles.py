@@ -1,12 +1,11 @@
 """Profiles by pair of snapshots: found where they are known, made where they are not."""
 
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from mergepipe.catalog.pairing import pair_snapshots
-from mergepipe.codecs.workspace import Workspace
+from mergepipe.executors.segments import SegmentResult
+from mergepipe.executors.workforce import Workforce
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.merging import Profile
@@ -14,26 +13,28 @@ from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.transaction import Transaction
-from mergepipe.parallel import ordered_map
 from mergepipe.progress import SILENT, Progress
 
 if TYPE_CHECKING:  # numpy and numba: loaded only where a profile is made
     from mergepipe.catalog.builder import ProfileBuilder
-    from mergepipe.catalog.facts import BlockFacts
-
-_BATCH_BLOCKS = 4
 
 
 class Profiles:
     """The profiles of one repository."""
 
     def __init__(
-        self, storage: Storage, objects: ObjectStore, reader: BlockReader, threads: int
+        self,
+        storage: Storage,
+        objects: ObjectStore,
+        reader: BlockReader,
+        workforce: Workforce | None = None,
     ) -> None:
         self._storage = storage
         self._objects = objects
         self._reader = reader
-        self._threads = threads
+        self._workforce = workforce or Workforce()
+        self.worker_bytes = 0
+        """What workers read, that no reader here has counted."""
 
     def find(self, snapshot: ObjectId, base: ObjectId) -> ObjectId | None:
         """The profile of a pair of snapshots, if one was made and is still there."""
@@ -89,64 +90,30 @@ class Profiles:
         progress: Progress = SILENT,
     ) -> None:
         """Add facts for stored blocks, given as (tensor number, block index, block id)."""
-        work = partial(_measure, builder, self._reader, Workspace())
-        with ThreadPoolExecutor(self._threads, thread_name_prefix="analyze") as pool:
-            for batch in ordered_map(pool, work, _batches(places), window=2 * self._threads + 2):
-                for tensor, index, facts in batch:
-                    if isinstance(facts, _Unpaired):
-                        builder.add_unpaired(tensor, index)
-                    else:
-                        builder.add(tensor, index, facts)
-                    progress.advance(_length(builder, tensor, index))
+        from mergepipe.catalog.measuring import FactsJob, FactsOf, PairedBlock, batches
 
+        blocks = (
+            PairedBlock(number, builder.pair(number), index, block)
+            for number, index, block in places
+        )
+        answers = self._workforce.answers(
+            batches(blocks, self._reader if self._workforce.is_elsewhere else None),
+            lambda batch: batch.length,
+            FactsJob(),
+            FactsOf(lambda batch: self._reader.read(batch.read)),
+            progress,
+            self._note,
+        )
+        for batch, measured in answers:
+            for one, facts in zip(batch.blocks, measured, strict=True):
+                if one.base is None:
+                    builder.add_unpaired(one.number, one.index)
+                else:
+                    builder.add(one.number, one.index, facts)
 
-class _Unpaired:
-    """Marks a block without a base block."""
-
-
-_UNPAIRED = _Unpaired()
-_Found: TypeAlias = "list[tuple[int, int, BlockFacts | _Unpaired | None]]"
-
-
-def _measure(
-    builder: "ProfileBuilder",
-    reader: BlockReader,
-    workspace: Workspace,
-    batch: list[tuple[int, int, BlockId]],
-) -> _Found:
-    from mergepipe.catalog.facts import measure
-
-    wanted: list[BlockId] = []
-    for tensor, index, block in batch:
-        base = builder.pair(tensor).base_block(index)
-        if base is not None and base != block:
-            wanted += [block, base]
-    raws = dict(zip(wanted, reader.read(wanted), strict=True))
-    measured: _Found = []
-    for tensor, index, block in batch:
-        pair = builder.pair(tensor)
-        base = pair.base_block(index)
-        if base is None:
-            measured.append((tensor, index, _UNPAIRED))
-        elif base == block:
-            measured.append((tensor, index, None))
-        else:
-            facts = measure(raws[block], raws[base], pair.dtype, pair.samples(index), workspace)
-            measured.append((tensor, index, facts))
-    return measured
-
-
-def _batches(
-    places: Iterable[tuple[int, int, BlockId]],
-) -> Iterator[list[tuple[int, int, BlockId]]]:
-    batch: list[tuple[int, int, BlockId]] = []
-    for place in places:
-        batch.append(place)
-        if len(batch) == _BATCH_BLOCKS:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+    def _note(self, result: SegmentResult) -> None:
+        for readings in (result.readings, *result.attempts):
+            self.worker_bytes += readings.metadata_bytes
 
 
 def _length(builder: "ProfileBuilder", tensor: int, index: int) -> int:

@@ -19,23 +19,19 @@ from mergepipe.engine.laying import Laying
 from mergepipe.engine.meter import Meter, metered
 from mergepipe.engine.steps import MergedTensor
 from mergepipe.engine.work import UNCHANGED, Step, Work
-from mergepipe.executors.home import Coordinator
 from mergepipe.executors.readings import Readings
-from mergepipe.executors.segments import Executor, Outcome, Place, WorkerSpec, segmented
-from mergepipe.executors.threads import ThreadExecutor
-from mergepipe.executors.versions import own_versions
+from mergepipe.executors.segments import Outcome
+from mergepipe.executors.workforce import Workforce
 from mergepipe.ids import NO_ID, ObjectId
 from mergepipe.methods import SAME, Full, Need, Scope, Unit
 from mergepipe.methods import statistics as stats
 from mergepipe.methods.statistics import Partial
 from mergepipe.objects.merging import LinePlan, PlanProfile
 from mergepipe.objects.store import ObjectStore
-from mergepipe.packs.sink import ObjectsInMemory
 from mergepipe.packs.storage import Storage
 from mergepipe.plans.measured import Measured
 from mergepipe.plans.trees import Tree
 from mergepipe.plans.units import unit_blocks, widest
-from mergepipe.progress import SILENT
 
 _LOOK_AHEAD = 32
 
@@ -84,9 +80,7 @@ class Measuring:
     """Measures statistics of tensors of one store: what the planner calls `Measure`."""
 
     storage: Storage
-    executor: Executor = field(default_factory=ThreadExecutor)
-    place: Place | None = None
-    """Where other processes find the store."""
+    workforce: Workforce = field(default_factory=Workforce)
 
     def __call__(
         self,
@@ -159,17 +153,15 @@ class Measuring:
         self, job: MeasureJob, works: Iterator[Work], meter: Meter
     ) -> Iterator[list[Partial]]:
         """The partials of every step of some works, in order."""
-        home = Coordinator(
+        measured = self.workforce.answers(
+            works,
+            lambda work: work.output_bytes,
+            job,
             Measurer(job, Supply(self.storage.store, Meter(), self.storage)),
-            ObjectsInMemory(),
-            SILENT,
+            note=lambda result: meter.add(result.readings),
         )
-        segments = segmented(works, lambda work: work.output_bytes)
-        spec = WorkerSpec(self.place, None, job, own_versions())
-        for result in self.executor.results(segments, spec, home):
-            meter.add(result.readings)
-            for steps in result.values:
-                yield from steps
+        for _, partials in measured:
+            yield from partials
 
 
 def _works(batcher: Batcher, steps: list[Step], together: int) -> Iterator[Work]:

@@ -39,6 +39,11 @@ class ProcessExecutor(Closing):
     def __init__(self, count: int = 0) -> None:
         self._crew = _Processes(core_count(count))
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Other processes, wherever the store can be opened from them."""
+        return True
+
     def __repr__(self) -> str:
         return f"ProcessExecutor({self._crew.size})"
 

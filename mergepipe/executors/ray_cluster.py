@@ -44,6 +44,11 @@ class RayExecutor(Closing):
     def __init__(self, address: str = "", count: int = 0) -> None:
         self._crew = _Actors(address, count)
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Other processes, wherever the store can be opened from them."""
+        return True
+
     def __repr__(self) -> str:
         return f"RayExecutor({self._crew.size})"
 

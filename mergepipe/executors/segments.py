@@ -140,6 +140,11 @@ class Home(Protocol):
 class Executor(Protocol):
     """Does segments somewhere."""
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether items may be done by other processes, which have no index."""
+        ...
+
     def results(
         self, segments: Iterable[Segment], spec: WorkerSpec, home: Home
     ) -> Iterator[SegmentResult]:

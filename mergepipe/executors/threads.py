@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from mergepipe.executors.packing import SegmentPacks
 from mergepipe.executors.readings import Readings
@@ -22,6 +23,7 @@ class ThreadExecutor:
     """Threads of this process; 0: one per core. Two items more than threads are in flight."""
 
     threads: int = 0
+    is_elsewhere: ClassVar[bool] = False
 
     def results(
         self, segments: Iterable[Segment], spec: WorkerSpec, home: Home

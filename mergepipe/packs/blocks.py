@@ -3,7 +3,7 @@
 import errno
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from mergepipe.bytestore.protocol import expect
+from mergepipe.bytestore.protocol import ByteStore, expect
 from mergepipe.codecs.workspace import Workspace
 from mergepipe.errors import CodecError, Corruption, MergepipeError, MissingObject
 from mergepipe.ids import BlockId, block_id
@@ -79,7 +79,7 @@ class BlockReader:
                     raise self._explain(error) from None
                 raise damage or error from None
             try:
-                return _Reading(self._storage, chosen, scratch, self._workspace).run(blocks)
+                return _Reading(self._storage.store, chosen, scratch, self._workspace).run(blocks)
             except _PackGone as gone:
                 refreshes += 1
                 if refreshes > _MOST_REFRESHES:
@@ -105,11 +105,30 @@ class BlockReader:
         bases = list(dict.fromkeys(way.base for way in encodings.values() if way.base is not None))
         unders = dict(zip(bases, self.read(bases), strict=True))
         try:
-            _Reading(self._storage, dict(encodings), None, self._workspace).check(unders)
+            _Reading(self._storage.store, dict(encodings), None, self._workspace).check(unders)
         except _PackGone as gone:
             raise gone.error from None
         except _BadRecord as bad:
             raise bad.error from None
+
+
+def read_chosen(
+    store: ByteStore,
+    chosen: Mapping[BlockId, Encoding],
+    blocks: Sequence[BlockId],
+    workspace: Workspace,
+) -> list[memoryview]:
+    """Raw bytes of blocks by encodings that were chosen elsewhere, each compared with its id.
+
+    `chosen` also has every base that they lean on. Memory as `BlockReader.read`. Raises Corruption
+    (MissingObject for a pack that is gone): only who has an index knows another way.
+    """
+    try:
+        return _Reading(store, chosen, None, workspace).run(blocks)
+    except _PackGone as gone:
+        raise gone.error from None
+    except _BadRecord as bad:
+        raise bad.error from None
 
 
 class _BadRecord(Exception):
@@ -130,12 +149,12 @@ class _Reading:
 
     def __init__(
         self,
-        storage: Storage,
-        chosen: dict[BlockId, Encoding],
+        store: ByteStore,
+        chosen: Mapping[BlockId, Encoding],
         scratch: Scratch | None,
         workspace: Workspace,
     ) -> None:
-        self._storage = storage
+        self._store = store
         self._workspace = workspace
         if scratch is not None:
             scratch.reset()
@@ -174,7 +193,7 @@ class _Reading:
                 raise _BadRecord(at, Corruption(f"block {at.id.hex()}: a record of absurd length"))
         joined = list(runs(places[place] for place in sorted(places)))
         expect(
-            self._storage.store,
+            self._store,
             [(pack_key(run[0].pack), run[0].offset, run[-1].end - run[0].offset) for run in joined],
         )
         for run in joined:
@@ -185,7 +204,7 @@ class _Reading:
         key = pack_key(run[0].pack)
         span = self._memory(run[-1].end - start)
         try:
-            count = self._storage.store.read_into(key, start, span)
+            count = self._store.read_into(key, start, span)
         except FileNotFoundError:
             raise _PackGone(
                 MissingObject(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mergepipe.errors import MergepipeError
+from mergepipe.executors.workforce import Workforce
 from mergepipe.ids import PackId
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
@@ -14,6 +15,7 @@ from mergepipe.packs.storage import Storage
 from mergepipe.packs.wholeness import note_whole
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository import locks, tombstones
+from mergepipe.repository.data_check import verify_blocks, verify_records
 from mergepipe.repository.history_check import (
     Reached,
     check_history,
@@ -32,8 +34,6 @@ from mergepipe.repository.store_check import (
     check_index,
     check_packs,
     known_damage,
-    verify_blocks,
-    verify_records,
 )
 from mergepipe.repository.tombstones import read_stones
 
@@ -50,7 +50,7 @@ def fsck(
     now_s: float = 0.0,
     repair: Signature | None = None,
     restore: bool = True,
-    threads: int = 1,
+    workforce: Workforce | None = None,
     lock_timeout_s: float = 10.0,
     progress: Progress = SILENT,
 ) -> Report:
@@ -68,8 +68,9 @@ def fsck(
     error: look at `Report.ok`. Memory: some hundred bytes a record, and a few blocks a thread.
     """
     shared = repair is None
+    workforce = workforce or Workforce()
     with locks.acquire(store_lock, shared=shared, timeout_s=lock_timeout_s, reading=shared):
-        check = _Check(storage, objects, refs, max_chain, read_data, threads, progress, portion)
+        check = _Check(storage, objects, refs, max_chain, read_data, workforce, progress, portion)
         report = check.run()
         if repair is None:
             remember(storage.store, check.part, now_s)
@@ -80,7 +81,7 @@ def fsck(
             done += _mend_pruned(report, storage, refs)
         if not done:
             return report
-        again = _Check(storage, objects, refs, max_chain, read_data, threads, progress).run()
+        again = _Check(storage, objects, refs, max_chain, read_data, workforce, progress).run()
         return replace(again, repaired=tuple(done))
 
 
@@ -94,7 +95,7 @@ class _Check:
         refs: RefStore,
         max_chain: int,
         read_data: bool,
-        threads: int,
+        workforce: Workforce,
         progress: Progress,
         portion: Portion | None = None,
     ) -> None:
@@ -106,7 +107,7 @@ class _Check:
         self._refs = refs
         self._max_chain = max_chain
         self._read_data = read_data
-        self._threads = threads
+        self._workforce = workforce
         self._progress = progress
 
     def run(self) -> Report:
@@ -117,7 +118,7 @@ class _Check:
         unread = 0
         if self._read_data:
             # First: what is damaged counts as missing, and what was is not any more.
-            damaged = verify_records(self._storage, packs, self._threads, self._progress)
+            damaged = verify_records(self._storage, packs, self._workforce, self._progress)
             self._storage.absolve([at.place for at, _ in damaged])
             whole = packs.keys() - {at.pack for at, _ in damaged}
             with contextlib.suppress(MergepipeError, PermissionError):
@@ -147,7 +148,7 @@ class _Check:
         notes += placed.notes
         if self._read_data:
             reader = BlockReader(self._storage)
-            verify_blocks(reader, placed, reached, self._threads, self._progress)
+            verify_blocks(reader, placed, reached, self._workforce, self._progress)
         kept = placed.packs | self._packs_of_objects(reached) | promises.promised()
         notes += [
             Note(NoteKind.ORPHAN, pack.hex(), "holds nothing that history needs; mp gc removes it")
@@ -167,7 +168,7 @@ class _Check:
         here = {pack: size for pack, size in packs.items() if pack not in promised}
         self.part = next_part(self._storage.store, here, portion)
         some = {pack: here[pack] for pack in self.part}
-        damaged = verify_records(self._storage, some, self._threads, self._progress)
+        damaged = verify_records(self._storage, some, self._workforce, self._progress)
         self._storage.condemn([at for at, _ in damaged])
         with contextlib.suppress(MergepipeError, PermissionError):
             whole = some.keys() - {at.pack for at, _ in damaged}

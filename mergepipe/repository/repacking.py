@@ -63,7 +63,7 @@ def rewrite(
             writer = writers.get(lane)
             if writer is None:
                 writer = writers[lane] = PackWriter(storage.store, pack.content)
-            data = check_record(storage, pack.id, header, offset)
+            data = check_record(storage.store, pack.id, header, offset)
             sealed = bytes(data[:RECORD_HEADER_BYTES])
             writer.add_sealed(header, sealed, memoryview(data)[RECORD_HEADER_BYTES:])
             progress.advance(len(data))

@@ -83,7 +83,7 @@ def _copy_records(pack: PackId, storage: Storage) -> tuple[set[PackId], int]:
             writer = writers.get(content)
             if writer is None:
                 writer = writers[content] = PackWriter(storage.store, content)
-            data = check_record(storage, pack, header, offset)
+            data = check_record(storage.store, pack, header, offset)
             payload = memoryview(data)[RECORD_HEADER_BYTES:]
             writer.add_sealed(header, bytes(data[:RECORD_HEADER_BYTES]), payload)
             count += 1

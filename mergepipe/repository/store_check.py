@@ -2,8 +2,7 @@
 
 import contextlib
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,24 +10,16 @@ from numpy.typing import NDArray
 
 from mergepipe.errors import Corruption, MissingObject
 from mergepipe.ids import BlockId, PackId
-from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.choice import choose
 from mergepipe.packs.environment import IndexDamaged
 from mergepipe.packs.format import RecordHeader
 from mergepipe.packs.reader import PREFIX, pack_ids, pack_key, parse_pack_key, read_footer
 from mergepipe.packs.records import Encoding, Location, Place
 from mergepipe.packs.storage import Storage
-from mergepipe.parallel import ordered_map
-from mergepipe.progress import Progress
-from mergepipe.repository.block_uses import BlockUses
 from mergepipe.repository.history_check import Reached
 from mergepipe.repository.problems import Note, NoteKind, Problem, ProblemKind
-from mergepipe.repository.survey import check_record
 
 _BATCH = 2048
-# Raw bytes that a thread reads and hashes at a time.
-_PIECE_BYTES = 4 << 20
-
 _NOT_PLACED = -1
 
 
@@ -69,7 +60,7 @@ def check_index(storage: Storage, packs: Iterable[PackId]) -> list[Problem]:
         return [Problem(ProblemKind.INDEX, "index", error.message)]
     differing: dict[PackId, set[tuple[RecordHeader, int]]] = {}
     for pack in packs:
-        marks = sum(map(_mark, _records(storage, pack, condemned)))
+        marks = sum(map(_mark, listed_records(storage, pack, condemned)))
         size = storage.store.size(pack_key(pack))
         if pack not in listed or listed[pack][0] != size or marks != indexed.get(pack, 0):
             differing[pack] = set()
@@ -80,7 +71,7 @@ def check_index(storage: Storage, packs: Iterable[PackId]) -> list[Problem]:
                     differing[at.pack].add((at.header, at.offset))
     problems = []
     for pack, stored in differing.items():
-        expected = set(_records(storage, pack, condemned))
+        expected = set(listed_records(storage, pack, condemned))
         detail = (
             f"{len(expected - stored)} records are missing from the index, "
             f"{len(stored - expected)} are not in the pack"
@@ -94,7 +85,7 @@ def _mark(record: tuple[RecordHeader, int]) -> int:
     return (1 << 64) + hash(record)
 
 
-def _records(
+def listed_records(
     storage: Storage, pack: PackId, left_out: Collection[Place] = frozenset()
 ) -> Iterator[tuple[RecordHeader, int]]:
     """What the footer of a pack lists; nothing of one that is gone, or damaged, by now."""
@@ -192,85 +183,6 @@ def known_damage(storage: Storage, packs: Collection[PackId]) -> list[Problem]:
             f"{pack_key(pack)}: the record of {header.id.hex()[:12]} at {offset} was found damaged",
         )
         for pack in sorted({pack for pack, _ in condemned}.intersection(packs))
-        for header, offset in _records(storage, pack)
+        for header, offset in listed_records(storage, pack)
         if (pack, offset) in condemned
     ]
-
-
-def verify_records(
-    storage: Storage, packs: Mapping[PackId, int], threads: int, progress: Progress
-) -> list[tuple[Location, Problem]]:
-    """Compare every record of every pack with its checksum, reading all of them.
-
-    Returns those that are damaged. Not those of promised packs: one that fails its checksum is one
-    that has to come again.
-    """
-    promised = storage.promises.promised()
-    packs = {pack: size for pack, size in packs.items() if pack not in promised}
-    progress.start("records", sum(packs.values()))
-    damaged: list[tuple[Location, Problem]] = []
-
-    def work(at: Location) -> tuple[Location, str | None]:
-        try:
-            check_record(storage, at.pack, at.header, at.offset)
-        except Corruption as error:
-            return at, error.message
-        except FileNotFoundError:
-            return at, None
-        except OSError as error:
-            return at, f"{pack_key(at.pack)} at {at.offset}: {error}"
-        return at, None
-
-    records = (
-        Location(header, pack, at) for pack in packs for header, at in _records(storage, pack)
-    )
-    with ThreadPoolExecutor(threads, thread_name_prefix="fsck") as workers:
-        for at, detail in ordered_map(workers, work, records, window=2 * threads + 2):
-            progress.advance(at.stored_bytes)
-            if detail is not None:
-                damaged.append((at, Problem(ProblemKind.RECORD, at.id.hex(), detail)))
-    return damaged
-
-
-def verify_blocks(
-    reader: BlockReader, placed: Placed, reached: Reached, threads: int, progress: Progress
-) -> None:
-    """Decode every block and compare it with its id; problems go to `reached`."""
-    uses = reached.blocks
-    progress.start("blocks", uses.total_bytes())
-
-    def work(piece: list[int]) -> tuple[int, list[tuple[int, Corruption]]]:
-        try:
-            return sum(len(raw) for raw in reader.read([uses.id(row) for row in piece])), []
-        except Corruption:
-            pass  # find out which of them it was
-        bad: list[tuple[int, Corruption]] = []
-        size = 0
-        for row in piece:
-            try:
-                size += len(reader.read([uses.id(row)])[0])
-            except Corruption as error:
-                bad.append((row, error))
-        return size, bad
-
-    with ThreadPoolExecutor(threads, thread_name_prefix="fsck") as workers:
-        pieces = _pieces(placed, uses)
-        for size, bad in ordered_map(workers, work, pieces, window=2 * threads + 2):
-            progress.advance(size)
-            for row, error in bad:
-                detail = f"{error.message} (needed by {uses.owner(row)})"
-                reached.complain(ProblemKind.BLOCK, uses.id(row).hex(), detail)
-
-
-def _pieces(placed: Placed, uses: BlockUses) -> Iterator[list[int]]:
-    piece: list[int] = []
-    size = 0
-    for row in map(int, placed.rows):
-        length = uses.length(row)
-        if piece and size + length > _PIECE_BYTES:
-            yield piece
-            piece, size = [], 0
-        piece.append(row)
-        size += length
-    if piece:
-        yield piece

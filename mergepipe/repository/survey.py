@@ -275,7 +275,7 @@ class _Candidates:
             pack = self._packs[rows["pack"][at]]
             header, offset = self._records(storage, pack)[rows["row"][at]]
             with contextlib.suppress(Corruption):
-                check_record(storage, pack, header, offset)
+                check_record(storage.store, pack, header, offset)
                 return at
         return ordered[0]  # all damaged alike: fsck's business, nothing is lost by keeping one
 
@@ -295,10 +295,10 @@ def _begins(values: NDArray[np.generic]) -> NDArray[np.bool_]:
     return begins
 
 
-def check_record(storage: Storage, pack: PackId, header: RecordHeader, offset: int) -> bytearray:
+def check_record(store: ByteStore, pack: PackId, header: RecordHeader, offset: int) -> bytearray:
     """A record as it stands in its pack, header included. Raises Corruption if it is damaged."""
     key = pack_key(pack)
-    data = read_exactly(storage.store, key, offset, header.stored_bytes)
+    data = read_exactly(store, key, offset, header.stored_bytes)
     payload = memoryview(data)[RECORD_HEADER_BYTES:]
     sealed = header.sealed(digest(payload))
     if not sealed.endswith(header.checksum) or data[:RECORD_HEADER_BYTES] != sealed:

@@ -17,7 +17,7 @@ class RepositoryCatalog:
     def __init__(self, repo, profiles=True):
         self._known = profiles
         self._repo = repo
-        self._profiles = Profiles(repo.storage, repo.objects, repo.blocks, repo.threads)
+        self._profiles = Profiles(repo.storage, repo.objects, repo.blocks)
         self.objects = repo.objects
         self.measure = Measuring(repo.storage)
         self.encodings = partial(stored_encodings, repo.storage)

@@ -83,6 +83,7 @@ class Killing:
     executor: ProcessExecutor | RayExecutor
     at: set
     killed: list = field(default_factory=list)
+    is_elsewhere = True
 
     def results(self, segments, spec, home):
         def watched():

@@ -13,6 +13,8 @@ import pytest
 
 from mergepipe.api import Repository
 from mergepipe.errors import Locked, MergepipeError
+from mergepipe.executors.threads import ThreadExecutor
+from mergepipe.executors.workforce import Workforce
 from mergepipe.ids import ObjectId, PackId, block_id
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.records import Blob, Commit, FileEntry, Snapshot, Tensor
@@ -44,7 +46,7 @@ def check(repo: Repository, **options: Any) -> Report:
         repo.refs,
         repo.directory / "store.lock",
         lock_timeout_s=0.2,
-        threads=2,
+        workforce=Workforce(ThreadExecutor(2)),
         **options,
     )
 

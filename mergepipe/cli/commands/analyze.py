@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from mergepipe.cli import completion
+from mergepipe.cli import completion, merge_options
 from mergepipe.cli.command import command
 from mergepipe.cli.panels import MERGING
 from mergepipe.cli.parameters import Revision
@@ -55,6 +55,7 @@ def analyze(
             autocompletion=completion.revisions,
         ),
     ] = None,
+    on: merge_options.On = None,
 ) -> None:
     """Make the profile of a model against a base, so that planning need not.
 
@@ -62,7 +63,7 @@ def analyze(
     are read once, here or when a plan first needs it.
     """
     began = time.monotonic()
-    with session.repository() as repository:
+    with session.repository() as repository, repository.on(on):
         with session.progress() as progress:
             identity = repository.analyze(revision, base, progress)
         profile = repository.profiles().load(identity)

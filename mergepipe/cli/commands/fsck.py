@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
+from mergepipe.cli import merge_options
 from mergepipe.cli.command import command
 from mergepipe.cli.panels import UPKEEP
 from mergepipe.cli.session import Session
@@ -77,9 +78,10 @@ def fsck(
             show_default=False,
         ),
     ] = False,
+    on: merge_options.On = None,
 ) -> int:
     """Check refs, history, packs and index. Exits with 12 if something is wrong."""
-    with session.repository() as repository, session.progress() as progress:
+    with session.repository() as repository, repository.on(on), session.progress() as progress:
         reading = read_data if read_data or read_part is None else read_part
         report = repository.fsck(read_data=reading, repair=repair, progress=progress)
     document = FsckDocument(
