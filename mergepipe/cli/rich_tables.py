@@ -33,6 +33,8 @@ class Column:
 
 def render(columns: Sequence[Column], paint: Paint, *, total: bool = False) -> str:
     """A table for stdout: framed and fitted on a terminal, plain columns in a file or pipe."""
+    if not sys.stdout.isatty() and not paint.enabled:
+        return _plain(columns)
     from rich.console import Console
 
     terminal = sys.stdout.isatty()
@@ -53,6 +55,28 @@ def render(columns: Sequence[Column], paint: Paint, *, total: bool = False) -> s
     with console.capture() as capture:
         console.print(table)
     return "\n".join(line.rstrip() for line in capture.get().strip("\n").splitlines())
+
+
+def _plain(columns: Sequence[Column]) -> str:
+    """What rich makes of a table without a frame; it takes longer to load than most commands."""
+    padded = []
+    for column in columns:
+        cells = [escape_for_terminal(cell) for cell in (column.heading, *column.cells)]
+        widths = [_width(cell) for cell in cells]
+        width = max(*widths, 0 if column.right else _LEAST_WIDTH)
+        spaces = [" " * (width - own) for own in widths]
+        pairs = zip(cells, spaces, strict=True)
+        padded.append([space + cell if column.right else cell + space for cell, space in pairs])
+    return "\n".join("  ".join(row).rstrip() for row in zip(*padded, strict=True))
+
+
+def _width(text: str) -> int:
+    """How many places of a line a text takes: two for each Chinese character, as UAX 11 has it."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(c) else 1 + (east_asian_width(c) in "WF") for c in text)
 
 
 def _fits(table: "Table", console: "Console") -> bool:

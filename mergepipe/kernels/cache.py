@@ -13,7 +13,7 @@ import sys
 from contextlib import suppress
 from functools import cache
 from hashlib import blake2b
-from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
@@ -155,7 +155,21 @@ def _mark() -> str:
 def _environment() -> tuple[str, ...]:
     """All that object code depends on but its source."""
     options = [option or "" for option in processor_options()]
-    return (sys.version, version("numba"), version("llvmlite"), _processor(), *options)
+    return (sys.version, _release("numba"), _release("llvmlite"), _processor(), *options)
+
+
+def _release(package: str) -> str:
+    """Which release of a package this is, without loading it: what its `_version.py` says.
+
+    Asking its metadata would take longer than all else that a warm command does for its kernels.
+    """
+    found = find_spec(package)
+    if found is not None and found.origin is not None:
+        with suppress(OSError):
+            return (Path(found.origin).parent / "_version.py").read_text()
+    from importlib.metadata import version
+
+    return version(package)
 
 
 def _processor() -> str:

@@ -1,17 +1,22 @@
 """Merge methods of other packages: entry points of the group `mergepipe.methods`."""
 
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from mergepipe.errors import MergeInputError
 from mergepipe.methods.protocol import Method
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "mergepipe.methods"
 
 
 @cache
-def installed() -> dict[str, EntryPoint]:
+def installed() -> "dict[str, EntryPoint]":
     """The methods that installed packages offer, by name. Nothing of them is loaded."""
+    from importlib.metadata import entry_points  # takes longer to load than all our methods
+
     return {point.name.lower(): point for point in entry_points(group=GROUP)}
 
 
