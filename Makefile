@@ -96,12 +96,13 @@ compat-random: $(READY) $(MERGEKIT_READY)
 faults: $(READY)
 	$(RUN)/python -m pytest -m slow -rP tests/faults
 
-# Kills, power cuts, full disks, damage, races and a state machine, of every command that writes.
+# Kills, power cuts, full disks, damage, races and a state machine, of every command that writes; FUZZ inputs
+# (a million) over all parsers.
 # FAULTS=N kills N times as often at random. -rP prints the counts (docs/reliability.md).
 torture: $(READY)
-	$(RUN)/python -m pytest -m slow -rP tests/torture tests/properties tests/faults/test_killed_verbs.py \
+	$(RUN)/python -m pytest -m slow -rP tests/torture tests/properties tests/fuzz tests/faults/test_killed_verbs.py \
 		tests/faults/test_failing_steps.py tests/faults/test_power_loss_verbs.py \
-		tests/faults/test_system_calls.py
+		tests/faults/test_system_calls.py tests/faults/test_clocks.py
 
 format: $(READY)
 	$(RUN)/ruff format $(CODE)

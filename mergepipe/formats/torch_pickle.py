@@ -8,6 +8,7 @@ storage as it is, so no weight is read to know what there is (torch/serializatio
 
 import io
 import pickle
+import pickletools
 import struct
 import zipfile
 import zlib
@@ -24,6 +25,7 @@ from mergepipe.names import quoted
 
 _MAX_PICKLE_BYTES = 256 << 20
 _MAX_DIMENSIONS = 64
+_NOTES = frozenset(("PUT", "BINPUT", "LONG_BINPUT"))
 _LOCAL_HEADER = 30
 _STORAGES = {
     "DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16",
@@ -137,14 +139,24 @@ class _Archive:
             self._refuse("its numbers are not little-endian")
         if self._entries[name].file_size > _MAX_PICKLE_BYTES:
             self._refuse(f"its pickle has {self._entries[name].file_size} bytes")
-        unpickler = _Unpickler(io.BytesIO(self._archive.read(name)), self._storage, self._refuse)
+        state = self._archive.read(name)
         try:
-            return unpickler.load()
+            self._check_notes(state)
+            return _Unpickler(io.BytesIO(state), self._storage, self._refuse).load()
         except MalformedFile:
             raise
         # Whatever a broken pickle leads to; nothing of it runs but the values above.
         except Exception as error:
             raise MalformedFile(f"{quoted(self._source.path)} is damaged: {error}") from error
+
+    def _check_notes(self, state: bytes) -> None:
+        """Refuse a number under which a value is noted that no count of values leads to.
+
+        The standard library makes a table as long as the largest: ten bytes would take 32 GiB.
+        """
+        for operation, argument, _ in pickletools.genops(state):
+            if operation.name in _NOTES and int(argument or 0) > len(state):
+                self._refuse("its pickle asks for a table that is larger than itself")
 
     def _storage(self, dtype: DType | None, key: str) -> _Storage:
         if key not in self._known:

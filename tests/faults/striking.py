@@ -27,7 +27,6 @@ from . import ground as world
 from .limits import Tally
 from .verbs import Verb
 
-_QUIET = ("gc", "prune")  # what they do shows only in .mergepipe
 _ERRORS = {"ENOSPC": (15,), "EDQUOT": (15,), "EIO": (1, 12)}
 
 
@@ -82,7 +81,7 @@ def grounds() -> Iterator[Callable[[Verb], Ready]]:
             world.must(*verb.line(place))
             seconds = time.monotonic() - begun
             after = _seen(place)
-            assert verb.reads == (before == after) or verb.mends or verb.name in _QUIET, verb.name
+            assert verb.reads == (before == after) or verb.mends or verb.quiet, verb.name
             return Ready(verb, kept, place, before, after, len(names), tuple(names), seconds)
 
         yield ready
@@ -184,7 +183,7 @@ def _hold(ready: Ready, code: int, how: str) -> None:
     again = world.mp(*ready.argv)
     assert again in (0, *verb.again), f"done again: {again}"
     now = world.look(place)
-    wanted = ready.before if again and verb.leaves else ready.after
+    wanted = ready.before if verb.turns or (again and verb.leaves) else ready.after
     assert not (wrong := world.between(now.refs, wanted.refs, ready.after.refs)), wrong
     assert not (wrong := world.between(now.files, wanted.files, ready.after.files)), wrong
     for root in world.repositories(place):

@@ -21,6 +21,8 @@ class Verb:
     leaves   done again, it may refuse, and leave what it had still to remove
     mends    it is there to mend what is damaged: before, fsck has something to say
     reads    it changes nothing
+    quiet    what it changes shows only in .mergepipe
+    turns    done again, it takes back what it did
     """
 
     name: str
@@ -30,6 +32,8 @@ class Verb:
     leaves: bool = False
     mends: bool = False
     reads: bool = False
+    quiet: bool = False
+    turns: bool = False
 
     def line(self, ground: Path) -> tuple[str, ...]:
         """The command line on a ground."""
@@ -108,8 +112,8 @@ VERBS = (
     Verb("removal of a branch", ("-C", "@/repo", "branch", "-d", "-f", "other"), again=(1,)),
     Verb("rollback", ("-C", "@/repo", "rollback", "main", "first", "-m", "back"), again=(1,)),
     Verb("revert", ("-C", "@/repo", "revert", "second"), _named, again=(1,)),
-    Verb("gc", ("-C", "@/repo", "gc", "--no-reflog", "--prune=now"), _many_packs),
-    Verb("prune", ("-C", "@/repo", "prune", "main", "--keep-last", "1"), _many_packs),
+    Verb("gc", ("-C", "@/repo", "gc", "--no-reflog", "--prune=now"), _many_packs, quiet=True),
+    Verb("prune", ("-C", "@/repo", "prune", "main", "--keep-last", "1"), _many_packs, quiet=True),
     Verb("fsck --repair", ("-C", "@/repo", "fsck", "--repair"), _damaged, mends=True),
 )
 # What only reads may fail, and changes nothing.
@@ -123,4 +127,26 @@ READERS = (
     Verb("reflog", ("-C", "@/repo", "reflog"), reads=True),
     Verb("branch", ("-C", "@/repo", "branch", "-v"), reads=True),
 )
-BY_NAME = {verb.name: verb for verb in (*VERBS, *READERS)}
+
+
+def _deleted(ground: Path) -> None:
+    must("-C", str(ground / "repo"), "branch", "-d", "-f", "other")
+
+
+# What goes by the time of day, beside those above, which all note it.
+TIMED = (
+    Verb("gc with grace", ("-C", "@/repo", "gc"), _many_packs, quiet=True),
+    Verb(
+        "prune with grace",
+        ("-C", "@/repo", "prune", "main", "--keep-last", "1", "--later"),
+        _many_packs,
+        quiet=True,
+    ),
+    Verb("undo", ("-C", "@/repo", "undo"), _deleted, turns=True),
+    Verb(
+        "expiry of moves", ("-C", "@/repo", "reflog", "main", "--expire", "1.year.ago"), quiet=True
+    ),
+    Verb("log since", ("-C", "@/repo", "log", "--since", "2.weeks.ago"), reads=True),
+    Verb("doctor", ("-C", "@/repo", "doctor"), reads=True),
+)
+BY_NAME = {verb.name: verb for verb in (*VERBS, *READERS, *TIMED)}

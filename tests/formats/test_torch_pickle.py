@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import resource
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -101,3 +102,17 @@ def test_damage_is_told(tmp_path: Path) -> None:
             read_pickle(scan_file(path))  # flipped weights and names are no damage
         except MalformedFile:
             continue
+
+
+@pytest.mark.parametrize(
+    "note",
+    [b"r\xff\xff\xff\x7f", b"r\0\0\0\x20", b"p2000000000\n", b"p-1\n", b"q\xff"],
+)
+def test_a_table_of_values_is_no_longer_than_the_pickle(tmp_path: Path, note: bytes) -> None:
+    """The standard library would make it first, and look at what comes then."""
+    state = pickle.dumps({"x": 1}, 2)
+    rewritten(tmp_path / "x.bin", state[:2] + b"}" + note + b"0" + state[2:])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(MalformedFile):
+        read_pickle(scan_file(tmp_path / "x.bin"))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10

@@ -81,6 +81,8 @@ def test_a_failing_fsync_is_never_success(made: Path, tmp_path: Path) -> None:
         ("fsync,fdatasync", "ENOSPC"),
         ("writev,pwrite64,pwritev", "EIO"),
         ("writev,pwrite64,pwritev", "ENOSPC"),
+        ("writev,pwrite64,pwritev,write", "EDQUOT"),
+        ("openat", "EDQUOT"),
         ("rename,renameat,renameat2", "EIO"),
         ("ftruncate,mkdir,mkdirat", "EIO"),
         ("flock", "ENOLCK"),

@@ -1,8 +1,9 @@
-"""A disk that fills up at any point of a commit: NoSpace, and everything as it was."""
+"""A disk that runs out of room, or of inodes, at any point of a commit: all is as it was."""
 
 import os
+import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from tests.torture.models import (
 )
 
 DISK_KIB = 3072
+INODES = 400
 
 
 @pytest.fixture
@@ -28,7 +30,8 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     where = tmp_path / "disk"
     where.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK_KIB}k", "tmpfs", where], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK_KIB}k,nr_inodes={INODES}", "tmpfs", where],
+        capture_output=True,
     )
     if mounted.returncode:
         pytest.skip(f"cannot mount: {mounted.stderr.decode().strip()}")
@@ -43,12 +46,21 @@ def fill(disk: Path, leave_bytes: int) -> Path:
     return filler
 
 
-def no_space_or_done(disk: Path, scratch: Path, leave_kib: int) -> None:
+def use_up_inodes(disk: Path, leave: int) -> Path:
+    """As many empty files as leave room for `leave` more; the folder that holds them."""
+    folder = disk / "filler"
+    folder.mkdir()
+    for number in range(max(0, os.statvfs(disk).f_favail - leave)):
+        (folder / str(number)).touch()
+    return folder
+
+
+def no_space_or_done(disk: Path, scratch: Path, use_up: Callable[[], Path]) -> None:
     root = disk / "repo"
     new_repository(root)
     with opened(root) as repo:
         commit_model(repo, 0, scratch)
-    filler = fill(disk, leave_kib << 10)
+    filler = use_up()
     try:
         with opened(root) as repo:
             commit_model(repo, 1, scratch)
@@ -59,25 +71,39 @@ def no_space_or_done(disk: Path, scratch: Path, leave_kib: int) -> None:
         expected = [1, 0]
     assert unfinished(root) == []
     assert verify(root, scratch) == {"refs/heads/main": expected}  # readable on the full disk
-    filler.unlink()
+    shutil.rmtree(filler) if filler.is_dir() else filler.unlink()
     with opened(root) as repo:
         commit_model(repo, 2, scratch)
     assert verify(root, scratch) == {"refs/heads/main": [2, *expected]}
     assert problems(root) == []
 
 
-@pytest.mark.parametrize("leave_kib", [0, 4, 16, 40, 48, 100, 600])
-def test_a_full_disk_stops_a_commit_cleanly(disk: Path, tmp_path: Path, leave_kib: int) -> None:
+def attempt(disk: Path, tmp_path: Path, use_up: Callable[[], Path]) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     # In a child: a full disk under a memory map is a signal.
-    child = in_child(lambda: no_space_or_done(disk, scratch, leave_kib))
-    assert finish(child) == 0
+    assert finish(in_child(lambda: no_space_or_done(disk, scratch, use_up))) == 0
+
+
+@pytest.mark.parametrize("leave_kib", [0, 4, 16, 40, 48, 100, 600])
+def test_a_full_disk_stops_a_commit_cleanly(disk: Path, tmp_path: Path, leave_kib: int) -> None:
+    attempt(disk, tmp_path, lambda: fill(disk, leave_kib << 10))
+
+
+@pytest.mark.parametrize("leave", [0, 1, 2, 4, 7])
+def test_a_disk_without_inodes_stops_a_commit_cleanly(
+    disk: Path, tmp_path: Path, leave: int
+) -> None:
+    attempt(disk, tmp_path, lambda: use_up_inodes(disk, leave))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("leave_kib", range(0, 120, 2))
+@pytest.mark.parametrize("leave_kib", range(160))
 def test_a_disk_full_at_every_point(disk: Path, tmp_path: Path, leave_kib: int) -> None:
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    assert finish(in_child(lambda: no_space_or_done(disk, scratch, leave_kib))) == 0
+    attempt(disk, tmp_path, lambda: fill(disk, leave_kib << 10))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("leave", range(40))
+def test_inodes_used_up_at_every_point(disk: Path, tmp_path: Path, leave: int) -> None:
+    attempt(disk, tmp_path, lambda: use_up_inodes(disk, leave))
