@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mergepipe.api.asked import Asked, of_message
 from mergepipe.api.hooking import ask_before_merge, tell_after_merge
 from mergepipe.api.opened import OpenRepository
 from mergepipe.api.planning import Planning
+from mergepipe.api.sharing import shared_store
 from mergepipe.errors import (
     MergeInputError,
     MissingObject,
@@ -54,6 +56,7 @@ class Merging:
             host=host,
             cache_bytes=self._repo.config.merge.cache,
             place=self._repo.place,
+            shared=partial(shared_store, self._repo),
         )
 
     def merge(

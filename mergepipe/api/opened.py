@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeAlias
 
@@ -165,20 +165,26 @@ class OpenRepository(Closing):
 
     def _open_storage(self, index: Index) -> Storage:
         """The files of the repository; of a lazy clone, with what its remote has."""
-        lazy = next((name for name, one in self.config.remote.items() if one.lazy), None)
+        lazy = self.lazy_remote
         if lazy is None or self._hops > _MOST_HOPS:
             return Storage(self.local, index)
         from mergepipe.lazy.store import LazyByteStore
 
-        store = LazyByteStore(self.local, partial(self._open_lazy_remote, lazy), lazy)
+        store = LazyByteStore(self.local, self.open_lazy_remote, lazy)
         return Storage(store, index, promises=store)
 
-    def _open_lazy_remote(self, name: str) -> ByteStore:
+    def open_lazy_remote(self) -> ByteStore:
+        """The byte store that this clone leans on. Raises as `open_url`."""
         from mergepipe.transfer.credentials import Credentials
 
-        name, url = self.remote_called(name)
+        name, url = self.remote_called(self.lazy_remote)
         given = Credentials() if self.credentials is None else self.credentials(self.directory)
         return open_url(url, given, name, who=self.who, hops=self._hops + 1)
+
+    @property
+    def lazy_remote(self) -> str | None:
+        """The remote that this clone leans on, if it is lazy."""
+        return next((name for name, one in self.config.remote.items() if one.lazy), None)
 
     def remote_called(self, wanted: str | None) -> "tuple[str, RemoteUrl]":
         """Name (empty if given as a URL) and URL of a remote; None: origin. Raises UsageError."""
@@ -244,11 +250,17 @@ class OpenRepository(Closing):
             self._executor = before
 
     def place(self, writes: bool) -> "Place | None":
-        """Where other processes find the repository's store; None: only here can it be read."""
+        """Where other processes find the repository's store; None: only here can it be read.
+
+        A lazy clone's is read at its remote, and not written.
+        """
         from mergepipe.executors.places import FilesPlace
 
         if self.store is not self.local:
-            return None
+            from mergepipe.engine.shared_places import reading_place
+
+            _, url = self.remote_called(self.lazy_remote)
+            return None if writes else reading_place(url)
         path = str(self.directory.resolve())
         return FilesPlace(path, self.local.session) if writes else FilesPlace(path)
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from mergepipe.bytestore.protocol import ByteStore
+from mergepipe.bytestore.protocol import ByteStore, Expecting
 from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import F32, F64
 from mergepipe.engine.encoding import BaseBlock, OutputEncoder
@@ -261,6 +261,11 @@ class Worker:
     def readings(self) -> Readings:
         """What was read so far."""
         return self.supply.meter.readings()
+
+    def ahead(self, work: Work, /) -> None:
+        """Tell a store that is far away what the work reads."""
+        if isinstance(self.supply.store, Expecting):
+            self.supply.store.expect(FetchedBlocks.ranges(work))
 
     def do(self, work: Work, /) -> Outcome:
         """A `StepResult` for each of the work's steps, in order. Raises as `over_units` does."""

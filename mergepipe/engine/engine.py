@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from mergepipe.catalog.finiteness import Finiteness
@@ -16,6 +17,7 @@ from mergepipe.engine.meter import Meter, metered
 from mergepipe.engine.output import OutputFiles
 from mergepipe.engine.partial_sums import PartialSums
 from mergepipe.engine.result import Costs, MergeResult, describe_run
+from mergepipe.engine.shared_store import OpenShared, SharedSink, SharedStore
 from mergepipe.engine.streaming import Streamed, Streaming, check_layout
 from mergepipe.engine.transactions import MergeRequest, Transactions
 from mergepipe.executors.home import Coordinator
@@ -55,6 +57,7 @@ class Engine:
     clock     seconds from any moment on; host: what runs/ says of the machine
     cache_bytes  room for sums that later merges begin with (`partial_sums`)
     place     where other processes find the store, to write or only to read; None: they do not
+    shared    where blocks of merges go instead of the store: of a lazy clone, its remote's
     segment_bytes  output of what is handed out at once, about
     """
 
@@ -67,6 +70,7 @@ class Engine:
     host: str = ""
     cache_bytes: int = 0
     place: Callable[[bool], Place | None] = lambda writes: None
+    shared: OpenShared = nullcontext
     segment_bytes: int = SEGMENT_BYTES
 
     def execute(
@@ -100,30 +104,34 @@ class Engine:
         # What a sum stands for is not looked at, and must be beyond doubt.
         if reuse and self.cache_bytes and self.device == "cpu" and not uncounted:
             sums = PartialSums(transactions.files, self.cache_bytes)
-        with transactions.begin() as transaction:
+        with transactions.begin() as transaction, self.shared() as shared:
+            sink = None if shared is None else SharedSink(transaction, shared, self.storage)
             plan_id = transaction.add_object(encode(plan))
             merged = self.run(
                 plan,
-                transaction,
+                sink or transaction,
                 meter,
                 memo=memo,
                 progress=progress,
                 uncounted=uncounted,
                 sums=sums,
+                shared=shared,
             )
             values = finite.values_of(plan, known, merged.streamed, transactions.objects)
             if not asked.allow_nonfinite:
                 finite.refuse_inputs(values.inputs, names)
                 finite.refuse_output(values, [line.dtype for line in plan.made])
             manifest_id = transaction.add_object(encode(merged.manifest))
-            transaction.settle()  # so that its time counts as the merge's
+            (sink or transaction).settle()  # so that its time counts as the merge's
+            if sink is not None:
+                sink.publish_blocks()
 
             def costs() -> Costs:
                 return Costs.of(
                     meter.readings(),
                     merged.streamed,
                     import_bytes=asked.import_bytes,
-                    written_bytes=transaction.stored_bytes,
+                    written_bytes=(sink or transaction).stored_bytes,
                     seconds=self.clock() - begun,
                     cache_bytes=0 if sums is None else sums.read_bytes,
                 )
@@ -175,6 +183,7 @@ class Engine:
         encode_blocks: bool = True,
         uncounted: frozenset[tuple[int, int]] = frozenset(),
         sums: PartialSums | None = None,
+        shared: SharedStore | None = None,
     ) -> Executed:
         """Make a plan's output in a sink: blocks, tensors and the snapshot.
 
@@ -182,11 +191,13 @@ class Engine:
         encode_blocks  False: blocks are named, not stored
         uncounted      inputs whose values are to be counted: (line, place), -1 for the base
         sums           what sums may begin with
+        shared         where blocks are read and written, if not in the store
         """
         metadata = metered(self.storage, meter)
         objects = ObjectStore(metadata)
         job = MergeJob(self.encoder, self.device, uncounted)
-        worker = job.on(Supply(self.storage.store, Meter(), self.storage))
+        reading = self.storage.store if shared is None else shared.reading
+        worker = job.on(Supply(reading, Meter(), self.storage))
         streaming = Streaming(
             plan=plan,
             objects=objects,
@@ -198,8 +209,8 @@ class Engine:
                 encode_blocks,
             ),
             executor=self.executor,
-            spec=self._spec(job, encode_blocks),
-            home=self._home(worker, sink, progress, encode_blocks),
+            spec=self._spec(job, encode_blocks, shared),
+            home=self._home(worker, sink, progress, encode_blocks, shared),
             meter=meter,
             memo=memo,
             sink=sink,
@@ -221,13 +232,22 @@ class Engine:
         manifest = write_manifest(plan, snapshot, streamed.tensors, objects)
         return Executed(snapshot, manifest, streamed)
 
-    def _spec(self, job: MergeJob, writes: bool) -> WorkerSpec:
+    def _spec(self, job: MergeJob, writes: bool, shared: SharedStore | None) -> WorkerSpec:
+        if shared is not None:
+            return WorkerSpec(shared.source, shared.target, job, own_versions())
         place = self.place(writes)
         return WorkerSpec(place, place if writes else None, job, own_versions())
 
     def _home(
-        self, worker: Worker, sink: PackSink, progress: Progress, writes: bool
+        self,
+        worker: Worker,
+        sink: PackSink,
+        progress: Progress,
+        writes: bool,
+        shared: SharedStore | None,
     ) -> Coordinator:
+        if shared is not None:
+            return Coordinator(worker, sink, progress, shared.store, shared.files)
         target = self.storage.store if writes else None
         manager = self.transactions
         files = manager.files if writes and manager is not None else None

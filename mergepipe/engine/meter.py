@@ -11,6 +11,7 @@ from mergepipe.executors.readings import Readings
 from mergepipe.ids import BlockId
 from mergepipe.packs.reader import pack_key
 from mergepipe.packs.records import Location
+from mergepipe.packs.runs import extent_of
 from mergepipe.packs.storage import Storage
 
 
@@ -68,10 +69,7 @@ class Meter:
         for run in runs:
             for at in run:
                 _source(at, permit)
-        ranges = [
-            (pack_key(run[0].pack), run[0].offset, run[-1].end - run[0].offset) for run in runs
-        ]
-        expect(store, ranges)
+        expect(store, [extent_of(run) for run in runs])
 
     def read_records(self, store: ByteStore, records: Sequence[Location], permit: Permit) -> Buffer:
         """Records that lie side by side in one pack, in one read of exactly their bytes.

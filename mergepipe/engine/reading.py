@@ -17,7 +17,7 @@ from mergepipe.ids import BlockId, block_id
 from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.decoding import decode_block, memory_for
 from mergepipe.packs.records import Location, Place
-from mergepipe.packs.runs import record_in, runs
+from mergepipe.packs.runs import extent_of, record_in, runs
 from mergepipe.packs.storage import Storage
 
 
@@ -55,6 +55,11 @@ class FetchedBlocks:
         self._uses: Counter[BlockId] = Counter()
         for step in work.steps:
             self._uses.update(self._needed(step))
+
+    @staticmethod
+    def ranges(work: Work) -> list[tuple[str, int, int]]:
+        """What `fetch` asks the store for, group by group: key, offset, length."""
+        return [extent_of(run) for group in work.groups for run in runs(group.records)]
 
     def fetch(self, group: Group) -> None:
         """Read the group's records: neighbours together, nothing between."""

@@ -9,7 +9,14 @@ from collections.abc import Callable
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.executors.packing import SegmentPacks
 from mergepipe.executors.readings import Readings
-from mergepipe.executors.segments import Doing, Place, Segment, SegmentResult, WorkerSpec
+from mergepipe.executors.segments import (
+    Doing,
+    Foresighted,
+    Place,
+    Segment,
+    SegmentResult,
+    WorkerSpec,
+)
 from mergepipe.executors.versions import check_versions
 from mergepipe.packs.written import WrittenPack
 
@@ -54,7 +61,11 @@ class Bench:
         packs = None if target is None else SegmentPacks(target)
         values = []
         try:
-            for item in segment.items:
+            for place, item in enumerate(segment.items):
+                if isinstance(doing, Foresighted):
+                    # While this one is done, the next one's bytes are on their way.
+                    for following in segment.items[place : place + 2]:
+                        doing.ahead(following)
                 outcome = doing.do(item)
                 if packs is not None:
                     packs.add(outcome.encoded)

@@ -1,12 +1,16 @@
 """Places of stores, as values: a worker opens them where it is."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mergepipe.bytestore.ahead import AheadStore
+from mergepipe.bytestore.cloud import open_bucket
 from mergepipe.bytestore.local import LocalByteStore, LocalWriter
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import MergepipeError
+from mergepipe.packs.reader import pack_key
 from mergepipe.packs.written import WrittenPack
 
 
@@ -39,4 +43,30 @@ class FilesPlace:
             assert isinstance(store, LocalByteStore) and isinstance(pack.writer, LocalWriter)
             pack.writer.sync()
             settled.append(replace(pack, key=store.key_of(pack.writer), writer=None))
+        return tuple(settled)
+
+
+@dataclass(frozen=True, slots=True)
+class BucketPlace:
+    """A repository in a bucket, at `scheme://bucket/prefix`, as a remote is.
+
+    Credentials are those of the environment, profile or role where it is opened; none travel.
+    """
+
+    scheme: str
+    bucket: str
+    prefix: str
+
+    def open(self) -> ByteStore:
+        """The bucket, read ahead. Raises UsageError (no obstore there), AuthenticationError."""
+        return AheadStore(open_bucket(self.scheme, self.bucket, self.prefix, os.environ))
+
+    def settle(self, store: ByteStore, packs: Sequence[WrittenPack], /) -> tuple[WrittenPack, ...]:
+        """Send packs to where they belong: nothing names them until the commit does."""
+        settled = []
+        for pack in packs:
+            assert pack.writer is not None
+            key = pack_key(pack.entry.id)
+            store.publish([(pack.writer, key)])
+            settled.append(replace(pack, key=key, writer=None))
         return tuple(settled)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import MergepipeError
@@ -43,6 +43,15 @@ class Doing(Protocol):
 
     def readings(self) -> Readings:
         """What was read so far."""
+        ...
+
+
+@runtime_checkable
+class Foresighted(Protocol):
+    """A `Doing` that can say what it will read."""
+
+    def ahead(self, item: Any, /) -> None:
+        """Have what an item reads brought on its way: it is done in a moment."""
         ...
 
 

@@ -153,6 +153,16 @@ class LazyByteStore(ForwardingStore):
         """Whether a record is here, so that reading it asks nobody."""
         return self._shelf.has(at)
 
+    def has_range(self, key: str, offset: int, length: int) -> bool:
+        """Whether reading a range most likely asks nobody: its records begin here, all of them."""
+        if self._files.size(key) is not None:
+            return True
+        pack = self._shelf.find(key)
+        return pack is not None and all(
+            pack.is_here(record) or self._shelf.begins(pack, record)
+            for record in pack.records(offset, length)
+        )
+
     def absent_bytes(self) -> int:
         """Bytes of promised packs that are not here, as the file system counts them."""
         return self._shelf.absent_bytes()

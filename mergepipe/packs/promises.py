@@ -24,6 +24,10 @@ class Promises(Protocol):
         """Whether a record is here, so that reading it asks nobody."""
         ...
 
+    def has_range(self, key: str, offset: int, length: int) -> bool:
+        """Whether reading a range of a pack most likely asks nobody."""
+        ...
+
     def absent_bytes(self) -> int:
         """Bytes of promised packs that are not here, as the file system counts them."""
         ...
@@ -50,6 +54,10 @@ class NoPromises:
         return set()
 
     def has_record(self, at: Location, /) -> bool:
+        """Always."""
+        return True
+
+    def has_range(self, key: str, offset: int, length: int) -> bool:
         """Always."""
         return True
 

@@ -1,6 +1,6 @@
 """Neighbouring records read at once, and each cut out of what was read."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 from mergepipe.errors import Corruption
@@ -57,6 +57,12 @@ def runs(
         end = part.offset + part.stored_bytes
     if run:
         yield run
+
+
+def extent_of(run: Sequence[Extent]) -> tuple[str, int, int]:
+    """Where a run lies, as a byte store is asked: key, offset, length."""
+    first, last = run[0], run[-1]
+    return pack_key(first.pack), first.offset, last.offset + last.stored_bytes - first.offset
 
 
 def record_in(span: memoryview, at: Location, start: int) -> tuple[RecordHeader, memoryview]:

@@ -129,8 +129,11 @@ class Transaction:
         """
         self._finish_all(lane for lane in list(self._open) if lane is not Lane.OBJECTS)
 
-    def publish(self) -> None:
-        """Make everything visible: blocks before the objects that name them, then the index."""
+    def publish(self) -> list[PackId]:
+        """Make everything visible: blocks before the objects that name them, then the index.
+
+        Returns the packs that came of it.
+        """
         self._finish_all(list(self._open))
         ordered = sorted(self._finished, key=lambda pack: pack[2].content)
         self._storage.store.publish([(writer, pack_key(pack)) for pack, writer, _ in ordered])
@@ -139,6 +142,7 @@ class Transaction:
         if entries:
             self._storage.add_packs(entries)
         self._syncer.shutdown()
+        return [entry.id for entry in entries]
 
     def abort(self) -> None:
         """Drop everything that was not published."""

@@ -74,9 +74,14 @@ class ReceiveSettings:
 
 @dataclass(frozen=True, slots=True)
 class MergeSettings:
-    """`[merge]`: `cache`, bytes kept of sums that later merges of the same models begin with."""
+    """`[merge]`: `cache`, bytes kept of sums that later merges of the same models begin with.
+
+    `blocks`: where merges of a lazy clone put blocks: `clone`, `remote`, or `auto`, there if others
+    do the work (docs/scale-out.md).
+    """
 
     cache: int = 0
+    blocks: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,6 +350,7 @@ _KEYS: dict[str, Callable[[object], Value]] = {
     "receive.allow_purge": config_values.flag,
     "gc.grace": config_values.grace,
     "merge.cache": config_values.receive_limit,
+    "merge.blocks": config_values.blocks_at,
 }
 _AS_TYPED = ("store.block_size", "receive.limit", "gc.grace", "merge.cache")
 _REMOTE_KEYS: dict[str, Callable[[object], Value]] = {

@@ -9,6 +9,7 @@ from mergepipe.sizes import KIB, MIB, parse_size
 
 SHARED = "group"
 UNSHARED = "umask"
+BLOCKS_AT = ("auto", "clone", "remote")
 _SMALLEST_BLOCK = 4 * KIB
 _LARGEST_BLOCK = 64 * MIB
 
@@ -43,6 +44,13 @@ def shared(value: object) -> str:
     if word not in (SHARED, UNSHARED):
         raise ValueError(f"{value!r} is neither {SHARED} nor {UNSHARED}")
     return str(word)
+
+
+def blocks_at(value: object) -> str:
+    """Where merges of a lazy clone put their blocks. Raises ValueError."""
+    if value not in BLOCKS_AT:
+        raise ValueError(f"{value!r} is not one of {', '.join(BLOCKS_AT)}")
+    return str(value)
 
 
 def grace(value: object) -> int:

@@ -42,6 +42,7 @@ def test_what_is_not_written_has_its_default():
         "receive.allow_purge": False,
         "gc.grace": 14 * 86400,
         "merge.cache": 0,
+        "merge.blocks": "auto",
         "remote.origin.url": "ssh://host/x",
     }
 
