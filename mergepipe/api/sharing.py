@@ -21,10 +21,9 @@ def shared_store(repo: OpenRepository) -> "Iterator[SharedStore | None]":
     """
     from mergepipe.engine.shared_places import bucket_of, directory_of
     from mergepipe.engine.shared_store import shared_bucket, shared_directory
-    from mergepipe.executors.threads import ThreadExecutor
 
     wanted = repo.config.merge.blocks
-    alone = wanted == "auto" and isinstance(repo.executor, ThreadExecutor)
+    alone = wanted == "auto" and not repo.executor.is_elsewhere
     if repo.lazy_remote is None or wanted == "clone" or alone:
         yield None
         return

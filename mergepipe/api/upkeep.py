@@ -164,7 +164,8 @@ def fsck(
     """
     if repair:
         repository.guard()
-    reads = read_data or portion is not None
+    # What a lazy clone has is checked, and not what its remote has, which is what workers see.
+    reads = (read_data or portion is not None) and repository.lazy_remote is None
     return check(
         repository.storage,
         repository.objects,

@@ -12,20 +12,19 @@ from mergepipe.executors.processes import ProcessExecutor
 from mergepipe.transfer.credentials import Credentials
 from mergepipe.transfer.push_refs import PushOptions
 from tests.engine.merging import EXPERTS, WHO, random_model, write_model
-from tests.executors.family import SHAPES, Killing, block_packs, family, leftovers, merged
+from tests.executors.family import SHAPES, Killing, block_packs, copied, family, leftovers, merged
 
 EVERYTHING = PushOptions(all_branches=True)
 
 
-def as_path(repo, path, monkeypatch):
-    """The family's own repository, as a remote."""
-    repo.close()
+def as_path(repo, monkeypatch):
+    """The repository itself, as a remote."""
     return contextlib.nullcontext(str(repo.directory))
 
 
 @contextlib.contextmanager
-def as_bucket(repo, path, monkeypatch):
-    """The family in a bucket of a real S3 server, with keys in the environment."""
+def as_bucket(source, monkeypatch):
+    """What it has, in a bucket of a real S3 server, with keys in the environment."""
     pytest.importorskip("moto")
     pytest.importorskip("obstore")
     from tests.bytestore import s3
@@ -35,8 +34,8 @@ def as_bucket(repo, path, monkeypatch):
         for name, value in bucket.environment().items():
             monkeypatch.setenv(name, value)
         url = f"s3://{bucket.name}/models/llama"
-        repo.push(url, EVERYTHING, credentials=Credentials(bucket.environment()))
-        repo.close()
+        with Repository.open(source.directory, who=WHO) as repo:
+            repo.push(url, EVERYTHING, credentials=own(None))
         yield url
 
 
@@ -56,9 +55,21 @@ def own(directory):
     return Credentials(dict(os.environ))
 
 
-def stored(path):
-    """Bytes that a directory takes on the disk."""
-    return sum(512 * one.stat().st_blocks for one in path.rglob("*") if one.is_file())
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    """The family's folder, and what threads make of it on local files."""
+    folder = tmp_path_factory.mktemp("family")
+    with family(folder) as repo, copied(repo, folder / "merged") as other:
+        made, _ = merged(other, "threads")
+    return folder / "repo", made
+
+
+@pytest.fixture
+def origin(here, tmp_path):
+    """A copy of the family's repository, that becomes a remote, and what is to come of it."""
+    with Repository.open(here[0], who=WHO) as repo, copied(repo, tmp_path / "repo") as origin:
+        pass
+    return origin, here[1]
 
 
 PLACES = {"path": as_path, "bucket": as_bucket}
@@ -66,11 +77,9 @@ PLACES = {"path": as_path, "bucket": as_bucket}
 
 @pytest.mark.parametrize("kind", PLACES)
 @pytest.mark.parametrize("on", ["threads", "processes:2"])
-def test_blocks_go_to_the_remote_and_are_the_same(kind, on, tmp_path, monkeypatch):
-    with family(tmp_path / "here") as here:
-        threads, _ = merged(here, "threads")
-    with family(tmp_path) as repo:
-        there = PLACES[kind](repo, tmp_path, monkeypatch)
+def test_blocks_go_to_the_remote_and_are_the_same(kind, on, origin, tmp_path, monkeypatch):
+    source, threads = origin
+    there = PLACES[kind](source, monkeypatch)
     with there as url, lazy(url, tmp_path / "clone") as repo:
         made, result = merged(repo, on)
         assert (made.snapshot, made.manifest, made.plan) == (
@@ -94,11 +103,9 @@ def test_blocks_go_to_the_remote_and_are_the_same(kind, on, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("kind", PLACES)
-def test_workers_that_are_killed_leave_nothing(kind, tmp_path, monkeypatch):
-    with family(tmp_path / "here") as here:
-        threads, _ = merged(here, "threads")
-    with family(tmp_path) as repo:
-        there = PLACES[kind](repo, tmp_path, monkeypatch)
+def test_workers_that_are_killed_leave_nothing(kind, origin, tmp_path, monkeypatch):
+    source, threads = origin
+    there = PLACES[kind](source, monkeypatch)
     with there as url, lazy(url, tmp_path / "clone", "auto") as repo:
         with ProcessExecutor(2) as executor:
             killing = Killing(executor, {0, 2, "last"})
@@ -113,12 +120,9 @@ def test_workers_that_are_killed_leave_nothing(kind, tmp_path, monkeypatch):
             assert not leftovers(origin)
 
 
-def test_what_only_the_clone_has_is_done_by_the_coordinator(tmp_path, monkeypatch):
-    with family(tmp_path) as repo:
-        base = random_model(0, shapes=SHAPES)
-        values = random_model(9, near=base, shapes=SHAPES, share=0.8)
-        there = as_path(repo, tmp_path, monkeypatch)
-    with there as url, lazy(url, tmp_path / "clone", "auto") as repo:
+def test_what_only_the_clone_has_is_done_by_the_coordinator(origin, tmp_path, monkeypatch):
+    values = random_model(9, near=random_model(0, shapes=SHAPES), shapes=SHAPES, share=0.8)
+    with as_path(origin[0], monkeypatch) as url, lazy(url, tmp_path / "clone", "auto") as repo:
         own_model = write_model(tmp_path / "own", values)
         repo.commit(own_model, branch="e1", base="base")
         _, result = merged(repo, "processes:2")
@@ -126,10 +130,8 @@ def test_what_only_the_clone_has_is_done_by_the_coordinator(tmp_path, monkeypatc
         assert repo.replay("HEAD").same and repo.fsck(read_data=True).ok
 
 
-def test_gc_of_the_shared_store_waits_and_spares_what_is_not_pushed_yet(tmp_path, monkeypatch):
-    with family(tmp_path) as repo:
-        there = as_path(repo, tmp_path, monkeypatch)
-    with there as url, lazy(url, tmp_path / "clone") as repo:
+def test_gc_of_the_shared_store_waits_and_spares_what_is_not_pushed(origin, tmp_path, monkeypatch):
+    with as_path(origin[0], monkeypatch) as url, lazy(url, tmp_path / "clone") as repo:
 
         class Collecting(Killing):
             """Somebody runs gc in the shared store while the merge is under way."""
