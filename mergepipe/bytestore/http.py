@@ -339,8 +339,10 @@ class HttpByteStore(Closing):
             body = read_body(response, wire.LARGEST_REPLY)
             if body:
                 error = wire.error_from(wire.parse(body, wire.ErrorReply, "an error"))
-                if isinstance(error, AuthenticationError) and self._unsent:
-                    return AuthenticationError(error.message, self._unsent)
+                if isinstance(error, AuthenticationError):
+                    return AuthenticationError(
+                        f"{error.message}, at {self.url}", self._unsent or error.hint
+                    )
                 return error
         if status == 407:
             proxy = self._connections.proxy

@@ -16,6 +16,10 @@ from mergepipe.formats.model_card import Card, CardInput, model_card
 from mergepipe.repository import locks
 from tests.cli.conftest import ROOT, Mp
 from tests.cli.models import write_model
+from tests.cli.test_serve import serving
+from tests.torture.models import finish, in_child
+
+NOBODY = 54003
 
 
 @pytest.fixture
@@ -72,6 +76,7 @@ MISTAKES = [
     (f"{MERGE} --budget 10%%", 2, "'10%%'", "--budget 10%"),
     (f"{MERGE} --budget 0.1", 2, "budget of 0.1", "--budget 10%"),
     (f"{MERGE} --budget ten", 2, "'ten'", "2GiB.*25%.*raw:10%"),
+    (f"{MERGE} --budget 64B", 17, "64 B reads nothing of any expert", "such as 25% or raw:10%"),
     (f"{MERGE} --budget 1B", 17, "1 B reads nothing of any expert", r"at least --budget \d+B"),
     (f"{MERGE} --method tise", 13, "no merge method 'tise'", "did you mean 'ties'"),
     (f"{MERGE} --density 5", 13, "method ties: density is 5", "from 0 to 1"),
@@ -195,14 +200,53 @@ def test_a_second_commit_at_once_says_who_is_at_it(committed: Path, mp: Mp) -> N
     assert "hint: " in told
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_repository_of_others_says_whose_it_is(committed: Path, mp: Mp) -> None:
-    for folder in (committed / ".mergepipe").rglob("*"):
-        if folder.is_dir():
-            folder.chmod(0o500)
-    told = mp("branch", "new", expect=1).err
-    assert "permission denied: '" in told
-    assert "ls -ld" in told
+def test_a_repository_that_may_not_be_written_says_so(committed: Path, mp: Mp) -> None:
+    mp("branch", "old")  # what it loads may be closed to the user that root becomes
+    folders = [committed / ".mergepipe", *(committed / ".mergepipe").rglob("*")]
+    for path in folders:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+
+    def refused() -> None:
+        if os.geteuid() == 0:
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+            os.environ["MP_SAFE_DIRECTORY"] = str(committed)
+            os.environ["XDG_CACHE_HOME"] = str(cache)
+        told = mp("branch", "new", expect=1).err
+        assert re.search(r"permission denied: '.*\.mergepipe", told), told
+        assert "ls -ld" in told
+
+    cache = committed.parent / "cache"
+    cache.mkdir()
+    cache.chmod(0o777)
+    for folder in committed.parents[:3]:  # down from pytest's own, which others may not enter
+        folder.chmod(0o755)
+    assert finish(in_child(refused)) == 0
+
+
+def test_a_budget_of_more_than_there_is_reads_all(merging: Path, mp: Mp) -> None:
+    told = mp(*f"{MERGE} --budget 1GB --dry-run".split()).out
+    assert "the exact merge" in told
+
+
+def test_inside_of_the_repositorys_own_folder(committed: Path, mp: Mp) -> None:
+    here = mp("log", "--json").document
+    os.chdir(committed / ".mergepipe" / "refs")
+    assert mp("log", "--json").document == here
+    assert "'..' is a repository's own" in mp("commit", "..", expect=1).err
+
+
+def test_a_token_that_is_missing_or_wrong_says_where_it_is_read(
+    committed: Path, mp: Mp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MP_SERVE_TOKENS", f"write:{'w' * 32}")
+    with serving(committed) as (_, url):
+        for token in (None, "x" * 32):
+            if token is not None:
+                monkeypatch.setenv("MP_TOKEN", token)
+            told = mp("push", url, "main", expect=16).err
+            error, _, hint = told.partition("hint: ")
+            assert url in error
+            assert "MP_TOKEN" in hint
 
 
 def test_help_names_every_method_and_what_goes_where(mp: Mp) -> None:
