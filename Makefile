@@ -16,10 +16,11 @@ QUICK := $(addprefix tests/,objects packs catalog planner codecs checkpoints cli
 # Not quiet: it takes minutes, and says what it is at.
 PIP := --disable-pip-version-check --no-input -c constraints.txt
 
-.PHONY: help demo install check test test-quick test-lowest test-newest format lint types layers compat compat-random faults torture bench docs clean
+.PHONY: help demo cluster-demo install check test test-quick test-lowest test-newest format lint types layers compat compat-random faults torture bench docs clean
 
 help:
 	@echo "make demo     train, commit, merge and compare real models, in ./demo-output: 2 to 4 minutes"
+	@echo "make cluster-demo  merge on a Ray of two nodes over an S3 bucket, all of it here, and kill a node: a few minutes"
 	@echo "make test     run the tests: ten minutes on two cores"
 	@echo "make test-quick  those of the tests that take seconds: a minute"
 	@echo "make test-lowest, test-newest  the quick tests with the oldest, or newest, of all that is needed"
@@ -37,6 +38,9 @@ install: $(READY)
 
 demo: $(DEMO_READY)
 	$(RUN)/python examples/demo/run.py demo-output
+
+cluster-demo: $(READY)
+	$(RUN)/python examples/cluster_demo/run.py cluster-demo-output
 
 # torch first and alone: the pinned version decides which build the rest is resolved against.
 $(TORCH): pyproject.toml constraints.txt
@@ -126,4 +130,4 @@ bench: $(READY)
 	@for script in $$(grep -l "^if __name__" benchmarks/*.py); do echo "== $$script"; $(RUN)/python $$script || exit 1; done
 
 clean:
-	rm -rf $(VENV) $(MERGEKIT) .venv-lowest .venv-newest demo-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(VENV) $(MERGEKIT) .venv-lowest .venv-newest demo-output cluster-demo-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist

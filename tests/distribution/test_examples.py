@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -52,3 +54,17 @@ def test_the_notebook(tmp_path: Path) -> None:
     script.write_text("\n\n".join("".join(cell["source"]) for cell in cells))
     assert "energy_kept" in run(script, directory=tmp_path)
     assert all(cell["outputs"] == [] for cell in cells)
+
+
+@pytest.mark.slow
+def test_the_cluster_demo(tmp_path: Path) -> None:
+    for name in ("ray", "moto", "obstore"):
+        pytest.importorskip(name)
+    shown = run(ROOT / "examples/cluster_demo/run.py", tmp_path / "out", directory=tmp_path)
+    assert "killing the second node" in shown
+    assert shown.count("  same\n") == 5
+    assert "DIFFERENT" not in shown
+    assert "the push sent 0 blocks" in shown
+    grown = re.search(r"grew by (\S+) KiB for (\d+) MiB", shown)
+    assert grown is not None
+    assert float(grown[1].replace(",", "")) < 0.01 * 1024 * float(grown[2])
