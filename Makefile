@@ -106,7 +106,7 @@ faults: $(READY)
 torture: $(READY)
 	$(RUN)/python -m pytest -m slow -rP tests/torture tests/properties tests/fuzz tests/faults/test_killed_verbs.py \
 		tests/faults/test_failing_steps.py tests/faults/test_power_loss_verbs.py \
-		tests/faults/test_system_calls.py tests/faults/test_clocks.py
+		tests/faults/test_system_calls.py tests/faults/test_clocks.py tests/faults/test_syncs.py
 
 format: $(READY)
 	$(RUN)/ruff format $(CODE)

@@ -34,6 +34,15 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_durable(folder: Path) -> list[Path]:
+    """Make a folder and its parents, durably; those that were not there, outermost first."""
+    missing = [each for each in (folder, *folder.parents) if not each.is_dir()][::-1]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        sync_directory(each.parent)
+    return missing
+
+
 class LocalWriter:
     """A file in `tmp/` that becomes a value when it is published."""
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
-from mergepipe.bytestore.local_writer import sync_directory
+from mergepipe.bytestore.local_writer import make_durable
 from mergepipe.closing import Closing
 from mergepipe.errors import MergepipeError, NoSpace, UnsafePath
 from mergepipe.failpoints import reached
@@ -45,7 +45,7 @@ class ExportDirectory(Closing):
     def __init__(self, root: Path) -> None:
         self.root = root
         with _errors(root):
-            _make(root)
+            make_durable(root.absolute())
             self._descriptor = os.open(root, _DIRECTORY)
         self._swept: set[str] = set()
         self._flusher = ThreadPoolExecutor(1, thread_name_prefix="flush")
@@ -319,15 +319,6 @@ def _all(work: Sequence[Callable[[], None]], executor: Executor | None) -> None:
     wait(futures)  # all of them, before what they work on is closed
     for future in futures:
         future.result()
-
-
-def _make(folder: Path) -> None:
-    """Make a folder and its parents; the names of those that were not there are durable."""
-    if not folder.is_dir():
-        parent = folder.absolute().parent
-        _make(parent)
-        folder.mkdir(exist_ok=True)
-        sync_directory(parent)
 
 
 def _split(path: str) -> tuple[str, str]:

@@ -84,11 +84,11 @@ class Hub:
             except (MergepipeError, OSError) as error:
                 # The reply had begun: a connection that ends too soon says so to the client.
                 why = str(error) or "the client takes nothing"
-                _log.error("%s %s broke off: %s", request.method, request.url.path, why)
+                _log.error("%s %s broke off: %s", request.method, request.scope["path"], why)
 
     async def _failure(self, request: Request, error: BaseException) -> Response:
         if not isinstance(error, MergepipeError | TimeoutError):
-            _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+            _log.error("%s %s failed", request.method, request.scope["path"], exc_info=error)
         await drain(request, self._idle_s)
         return errors.response(error, hang_up=request.method not in ("GET", "HEAD"))
 

@@ -26,5 +26,6 @@ async def read_document(request: Request, idle_s: float) -> dict[str, Any]:
 
 def base_url(request: Request) -> str:
     """Where the client finds us, as it says itself; behind a proxy that speaks TLS too."""
-    scheme = request.headers.get("x-forwarded-proto", request.url.scheme)
-    return f"{'https' if scheme == 'https' else 'http'}://{request.headers['host']}"
+    scheme = request.headers.get("x-forwarded-proto", request.scope["scheme"])
+    host = request.headers.get("host") or "{}:{}".format(*request.scope["server"])
+    return f"{'https' if scheme == 'https' else 'http'}://{host}"

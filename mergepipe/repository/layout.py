@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 
 from mergepipe.bytestore import unfinished
-from mergepipe.bytestore.local import sync_directory
+from mergepipe.bytestore.local_writer import make_durable, sync_directory
 from mergepipe.bytestore.sharing import share_tree
 from mergepipe.bytestore.untrusted import check_tree, is_real_directory, status_of
 from mergepipe.errors import (
@@ -155,7 +155,7 @@ def initialise(
     source = default_template() if template is None else template
     if not source.is_dir():
         raise UsageError(f"no template directory {source}")
-    directory.mkdir(parents=True, exist_ok=True)
+    make_durable(directory)
     with unfinished.building(directory, f"{DIRECTORY}.init-") as made:
         building = made.path
         _copy_template(source, building)

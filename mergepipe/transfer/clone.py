@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from mergepipe.bytestore import unfinished
-from mergepipe.bytestore.local import sync_directory
+from mergepipe.bytestore.local_writer import make_durable, sync_directory
 from mergepipe.bytestore.unfinished import Unfinished
 from mergepipe.bytestore.untrusted import is_real_directory, plain_status, read_plain, status_of
 from mergepipe.errors import MergepipeError, UnsafeRepository, UsageError
@@ -64,7 +64,7 @@ def whole_or_nothing(target: Path, what: str = "clone") -> Iterator[Unfinished]:
     if there:
         finish_moving(target, what)
         _check_free(target)
-    directories = _make_parents(target.parent)
+    directories = make_durable(target.parent)
     # In it if it is there, as it may be another disk, or where the user's shell stands.
     parent = target if there else target.parent
     try:
@@ -185,13 +185,6 @@ def _origin(directory: Path) -> str | None:
         return config.parse(text).remote[DEFAULT_REMOTE].url
     except (OSError, UnicodeDecodeError, MergepipeError, KeyError):
         return None
-
-
-def _make_parents(folder: Path) -> list[Path]:
-    """Make a folder and its parents; returns those that were not there, outermost first."""
-    missing = [one for one in (folder, *folder.parents) if not one.is_dir()][::-1]
-    folder.mkdir(parents=True, exist_ok=True)
-    return missing
 
 
 def first_branch(there: RemoteRefs, wanted: str | None) -> str:

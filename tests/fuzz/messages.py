@@ -5,6 +5,7 @@ import contextlib
 import http.client
 import io
 import json
+import logging
 import os
 import struct
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -87,6 +88,7 @@ def _framed(_: Path) -> tuple[Feed, list[bytes]]:
 
 def _served(_: Path) -> tuple[Feed, list[bytes]]:
     """Heads and bodies of requests, as an ASGI server hands them on."""
+    logging.disable()
     store = MemoryByteStore()
     store.put("refs/heads/main", b"x" * 65)
     service = application(store)

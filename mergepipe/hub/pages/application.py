@@ -100,7 +100,7 @@ class Pages:
         status = error.status if isinstance(error, HubError) else status_of(error)
         headers = _HEADERS | (dict(error.headers) if isinstance(error, HubError) else {})
         if not isinstance(error, MergepipeError):
-            _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+            _log.error("%s %s failed", request.method, request.scope["path"], exc_info=error)
         if isinstance(error, AuthenticationError) and not isinstance(error, NotAllowed):
             headers["WWW-Authenticate"] = _CHALLENGE
             what, hint = "A token is needed", "Any name, and a token that may read as the password."

@@ -105,7 +105,9 @@ class Service:
                 return _error(408, wire.error_reply(TimeoutError()), True)
             except (MergepipeError, OSError) as error:
                 if not isinstance(error, MergepipeError | FileNotFoundError):
-                    _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+                    _log.error(
+                        "%s %s failed", request.method, request.scope["path"], exc_info=error
+                    )
                 if not isinstance(error, TooLarge):
                     await drain(request, self._idle_s)
                 return _error(_status(error), wire.error_reply(error), _has_body(request))
@@ -118,7 +120,7 @@ class Service:
         return Caller(self._gate.name(request.headers), address, forwarded)
 
     def _denied(self, request: Request, error: AuthenticationError) -> None:
-        action: Action = "purge" if request.url.path.endswith("/v1/purge") else "push"
+        action: Action = "purge" if request.scope["path"].endswith("/v1/purge") else "push"
         self._offer.recorder.denied(self._caller(request), action, error.message)
 
     async def _get(self, request: Request) -> Response:
