@@ -74,6 +74,8 @@ def response(error: BaseException, *, hang_up: bool = False) -> JSONResponse:
     else:
         status, code = status_of(error), ""
     words = str(error) if isinstance(error, MergepipeError) else "the server failed"
+    if isinstance(error, TimeoutError):
+        words = str(error) or "nothing, or next to nothing, came for too long"
     told = words
     if type(error) is AuthenticationError:
         headers["WWW-Authenticate"] = "Bearer"

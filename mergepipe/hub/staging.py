@@ -118,7 +118,7 @@ class Staging:
         """Bytes come (or go). Raises HubError (413) beyond what a repository takes in at once."""
         limit = self._repository.config.receive.limit
         with self._lock:
-            if count > 0 and self._bytes + count > limit:
+            if limit and count > 0 and self._bytes + count > limit:
                 raise HubError(
                     413, f"more than {limit:,} bytes wait for a commit: receive.limit says so"
                 )

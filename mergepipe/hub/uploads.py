@@ -25,6 +25,7 @@ from mergepipe.hub.xet.application import XetUploads
 from mergepipe.ids import ObjectId
 from mergepipe.transfer.serving.http_bodies import receive
 
+_NO_LIMIT = 1 << 60
 _FRONT = re.compile(r"---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|$)", re.DOTALL)
 
 
@@ -121,7 +122,8 @@ class Uploads:
         staging = self._arrivals.of(model.repository)
         reader = CommitReader(staging)
         # Base64 takes four bytes for three; what is not taken is read all the same, to answer.
-        limit = model.repository.config.receive.limit * 3 // 2 + LARGEST_REQUEST
+        taken = model.repository.config.receive.limit or _NO_LIMIT
+        limit = taken * 3 // 2 + LARGEST_REQUEST
         done = False
         try:
             feed = functools.partial(self._work.call, reader.feed)

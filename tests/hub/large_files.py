@@ -10,10 +10,10 @@ import sys
 _version = importlib.metadata.version
 
 
-def _version_without_xet(name: str) -> str:
-    if name.replace("-", "_") == "hf_xet":
-        raise importlib.metadata.PackageNotFoundError(name)
-    return _version(name)
+def _version_without_xet(distribution_name: str) -> str:
+    if distribution_name.replace("-", "_") == "hf_xet":
+        raise importlib.metadata.PackageNotFoundError(distribution_name)
+    return _version(distribution_name)
 
 
 def main(model: str, folder: str, mode: str) -> None:

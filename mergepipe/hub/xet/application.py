@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -16,12 +17,13 @@ from mergepipe.hub.models import find_model
 from mergepipe.hub.passes import Passes
 from mergepipe.hub.repositories import Repositories
 from mergepipe.hub.requests import base_url
+from mergepipe.hub.staging import StagedFile
 from mergepipe.hub.work import Work
 from mergepipe.hub.xet import shards, xorbs
 from mergepipe.hub.xet.hashes import from_hex, to_hex
 from mergepipe.hub.xet.sessions import LINGERS_S, Session, Sessions, Xorb
 from mergepipe.hub.xet.shards import ShardFile
-from mergepipe.transfer.serving.http_bodies import receive, whole_body
+from mergepipe.transfer.serving.http_bodies import receive
 
 PREFIX = ("api", "xet")
 """What the addresses begin with that a token leads to."""
@@ -105,18 +107,32 @@ class XetUploads:
         return JSONResponse({"was_inserted": True})
 
     async def _shard(self, request: Request, session: Session) -> Response:
-        body = await whole_body(request, shards.LARGEST_BYTES, self._idle_s)
-        files = await self._work.call(shards.read_shard, body)
-        await self._work.calls.run(self._work.committing, self._make_files, session, files)
+        upload = await self._work.call(session.staging.begin, None)
+        try:
+            write = functools.partial(self._work.call, upload.write)
+            await receive(request, write, shards.LARGEST_BYTES, self._idle_s)
+            body = await self._work.call(upload.finish)
+        except BaseException:
+            await self._work.call(upload.abort)
+            raise
+        await self._work.calls.run(self._work.committing, self._make_files, session, body)
         session.has_made_files = True
         loop = asyncio.get_running_loop()
         loop.call_later(LINGERS_S + 1, self._sessions.sweep)
         return JSONResponse({"result": 1})
 
-    def _make_files(self, session: Session, files: list[ShardFile]) -> None:
-        for file in files:
-            if not self._arrivals.is_here(session.model.repository, file.sha256, file.size):
-                _make_file(session, file)
+    def _make_files(self, session: Session, body: StagedFile) -> None:
+        try:
+            if not body.size:
+                raise HubError(400, "a shard was cut short")
+            content = np.memmap(body.location, np.uint8, "r")
+            for _ in shards.read_shard(content.data):
+                pass  # all of it can be read: one that was cut short makes nothing
+            for file in shards.read_shard(content.data):
+                if not self._arrivals.is_here(session.model.repository, file.sha256, file.size):
+                    _make_file(session, file)
+        finally:
+            session.staging.give_back(body, done=False)
 
 
 @contextmanager
@@ -131,7 +147,7 @@ def _going_on(session: Session) -> Iterator[None]:
 def _make_file(session: Session, file: ShardFile) -> None:
     upload = session.staging.begin(file.size)
     try:
-        for part in file.parts:
+        for part in file.parts():
             xorb = session.xorbs.get(part.xorb)
             if xorb is None:
                 raise HubError(400, "a file is made of chunks that did not come: upload it again")

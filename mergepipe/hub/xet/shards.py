@@ -11,8 +11,14 @@ What follows tells of the xorbs, which this hub knows, having them. Numbers: lea
 """
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from mergepipe.bytestore.protocol import Buffer
 from mergepipe.hub.errors import HubError
 from mergepipe.hub.xet.hashes import to_hex
 
@@ -25,6 +31,9 @@ _START = struct.Struct("<32sQQ")
 _ENTRY = struct.Struct("<32s4I")
 _END = b"\xff" * 32
 _PROVEN, _HASHED = 1 << 31, 1 << 30
+_PARTS = np.dtype(
+    [("xorb", "V32"), ("flags", "<u4"), ("size", "<u4"), ("first", "<u4"), ("end", "<u4")]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,40 +48,36 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class ShardFile:
-    """A file by the SHA-256 of its bytes (hex), and what it is made of, in order."""
+    """A file by the SHA-256 of its bytes (hex), and its size in bytes."""
 
     sha256: str
-    parts: tuple[Part, ...]
+    size: int
+    _entries: NDArray[Any]
 
-    @property
-    def size(self) -> int:
-        """In bytes."""
-        return sum(part.size for part in self.parts)
+    def parts(self) -> Iterator[Part]:
+        """What it is made of, in order."""
+        for xorb, _, size, first, end in self._entries:
+            yield Part(bytes(xorb), int(size), int(first), int(end))
 
 
-def read_shard(body: bytes) -> list[ShardFile]:
+def read_shard(body: Buffer) -> Iterator[ShardFile]:
     """The files of a shard. Raises HubError for what is none."""
     if len(body) < _START.size or _START.unpack_from(body)[:2] != (_TAG, _VERSION):
         raise HubError(400, "what came is no shard")
-    files: list[ShardFile] = []
     at = _START.size
     try:
         while True:
             name, flags, count, *_ = _ENTRY.unpack_from(body, at)
             at += _ENTRY.size
             if name == _END:
-                return files
-            parts = tuple(_part(body, at + _ENTRY.size * number) for number in range(count))
-            at += _ENTRY.size * count * (2 if flags & _PROVEN else 1)
+                return
+            end = at + _ENTRY.size * count * (2 if flags & _PROVEN else 1)
             if not flags & _HASHED:
                 raise HubError(400, "a file comes without its SHA-256: no commit could name it")
             # Written as xet writes its own names.
-            files.append(ShardFile(to_hex(_ENTRY.unpack_from(body, at)[0]), parts))
-            at += _ENTRY.size
+            sha256 = to_hex(_ENTRY.unpack_from(body, end)[0])
+            parts = np.frombuffer(body, _PARTS, count, at)
+            at = end + _ENTRY.size
+            yield ShardFile(sha256, int(parts["size"].sum(dtype=np.uint64)), parts)
     except struct.error:
         raise HubError(400, "a shard was cut short") from None
-
-
-def _part(body: bytes, at: int) -> Part:
-    xorb, _, size, first, end = _ENTRY.unpack_from(body, at)
-    return Part(xorb, size, first, end)
