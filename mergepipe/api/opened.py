@@ -33,6 +33,7 @@ from mergepipe.packs.storage import Storage
 from mergepipe.parallel import core_count
 from mergepipe.repository import config as configuration
 from mergepipe.repository import config_values, layout, leases, locks, revisions
+from mergepipe.repository.absent import DEEPEN, AbsentCommits, read_absent
 from mergepipe.repository.dates import Clock
 from mergepipe.repository.hooks import Hooks
 from mergepipe.repository.operations import OperationLog
@@ -96,7 +97,7 @@ class OpenRepository(Closing):
         self.local = LocalByteStore(directory)
         self.storage = self._open_storage(Index(directory / layout.INDEX))
         self.store = self.storage.store
-        self.objects = ObjectStore(self.storage)
+        self.objects = ObjectStore(self.storage, absent=AbsentCommits(self.store))
         self.blocks = BlockReader(self.storage, self.explain_loss)
         self.refs = RefStore(
             self.store,
@@ -322,12 +323,16 @@ class OpenRepository(Closing):
         """The commit a revision names. Raises RevisionNotFound (Purged), AmbiguousRevision."""
         try:
             return shown(revisions.resolve(revision, self.refs, self.objects, clock=self.clock()))
-        except RevisionNotFound:
+        except RevisionNotFound as error:
             # Its place in history may be gone, too; what was said of it stays.
             stone = read_stones(self.store)[0].with_prefix(revision)
-            if stone is None:
-                raise
-            raise purged_error(stone) from None
+            if stone is not None:
+                raise purged_error(stone) from None
+            if not error.hint and read_absent(self.store):
+                raise RevisionNotFound(
+                    error.message, f"older history may be where it came from: {DEEPEN}"
+                ) from None
+            raise
 
     def commit_of(self, revision: str) -> tuple[ObjectId, Commit]:
         """The commit a revision names, with its id."""

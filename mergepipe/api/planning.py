@@ -286,9 +286,7 @@ class Planning:
 
         return RepositoryCatalog(
             storage=self._repo.storage,
-            objects=self._repo.objects
-            if store
-            else ObjectStore(self._repo.storage, beside.objects),
+            objects=self._repo.objects if store else self._repo.objects.and_beside(beside.objects),
             profiles=self._repo.profiles(),
             commit_for=commit_for,
             make_profile=make_profile,

@@ -26,6 +26,7 @@ from mergepipe.ids import ObjectId
 from mergepipe.names import quoted
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository import layout
+from mergepipe.repository.absent import DEEPEN, read_absent
 from mergepipe.repository.history import is_ancestor
 from mergepipe.repository.refnames import HEADS, REMOTES, branch_ref, short_name
 from mergepipe.repository.refs import Head
@@ -34,6 +35,7 @@ from mergepipe.transfer import fetch as fetching
 from mergepipe.transfer.credentials import Credentials
 from mergepipe.transfer.fetch import Fetched, FetchOptions
 from mergepipe.transfer.healing import Healed
+from mergepipe.transfer.horizon import Reach
 from mergepipe.transfer.remote_refs import read_refs, tracking_ref
 from mergepipe.transfer.remotes import DEFAULT_REMOTE, check_remote_url
 from mergepipe.transfer.urls import RemoteUrl
@@ -66,6 +68,9 @@ def fetch(
         if heal or repository.storage.lacking:
             healed = healing.heal(repository, name, store, read_data=heal, progress=progress)
         fetched = fetching.fetch(repository, name, store, options, progress=progress)
+    whole = options is not None and options.reach is not None and options.reach.whole
+    if whole and repository.config.remote[name].depth:  # nothing is cut off from now on
+        repository.configure(f"remote.{name}.depth", None)
     return FetchResult(url.shown, fetched, healed)
 
 
@@ -131,6 +136,12 @@ def _forward(
             )
         if not is_ancestor(repository.objects, old, new):
             theirs = short_name(name)
+            if read_absent(repository.store):
+                raise Diverged(
+                    f"as far as history is here, {current} and {theirs} have diverged: neither is "
+                    "an earlier version of the other",
+                    f"what is older may join them: {DEEPEN}; mp reset --hard {theirs} takes theirs",
+                )
             raise Diverged(
                 f"{current} and {theirs} have diverged: neither is an earlier version of the other",
                 f"mp reset --hard {theirs} takes theirs (mp branch NAME first keeps yours); "
@@ -155,6 +166,7 @@ def clone(
     *,
     branch: str | None = None,
     lazy: bool = False,
+    depth: int | None = None,
     checkout: bool = True,
     credentials: Credentials | None = None,
     who: Identity | None = None,
@@ -167,7 +179,8 @@ def clone(
     already, which another process made, there is nothing to do.
 
     With `branch`, that one only, with its history. A `lazy` clone has history and metadata, and no
-    files checked out; blocks come from the remote when they are read. Relative paths begin where
+    files checked out; blocks come from the remote when they are read. `depth`: so many commits of
+    each branch, and of what is fetched later from elsewhere. Relative paths begin where
     this process is. Raises UsageError (the directory is not empty), RevisionNotFound, and as
     `fetch`.
     """
@@ -182,6 +195,7 @@ def clone(
             target,
             branch,
             lazy=lazy,
+            depth=depth,
             checkout=checkout,
             credentials=given,
             who=who,
@@ -189,7 +203,14 @@ def clone(
         )
     except cloning.TargetTaken:
         standing = _standing(
-            url, target, branch, lazy=lazy, checkout=checkout, credentials=given, who=who
+            url,
+            target,
+            branch,
+            lazy=lazy,
+            depth=depth,
+            checkout=checkout,
+            credentials=given,
+            who=who,
         )
         if standing is None:
             raise
@@ -202,11 +223,13 @@ def _clone(
     branch: str | None,
     *,
     lazy: bool,
+    depth: int | None,
     checkout: bool,
     credentials: Credentials,
     who: Identity | None,
     progress: Progress,
 ) -> CloneResult:
+    reach = Reach(depth)
     with (
         cloning.whole_or_nothing(target) as building,
         open_url(url, credentials, DEFAULT_REMOTE, who=who) as store,
@@ -216,11 +239,14 @@ def _clone(
             add(made, DEFAULT_REMOTE, url.shown)
             if lazy:
                 made.configure(f"remote.{DEFAULT_REMOTE}.lazy", "true")
+            if depth is not None:
+                made.configure(f"remote.{DEFAULT_REMOTE}.depth", str(depth))
         cloning.take_up(target, made.directory, url.shown)
         with OpenRepository(
             made.directory, who=who, credentials=lambda _: credentials
         ) as repository:
-            options = FetchOptions(() if branch is None else (short_name(branch_ref(branch)),))
+            branches = () if branch is None else (short_name(branch_ref(branch)),)
+            options = FetchOptions(branches, reach=reach)
             fetched = fetching.fetch(repository, DEFAULT_REMOTE, store, options, progress=progress)
             first = cloning.first_branch(fetched.there, branch)
             commit = fetched.there.values.get(first)
@@ -258,6 +284,7 @@ def _standing(
     branch: str | None,
     *,
     lazy: bool,
+    depth: int | None,
     checkout: bool,
     credentials: Credentials,
     who: Identity | None,
@@ -274,7 +301,8 @@ def _standing(
         open_url(url, credentials, DEFAULT_REMOTE, who=who) as store,
     ):
         origin = repository.config.remote.get(DEFAULT_REMOTE)
-        if origin is None or (origin.url, origin.lazy) != (url.shown, lazy):
+        wanted = (url.shown, lazy, depth or 0)
+        if origin is None or (origin.url, origin.lazy, origin.depth) != wanted:
             return None
         there = read_refs(store)
         first = cloning.first_branch(there, branch)

@@ -13,7 +13,6 @@ from mergepipe.errors import UsageError
 from mergepipe.ids import ObjectId
 from mergepipe.missing_paths import nearest_path
 from mergepipe.names import escape_for_terminal, quoted
-from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.sink import ObjectsInMemory, Sink
 from mergepipe.progress import SILENT, Progress
 from mergepipe.sizes import format_size
@@ -252,7 +251,7 @@ class Recipes:
 
         catalog = self._planning.catalog_with(None, progress, told, store)
         if kept:
-            catalog = replace(catalog, objects=ObjectStore(self._repo.storage, kept))
+            catalog = replace(catalog, objects=self._repo.objects.and_beside(kept))
         planned = Planner(catalog).build_merge(merge, options.limits())
         if store:
             self._planning.remember(planned)

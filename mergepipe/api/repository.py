@@ -785,6 +785,7 @@ class Repository(OpenRepository):
         *,
         branch: str | None = None,
         lazy: bool = False,
+        depth: int | None = None,
         checkout: bool = True,
         credentials: "Credentials | None" = None,
         who: "Identity | None" = None,
@@ -792,8 +793,8 @@ class Repository(OpenRepository):
     ) -> "CloneResult":
         """Make a repository that has what the one at a URL has; `directory` defaults to its name.
 
-        With `branch`, only that one and its history. A clone that fails leaves nothing behind.
-        Raises UsageError, RevisionNotFound, and as `fetch`.
+        With `branch`, only that one and its history; `depth`: so many commits of each branch. A
+        clone that fails leaves nothing behind. Raises UsageError, RevisionNotFound, and as `fetch`.
         """
         from mergepipe.api import pulling
 
@@ -802,6 +803,7 @@ class Repository(OpenRepository):
             None if directory is None else Path(directory),
             branch=branch,
             lazy=lazy,
+            depth=depth,
             checkout=checkout,
             credentials=credentials,
             who=who,
@@ -839,6 +841,7 @@ class Repository(OpenRepository):
         """Bring what a remote (None: origin) has; `refs/remotes/` follows, nothing else moves.
 
         What is known to be damaged or missing here comes too; with `heal` all data is read to know.
+        How far back history comes is `options.reach` (`mergepipe.transfer.horizon.Reach`).
 
         Raises RevisionNotFound, RemoteUnreachable, RemoteRefused, AuthenticationError, Corruption
         (the remote is damaged, or lies), NoSpace.

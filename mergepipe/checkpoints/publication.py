@@ -7,6 +7,7 @@ from mergepipe.ids import ObjectId
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.records import Commit
 from mergepipe.packs.transaction import Transaction
+from mergepipe.repository.absent import change_absent
 from mergepipe.repository.pruned import remove_pruned
 from mergepipe.repository.reflog import Signature
 from mergepipe.repository.refnames import short_name
@@ -61,6 +62,7 @@ def publish_commit(
         transaction.publish()
         # Committed anew, so kept again: the very same commit may have been let go of before.
         remove_pruned(transaction.store, [identity])
+        change_absent(transaction.store, here=[identity])
         if target is None:
             refs.set_head(identity, who=who, why=why)
         else:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mergepipe.bytestore.protocol import ByteStore
     from mergepipe.ids import ObjectId
     from mergepipe.objects.records import Commit
+    from mergepipe.objects.store import ObjectStore
     from mergepipe.repository.notes import Remarks
     from mergepipe.repository.refs import RefStore
     from mergepipe.repository.tombstones import Tombstone
@@ -19,22 +20,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What is told of a commit beside itself: its notes, and whether its model was purged."""
+    """What is told of a commit beside itself: its notes, and whether its model was purged.
+
+    `absent`: commits that it names, and that a shallow clone does without.
+    """
 
     notes: "Remarks" = field(default_factory=dict)
     stone: "Tombstone | None" = None
+    absent: "tuple[ObjectId, ...]" = ()
 
 
-def said_of(store: "ByteStore") -> "Callable[[ObjectId, Commit], Said]":
+def said_of(store: "ByteStore", objects: "ObjectStore") -> "Callable[[ObjectId, Commit], Said]":
     """What a repository tells of each commit."""
+    from mergepipe.repository.absent import read_absent
     from mergepipe.repository.notes import noted_commits, read_notes, standing
     from mergepipe.repository.tombstones import read_stones
 
     stones, noted = read_stones(store)[0], set(noted_commits(store))
+    shallow = bool(read_absent(store))
 
     def said(identity: "ObjectId", commit: "Commit") -> Said:
         notes = standing(read_notes(store, identity)) if identity in noted else {}
-        return Said(notes, stones.of(identity, commit.snapshot) if stones else None)
+        stone = stones.of(identity, commit.snapshot) if stones else None
+        return Said(notes, stone, objects.absent_of(identity) if shallow else ())
 
     return said
 
@@ -67,6 +75,8 @@ class CommitText:
             for key in self._metrics
         )
         gone = f" {self._paint('red', '(purged)')}" if said.stone else ""
+        if said.absent:
+            gone += f" {self._paint('cyan', '(shallow)')}"
         return f"{at}{columns}{self._decoration(identity)}{gone} {title(commit.message)}"
 
     def paragraph(self, identity: "ObjectId", commit: "Commit") -> Iterator[str]:
@@ -89,6 +99,9 @@ class CommitText:
         if said.notes:
             told = ", ".join(f"{key}={each.value}" for key, each in said.notes.items())
             yield f"Notes:  {escape_for_terminal(told)}"
+        if said.absent:
+            named = ", ".join(short(each) for each in said.absent)
+            yield f"Absent: {named} (a shallow clone; mp fetch --unshallow)"
         if said.stone:
             yield self._paint("red", f"Model:  {escape_for_terminal(str(said.stone))}")
         if commit.message.strip():

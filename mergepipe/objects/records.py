@@ -3,7 +3,8 @@
 Fields are encoded by position: never reorder or remove one, add only with a new version.
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Container, Iterator
 from typing import Annotated, ClassVar, TypeAlias
 
 import msgspec
@@ -204,6 +205,21 @@ class Commit(Record, frozen=True, array_like=True, forbid_unknown_fields=True):
         """What this model came from: its parents, and what it was trained from."""
         above = () if self.trained_from is None else (self.trained_from,)
         return tuple(dict.fromkeys((*self.parents, *above)))
+
+    def without(self, absent: Container[ObjectId]) -> "Commit":
+        """The commit as it reads where some commits are done without.
+
+        Parents count up to the first that is absent, so that the first one stays what it is.
+        """
+        if not any(each in absent for each in self.needed):
+            return self
+        parents = tuple(itertools.takewhile(lambda each: each not in absent, self.parents))
+        return msgspec.structs.replace(
+            self,
+            parents=parents,
+            leans_on=None if self.leans_on in absent else self.leans_on,
+            trained_from=None if self.trained_from in absent else self.trained_from,
+        )
 
     def check_limits(self) -> None:
         """Raise UsageError for an author, a message or parents that are too many."""

@@ -1,6 +1,6 @@
 """Objects by id: read through the index, verified by hash, written through a transaction."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Protocol, TypeVar
 
 from mergepipe.codecs import frames
@@ -29,15 +29,33 @@ _START_BYTES = 256 << 10
 class ObjectStore:
     """The immutable objects of one repository."""
 
-    def __init__(self, storage: Storage, beside: Mapping[ObjectId, bytes] | None = None) -> None:
-        """`beside`: canonical bytes of objects that are not stored, and are found here too."""
+    def __init__(
+        self,
+        storage: Storage,
+        beside: Mapping[ObjectId, bytes] | None = None,
+        absent: Callable[[], Container[ObjectId]] = frozenset,
+    ) -> None:
+        """`beside`: canonical bytes of objects that are not stored, and are found here too.
+
+        `absent`: the commits that the repository does without, at this moment.
+        """
         self._storage = storage
+        self._absent = absent
         self._workspace = Workspace()
         self._beside: Mapping[ObjectId, bytes] = beside if beside is not None else {}
 
     def commit(self, identity: ObjectId) -> Commit:
-        """The commit of this id. Raises MissingObject, Corruption."""
-        return self.load(identity, Commit)
+        """The commit of this id, without what is absent. Raises MissingObject, Corruption."""
+        return self.load(identity, Commit).without(self._absent())
+
+    def absent_of(self, identity: ObjectId) -> tuple[ObjectId, ...]:
+        """The commits that this one names, and that are done without here. Raises as `commit`."""
+        whole, absent = self.load(identity, Commit), self._absent()
+        return tuple(each for each in whole.needed if each in absent)
+
+    def and_beside(self, beside: Mapping[ObjectId, bytes]) -> "ObjectStore":
+        """The same store, with objects that are not stored."""
+        return ObjectStore(self._storage, beside, self._absent)
 
     def snapshot(self, identity: ObjectId) -> Snapshot:
         """The snapshot of this id. Raises MissingObject, Corruption."""

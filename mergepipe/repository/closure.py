@@ -5,7 +5,7 @@ and those that a stranger sent alike: nothing is believed of an object but what 
 those have been hashed.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -62,6 +62,7 @@ def closure(
     known: Mapping[ObjectId, str],
     pruned: Pruned = NONE,
     inputs: bool = True,
+    alone: Container[ObjectId] = frozenset(),
     check: Callable[[Needed], None] | None = None,
     complain: Complaint | None = None,
 ) -> Iterator[Needed]:
@@ -69,8 +70,9 @@ def closure(
 
     known     ids to kinds: these are there with all they need, and are neither read nor yielded
     pruned    commits whose models are not kept: of what they name, only commits are followed; what
-              is `gone` is not followed, whoever names it
-    inputs    whether models are followed that plans only name, as what they merge
+              is `gone` or `absent` is not followed, whoever names it
+    inputs    whether models are followed that plans only name, as what they merge; alone: merges
+              of which they are not
     check     looks at an object before what it names is read; raises Corruption
     complain  is told of an object that is missing or wrong, and the walk goes on without it; with
               None, the first one is raised: MissingObject that says what needs it; Corruption, also
@@ -78,7 +80,7 @@ def closure(
 
     What plans, manifests and unknown kinds name is followed as far as it is in `objects`.
     """
-    yield from _Walk(objects, known, pruned, inputs, check, complain).run(roots)
+    yield from _Walk(objects, known, pruned, inputs, alone, check, complain).run(roots)
 
 
 class _WrongKind(Corruption):
@@ -100,6 +102,7 @@ class _Walk:
         known: Mapping[ObjectId, str],
         pruned: Pruned,
         inputs: bool,
+        alone: Container[ObjectId],
         check: Callable[[Needed], None] | None,
         complain: Complaint | None,
     ) -> None:
@@ -107,6 +110,7 @@ class _Walk:
         self._known = known
         self._pruned = pruned
         self._inputs = inputs
+        self._alone = alone
         self._check = check
         self._complain = complain
         self._kinds: dict[ObjectId, str] = {}
@@ -172,18 +176,21 @@ class _Walk:
 
     def _needs(self, needed: Needed) -> Iterator[Reference]:
         record = needed.record
+        if isinstance(record, Commit):
+            record = record.without(self._pruned.absent)
         if needed.id in self._pruned or (
             isinstance(record, Commit) and record.snapshot in self._pruned.gone
         ):
-            history = (each for each in references(needed.record) if each.kind == Commit.KIND)
+            history = (each for each in references(record) if each.kind == Commit.KIND)
             yield from history
             return
-        yield from references(needed.record)
+        yield from references(record)
         possible = self._possible(needed)
         if possible:
             role = f"{needed.kind} object {needed.id.hex()[:12]}"
+            alone = not self._inputs or needed.use.commit in self._alone
             for other in self._objects.present(possible):
-                if not self._inputs and kind_of(self._objects.canonical(other)) in _MODELS:
+                if alone and kind_of(self._objects.canonical(other)) in _MODELS:
                     continue
                 yield Reference(other, None, role)
 

@@ -96,10 +96,12 @@ class RemoteSettings:
     """`[remote.NAME]`: where another copy of the repository is.
 
     `lazy`: blocks are fetched from it when they are read (docs/format-remote.md, "Lazy clones").
+    `depth`: commits that come of a line of history that begins elsewhere; 0: all of them.
     """
 
     url: str
     lazy: bool = False
+    depth: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,8 @@ class Config:
             yield f"remote.{remote}.url", settings.url
             if settings.lazy:
                 yield f"remote.{remote}.lazy", True
+            if settings.depth:
+                yield f"remote.{remote}.depth", settings.depth
 
 
 def parse(text: str, where: str = "config.toml") -> Config:
@@ -356,6 +360,7 @@ _AS_TYPED = ("store.block_size", "receive.limit", "gc.grace", "merge.cache")
 _REMOTE_KEYS: dict[str, Callable[[object], Value]] = {
     "url": config_values.text,
     "lazy": config_values.flag,
+    "depth": config_values.between(0, 1_000_000),
 }
 
 

@@ -14,7 +14,8 @@ from mergepipe.packs.environment import IndexDamaged
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.wholeness import note_whole
 from mergepipe.progress import SILENT, Progress
-from mergepipe.repository import locks, tombstones
+from mergepipe.repository import absent, locks, tombstones
+from mergepipe.repository.absent import DEEPEN, read_absent_lines, write_absent
 from mergepipe.repository.data_check import verify_blocks, verify_records
 from mergepipe.repository.history_check import (
     Reached,
@@ -139,7 +140,14 @@ class _Check:
         for number in read_stones(self._storage.store)[1]:
             detail = f"line {number} is damaged: which model is never to come back cannot be known"
             reached.complain(ProblemKind.PRUNED, tombstones.KEY, detail)
+        for number in read_absent_lines(self._storage.store)[1]:
+            detail = f"line {number} is damaged: which commit is done without cannot be known"
+            reached.complain(ProblemKind.PRUNED, absent.KEY, detail)
         check_history(tips, self._objects, pruned, reached)
+        if pruned.absent:
+            count = len(pruned.absent)
+            detail = f"history goes on in {count} commits that are done without here; {DEEPEN}"
+            notes.append(Note(NoteKind.SHALLOW, absent.KEY, detail))
         notes += check_lost_refs(self._refs, reached)
         notes += dangling_tips(self._objects, self._storage, self._refs, reached)
         promises = self._storage.promises
@@ -155,8 +163,10 @@ class _Check:
             for pack in packs
             if pack not in kept
         ]
-        if absent := promises.absent_bytes():
-            detail = f"{absent} bytes of packs are there and not here; they come when they are read"
+        if elsewhere := promises.absent_bytes():
+            detail = (
+                f"{elsewhere} bytes of packs are there and not here; they come when they are read"
+            )
             notes.append(Note(NoteKind.PROMISED, promises.remote, detail))
         report = Report(_distinct(problems + reached.problems), tuple(notes), unread_bytes=unread)
         self._storage.note_lacking(report.lacks)
@@ -212,14 +222,21 @@ def _restore(report: Report, objects: ObjectStore, refs: RefStore, who: Signatur
 
 
 def _mend_pruned(report: Report, storage: Storage, refs: RefStore) -> list[str]:
-    """Take damaged lines out of `pruned`; returns what was done."""
-    if not any(
-        problem.kind is ProblemKind.PRUNED and problem.id == KEY for problem in report.problems
-    ):
-        return []
+    """Take damaged lines out of `pruned` and `absent`; returns what was done."""
+    damaged = {problem.id for problem in report.problems if problem.kind is ProblemKind.PRUNED}
+    done = []
     with refs.locked():
-        kept = mend_pruned(storage.store)
-    return [f"left damaged lines out of {KEY}, kept in {kept}; mp prune notes them again"]
+        if KEY in damaged:
+            kept = mend_pruned(storage.store)
+            done.append(
+                f"left damaged lines out of {KEY}, kept in {kept}; mp prune notes them again"
+            )
+        if absent.KEY in damaged:
+            write_absent(storage.store, read_absent_lines(storage.store)[0])
+            done.append(
+                f"left damaged lines out of {absent.KEY}; mp fetch --heal brings what they named"
+            )
+    return done
 
 
 def _distinct(problems: list[Problem]) -> tuple[Problem, ...]:

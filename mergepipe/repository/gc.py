@@ -12,7 +12,7 @@ from pathlib import Path
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.errors import Corruption, NoSpace
 from mergepipe.ids import BlockId, ObjectId, PackId
-from mergepipe.objects.records import Tensor
+from mergepipe.objects.records import Commit, Tensor
 from mergepipe.objects.references import Reference
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.format import Content
@@ -21,6 +21,7 @@ from mergepipe.packs.records import Place
 from mergepipe.packs.storage import Storage
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository import leases, locks
+from mergepipe.repository.absent import change_absent, read_absent
 from mergepipe.repository.closure import Complaint, Use, closure
 from mergepipe.repository.grace import (
     Grace,
@@ -346,6 +347,13 @@ class _Collection:
             store = self._storage.store
             gone = read_pruned(store).times.keys() - self._alive.objects.keys()
             remove_pruned(store, gone)
+            named = {
+                each
+                for identity, kind in self._alive.objects.items()
+                if kind == Commit.KIND
+                for each in self._objects.absent_of(identity)
+            }
+            change_absent(store, here=read_absent(store) - named)
             for commit in set(noted_commits(store)) - self._alive.objects.keys():
                 store.delete(note_key(commit))
 

@@ -13,7 +13,7 @@ class ProblemKind(StrEnum):
     HEAD = "head"  # `HEAD`
     REF = "ref"  # ref name
     REFLOG = "reflog"  # ref name
-    PRUNED = "pruned"  # `pruned`: a line of it cannot be read
+    PRUNED = "pruned"  # `pruned`, `purged` or `absent`: a line of it cannot be read
     OBJECT = "object"  # object id: not readable, or not what it should be
     MISSING_OBJECT = "missing_object"  # object id
     TENSOR = "tensor"  # tensor id: its blocks cannot be what its shape needs
@@ -47,6 +47,7 @@ class NoteKind(StrEnum):
     LOST = "lost"  # ref name: it is gone, and its log is not
     DANGLING = "dangling"  # commit id: on no branch, and in no history
     STRAY = "stray"  # key: a file in packs/ that is no pack
+    SHALLOW = "shallow"  # `absent`: history that this repository does without
     PROMISED = "promised"  # remote of a lazy clone: how much is there and not here
 
 

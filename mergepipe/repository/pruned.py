@@ -6,13 +6,14 @@ profile and manifest, and whatever only these need, are gc's to free.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from blake3 import blake3
 
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import Corruption
 from mergepipe.ids import ObjectId
+from mergepipe.repository.absent import read_absent
 from mergepipe.repository.tombstones import Tombstones, read_stones, read_tombstones
 
 KEY = "pruned"
@@ -27,17 +28,24 @@ class Pruned:
     """The commits whose models are not kept, and when that was decided, in Unix seconds.
 
     `gone`: snapshots that were purged, which no commit is to bring, nor any plan to keep.
+    `absent`: commits that are done without altogether, and are followed by nobody.
     """
 
     times: Mapping[ObjectId, int]
     gone: frozenset[ObjectId] = field(default_factory=frozenset)
+    absent: frozenset[ObjectId] = field(default_factory=frozenset)
 
     def __contains__(self, commit: object) -> bool:
         return commit in self.times
 
     def without(self, commits: Iterable[ObjectId] = (), gone: Iterable[ObjectId] = ()) -> "Pruned":
         """The same, and the models of these commits and these objects are not kept either."""
-        return Pruned({**dict.fromkeys(commits, 0), **self.times}, self.gone.union(gone))
+        times = {**dict.fromkeys(commits, 0), **self.times}
+        return Pruned(times, self.gone.union(gone), self.absent)
+
+    def but_absent(self, absent: frozenset[ObjectId]) -> "Pruned":
+        """The same, where these commits are done without."""
+        return replace(self, absent=absent)
 
 
 NONE = Pruned({})
@@ -45,7 +53,7 @@ NONE = Pruned({})
 
 def read_pruned(store: ByteStore) -> Pruned:
     """What the store of a repository says of itself. Raises Corruption for a damaged file."""
-    return _with_purged(Pruned(_times(store)), read_tombstones(store))
+    return _with_purged(store, _times(store), read_tombstones(store))
 
 
 def _times(store: ByteStore) -> Mapping[ObjectId, int]:
@@ -59,9 +67,9 @@ def _times(store: ByteStore) -> Mapping[ObjectId, int]:
     return times
 
 
-def _with_purged(pruned: Pruned, stones: Tombstones) -> Pruned:
+def _with_purged(store: ByteStore, pruned: Mapping[ObjectId, int], stones: Tombstones) -> Pruned:
     times = {commit: stone.time for commit, stone in stones.items()}
-    return Pruned({**pruned.times, **times}, frozenset(stones.snapshots))
+    return Pruned({**pruned, **times}, frozenset(stones.snapshots), read_absent(store))
 
 
 def read_lines(store: ByteStore) -> tuple[Pruned, tuple[int, ...]]:
@@ -70,7 +78,7 @@ def read_lines(store: ByteStore) -> tuple[Pruned, tuple[int, ...]]:
     Raises Corruption for a file that is too large.
     """
     times, damaged = _parse(store)
-    return _with_purged(Pruned(times), read_stones(store)[0]), damaged
+    return _with_purged(store, times, read_stones(store)[0]), damaged
 
 
 def _parse(store: ByteStore) -> tuple[Mapping[ObjectId, int], tuple[int, ...]]:

@@ -75,7 +75,8 @@ class Admission:
         self._threads = threads
         self._progress = progress
         self._needed: dict[PackId, set[int]] = {}
-        self._commits = 0
+        self.commits: tuple[ObjectId, ...] = ()
+        """Those that are new, once they were verified."""
         self._raw_bytes = 0
 
     def verify(self, tips: Iterable[ObjectId], known: Iterable[ObjectId]) -> None:
@@ -106,7 +107,7 @@ class Admission:
     def publish(self) -> Admitted:
         """Move what was verified to `packs/`, blocks before objects, durably, and index it."""
         if not self._needed:
-            return Admitted(self._commits)
+            return Admitted(len(self.commits))
         try:
             return self._publish()
         except FileNotFoundError as error:
@@ -133,7 +134,7 @@ class Admission:
         done = [pack for pack in partial if self._used_up(footers[pack][1])]
         self._quarantine.remove([*whole, *done])
         stored = sum(header.stored_bytes for entry in entries for header, _ in entry.records)
-        return Admitted(self._commits, len(entries), stored, self._raw_bytes)
+        return Admitted(len(self.commits), len(entries), stored, self._raw_bytes)
 
     def _closure(
         self,
@@ -142,8 +143,8 @@ class Admission:
         tips: Sequence[ObjectId],
         known: Iterable[ObjectId],
     ) -> None:
-        new = commits_between(objects, tips, known)
-        self._commits = len(new.commits)
+        new = commits_between(objects, tips, known, self._pruned.absent)
+        self.commits = new.commits
         expected = self._objects(objects, new)
         blocks = self._new_blocks(expected)
         forest = plant(both, blocks, self._are_new, self._is_known)

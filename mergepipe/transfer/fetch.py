@@ -15,13 +15,14 @@ from mergepipe.errors import Corruption, RevisionNotFound
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.names import quoted
 from mergepipe.objects.grid import blocks_of
-from mergepipe.objects.records import Tensor
+from mergepipe.objects.records import Commit, Tensor
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.format import Content
 from mergepipe.packs.index import Index
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.view import View
 from mergepipe.progress import SILENT, Progress
+from mergepipe.repository.absent import change_absent, read_absent
 from mergepipe.repository.history import reachable_commits
 from mergepipe.repository.pruned import Pruned, read_pruned
 from mergepipe.repository.refnames import HEADS, REMOTES, short_name
@@ -37,6 +38,7 @@ from mergepipe.transfer.downloading import (
 )
 from mergepipe.transfer.following import follow_pruned
 from mergepipe.transfer.home import Home
+from mergepipe.transfer.horizon import Horizon, Reach, horizon
 from mergepipe.transfer.inspection import Inspected
 from mergepipe.transfer.new_commits import commits_between, known_objects, objects_of
 from mergepipe.transfer.noting import fetch_notes
@@ -86,11 +88,15 @@ class Fetched:
 @brief
 @dataclass(frozen=True, slots=True)
 class FetchOptions:
-    """What to fetch: `branches` (short names; none: all), all `tags`; `prune` what is gone."""
+    """What to fetch: `branches` (short names; none: all), all `tags`; `prune` what is gone.
+
+    `reach`: how far back; None: all that is new, in a shallow clone as it was cloned.
+    """
 
     branches: tuple[str, ...] = ()
     tags: bool = False
     prune: bool = False
+    reach: Reach | None = None
 
 
 def fetch(
@@ -117,25 +123,31 @@ def fetch(
     pruned = read_pruned(store).without(stones, stones.snapshots)
     with home.writing(), Quarantine(home.directory, _NO_LIMIT_BYTES) as quarantine:
         commits, received, inspected = 0, Received(), Inspected()
-        if _any_new(home, tips):
+        reach = _reach(home, remote, options)
+        if _any_new(home, tips) or (reach.reaches_back and read_absent(home.storage.store)):
             quarantine.take_up()
             remote_packs = remote_storage(store, Index(remote_index(home.directory, remote)))
             try:
-                fetching = _Fetch(home, quarantine, remote_packs, remote, store, pruned, progress)
+                fetching = _Fetch(
+                    home, quarantine, remote_packs, remote, store, pruned, reach, progress
+                )
                 received = fetching.run(tips, Downloads(quarantine, inspected, pack_bytes))
+                end = fetching.horizon
             finally:
                 remote_packs.close()
             admission = Admission(
                 home.storage,
                 quarantine,
                 inspected=inspected,
-                pruned=pruned,
+                pruned=pruned.but_absent(end.absent),
                 threads=home.threads,
                 progress=progress,
             )
-            admission.verify(tips, home.refs.list().values())
+            admission.verify([*tips, *end.more], home.refs.list().values())
             with home.refs.locked():
                 commits = admission.publish().commits
+                # Before a ref names what leans on it; after a kill it is said of nothing.
+                change_absent(home.storage.store, gone=end.gone, here=end.here)
                 follow_pruned(home, store)
                 moved, kept = _move_refs(home, remote, there, heads, options)
         else:
@@ -174,6 +186,13 @@ def _chosen(there: RemoteRefs, branches: Sequence[str]) -> dict[str, ObjectId]:
     return chosen
 
 
+def _reach(home: Home, remote: str, options: FetchOptions) -> Reach:
+    if options.reach is not None:
+        return options.reach
+    settings = home.config.remote.get(remote)
+    return Reach(follow=settings.depth or None) if settings is not None else Reach()
+
+
 def _any_new(home: Home, tips: Iterable[ObjectId]) -> bool:
     """Whether any tip is not certainly here: what our refs reach is whole."""
     here = set(home.refs.list().values())
@@ -191,9 +210,12 @@ class _Fetch:
         name: str,
         store: ByteStore,
         pruned: Pruned,
+        reach: Reach,
         progress: Progress,
     ) -> None:
         self._pruned = pruned
+        self._reach = reach
+        self.horizon = Horizon()
         self._home = home
         self._quarantine = quarantine
         self._remote = remote
@@ -209,13 +231,26 @@ class _Fetch:
         self._promise_blocks()
         objects = ObjectStore(layered(here, self._remote))
         known = list(self._home.refs.list().values())
+        self.horizon = self._end(objects, list(tips), known)
         with downloads:
-            expected = self._objects(here, objects, list(tips), known, downloads)
+            wanted = [*tips, *self.horizon.more]
+            expected = self._objects(here, objects, wanted, known, downloads)
             downloads.close()  # a cut from here on need not read them again
             blocks = BlockDownload(here, self._remote, self._store, downloads, self._progress)
             blocks.run(expected, self._room)
             downloads.close()
             return downloads.received
+
+    def _end(
+        self, objects: ObjectStore, tips: Sequence[ObjectId], known: Sequence[ObjectId]
+    ) -> Horizon:
+        """Where this fetch ends; nowhere, unless a depth is asked for, or history is cut off."""
+        ours, theirs = read_absent(self._home.storage.store), self._pruned.absent
+        if not (ours or theirs) and self._reach in (Reach(), Reach(whole=True)):
+            return Horizon()
+        here = {commit for commit, _ in reachable_commits(self._home.objects, known)}
+        read = functools.cache(lambda commit: objects.load(commit, Commit))
+        return horizon(read, tips, self._reach, known=here, ours=ours, theirs=theirs)
 
     def _promise_blocks(self) -> None:
         """In a lazy clone of this remote: have the promise of its blocks, which then are no news.
@@ -238,10 +273,14 @@ class _Fetch:
         downloads: Downloads,
     ) -> dict[BlockId, int]:
         """Walk the closure as it comes; returns the lengths of the blocks it needs."""
-        new = commits_between(objects, tips, known)
+        new = commits_between(objects, tips, known, self.horizon.absent)
         expected: dict[BlockId, int] = {}
         for needed in objects_of(
-            objects, new.commits, known_objects(objects, new.boundary), self._pruned
+            objects,
+            new.commits,
+            known_objects(objects, new.boundary),
+            self._pruned.but_absent(self.horizon.absent),
+            alone=self.horizon.alone,
         ):
             if here.ask(functools.partial(_lacks, identity=needed.id)):
                 downloads.add_object(needed.canonical)

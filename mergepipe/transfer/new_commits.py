@@ -5,7 +5,7 @@ stranger sent.
 """
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from mergepipe.errors import Corruption, MissingObject
@@ -36,15 +36,19 @@ class NewCommits:
 
 
 def commits_between(
-    objects: ObjectSource, tips: Iterable[ObjectId], known: Iterable[ObjectId]
+    objects: ObjectSource,
+    tips: Iterable[ObjectId],
+    known: Iterable[ObjectId],
+    absent: frozenset[ObjectId] = frozenset(),
 ) -> NewCommits:
     """The commits that `tips` need and `known` ones, with all their history, do not bring.
 
-    Known commits that are not in `objects` tell nothing. Reads both histories no further back than
-    where they meet; where clocks were wrong by more than a few commits, some that are known may
-    come too. Raises MissingObject, Corruption (a cycle, or what is no commit).
+    Known commits that are not in `objects` tell nothing; nobody needs `absent` ones. Reads
+    both histories no further back than where they meet; where clocks were wrong by more than a few
+    commits, some that are known may come too. Raises MissingObject, Corruption (a cycle, or what
+    is no commit).
     """
-    return _Painting(objects).run(tips, known)
+    return _Painting(objects, absent).run(tips, known)
 
 
 def objects_of(
@@ -53,10 +57,12 @@ def objects_of(
     known: Mapping[ObjectId, str],
     pruned: Pruned = NONE,
     inputs: bool = True,
+    alone: Container[ObjectId] = frozenset(),
 ) -> Iterator[Needed]:
     """Every object that `commits` need, each once, after everything that it names itself.
 
-    Of `pruned` ones it is the history that they need, not the model; `inputs` as for `closure`.
+    Of `pruned` ones it is the history that they need, not the model; `inputs` and `alone` as for
+    `closure`.
     `known` maps ids to kinds: these are there with all they need, and are neither read nor yielded
     (`known_objects` gives them for the commits of a boundary). Raises as `closure`, and Corruption
     for paths that no snapshot may hold, and files whose tensors do not add up to their size.
@@ -76,7 +82,9 @@ def objects_of(
         return sizes[tensor]
 
     roots = (Reference(commit, Commit.KIND, "commit") for commit in commits)
-    for needed in closure(roots, objects, known=known, pruned=pruned, inputs=inputs, check=check):
+    for needed in closure(
+        roots, objects, known=known, pruned=pruned, inputs=inputs, alone=alone, check=check
+    ):
         if isinstance(needed.record, Snapshot):
             for file in needed.record.files:
                 size = sum(map(size_of, file.tensor_ids()))
@@ -117,8 +125,9 @@ class _Painting:
 
     WANTED, KNOWN = 1, 2
 
-    def __init__(self, objects: ObjectSource) -> None:
+    def __init__(self, objects: ObjectSource, absent: frozenset[ObjectId]) -> None:
         self._objects = objects
+        self._absent = absent
         self._colours: dict[ObjectId, int] = {}
         self._needs: dict[ObjectId, tuple[ObjectId, ...]] = {}
         self._times: dict[ObjectId, int] = {}
@@ -155,7 +164,7 @@ class _Painting:
                 record = decode(self._objects.canonical(commit), Commit, _named(commit))
             except Corruption as error:
                 raise error if child is None else _blamed(error, child) from None
-            self._needs[commit] = record.needed
+            self._needs[commit] = record.without(self._absent).needed
             self._times[commit] = record.time
         self._colours[commit] = after
         if commit not in self._queued:

@@ -7,7 +7,7 @@ computes. Nothing is assumed of the other side but what a byte store promises.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from mergepipe.bytestore.protocol import ByteStore, as_holding
+from mergepipe.bytestore.protocol import ByteStore, Holding, as_holding
 from mergepipe.dtypes import DType
 from mergepipe.errors import MergepipeError, MissingObject, RefMoved, RemoteRefused
 from mergepipe.ids import BlockId, ObjectId
@@ -203,14 +203,16 @@ def _send(
 
     Returns the commits that are new there, each after those that it needs.
     """
-    new = commits_between(source.objects, tips, known)
+    new = commits_between(source.objects, tips, known, source.pruned.absent)
     if not new.commits:
         return ()
     _refuse_pruned(source, new.commits, stones)
     # What the tips there bring counts as known too: a branch begun anew shares most with them.
     have = known_objects(source.objects, dict.fromkeys([*new.boundary, *known[:_MOST_TIPS]]))
-    need = _needed(source, new.commits, have, NONE.without(stones, stones.snapshots))
+    left_out = NONE.without(stones, stones.snapshots).but_absent(source.pruned.absent)
+    need = _needed(source, new.commits, have, left_out)
     holding = holdings(store, IndexedFooters(source.storage.index))
+    _refuse_absent(source, new.commits, holding)
     ids: list[bytes] = [*need.objects, *need.blocks]
     held = dict(zip(ids, holding.holds(ids), strict=True))
     tally.commits, tally.raw_bytes = len(new.commits), need.raw_bytes
@@ -272,6 +274,22 @@ def _refuse_pruned(source: Source, commits: Sequence[ObjectId], stones: Tombston
                 f"the model of commit {identity.hex()[:12]} was pruned here, and the remote has "
                 "never had it: the history above it cannot go there",
                 "push to a remote that has it",
+            )
+
+
+def _refuse_absent(source: Source, commits: Sequence[ObjectId], holding: Holding) -> None:
+    """Raise MergepipeError for history that neither we nor the other side have."""
+    cut = {each: source.objects.absent_of(each) for each in commits} if source.pruned.absent else {}
+    absent = list(dict.fromkeys(other for named in cut.values() for other in named))
+    held = dict(zip(absent, holding.holds(absent), strict=True)) if absent else {}
+    for identity, named in cut.items():
+        lacking = next((other for other in named if not held[other]), None)
+        if lacking is not None:
+            raise MergepipeError(
+                f"commit {identity.hex()[:12]} needs {lacking.hex()[:12]}, which is not in this "
+                "shallow clone, and the remote does not have it",
+                "`mp fetch --unshallow` first; or `mp push --release` sends the model without its "
+                "history",
             )
 
 

@@ -28,7 +28,7 @@ from mergepipe.packs.storage import Storage
 from mergepipe.packs.view import View
 from mergepipe.packs.wholeness import changed_packs, check_changed
 from mergepipe.progress import SILENT, Progress
-from mergepipe.repository import pruned, tombstones
+from mergepipe.repository import absent, pruned, tombstones
 from mergepipe.repository.history import is_ancestor
 from mergepipe.repository.hooks import PRE_RECEIVE
 from mergepipe.repository.notes import FOLDER as NOTES
@@ -269,6 +269,7 @@ class ReceivingStore(Closing):
                 # What is pushed has to be whole; of what is here already only damage is mended.
                 whole = pruned.NONE if known else pruned.read_pruned(self._store)
                 gone = whole.without(stones, stones.snapshots)
+                gone = gone.but_absent(absent.read_absent(self._store))
                 admission = Admission(
                     home.storage,
                     self._quarantine,
@@ -290,6 +291,7 @@ class ReceivingStore(Closing):
                         return False
                     if not asked:
                         admission.publish()
+                    absent.change_absent(self._store, here=admission.commits)
                     home.refs.update(key, new, expected=old, who=who, why=why)
             self._inspected.forget(everything=self._quarantine.empty)
         except RefMoved:
@@ -374,7 +376,7 @@ class ReceivingStore(Closing):
 
 
 def _readable(key: str) -> str:
-    if key in (HEAD, pruned.KEY, tombstones.KEY) or _is_public(key):
+    if key in (HEAD, pruned.KEY, tombstones.KEY, absent.KEY) or _is_public(key):
         return key
     raise RemoteRefused(f"{quoted(key)} is not for others")
 

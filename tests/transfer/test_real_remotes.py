@@ -19,6 +19,8 @@ from mergepipe.api import Repository
 from mergepipe.api.pulling import clone
 from mergepipe.repository.reflog import Signature
 from mergepipe.transfer.credentials import Credentials
+from mergepipe.transfer.fetch import FetchOptions
+from mergepipe.transfer.horizon import Reach
 from mergepipe.transfer.push_refs import Move, PushOptions
 from tests.bytestore import s3, sshd
 
@@ -122,6 +124,7 @@ def test_there_and_back(repo: Repository, kind: str, tmp_path: Path) -> None:
         more = repo.push(url, PushOptions(refs=(late,)), credentials=credentials).pushed
         assert more.bytes_sent <= 1.02 * added
         clone(url, tmp_path / "clone", credentials=credentials, checkout=False, who=WHO)
+        _served_alone(repo, url, credentials, tmp_path / "served")
     with Repository.open(tmp_path / "clone", who=WHO) as there:
         assert there.fsck(read_data=True).ok
         for name in ("base", *EXPERTS[:2]):
@@ -133,6 +136,24 @@ def test_there_and_back(repo: Repository, kind: str, tmp_path: Path) -> None:
             assert digests(tmp_path / name) == digests(tmp_path / f"{name}-here")
         assert there.resolve("v1") == repo.resolve("v1")
         assert there.replay("origin/merged").same
+
+
+def _served_alone(repo: Repository, url: str, credentials: Credentials, place: Path) -> None:
+    """What is served, without the experts it was merged of; then these, too."""
+    clone(url, place, branch="merged", depth=1, credentials=credentials, who=WHO)
+    with Repository.open(place, who=WHO) as served:
+        assert (
+            digests(place)["model.safetensors"]
+            == hashlib.sha256(
+                b"".join(repo.contents.read_file("merged", "model.safetensors"))
+            ).hexdigest()
+        )
+        assert not served.objects.has(repo.resolve(EXPERTS[0]))
+        assert served.fsck(read_data=True).ok
+        whole = FetchOptions(("merged",), reach=Reach(whole=True))
+        served.fetch(None, whole, credentials=credentials)
+        assert served.replay("merged").same
+        assert served.fsck(read_data=True).ok
 
 
 def _more(repo: Repository, branch: str) -> int:

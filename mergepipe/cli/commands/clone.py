@@ -31,6 +31,7 @@ def add(app: typer.Typer) -> None:
         mp clone ssh://models.example.org/srv/llama
         mp clone https://models.example.org/llama code --branch code
         mp clone s3://models/llama --no-checkout
+        mp clone https://models.example.org/llama --branch prod --depth 1   what is served
     """
     command(app, "clone", SHARING, examples=examples)(clone)
 
@@ -59,6 +60,12 @@ def clone(
             "--lazy", help="History only; blocks come when they are read.", show_default=False
         ),
     ] = False,
+    depth: Annotated[
+        int | None,
+        typer.Option(
+            "--depth", metavar="N", min=1, help="The newest N commits of each branch only."
+        ),
+    ] = None,
     no_checkout: Annotated[
         bool, typer.Option("--no-checkout", "-n", help="Write no files.", show_default=False)
     ] = False,
@@ -80,6 +87,7 @@ def clone(
             directory,
             branch=branch,
             lazy=lazy,
+            depth=depth,
             checkout=not no_checkout,
             credentials=session.credentials(),
             who=identity(session.environment),

@@ -20,6 +20,7 @@ def add(app: typer.Typer) -> None:
         mp fetch
         mp fetch origin code math      just these branches
         mp fetch backup --prune
+        mp fetch --unshallow           the rest of what was cloned with --depth
         mp fetch backup --heal         what is damaged or missing here, too
     """
     command(app, "fetch", SHARING, examples=examples)(fetch)
@@ -54,6 +55,23 @@ def fetch(
             "--prune", "-p", help="Forget branches that are gone there.", show_default=False
         ),
     ] = False,
+    depth: Annotated[
+        int | None,
+        typer.Option(
+            "--depth",
+            metavar="N",
+            min=1,
+            help="The newest N commits of each branch; older ones that are here stay.",
+        ),
+    ] = None,
+    deepen: Annotated[
+        int | None,
+        typer.Option("--deepen", metavar="N", min=1, help="N commits behind the oldest here."),
+    ] = None,
+    unshallow: Annotated[
+        bool,
+        typer.Option("--unshallow", help="All history of a shallow clone.", show_default=False),
+    ] = False,
     heal: Annotated[
         bool,
         typer.Option(
@@ -71,8 +89,11 @@ def fetch(
     import time
 
     from mergepipe.transfer.fetch import FetchOptions
+    from mergepipe.transfer.horizon import Reach
 
-    options = FetchOptions(tuple(branches or ()), tags=tags, prune=prune)
+    asked = depth is not None or deepen is not None or unshallow
+    reach = Reach(depth, deepen, unshallow) if asked else None
+    options = FetchOptions(tuple(branches or ()), tags=tags, prune=prune, reach=reach)
     began = time.monotonic()
     with session.repository() as repository, session.progress() as progress:
         credentials = session.credentials(repository.directory)

@@ -25,7 +25,7 @@ class LogEntry(msgspec.Struct, frozen=True):
     """One commit of `mp log --json`. `time` in Unix seconds, `utc_offset` in minutes.
 
     `notes`: what is noted of it, numbers where they are; `purged`: when, by whom and why its model
-    was removed, null if it was not.
+    was removed, null if it was not; `absent`: commits that it names, and a shallow clone lacks.
     """
 
     commit: str
@@ -41,6 +41,7 @@ class LogEntry(msgspec.Struct, frozen=True):
     trained_from: str | None
     notes: dict[str, float | int | str]
     purged: str | None
+    absent: tuple[str, ...]
 
 
 def add(app: typer.Typer) -> None:
@@ -134,7 +135,7 @@ def log(
             None if contains is None else repository.containing(contains),
             repository.contents.changes_to(paths) if paths else None,
         )
-        said = said_of(repository.store)
+        said = said_of(repository.store, repository.objects)
         if sort is not None:
             if graph:
                 raise UsageError("--graph draws history in its own order: leave --sort out")
@@ -211,6 +212,7 @@ def log_entry(identity: "ObjectId", commit: "Commit", said: Said) -> LogEntry:
         trained_from=None if commit.trained_from is None else commit.trained_from.hex(),
         notes={key: each.shown for key, each in said.notes.items()},
         purged=None if said.stone is None else str(said.stone),
+        absent=tuple(each.hex() for each in said.absent),
     )
 
 

@@ -103,7 +103,7 @@ def show(
             for entry in entries
         )
         listed = _tensors(entries, repository.objects) if tensors else None
-        said = said_of(repository.store)
+        said = said_of(repository.store, repository.objects)
         names = decorations(repository.refs)
         text = CommitText(session.paint, names, verbose=True, said=said)
         lines = list(text.paragraph(identity, commit))

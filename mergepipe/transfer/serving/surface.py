@@ -54,7 +54,10 @@ def is_shared_ref(key: str) -> bool:
 
 REPOSITORY = Surface(
     readable=lambda key: (
-        key in ("HEAD", "pruned", "purged") or is_pack(key) or is_shared_ref(key) or is_note(key)
+        key in ("HEAD", "pruned", "purged", "absent")
+        or is_pack(key)
+        or is_shared_ref(key)
+        or is_note(key)
     ),
     listable=lambda prefix: (
         prefix in _FOLDERS or (prefix.endswith("/") and is_shared_ref(prefix[:-1]))
@@ -63,7 +66,7 @@ REPOSITORY = Surface(
     swapped=lambda key: is_shared_ref(key) or is_note(key),
     replaced=lambda key: False,
 )
-"""Refs, notes, packs, HEAD and what was pruned; never config, hooks, logs, index or runs."""
+"""Refs, notes, packs, HEAD and what is not here; never config, hooks, logs, index or runs."""
 
 
 def _is_folder(prefix: str) -> bool:
