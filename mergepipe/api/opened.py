@@ -428,6 +428,8 @@ class OpenRepository(Closing):
             refs=self.refs,
             profiles=self.profiles(),
             config=self.config,
+            workforce=self.workforce,
+            files=self.local,
         )
 
     @property

@@ -97,7 +97,7 @@ class Profiles:
             for number, index, block in places
         )
         answers = self._workforce.answers(
-            batches(blocks, self._reader if self._workforce.is_elsewhere else None),
+            batches(blocks, self._reader if self._workforce.is_elsewhere(writes=False) else None),
             lambda batch: batch.length,
             FactsJob(),
             FactsOf(lambda batch: self._reader.read(batch.read)),

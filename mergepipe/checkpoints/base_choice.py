@@ -1,5 +1,6 @@
 """Which model a new one was trained from, and which its blocks lean on, where nobody says so."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 from mergepipe.catalog.pairing import BaseTensors
@@ -12,7 +13,8 @@ from mergepipe.checkpoints.requests import CommitRequest
 from mergepipe.errors import Corruption
 from mergepipe.formats.model_card import CARD_BYTES, CARD_NAME, base_model_of
 from mergepipe.formats.tree import read_start
-from mergepipe.ids import ObjectId
+from mergepipe.ids import BlockId, ObjectId
+from mergepipe.objects.records import Safetensors, Snapshot
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
 from mergepipe.repository.refs import RefStore
@@ -56,6 +58,21 @@ class BaseChoice:
                 self.base = base
                 return pairs
         return [None] * len(layout.tensors)
+
+    def stored_as(self, layout: Layout) -> Sequence[tuple[tuple[BlockId, ...], ...]]:
+        """Blocks of each tensor as the base and the branch's tip have it, to be asked after."""
+        commits = dict.fromkeys(one for one in (self.base, self._parent()) if one is not None)
+        found: list[list[tuple[BlockId, ...]]] = [[] for _ in layout.tensors]
+        for commit in commits:
+            with contextlib.suppress(Corruption):
+                snapshot = self._objects.snapshot(self._objects.commit(commit).snapshot)
+                known = _tensors_of(snapshot)
+                for number, tensor in enumerate(layout.tensors):
+                    path = layout.files[tensor.file].source.path
+                    identity = known.get((path, tensor.name))
+                    if identity is not None:
+                        found[number].append(tuple(self._objects.tensor(identity).block_ids()))
+        return [tuple(dict.fromkeys(blocks)) for blocks in found]
 
     def _is_near(self, layout: Layout, pairs: Sequence[Pair | None]) -> bool:
         """Whether files with these pairs are to lean on a model.
@@ -122,3 +139,15 @@ class BaseChoice:
             commits.setdefault(self._objects.commit(tip).snapshot, tip)
         candidates = [(tip, snapshot) for snapshot, tip in commits.items()]
         return best_match(layout, candidates, self._objects, self._reader)
+
+
+def _tensors_of(snapshot: Snapshot) -> dict[tuple[str, str | None], ObjectId]:
+    """Tensors by path and name; a header, or a file that holds none, has no name."""
+    known: dict[tuple[str, str | None], ObjectId] = {
+        (file.path, entry.name): entry.tensor for file, entry in snapshot.named_tensors()
+    }
+    for file in snapshot.files:
+        content = file.content
+        whole = content.header if isinstance(content, Safetensors) else content.data
+        known[file.path, None] = ObjectId(whole)
+    return known

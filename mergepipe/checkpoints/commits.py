@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 
+from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.catalog.finiteness import Finiteness
 from mergepipe.catalog.profiles import Profiles
 from mergepipe.checkpoints.base_choice import BaseChoice
+from mergepipe.checkpoints.delta_coding import IngestJob
 from mergepipe.checkpoints.deltas import DeltaEncoder
-from mergepipe.checkpoints.ingest import Ingested, ingest
+from mergepipe.checkpoints.ingest import Ingest, Ingested, ingest
 from mergepipe.checkpoints.publication import publish_commit
 from mergepipe.checkpoints.requests import CommitRequest, CommitResult
 from mergepipe.errors import Corruption, NothingToCommit, RefMoved
+from mergepipe.executors.workforce import Workforce
 from mergepipe.formats.tree import SourceFile
 from mergepipe.ids import ObjectId
 from mergepipe.objects.encoding import encode
@@ -19,7 +22,6 @@ from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.presence import Presence
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.transaction import Transaction
-from mergepipe.parallel import core_count
 from mergepipe.progress import Progress
 from mergepipe.repository.config import Config
 from mergepipe.repository.presence import without_lost
@@ -39,13 +41,18 @@ class Committer:
         refs: RefStore,
         profiles: Profiles,
         config: Config,
+        workforce: Workforce,
+        files: LocalByteStore,
     ) -> None:
+        """`files`: the repository's, as workers on this machine's disks see them."""
         self._storage = storage
         self._objects = objects
         self._reader = reader
         self._refs = refs
         self._profiles = profiles
         self._config = config
+        self._workforce = workforce
+        self._files = files
 
     def commit(
         self, sources: Sequence[SourceFile], request: CommitRequest, progress: Progress
@@ -69,14 +76,21 @@ class Committer:
             effort=store.codec,
             max_chain=store.max_chain,
             pair_up=choice.pair_up,
+            stored_as=choice.stored_as if self._workforce.is_elsewhere(writes=True) else None,
         )
         with Transaction(self._storage, presence=presence) as transaction:
             ingested = ingest(
                 sources,
                 transaction,
                 encoder,
+                Ingest(
+                    self._workforce,
+                    self._storage.store,
+                    self._files,
+                    transaction.holds,
+                    IngestJob(store.codec),
+                ),
                 block_size=store.block_size,
-                threads=core_count(self._config.core.threads),
                 progress=progress,
                 kept=request.kept_files,
             )

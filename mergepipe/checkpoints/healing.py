@@ -2,16 +2,22 @@
 
 from collections.abc import Sequence
 
-from mergepipe.checkpoints.ingest import ingest
+from mergepipe.checkpoints.ingest import Ingest, ingest, plain_piece
+from mergepipe.checkpoints.ingest_work import Piece
 from mergepipe.checkpoints.layout import Layout, Span
-from mergepipe.checkpoints.outcome import BlockOutcome
+from mergepipe.checkpoints.outcome import BlockNote, BlockOutcome
 from mergepipe.codecs.chooser import choose, samples_of
 from mergepipe.codecs.workspace import Workspace
-from mergepipe.formats.tree import SourceFile
+from mergepipe.dtypes import DType
+from mergepipe.executors.readings import NOTHING_READ, Readings
+from mergepipe.executors.threads import ThreadExecutor
+from mergepipe.executors.workforce import Workforce
+from mergepipe.formats.tree import SourceFile, StableReader
 from mergepipe.ids import BlockId, ObjectId, object_id
 from mergepipe.packs.encoded_blocks import EncodedBlock, encode_block
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.transaction import Transaction
+from mergepipe.packs.written import WrittenPack
 from mergepipe.progress import Progress
 from mergepipe.repository.config import Config
 from mergepipe.transfer.healing import Healed, Lacking
@@ -37,8 +43,8 @@ def heal_from_files(
             sources,
             sink,
             _Again(config.store.codec, lacking),
+            Ingest(Workforce(ThreadExecutor(threads)), storage.store, known=transaction.holds),
             block_size=config.store.block_size,
-            threads=threads,
             progress=progress,
             check_index=False,
         )
@@ -47,34 +53,53 @@ def heal_from_files(
 
 
 class _Again:
-    """Encodes the blocks that lack; the encoder of an ingest."""
+    """Encodes the blocks that lack; the encoder of an ingest, and its coder."""
 
     def __init__(self, effort: str, lacking: Lacking) -> None:
         self._effort = effort
         self._workspace = Workspace()
         self._lacking = lacking
+        self._layout = Layout((), ())
+
+    @property
+    def coder(self) -> "_Again":
+        """It is."""
+        return self
 
     def begin(self, layout: Layout) -> None:
         """Learn which tensors will come."""
         self._layout = layout
 
+    def piece(self, source: SourceFile, spans: Sequence[Span]) -> Piece:
+        """Neighbouring blocks."""
+        return plain_piece(self._layout, source, spans)
+
     def encode(
-        self, spans: Sequence[Span], identities: Sequence[BlockId], raws: Sequence[memoryview]
+        self,
+        piece: Piece,
+        identities: Sequence[BlockId],
+        raws: Sequence[memoryview],
+        file: StableReader,
     ) -> list[BlockOutcome]:
         """The outcomes of neighbouring blocks, in order."""
         return [
             BlockOutcome(
                 identity,
-                self._encode(span, identity, raw) if identity in self._lacking.blocks else None,
+                self._encode(piece.tensors[span.tensor].tensor.dtype, identity, raw)
+                if identity in self._lacking.blocks
+                else None,
             )
-            for span, identity, raw in zip(spans, identities, raws, strict=True)
+            for span, identity, raw in zip(piece.spans, identities, raws, strict=True)
         ]
 
-    def collect(self, spans: Sequence[Span], outcomes: Sequence[BlockOutcome]) -> None:
+    def readings(self) -> Readings:
+        """The store is not read."""
+        return NOTHING_READ
+
+    def collect(self, spans: Sequence[Span], notes: Sequence[BlockNote]) -> None:
         """Nothing is to be noted."""
 
-    def _encode(self, span: Span, identity: BlockId, raw: memoryview) -> EncodedBlock:
-        dtype = self._layout.tensors[span.tensor].dtype
+    def _encode(self, dtype: DType, identity: BlockId, raw: memoryview) -> EncodedBlock:
         codec = choose(self._effort, dtype, samples_of(raw, None), self._workspace)
         return encode_block(identity, raw, dtype, codec, workspace=self._workspace)
 
@@ -106,6 +131,12 @@ class _OnlyLacking:
         added = self._transaction.add_block(block)
         self.blocks += added
         return added
+
+    def add_packs(self, packs: Sequence[WrittenPack], /) -> None:
+        """Store blocks again; they lacked."""
+        before = self._transaction.new_blocks
+        self._transaction.add_packs(packs)
+        self.blocks += self._transaction.new_blocks - before
 
     def add_object(self, canonical: bytes, /) -> ObjectId:
         """Store an object again, if it lacked; returns its id."""

@@ -4,24 +4,26 @@ The bytes stored are the bytes hashed: a block is read into our own buffer, and 
 there. Memory is bounded by the pieces in flight, not by the model.
 """
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
-from mergepipe.checkpoints.layout import PIECE_BYTES, FileLayout, Layout, Span, lay_out, pieces
-from mergepipe.checkpoints.outcome import BlockOutcome
-from mergepipe.dtypes import DType, Kind
+from mergepipe.bytestore.local import LocalByteStore
+from mergepipe.bytestore.protocol import ByteStore
+from mergepipe.checkpoints.delta_coding import IngestJob
+from mergepipe.checkpoints.ingest_work import Coder, IngestWorker, Piece, PieceTensor
+from mergepipe.checkpoints.layout import FileLayout, Layout, Span, lay_out, pieces
+from mergepipe.checkpoints.outcome import BlockNote
+from mergepipe.executors.home import Coordinator
+from mergepipe.executors.segments import Job, Segment, segmented
+from mergepipe.executors.workforce import Workforce
 from mergepipe.formats.huggingface import check_shards
-from mergepipe.formats.tree import SourceFile, StableReader, open_stable
-from mergepipe.ids import BlockId, ObjectId, block_id
+from mergepipe.formats.tree import SourceFile, open_stable
+from mergepipe.ids import BlockId, ObjectId
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.paths import check_paths
 from mergepipe.objects.records import Blob, FileEntry, Safetensors, Snapshot, Tensor, TensorEntry
-from mergepipe.packs.sink import Sink
-from mergepipe.parallel import BufferPool, ordered_map
+from mergepipe.packs.sink import PackSink
 from mergepipe.progress import Progress
 
 
@@ -42,43 +44,51 @@ class Ingested:
         return sum(len(ids) for ids in self.block_ids)
 
 
-@dataclass(slots=True)
-class _Piece:
-    """One worker's piece and, once it ran, its outcome."""
-
-    file: int
-    reader: StableReader
-    spans: list[Span]
-    buffer: bytearray = field(default_factory=bytearray)
-    outcomes: list[BlockOutcome] = field(default_factory=list)
-    nonfinite: list[int] = field(default_factory=list)
-
-
 class Encoder(Protocol):
-    """What becomes of blocks (checkpoints/encoders.py). `encode` runs on worker threads."""
+    """What becomes of blocks: the coordinator's side of a `Coder`. Used from one thread."""
+
+    @property
+    def coder(self) -> Coder:
+        """What encodes here."""
+        ...
 
     def begin(self, layout: Layout) -> None:
         """Learn which tensors will come."""
         ...
 
-    def encode(
-        self, spans: Sequence[Span], identities: Sequence[BlockId], raws: Sequence[memoryview]
-    ) -> list[BlockOutcome]:
-        """The outcomes of neighbouring blocks, in order."""
+    def piece(self, source: SourceFile, spans: Sequence[Span]) -> Piece:
+        """Neighbouring blocks as an item."""
         ...
 
-    def collect(self, spans: Sequence[Span], outcomes: Sequence[BlockOutcome]) -> None:
-        """Take note of outcomes, in the order of the file, on one thread."""
+    def collect(self, spans: Sequence[Span], notes: Sequence[BlockNote]) -> None:
+        """Take note of blocks, in the order of the file."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ingest:
+    """Who sends blocks to a sink, and how.
+
+    store  where packs are written; None: nothing is stored
+    files  the same as other processes see it
+    known  blocks that are left out of what is written here
+    job    what workers elsewhere do, where there are any
+    """
+
+    workforce: Workforce
+    store: ByteStore | None = None
+    files: LocalByteStore | None = None
+    known: Callable[[BlockId], bool] | None = None
+    job: Job = field(default_factory=IngestJob)
 
 
 def ingest(
     sources: Sequence[SourceFile],
-    sink: Sink,
+    sink: PackSink,
     encoder: Encoder,
+    how: Ingest,
     *,
     block_size: int,
-    threads: int,
     progress: Progress,
     check_index: bool = True,
     kept: Sequence[FileEntry] = (),
@@ -97,41 +107,31 @@ def ingest(
     progress.start("commit", layout.raw_bytes)
     blocks: list[list[BlockId]] = [[] for _ in layout.tensors]
     nonfinite = [0] * len(layout.tensors)
-    pool = BufferPool(PIECE_BYTES)
-
     encoder.begin(layout)
+    home = Coordinator(IngestWorker(encoder.coder), sink, progress, how.store, how.files, how.known)
+    begun: dict[int, Segment] = {}
 
-    def work(piece: _Piece) -> _Piece:
-        begin, end = piece.spans[0].start, piece.spans[-1].end
-        piece.buffer = pool.take(end - begin)
-        view = memoryview(piece.buffer)[: end - begin]
-        piece.reader.read_into(begin, view)
-        raws = [view[span.start - begin : span.end - begin] for span in piece.spans]
-        identities = [block_id(raw) for raw in raws]
-        piece.outcomes = encoder.encode(piece.spans, identities, raws)
-        piece.nonfinite = [
-            _nonfinite(layout.tensors[span.tensor].dtype, raw)
-            for span, raw in zip(piece.spans, raws, strict=True)
-        ]
-        return piece
+    def segments() -> Iterator[Segment]:
+        items = (
+            encoder.piece(layout.files[layout.tensors[spans[0].tensor].file].source, spans)
+            for spans in pieces(layout)
+        )
+        for segment in segmented(items, lambda piece: piece.length, how.workforce.segment_bytes):
+            begun[segment.number] = segment
+            yield segment
 
-    with (
-        _OpenFiles(layout) as files,
-        ThreadPoolExecutor(threads, thread_name_prefix="ingest") as workers,
-    ):
-        for piece in ordered_map(workers, work, files.pieces(), window=2 * threads + 2):
-            files.finish_before(piece.file)
-            for span, outcome, lost in zip(
-                piece.spans, piece.outcomes, piece.nonfinite, strict=True
-            ):
-                blocks[span.tensor].append(outcome.id)
-                nonfinite[span.tensor] += lost
-                if outcome.encoded is not None:
-                    sink.add_block(outcome.encoded)
-            encoder.collect(piece.spans, piece.outcomes)
-            raw = piece.spans[-1].end - piece.spans[0].start
-            progress.advance(raw, sink.stored_bytes)
-            pool.give_back(piece.buffer)
+    spec = how.workforce.spec(how.job, writes=how.store is not None)
+    for result in how.workforce.executor.results(segments(), spec, home):
+        for piece, notes in zip(begun.pop(result.number).items, result.values, strict=True):
+            for span, note in zip(piece.spans, notes, strict=True):
+                blocks[span.tensor].append(note.id)
+                nonfinite[span.tensor] += note.nonfinite
+            encoder.collect(piece.spans, notes)
+        sink.add_packs(result.packs)
+    for source in sources:
+        # Each piece was looked at by itself; the file is to have been one and the same for all.
+        with open_stable(source):
+            pass
     tensors = [
         sink.add_object(
             encode(Tensor(tensor.dtype.name, tensor.shape, tensor.block_bytes, b"".join(ids)))
@@ -149,12 +149,12 @@ def ingest(
     )
 
 
-def _nonfinite(dtype: DType, raw: memoryview) -> int:
-    if dtype.kind not in (Kind.FLOAT, Kind.COMPLEX):
-        return 0
-    from mergepipe.values import count_nonfinite  # numpy: not for files without weights
-
-    return count_nonfinite(dtype, raw)
+def plain_piece(layout: Layout, source: SourceFile, spans: Sequence[Span]) -> Piece:
+    """Neighbouring blocks of which nothing was decided beforehand."""
+    numbers = dict.fromkeys(span.tensor for span in spans)
+    return Piece(
+        source, tuple(spans), {number: PieceTensor(layout.tensors[number]) for number in numbers}
+    )
 
 
 def _check_index(layout: Layout, kept: Sequence[FileEntry]) -> None:
@@ -169,42 +169,6 @@ def _check_index(layout: Layout, kept: Sequence[FileEntry]) -> None:
         if file.header is not None
     }
     check_shards([file.source for file in layout.files], names)
-
-
-class _OpenFiles:
-    """The source files that pieces in flight need. Closing one checks that it did not change."""
-
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
-        self._open: dict[int, tuple[ExitStack, StableReader]] = {}
-
-    def pieces(self) -> Iterator[_Piece]:
-        """All pieces, each with its file open."""
-        for spans in pieces(self._layout):
-            number = self._layout.tensors[spans[0].tensor].file
-            if number not in self._open:
-                stack = ExitStack()
-                reader = stack.enter_context(open_stable(self._layout.files[number].source))
-                self._open[number] = (stack, reader)
-            yield _Piece(file=number, reader=self._open[number][1], spans=spans)
-
-    def finish_before(self, number: int) -> None:
-        """Close the files before `number`: all their pieces are done. Raises SourceChanged."""
-        for done in [file for file in self._open if file < number]:
-            self._open.pop(done)[0].close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for stack, _ in self._open.values():
-            stack.__exit__(kind, error, trace)
-        self._open.clear()
 
 
 def _entry(file: FileLayout, layout: Layout, tensors: Sequence[ObjectId]) -> FileEntry:

@@ -21,3 +21,15 @@ class BlockOutcome:
     id: BlockId
     encoded: EncodedBlock | None
     facts: "BlockFacts | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class BlockNote:
+    """What is told of a block once it was done with, wherever that was: no bytes of it.
+
+    `nonfinite`: its values that are infinite or NaN.
+    """
+
+    id: BlockId
+    facts: "BlockFacts | None" = None
+    nonfinite: int = 0

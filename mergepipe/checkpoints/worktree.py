@@ -12,12 +12,15 @@ import msgspec
 
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.bytestore.untrusted import plain_status, read_plain
-from mergepipe.checkpoints.ingest import ingest
+from mergepipe.checkpoints.ingest import Ingest, ingest, plain_piece
+from mergepipe.checkpoints.ingest_work import NamesOnly, Piece
 from mergepipe.checkpoints.layout import Layout, Span
-from mergepipe.checkpoints.outcome import BlockOutcome
+from mergepipe.checkpoints.outcome import BlockNote
 from mergepipe.errors import Corruption
+from mergepipe.executors.threads import ThreadExecutor
+from mergepipe.executors.workforce import Workforce
 from mergepipe.formats.tree import SourceFile, scan
-from mergepipe.ids import BlockId, ObjectId
+from mergepipe.ids import ObjectId
 from mergepipe.objects.encoding import decode
 from mergepipe.objects.records import FileEntry, Snapshot
 from mergepipe.objects.store import ObjectStore
@@ -147,8 +150,8 @@ class Worktree:
                 unknown,
                 sink,
                 _IdsOnly(),
+                Ingest(Workforce(ThreadExecutor(threads))),
                 block_size=block_size,
-                threads=threads,
                 progress=progress,
                 check_index=False,
             )
@@ -176,14 +179,17 @@ def _unchanged(file: SourceFile, known: Mapping[str, FileState]) -> bool:
 class _IdsOnly:
     """Encodes nothing: for the ids that blocks would have."""
 
+    def __init__(self) -> None:
+        self._layout = Layout((), ())
+        self.coder = NamesOnly()
+
     def begin(self, layout: Layout) -> None:
-        """Nothing to learn."""
+        """Learn which tensors will come."""
+        self._layout = layout
 
-    def encode(
-        self, spans: Sequence[Span], identities: Sequence[BlockId], raws: Sequence[memoryview]
-    ) -> list[BlockOutcome]:
-        """Ids only."""
-        return [BlockOutcome(identity, None) for identity in identities]
+    def piece(self, source: SourceFile, spans: Sequence[Span]) -> Piece:
+        """Neighbouring blocks."""
+        return plain_piece(self._layout, source, spans)
 
-    def collect(self, spans: Sequence[Span], outcomes: Sequence[BlockOutcome]) -> None:
+    def collect(self, spans: Sequence[Span], notes: Sequence[BlockNote]) -> None:
         """Nothing to note."""

@@ -45,11 +45,7 @@ def choose(
     """The codec for blocks like these samples (raw bytes, base bytes or None)."""
     raw = codec_named("raw")
     has_base = all(base is not None for _, base in samples)
-    options = [
-        codec
-        for name in _candidates(effort, dtype, has_base)
-        if (codec := codec_named(name)).supports(dtype)
-    ]
+    options = _options(effort, dtype, has_base)
     if effort == "fast" and options:
         options = options[:1]
     best, best_size = raw, _WORTH * sum(len(sample) for sample, _ in samples)
@@ -62,6 +58,19 @@ def choose(
         if size < best_size:
             best, best_size = codec, size
     return best
+
+
+def first_choice(effort: str, dtype: DType, *, has_base: bool) -> Codec:
+    """The codec for blocks that there are no samples of: the preferred one."""
+    return next(iter(_options(effort, dtype, has_base)), codec_named("raw"))
+
+
+def _options(effort: str, dtype: DType, has_base: bool) -> list[Codec]:
+    return [
+        codec
+        for name in _candidates(effort, dtype, has_base)
+        if (codec := codec_named(name)).supports(dtype)
+    ]
 
 
 def _candidates(effort: str, dtype: DType, has_base: bool) -> list[str]:

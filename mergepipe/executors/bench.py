@@ -69,6 +69,7 @@ class Bench:
                 outcome = doing.do(item)
                 if packs is not None:
                     packs.add(outcome.encoded)
+                outcome.release()
                 values.append(outcome.value)
                 with self._lock:
                     self._made_bytes += outcome.made_bytes

@@ -1,5 +1,6 @@
 """The coordinator's side of handed out work: its own store, sink and progress."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from mergepipe.bytestore.local import LocalByteStore
@@ -16,6 +17,7 @@ class Coordinator:
 
     store  where packs are written here; None: nothing is stored
     files  the same store as other processes of its machine see it, whose packs are taken over
+    known  blocks that are left out of packs written here; None: those that the sink has
     """
 
     job: Doing
@@ -23,6 +25,7 @@ class Coordinator:
     progress: Progress
     store: ByteStore | None = None
     files: LocalByteStore | None = None
+    known: Callable[[BlockId], bool] | None = None
 
     def doing(self) -> Doing:
         """The job, opened here."""
@@ -33,8 +36,8 @@ class Coordinator:
         return self.store
 
     def knows(self, block: BlockId, /) -> bool:
-        """Whether the sink has a block."""
-        return self.sink.has_block(block)
+        """Whether a block is not to be written."""
+        return self.sink.has_block(block) if self.known is None else self.known(block)
 
     def take_over(self, result: SegmentResult, /) -> SegmentResult:
         """Move packs into this process's session: their writer may end now."""

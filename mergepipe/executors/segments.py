@@ -27,11 +27,15 @@ class WorkersLost(MergepipeError):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one item: the job's value for it, blocks to store, raw bytes made."""
+    """What came of one item: the job's value for it, blocks to store, raw bytes made.
+
+    release  called once the blocks are written: what they are views of may be used again
+    """
 
     value: Any
     encoded: Sequence[EncodedBlock] = ()
     made_bytes: int = 0
+    release: Callable[[], None] = lambda: None
 
 
 class Doing(Protocol):

@@ -64,6 +64,7 @@ def _collected(
             outcome = first if number == 0 else next(outcomes)
             if packs is not None:
                 packs.add(outcome.encoded)
+            outcome.release()
             values.append(outcome.value)
             home.advance(outcome.made_bytes, 0 if packs is None else packs.pending_bytes)
         written = () if packs is None else packs.finish()

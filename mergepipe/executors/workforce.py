@@ -38,10 +38,9 @@ class Workforce:
     place: Callable[[bool], Place | None] = nowhere
     segment_bytes: int = SEGMENT_BYTES
 
-    @property
-    def is_elsewhere(self) -> bool:
+    def is_elsewhere(self, writes: bool) -> bool:
         """Whether items may be done where there is no index, and have to say where records are."""
-        return self.executor.is_elsewhere and self.place(False) is not None
+        return self.executor.is_elsewhere and self.place(writes) is not None
 
     def spec(self, job: Job, writes: bool) -> WorkerSpec:
         """What workers must know of a job."""

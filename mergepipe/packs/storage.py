@@ -124,19 +124,7 @@ class Storage:
 
     def is_whole(self, at: Location) -> bool:
         """Whether a record is there, and its bytes match its checksum."""
-        key = pack_key(at.pack)
-        try:
-            if not at.is_plausible:
-                return False
-            data = memoryview(read_exactly(self.store, key, at.offset, at.stored_bytes))
-            verify_payload(*record_in(data, at, at.offset), key)
-        except (Corruption, FileNotFoundError):
-            return False
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise
-            return False
-        return True
+        return is_whole(self.store, at)
 
     def holds(self, at: Location) -> bool:
         """Whether the pack's own footer agrees that this record is there.
@@ -150,3 +138,20 @@ class Storage:
         except Corruption:
             return True
         return (at.header, at.offset) in records
+
+
+def is_whole(store: ByteStore, at: Location) -> bool:
+    """Whether a record is in a store, and its bytes match its checksum."""
+    key = pack_key(at.pack)
+    try:
+        if not at.is_plausible:
+            return False
+        data = memoryview(read_exactly(store, key, at.offset, at.stored_bytes))
+        verify_payload(*record_in(data, at, at.offset), key)
+    except (Corruption, FileNotFoundError):
+        return False
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return False
+    return True

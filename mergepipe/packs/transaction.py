@@ -73,6 +73,10 @@ class Transaction:
         """Whether the block is in the store, whole, or in this transaction."""
         return block in self._blocks or self.presence.blocks([block])[0]
 
+    def holds(self, block: BlockId) -> bool:
+        """Whether the block was added here."""
+        return block in self._blocks
+
     def add_block(self, block: EncodedBlock) -> bool:
         """Append a block's records, unless this transaction has it; whether it was appended."""
         if block.id in self._blocks:
@@ -93,8 +97,12 @@ class Transaction:
         without it, as it would have been by who can look that up. Raises Corruption.
         """
         listed = {BlockId(header.id) for pack in packs for header, _ in pack.entry.records}
-        checked = all(pack.checked for pack in packs)
-        here = set() if checked else {block for block in listed if self.has_block(block)}
+        here: set[BlockId] = set()
+        if not all(pack.checked for pack in packs):
+            asked = list(listed)
+            stored = self.presence.blocks(asked)
+            here = {block for block, have in zip(asked, stored, strict=True) if have}
+            here |= listed & self._blocks
         for pack in packs:
             if any(header.id in here for header, _ in pack.entry.records):
                 pack = self._without(pack, here)

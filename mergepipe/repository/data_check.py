@@ -138,7 +138,7 @@ def verify_blocks(
     uses = reached.blocks
     progress.start("blocks", uses.total_bytes())
     checked = workforce.answers(
-        _block_pieces(placed, uses, reader if workforce.is_elsewhere else None),
+        _block_pieces(placed, uses, reader if workforce.is_elsewhere(writes=False) else None),
         lambda piece: piece.size,
         BlocksJob(),
         BlockCheck(lambda piece: reader.read(piece.ids)),

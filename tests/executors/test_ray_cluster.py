@@ -4,9 +4,12 @@ import os
 
 import pytest
 
+from mergepipe.checkpoints import layout
 from mergepipe.errors import MergepipeError
 from mergepipe.executors.ray_cluster import RayExecutor
-from tests.executors.family import Killing, copied, family, leftovers, merged
+from tests.engine.merging import EXPERTS, repository
+from tests.executors.family import Killing, block_packs, copied, family, leftovers, merged
+from tests.executors.incoming import committed, incoming, small_segments
 
 ray = pytest.importorskip("ray")
 
@@ -41,6 +44,22 @@ def test_actors_make_the_ids_and_packs_that_threads_make(cluster, tmp_path):
         assert killed.fsck(read_data=True).ok
     for one in (repo, other, killed):
         assert not leftovers(one)
+
+
+def test_actors_commit_check_and_profile_as_threads_do(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(layout, "PIECE_BYTES", 64 << 10)
+    models = incoming(tmp_path)
+    one, other = (repository(tmp_path / name, block_size=4096, codec="auto") for name in "ab")
+    small_segments(monkeypatch, one)
+    with one, other, RayExecutor("", 2) as executor:
+        threads = committed(one, models, "threads")
+        assert committed(other, models, executor) == threads
+        assert block_packs(one) == block_packs(other)
+        with other.on(executor):
+            assert other.fsck(read_data=True).ok
+            profile = other.analyze(EXPERTS[0], EXPERTS[1])
+        assert one.analyze(EXPERTS[0], EXPERTS[1]) == profile
+        assert not leftovers(one) and not leftovers(other)
 
 
 def test_a_repository_that_workers_do_not_see_is_refused(cluster, tmp_path, monkeypatch):

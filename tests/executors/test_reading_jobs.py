@@ -1,18 +1,11 @@
 """Checking data and making profiles, by processes, finds what threads find."""
 
-from dataclasses import replace
-
 import pytest
 
-from mergepipe.codecs.registry import codec_named
-from mergepipe.dtypes import BF16
 from mergepipe.executors.processes import ProcessExecutor
-from mergepipe.packs.encoded_blocks import encode_block
-from mergepipe.packs.reader import pack_key
-from tests.engine.merging import EXPERTS, tensors_of
+from tests.engine.merging import EXPERTS
 from tests.executors.family import Killing, copied, family, leftovers
-
-SMALL_BYTES = 200 << 10
+from tests.executors.incoming import SMALL_BYTES, damage, small_segments
 
 
 @pytest.fixture
@@ -20,33 +13,6 @@ def repo(tmp_path, monkeypatch):
     with family(tmp_path) as repo:
         small_segments(monkeypatch, repo)
         yield repo
-
-
-def small_segments(monkeypatch, repo):
-    """Work in several segments, though the models are small."""
-    whole = type(repo).workforce.fget
-    monkeypatch.setattr(
-        type(repo),
-        "workforce",
-        property(lambda one: replace(whole(one), segment_bytes=SMALL_BYTES)),
-    )
-
-
-def damage(repo, branch, tensor, copy=False):
-    """Flip a bit of the record of a tensor's block; `copy`: the block is there once more, whole."""
-    identity = tensors_of(repo, branch)["model.safetensors", tensor]
-    block = repo.objects.tensor(identity).block_ids()[0]
-    raw = bytes(repo.blocks.read([block])[0])
-    at = repo.blocks.resolve([block])[block].layers[-1]
-    if copy:
-        with repo.transactions.begin() as transaction:
-            transaction.add_block(encode_block(block, raw, BF16, codec_named("raw")))
-            transaction.publish()
-    pack = repo.local.path(pack_key(at.pack))
-    data = bytearray(pack.read_bytes())
-    data[at.offset + 300] ^= 1
-    pack.chmod(0o644)
-    pack.write_bytes(data)
 
 
 def checked(repo, executor):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from mergepipe.cli import completion
+from mergepipe.cli import completion, merge_options
 from mergepipe.cli.command import command
 from mergepipe.cli.finite_text import NonFiniteDocument, documents, warning
 from mergepipe.cli.hub import check_no_hub_name, hub_url, quiet_hub
@@ -95,6 +95,7 @@ def commit(
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Skip the pre-commit hook.", show_default=False)
     ] = False,
+    on: merge_options.On = None,
 ) -> None:
     """Store the model at hand, or the one at PATH, on a branch.
 
@@ -104,7 +105,7 @@ def commit(
     if amend:
         _amend(session, message, others=bool(paths or branch or base))
         return
-    with session.repository() as repository:
+    with session.repository() as repository, repository.on(on):
         began = time.monotonic()
         given: list[str | Path] = [*(paths or ())]
         path = paths[0] if paths and len(paths) == 1 else None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
+from mergepipe.cli import merge_options
 from mergepipe.cli.command import command
 from mergepipe.cli.finite_text import NonFiniteDocument, documents, warning
 from mergepipe.cli.panels import MODEL
@@ -62,6 +63,7 @@ def import_list(
             show_default=False,
         ),
     ],
+    on: merge_options.On = None,
 ) -> None:
     """Commit many models in one go, each onto its branch, bases before what leans on them.
 
@@ -70,7 +72,7 @@ def import_list(
     """
     began = last = time.monotonic()
     models = []
-    with session.repository() as repository, session.progress() as progress:
+    with session.repository() as repository, repository.on(on), session.progress() as progress:
         for made in repository.import_list(path, progress):
             progress.close()  # its bar must not stand in the line below
             now = time.monotonic()

@@ -1,0 +1,138 @@
+"""A few megabytes of a file on their way into the store, as an item that anybody can do."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from mergepipe.catalog.pairs import Pair
+from mergepipe.checkpoints.layout import PIECE_BYTES, SourceTensor, Span
+from mergepipe.checkpoints.outcome import BlockNote, BlockOutcome
+from mergepipe.dtypes import DType, Kind
+from mergepipe.executors.readings import NOTHING_READ, Readings
+from mergepipe.executors.segments import Outcome
+from mergepipe.formats.tree import SourceFile, StableReader, open_stable
+from mergepipe.ids import BlockId, block_id
+from mergepipe.packs.records import Encoding
+from mergepipe.parallel import BufferPool
+
+
+@dataclass(frozen=True, slots=True)
+class PieceTensor:
+    """What encoding blocks of one tensor takes.
+
+    pair    with the base's tensor, that its blocks lean on
+    stored  blocks of other tensors that the store has, which are likely to be the very same: each
+            is compared with the block of its index
+    """
+
+    tensor: SourceTensor
+    pair: Pair | None = None
+    stored: tuple[tuple[BlockId, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Neighbouring blocks of one file, with all that was decided of them before they are read.
+
+    tensors  by number, of the spans
+    ways     how to read bases, and what is likely to be the same; empty where who has the index
+             does it
+    leaning  what to lean on for each base: itself, or what it leans on where its chain is long
+    """
+
+    source: SourceFile
+    spans: tuple[Span, ...]
+    tensors: Mapping[int, PieceTensor]
+    ways: Mapping[BlockId, Encoding] = field(default_factory=dict)
+    leaning: Mapping[BlockId, BlockId] = field(default_factory=dict)
+
+    @property
+    def start(self) -> int:
+        """Where it begins in the file."""
+        return self.spans[0].start
+
+    @property
+    def length(self) -> int:
+        """Its size in bytes."""
+        return self.spans[-1].end - self.start
+
+
+class Coder(Protocol):
+    """Encodes blocks, on any thread."""
+
+    def encode(
+        self,
+        piece: Piece,
+        identities: Sequence[BlockId],
+        raws: Sequence[memoryview],
+        file: StableReader,
+    ) -> list[BlockOutcome]:
+        """The outcomes of a piece's blocks, in order; views of `raws` may be in them."""
+        ...
+
+    def readings(self) -> Readings:
+        """What was read of the store so far, where nobody else counts it."""
+        ...
+
+
+class IngestWorker:
+    """Reads, names and encodes pieces, on any thread."""
+
+    def __init__(self, coder: Coder) -> None:
+        self._coder = coder
+        self._pool = BufferPool(PIECE_BYTES)
+
+    def readings(self) -> Readings:
+        """What was read of the store so far."""
+        return self._coder.readings()
+
+    def do(self, piece: Piece, /) -> Outcome:
+        """A `BlockNote` for each block. Raises SourceChanged, and what the coder raises."""
+        buffer = self._pool.take(piece.length)
+        view = memoryview(buffer)[: piece.length]
+        # Opened for each piece: whoever gets it, and however long ago the last one was.
+        with open_stable(piece.source) as file:
+            file.read_into(piece.start, view)
+            raws = [view[span.start - piece.start : span.end - piece.start] for span in piece.spans]
+            identities = [block_id(raw) for raw in raws]
+            outcomes = self._coder.encode(piece, identities, raws, file)
+        notes = tuple(
+            BlockNote(
+                outcome.id,
+                outcome.facts,
+                _nonfinite(piece.tensors[span.tensor].tensor.dtype, raw),
+            )
+            for span, outcome, raw in zip(piece.spans, outcomes, raws, strict=True)
+        )
+        return Outcome(
+            notes,
+            [outcome.encoded for outcome in outcomes if outcome.encoded is not None],
+            piece.length,
+            lambda: self._pool.give_back(buffer),
+        )
+
+
+class NamesOnly:
+    """Encodes nothing: for the ids that blocks would have."""
+
+    def encode(
+        self,
+        piece: Piece,
+        identities: Sequence[BlockId],
+        raws: Sequence[memoryview],
+        file: StableReader,
+    ) -> list[BlockOutcome]:
+        """Ids only."""
+        return [BlockOutcome(identity, None) for identity in identities]
+
+    def readings(self) -> Readings:
+        """The store is not read."""
+        return NOTHING_READ
+
+
+def _nonfinite(dtype: DType, raw: memoryview) -> int:
+    if dtype.kind not in (Kind.FLOAT, Kind.COMPLEX):
+        return 0
+    from mergepipe.values import count_nonfinite  # numpy: not for files without weights
+
+    return count_nonfinite(dtype, raw)
