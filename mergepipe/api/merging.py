@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from mergepipe.engine.replay import Replay
     from mergepipe.engine.result import MergeResult
     from mergepipe.objects.merging import Plan
-    from mergepipe.planner.curve import Bought
-    from mergepipe.plans.explain import Explanation
+    from mergepipe.plans.explain import Explanation, Pricing
     from mergepipe.plans.profile_views import Cited, Pair
 
 
@@ -137,18 +136,26 @@ class Merging:
         self, what: str, tensor: str | None = None
     ) -> tuple["Explanation", "Plan", ObjectId | None]:
         """As `Repository.explain` says."""
+        plan, manifest = self.find(what)
+        return self.explain_plan(plan, tensor), plan, manifest
+
+    def find(self, what: str) -> tuple["Plan", ObjectId | None]:
+        """The plan behind a merge's commit, with the manifest's id; or the plan of this id.
+
+        Raises RevisionNotFound, MergeInputError for a commit that is no merge.
+        """
         from mergepipe.objects.merging import Manifest
 
-        manifest, plan = None, None
         try:
             manifest = self._manifest_of(what)
-            plan = self._planning.load_plan(self._repo.objects.load(manifest, Manifest).plan)
+            return self._planning.load_plan(
+                self._repo.objects.load(manifest, Manifest).plan
+            ), manifest
         except RevisionNotFound as error:
             try:
-                plan = self._planning.load_plan(what)
+                return self._planning.load_plan(what), None
             except RevisionNotFound:
                 raise error from None  # it says more about names
-        return self.explain_plan(plan, tensor), plan, manifest
 
     def asked_of(self, what: str, manifest: ObjectId | None, plan: ObjectId) -> Asked:
         """What a merge (with its manifest), or a stored plan, was asked for with."""
@@ -158,28 +165,29 @@ class Merging:
 
     def explain_plan(self, plan: "Plan", tensor: str | None = None) -> "Explanation":
         """What a plan reads and keeps, from the profiles that it names or that are known."""
-        from mergepipe.engine.replay import require_models
         from mergepipe.plans.explain import explain
 
-        require_models(plan, self._repo.objects)
-        profiles = self._profiles_of(plan)
-        return explain(plan, self._repo.objects, self._planning.catalog.encodings, profiles, tensor)
+        return explain(self.pricing(plan), tensor)
 
-    def energy_curve(self, plan: "Plan", shares: Sequence[float]) -> "list[Bought]":
-        """The most energy that shares of the exact merge's expert bytes can keep, in order."""
-        from mergepipe.planner.curve import energy_curve
+    def pricing(self, plan: "Plan") -> "Pricing":
+        """What tells the costs of a plan: explanations and curves made of one look things up once.
 
-        profiles = self._profiles_of(plan)
-        return energy_curve(
-            plan, self._repo.objects, self._planning.catalog.encodings, profiles, shares
-        )
+        Raises MissingObject where a model of the plan is not here.
+        """
+        from mergepipe.plans.explain import Pricing
+        from mergepipe.plans.models import require_models
+
+        objects = self._repo.objects
+        require_models(plan, objects)
+        return Pricing.of(plan, objects, self._planning.catalog.encodings, self._profiles_of(plan))
 
     def sweep(self, planned: "Planned", shares: Sequence[float] | None = None) -> "BudgetSweep":
         """What budgets of these shares would keep (`Repository.sweep`)."""
         from mergepipe.api.sweeping import SHARES, BudgetSweep, SweepPoint, checked_shares, percent
+        from mergepipe.planner.curve import energy_curve
 
         rising = checked_shares(SHARES if shares is None else shares)
-        curve = self.energy_curve(self._planning.load_plan(planned), rising)
+        curve = energy_curve(self.pricing(self._planning.load_plan(planned)), rising)
         if not curve:
             raise MergeInputError(
                 "what budgets keep is not known: no expert of this merge has a profile",

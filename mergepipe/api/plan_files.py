@@ -54,8 +54,8 @@ def read_plan(planning: "Planning", path: Path) -> "tuple[ObjectId, Plan]":
     Raises MalformedFile for a file that is no plan or was changed, NewerFormat, MissingObject for
     what it needs and is not here.
     """
-    from mergepipe.engine.replay import require_models
     from mergepipe.objects.merging import Plan
+    from mergepipe.plans.models import require_models
 
     where = quoted(str(path))
     try:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +12,8 @@ from mergepipe.names import quoted
 from mergepipe.objects.merging import TensorProfile
 
 SAMPLES = 4096
+# Of every byte, the five signs that it packs, the first in the lowest place.
+_SIGNS = np.array([0, -1, 1], np.int8)[np.arange(256)[:, None] // 3 ** np.arange(5) % 3]
 Floats = npt.NDArray[np.float64]
 
 
@@ -59,6 +60,11 @@ class TensorView:
     def energies(self) -> Floats:
         """Sum of d^2; NaN where the block has no base block."""
         return np.frombuffer(self.source.energies, "<f8")
+
+    @cached_property
+    def known_energies(self) -> Floats:
+        """Sum of d^2; 0 where the block has no base block."""
+        return np.where(np.isnan(self.energies), 0.0, self.energies)
 
     @cached_property
     def changed(self) -> npt.NDArray[np.uint32]:
@@ -110,8 +116,5 @@ class TensorView:
     def signs(self, count: int) -> npt.NDArray[np.int8]:
         """Signs (-1, 0, 1) of the coarse reading at the sample positions of `count` elements."""
         samples = min(count, SAMPLES)
-        packed = np.frombuffer(self.source.signs, np.uint8).astype(np.int64)
-        powers = 3 ** np.arange(5)
-        trits = (packed[:, None] // powers % 3).reshape(-1)[:samples]
-        signs: npt.NDArray[Any] = np.array([0, -1, 1], np.int8)[trits]
-        return signs
+        signs: npt.NDArray[np.int8] = _SIGNS[np.frombuffer(self.source.signs, np.uint8)]
+        return signs.reshape(-1)[:samples]

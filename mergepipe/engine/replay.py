@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from mergepipe.engine.engine import Engine
 from mergepipe.engine.memo import NoMemo
 from mergepipe.engine.meter import Meter, metered
-from mergepipe.errors import MergepipeError
 from mergepipe.executors.readings import Readings
 from mergepipe.ids import ObjectId, object_id
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.merging import Manifest, Plan
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.sink import ObjectsInMemory
+from mergepipe.plans.models import require_models
 from mergepipe.progress import SILENT, Progress
 from mergepipe.reprs import brief
 
@@ -26,17 +26,6 @@ class Replay:
     same: bool
     tensors: tuple[str, ...]
     readings: Readings
-
-
-def require_models(plan: Plan, objects: ObjectStore) -> None:
-    """Raise MergepipeError if a model that a plan merges is not here."""
-    absent = [model for model in plan.models if not objects.has(model)]
-    if absent:
-        named = ", ".join(model.hex()[:12] for model in absent)
-        raise MergepipeError(
-            f"{len(absent)} of the {len(plan.models)} merged models are not here: {named}",
-            "ask where it was made: a release leaves them out, and mp prune may let them go",
-        )
 
 
 def replay(engine: Engine, manifest: ObjectId, *, progress: Progress = SILENT) -> Replay:

@@ -6,13 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mergepipe.objects.depths import Depth
-from mergepipe.objects.merging import Plan
-from mergepipe.objects.store import ObjectSource, Tensors
 from mergepipe.planner.selection import select
 from mergepipe.plans.costs import NOT_THERE
 from mergepipe.plans.explain import Pricing
-from mergepipe.plans.profile_views import Profiles, ProfileTable
-from mergepipe.plans.reads import EncodingSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,22 +19,15 @@ class Bought:
     energy_kept: float
 
 
-def energy_curve(
-    plan: Plan,
-    objects: ObjectSource,
-    find: EncodingSource,
-    profiles: Profiles,
-    shares: Sequence[float],
-) -> list[Bought]:
+def energy_curve(pricing: Pricing, shares: Sequence[float]) -> list[Bought]:
     """The most energy that these shares of the exact merge's expert bytes can keep, in order.
 
     By profiles and the layers that are stored, with the weights of the plan. A planner's own choice
     also weighs what a method does with what is missing, so a plan may lie a little below. Empty
     where no input has a profile.
     """
-    pricing = Pricing(plan, Tensors(objects), find, ProfileTable.of(profiles))
     coarse_costs, coarse_gains, exact_costs, exact_gains = [], [], [], []
-    for number, line in enumerate(plan.lines):
+    for number, line in enumerate(pricing.plan.lines):
         if line.file is None or line.copied is not None:
             continue
         parts = pricing.parts(number)
@@ -46,7 +35,7 @@ def energy_curve(
             if leaf.view is None:
                 continue
             square, scale = leaf.scalars.weight**2, leaf.scalars.coarse_scale or 1.0
-            energies = square * np.nan_to_num(leaf.view.energies)
+            energies = square * leaf.view.known_energies
             bought = parts.depths[row] != Depth.EQUAL
             exact_costs.append(np.where(bought, parts.costs.exact[row], NOT_THERE))
             exact_gains.append(energies)

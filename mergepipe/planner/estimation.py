@@ -7,7 +7,6 @@ Measured in docs/design/merge-quality.md.
 """
 
 from collections.abc import Sequence
-from math import sqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -43,30 +42,40 @@ def estimated(
 def _gram(
     views: Sequence[TensorView | None], energies: Sequence[float], elements: int
 ) -> tuple[float, ...] | None:
-    """Inner products of the changes, row by row.
+    """Inner products of the changes, row by row."""
+    changed = [
+        (place, view)
+        for place, (view, energy) in enumerate(zip(views, energies, strict=True))
+        if view is not None and energy
+    ]
+    if not all(has_signs(view) for _, view in changed):
+        return None
+    angles = np.eye(len(views))
+    known = [place for place, _ in changed]
+    angles[np.ix_(known, known)] = cosines([view for _, view in changed], elements)
+    products = angles * np.sqrt(np.outer(energies, energies))
+    return tuple(float(product) for product in products.reshape(-1))
+
+
+def has_signs(view: TensorView) -> bool:
+    """Whether a profile tells the signs of a tensor's large changes."""
+    return view.has_coarse and bool(view.source.signs)
+
+
+def cosines(views: Sequence[TensorView], elements: int) -> npt.NDArray[np.float64]:
+    """Cosines between changes of one tensor of so many elements: a row and a column each.
 
     A coarse reading c of a change d keeps <d, c> = |c|^2, so where d is scaled up to an unbiased
     estimate, inner products of estimates are unbiased too: the cosine of two coarse readings is too
-    small by sqrt(|c|^2 / |d|^2) of each (docs/design/coarse-layer.md).
+    small by sqrt(|c|^2 / |d|^2) of each (docs/design/coarse-layer.md). views: with `has_signs`.
     """
-    signs: list[npt.NDArray[np.int64] | None] = []
-    stretch: list[float] = []
-    for view, energy in zip(views, energies, strict=True):
-        if view is None or not energy:
-            signs.append(None)
-            stretch.append(0.0)
-        elif not view.has_coarse or not view.source.signs:
-            return None
-        else:
-            signs.append(view.signs(elements).astype(np.int64))
-            stretch.append(sqrt(view.coarse_scale))
-    products = []
-    for i, mine in enumerate(signs):
-        for j, theirs in enumerate(signs):
-            cosine = 1.0 if i == j else 0.0
-            if i != j and mine is not None and theirs is not None:
-                many = sqrt(int((mine * mine).sum()) * int((theirs * theirs).sum()))
-                shared = int((mine * theirs).sum()) / many if many else 0.0
-                cosine = min(1.0, max(-1.0, shared * stretch[i] * stretch[j]))
-            products.append(cosine * sqrt(energies[i] * energies[j]))
-    return tuple(products)
+    if not views:
+        return np.zeros((0, 0))
+    signs = np.stack([view.signs(elements) for view in views]).astype(np.float64)
+    stretch = np.sqrt([view.coarse_scale for view in views])
+    products = signs @ signs.T
+    many = np.sqrt(np.outer(np.diag(products), np.diag(products)))
+    shared = np.divide(products, many, out=np.zeros_like(products), where=many > 0)
+    angles: npt.NDArray[np.float64] = np.clip(shared * stretch[:, None] * stretch, -1.0, 1.0)
+    np.fill_diagonal(angles, 1.0)
+    return angles

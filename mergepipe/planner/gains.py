@@ -85,7 +85,7 @@ def _surviving(view: TensorView, own: ExpertScalars, elements: Sequence[int]) ->
     energies = values * values * counts
     above = np.append(np.cumsum(energies[::-1])[::-1], 0.0)
     sizes = np.asarray(elements, np.float64)
-    known = np.nan_to_num(view.energies)
+    known = view.known_energies
     mean_square = sum_in_order(known) / max(sum_in_order(sizes), 1.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         stretch = np.sqrt(mean_square * sizes / known)

@@ -105,7 +105,7 @@ class Root:
         for leaf in self.tree.leaves:
             view = self.drafts[leaf.line].views[leaf.place]
             if view is not None:
-                energy = float(np.nan_to_num(view.energies).sum())
+                energy = float(view.known_energies.sum())
                 energies[leaf.input.model] = energies.get(leaf.input.model, 0.0) + energy
         return energies
 

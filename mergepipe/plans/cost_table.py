@@ -188,7 +188,7 @@ def tensor_cost(
         if leaf.view is not None:
             scale = leaf.scalars.coarse_scale
             energies, left = (
-                np.nan_to_num(leaf.view.energies),
+                leaf.view.known_energies,
                 leftover(leaf.view, depths[row], scale),
             )
             square = leaf.scalars.weight**2
@@ -250,7 +250,7 @@ def leftover(view: TensorView, depths: Depths, scale: float) -> Floats:
 
     An estimate of energy C, scaled by s, leaves E - 2 s C + s^2 C (docs/format-merge.md).
     """
-    energies = np.nan_to_num(view.energies)
+    energies = view.known_energies
     left = np.where(depths == Depth.OMITTED, energies, 0.0)
     if view.has_coarse:
         captured = view.estimate_energies * (2.0 * scale - scale * scale)

@@ -4,8 +4,9 @@ Works from a stored plan: what it read is looked up in packs and profiles again.
 models for statistics are not part of it: their results stand in the plan.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
+from typing import Self
 
 import numpy as np
 
@@ -73,39 +74,25 @@ class Explanation:
     costs: CostTable
 
 
-def costs_of(
-    plan: Plan,
-    objects: ObjectSource,
-    find: EncodingSource,
-    profiles: Profiles,
-    tensor: str | None = None,
-) -> CostTable:
-    """What executing a stored plan reads and keeps; or only what the tensor of this name does.
-
-    profiles: by (model, base), places among the plan's models.
-    """
-    pricing = Pricing(plan, Tensors(objects), find, ProfileTable.of(profiles))
-    return CostTable(tuple(pricing.cost(number) for number in _chosen(plan, tensor)), None)
+def costs_of(pricing: "Pricing", tensor: str | None = None) -> CostTable:
+    """What executing a stored plan reads and keeps; or only what the tensor of this name does."""
+    chosen = _chosen(pricing.plan, tensor)
+    return CostTable(tuple(pricing.cost(number) for number in chosen), None)
 
 
-def explain(
-    plan: Plan,
-    objects: ObjectSource,
-    find: EncodingSource,
-    profiles: Profiles,
-    tensor: str | None = None,
-) -> Explanation:
+def explain(pricing: "Pricing", tensor: str | None = None) -> Explanation:
     """How the tensors of a plan are made, or the one called `tensor`.
 
     Raises MergepipeError if there is none of that name.
     """
+    plan = pricing.plan
     chosen = _chosen(plan, tensor)
     if not chosen:
         names = [line.name for line in plan.made]
         near = get_close_matches(tensor or "", names, 1)
         hint = f"did you mean {quoted(near[0])}?" if near else "mp show REV --tensors lists them"
         raise MergepipeError(f"no tensor is called {quoted(tensor or '')}", hint)
-    costs = costs_of(plan, objects, find, profiles, tensor)
+    costs = costs_of(pricing, tensor)
     return Explanation(
         method=plan.method,
         seed=plan.seed,
@@ -168,12 +155,20 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Pricing:
-    """Looks up what the lines of a stored plan read."""
+    """Looks up what the lines of a stored plan read, each once."""
 
     plan: Plan
     tensors: Tensors
     find: EncodingSource
     profiles: ProfileTable
+    _parts: dict[int, Parts] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, plan: Plan, objects: ObjectSource, find: EncodingSource, profiles: Profiles
+    ) -> Self:
+        """Of a stored plan. profiles: by (model, base), places among the plan's models."""
+        return cls(plan, Tensors(objects), find, ProfileTable.of(profiles))
 
     def cost(self, number: int) -> TensorCost:
         """Of one line and all under it."""
@@ -190,6 +185,12 @@ class Pricing:
 
     def parts(self, number: int) -> Parts:
         """The leaves of a line that is computed."""
+        known = self._parts.get(number)
+        if known is None:
+            known = self._parts[number] = self._looked_up(number)
+        return known
+
+    def _looked_up(self, number: int) -> Parts:
         lines = self.plan.lines
         tree = Tree.of(number, lines)
         reads_base = any(self._reads_base(lines[one]) for one in tree.lines)

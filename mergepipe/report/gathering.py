@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 from mergepipe.api import Repository
@@ -10,12 +11,16 @@ from mergepipe.api.sweeping import SHARES
 from mergepipe.errors import MergepipeError, RevisionNotFound
 from mergepipe.ids import ObjectId, object_id
 from mergepipe.objects.encoding import encode
-from mergepipe.report.lineage import lineage, storage
+from mergepipe.report.lineage import growth, lineage, storage
+from mergepipe.report.metrics import checked, noted
 from mergepipe.report.values import (
     Cell,
     CurvePoint,
     Fact,
+    Layer,
+    Metric,
     Model,
+    Pair,
     Report,
     Tensor,
 )
@@ -24,26 +29,37 @@ from mergepipe.sizes import format_size
 if TYPE_CHECKING:
     from mergepipe.api.naming import Holder
     from mergepipe.objects.merging import Plan
+    from mergepipe.planner.agreement import Agreement
     from mergepipe.plans.cost_table import CostTable
-    from mergepipe.plans.explain import Explanation, TensorExplanation
+    from mergepipe.plans.explain import Explanation, Pricing, TensorExplanation
 
 _MOST_TENSORS = 20
+_DIGITS = 5
 _DEPTHS = ("omitted", "coarse", "exact", "equal")
 _LAYER = re.compile(r"\.(?P<number>[0-9]{1,4})\.")
 
 
-def report_of(repository: Repository, what: str | None) -> Report:
+def report_of(repository: Repository, what: str | None, metrics: Sequence[Metric] = ()) -> Report:
     """The report on a merge, a plan, a difference (`A..B`) or, for None, the whole repository.
 
+    metrics: what was measured of revisions (`read_metrics`); what notes say comes to it.
     Raises RevisionNotFound, MergepipeError for a revision that is no merge.
     """
+    checked(repository, metrics)
     if what is None:
-        return _of_repository(repository)
+        return _of_repository(repository, metrics)
     before, dots, after = what.partition("..")
     if dots:
-        return _of_difference(repository, before or "HEAD", after or "HEAD")
+        return _of_difference(repository, before or "HEAD", after or "HEAD", metrics)
+    return of_merge(repository, what, metrics)[0]
+
+
+def of_merge(
+    repository: Repository, what: str, metrics: Sequence[Metric] = ()
+) -> "tuple[Report, Explanation, Plan, ObjectId | None]":
+    """The report on a merge or a plan, with what it was made of: `explain`'s, looked up once."""
     try:
-        explained, plan, manifest = repository.explain(what)
+        plan, manifest = repository.merging.find(what)
     except RevisionNotFound:
         raise
     except MergepipeError as error:
@@ -51,12 +67,27 @@ def report_of(repository: Repository, what: str | None) -> Report:
             error.message,
             f"{_command('report', f'{what}~1..{what}')} shows what changed in a commit",
         ) from None
-    return _of_merge(repository, what, explained, plan, is_plan=manifest is None)
+    from mergepipe.plans.explain import explain
+
+    pricing = repository.merging.pricing(plan)
+    explained = explain(pricing)
+    report = _of_merge(repository, what, explained, pricing, metrics, is_plan=manifest is None)
+    return report, explained, plan, manifest
 
 
 def _of_merge(
-    repository: Repository, what: str, explained: "Explanation", plan: "Plan", *, is_plan: bool
+    repository: Repository,
+    what: str,
+    explained: "Explanation",
+    pricing: "Pricing",
+    metrics: Sequence[Metric],
+    *,
+    is_plan: bool,
 ) -> Report:
+    from mergepipe.planner.agreement import agreements
+    from mergepipe.planner.curve import energy_curve
+
+    plan = pricing.plan
     held = repository.planning.holders(plan.models)
     names = {each: held[each].name if each in held else each.hex()[:12] for each in plan.models}
     costs = explained.costs
@@ -64,9 +95,11 @@ def _of_merge(
     experts = [labels[place] for place in plan.experts]
     identity = object_id(encode(plan)).hex()
     beside = _beside(costs)
-    bought = repository.merging.energy_curve(plan, (*SHARES, *beside.values()))
+    bought = energy_curve(pricing, (*SHARES, *beside.values()))
     curve = [CurvePoint(each.read_bytes, each.energy_kept) for each in bought]
     total = sum(_energies(explained.tensors))
+    agreed = agreements(pricing)
+    revisions = [(names[each], held[each].commit) for each in plan.models if each in held]
     facts = [
         Fact("method", plan.method),
         Fact("base", "none" if plan.base is None else names.get(plan.base, plan.base.hex()[:12])),
@@ -87,6 +120,7 @@ def _of_merge(
     commands = [_command("explain", what), f"mp merge --plan {identity[:12]} -b BRANCH"]
     if not is_plan:
         commit = repository.resolve(what)
+        revisions.append((what, commit))
         facts.append(Fact("commit", commit.hex()))
         facts += [Fact(key, each.value) for key, each in repository.notes(what).items()]
         commands = [
@@ -100,7 +134,10 @@ def _of_merge(
         facts=tuple(facts),
         commands=tuple(commands),
         models=tuple(_models(explained, plan, labels, held)),
-        cells=tuple(_cells(explained.tensors, labels, total)),
+        cells=tuple(_cells(explained.tensors, labels, total, agreed)),
+        layers=tuple(_layers(explained.tensors, labels, total, agreed)),
+        pairs=tuple(_pairs(agreed, labels)),
+        metrics=(*metrics, *noted(repository, revisions)),
         curve=tuple(curve[: len(SHARES)]),
         chosen=CurvePoint(costs.expert_bytes_planned, costs.energy_kept),
         warnings=tuple(_warnings(explained, labels)),
@@ -162,13 +199,17 @@ def _models(
 
 
 def _cells(
-    tensors: Sequence["TensorExplanation"], labels: Sequence[str], total: float
+    tensors: Sequence["TensorExplanation"],
+    labels: Sequence[str],
+    total: float,
+    agreed: "Mapping[str, Agreement]",
 ) -> Iterator[Cell]:
     for tensor in tensors:
         if tensor.kept:
             continue
         layer, part = place_of(tensor.name)
-        for expert in tensor.experts:
+        agreement = agreed[tensor.name]
+        for row, expert in enumerate(tensor.experts):
             cost = expert.cost
             blocks = (cost.blocks_omitted, cost.blocks_coarse, cost.blocks_exact, cost.blocks_equal)
             yield Cell(
@@ -176,11 +217,67 @@ def _cells(
                 tensor=tensor.name,
                 layer=layer,
                 part=part,
-                energy=cost.energy / total if cost.energy is not None and total else None,
-                read=cost.bytes_planned / cost.bytes_full if cost.bytes_full else 0.0,
-                kept=cost.share_kept if cost.energy is not None else None,
+                energy=_rounded(cost.energy / total if cost.energy is not None and total else None),
+                read=round(cost.bytes_planned / cost.bytes_full, _DIGITS)
+                if cost.bytes_full
+                else 0.0,
+                kept=_rounded(cost.share_kept if cost.energy is not None else None),
                 depth=_DEPTHS[blocks.index(max(blocks))],
+                conflict=_rounded(agreement.conflicts[row]),
+                cosine=_rounded(agreement.cosines[row]),
             )
+
+
+def _layers(
+    tensors: Sequence["TensorExplanation"],
+    labels: Sequence[str],
+    total: float,
+    agreed: "Mapping[str, Agreement]",
+) -> Iterator[Layer]:
+    """What all tensors of a layer come to: sums, not means of their shares."""
+    from mergepipe.planner.agreement import together
+
+    layers: dict[int, list[TensorExplanation]] = {}
+    for tensor in tensors:
+        layer = place_of(tensor.name)[0]
+        if layer is not None and not tensor.kept:
+            layers.setdefault(layer, []).append(tensor)
+    for layer, inside in sorted(layers.items()):
+        agreement = together(agreed[tensor.name] for tensor in inside)
+        for row, place in enumerate(agreement.models):
+            costs = [
+                part.cost for each in inside for part in each.experts if part.cost.model == place
+            ]
+            known = [cost for cost in costs if cost.energy is not None]
+            energy = sum(cost.energy or 0.0 for cost in known)
+            kept = sum(cost.energy_kept or 0.0 for cost in known)
+            full = sum(cost.bytes_full for cost in costs)
+            yield Layer(
+                expert=labels[place],
+                layer=layer,
+                energy=energy / total if known and total else None,
+                read=sum(cost.bytes_planned for cost in costs) / full if full else 0.0,
+                kept=min(1.0, max(0.0, kept / energy)) if energy else None,
+                conflict=_rounded(agreement.conflicts[row]),
+                cosine=_rounded(agreement.cosines[row]),
+            )
+
+
+def _pairs(agreed: "Mapping[str, Agreement]", labels: Sequence[str]) -> Iterator[Pair]:
+    """Every two experts, over all tensors."""
+    from mergepipe.planner.agreement import together
+
+    whole = together(agreed.values())
+    for one, other in combinations(range(len(whole.models)), 2):
+        conflict, cosine = whole.pair(one, other)
+        if conflict is not None or cosine is not None:
+            first, second = (labels[whole.models[row]] for row in (one, other))
+            yield Pair(first, second, conflict, cosine)
+
+
+def _rounded(value: float | None) -> float | None:
+    """As many digits as a page of thousands of numbers has room for; none of them is exact."""
+    return None if value is None else float(f"{value:.{_DIGITS}g}")
 
 
 def place_of(name: str) -> tuple[int | None, str]:
@@ -230,10 +327,13 @@ def _read(planned: int, full: int) -> str:
     return format_size(planned) + (f", {planned / full:.1%} of that" if full else "")
 
 
-def _of_difference(repository: Repository, before: str, after: str) -> Report:
+def _of_difference(
+    repository: Repository, before: str, after: str, metrics: Sequence[Metric]
+) -> Report:
     difference = repository.diff(before, after)
     changed = [each for each in difference.tensors if str(each.change) != "same"]
     moved = sorted(changed, key=lambda each: -(each.relative_l2 or 0.0))
+    ends = [(each, repository.resolve(each)) for each in (before, after)]
     facts = (
         Fact("from", before),
         Fact("to", after),
@@ -249,11 +349,12 @@ def _of_difference(repository: Repository, before: str, after: str) -> Report:
             Tensor(each.name, str(each.change), 0, each.relative_l2)
             for each in moved[:_MOST_TENSORS]
         ),
-        lineage=tuple(lineage(repository, [repository.resolve(before), repository.resolve(after)])),
+        metrics=(*metrics, *noted(repository, ends)),
+        lineage=tuple(lineage(repository, [commit for _, commit in ends])),
     )
 
 
-def _of_repository(repository: Repository) -> Report:
+def _of_repository(repository: Repository, metrics: Sequence[Metric]) -> Report:
     usage = repository.usage()
     facts = (
         Fact("models", f"{len(usage.models):,}"),
@@ -262,7 +363,8 @@ def _of_repository(repository: Repository) -> Report:
         Fact("saved by encoding", format_size(usage.coding_saved_bytes)),
         Fact("packs", format_size(usage.packs_bytes)),
     )
-    tips = list(repository.branches().values())
+    branches = repository.branches()
+    tips = list(branches.values())
     return Report(
         kind="repository",
         title=repository.directory.parent.name,
@@ -270,4 +372,6 @@ def _of_repository(repository: Repository) -> Report:
         commands=("mp du", "mp log --all --graph"),
         lineage=tuple(lineage(repository, tips)),
         storage=tuple(storage(usage)),
+        metrics=(*metrics, *noted(repository, list(branches.items()))),
+        growth=tuple(growth(repository, tips)),
     )

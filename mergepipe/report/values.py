@@ -33,6 +33,11 @@ class Cell(Value, frozen=True):
     read    bytes planned over those of the exact merge
     kept    share of its energy that is kept
     depth   most of its blocks: exact, coarse, omitted or equal
+    conflict  of the weights that it and another expert change much, the share where they disagree
+    cosine  mean of the cosines of its change with those of the other experts
+
+    The last two are estimates, from the signs that profiles keep; null also where no other expert
+    changes the tensor.
     """
 
     expert: str
@@ -43,6 +48,29 @@ class Cell(Value, frozen=True):
     read: float
     kept: float | None
     depth: str
+    conflict: float | None = None
+    cosine: float | None = None
+
+
+class Layer(Value, frozen=True):
+    """One expert's part in all tensors of a layer; fields as in a cell."""
+
+    expert: str
+    layer: int
+    energy: float | None
+    read: float
+    kept: float | None
+    conflict: float | None
+    cosine: float | None
+
+
+class Pair(Value, frozen=True):
+    """Two experts over all tensors; estimates as in a cell."""
+
+    first: str
+    second: str
+    conflict: float | None
+    cosine: float | None
 
 
 class CurvePoint(Value, frozen=True):
@@ -62,7 +90,10 @@ class Tensor(Value, frozen=True):
 
 
 class Commit(Value, frozen=True):
-    """A commit of the lineage, oldest first. `parents`, `base`: commits among those listed."""
+    """A commit of the lineage, newest first. `parents`, `base`: commits among those listed.
+
+    `lane`: the column that its node is drawn in, from 0.
+    """
 
     commit: str
     names: tuple[str, ...]
@@ -72,6 +103,7 @@ class Commit(Value, frozen=True):
     parents: tuple[str, ...]
     base: str | None
     merge: bool
+    lane: int = 0
 
 
 class Stored(Value, frozen=True):
@@ -81,6 +113,25 @@ class Stored(Value, frozen=True):
     raw_bytes: int
     alone_bytes: int
     exclusive_bytes: int
+
+
+class Grown(Value, frozen=True):
+    """A repository up to a commit: its models' files, and the records that they need, in bytes."""
+
+    commit: str
+    title: str
+    date: str
+    raw_bytes: int
+    stored_bytes: int
+
+
+class Metric(Value, frozen=True):
+    """A number that was measured of a revision, like a loss. `source`: a file's name, or note."""
+
+    revision: str
+    name: str
+    value: float
+    source: str
 
 
 class Fact(Value, frozen=True):
@@ -99,9 +150,13 @@ class Report(Value, frozen=True):
     commands: tuple[str, ...]
     models: tuple[Model, ...] = ()
     cells: tuple[Cell, ...] = ()
+    layers: tuple[Layer, ...] = ()
+    pairs: tuple[Pair, ...] = ()
+    metrics: tuple[Metric, ...] = ()
     curve: tuple[CurvePoint, ...] = ()
     chosen: CurvePoint | None = None
     warnings: tuple[str, ...] = ()
     tensors: tuple[Tensor, ...] = ()
     lineage: tuple[Commit, ...] = ()
     storage: tuple[Stored, ...] = ()
+    growth: tuple[Grown, ...] = ()

@@ -1,7 +1,7 @@
 """How much room models take: raw, unique and stored bytes, and where the savings come from."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -157,6 +157,22 @@ def measure(
         models=tuple(models),
         promised_bytes=promised,
     )
+
+
+def grown(
+    commits: Sequence[ObjectId], objects: ObjectStore, storage: Storage
+) -> Iterator[tuple[int, int]]:
+    """Of the models of commits up to each: bytes of their files, and of all records they need."""
+    packs: dict[PackId, int] = {}
+    seen: NDArray[np.bytes_] = np.empty(0, _READ["place"])
+    raw_bytes = stored_bytes = 0
+    for commit in commits:
+        need = _needs(commit, objects, storage, packs)
+        new = need[~np.isin(need["place"], seen)]
+        raw_bytes += _file_bytes(commit, objects)
+        stored_bytes += int(new["stored"].sum())
+        seen = np.concatenate([seen, new["place"]])
+        yield raw_bytes, stored_bytes
 
 
 def _file_bytes(commit: ObjectId, objects: ObjectStore) -> int:

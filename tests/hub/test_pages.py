@@ -204,7 +204,7 @@ def test_a_merge_shows_its_manifest_and_pictures(zoo: Served) -> None:
     assert f"{explained.costs.energy_kept:.1%}" in shown.text
     assert "mp replay" in shown.text
     drawn = [attributes for tag, attributes in shown.elements if tag == "svg"]
-    assert len(drawn) == 5
+    assert len(drawn) == 13  # curve, bytes, lineage, maps of layers and of parts
     assert all("viewbox" in attributes for attributes in drawn)
     assert page(zoo, "/-/zoo/storage").text.count("freed without it") > 0
 
@@ -290,14 +290,15 @@ def test_pictures_of_a_large_merge_are_drawn_when_asked_for(zoo: Served) -> None
         repositories.add(Repository.open(zoo.folder))
         views = Views(repositories, Files(DecodedBlocks()), at_once=5)
         template, values = views.of(place, {}, zoo.url)
-        assert values["pictures"] is None
+        assert len(values["pictures"]) == 8
+        assert values["details"] == []
         [ask] = [
             link
             for link in _Page(render(template, place=place, **values)).links
-            if link.endswith("?pictures#pictures")
+            if link.endswith("?pictures#parts")
         ]
-        assert len(views.of(place, {"pictures": ""}, zoo.url)[1]["pictures"]) == 5
-    assert page(zoo, ask.partition("#")[0]).elements.count(("h2", {"id": "pictures"})) == 1
+        assert len(views.of(place, {"pictures": ""}, zoo.url)[1]["details"]) == 5
+    assert page(zoo, ask.partition("#")[0]).elements.count(("h2", {"id": "parts"})) == 1
 
 
 def test_without_what_draws_there_are_numbers(zoo: Served, tmp_path: Path) -> None:
@@ -383,4 +384,4 @@ def test_a_browser_walks_through_without_complaint(zoo: Served, tmp_path: Path) 
         figures.append(document.count("<svg"))
         if wanted is not None:
             path = next(link for link in _Page(document).links if unquote(link).endswith(wanted))
-    assert figures == [0, 0, 5, 1]
+    assert figures == [0, 0, 13, 1]

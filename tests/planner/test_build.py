@@ -13,7 +13,7 @@ from mergepipe.objects.merging import Plan
 from mergepipe.planner.budget import Budget
 from mergepipe.planner.elections import ELECTED
 from mergepipe.planner.recipe import Expert, Model, PerTensor, Recipe, Setting
-from mergepipe.plans.explain import costs_of, explain
+from mergepipe.plans.explain import Pricing, costs_of, explain
 from mergepipe.plans.numbers import scalars_of
 from tests.planner.planning import planned
 from tests.planner.stored_models import (
@@ -119,7 +119,7 @@ def test_planned_bytes_are_those_of_the_records(models: Family) -> None:
 def test_costs_are_the_same_from_the_stored_plan(models: Family) -> None:
     for method, parameters in METHODS:
         result = planned(models, method, "20%", **parameters)
-        again = costs_of(result.plan, models.shelf, models.shelf.find, by_pair(models.profiles))
+        again = costs_of(priced(models, result.plan))
         assert again.tensors == result.costs.tensors
 
 
@@ -309,11 +309,13 @@ def test_other_grids_are_read_wholly_or_not_at_all(models: Family) -> None:
     assert all(set(line.depths[0]) == {Depth.EXACT} for line in result.plan.lines)
 
 
+def priced(models: Family, plan: Plan) -> Pricing:
+    return Pricing.of(plan, models.shelf, models.shelf.find, by_pair(models.profiles))
+
+
 def test_explain_says_who_gave_what(models: Family) -> None:
     result = planned(models, "ties", "25%", density=0.5)
-    told = explain(
-        result.plan, models.shelf, models.shelf.find, by_pair(models.profiles), "layer.0.w"
-    )
+    told = explain(priced(models, result.plan), "layer.0.w")
     (tensor,) = told.tensors
     assert tensor.name == "layer.0.w"
     influences = [part.influence for part in tensor.experts]

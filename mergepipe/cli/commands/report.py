@@ -23,6 +23,7 @@ def add(app: typer.Typer) -> None:
     examples = """
         mp report merged --open                   a merge, in the browser
         mp report 3fa9c2 --out plan.html          a plan that mp plan stored
+        mp report merged --metrics losses.json    with held-out losses, {"merged": {"loss": 2.1}}
         mp report main~1..main                    what changed between two revisions
         mp report --json | jq .storage            the whole repository, as data
     """
@@ -43,6 +44,15 @@ def report(
     out: Annotated[
         Path, typer.Option("--out", metavar="FILE.html", help="Where to write the page.")
     ] = _DEFAULT,
+    metrics: Annotated[
+        Path | None,
+        typer.Option(
+            "--metrics",
+            metavar="FILE",
+            help="What was measured of revisions, like losses: JSON or CSV.",
+            show_default=False,
+        ),
+    ] = None,
     show: Annotated[
         bool, typer.Option("--open", help="Show it in the browser.", show_default=False)
     ] = False,
@@ -53,13 +63,14 @@ def report(
     Needs `pip install 'mergepipe[report]'`; with --json, the data alone, without it.
     """
     from mergepipe.report.gathering import report_of
+    from mergepipe.report.metrics import read_metrics
 
     if out.is_dir():
         raise UsageError(f"{quoted(str(out))} is a directory", "name a file: --out report.html")
     if not session.as_json and not out.absolute().parent.is_dir():
         raise UsageError(f"there is no folder {quoted(str(out.parent))}", "make it first")
     with session.repository() as repository, session.progress():
-        document = report_of(repository, what)
+        document = report_of(repository, what, () if metrics is None else read_metrics(metrics))
     if session.as_json:
         session.emit(document, "")
         return

@@ -9,7 +9,7 @@ from mergepipe.errors import MergeInputError
 from mergepipe.hub.errors import HubError
 from mergepipe.hub.files import Recent
 from mergepipe.ids import ObjectId
-from mergepipe.report.gathering import report_of
+from mergepipe.report.gathering import of_merge
 from mergepipe.report.values import Report
 
 if TYPE_CHECKING:
@@ -62,8 +62,7 @@ class Merges:
 def _view(repository: Repository, revision: str) -> MergeView:
     from mergepipe.plans.cost_table import totals
 
-    report = report_of(repository, revision)
-    explained, plan, manifest = repository.explain(revision)
+    report, explained, plan, manifest = of_merge(repository, revision)
     names = {model.snapshot: model.name for model in report.models}
     experts = [
         totals(explained.costs, place, names[plan.models[place].hex()]) for place in plan.experts

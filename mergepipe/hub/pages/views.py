@@ -147,7 +147,10 @@ class Views:
         return {
             "view": view,
             "commit": commits.shown(identity, commit, commits.names_of(repository)),
-            "pictures": None if too_many or later else self._pictures.of(key, view.report),
+            "pictures": self._pictures.of(key, view.report),
+            "details": []
+            if too_many or later
+            else self._pictures.of(key, view.report, part_by_part=True),
             "too_many": too_many,
             "later": later,
         }
