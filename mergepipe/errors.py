@@ -118,6 +118,12 @@ class UnsafeRepository(MergepipeError):
     kind = "unsafe_repository"
 
 
+class NotMounted(MergepipeError):
+    """A directory of another disk that holds packs or the index of a repository is not there."""
+
+    kind = "not_mounted"
+
+
 class Locked(MergepipeError):
     """Another process holds the lock."""
 

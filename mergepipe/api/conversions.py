@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mergepipe.api.opened import OpenRepository
+from mergepipe.bytestore.elsewhere import located
 from mergepipe.checkpoints.requests import CommitRequest
 from mergepipe.errors import NoSpace, UsageError
 from mergepipe.ids import ObjectId
@@ -145,7 +146,7 @@ class Conversions:
     @contextmanager
     def _folder(self) -> Iterator[Path]:
         """A folder on the repository's disk; those that killed processes left are taken away."""
-        above = self._repo.directory / layout.TMP
+        above = located(self._repo.directory, layout.TMP)
         for old in above.glob(f"{_PREFIX}*"):
             with suppress(OSError), _locked(old):
                 shutil.rmtree(old, ignore_errors=True)

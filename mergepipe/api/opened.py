@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 from mergepipe.api.identity import AUTHOR, check_author, identity
+from mergepipe.bytestore.elsewhere import read_elsewhere
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.bytestore.sharing import share_tree, unshare_tree
@@ -31,8 +32,9 @@ from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.index import Index
 from mergepipe.packs.storage import Storage
 from mergepipe.parallel import core_count
+from mergepipe.progress import SILENT, Progress
 from mergepipe.repository import config as configuration
-from mergepipe.repository import config_values, layout, leases, locks, revisions
+from mergepipe.repository import config_values, layout, leases, locks, relocation, revisions
 from mergepipe.repository.absent import DEEPEN, AbsentCommits, read_absent
 from mergepipe.repository.dates import Clock
 from mergepipe.repository.hooks import Hooks
@@ -95,7 +97,7 @@ class OpenRepository(Closing):
         self._hops = hops
         self._executor: Executor | None = None
         self.local = LocalByteStore(directory)
-        self.storage = self._open_storage(Index(directory / layout.INDEX))
+        self.storage = self._open_storage(Index.of(directory, layout.INDEX))
         self.store = self.storage.store
         self.objects = ObjectStore(self.storage, absent=AbsentCommits(self.store))
         self.blocks = BlockReader(self.storage, self.explain_loss)
@@ -147,15 +149,26 @@ class OpenRepository(Closing):
         template: Path | None = None,
         block_size: int | None = None,
         shared: str | None = None,
+        packs: Path | None = None,
+        index: Path | None = None,
         who: Identity | None = None,
     ) -> Self:
         """Make a repository in `path`. `block_size` in bytes.
 
         `shared`: all of a unix group may write there; its name, or `group` for that of `path`.
-        Raises UsageError, ConfigError.
+        `packs`, `index`: directories of another disk where these are. Raises UsageError,
+        ConfigError.
         """
         check_who(who)
-        return cls(layout.initialise(Path(path), template, block_size, shared), who=who)
+        elsewhere = {relocation.PACKS: packs, relocation.INDEX: index}
+        for target in elsewhere.values():
+            if target is not None:
+                relocation.check_target(Path(path).absolute() / layout.DIRECTORY, target)
+        directory = layout.initialise(Path(path), template, block_size, shared)
+        for setting, target in elsewhere.items():
+            if target is not None:
+                relocation.relocate(directory, setting, target)
+        return cls(directory, who=who)
 
     def close(self) -> None:
         """Release files and workers, and what unfinished work left behind."""
@@ -307,9 +320,42 @@ class OpenRepository(Closing):
         )
         if key == "core.shared":
             if self.config.core.shared == config_values.SHARED:
-                share_tree(self.directory, self.directory.stat().st_gid)
+                for place in self._places():
+                    share_tree(place, self.directory.stat().st_gid)
             else:
-                unshare_tree(self.directory)
+                for place in self._places():
+                    unshare_tree(place)
+
+    def _places(self) -> "set[Path]":
+        """Its directory, and those of other disks."""
+        return {self.directory, *(Path(each) for each in self.elsewhere().values() if each)}
+
+    def elsewhere(self) -> dict[str, str]:
+        """Directories of other disks that hold packs and index, by setting; empty for neither."""
+        said = read_elsewhere(self.directory)
+        return {
+            relocation.PACKS: "" if said.packs is None else str(said.packs),
+            relocation.INDEX: "" if said.index is None else str(said.index),
+        }
+
+    @staticmethod
+    def relocate(
+        path: str | Path,
+        setting: str,
+        target: str | Path | None,
+        *,
+        progress: Progress = SILENT,
+    ) -> None:
+        """Have packs (`store.packs`) or index (`store.index`) in a directory of another disk.
+
+        Of the repository that `open` would find, which nobody may have open to write. None: in the
+        repository's own directory again. Raises as `repository.relocation.relocate`.
+        """
+        where = Path(path)
+        directory = where if layout.has_packs(where) else layout.find(where)
+        relocation.relocate(
+            directory, setting, None if target is None else Path(target), progress=progress
+        )
 
     def edit_config(self, edit: Callable[[str], str]) -> None:
         """Replace the text of `config.toml` by what `edit` makes of it. Raises ConfigError."""

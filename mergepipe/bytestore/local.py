@@ -7,7 +7,6 @@ fsync of a file makes its bytes durable; only fsync of the directory makes its *
 import contextlib
 import fcntl
 import os
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mergepipe.bytestore import flocks
+from mergepipe.bytestore.elsewhere import (
+    LARGE,
+    MARKER,
+    POINTER,
+    Elsewhere,
+    base_of,
+    read_elsewhere,
+    require,
+)
+from mergepipe.bytestore.local_sessions import FOLDER, Sessions
 from mergepipe.bytestore.local_writer import LocalWriter, raise_if_full, sync_directory
 from mergepipe.bytestore.protocol import Buffer, ByteWriter
 from mergepipe.bytestore.sharing import make_folder
@@ -24,6 +33,7 @@ from mergepipe.bytestore.untrusted import (
     open_plain,
     plain_status,
     read_plain,
+    status_of,
 )
 from mergepipe.bytestore.whole_calls import fill_at
 from mergepipe.closing import Closing
@@ -32,9 +42,7 @@ from mergepipe.failpoints import reached
 from mergepipe.forks import unwatch, watch
 
 _OPEN_FILES = 64
-_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_SESSIONS = "tmp"
-_SESSION = re.compile(r"[0-9]+-[0-9a-z]+")
+_COPIED_BYTES = 1 << 20
 
 __all__ = ["LocalByteStore", "LocalWriter", "raise_if_full", "sync_directory"]
 
@@ -42,19 +50,24 @@ __all__ = ["LocalByteStore", "LocalWriter", "raise_if_full", "sync_directory"]
 class LocalByteStore(Closing):
     """Keys are files under `root`; unfinished values live in `root/tmp/<session>/`.
 
-    What is no plain file, or lies behind a link, raises UnsafeRepository (`untrusted.py`).
+    What is no plain file, or lies behind a link, raises UnsafeRepository (`untrusted.py`). What is
+    large may lie on another disk (`elsewhere.py`), and is written there from the start.
     """
 
-    def __init__(self, root: Path, sessions: str = "") -> None:
-        """`sessions` ends the names of its sessions: what one kind leaves, no other removes."""
+    def __init__(self, root: Path, sessions: str = "", elsewhere: Elsewhere | None = None) -> None:
+        """`sessions` ends the names of its sessions: what one kind leaves, no other removes.
+
+        `elsewhere`: what lies on other disks; None: what the repository at `root` says.
+
+        Raises NotMounted, UnsafeRepository.
+        """
         self.root = root
-        self._kind = sessions
+        self._stamp = _stamp(root)
+        self._elsewhere = read_elsewhere(root) if elsewhere is None else elsewhere
         self._lock = threading.Lock()
         self._files: OrderedDict[str, int] = OrderedDict()
         self._busy: dict[int, int] = {}
-        self._session: Path | None = None
-        self._session_lock = -1
-        self._counter = 0
+        self._sessions = Sessions(sessions)
         self._flusher = ThreadPoolExecutor(1, thread_name_prefix="fsync")
         watch(self)
 
@@ -65,7 +78,7 @@ class LocalByteStore(Closing):
                 descriptor = self._files.popitem()[1]
                 if descriptor not in self._busy:  # else its reader closes it
                     os.close(descriptor)
-            self._end_session()
+            self._sessions.end()
         self._flusher.shutdown()
         unwatch(self)
 
@@ -113,6 +126,8 @@ class LocalByteStore(Closing):
 
         An error must not look like an empty folder: an index would drop packs that are there.
         """
+        if not prefix or prefix.split("/", 1)[0] in LARGE:
+            self._check_disks()  # a disk that is gone must not look like an empty folder, either
         pending = [prefix]
         while pending:
             key = pending.pop()
@@ -120,19 +135,24 @@ class LocalByteStore(Closing):
                 yield key
                 continue
             try:
-                if key and not is_real_directory(beneath(self.root, key.rstrip("/"))):
+                if key and not is_real_directory(beneath(self._base(key), key.rstrip("/"))):
                     continue
-                with os.scandir(self.root / key) as found:
-                    entries = [
-                        f"{key}{entry.name}/"
-                        if entry.is_dir(follow_symlinks=False)
-                        else f"{key}{entry.name}"
-                        for entry in found
-                    ]
+                entries = self._entries(key)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             # "a.b" comes before "a/b": a folder is sorted with its slash, as its keys are.
             pending += sorted(entries, reverse=True)
+
+    def _entries(self, key: str) -> Sequence[str]:
+        """Keys in a folder, those of folders with a slash; in no order."""
+        entries = []
+        for base in {self._base(key)} if key else {self.root, self._base(LARGE[0])}:
+            with os.scandir(base / key) as found:
+                for entry in found:
+                    if key or (self._base(entry.name) == base and entry.name != MARKER):
+                        slash = "/" if entry.is_dir(follow_symlinks=False) else ""
+                        entries.append(f"{key}{entry.name}{slash}")
+        return entries
 
     def values(self, prefix: str) -> dict[str, bytes]:
         """All values of a folder of small ones, by key."""
@@ -140,25 +160,26 @@ class LocalByteStore(Closing):
         return {key: value for key, value in pairs if value is not None}
 
     def create(self) -> LocalWriter:
-        """Begin a value in this process's session directory."""
+        """Begin a value in this process's session directory, where large ones lie."""
+        return self._create_in(self._base(FOLDER))
+
+    def _create_in(self, base: Path) -> LocalWriter:
         with self._lock:
             try:
-                session = self._begin_session()
-                self._counter += 1
-                return LocalWriter(session / f"{self._counter:06d}", self._flusher)
+                return LocalWriter(self._next_file(base), self._flusher)
             except OSError as error:
-                raise_if_full(error, str(self.root))
+                raise_if_full(error, str(base))
                 raise
 
     @property
     def session(self) -> str:
         """The key of this process's session directory, which is there until `close`."""
         with self._lock:
-            return f"{_SESSIONS}/{self._begin_session().name}"
+            return f"{FOLDER}/{self._next_file(self._base(FOLDER)).parent.name}"
 
     def key_of(self, writer: LocalWriter) -> str:
         """Where an unpublished value is, for `adopt` of another process."""
-        return writer.path.relative_to(self.root).as_posix()
+        return writer.path.relative_to(self._base(FOLDER)).as_posix()
 
     def adopt(self, key: str) -> LocalWriter:
         """Take an unpublished, synced value of another process into this one's session.
@@ -166,9 +187,7 @@ class LocalByteStore(Closing):
         Raises FileNotFoundError if it is gone, as when that process's session was tidied up.
         """
         with self._lock:
-            session = self._begin_session()
-            self._counter += 1
-            path = session / f"{self._counter:06d}"
+            path = self._next_file(self._base(FOLDER))
         theirs = self.path(key)
         size = plain_status(theirs).st_size
         theirs.rename(path)
@@ -177,11 +196,13 @@ class LocalByteStore(Closing):
     def publish(self, values: Sequence[tuple[ByteWriter, str]]) -> None:
         """Rename synced values into place, then make the names durable."""
         folders: dict[Path, None] = {}
-        for writer, key in values:
-            assert isinstance(writer, LocalWriter)
-            if not writer.synced:
-                writer.sync()
+        self._check_disks()
+        for given, key in values:
+            assert isinstance(given, LocalWriter)
+            if not given.synced:
+                given.sync()
             target = self.path(key)
+            writer = self._on_disk_of(key, given)
             try:
                 folders.update(dict.fromkeys(self._make_folder(target.parent)))
                 reached("file.rename")
@@ -201,7 +222,7 @@ class LocalByteStore(Closing):
 
     def put(self, key: str, value: Buffer) -> None:
         """Write or replace a small value atomically and durably."""
-        writer = self.create()
+        writer = self._create_in(self._base(key))
         try:
             writer.write(value)
             self.publish([(writer, key)])
@@ -226,10 +247,15 @@ class LocalByteStore(Closing):
         parts = key.split("/")
         if any(part in ("", ".", "..") for part in parts) or "\0" in key:
             raise MergepipeError(f"not a key: {key!r}")
-        return beneath(self.root, key)
+        return beneath(self._base(key), key)
+
+    def folder(self, prefix: str) -> Path:
+        """The directory of the keys that begin with `prefix`, which ends with a slash."""
+        return self._base(prefix) / prefix
 
     def move(self, key: str, target: str) -> None:
         """Give a value another key; the caller makes that durable. Raises FileNotFoundError."""
+        self._check_disks()
         reached("file.move")
         self.path(key).rename(self.path(target))
         self._forget(key)  # what was open under the old name
@@ -245,29 +271,12 @@ class LocalByteStore(Closing):
     def remove_dead_sessions(self, rescue: Callable[[str], None] = lambda key: None) -> None:
         """Remove what killed processes left in tmp/. A live session is held by its flock.
 
-        `rescue` sees the key of each file before it goes.
+        `rescue` sees the key of each large file before it goes.
         """
-        tmp = self.root / _SESSIONS
-        if not is_real_directory(tmp):
-            return
-        for session in tmp.iterdir():
-            name = session.name
-            if session == self._session or not _SESSION.fullmatch(name.removesuffix(self._kind)):
-                continue
-            try:
-                descriptor = os.open(session, _OPEN_DIRECTORY)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                for leftover in session.iterdir():
-                    rescue(f"{_SESSIONS}/{name}/{leftover.name}")
-                    leftover.unlink(missing_ok=True)
-                session.rmdir()
-            except OSError:
-                continue  # alive, or being removed by someone else
-            finally:
-                os.close(descriptor)
+        large = self._base(FOLDER)
+        self._sessions.remove_dead(large, lambda path: rescue(path.relative_to(large).as_posix()))
+        if large != self.root:  # where small values begin
+            self._sessions.remove_dead(self.root, lambda path: None)
 
     def _forget(self, key: str) -> None:
         with self._lock:
@@ -280,9 +289,7 @@ class LocalByteStore(Closing):
         self._lock = threading.Lock()
         self._busy.clear()
         self._flusher = ThreadPoolExecutor(1, thread_name_prefix="fsync")
-        if self._session is not None:
-            os.close(self._session_lock)  # closing one copy leaves the parent's lock held
-            self._session = None
+        self._sessions.forget()
 
     def _make_folder(self, folder: Path) -> Sequence[Path]:
         """Make a folder and its parents; returns the folders whose entries changed."""
@@ -294,34 +301,42 @@ class LocalByteStore(Closing):
         make_folder(folder)
         return changed
 
-    def _begin_session(self) -> Path:
-        while self._session is None:
-            session = beneath(
-                self.root, f"{_SESSIONS}/{os.getpid()}-{os.urandom(4).hex()}{self._kind}"
-            )
-            make_folder(session)
-            with contextlib.suppress(FileNotFoundError):
-                held = os.open(session, _OPEN_DIRECTORY)
-                try:
-                    flocks.lock(held, fcntl.LOCK_EX, session)
-                except BaseException:
-                    os.close(held)
-                    session.rmdir()
-                    raise
-                # Someone tidying up may have removed it between the mkdir and the lock.
-                if session.is_dir():
-                    self._session, self._session_lock = session, held
-                else:
-                    os.close(held)
-        return self._session
+    def _next_file(self, base: Path) -> Path:
+        """A name for a new file in our session below `base`, which has begun then."""
+        if not self._sessions.begun(base):
+            self._check_disks()
+        return self._sessions.next_file(base)
 
-    def _end_session(self) -> None:
-        if self._session is not None:
-            for leftover in self._session.iterdir():
-                leftover.unlink(missing_ok=True)
-            self._session.rmdir()
-            os.close(self._session_lock)
-            self._session = None
+    def _base(self, key: str) -> Path:
+        """The directory below which a key lies."""
+        return base_of(self._elsewhere, self.root, key)
+
+    def _check_disks(self) -> None:
+        """Raise MergepipeError unless what is large is where it was when this store was opened."""
+        if _stamp(self.root) != self._stamp:
+            raise MergepipeError(
+                f"the packs or the index of {self.root} were moved to another disk meanwhile",
+                "do it again; a server has to be started again",
+            )
+        if self._elsewhere.packs is not None:
+            require(self._elsewhere.packs)
+
+    def _on_disk_of(self, key: str, writer: LocalWriter) -> LocalWriter:
+        """A synced value on the disk that a key is on: itself, or a copy."""
+        base = self._base(key)
+        if self._elsewhere.packs is None or writer.path.is_relative_to(base):
+            return writer
+        copy = self._create_in(base)
+        try:
+            with writer.path.open("rb") as file:
+                while chunk := file.read(_COPIED_BYTES):
+                    copy.write(chunk)
+            copy.sync()
+        except BaseException:
+            copy.abort()
+            raise
+        writer.abort()
+        return copy
 
     @contextlib.contextmanager
     def _swap_lock(self) -> Iterator[None]:
@@ -362,3 +377,9 @@ class LocalByteStore(Closing):
 def _remove_empty_folders(root: Path) -> None:
     for folder, _, _ in os.walk(root, topdown=False):
         Path(folder).rmdir()
+
+
+def _stamp(root: Path) -> tuple[int, int] | None:
+    """What changes when something is moved to another disk, or back."""
+    status = status_of(root / POINTER)
+    return None if status is None else (status.st_ino, status.st_mtime_ns)

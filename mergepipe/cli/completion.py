@@ -41,8 +41,9 @@ def remotes(incomplete: str) -> list[str]:
 def config_keys(incomplete: str) -> list[str]:
     """Every setting."""
     from mergepipe.repository.config import Config
+    from mergepipe.repository.relocation import SETTINGS
 
-    return [key for key, _ in Config().items()]
+    return [*(key for key, _ in Config().items()), *SETTINGS]
 
 
 def methods(incomplete: str) -> list[str]:

@@ -79,6 +79,8 @@ class Session:
         named = self.environment.get("MP_DIR", "")
         if not named or self.located:
             return None
+        from mergepipe.repository.layout import has_packs
+
         directory = Path(named).absolute()
         if not directory.is_dir():
             raise NoRepository(
@@ -86,7 +88,7 @@ class Session:
             )
         if is_real_directory(directory / ".mergepipe"):
             return directory / ".mergepipe"
-        if not (directory / "packs").is_dir():
+        if not has_packs(directory):
             raise NoRepository(f"MP_DIR names {quoted(named)}, which is no repository")
         return directory
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mergepipe.bytestore.ahead import AheadStore
 from mergepipe.bytestore.cloud import open_bucket
+from mergepipe.bytestore.elsewhere import located
 from mergepipe.bytestore.local import LocalByteStore, LocalWriter
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import MergepipeError
@@ -28,7 +29,7 @@ class FilesPlace:
     def open(self) -> ByteStore:
         """Its files. Raises MergepipeError where they are not seen from here."""
         root = Path(self.path)
-        if not (root / self.session).is_dir():
+        if not located(root, self.session).is_dir():
             raise MergepipeError(
                 f"the worker does not see the repository at {self.path}",
                 "put it on a file system that every machine of the cluster mounts there, "

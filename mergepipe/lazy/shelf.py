@@ -161,7 +161,7 @@ class PromisedPacks:
 
     def move_if_complete(self, pack: PromisedPack) -> None:
         """A pack all of whose records came is one of ours."""
-        key, root = promised_key(pack.id), self._files.root
+        key = promised_key(pack.id)
         path = self._files.path(key)
         try:
             if not pack.complete:
@@ -175,13 +175,13 @@ class PromisedPacks:
                     return
             with self.changing:
                 _sync_file(path)
-                make_folder(root / PREFIX)
+                make_folder(self._files.folder(PREFIX))
                 self._files.move(key, pack_key(pack.id))
         except FileNotFoundError:
             return  # another thread or process did it
         self.lose(pack.id)
         for folder in (PREFIX, PROMISED):
-            sync_directory(root / folder)
+            sync_directory(self._files.folder(folder))
 
     def after_fork(self) -> None:
         """In the child: who held the lock is the parent's."""

@@ -20,6 +20,7 @@ from typing import ClassVar
 import lmdb
 
 from mergepipe.bytestore import flocks
+from mergepipe.bytestore.elsewhere import require
 from mergepipe.bytestore.local import raise_if_full
 from mergepipe.bytestore.sharing import make_folder
 from mergepipe.bytestore.untrusted import (
@@ -89,8 +90,9 @@ class Environment:
     _registry: ClassVar[dict[str, "Environment"]] = {}
     _registry_lock: ClassVar[threading.Lock] = threading.Lock()
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, disk: Path | None = None) -> None:
         self.path = path
+        self._disk = disk
         self._users = 0
         self._lmdb: lmdb.Environment | None = None
         self._readers = 0
@@ -101,14 +103,17 @@ class Environment:
         self._open()
 
     @classmethod
-    def shared(cls, path: Path) -> "Environment":
-        """The environment of this process for a directory, opened if need be. Raises NoSpace."""
+    def shared(cls, path: Path, disk: Path | None = None) -> "Environment":
+        """The environment of this process for a directory, opened if need be.
+
+        `disk`: as `Index` takes it. Raises NoSpace, NotMounted.
+        """
         # The folder itself must be none that a link leads to; where it lies is as we were told.
         key = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118
         with cls._registry_lock:
             environment = cls._registry.get(key)
             if environment is None:
-                environment = cls._registry[key] = cls(Path(key))
+                environment = cls._registry[key] = cls(Path(key), disk)
             elif environment._replaced():
                 environment._reopen(remove=False)
             environment._users += 1
@@ -284,6 +289,8 @@ class Environment:
 
     def _open(self, remove: bool = False) -> None:
         """Open the environment; start an empty one where what is there cannot be used."""
+        if self._disk is not None:
+            require(self._disk)
         index_files.check_plain(self.path)
         try:
             self._open_writable(self.path, remove)

@@ -9,10 +9,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import cast
+from typing import Self, cast
 
 import lmdb
 
+from mergepipe.bytestore.elsewhere import read_elsewhere
 from mergepipe.ids import ID_BYTES, NO_ID, BlockId, ObjectId, PackId
 from mergepipe.packs.condemned import KEY, pack_places, parse_places
 from mergepipe.packs.environment import Environment, IndexDamaged, IndexRoom
@@ -193,10 +194,20 @@ class _IndexView:
 class Index:
     """The tables, and how they are written. May be used from any thread, and after fork."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, disk: Path | None = None) -> None:
+        """`disk`: the directory of another disk in which it is, and which is not made for it."""
         self.path = path
-        self._environment = Environment.shared(path)
+        self._environment = Environment.shared(path, disk)
         self._closed = False
+
+    @classmethod
+    def of(cls, root: Path, key: str) -> Self:
+        """An index of the repository at `root`: `index`, or that of a remote or a quarantine.
+
+        Raises NotMounted, UnsafeRepository.
+        """
+        disk = read_elsewhere(root).index
+        return cls((root if disk is None else disk) / key, disk)
 
     def close(self) -> None:
         """Give the environment back; other indexes of this process on the same path keep it."""

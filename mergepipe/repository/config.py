@@ -1,6 +1,7 @@
 """Settings of a repository: `config.toml`, read strictly, edited without losing its comments."""
 
 import difflib
+import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
     import tomlkit
 
 FORMAT = 1
-# What `requires` may name: things that a reader must know although the layout stays as it is. None
-# so far.
-FEATURES: tuple[str, ...] = ()
+# What `requires` may name: things that a reader must know although the layout stays as it is.
+# `elsewhere`: packs or the index may be on another disk.
+FEATURES: tuple[str, ...] = ("elsewhere",)
 Value: TypeAlias = str | int | float | bool
 
 
@@ -233,6 +234,28 @@ def with_format(text: str) -> str:
     return text if "format" in document else f"format = {FORMAT}\n{text}"
 
 
+def with_feature(text: str, name: str, used: bool) -> str:
+    """`text` whose `requires` names a feature, or does so no more. It has a `format` already."""
+    document = _document(text)
+    named = [str(each) for each in document.get("requires", [])]
+    if (name in named) == used:
+        return text
+    kept = [each for each in named if each != name] + [name] * used
+    if "requires" not in document:
+        # tomlkit would put it at the end, into the last table.
+        return re.sub(
+            r"(?m)^format\b.*\n?",
+            lambda found: f'{found[0].rstrip()}\nrequires = ["{name}"]\n',
+            text,
+            count=1,
+        )
+    if kept:
+        document["requires"] = kept
+    else:
+        del document["requires"]
+    return _checked(document)
+
+
 def _check_format(document: Mapping[str, object], where: str) -> None:
     version = document.get("format")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
@@ -312,6 +335,11 @@ def _parser(key: str) -> Callable[[object], Value]:
             except InvalidRefName as error:
                 raise ConfigError(f"not a name for a remote: {remote!r}", error.hint) from error
             return lambda value: _named(key, _REMOTE_KEYS[name], value)
+    if key in ("store.packs", "store.index"):
+        raise ConfigError(
+            f"{key} is no line of a file: it is said by both sides",
+            f"mp config {key} DIR moves them there",
+        )
     raise ConfigError(f"unknown key {key!r}", _nearest(key))
 
 

@@ -6,10 +6,11 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mergepipe.bytestore import flocks
+from mergepipe.bytestore.elsewhere import Elsewhere, located, read_elsewhere
 from mergepipe.bytestore.untrusted import open_plain
 from mergepipe.errors import NoLocks
 from mergepipe.names import escape_for_terminal
@@ -44,8 +45,9 @@ class HeldFile:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """`free_bytes`, `free_files` of its file system; `unwritable`: what this user may not write.
+    """`free_bytes`, `free_files` where its packs are; `unwritable`: what this user may not write.
 
+    `elsewhere`: what is on other disks.
     `file_system`: its kind; `network`: whether it is one of a network; `locks_work`: whether flock
     does there. `working`: who works, and on which machine. `clock_ahead_s`: how far the newest file
     of the repository lies in the future of this machine's clock.
@@ -61,13 +63,16 @@ class Health:
     locks_work: bool
     working: tuple[Lease, ...]
     clock_ahead_s: float
+    elsewhere: Elsewhere = field(default_factory=Elsewhere)
 
 
 def examine(directory: Path) -> Health:
     """Look at a repository without waiting for anybody and without changing anything."""
-    places = [directory, *(directory / name for name in _WRITTEN)]
+    elsewhere = read_elsewhere(directory)
+    packs = elsewhere.packs or directory
+    places = [directory, *(located(directory, name) for name in _WRITTEN)]
     unwritable = tuple(
-        str(place.relative_to(directory.parent))
+        str(place.relative_to(directory.parent) if place.is_relative_to(directory) else place)
         for place in places
         if place.exists() and not os.access(place, os.W_OK | os.X_OK)
     )
@@ -76,8 +81,8 @@ def examine(directory: Path) -> Health:
     kind = flocks.mount_of(directory)[0]
     return Health(
         directory=directory,
-        free_bytes=shutil.disk_usage(directory).free,
-        free_files=os.statvfs(directory).f_favail,
+        free_bytes=shutil.disk_usage(packs).free,
+        free_files=os.statvfs(packs).f_favail,
         unwritable=unwritable,
         locks=tuple(each for each in held if each is not None),
         file_system=kind,
@@ -85,6 +90,7 @@ def examine(directory: Path) -> Health:
         locks_work=_locks_work(directory),
         working=tuple(leases.running(directory, now_s)),
         clock_ahead_s=max([0.0, *(at - now_s for at in _times(directory))]),
+        elsewhere=elsewhere,
     )
 
 
@@ -149,7 +155,7 @@ def _locks_work(directory: Path) -> bool:
 def _times(directory: Path) -> Iterator[float]:
     """When packs and logs were written."""
     for name in (layout.PACKS, layout.LOGS, layout.REFS):
-        with suppress(OSError), os.scandir(directory / name) as entries:
+        with suppress(OSError), os.scandir(located(directory, name)) as entries:
             for entry in entries:
                 with suppress(OSError):
                     yield entry.stat(follow_symlinks=False).st_mtime

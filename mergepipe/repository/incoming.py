@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from mergepipe.bytestore.elsewhere import located
 from mergepipe.bytestore.untrusted import is_real_directory, plain_status
 from mergepipe.ids import PackId
 from mergepipe.packs.reader import SUFFIX, parse_pack_name
@@ -21,9 +22,10 @@ STALE_AFTER_S = 7 * 24 * 3600
 def incoming_packs(directory: Path) -> Iterator[tuple[PackId, os.stat_result]]:
     """The quarantined packs of the repository at `directory`, with what their files are."""
     try:
-        if not is_real_directory(directory / FOLDER.rstrip("/")):
+        folder = located(directory, FOLDER.rstrip("/"))
+        if not is_real_directory(folder):
             return
-        with os.scandir(directory / FOLDER) as found:
+        with os.scandir(folder) as found:
             entries = list(found)
     except FileNotFoundError:
         return

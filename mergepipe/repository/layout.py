@@ -11,6 +11,7 @@ import stat
 from pathlib import Path
 
 from mergepipe.bytestore import unfinished
+from mergepipe.bytestore.elsewhere import POINTER, base_of, read_elsewhere
 from mergepipe.bytestore.local_writer import make_durable, sync_directory
 from mergepipe.bytestore.sharing import share_tree
 from mergepipe.bytestore.untrusted import check_tree, is_real_directory, status_of
@@ -46,6 +47,7 @@ PUSHES = push_log.KEY
 OPERATIONS = operations.KEY
 READING = reading_rounds.KEY
 TMP = "tmp"
+ELSEWHERE = POINTER
 LOCK = "lock"
 STORE_LOCK = "store.lock"
 WORKTREE_LOCK = "worktree.lock"
@@ -82,6 +84,7 @@ _RESERVED = (
     INCOMING,
     REMOTES,
     LEASES,
+    ELSEWHERE,
     PUSHES,
     OPERATIONS,
     READING,
@@ -115,12 +118,20 @@ def check(directory: Path) -> None:
     what they belong to be.
     """
     check_tree(directory)
+    elsewhere = read_elsewhere(directory)
+    for place in elsewhere.places():
+        check_tree(place)
     for name in _DIRECTORIES:
-        status = status_of(directory / name)
+        status = status_of(base_of(elsewhere, directory, name) / name)
         if status is not None and not stat.S_ISDIR(status.st_mode):
             raise UnsafeRepository(
                 f"{directory / name} is no directory, as it has to be", "mp init makes another"
             )
+
+
+def has_packs(directory: Path) -> bool:
+    """Whether a directory has packs, or says where it has them: it may be a repository."""
+    return (directory / PACKS).is_dir() or status_of(directory / ELSEWHERE) is not None
 
 
 def default_template() -> Path:

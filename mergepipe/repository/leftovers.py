@@ -4,6 +4,7 @@ import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from mergepipe.bytestore.elsewhere import located
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.bytestore.untrusted import is_real_directory, read_plain
 from mergepipe.ids import ID_BYTES
@@ -21,7 +22,7 @@ _KEPT = (b"f/", b"condemned", b"lacking")
 def files_with(directory: Path, ids: Collection[bytes]) -> Iterator[str]:
     """Keys of files in the quarantines that hold a record of one of `ids`, damaged ones too."""
     for folder in (INCOMING, QUARANTINE):
-        path = directory / folder.rstrip("/")
+        path = located(directory, folder.rstrip("/"))
         if not is_real_directory(path):
             continue
         with os.scandir(path) as entries:

@@ -78,7 +78,7 @@ def repository_at(path: Path) -> Path:
     """
     if is_real_directory(path / layout.DIRECTORY):
         return path / layout.DIRECTORY
-    if (path / layout.PACKS).is_dir() and (path / layout.HEAD).is_file():
+    if layout.has_packs(path) and (path / layout.HEAD).is_file():
         return path
     otherwise = "check the path; `mp init PATH` makes one"
     hint = otherwise if path.exists() else nearest_path(path, otherwise)

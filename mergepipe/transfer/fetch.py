@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from mergepipe.bytestore.elsewhere import located
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import Corruption, RevisionNotFound
 from mergepipe.ids import BlockId, ObjectId
@@ -24,6 +25,7 @@ from mergepipe.packs.view import View
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository.absent import change_absent, read_absent
 from mergepipe.repository.history import reachable_commits
+from mergepipe.repository.layout import PACKS
 from mergepipe.repository.pruned import Pruned, read_pruned
 from mergepipe.repository.refnames import HEADS, REMOTES, short_name
 from mergepipe.repository.refs import ANY
@@ -126,7 +128,7 @@ def fetch(
         reach = _reach(home, remote, options)
         if _any_new(home, tips) or (reach.reaches_back and read_absent(home.storage.store)):
             quarantine.take_up()
-            remote_packs = remote_storage(store, Index(remote_index(home.directory, remote)))
+            remote_packs = remote_storage(store, Index.of(home.directory, remote_index(remote)))
             try:
                 fetching = _Fetch(
                     home, quarantine, remote_packs, remote, store, pruned, reach, progress
@@ -294,7 +296,7 @@ class _Fetch:
         return expected
 
     def _room(self) -> int:
-        return shutil.disk_usage(self._home.directory).free
+        return shutil.disk_usage(located(self._home.directory, PACKS)).free
 
 
 def _lacks(view: View, identity: ObjectId) -> bool:

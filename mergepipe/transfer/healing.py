@@ -78,7 +78,7 @@ def heal_from_remote(
         with contextlib.suppress(RemoteUnreachable):
             home.storage.promises.relist()  # what was promised, and lost, is promised again
             home.storage.refresh()
-    there = remote_storage(remote, Index(remote_index(home.directory, name)))
+    there = remote_storage(remote, Index.of(home.directory, remote_index(name)))
     try:
         there.refresh()
         if home.storage.promises.remote == name:  # nothing else promises what it let go of

@@ -80,7 +80,7 @@ class Quarantine(Closing):
     @cached_property
     def storage(self) -> Storage:
         """What is quarantined, through an index of its own, which may be lost at any time."""
-        return Storage(self.packs, Index(self._local.root / FOLDER / "index"))
+        return Storage(self.packs, Index.of(self._local.root, f"{FOLDER}index"))
 
     @property
     def empty(self) -> bool:
@@ -146,7 +146,7 @@ class Quarantine(Closing):
 
     def key_of(self, local: LocalWriter) -> str:
         """Where a value lies while it is written."""
-        return local.path.relative_to(self._local.root).as_posix()
+        return self._local.key_of(local)
 
     def keep_written(self, entry: PackEntry, value: ByteWriter) -> None:
         """Keep a pack whose records this process has checked and written; durable on return."""
@@ -163,7 +163,7 @@ class Quarantine(Closing):
         size = self._local.size(incoming_key(pack))
         if size is not None:
             with suppress(FileNotFoundError):  # admitted meanwhile
-                os.utime(self._local.root / incoming_key(pack), follow_symlinks=False)
+                os.utime(self._local.path(incoming_key(pack)), follow_symlinks=False)
         return size
 
     def release(self, pack: PackId) -> None:
@@ -178,7 +178,7 @@ class Quarantine(Closing):
 
     def sync_packs(self) -> None:
         """Make the names of released packs durable."""
-        sync_directory(self._local.root / PREFIX)
+        sync_directory(self._local.folder(PREFIX))
 
     def remove(self, packs: Sequence[PackId]) -> None:
         """Drop packs."""

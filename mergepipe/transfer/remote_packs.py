@@ -10,7 +10,6 @@ from collections import OrderedDict
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 from mergepipe.bytestore.forwarding import ForwardingStore
 from mergepipe.bytestore.protocol import ByteStore
@@ -38,9 +37,9 @@ _WINDOWS = 64
 _MOST_REFRESHES = 4
 
 
-def remote_index(directory: Path, name: str) -> Path:
-    """Where the index over the packs of a remote is."""
-    return directory / FOLDER / name / "index"
+def remote_index(name: str) -> str:
+    """Where in a repository the index over the packs of a remote is."""
+    return f"{FOLDER}/{name}/index"
 
 
 def remote_storage(remote: ByteStore, index: Index) -> Storage:

@@ -4,6 +4,7 @@ import os
 import platform
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -14,7 +15,7 @@ from mergepipe.cli.command import command
 from mergepipe.cli.panels import UPKEEP
 from mergepipe.cli.session import Session
 from mergepipe.cli.text import table
-from mergepipe.errors import MergepipeError, NoRepository
+from mergepipe.errors import MergepipeError, NoRepository, NotMounted
 from mergepipe.names import escape_for_terminal
 from mergepipe.repository.durations import format_duration
 from mergepipe.sizes import format_size
@@ -72,7 +73,8 @@ class RepositoryDocument(msgspec.Struct, frozen=True):
     """The repository here. `unwritable`: what this user may not write to.
 
     `network`: it lies on a file system of a network; `locks_work`: flock works there; `index`: null
-    where it is damaged; `clock_ahead_s`: how far its newest file lies in the future.
+    where it is damaged; `clock_ahead_s`: how far its newest file lies in the future. `packs`,
+    `indexes`: directories of other disks where they are. `free_bytes` is where packs are.
     """
 
     directory: str
@@ -86,6 +88,8 @@ class RepositoryDocument(msgspec.Struct, frozen=True):
     working: tuple[WorkDocument, ...]
     index: IndexDocument | None
     clock_ahead_s: float
+    packs: str | None = None
+    indexes: str | None = None
 
 
 class DoctorDocument(msgspec.Struct, frozen=True):
@@ -131,7 +135,11 @@ def doctor(
     kernels = KernelsDocument(
         None if folder is None else str(folder), kernel_cache.writable(), kernel_cache.complete()
     )
-    repository = _repository(session)
+    missing: list[str] = []
+    try:
+        repository = _repository(session)
+    except NotMounted as error:
+        repository, missing = None, [error.message, error.hint]
     packages = {name: _version(name) for name in (*_PACKAGES, *_EXTRAS)}
     document = DoctorDocument(
         version=mergepipe.__version__,
@@ -142,7 +150,7 @@ def doctor(
         cpu_features=_cpu_features(),
         kernels=kernels,
         repository=repository,
-        advice=tuple(_advice(packages, kernels, repository)),
+        advice=(*_advice(packages, kernels, repository), *missing),
     )
     session.emit(document, _text(document))
 
@@ -177,7 +185,13 @@ def _repository(session: Session) -> RepositoryDocument | None:
         ),
         index=room,
         clock_ahead_s=health.clock_ahead_s,
+        packs=_named(health.elsewhere.packs),
+        indexes=_named(health.elsewhere.index),
     )
+
+
+def _named(place: Path | None) -> str | None:
+    return None if place is None else str(place)
 
 
 def _version(package: str) -> str | None:
@@ -261,6 +275,8 @@ def _text(document: DoctorDocument) -> str:
                 f"{escape_for_terminal(here.directory)}, {format_size(here.free_bytes)} free, "
                 f"{here.file_system or 'an unknown file system'}",
             ),
+            *([("packs", escape_for_terminal(here.packs))] if here.packs else []),
+            *([("indexes", escape_for_terminal(here.indexes))] if here.indexes else []),
             *([("index", _index_text(here.index))] if here.index else []),
             ("locks", ", ".join(locks) or "none is held"),
             *([("at work", ", ".join(working))] if working else []),

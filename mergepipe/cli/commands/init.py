@@ -53,6 +53,14 @@ def init(
             help="All of a unix group may write there: that of DIR, or the one named.",
         ),
     ] = None,
+    packs: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Packs go there, to another disk say; new or empty."),
+    ] = None,
+    index: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="So does the index, to a fast disk of this machine."),
+    ] = None,
 ) -> None:
     """Make a model repository in a directory.
 
@@ -63,7 +71,7 @@ def init(
 
     size = None if block_size is None else parse_size(block_size)
     with Repository.init(
-        directory, template=template, block_size=size, shared=shared
+        directory, template=template, block_size=size, shared=shared, packs=packs, index=index
     ) as repository:
         at = repository.directory
         cut = repository.config.store.block_size

@@ -19,6 +19,7 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mergepipe.bytestore.elsewhere import located
 from mergepipe.bytestore.whole_calls import write_all
 from mergepipe.errors import AuthenticationError
 from mergepipe.transfer.serving.gate import Gate, NotAllowed
@@ -278,7 +279,7 @@ def _sizes(directory: Path) -> dict[str, tuple[int, int]]:
     for folder in _FOLDERS:
         size = count = 0
         try:
-            with os.scandir(directory / folder) as entries:
+            with os.scandir(located(directory, folder)) as entries:
                 for each in entries:
                     if each.is_file(follow_symlinks=False):
                         size += each.stat(follow_symlinks=False).st_size
