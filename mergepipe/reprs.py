@@ -1,7 +1,8 @@
-"""What values show of themselves in a REPL: ids in hex, long lists as their length, one screen."""
+"""What values show of themselves: in a REPL one screen of text, in a notebook a table."""
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from html import escape
 from typing import Any, TypeVar
 
 Class = TypeVar("Class")
@@ -21,6 +22,23 @@ def brief(kind: type[Class]) -> type[Class]:
 def brief_repr(value: object) -> str:
     """`Name(field=..., ...)` of a dataclass or struct, at most one screen."""
     return _cut(_with_fields(value, depth=2), _SCREEN)
+
+
+def html_table(
+    caption: str, head: Sequence[str], rows: Iterable[Sequence[object]], more: int = 0
+) -> str:
+    """A table for notebooks, all of it as text; `more` rows are only counted."""
+
+    def line(cells: Sequence[object], tag: str) -> str:
+        inner = "".join(f"<{tag}>{escape(str(cell))}</{tag}>" for cell in cells)
+        return f"<tr>{inner}</tr>"
+
+    body = "".join(line(row, "td") for row in rows)
+    rest = f"<p>and {more:,} more</p>" if more else ""
+    return (
+        f"<table><caption>{escape(caption)}</caption><thead>{line(head, 'th')}</thead>"
+        f"<tbody>{body}</tbody></table>{rest}"
+    )
 
 
 def _with_fields(value: object, depth: int) -> str:

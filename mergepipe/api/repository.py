@@ -16,6 +16,7 @@ from mergepipe.ids import ObjectId, shown
 from mergepipe.objects.records import Commit, Snapshot
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository import branches, history, notes, revisions
+from mergepipe.repository.log import Log
 from mergepipe.repository.reflog import ReflogEntry
 from mergepipe.repository.refnames import HEADS, TAGS, branch_ref, tag_ref
 
@@ -147,7 +148,7 @@ class Repository(OpenRepository):
         *,
         topological: bool = False,
         first_parent: bool = False,
-    ) -> Iterator[tuple[ObjectId, Commit]]:
+    ) -> Log:
         """Commits from a revision back, newest first, read as they are asked for.
 
         None: from every branch, tag, branch of a remote, and HEAD. With `first_parent`, the line of
@@ -155,18 +156,23 @@ class Repository(OpenRepository):
         in A, where either may be left out for HEAD; `A...B` what is in one of them only.
         """
         if revision is None:
-            return history.walk(self.objects, self._tips(), topological=topological)
+            every = self._tips()
+            return Log(lambda: history.walk(self.objects, every, topological=topological))
         limits = revisions.parse_range(revision)
         tips = [self.resolve(one) for one in limits.among]
         hidden = history.hidden(
             self.objects, [[self.resolve(one) for one in each] for each in limits.hidden]
         )
-        commits = (
-            history.first_parents(self.objects, tips[-1])
-            if first_parent
-            else history.walk(self.objects, tips, topological=topological)
-        )
-        return (each for each in commits if each[0] not in hidden) if hidden else commits
+
+        def begin() -> Iterator[tuple[ObjectId, Commit]]:
+            commits = (
+                history.first_parents(self.objects, tips[-1])
+                if first_parent
+                else history.walk(self.objects, tips, topological=topological)
+            )
+            return (each for each in commits if each[0] not in hidden)
+
+        return Log(begin)
 
     def descendants(self, revision: str) -> Iterator[tuple[ObjectId, Commit]]:
         """Every commit whose model came from a revision's, by merging or training; newest first.

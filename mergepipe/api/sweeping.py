@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 from importlib import import_module
 from typing import Any
 
 from mergepipe.errors import UsageError
+from mergepipe.reprs import html_table
 from mergepipe.sizes import format_size
 
 SHARES = (0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0)
@@ -48,14 +48,16 @@ class BudgetSweep:
 
     def _repr_html_(self) -> str:
         """The table, for notebooks."""
-        rows = "".join(
-            f"<tr><td>{escape(point.budget)}</td><td>{format_size(point.read_bytes)}</td>"
-            f"<td>{point.energy_kept:.1%}</td>"
-            f'<td><meter min="0" max="1" value="{point.energy_kept:.4f}"></meter></td></tr>'
+        rows = [
+            (
+                point.budget,
+                format_size(point.read_bytes),
+                f"{point.energy_kept:.1%}",
+                "\u2588" * round(_BAR * point.energy_kept),
+            )
             for point in self.points
-        )
-        head = "<tr><th>budget</th><th>read</th><th>energy kept</th><th></th></tr>"
-        return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
+        ]
+        return html_table("What budgets buy", ("budget", "read", "energy kept", ""), rows)
 
     def cheapest(self, energy_kept: float) -> SweepPoint | None:
         """The first point that keeps this share (0 to 1) of the energy; None if none does."""

@@ -12,7 +12,8 @@ from mergepipe.executors.readings import Readings
 from mergepipe.ids import ObjectId, show_ids
 from mergepipe.objects.merging import Manifest
 from mergepipe.plans.left_out import LeftOut
-from mergepipe.reprs import brief
+from mergepipe.reprs import brief, html_table
+from mergepipe.sizes import format_size
 
 
 @brief
@@ -81,6 +82,20 @@ class MergeResult:
     def __iter__(self) -> Iterator[ObjectId | Manifest]:
         yield self.snapshot
         yield self.manifest
+
+    def _repr_html_(self) -> str:
+        """Where it went and what it took, for notebooks."""
+        rows = [
+            ("commit", self.commit.hex()),
+            ("plan", self.plan_id.hex()),
+            ("expert bytes read", format_size(self.expert_bytes_read)),
+            ("base bytes read", format_size(self.base_bytes_read)),
+            ("written", format_size(self.written_bytes)),
+            ("seconds", f"{self.seconds:.2f}"),
+            *((f"left out of {each.model}", each.message) for each in self.left_out),
+        ]
+        where = f" on {self.branch}" if self.branch else ""
+        return html_table(f"Merge {self.commit.hex()[:12]}{where}", ("", ""), rows)
 
     @property
     def expert_bytes_read(self) -> int:

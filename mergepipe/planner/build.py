@@ -26,6 +26,7 @@ from mergepipe.plans.measured import Measure, Measured
 from mergepipe.plans.profile_views import Profiles, ProfileTable
 from mergepipe.plans.reads import EncodingSource
 from mergepipe.plans.trees import Tree
+from mergepipe.reprs import html_table
 from mergepipe.sizes import format_size
 
 UNLIMITED = Budget()
@@ -69,6 +70,30 @@ class PlannedMerge:
             f"{format_size(costs.expert_bytes_full)} of the exact merge, keeps "
             f"{costs.energy_kept:.1%} of the energy>"
         )
+
+    def _repr_html_(self) -> str:
+        """What is read and kept of each expert, for notebooks."""
+        costs = self.costs
+        caption = (
+            f"Plan {self.id.hex()[:12]}: {self.plan.method}, reads "
+            f"{format_size(costs.expert_bytes_planned)} of the "
+            f"{format_size(costs.expert_bytes_full)} of the exact merge, keeps "
+            f"{costs.energy_kept:.1%} of the energy"
+        )
+        rows = [
+            (
+                expert.name,
+                format_size(expert.bytes_raw),
+                format_size(expert.bytes_planned),
+                expert.blocks_exact,
+                expert.blocks_coarse,
+                expert.blocks_omitted,
+                f"{expert.energy_kept:.1%}",
+            )
+            for expert in self.experts
+        ]
+        head = ("expert", "raw", "read", "exact", "coarse", "omitted", "energy kept")
+        return html_table(caption, head, rows)
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:

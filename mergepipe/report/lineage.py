@@ -1,6 +1,5 @@
 """Where models came from, and what they take: the parts of a report that are about history."""
 
-import datetime
 import heapq
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +9,7 @@ from mergepipe.ids import ObjectId
 from mergepipe.objects import records
 from mergepipe.report.values import Commit, Grown, Stored
 from mergepipe.repository import history
+from mergepipe.repository.dates import utc_day
 from mergepipe.repository.graph import draw
 from mergepipe.repository.refnames import short_name
 from mergepipe.repository.usage import Usage, grown
@@ -36,7 +36,7 @@ def lineage(repository: Repository, tips: Sequence[ObjectId]) -> Iterator[Commit
             names=tuple(called.get(identity, ())),
             title=title_of(commit),
             author=commit.author,
-            date=_day(commit.time),
+            date=utc_day(commit.time),
             parents=tuple(parent.hex() for parent in commit.parents if parent in listed),
             base=base.hex() if base is not None and base in listed else None,
             merge=commit.manifest is not None,
@@ -53,7 +53,7 @@ def growth(repository: Repository, tips: Sequence[ObjectId]) -> Iterator[Grown]:
     ]
     sizes = grown([identity for identity, _ in here], repository.objects, repository.storage)
     for (identity, commit), (raw_bytes, stored_bytes) in zip(here, sizes, strict=True):
-        yield Grown(identity.hex(), title_of(commit), _day(commit.time), raw_bytes, stored_bytes)
+        yield Grown(identity.hex(), title_of(commit), utc_day(commit.time), raw_bytes, stored_bytes)
 
 
 def title_of(commit: records.Commit) -> str:
@@ -88,10 +88,3 @@ def storage(usage: Usage) -> Iterator[Stored]:
     """What each model takes, the largest savings last, by name where equal."""
     for model in usage.models:
         yield Stored(model.rev, model.raw_bytes, model.alone_bytes, model.exclusive_bytes)
-
-
-def _day(seconds: int) -> str:
-    try:
-        return datetime.datetime.fromtimestamp(seconds, datetime.UTC).date().isoformat()
-    except (OverflowError, ValueError, OSError):
-        return f"@{seconds}"

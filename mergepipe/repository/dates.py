@@ -54,3 +54,11 @@ def parse_moment(text: str, clock: Clock) -> int:
         raise UsageError(
             f"not a moment: {text!r}", 'write yesterday, "2 weeks ago", 2026-11-22 or its time too'
         ) from error
+
+
+def utc_day(seconds: int) -> str:
+    """The day of a commit's time, as YYYY-MM-DD; `@seconds` where the calendar has none."""
+    try:
+        return datetime.datetime.fromtimestamp(seconds, datetime.UTC).date().isoformat()
+    except (OverflowError, ValueError, OSError):
+        return f"@{seconds}"

@@ -20,7 +20,10 @@ from mergepipe.repository.element_sums import (
     count_blocks_changed,
     parts,
 )
-from mergepipe.reprs import brief
+from mergepipe.reprs import brief, html_table
+
+_SHOWN = 40
+"""Tensors that a table in a notebook has."""
 
 
 class Change(StrEnum):
@@ -94,6 +97,26 @@ class Diff:
 
     tensors: tuple[TensorDiff, ...]
     files: tuple[FileDiff, ...]
+
+    def _repr_html_(self) -> str:
+        """The tensors that moved most, for notebooks."""
+        changed = [each for each in self.tensors if each.change is not Change.SAME]
+        changed.sort(key=lambda each: -(each.relative_l2 or 0.0))
+        rows = [
+            (
+                each.name,
+                each.change.value,
+                f"{each.blocks_changed}/{each.blocks}",
+                *(
+                    "" if number is None else f"{number:.4g}"
+                    for number in (each.l2, each.relative_l2, each.cosine, each.max_abs)
+                ),
+            )
+            for each in changed[:_SHOWN]
+        ]
+        caption = f"{len(self.tensors):,} tensors, {len(changed):,} changed"
+        head = ("tensor", "change", "blocks", "L2", "relative", "cosine", "largest")
+        return html_table(caption, head, rows, len(changed[_SHOWN:]))
 
     @property
     def same(self) -> bool:

@@ -144,9 +144,9 @@ def log(
         else:
             selected = chosen.select(commits)
         most = None if number is None else min(number, sys.maxsize)
-        commits = itertools.islice(selected, most)
+        listed = itertools.islice(selected, most)
         if session.as_json:
-            session.emit([log_entry(*each, said(*each)) for each in commits], "")
+            session.emit([log_entry(*each, said(*each)) for each in listed], "")
             return
         text = CommitText(
             session.paint,
@@ -156,7 +156,7 @@ def log(
             metrics=metrics or (),
         )
         oneline = oneline or bool(metrics)
-        lines = _drawn(commits, text, oneline) if graph else _listed(commits, text, oneline)
+        lines = _drawn(listed, text, oneline) if graph else _listed(listed, text, oneline)
         for line in lines:
             print(line)
 
