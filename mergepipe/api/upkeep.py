@@ -13,7 +13,7 @@ from mergepipe.progress import Progress
 from mergepipe.repository import layout, leases
 from mergepipe.repository.fsck import fsck as check
 from mergepipe.repository.gc import Collected, collect
-from mergepipe.repository.grace import Grace
+from mergepipe.repository.grace import Grace, young_packs
 from mergepipe.repository.keeping import Kept
 from mergepipe.repository.keeping import why_kept as why_kept_by
 from mergepipe.repository.problems import Report
@@ -132,6 +132,9 @@ def _run(
     keep_reflog: bool,
     progress: Progress,
 ) -> Collected:
+    since = int(now_s) - repository.config.gc.reflog_expire
+    if since > 0 and not dry_run:
+        expire_reflog(repository, since)
     return collect(
         repository.local,
         repository.storage,
@@ -140,6 +143,7 @@ def _run(
         repository.directory / layout.STORE_LOCK,
         lock_timeout_s=repository.config.core.lock_timeout,
         reflog=keep_reflog,
+        reflog_since=max(0, since),
         pruned=pruned,
         dry_run=dry_run,
         now_s=now_s,
@@ -185,13 +189,17 @@ def fsck(
 
 def why_kept(repository: OpenRepository, what: str) -> Kept:
     """What keeps a commit, object, block or pack. Raises RevisionNotFound."""
-    running = leases.running(repository.directory, time.time())
+    now_s = time.time()
+    running = leases.running(repository.directory, now_s)
+    grace = Grace.of(repository.config.gc.grace, now_s)
     return why_kept_by(
         repository.storage,
         repository.objects,
         repository.refs,
         _ids_of(repository, what),
         [(lease.command, map(_object_id, lease.needs)) for lease in running],
+        young_packs(repository.local, grace),
+        grace,
     )
 
 

@@ -87,9 +87,13 @@ class MergeSettings:
 
 @dataclass(frozen=True, slots=True)
 class GcSettings:
-    """`[gc]`: what gc leaves alone. `grace`: for how many seconds it keeps what nothing needs."""
+    """`[gc]`: what gc leaves alone. `grace`: for how many seconds it keeps what nothing needs.
+
+    `reflog_expire`: seconds after which it drops a move from a reflog.
+    """
 
     grace: int = durations.WEEK_S * 2
+    reflog_expire: int = durations.LONGEST_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,10 +385,11 @@ _KEYS: dict[str, Callable[[object], Value]] = {
     "receive.deny_force": config_values.flag,
     "receive.allow_purge": config_values.flag,
     "gc.grace": config_values.grace,
+    "gc.reflog_expire": config_values.grace,
     "merge.cache": config_values.receive_limit,
     "merge.blocks": config_values.blocks_at,
 }
-_AS_TYPED = ("store.block_size", "receive.limit", "gc.grace", "merge.cache")
+_AS_TYPED = ("store.block_size", "receive.limit", "gc.grace", "gc.reflog_expire", "merge.cache")
 _REMOTE_KEYS: dict[str, Callable[[object], Value]] = {
     "url": config_values.text,
     "lazy": config_values.flag,

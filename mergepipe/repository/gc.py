@@ -97,6 +97,7 @@ def collect(
     *,
     lock_timeout_s: float = 10.0,
     reflog: bool = True,
+    reflog_since: int = 0,
     extra_roots: Iterable[ObjectId] = (),
     pruned: Iterable[ObjectId] = (),
     scrub: Collection[bytes] = frozenset(),
@@ -114,7 +115,8 @@ def collect(
     kept has come to name them; what leans on them must be stored in another way, too.
 
     `grace`: what is younger stays all the same, with all it needs; and whatever leases name.
-    `reflog`: whether what only reflogs name is kept. Waits for every process that is writing
+    `reflog`: whether what only reflogs name is kept; of moves before `reflog_since` (Unix), which
+    go, it is not. Waits for every process that is writing
     (`store_lock`, exclusive). Raises Locked, and MissingObject or Corruption where something
     needed is missing already: a damaged repository is left as it is. NoSpace only if nothing
     could be freed.
@@ -134,6 +136,7 @@ def collect(
         reading = leases.needed(files.root, now_s)
         wanted = _Wanted(
             reflog=reflog,
+            reflog_since=reflog_since,
             extra=extra,
             pruned=without,
             scrub=unwanted,
@@ -167,6 +170,7 @@ class _Wanted:
     """What is kept, beside what refs name. `reading`: what running work does."""
 
     reflog: bool
+    reflog_since: int
     extra: tuple[ObjectId, ...]
     pruned: frozenset[ObjectId]
     scrub: frozenset[bytes]
@@ -239,7 +243,13 @@ class _Collection:
 
     def _roots(self) -> Roots:
         wanted = self._wanted
-        return roots(self._refs, self._storage.store, reflog=wanted.reflog, extra=wanted.extra)
+        return roots(
+            self._refs,
+            self._storage.store,
+            reflog=wanted.reflog,
+            reflog_since=wanted.reflog_since,
+            extra=wanted.extra,
+        )
 
     def _spare(
         self,

@@ -1,23 +1,25 @@
 """What keeps a commit, an object, a block or a pack: the roots that gc would find it from."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
 from mergepipe.errors import Corruption
-from mergepipe.ids import ObjectId
+from mergepipe.ids import ObjectId, PackId
 from mergepipe.objects.records import Commit, Tensor
 from mergepipe.objects.references import Reference
 from mergepipe.objects.store import ObjectStore
+from mergepipe.packs.reader import read_footer
 from mergepipe.packs.storage import Storage
 from mergepipe.repository.closure import closure
+from mergepipe.repository.grace import Grace, lately_pruned, models_of
 from mergepipe.repository.notes import noted_commits
 from mergepipe.repository.pruned import read_pruned
 from mergepipe.repository.purge_scope import above, known_commits
 from mergepipe.repository.refnames import HEADS, IMPORTS, REMOTES, TAGS, short_name
 from mergepipe.repository.refs import HEAD, RefStore
 from mergepipe.repository.roots import checked_out
-from mergepipe.repository.tombstones import read_stones
+from mergepipe.repository.tombstones import day_of, read_stones
 
 _KINDS = {HEADS: "branch", TAGS: "tag", REMOTES: "remote", IMPORTS: "import"}
 
@@ -26,8 +28,8 @@ _KINDS = {HEADS: "branch", TAGS: "tag", REMOTES: "remote", IMPORTS: "import"}
 class Keeper:
     """A root, and how it comes to what is asked for.
 
-    kind   branch, tag, remote, import, HEAD, reflog, worktree, lease
-    name   of the ref, with the number of the move for a reflog: `main@{3}`
+    kind   branch, tag, remote, import, HEAD, reflog, worktree, lease, grace
+    name   of the ref, with the number of the move for a reflog: `main@{3}`; of grace, until when
     at     where it stands; via: the commit whose model, profile or manifest needs it
     """
 
@@ -41,7 +43,7 @@ class Keeper:
 class Kept:
     """Why something is kept. `leaned_on`: only as what blocks of these commits lean on.
 
-    mentioned  what names it and keeps nothing: run, note, tombstone
+    mentioned  what names it and keeps nothing: run, note, tombstone, operation (of mp undo)
     """
 
     keepers: tuple[Keeper, ...]
@@ -55,10 +57,13 @@ def why_kept(
     refs: RefStore,
     ids: Collection[bytes],
     leases: Iterable[tuple[str, Iterable[ObjectId]]] = (),
+    young: Mapping[PackId, float] | None = None,
+    grace: Grace | None = None,
 ) -> Kept:
     """What keeps any of some ids (of commits, objects, blocks). `leases`: who needs what now.
 
-    Without keepers, gc frees them once they are older than `gc.grace`. Raises Corruption.
+    `grace`: what is younger stays, and `young` are such packs. Without keepers, the next
+    gc frees them. Raises Corruption.
     """
     hanging = [*_roots(refs, storage, leases)]
     commits = known_commits(objects, [at for _, _, at in hanging])
@@ -75,7 +80,43 @@ def why_kept(
         ways = [each for each, users in reaching.items() if at in users]
         if at in ids or ways:
             keepers.append(Keeper(kind, name, at, at if at in ids or at in ways else ways[0]))
-    return Kept(tuple(keepers), leaned_on, tuple(_mentioned(storage, ids)))
+    if grace is not None:
+        keepers += _by_age(storage, objects, ids, young or {}, grace, alone=not keepers)
+    return Kept(tuple(keepers), leaned_on, tuple(_mentioned(storage, refs, ids)))
+
+
+def _by_age(
+    storage: Storage,
+    objects: ObjectStore,
+    ids: Collection[bytes],
+    young: Mapping[PackId, float],
+    grace: Grace,
+    *,
+    alone: bool,
+) -> list[Keeper]:
+    """What grace keeps, and until when: what is in young packs or was pruned lately.
+
+    What only these need is looked for if nothing else keeps it, `alone`, as it takes a walk.
+    """
+    lately = lately_pruned(read_pruned(storage.store), grace)
+    times: dict[bytes, float] = {}
+    for pack, at in young.items():
+        for held in _held(storage, pack):
+            times[held] = max(at, times.get(held, 0.0))
+    for commit, when in lately.items():
+        times |= dict.fromkeys(models_of([commit], objects), when)
+    kept = [(each, times[each]) for each in ids if each in times]
+    if alone and not kept:
+        kept = [
+            (root, at)
+            for root, at in times.items()
+            if objects.has(ObjectId(root)) and any(_reached(objects, ObjectId(root), ids))
+        ][:1]
+    if not kept:
+        return []
+    identity, at = max(kept, key=lambda each: each[1])
+    until = day_of(int(at + grace.length_s))
+    return [Keeper("grace", f"until {until}", ObjectId(identity), ObjectId(identity))]
 
 
 def _roots(
@@ -158,7 +199,13 @@ def _leaning(storage: Storage, ids: Collection[bytes]) -> set[bytes]:
         leaning |= more
 
 
-def _mentioned(storage: Storage, ids: Collection[bytes]) -> Iterator[str]:
+def _held(storage: Storage, pack: PackId) -> list[bytes]:
+    with suppress(Corruption, FileNotFoundError):
+        return [header.id for header, _ in read_footer(storage.store, pack)[1]]
+    return []
+
+
+def _mentioned(storage: Storage, refs: RefStore, ids: Collection[bytes]) -> Iterator[str]:
     for key in storage.store.list("runs/"):
         name = key.removeprefix("runs/").removesuffix(".json")
         with suppress(ValueError):
@@ -167,6 +214,10 @@ def _mentioned(storage: Storage, ids: Collection[bytes]) -> Iterator[str]:
     for commit in noted_commits(storage.store):
         if commit in ids:
             yield f"note on {commit.hex()[:12]}"
+    for operation in refs.operations.read() if refs.operations is not None else ():
+        moved = {value for move in operation.moves.values() for value in (move.old, move.new)}
+        if any(each.hex() in moved or each in operation.pruned for each in ids):
+            yield f"operation {operation.id[:6]} (mp undo)"
     with suppress(Corruption):
         for stone in read_stones(storage.store)[0].values():
             if stone.commit in ids or stone.snapshot in ids:

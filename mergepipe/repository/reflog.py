@@ -91,6 +91,17 @@ def settled(entries: Sequence[ReflogEntry], current: ObjectId | None) -> list[Re
     return happened
 
 
+def _since(lines: Sequence[str], moment: int) -> list[str]:
+    """The lines that stay when moves before a moment go."""
+    kept = []
+    for number, line in enumerate(lines, 1):
+        entry = parse_line(line)
+        last = number == len(lines) and entry is not None and entry.new is not None
+        if entry is None or last or entry.who.time >= moment:
+            kept.append(line)
+    return kept
+
+
 class Reflog:
     """The logs of one repository. Callers hold its `lock` while they append or remove."""
 
@@ -111,10 +122,18 @@ class Reflog:
         lines = enumerate(self._lines(name), 1)
         return next((number for number, line in lines if parse_line(line) is None), None)
 
-    def mentioned(self) -> Iterator[ObjectId]:
-        """Every id that stands in any log, in damaged lines too."""
+    def mentioned(self, since: int = 0) -> Iterator[ObjectId]:
+        """Every id that stands in any log, in damaged lines too.
+
+        Of moves before `since` (Unix seconds) only where each ref went last.
+        """
         for name in self.names():
-            for line in self._lines(name):
+            for line in _since(self._lines(name), since):
+                entry = parse_line(line)
+                if entry is not None and entry.who.time < since:
+                    if entry.new is not None:
+                        yield entry.new
+                    continue
                 for match in _HEX_ID.finditer(line):
                     if (identity := _id(match[0])) is not None:
                         yield identity
@@ -133,16 +152,11 @@ class Reflog:
     def expire(self, name: str, before: int) -> int:
         """Drop moves before a moment (Unix seconds), but the last one; returns how many.
 
-        Damaged lines stay: `mend` is for them.
+        That one goes, too, if it says that the ref was removed. Damaged lines stay: `mend` is for
+        them.
         """
         lines = self._lines(name)
-        kept = [
-            line
-            for number, line in enumerate(lines, 1)
-            if number == len(lines)
-            or (entry := parse_line(line)) is None
-            or entry.who.time >= before
-        ]
+        kept = _since(lines, before)
         if len(kept) < len(lines):
             _replace(self._path(name), "".join(f"{line}\n" for line in kept).encode())
         return len(lines) - len(kept)

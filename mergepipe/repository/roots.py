@@ -29,9 +29,10 @@ def roots(
     store: ByteStore,
     *,
     reflog: bool = True,
+    reflog_since: int = 0,
     extra: Iterable[ObjectId] = (),
 ) -> Roots:
-    """All roots: refs, HEAD, `extra`; and reflogs, the worktree's snapshot.
+    """All roots: refs, HEAD, `extra`; and reflogs since a moment, the worktree's snapshot.
 
     What a merge's run took (`runs/`) is a note, and keeps nothing.
     Raises Corruption for a damaged ref or HEAD: nothing is guessed away.
@@ -40,7 +41,7 @@ def roots(
     required = [*refs.list().values(), *([] if head is None else [head]), *extra]
     optional: list[ObjectId] = []
     if reflog and refs.reflog is not None:
-        optional += refs.reflog.mentioned()
+        optional += refs.reflog.mentioned(reflog_since)
     optional += checked_out(store)
     return Roots(tuple(dict.fromkeys(required)), tuple(dict.fromkeys(optional)))
 

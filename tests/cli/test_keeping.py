@@ -9,7 +9,7 @@ from mergepipe.ids import ObjectId
 from tests.cli.conftest import Mp
 from tests.cli.models import tensors, write_model
 
-START = 1_790_000_000
+START = 1_700_000_000
 DAY = 86_400
 
 
@@ -27,7 +27,7 @@ def days(repository: Path, tmp_path: Path, mp: Mp, monkeypatch: pytest.MonkeyPat
 def _why(mp: Mp, what: str) -> set[tuple[str, str]]:
     document = mp("gc", "--why", what, "--json").document
     assert document["kept"] == bool(document["keepers"])
-    return {(each["kind"], each["name"]) for each in document["keepers"]}
+    return {(each["kind"], each["name"]) for each in document["keepers"] if each["kind"] != "grace"}
 
 
 def test_branches_tags_and_reflogs(days: list[str], mp: Mp) -> None:
@@ -60,7 +60,31 @@ def test_objects_blocks_and_packs(days: list[str], repository: Path, mp: Mp) -> 
     assert via == days[1]
     mp("prune", "--keep-last", "1", "--later")
     assert not _why(mp, snapshot)
-    assert "nothing keeps it" in mp("gc", "--why", snapshot).out
+    for what in (snapshot, tensor, block):
+        assert "grace until 20" in mp("gc", "--why", what).out
+    mp("config", "gc.grace", "now")
+    for what in (snapshot, tensor, block):
+        assert "nothing keeps it" in mp("gc", "--why", what).out
+    assert "(mp undo) names it, and keeps nothing" in mp("gc", "--why", days[1]).out
+
+
+def test_moves_expire_by_themselves(days: list[str], repository: Path, mp: Mp) -> None:
+    mp("config", "gc.grace", "now")
+    mp("branch", "other", "main")
+    mp("reset", "main~2")
+    mp("branch", "-d", "other", "--force")
+    mp("gc")
+    assert mp("show", days[2])  # logs name it
+    assert mp("config", "gc.reflog_expire", "90d", "--json").document
+    first = mp("gc", "--dry-run", "--json").document
+    assert len(mp("reflog", "main", "--json").document) > 1
+    done = mp("gc", "--json").document
+    assert done["freed_bytes"] > 0
+    assert abs(first["freed_bytes"] - done["freed_bytes"]) < 0.1 * done["freed_bytes"]
+    assert len(mp("reflog", "main", "--json").document) == 1
+    mp("reflog", "other", expect=1)
+    mp("show", days[2], expect=1)
+    assert "no problems" in mp("fsck", "--read-data").out
 
 
 def test_expiring_keeps_the_last_move(days: list[str], mp: Mp) -> None:

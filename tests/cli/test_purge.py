@@ -1,6 +1,7 @@
 """Models removed for good: no byte of their own stays, everything else does, and all say so."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mergepipe import Repository
+from mergepipe.errors import MergepipeError
 from tests.cli.conftest import Mp
 
 _PIECE = 512
@@ -163,6 +165,32 @@ def test_a_report_to_sign(day: Path, mp: Mp, tmp_path: Path) -> None:
     assert "Withdrawn" in text
     assert "signature" in text
     assert document["here"]["who"] == "Ada <ada@example.org>"
+
+
+def test_undo_does_not_bring_it_back(
+    day: Path, merging: Path, family: dict[str, Path], tmp_path: Path, mp: Mp
+) -> None:
+    pieces = _own_pieces(day, *family.values(), tmp_path / "third")
+    purged = mp("show", "math", "--json").document["commit"]
+    mp("branch", "kept", "math")
+    mp("branch", "-d", "kept", "--force")
+    mp("purge", "math", "--reason", "Withdrawn", "--yes")
+    with Repository.open() as repository:
+        operations = repository.operations.read()
+        assert len(operations) > 4
+        for operation in operations:
+            with suppress(MergepipeError):
+                repository.undo(operation.id)
+            assert _found(merging, pieces) == 0
+        tips = {at.hex() for at in repository.refs.list().values()}
+        assert purged not in tips
+        assert repository.tombstone_of(repository.resolve(purged)) is not None
+    mp("gc", "--prune=now")
+    assert _found(merging, pieces) == 0
+    assert "no problems" in mp("fsck", "--read-data").out
+    why = mp("gc", "--why", purged).out
+    assert "tombstone of" in why
+    assert "(mp undo) names it, and keeps nothing" in why
 
 
 def test_a_remote_that_allows_it(

@@ -41,6 +41,7 @@ def test_what_is_not_written_has_its_default():
         "receive.deny_force": False,
         "receive.allow_purge": False,
         "gc.grace": 14 * 86400,
+        "gc.reflog_expire": 100 * 365 * 86400,
         "merge.cache": 0,
         "merge.blocks": "auto",
         "remote.origin.url": "ssh://host/x",

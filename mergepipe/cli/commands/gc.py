@@ -42,7 +42,7 @@ class KeeperDocument(msgspec.Struct, frozen=True):
 
 
 class WhyDocument(msgspec.Struct, frozen=True):
-    """`mp gc --why --json`. Without keepers, gc frees it once it is older than gc.grace.
+    """`mp gc --why --json`. Without keepers, the next gc frees it.
 
     `leaned_on`: only as what blocks of `via` lean on. `mentioned`: what names it and keeps nothing.
     """
@@ -147,11 +147,14 @@ def _tell_why(session: Session, what: str) -> None:
     document = WhyDocument(what, bool(keepers), keepers, kept.leaned_on, kept.mentioned)
     lines = []
     for each in keepers:
+        if each.kind == "grace":
+            lines.append(f"grace {each.name}: it is younger than gc.grace, or needed by what is")
+            continue
         need = "its blocks lean on it" if kept.leaned_on else "needs it"
         via = "" if each.via == each.at else f", whose history has {each.via[:12]}, which {need}"
         lines.append(f"{each.kind} {escape_for_terminal(each.name)} at {each.at[:12]}{via}")
     if not keepers:
-        lines.append("nothing keeps it: mp gc frees it once it is older than gc.grace")
+        lines.append("nothing keeps it: mp gc frees it")
     lines += [
         f"({escape_for_terminal(each)} names it, and keeps nothing)" for each in kept.mentioned
     ]
