@@ -41,9 +41,9 @@ _MOST_ROUNDS = 64
 _WRITES_REPEATED = 3
 
 _LARGEST_VALUE = 128 << 20
-_MOST_KEYS = 1_000_000
-_MOST_VALUES = 100_000
-_MOST_VALUE_BYTES = 16 << 20
+_MOST_KEYS = 4_000_000
+_MOST_VALUES = 4_000_000
+_MOST_VALUE_BYTES = 1 << 30
 _VALUES_AT_ONCE = 16
 # Above this an upload goes in parts: six of 8 MiB or so are in memory at once.
 _PART_BYTES = 8 << 20
@@ -113,7 +113,7 @@ class CloudByteStore(Closing):
             return None
 
     def list(self, prefix: str) -> Iterator[str]:
-        """Keys under the folder `prefix`, sorted. Raises RemoteRefused for a million and more."""
+        """Keys under the folder `prefix`, sorted. Raises RemoteRefused for absurdly many."""
         return iter(sorted(self._listed(prefix, _MOST_KEYS)))
 
     def values(self, prefix: str) -> dict[str, bytes]:

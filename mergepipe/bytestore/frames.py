@@ -80,15 +80,17 @@ class Size(_Request, frozen=True, tag="size"):
 
 
 class Keys(_Request, frozen=True, tag="keys"):
-    """Reply: the length of its data, which is msgpack [key]."""
+    """Reply: the length of its data, which is msgpack [key]; with `after`, a page of it."""
 
     prefix: str
+    after: str | None = None
 
 
 class Values(_Request, frozen=True, tag="values"):
-    """Reply: the length of its data, which is msgpack {key: bytes}."""
+    """Reply: the length of its data, which is msgpack {key: bytes}; with `after`, a page of it."""
 
     prefix: str
+    after: str | None = None
 
 
 class Publish(_Request, frozen=True, tag="publish"):

@@ -8,6 +8,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -162,11 +163,11 @@ class HttpByteStore(Closing):
 
     def list(self, prefix: str) -> Iterator[str]:
         """Keys under the folder `prefix`, sorted."""
-        return iter(wire.parse_keys(self._listing("keys", prefix), prefix))
+        return iter(wire.all_keys(partial(self._listing, "keys", prefix), prefix))
 
     def values(self, prefix: str) -> dict[str, bytes]:
-        """All values of a folder of small ones, by key, in one exchange."""
-        return wire.parse_values(self._listing("values", prefix), prefix)
+        """All values of a folder of small ones, by key, in as few exchanges as they fit in."""
+        return wire.all_values(partial(self._listing, "values", prefix), prefix)
 
     def create(self) -> SpoolWriter:
         """Begin a value; it is sent when it is published."""
@@ -205,11 +206,11 @@ class HttpByteStore(Closing):
         """Remove the key."""
         self._ask("DELETE", _value(key), read_reply, wire.LARGEST_REPLY)
 
-    def _listing(self, what: str, prefix: str) -> bytes:
+    def _listing(self, what: str, prefix: str, after: str) -> bytes:
         def take(response: http.client.HTTPResponse, pace: Pace) -> bytes:
             return read_body(response, wire.LARGEST_LISTING)
 
-        path = f"/v1/{what}?prefix={quote(prefix, safe='/')}"
+        path = f"/v1/{what}?prefix={quote(prefix, safe='/')}&after={quote(after, safe='/')}"
         return self._ask("GET", path, take, wire.LARGEST_LISTING)
 
     def _upload(self, key: str, writer: SpoolWriter) -> None:

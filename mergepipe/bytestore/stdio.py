@@ -104,13 +104,19 @@ class StdioByteStore(Closing):
 
     def list(self, prefix: str) -> Iterator[str]:
         """Keys under the folder `prefix`, sorted."""
-        reply = self._ask(frames.Keys(prefix), wire.LARGEST_LISTING)
-        return iter(wire.parse_keys(_whole(reply), prefix))
+
+        def ask(after: str) -> bytes:
+            return _whole(self._ask(frames.Keys(prefix, after), wire.LARGEST_LISTING))
+
+        return iter(wire.all_keys(ask, prefix))
 
     def values(self, prefix: str) -> dict[str, bytes]:
-        """All values of a folder of small ones, by key, in one exchange."""
-        reply = self._ask(frames.Values(prefix), wire.LARGEST_LISTING)
-        return wire.parse_values(_whole(reply), prefix)
+        """All values of a folder of small ones, by key, in as few exchanges as they fit in."""
+
+        def ask(after: str) -> bytes:
+            return _whole(self._ask(frames.Values(prefix, after), wire.LARGEST_LISTING))
+
+        return wire.all_values(ask, prefix)
 
     def create(self) -> SpoolWriter:
         """Begin a value; it is sent when it is published."""

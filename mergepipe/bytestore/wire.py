@@ -4,7 +4,8 @@ All that the other side sends is checked here before anyone looks at it (docs/fo
 """
 
 import re
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -21,10 +22,17 @@ from mergepipe.errors import (
 )
 from mergepipe.names import SHOWN, escape_for_terminal
 
-MOST_VALUES = 100_000
+MOST_VALUES = 4_000_000
+MOST_KEYS = 4_000_000
+MOST_LISTED_BYTES = 1 << 30
+"""Of all pages of a listing together: no hub has as many, and memory holds them."""
 MOST_IDS = 100_000
 ID_BYTES = 32
 LARGEST_LISTING = 16 << 20
+PAGE_BYTES = 8 << 20
+"""Of a page of a listing, about."""
+PAGE_S = 5.0
+"""A page ends here, too: whoever waits for it must not take the line for dead."""
 LARGEST_VALUE = 1 << 20
 """Of a value that is no pack: refs are some tens of bytes."""
 LARGEST_PACK = 128 << 20
@@ -37,6 +45,7 @@ PASSING = frozenset(("internal", "timeout"))
 """Kinds of errors after which it makes sense to ask again: a server's own trouble."""
 
 _MESSAGE_CHARACTERS = 600
+_PART_BYTES = 8  # what msgpack adds to a key and its value, about
 # Errors that mean the same on both sides. Any other kind is just a no.
 _KINDS: dict[str, type[MergepipeError]] = {
     each.kind: each
@@ -99,21 +108,65 @@ def parse(data: bytes, kind: type[Parsed], what: str) -> Parsed:
         raise RemoteRefused(f"the remote sent {what} that cannot be read: {error}") from error
 
 
-def parse_keys(data: bytes, prefix: str) -> list[str]:
-    """A listing of keys below `prefix`. Raises RemoteRefused unless it is one, sorted."""
-    keys = parse(data, list[str], "a list of keys")
-    _check_keys(keys, prefix)
+def page(parts: Iterable[tuple[str, bytes | None]]) -> tuple[list[tuple[str, bytes | None]], bool]:
+    """As many keys, with values or without, as make a page; whether there are more.
+
+    `parts` are asked for no more than that.
+    """
+    until = time.monotonic() + PAGE_S
+    taken: list[tuple[str, bytes | None]] = []
+    size = 0
+    for key, value in parts:
+        if taken and (size >= PAGE_BYTES or time.monotonic() > until):
+            return taken, True
+        taken.append((key, value))
+        size += len(key) + len(value or b"") + _PART_BYTES
+    return taken, False
+
+
+def page_of_keys(keys: Iterable[str]) -> bytes:
+    """A page of a listing as it travels: a nil at the end says that there is more."""
+    parts, more = page((key, None) for key in keys)
+    return encode([key for key, _ in parts] + [None] * more)
+
+
+def page_of_values(values: Iterable[tuple[str, bytes]]) -> bytes:
+    """A page of values as it travels: an empty key at the end says that there are more."""
+    parts, more = page(values)
+    return encode(dict(parts) | ({"": b""} if more else {}))
+
+
+def all_keys(ask: Callable[[str], bytes], prefix: str) -> list[str]:
+    """The keys below `prefix`, page by page; `ask` gives the page after a key.
+
+    Raises RemoteRefused unless they are keys, sorted, and not absurdly many.
+    """
+    keys: list[str] = []
+    size, more = 0, True
+    while more:
+        after = keys[-1] if keys else ""
+        found: list[str | None] = list(parse(ask(after), list[str | None], "a list of keys"))
+        more = bool(found) and found[-1] is None
+        some = [key or "" for key in (found[:-1] if more else found)]
+        _check_keys(some, prefix, after)
+        keys += some
+        size += sum(map(len, some))
+        _check_page(more, some, size, len(keys), MOST_KEYS)
     return keys
 
 
-def parse_values(data: bytes, prefix: str) -> dict[str, bytes]:
-    """The values below `prefix`. Raises RemoteRefused for too many, or for anything else."""
-    values = parse(data, dict[str, bytes], "values")
-    if len(values) > MOST_VALUES:
-        raise RemoteRefused(
-            f"the remote offers {len(values):,} values, of which {MOST_VALUES:,} are taken"
-        )
-    _check_keys(values, prefix)
+def all_values(ask: Callable[[str], bytes], prefix: str) -> dict[str, bytes]:
+    """The values below `prefix`, page by page. Raises RemoteRefused as `all_keys`."""
+    values: dict[str, bytes] = {}
+    size, after, more = 0, "", True
+    while more:
+        some = parse(ask(after), dict[str, bytes], "values")
+        more = some.pop("", None) is not None
+        _check_keys(some, prefix, after)
+        values |= some
+        after = next(reversed(some), after)
+        size += sum(map(len, some)) + sum(map(len, some.values()))
+        _check_page(more, some, size, len(values), MOST_VALUES)
     return values
 
 
@@ -147,8 +200,17 @@ def error_from(reply: ErrorReply) -> MergepipeError:
     return RemoteRefused(f"the remote refused: {message}", hint)
 
 
-def _check_keys(keys: Iterable[str], prefix: str) -> None:
-    last = ""
+def _check_page(more: bool, page: Collection[str], size: int, count: int, most: int) -> None:
+    if count > most or size > MOST_LISTED_BYTES:
+        raise RemoteRefused(
+            f"the remote lists {count:,} keys, in {size:,} bytes, of which {most:,} are taken, in "
+            f"{MOST_LISTED_BYTES:,}"
+        )
+    if more and not page:
+        raise RemoteRefused("the remote sends an empty page, and says that there is more")
+
+
+def _check_keys(keys: Iterable[str], prefix: str, last: str) -> None:
     for key in keys:
         if not (is_key(key) and key.startswith(prefix) and last < key):
             raise RemoteRefused(

@@ -28,7 +28,7 @@ from mergepipe.packs.reader import (
 )
 from mergepipe.parallel import ordered_map
 
-MOST_PACKS = 200_000
+MOST_PACKS = 2_000_000
 # Packs are written at 256 MiB or so, whatever came last on top.
 LARGEST_PACK_BYTES = 1 << 30
 _READERS = 8

@@ -384,6 +384,8 @@ class Environment:
         )
         self.tables = Tables(*tables)
         self.numbers: dict[int, PackId] = {}
+        self.known: tuple[int, set[bytes]] = (0, set())
+        """The packs that `Index.add_packs` left, and the number that the next one was to get."""
         self._identity = (status.st_dev, status.st_ino)
         self._lmdb = environment
 

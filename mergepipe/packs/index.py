@@ -232,10 +232,10 @@ class Index:
         """Index packs in one transaction; those already there are skipped. Raises NoSpace."""
         with self._environment.write() as transaction:
             tables = self._environment.tables
-            known = {_PACK.unpack(value)[0] for _, value in transaction.cursor(db=tables.packs)}
             # Never reused: another process may still know what a number meant.
             stored = transaction.get(_NEXT_NUMBER, db=tables.meta)
             number = 1 if stored is None else _NUMBER.unpack(stored)[0]
+            known = self._known_packs(transaction, number)
             blocks: list[tuple[bytes, bytes]] = []
             objects: list[tuple[bytes, bytes]] = []
             for pack in packs:
@@ -254,11 +254,23 @@ class Index:
                         objects.append(_object_item(number, header, offset))
                 number += 1
             transaction.put(_NEXT_NUMBER, _NUMBER.pack(number), db=tables.meta)
+            self._environment.known = number, known
             # Sorted, in one go: small random batches cost two to four times the space.
             for items, table in ((blocks, tables.blocks), (objects, tables.objects)):
                 items.sort()
                 with transaction.cursor(table) as cursor:
                     cursor.putmulti(items)
+
+    def _known_packs(self, transaction: lmdb.Transaction, number: int) -> set[bytes]:
+        """The packs that are indexed. Those that were left by the last call, if all of them are.
+
+        With half a million packs, to look at all for every few that come would take for ever.
+        """
+        packs = self._environment.tables.packs
+        after, known = self._environment.known
+        if after == number and transaction.stat(packs)["entries"] == len(known):
+            return known
+        return {_PACK.unpack(value)[0] for _, value in transaction.cursor(db=packs)}
 
     def drop_packs(self, gone: set[PackId]) -> None:
         """Forget packs and every record in them."""

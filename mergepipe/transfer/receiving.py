@@ -45,7 +45,7 @@ from mergepipe.transfer.remote_refs import MOST_REFS, parse_ref
 from mergepipe.transfer.two_storages import layered
 
 MOST_IDS = 100_000
-LARGEST_VALUES_BYTES = 16 << 20
+LARGEST_VALUES_BYTES = 1 << 30
 WRITE_ID_BYTES = 16
 _FOLDERS = (PREFIX, HEADS, TAGS, NOTES)
 _REMEMBERED = 1024

@@ -27,8 +27,9 @@ from mergepipe.packs.view import View
 from mergepipe.parallel import ordered_map
 
 FOLDER = "remotes"
-MOST_PACKS = 200_000
-MOST_RECORDS = 16 << 20
+# Some half a petabyte of weights. What is listed is in memory: some 150 bytes a pack.
+MOST_PACKS = 2_000_000
+MOST_RECORDS = 1 << 31
 _READERS = 8
 _BATCH = 64
 _WINDOW_BYTES = 1 << 20

@@ -10,7 +10,7 @@ from mergepipe.ids import ObjectId
 from mergepipe.names import quoted
 from mergepipe.repository.refnames import HEADS, REMOTES, TAGS, check_ref_name
 
-MOST_REFS = 100_000
+MOST_REFS = 4_000_000
 _FOLDER = "refs/"
 _ID_LINE = re.compile(rb"[0-9a-f]{64}\n?")
 _HEAD = "HEAD"

@@ -222,7 +222,7 @@ def test_keys_that_cannot_be(keys: list[str]) -> None:
         refused(lambda: store.values("refs/"), RemoteRefused)
 
 
-def test_a_million_refs() -> None:
+def test_a_million_refs(monkeypatch: pytest.MonkeyPatch) -> None:
     refs = {f"refs/heads/{number:06d}": b"x" * 32 for number in range(1_000_000)}
     body = msgspec.msgpack.encode(refs)
     del refs
@@ -230,7 +230,21 @@ def test_a_million_refs() -> None:
         refused(lambda: store.values("refs/"), RemoteRefused, "fit")
     few = msgspec.msgpack.encode({f"refs/{number:06d}": b"x" for number in range(100_001)})
     with told(with_body(few)) as store:
+        monkeypatch.setattr(wire, "MOST_VALUES", 100_000)
         refused(lambda: store.values("refs/"), RemoteRefused, "100,000")
+        monkeypatch.setattr(wire, "MOST_VALUES", 200_000)
+        monkeypatch.setattr(wire, "MOST_LISTED_BYTES", 1 << 20)
+        refused(lambda: store.values("refs/"), RemoteRefused, "1,048,576")
+
+
+def test_pages_that_lead_nowhere() -> None:
+    """A page that says that there is more, and has nothing, or has the same again."""
+    for body in ([None], ["refs/heads/a", None]):
+        with told(with_body(msgspec.msgpack.encode(body))) as store:
+            refused(lambda: list(store.list("refs/")), RemoteRefused)
+    for values in ({"": b""}, {"refs/heads/a": b"x", "": b""}):
+        with told(with_body(msgspec.msgpack.encode(values))) as store:
+            refused(lambda: store.values("refs/"), RemoteRefused)
 
 
 def test_answers_about_ids_that_do_not_fit() -> None:

@@ -14,6 +14,7 @@ from mergepipe.errors import Corruption, MergepipeError, MissingObject, RemoteRe
 from mergepipe.ids import ObjectId, PackId, block_id, object_id
 from mergepipe.objects.records import Tensor
 from mergepipe.packs.format import MAX_BLOCK_BYTES
+from mergepipe.transfer import remote_packs, remote_refs
 from mergepipe.transfer.fetch import fetch
 from tests.repository.checkpoints import WHO
 
@@ -187,7 +188,9 @@ def test_bytes_that_changed_on_the_way(
 
 
 @pytest.mark.parametrize("name", sorted(LIES))
-def test_a_remote_that_lies(name: str, repo: Repository) -> None:
+def test_a_remote_that_lies(name: str, repo: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_refs, "MOST_REFS", 100_000)
+    monkeypatch.setattr(remote_packs, "MOST_PACKS", 200_000)
     forge = Forge()
     commit = forge.model(RAW)
     honest = remote_of(forge.packs(), {"main": commit})

@@ -214,7 +214,10 @@ class _Request:
         head, _, body = begin.partition(b"\r\n\r\n")
         method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
         path, _, query = target.partition("?")
-        self.key, self.prefix = unquote(path.partition("value/")[2]), unquote(query[7:])
+        self.key, self.prefix = (
+            unquote(path.partition("value/")[2]),
+            unquote(query[7:].partition("&")[0]),
+        )
         self.range = re.search(rb"range: bytes=(\d+)-(\d+)", head.lower())
         self.what = {"HEAD": "size", "PUT": "put"}.get(method, "get")
         if self.what == "get" and not self.key:

@@ -183,10 +183,12 @@ class Service:
         return await self._answer(lambda: self._offer.delete(key), _nothing)
 
     async def _values(self, request: Request) -> Response:
-        return _listing(await self._call(self._offer.values, _prefix(request)))
+        after = request.query_params.get("after")
+        return _listing(await self._call(self._offer.values, _prefix(request), after))
 
     async def _keys(self, request: Request) -> Response:
-        return _listing(await self._call(self._offer.keys, _prefix(request)))
+        after = request.query_params.get("after")
+        return _listing(await self._call(self._offer.keys, _prefix(request), after))
 
     async def _swap(self, request: Request) -> Response:
         asked = await self._document(request, wire.SwapRequest)

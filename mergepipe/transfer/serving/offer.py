@@ -51,18 +51,23 @@ class Offer:
         self._check(key, self._surface.readable)
         return self._store.read_into(key, offset, out)
 
-    def keys(self, prefix: str) -> bytes:
-        """The keys of a folder, sorted, as they travel."""
+    def keys(self, prefix: str, after: str | None = None) -> bytes:
+        """The keys of a folder, sorted, as they travel: the page after a key, or None: all."""
         readable = self._folder(prefix)
-        return _listing([key for key in self._store.list(prefix) if readable(key)])
+        keys = (key for key in self._store.list(prefix) if readable(key))
+        if after is None:
+            return _listing(list(keys))
+        return wire.page_of_keys(key for key in keys if key > after)
 
-    def values(self, prefix: str) -> bytes:
-        """The small values of a folder by key, as they travel."""
+    def values(self, prefix: str, after: str | None = None) -> bytes:
+        """The small values of a folder by key, as they travel: a page, or all of them."""
         readable = self._folder(prefix)
-        shown = {key: value for key, value in self._store.values(prefix).items() if readable(key)}
-        if len(shown) > wire.MOST_VALUES:
-            raise RemoteRefused(f"there are more than {wire.MOST_VALUES:,} values here")
-        return _listing(shown)
+        if after is None:
+            values = self._store.values(prefix)
+            return _listing({key: value for key, value in values.items() if readable(key)})
+        keys = (key for key in self._store.list(prefix) if key > after and readable(key))
+        pairs = ((key, self._store.get(key)) for key in keys)
+        return wire.page_of_values((key, value) for key, value in pairs if value is not None)
 
     def check_upload(self, key: str, size: int) -> None:
         """Raises unless `size` bytes may be published, or put, under `key`."""

@@ -163,10 +163,10 @@ class _Session:
                 return None if size is None else self._send_range(task, key, 0, size)
             case frames.Size(key):
                 return offer.size(key)
-            case frames.Keys(prefix):
-                return self._send(task, offer.keys(prefix))
-            case frames.Values(prefix):
-                return self._send(task, offer.values(prefix))
+            case frames.Keys(prefix, after):
+                return self._send(task, offer.keys(prefix, after))
+            case frames.Values(prefix, after):
+                return self._send(task, offer.values(prefix, after))
             case frames.Holds(count):
                 return self._send(task, offer.holds(self._ids(task, count)))
             case frames.Swap(key, old, new, write, again):
