@@ -273,8 +273,9 @@ class OpenRepository(Closing):
         if self.store is not self.local:
             from mergepipe.engine.shared_places import reading_place
 
-            _, url = self.remote_called(self.lazy_remote)
-            return None if writes else reading_place(url)
+            if writes or self.lazy_remote is None:
+                return None
+            return reading_place(self.remote_called(self.lazy_remote)[1])
         path = str(self.directory.resolve())
         return FilesPlace(path, self.local.session) if writes else FilesPlace(path)
 
