@@ -78,7 +78,7 @@ is downloaded; all of it is in {output}
 
 def train(directory: Path) -> dict[str, torch.Tensor]:
     """Make base and fine-tunes, a directory each; returns the held-out tokens by domain."""
-    print("Training a Llama of 1.9 million weights on text that Python itself ships")
+    print("Training a Llama of 1.9 million weights on text that Python itself ships", flush=True)
     domains = corpus.load()
     tokenizer = models.train_tokenizer([domain.training for domain in domains])
     texts = [models.encode(tokenizer, domain.training) for domain in domains]

@@ -1,6 +1,7 @@
 """Single files of a model at a revision, without checking the model out."""
 
 import hashlib
+import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,10 +29,9 @@ class Contents:
         Raises RevisionNotFound, also where nothing is called `under`.
         """
         entries = self._repo.objects.snapshot(self._repo.model_of(revision)[1].snapshot).files
-        wanted = under.strip("/")
-        if not wanted:
+        if not _plain(under):
             return entries
-        listed = tuple(entry for entry in entries if _is_under(entry.path, wanted))
+        listed = tuple(entry for entry in entries if _is_under(entry.path, under))
         if not listed:
             raise RevisionNotFound(
                 f"{revision} has no file {quoted(under)}", f"mp ls {revision} lists its files"
@@ -65,12 +65,18 @@ class Contents:
 
         Raises RevisionNotFound before the first, Corruption, MissingObject.
         """
-        entries = [entry for entry in self.files(revision, path) if entry.path == path]
-        if not entries:
+        entry = self.file(revision, path)
+        if entry is None:
             raise RevisionNotFound(
-                f"{quoted(path)} is a folder in {revision}", f"mp ls {revision} {path} lists it"
+                f"{quoted(path)} is a folder in {revision}",
+                f"`mp ls {f'{revision} {path}'.rstrip()}` lists it",
             )
-        return self.read_entry(entries[0])
+        return self.read_entry(entry)
+
+    def file(self, revision: str, path: str) -> FileEntry | None:
+        """One file of a revision; None for a folder. Raises RevisionNotFound."""
+        listed = self.files(revision, path)
+        return listed[0] if listed and listed[0].path == _plain(path) else None
 
     def read_entry(self, entry: FileEntry) -> Iterator[memoryview]:
         """The bytes of a file of a snapshot, as `read_file` gives them."""
@@ -106,5 +112,11 @@ class Contents:
 
 def _is_under(path: str, wanted: str) -> bool:
     """Whether a file is the one named, or in the folder of that name."""
-    wanted = wanted.strip("/").removeprefix("./")
+    wanted = _plain(wanted)
     return path == wanted or path.startswith(wanted + "/")
+
+
+def _plain(path: str) -> str:
+    """A path as snapshots have it, of one with `./` or a slash at an end; "" is all of a model."""
+    plain = posixpath.normpath(f"./{path}").strip("/")
+    return "" if plain == "." else plain

@@ -159,7 +159,8 @@ def initialise(
     Raises UsageError if there is a repository already or the template cannot be one, ConfigError
     for a template's config that does not parse.
     """
-    directory = directory.absolute()
+    # Without `..`, as the system follows it: links on the way included.
+    directory = directory.absolute() if ".." not in directory.parts else directory.resolve()
     target = directory / DIRECTORY
     if os.path.lexists(target):
         raise _exists(target)

@@ -256,7 +256,10 @@ class RefStore:
             old = None
         if expected is not ANY and old != expected:
             if expected is None:
-                raise RefExists(f"{_title(name)} exists already, at {_abbreviated(old)}")
+                raise RefExists(
+                    f"{_title(name)} exists already, at {_abbreviated(old)}",
+                    "choose another name, or remove that one first: `mp branch -d`, `mp tag -d`",
+                )
             raise RefMoved(
                 f"{_title(name)} is at {_abbreviated(old)}, not at {_abbreviated(expected)}: "
                 "another process moved it",

@@ -274,13 +274,17 @@ def _step(text: str, start: ObjectId, step: Step, objects: History) -> ObjectId:
         parents = objects.commit(start).parents
         if step.number > len(parents):
             has = "no parents" if not parents else f"{len(parents)} parent(s)"
-            raise RevisionNotFound(f"{text!r}: commit {start.hex()[:12]} has {has}")
+            at = start.hex()[:12]
+            raise RevisionNotFound(
+                f"{text!r}: commit {at} has {has}", f"`mp show {at}` lists its parents"
+            )
         return parents[step.number - 1]
     for _ in range(step.count):
         parents = objects.commit(start).parents
         if not parents:
             raise RevisionNotFound(
-                f"{text!r}: history ends at {start.hex()[:12]}, which has no parents"
+                f"{text!r}: history ends at {start.hex()[:12]}, which has no parents",
+                "`mp log` shows how far it goes",
             )
         start = parents[0]
     return start

@@ -39,7 +39,7 @@ def test_files_of_a_revision_are_listed(repository: Path, model: Path, mp: Mp) -
     assert mp("ls").out.split() == names
     assert mp("ls", "HEAD", "tokenizer/").out.split() == names[3:]
     assert [each["path"] for each in mp("ls", "--json").document] == names
-    assert "a folder" in mp("show", "HEAD:tokenizer", expect=1).err
+    assert mp("show", "HEAD:tokenizer").out == mp("ls", "HEAD", "tokenizer").out
 
 
 def test_several_files_are_committed_and_no_others(repository: Path, model: Path, mp: Mp) -> None:
@@ -307,3 +307,16 @@ def test_a_diff_fits_the_terminal(history: Path, process: Mp) -> None:
     lines = shown.replace("\r", "").splitlines()
     assert any("head" in line for line in lines)
     assert max(len(line) for line in lines if "tensors:" not in line) <= 40
+
+
+def test_a_folder_of_a_commit_is_listed_and_paths_may_begin_here(committed: Path, mp: Mp) -> None:
+    listed = mp("show", "main:").out
+    assert "config.json" in listed.splitlines()
+    assert listed == mp("ls", "main").out == mp("ls", "main", "./").out
+    assert mp("show", "main:./config.json").out == mp("show", "main:config.json").out
+    assert "main has no file '../config.json'" in mp("show", "main:../config.json", expect=1).err
+    mp("checkout", "main", "--", "./config.json")
+    for revision, hint in (("main~5", "`mp log`"), ("main^2", "`mp show")):
+        assert hint in mp("show", revision, expect=1).err
+    mp("branch", "side")
+    assert "choose another name" in mp("branch", "-m", "side", "main", expect=1).err

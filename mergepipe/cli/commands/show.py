@@ -144,15 +144,19 @@ def file_document(entry: "FileEntry", sha256: str | None = None) -> FileDocument
 
 
 def _print_file(session: Session, revision: str, path: str) -> None:
-    """The bytes as they are, on stdout: they may go to a file or a program."""
+    """The bytes as they are, on stdout: they may go to a file or a program. A folder is listed."""
     with session.repository() as repository:
-        pieces = repository.contents.read_file(revision or "HEAD", path)
+        contents, revision = repository.contents, revision or "HEAD"
+        entry = contents.file(revision, path)
+        if entry is None:
+            listed = [file_document(each) for each in contents.files(revision, path)]
+            session.emit(listed, "\n".join(escape_for_terminal(each.path) for each in listed))
+            return
         if session.as_json:
-            [entry] = repository.contents.files(revision or "HEAD", path)
             session.emit(file_document(entry), "")
             return
         sys.stdout.flush()
-        for piece in pieces:
+        for piece in contents.read_entry(entry):
             sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
 
