@@ -19,7 +19,7 @@ POINTER = "elsewhere"
 """In a repository: its id, and the directories of other disks that it uses."""
 MARKER = "mergepipe-store"
 """In such a directory: the repository whose it is."""
-LARGE = ("packs", "tmp", "incoming", "quarantine", "promised", "cache")
+LARGE = ("packs", "tmp", "incoming", "quarantine", "promised", "cache", "unfinished")
 """What lies where packs do; unfinished packs too, as they become packs by a rename."""
 INDEXES = ("index", "remotes")
 """What LMDB maps, and lies where the index does; of `incoming/` its `index/`."""

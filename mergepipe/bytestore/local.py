@@ -193,6 +193,26 @@ class LocalByteStore(Closing):
         theirs.rename(path)
         return LocalWriter(path, self._flusher, durable_bytes=size)
 
+    def set_aside(self, writer: LocalWriter, key: str) -> None:
+        """Let an unpublished value outlive this process, under a key of its own. Raises NoSpace."""
+        target = self.path(key)
+        try:
+            self._make_folder(target.parent)
+            reached("file.move")
+            writer.path.rename(target)
+        except OSError as error:
+            raise_if_full(error, str(target))
+            raise
+        writer.path, writer.is_aside = target, True
+
+    def reopen(self, key: str) -> LocalWriter:
+        """A value that was set aside, to be published: its bytes need not be durable yet."""
+        return LocalWriter.reopened(self.path(key), self._flusher)
+
+    def make_folder(self, key: str) -> None:
+        """Make the folder of keys that begin so."""
+        self._make_folder(self.path(key))
+
     def publish(self, values: Sequence[tuple[ByteWriter, str]]) -> None:
         """Rename synced values into place, then make the names durable."""
         folders: dict[Path, None] = {}

@@ -51,6 +51,8 @@ class LocalWriter:
     ) -> None:
         """`durable_bytes`: the file is there, of this length, and its writer synced it."""
         self.path = path
+        self.is_aside = False
+        """Whether it is to outlive this process, unpublished as it is."""
         self._size = durable_bytes or 0
         self._synced = durable_bytes is not None
         self._failure: OSError | None = None
@@ -63,6 +65,15 @@ class LocalWriter:
             return
         self._descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
         share(path)
+
+    @classmethod
+    def reopened(cls, path: Path, flusher: ThreadPoolExecutor) -> "LocalWriter":
+        """A file that was written before, whole, and may not be durable yet."""
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        writer = cls(path, flusher, durable_bytes=os.fstat(descriptor).st_size)
+        writer._descriptor, writer._synced = descriptor, False
+        writer.is_aside = True
+        return writer
 
     @property
     def size(self) -> int:
@@ -111,8 +122,10 @@ class LocalWriter:
         self._close()
 
     def abort(self) -> None:
-        """Remove the file, if it was not published."""
+        """Remove the file, if it was not published, or set aside."""
         self._close()
+        if self.is_aside:
+            return
         with contextlib.suppress(FileNotFoundError):
             self.path.unlink()
 

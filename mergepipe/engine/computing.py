@@ -1,7 +1,7 @@
 """Doing one unit of work: blocks in, merged and named blocks out."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -270,17 +270,23 @@ class Worker:
     def do(self, work: Work, /) -> Outcome:
         """A `StepResult` for each of the work's steps, in order. Raises as `over_units` does."""
         counts = Counts(self.uncounted)
-        results = over_units(
-            work,
-            self.supply,
-            lambda step, unit: self._make(work, step, unit, counts),
-            self.device,
-            counts,
-        )
+        meter = Meter()
+        try:
+            results = over_units(
+                work,
+                replace(self.supply, meter=meter),
+                lambda step, unit: self._make(work, step, unit, counts),
+                self.device,
+                counts,
+            )
+        finally:
+            readings = meter.readings()
+            self.supply.meter.add(readings)
         return Outcome(
             tuple(result for result, _ in results),
             [block for _, encoded in results for block in encoded],
             work.output_bytes,
+            readings=readings,
         )
 
     def _make(

@@ -11,6 +11,7 @@ from mergepipe.engine.batches import Batcher
 from mergepipe.engine.computing import MergeJob, Supply, Worker
 from mergepipe.engine.encoding import OutputEncoder
 from mergepipe.engine.factors import FactorReader
+from mergepipe.engine.kept_segments import Kept, KeptSegments, NothingKept
 from mergepipe.engine.manifest import write_manifest
 from mergepipe.engine.memo import Memo, Memory, NoMemo
 from mergepipe.engine.meter import Meter, metered
@@ -104,7 +105,11 @@ class Engine:
         # What a sum stands for is not looked at, and must be beyond doubt.
         if reuse and self.cache_bytes and self.device == "cpu" and not uncounted:
             sums = PartialSums(transactions.files, self.cache_bytes)
-        with transactions.begin() as transaction, self.shared() as shared:
+        with (
+            transactions.begin() as transaction,
+            self.shared() as shared,
+            self._keeping(transactions, plan, uncounted) as keeping,
+        ):
             sink = None if shared is None else SharedSink(transaction, shared, self.storage)
             plan_id = transaction.add_object(encode(plan))
             merged = self.run(
@@ -116,6 +121,8 @@ class Engine:
                 uncounted=uncounted,
                 sums=sums,
                 shared=shared,
+                # What goes to a shared store lies there, not here.
+                kept=keeping if shared is None else None,
             )
             values = finite.values_of(plan, known, merged.streamed, transactions.objects)
             if not asked.allow_nonfinite:
@@ -184,6 +191,7 @@ class Engine:
         uncounted: frozenset[tuple[int, int]] = frozenset(),
         sums: PartialSums | None = None,
         shared: SharedStore | None = None,
+        kept: Kept | None = None,
     ) -> Executed:
         """Make a plan's output in a sink: blocks, tensors and the snapshot.
 
@@ -191,6 +199,7 @@ class Engine:
         encode_blocks  False: blocks are named, not stored
         uncounted      inputs whose values are to be counted: (line, place), -1 for the base
         sums           what sums may begin with
+        kept           what of this very run was done before
         shared         where blocks are read and written, if not in the store
         """
         metadata = metered(self.storage, meter)
@@ -216,6 +225,7 @@ class Engine:
             sink=sink,
             progress=progress,
             sums=sums,
+            kept=kept or NothingKept(),
             # Sums come back with their segment: they are not all to be in memory at once.
             segment_bytes=self.segment_bytes
             if sums is None
@@ -231,6 +241,14 @@ class Engine:
         )
         manifest = write_manifest(plan, snapshot, streamed.tensors, objects)
         return Executed(snapshot, manifest, streamed)
+
+    def _keeping(
+        self, transactions: Transactions, plan: Plan, uncounted: frozenset[tuple[int, int]]
+    ) -> KeptSegments:
+        settings = repr((own_versions(), self.encoder, self.device, sorted(uncounted)))
+        return KeptSegments(
+            transactions.files, object_id(encode(plan)), settings.encode(), self.segment_bytes
+        )
 
     def _spec(self, job: MergeJob, writes: bool, shared: SharedStore | None) -> WorkerSpec:
         if shared is not None:

@@ -30,6 +30,7 @@ class Costs:
     blocks_kept: int
     cache_bytes: int = 0
     attempts: tuple[Readings, ...] = ()
+    resumed: int = 0
 
     @classmethod
     def of(
@@ -53,6 +54,7 @@ class Costs:
             streamed.kept,
             cache_bytes,
             streamed.attempts,
+            streamed.resumed,
         )
 
 
@@ -149,5 +151,6 @@ def describe_run(result: MergeResult, *, host: str, device: str) -> str:
         attempts_bytes_read=sum(
             attempt.expert_bytes + attempt.base_bytes for attempt in costs.attempts
         ),
+        segments_resumed=costs.resumed,
     )
     return msgspec.json.format(msgspec.json.encode(run), indent=2).decode() + "\n"

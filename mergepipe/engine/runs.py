@@ -14,6 +14,7 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
 
     attempts  pieces of work that were lost and done again, if any; what they had read is beside
               the other bytes, not among them
+    segments_resumed  pieces that a process had done which then died; what it read counts
     """
 
     version: int
@@ -36,6 +37,7 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     cache_bytes_read: int = 0
     attempts: int = 0
     attempts_bytes_read: int = 0
+    segments_resumed: int = 0
 
 
 def run_of(directory: Path, commit: ObjectId) -> Run | None:

@@ -6,13 +6,14 @@ results that wait to be written, with the encoded form of each. Only ids (32 byt
 kept longer.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mergepipe.engine.batches import Batcher
 from mergepipe.engine.computing import StepResult
 from mergepipe.engine.estimates import columns_of
+from mergepipe.engine.kept_segments import Kept, NothingKept
 from mergepipe.engine.laying import Laying
 from mergepipe.engine.memo import Memory
 from mergepipe.engine.meter import Meter
@@ -22,7 +23,14 @@ from mergepipe.engine.work import Step, Work
 from mergepipe.errors import MergeInputError
 from mergepipe.executors.home import Coordinator
 from mergepipe.executors.readings import Readings
-from mergepipe.executors.segments import SEGMENT_BYTES, Executor, Segment, WorkerSpec, segmented
+from mergepipe.executors.segments import (
+    SEGMENT_BYTES,
+    Executor,
+    Segment,
+    SegmentResult,
+    WorkerSpec,
+    segmented,
+)
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.names import quoted
 from mergepipe.objects.encoding import encode
@@ -44,7 +52,7 @@ class Streamed:
     computed: made here; remembered: a result known before; kept: the base's, not even looked at.
     nonfinite: values that are infinite or NaN, of those computed, by line of the plan; taken_in: of
     inputs that had not been counted before, by line and place. attempts: what work that was lost
-    and done again had read.
+    and done again had read. resumed: segments that a process had done which then died.
     """
 
     tensors: tuple[ObjectId, ...]
@@ -54,6 +62,7 @@ class Streamed:
     nonfinite: Mapping[int, int] = field(default_factory=dict)
     taken_in: Mapping[tuple[int, int], int] = field(default_factory=dict)
     attempts: tuple[Readings, ...] = ()
+    resumed: int = 0
 
 
 @dataclass(slots=True)
@@ -74,6 +83,7 @@ class _Tally:
     nonfinite: Counter[int] = field(default_factory=Counter)
     taken_in: Counter[tuple[int, int]] = field(default_factory=Counter)
     attempts: list[Readings] = field(default_factory=list)
+    resumed: int = 0
 
     def add(self, step: Step, result: StepResult) -> None:
         """Take note of a result."""
@@ -99,9 +109,11 @@ class Streaming:
     progress: Progress
     sums: PartialSums | None = None
     segment_bytes: int = SEGMENT_BYTES
+    kept: Kept = field(default_factory=NothingKept)
     _outputs: dict[int, _Output | ObjectId] = field(default_factory=dict)
     _tally: _Tally = field(default_factory=_Tally)
     _begun: dict[int, Segment] = field(default_factory=dict)
+    _done: deque[SegmentResult] = field(default_factory=deque)
 
     def run(self) -> Streamed:
         """Make every tensor of the plan; blocks and tensor objects are in the sink then.
@@ -109,7 +121,7 @@ class Streaming:
         Raises MergeInputError where plan and inputs do not fit, Corruption, MissingObject, NoSpace.
         """
         numbers = [place for place, line in enumerate(self.plan.lines) if line.file is not None]
-        for result in self.executor.results(self._segments(numbers), self.spec, self.home):
+        for result in self._results(numbers):
             segment = self._begun.pop(result.number)
             for work, values in zip(segment.items, result.values, strict=True):
                 for step, made in zip(work.steps, values, strict=True):
@@ -127,14 +139,30 @@ class Streaming:
             nonfinite=dict(tally.nonfinite),
             taken_in=dict(tally.taken_in),
             attempts=tuple(tally.attempts),
+            resumed=tally.resumed,
         )
+
+    def _results(self, numbers: Sequence[int]) -> Iterator[SegmentResult]:
+        """The results of all segments in their order, whoever made them, and when."""
+        for result in self.executor.results(self._segments(numbers), self.spec, self.home):
+            while self._done and self._done[0].number < result.number:
+                yield self._done.popleft()
+            self.kept.keep(self._begun[result.number], result)
+            yield result
+        yield from self._done
 
     def _segments(self, numbers: Sequence[int]) -> Iterator[Segment]:
         for segment in segmented(
             self._works(numbers), lambda work: work.output_bytes, self.segment_bytes
         ):
             self._begun[segment.number] = segment
-            yield segment
+            done = self.kept.find(segment)
+            if done is None:
+                yield segment
+                continue
+            self._done.append(done)
+            self._tally.resumed += 1
+            self.home.advance(segment.made_bytes)
 
     def _take(self, step: Step, result: StepResult) -> None:
         self._put(step, result.blocks)

@@ -29,13 +29,15 @@ class WorkersLost(MergepipeError):
 class Outcome:
     """What came of one item: the job's value for it, blocks to store, raw bytes made.
 
-    release  called once the blocks are written: what they are views of may be used again
+    release   called once the blocks are written: what they are views of may be used again
+    readings  for this item alone, where that is known
     """
 
     value: Any
     encoded: Sequence[EncodedBlock] = ()
     made_bytes: int = 0
     release: Callable[[], None] = lambda: None
+    readings: Readings | None = None
 
 
 class Doing(Protocol):

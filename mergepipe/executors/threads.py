@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from mergepipe.executors.packing import SegmentPacks
-from mergepipe.executors.readings import Readings
+from mergepipe.executors.readings import NOTHING_READ, Readings
 from mergepipe.executors.segments import (
     Home,
     Outcome,
@@ -42,10 +42,12 @@ class ThreadExecutor:
         with ThreadPoolExecutor(threads, thread_name_prefix="work") as pool:
             outcomes = ordered_map(pool, doing.do, items(), window=threads + 2)
             while (first := next(outcomes, None)) is not None:
-                result = _collected(first, outcomes, begun.pop(0), home)
-                readings = doing.readings()  # and of what was begun of the segments that follow
-                yield replace(result, readings=readings - counted)
-                counted = readings
+                result, known = _collected(first, outcomes, begun.pop(0), home)
+                if not known:
+                    readings = doing.readings()  # and of what was begun of segments that follow
+                    result = replace(result, readings=readings - counted)
+                    counted = readings
+                yield result
 
     def close(self) -> None:
         """Threads end with each run."""
@@ -53,18 +55,26 @@ class ThreadExecutor:
 
 def _collected(
     first: Outcome, outcomes: Iterator[Outcome], segment: Segment, home: Home
-) -> SegmentResult:
-    """The result of a segment of which the first outcome is here, and others follow."""
+) -> tuple[SegmentResult, bool]:
+    """The result of a segment of which the first outcome is here, and others follow.
+
+    With it, whether all items said what was read for them.
+    """
     target = home.target()
     started = time.perf_counter()
     packs = None if target is None else SegmentPacks(target, home.knows)
     values = []
+    readings, known = NOTHING_READ, True
     try:
         for number in range(len(segment.items)):
             outcome = first if number == 0 else next(outcomes)
             if packs is not None:
                 packs.add(outcome.encoded)
             outcome.release()
+            if outcome.readings is None:
+                known = False
+            else:
+                readings += outcome.readings
             values.append(outcome.value)
             home.advance(outcome.made_bytes, 0 if packs is None else packs.pending_bytes)
         written = () if packs is None else packs.finish()
@@ -72,6 +82,5 @@ def _collected(
         if packs is not None:
             packs.abort()
     seconds = time.perf_counter() - started
-    return SegmentResult(
-        number=segment.number, values=tuple(values), packs=written, seconds=seconds
-    )
+    result = SegmentResult(segment.number, tuple(values), written, readings, seconds=seconds)
+    return result, known

@@ -4,6 +4,7 @@ Every step leaves a repository that reads: new packs are durable and indexed bef
 and packs with nothing alive go first, so that it works on a full disk. docs/format.md, "gc".
 """
 
+import contextlib
 import itertools
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ from mergepipe.repository.grace import (
 )
 from mergepipe.repository.incoming import SESSIONS, incoming_key, stale_packs
 from mergepipe.repository.layout import CACHE
+from mergepipe.repository.leftovers import unfinished_runs
 from mergepipe.repository.notes import note_key, noted_commits
 from mergepipe.repository.pruned import Pruned, read_pruned, remove_pruned
 from mergepipe.repository.refs import RefStore
@@ -132,6 +134,7 @@ def collect(
             leases.remove_dead(files.root, now_s)
             _remove_sums(files, tally)
             _remove_stale(files, now_s, tally)
+            _remove_cut_short(files, grace, tally)
         storage.refresh()
         reading = leases.needed(files.root, now_s)
         wanted = _Wanted(
@@ -398,6 +401,19 @@ def _remove_stale(files: LocalByteStore, now_s: float, tally: _Tally) -> None:
         files.delete(incoming_key(pack))
         tally.freed_bytes += size
         tally.removed += 1
+
+
+def _remove_cut_short(files: LocalByteStore, grace: Grace | None, tally: _Tally) -> None:
+    """What merges had done that died (`unfinished/<plan>/`), and nobody went on with in time."""
+    for folder in unfinished_runs(files.root):
+        keys = list(files.list(folder))
+        times = [at for key in keys if (at := files.modified(key)) is not None]
+        if grace is None or not times or max(times) <= grace.before_s:
+            tally.freed_bytes += sum(files.size(key) or 0 for key in keys)
+            for key in keys:
+                files.delete(key)
+            with contextlib.suppress(OSError):
+                files.path(folder.rstrip("/")).rmdir()
 
 
 def _ids(packs: Iterable[PackState]) -> set[PackId]:

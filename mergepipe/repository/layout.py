@@ -41,6 +41,7 @@ RUNS = "runs"
 NOTES = "notes"
 CACHE = "cache"
 INCOMING = "incoming"
+UNFINISHED = "unfinished"
 REMOTES = "remotes"
 LEASES = leases.FOLDER
 PUSHES = push_log.KEY
@@ -66,6 +67,7 @@ _DIRECTORIES = (
     NOTES,
     CACHE,
     INCOMING,
+    UNFINISHED,
     REMOTES,
     LEASES,
     TMP,
@@ -82,6 +84,7 @@ _RESERVED = (
     NOTES,
     CACHE,
     INCOMING,
+    UNFINISHED,
     REMOTES,
     LEASES,
     ELSEWHERE,

@@ -1,4 +1,4 @@
-"""What may hold blocks beside the packs: quarantines of pushes and repairs, and derived facts."""
+"""What may hold blocks beside the packs: quarantines, merges cut short, and derived facts."""
 
 import os
 from collections.abc import Collection, Iterator
@@ -11,6 +11,7 @@ from mergepipe.ids import ID_BYTES
 from mergepipe.packs.format import RECORD_MAGIC
 from mergepipe.packs.index import Index
 from mergepipe.repository.incoming import FOLDER as INCOMING
+from mergepipe.repository.layout import UNFINISHED
 
 QUARANTINE = "quarantine/"
 # Where a record's header has the id, see packs.format.
@@ -20,8 +21,8 @@ _KEPT = (b"f/", b"condemned", b"lacking")
 
 
 def files_with(directory: Path, ids: Collection[bytes]) -> Iterator[str]:
-    """Keys of files in the quarantines that hold a record of one of `ids`, damaged ones too."""
-    for folder in (INCOMING, QUARANTINE):
+    """Keys of files beside the packs that hold a record of one of `ids`, damaged ones too."""
+    for folder in (INCOMING, QUARANTINE, *unfinished_runs(directory)):
         path = located(directory, folder.rstrip("/"))
         if not is_real_directory(path):
             continue
@@ -30,6 +31,16 @@ def files_with(directory: Path, ids: Collection[bytes]) -> Iterator[str]:
         for name in names:
             if _holds(read_plain(path / name), ids):
                 yield folder + name
+
+
+def unfinished_runs(directory: Path) -> list[str]:
+    """Keys of folders (`unfinished/<plan>/`) with what a merge had done that died, or runs now."""
+    path = located(directory, UNFINISHED)
+    if not is_real_directory(path):
+        return []
+    with os.scandir(path) as entries:
+        names = [each.name for each in entries if each.is_dir(follow_symlinks=False)]
+    return [f"{UNFINISHED}/{name}/" for name in sorted(names)]
 
 
 def remove_leftovers(files: LocalByteStore, ids: Collection[bytes]) -> tuple[str, ...]:

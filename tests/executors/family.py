@@ -76,6 +76,11 @@ def leftovers(repo):
     return [path.name for path in (repo.directory / "tmp").iterdir()]
 
 
+def runs_left(repo):
+    """What is kept of merges that are not done."""
+    return [path.name for path in (repo.directory / "unfinished").glob("*/*")]
+
+
 @dataclass
 class Killing:
     """An executor of whose workers one is killed after it was given each of the segments `at`."""
