@@ -181,12 +181,12 @@ PARSERS = (
     ),
     plain(
         "a list of keys",
-        lambda data: wire.parse_keys(data, "packs/"),
+        lambda data: wire.all_keys(lambda after: data, "packs/"),
         wire.encode(["packs/a.pack", "packs/b.pack"]),
     ),
     plain(
         "values",
-        lambda data: wire.parse_values(data, "refs/"),
+        lambda data: wire.all_values(lambda after: data, "refs/"),
         wire.encode({"refs/heads/a": b"x" * 65, "refs/tags/b": b"y" * 65}),
     ),
     plain("what is held", lambda data: wire.parse_holds(data, _IDS), b"\0\1\0"),
