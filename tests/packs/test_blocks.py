@@ -205,7 +205,7 @@ def test_packs_replaced_under_a_reader_are_found_again(storage: Storage, tmp_pat
     [block] = store_blocks(storage, raw_block(RAWS[0]))
     [old] = packs(storage)
     assert storage.ask(lambda view: view.has_block(block))
-    other = tmp_path / "elsewhere"
+    other = tmp_path / "another"
     rewritten = open_storage(other)
     store_blocks(rewritten, raw_block(RAWS[1]), raw_block(RAWS[0]))
     rewritten.close()
