@@ -91,7 +91,7 @@ class Ours:
         self.tally.read_bytes += made["expert_bytes_read"] + made["base_bytes_read"]
         self.tally.stored_bytes += made["written_bytes"]
         if retention is not None:
-            self._mp("prune", "--keep-last", str(retention), "--now")
+            self._mp("prune", "--keep-last", str(retention))
 
     def held_bytes(self) -> int:
         """What the repository takes now."""

@@ -370,16 +370,18 @@ class OpenRepository(Closing):
         """The commit a revision names. Raises RevisionNotFound (Purged), AmbiguousRevision."""
         try:
             return shown(revisions.resolve(revision, self.refs, self.objects, clock=self.clock()))
-        except RevisionNotFound as error:
+        except revisions.HistoryEnds as error:
+            if not read_absent(self.store):
+                raise
+            raise revisions.HistoryEnds(
+                error.message, f"this clone is shallow, and history goes on elsewhere: {DEEPEN}"
+            ) from None
+        except RevisionNotFound:
             # Its place in history may be gone, too; what was said of it stays.
             stone = read_stones(self.store)[0].with_prefix(revision)
-            if stone is not None:
-                raise purged_error(stone) from None
-            if not error.hint and read_absent(self.store):
-                raise RevisionNotFound(
-                    error.message, f"older history may be where it came from: {DEEPEN}"
-                ) from None
-            raise
+            if stone is None:
+                raise
+            raise purged_error(stone) from None
 
     def commit_of(self, revision: str) -> tuple[ObjectId, Commit]:
         """The commit a revision names, with its id."""

@@ -19,14 +19,15 @@ def shared_store(repo: OpenRepository) -> "Iterator[SharedStore | None]":
     None too where the clone is not lazy, or workers cannot reach its remote by themselves. Raises
     NoRepository, UnsafeRepository, Locked.
     """
-    from mergepipe.engine.shared_places import bucket_of, directory_of
-    from mergepipe.engine.shared_store import shared_bucket, shared_directory
-
     wanted = repo.config.merge.blocks
     alone = wanted == "auto" and not repo.executor.is_elsewhere
     if repo.lazy_remote is None or wanted == "clone" or alone:
         yield None
         return
+    # Servers and transports are behind these, which other merges need not load.
+    from mergepipe.engine.shared_places import bucket_of, directory_of
+    from mergepipe.engine.shared_store import shared_bucket, shared_directory
+
     _, url = repo.remote_called(repo.lazy_remote)
     place, directory = bucket_of(url), directory_of(url)
     if place is not None:

@@ -12,5 +12,6 @@ def require_models(plan: Plan, objects: ObjectStore) -> None:
         named = ", ".join(model.hex()[:12] for model in absent)
         raise MergepipeError(
             f"{len(absent)} of the {len(plan.models)} merged models are not here: {named}",
-            "ask where it was made: a release leaves them out, and mp prune may let them go",
+            "ask where it was made: a release leaves them out, a shallow clone does (mp fetch "
+            "--unshallow brings them), and mp prune may let them go",
         )

@@ -41,6 +41,12 @@ _PLACES = (
 )
 
 
+class HistoryEnds(RevisionNotFound):
+    """A step goes behind what history has; in a shallow clone, behind what it has here."""
+
+    kind = RevisionNotFound.kind
+
+
 class History(Protocol):
     """What revisions need of the object store."""
 
@@ -275,14 +281,14 @@ def _step(text: str, start: ObjectId, step: Step, objects: History) -> ObjectId:
         if step.number > len(parents):
             has = "no parents" if not parents else f"{len(parents)} parent(s)"
             at = start.hex()[:12]
-            raise RevisionNotFound(
+            raise HistoryEnds(
                 f"{text!r}: commit {at} has {has}", f"`mp show {at}` lists its parents"
             )
         return parents[step.number - 1]
     for _ in range(step.count):
         parents = objects.commit(start).parents
         if not parents:
-            raise RevisionNotFound(
+            raise HistoryEnds(
                 f"{text!r}: history ends at {start.hex()[:12]}, which has no parents",
                 "`mp log` shows how far it goes",
             )

@@ -78,6 +78,10 @@ def test_only_what_is_served(days: Family, served: Repository, tmp_path: Path) -
     with pytest.raises(RevisionNotFound, match="history ends") as caught:
         served.resolve("prod~1")
     assert "--unshallow" in caught.value.hint
+    with pytest.raises(MergepipeError, match="models are not here") as missing:
+        served.replay("prod")
+    assert "--unshallow" in missing.value.hint
+    assert not served.storage.lacking
 
 
 def test_from_where_nobody_computes(days: Family, here: Repository, tmp_path: Path) -> None:
