@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -104,19 +105,36 @@ def committed(repository: Path, model: Path, mp: Mp) -> Path:
 
 
 @pytest.fixture
-def family(tmp_path: Path) -> dict[str, Path]:
-    from tests.cli.families import write_family  # loads torch, which few tests here need
-
-    return write_family(tmp_path / "models")
+def family(merging_as_made: Path, tmp_path: Path) -> dict[str, Path]:
+    """A base and two fine-tunes as directories: `models/base`, `models/math`, `models/code`."""
+    copied = shutil.copytree(merging_as_made / "models", tmp_path / "models")
+    return {name: copied / name for name in ("base", "math", "code")}
 
 
 @pytest.fixture
 def merging(
-    tmp_path: Path, family: dict[str, Path], mp: Mp, monkeypatch: pytest.MonkeyPatch
+    merging_as_made: Path, family: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
     """A repository with `base`, and `math` and `code` that lean on it; blocks of 4 KiB."""
-    mp("init", tmp_path / "repository", "--block-size", "4KiB")
-    monkeypatch.chdir(tmp_path / "repository")
+    copied = shutil.copytree(merging_as_made / "repository", tmp_path / "repository")
+    monkeypatch.chdir(copied)
+    return copied
+
+
+@pytest.fixture(scope="session")
+def merging_as_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The models and the repository that each test gets a copy of."""
+    from tests.cli.families import write_family  # loads torch, which few tests here need
+
+    made = tmp_path_factory.mktemp("merging")
+    family = write_family(made / "models")
+    lines = [["init", "repository", "--block-size", "4KiB"]]
     for name, path in family.items():
-        mp("commit", path, "-b", name, *(() if name == "base" else ("--base", "base")))
-    return tmp_path / "repository"
+        base = () if name == "base" else ("--base", "base")
+        lines.append(["-C", "repository", "commit", str(path), "-b", name, *base])
+    for line in lines:
+        with pytest.MonkeyPatch.context() as here:
+            here.chdir(made)
+            here.setenv("MP_AUTHOR", "Ada <ada@example.org>")
+            assert main(["-q", *line]) == 0
+    return made
