@@ -18,7 +18,7 @@ from pathlib import Path
 
 from measure import Row, Sample, print_table, run
 
-from mergepipe.api import Repository
+from mergepipe.api import Repository, remotes
 from mergepipe.checkpoints.publication import publish_commit
 from mergepipe.codecs.registry import codec_named
 from mergepipe.dtypes import U8
@@ -154,29 +154,38 @@ def checkout(folder: Path, count: int) -> list[Row]:
 
 
 def branches(folder: Path, count: int) -> list[Row]:
-    """`push --all` of `count` branches, and `du` of as many models, beside half as many."""
+    """`push --all` of `count` branches, and `du` of as many models.
+
+    Beside half as many, and beside `cp -r` and `sync -f` of the same models as plain files.
+    """
     found: dict[str, list[Sample]] = {"push --all": [], "du": []}
+    plain, shared = folder / "plain", random.Random(-1).randbytes(20_000)
     for size in (count // 2, count):
         root, there = folder / f"models-{size}", folder / f"there-{size}"
         for place in (root, there):
             Repository.init(place, who=WHO).close()
-        shared = random.Random(-1).randbytes(20_000)
         with Repository.open(root, who=WHO) as repo:
             for number in range(size):
-                model = folder / "model"
-                model.mkdir(exist_ok=True)
+                model = plain / f"{number:05d}"
+                model.mkdir(parents=True, exist_ok=True)
                 (model / "shared.bin").write_bytes(shared)
                 (model / "own.bin").write_bytes(random.Random(number).randbytes(3000))
                 repo.commit(model, branch=f"b/{number:05d}", message=str(number))
-            repo.remotes.add("origin", str(there))
+            remotes.add(repo, "origin", str(there))
+        run(["sync", "-f", folder])
         found["push --all"].append(mp(root, "push", "--all"))
         found["du"].append(mp(root, "du"))
         shutil.rmtree(root)
         shutil.rmtree(there)
-    return [
-        Row(f"{name}, {count:,} branches", _s(whole), _s(half), whole.cpu_s / half.cpu_s, 2.6)
-        for name, (half, whole) in found.items()
-    ]
+    peer = run(["sh", "-c", f"cp -r {plain} {folder}/copy && sync -f {folder}/copy"])
+    rows = []
+    for name, (half, whole) in found.items():
+        growth, beside = whole.cpu_s / half.cpu_s, whole.wall_s / peer.wall_s
+        rows += [
+            Row(f"{name}, {count:,} branches", _s(whole), _s(half), growth, 2.6),
+            Row(f"{name}, beside a copy", _s(whole), _s(peer), beside, 3.0),
+        ]
+    return rows
 
 
 PARTS: dict[str, tuple[Callable[[Path, int], list[Row]], int]] = {

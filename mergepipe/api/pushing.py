@@ -68,6 +68,7 @@ def push(
             moved=lambda decision: _note(repository, name, decision),
             ask=ask,
             progress=progress,
+            together=repository.refs.locked,
         )
         there = _commits_there(repository, name, pushed)
         pushed = replace(pushed, notes=push_notes(repository, store, there))

@@ -140,9 +140,30 @@ class Expecting(Protocol):
         ...
 
 
+Swap: TypeAlias = tuple[str, bytes | None, bytes]
+"""A key, what it is to be at (None: absent), and its new value."""
+
+
+@runtime_checkable
+class Gathering(Protocol):
+    """A byte store that swaps many values for little more than the price of one."""
+
+    def swap_together(self, swaps: Sequence[Swap]) -> bool:
+        """Make all of these swaps, or none of them and return False: then one at a time tells why.
+
+        Cut short, it may have made the first ones.
+        """
+        ...
+
+
 def as_holding(store: ByteStore) -> Holding | None:
     """The store, if its other side can tell what it holds."""
     return store if isinstance(store, Holding) else None
+
+
+def as_gathering(store: ByteStore) -> Gathering | None:
+    """The store, if it swaps many values at once."""
+    return store if isinstance(store, Gathering) else None
 
 
 def as_write_aware(store: ByteStore) -> WriteAware | None:

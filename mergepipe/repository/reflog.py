@@ -182,7 +182,7 @@ class Reflog:
     def append(self, name: str, entry: ReflogEntry) -> None:
         """Add an entry and return once it is durable."""
         path = self._path(name)
-        has_room = self._make_room(path)
+        changed = self._make_room(path)
         descriptor = open_to_change(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         try:
             reached("reflog.write")
@@ -192,12 +192,9 @@ class Reflog:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        if has_room:
-            # The new file's name, and those of new folders above it, must survive a crash too.
-            for folder in path.parents:
-                sync_directory(folder)
-                if folder == self._folder:
-                    break
+        # The new file's name, and those of new folders above it, must survive a crash too.
+        for folder in changed:
+            sync_directory(folder)
 
     def remove(self, name: str) -> None:
         """Forget the log of a ref that is gone, and folders that are empty without it."""
@@ -215,10 +212,13 @@ class Reflog:
     def _path(self, name: str) -> Path:
         return beneath(self._folder.parent, f"{self._folder.name}/{name}")
 
-    def _make_room(self, path: Path) -> bool:
-        """Whether the file is new. Logs in its way are of refs removed just before a crash."""
+    def _make_room(self, path: Path) -> Sequence[Path]:
+        """Folders in which there are new names with a new file, the innermost first.
+
+        Logs in its way are of refs removed just before a crash.
+        """
         if path.is_file():
-            return False
+            return ()
         if path.is_dir():
             shutil.rmtree(path)
         for folder in path.parents:
@@ -226,8 +226,9 @@ class Reflog:
                 break
             if folder.is_file():
                 folder.unlink()
+        missing = [folder for folder in path.parents if not folder.is_dir()]
         make_folder(path.parent)
-        return True
+        return [path.parent, *(folder.parent for folder in missing)]
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -5,9 +5,10 @@ computes. Nothing is assumed of the other side but what a byte store promises.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
-from mergepipe.bytestore.protocol import ByteStore, Holding, as_holding
+from mergepipe.bytestore.protocol import ByteStore, Holding, Swap, as_gathering, as_holding
 from mergepipe.dtypes import DType
 from mergepipe.errors import MergepipeError, MissingObject, RefMoved, RemoteRefused
 from mergepipe.ids import BlockId, ObjectId
@@ -85,10 +86,12 @@ def push(
     moved: Callable[[Decision], None] = lambda decision: None,
     ask: Callable[[Sequence[Decision]], None] = lambda decisions: None,
     progress: Progress = SILENT,
+    together: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Pushed:
     """Move refs of the other side, once it has all that they need.
 
-    `moved` is called for every ref as soon as it is where it should be, `ask` once with those that
+    `moved` is called for every ref as soon as it is where it should be (inside of `together`, if
+    many moved at once), `ask` once with those that
     will move, before anything is sent: it raises if they are not to. Refs that may not move are
     found before anything is sent. Raises RefMoved (not a fast-forward; or another pusher was
     faster), RevisionNotFound (a ref to delete is not there), RemoteRefused, RemoteUnreachable,
@@ -104,12 +107,22 @@ def push(
         remaining[:] = [ref for ref in remaining if ref.name != decision.name]
 
     try:
-        _attempt(source, store, list(remaining), settle, ask, tally, progress)
+        _attempt(source, store, list(remaining), settle, together, ask, tally, progress)
     except _Incomplete:
         # Its gc removed what it said it had, between the answer and the swap.
         try:
             # Or something is damaged there: now it is asked for all that history needs.
-            _attempt(source, store, list(remaining), settle, lambda _: None, tally, progress, True)
+            _attempt(
+                source,
+                store,
+                list(remaining),
+                settle,
+                together,
+                lambda _: None,
+                tally,
+                progress,
+                distrust=True,
+            )
         except _Incomplete as error:
             raise error.cause from None
     order = {ref.name: number for number, ref in enumerate(wanted)}
@@ -158,9 +171,11 @@ def _attempt(
     store: ByteStore,
     wanted: Sequence[Wanted],
     settle: Callable[[Decision], None],
+    together: Callable[[], AbstractContextManager[None]],
     ask: Callable[[Sequence[Decision]], None],
     tally: _Tally,
     progress: Progress,
+    *,
     distrust: bool = False,
 ) -> None:
     there = read_refs(store)
@@ -184,9 +199,15 @@ def _attempt(
         order = _send(source, store, tips, known, stones, tally, progress)
     # What needs most goes first: the other side then looks at all of it once, in one go.
     place: dict[ObjectId | None, int] = {each: -number for number, each in enumerate(order)}
-    for decision in sorted(moving, key=lambda each: place.get(each.new, 1)):
-        _swap(store, decision, there)
-        settle(decision)
+    ordered = sorted(moving, key=lambda each: place.get(each.new, 1))
+    if _swap_together(store, ordered, there):
+        with together():
+            for decision in ordered:
+                settle(decision)
+    else:
+        for decision in ordered:
+            _swap(store, decision, there)
+            settle(decision)
     _make_head(store, there, moving)
 
 
@@ -306,6 +327,18 @@ def _needed(
         elif isinstance(record, Snapshot):
             need.raw_bytes += sum(file.size for file in record.files)
     return need
+
+
+def _swap_together(store: ByteStore, decisions: Sequence[Decision], there: RemoteRefs) -> bool:
+    """Move several refs at once; False: none was moved, and it is one at a time."""
+    gathering = as_gathering(store)
+    swaps: list[Swap] = []
+    for decision in decisions:
+        value = ref_value(decision.new)
+        if value is None:
+            return False
+        swaps.append((decision.name, there.raw.get(decision.name), value))
+    return gathering is not None and len(swaps) > 1 and gathering.swap_together(swaps)
 
 
 def _swap(store: ByteStore, decision: Decision, there: RemoteRefs) -> None:

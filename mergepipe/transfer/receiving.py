@@ -9,14 +9,16 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
 
-from mergepipe.bytestore.protocol import Buffer, ByteWriter
+from mergepipe.bytestore.protocol import Buffer, ByteWriter, Swap
 from mergepipe.closing import Closing
 from mergepipe.errors import (
     Corruption,
     HookFailed,
     InvalidRefName,
+    RefExists,
     RefMoved,
     RemoteRefused,
 )
@@ -50,6 +52,16 @@ WRITE_ID_BYTES = 16
 _FOLDERS = (PREFIX, HEADS, TAGS, NOTES)
 _REMEMBERED = 1024
 _WHY = "push "
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """A ref that comes to stand at a commit."""
+
+    key: str
+    old: ObjectId | None
+    new: ObjectId
+    write_id: bytes
 
 
 class ReceivingStore(Closing):
@@ -123,14 +135,14 @@ class ReceivingStore(Closing):
             check_changed(storage, ids, changed)
         return both.ask(question)
 
-    def _known(self, new: ObjectId) -> Collection[ObjectId]:
+    def _known(self, new: Sequence[ObjectId]) -> Collection[ObjectId]:
         """Commits of which nothing has to be sent: those here, unless something is damaged here.
 
         What was changed in `packs/` behind our back is read before it is leaned on.
         """
         storage, refs = self._home.storage, self._home.refs
         if changed := changed_packs(storage):
-            check_changed(storage, self._model(new), changed)
+            check_changed(storage, [each for one in new for each in self._model(one)], changed)
         return () if storage.lacking else list(refs.list().values())
 
     def _model(self, commit: ObjectId) -> list[bytes]:
@@ -256,16 +268,48 @@ class ReceivingStore(Closing):
             return False
         if new == old:
             return True
+        if new is not None:
+            return self._move_together([_Move(key, old, new, write_id)])
         self._allow(key, old, new)
-        who, why = home.signature(), _WHY + write_id.hex()
+        self._ask(key, old, new)
         try:
-            if new is None:
-                self._ask(key, old, new)
-                home.refs.delete(key, expected=old, who=who, why=why)
-                return True
+            home.refs.delete(key, expected=old, who=home.signature(), why=_WHY + write_id.hex())
+        except RefMoved:
+            return False
+        return True
+
+    def swap_together(self, swaps: Sequence[Swap]) -> bool:
+        """Move refs, as `swap_with_id` does, if each of them may; what they need is verified once.
+
+        False: none was moved, for a reason that single swaps will tell.
+        """
+        if self._home.hooks.has(PRE_RECEIVE):
+            return False  # it has its say on one move at a time
+        moves = []
+        with self._deciding:
+            try:
+                for key, before, after in swaps:
+                    _check_write(key, write_id := os.urandom(WRITE_ID_BYTES))
+                    old = None if before is None else parse_ref(key, before)
+                    new = parse_ref(key, after)
+                    if self._home.refs.read(key) != old or old == new:
+                        return False
+                    moves.append(_Move(key, old, new, write_id))
+                return self._move_together(moves)
+            except (RemoteRefused, Corruption, RefExists):
+                return False
+
+    def _move_together(self, moves: Sequence[_Move]) -> bool:
+        """Admit what new values of refs need, then move all of them, or none."""
+        home = self._home
+        for move in moves:
+            self._allow(move.key, move.old, move.new)
+        news = [move.new for move in moves]
+        who = home.signature()
+        try:
             with home.writing():
                 stones = tombstones.read_tombstones(self._store)
-                known = self._known(new)
+                known = self._known(news)
                 # What is pushed has to be whole; of what is here already only damage is mended.
                 whole = pruned.NONE if known else pruned.read_pruned(self._store)
                 gone = whole.without(stones, stones.snapshots)
@@ -278,21 +322,25 @@ class ReceivingStore(Closing):
                     threads=home.threads,
                     progress=self._progress,
                 )
-                admission.verify([new], known)
-                self._allow_move(key, old, new)
-                self._refuse_purged(new, stones)
+                admission.verify(news, known)
+                for move in moves:
+                    self._allow_move(move.key, move.old, move.new)
+                    self._refuse_purged(move.new, stones)
                 asked = home.hooks.has(PRE_RECEIVE)
                 if asked:
                     # It is another process, which sees what is stored; a gc takes what it refused.
                     admission.publish()
-                    self._ask(key, old, new)
+                    for move in moves:
+                        self._ask(move.key, move.old, move.new)
                 with home.refs.locked():
-                    if home.refs.read(key) != old:
+                    if any(home.refs.read(move.key) != move.old for move in moves):
                         return False
                     if not asked:
                         admission.publish()
                     absent.change_absent(self._store, here=admission.commits)
-                    home.refs.update(key, new, expected=old, who=who, why=why)
+                    for move in moves:
+                        why = _WHY + move.write_id.hex()
+                        home.refs.update(move.key, move.new, expected=move.old, who=who, why=why)
             self._inspected.forget(everything=self._quarantine.empty)
         except RefMoved:
             return False
