@@ -1,0 +1,204 @@
+"""What is more than anything honest is refused before it is taken in: from remotes and clients.
+
+Limits of megabytes are lowered for a test: it is who looks at them that counts.
+"""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+
+from mergepipe.api import Repository
+from mergepipe.bytestore import frames, pace, wire
+from mergepipe.bytestore.memory import MemoryByteStore
+from mergepipe.errors import Corruption, RemoteRefused, UsageError
+from mergepipe.ids import ObjectId
+from mergepipe.lazy import frames as lazy_frames
+from mergepipe.packs import reader
+from mergepipe.packs.format import RecordKind
+from mergepipe.packs.reader import read_footer_bytes
+from mergepipe.repository import notes, operations, pruned, push_log, roots, tombstones
+from mergepipe.transfer import quarantine, receiving, remote_packs, remote_refs
+from mergepipe.transfer.receiving import ReceivingStore
+from mergepipe.transfer.serving.offer import Offer, TooLarge
+from tests.packs.test_packs import header, write_pack
+from tests.repository.checkpoints import WHO
+
+A_COMMIT = b"0" * 64 + b"\n"
+Patch = pytest.MonkeyPatch
+
+
+def _with(key: str, value: bytes) -> MemoryByteStore:
+    store = MemoryByteStore()
+    store.put(key, value)
+    return store
+
+
+def test_values_of_a_remote(monkeypatch: Patch) -> None:
+    values = {f"refs/heads/{name}": A_COMMIT for name in "abc"}
+    data = wire.encode(values)
+    assert len(wire.parse_values(data, "refs/")) == 3
+    monkeypatch.setattr(wire, "MOST_VALUES", 2)
+    with pytest.raises(RemoteRefused):
+        wire.parse_values(data, "refs/")
+    store = MemoryByteStore()
+    for key, value in values.items():
+        store.put(key, value)
+    with pytest.raises(RemoteRefused, match="values here"):
+        Offer(store).values("refs/")
+    assert len(remote_refs.read_refs(store).values) == 3
+    monkeypatch.setattr(remote_refs, "MOST_REFS", 2)
+    with pytest.raises(RemoteRefused, match="refs"):
+        remote_refs.read_refs(store)
+
+
+def test_a_head_of_a_remote() -> None:
+    assert remote_refs.read_refs(_with("HEAD", b"ref: refs/heads/main")).head == "refs/heads/main"
+    long = b"ref: refs/heads/main" + b" " * 5000
+    assert remote_refs.read_refs(_with("HEAD", long)).head is None
+
+
+def test_keys() -> None:
+    assert wire.is_key("a/" * 549 + "ab")
+    assert not wire.is_key("a/" * 549 + "abc")
+
+
+def test_frames() -> None:
+    reading, writing = os.pipe()
+    line = frames.FrameReader(reading)
+    os.write(writing, (frames.LARGEST_PAYLOAD + 1).to_bytes(4, "little") + bytes(5))
+    with pytest.raises(RemoteRefused):
+        line.header()
+    line.close()
+    out = frames.FrameWriter(writing, 1.0, lambda: False)
+    with pytest.raises(RemoteRefused, match="larger than a frame"):
+        out.send(0, frames.Kind.DATA, bytes(frames.LARGEST_PAYLOAD + 1))
+    for descriptor in (reading, writing):
+        os.close(descriptor)
+
+
+def test_still_working_is_not_believed_for_ever() -> None:
+    seconds = iter((0.0, 1.0, 1.0, pace.LONGEST_WORK_S + 1, pace.LONGEST_WORK_S + 1))
+    waiting = pace.Pace(now=lambda: next(seconds))
+    waiting.alive()
+    with pytest.raises(pace.Stalled):
+        waiting.alive()
+
+
+def test_what_a_client_asks(monkeypatch: Patch, tmp_path: Path) -> None:
+    store = MemoryByteStore()
+    offer = Offer(store)
+    large = bytes(wire.LARGEST_VALUE + 1)
+    for old, new in ((None, large), (large, None)):
+        with pytest.raises(TooLarge):
+            offer.swap(wire.SwapRequest("refs/heads/a", old, new, bytes(16)))
+    store.put("refs/heads/a", A_COMMIT)
+    monkeypatch.setattr(wire, "LARGEST_LISTING", 10)
+    with pytest.raises(RemoteRefused, match="the listing"):
+        offer.keys("refs/")
+    monkeypatch.setattr(wire, "MOST_IDS", 2)
+    monkeypatch.setattr(receiving, "MOST_IDS", 2)
+    repository = Repository.init(tmp_path / "repo", who=WHO)
+    with repository, ReceivingStore(repository) as taking:
+        ids = [bytes(32)] * 3
+        assert taking.holds(ids[1:]) == [False, False]
+        with pytest.raises(RemoteRefused, match="ids at once"):
+            taking.holds(ids)
+        with pytest.raises(UsageError, match="ids of"):
+            Offer(taking).holds(ids)
+        for name in ("a", "b", "c"):
+            repository.local.put(f"refs/tags/{name}", A_COMMIT)
+        assert len(taking.values("refs/")) == 3
+        monkeypatch.setattr(receiving, "MOST_REFS", 2)
+        with pytest.raises(RemoteRefused):
+            taking.values("refs/")
+        monkeypatch.undo()
+        monkeypatch.setattr(receiving, "LARGEST_VALUES_BYTES", 100)
+        with pytest.raises(RemoteRefused):
+            taking.values("refs/")
+
+
+def test_packs_of_a_client(monkeypatch: Patch, tmp_path: Path) -> None:
+    repository = Repository.init(tmp_path / "repo", who=WHO)
+    with repository, ReceivingStore(repository) as taking:
+        writer = taking.create()
+        monkeypatch.setattr(quarantine, "MAX_PACK_BYTES", 10)
+        writer.write(b"x" * 10)
+        with pytest.raises(RemoteRefused, match="a pack of more"):
+            writer.write(b"x")
+        writer.abort()
+        monkeypatch.undo()
+        monkeypatch.setattr(quarantine, "MAX_PACKS", 0)
+        with pytest.raises(RemoteRefused, match="are received"):
+            taking.create().write(bytes(64 << 20))
+
+
+def test_packs_of_a_remote(monkeypatch: Patch, tmp_path: Path) -> None:
+    store = MemoryByteStore()
+    packs = [write_pack(store, [bytes([number]) * 150]) for number in range(3)]
+    monkeypatch.setattr(lazy_frames, "MOST_PACKS", 2)
+    with Repository.init(tmp_path / "repo", who=WHO) as repository:
+        with pytest.raises(RemoteRefused, match="more than 2 packs"):
+            lazy_frames.bring_frames(store, repository.local)
+        monkeypatch.undo()
+        monkeypatch.setattr(lazy_frames, "LARGEST_PACK_BYTES", 100)
+        with pytest.raises(RemoteRefused, match="of the remote has"):
+            lazy_frames.bring_frames(store, repository.local)
+    assert read_footer_bytes(store, packs[0], far=True)
+    monkeypatch.setattr(reader, "_LARGEST_FAR_FOOTER_BYTES", 10)
+    assert read_footer_bytes(store, packs[0])
+    with pytest.raises(RemoteRefused, match="a footer of"):
+        read_footer_bytes(store, packs[0], far=True)
+
+
+def test_objects_of_a_remote() -> None:
+    largest = remote_packs.MAX_OBJECT_BYTES
+    small = header(b"x", RecordKind.OBJECT)
+    claims = dataclasses.replace(small, raw_length=largest + 1)
+    assert remote_packs._is_sane(small, 16)
+    assert not remote_packs._is_sane(claims, 16)
+
+
+@pytest.mark.parametrize(
+    ("module", "read"),
+    [(pruned, pruned.read_pruned), (tombstones, tombstones.read_tombstones)],
+)
+def test_lists_of_a_repository(module, read, monkeypatch: Patch) -> None:  # type: ignore[no-untyped-def]
+    store = _with(module.KEY, b"")
+    read(store)
+    store.put(module.KEY, b"\n" * 20)
+    monkeypatch.setattr(module, "_MOST_BYTES", 10)
+    with pytest.raises(Corruption, match="are allowed"):
+        read(store)
+
+
+def test_a_worktree_file(monkeypatch: Patch) -> None:
+    store = _with("worktree", b"a" * 64)
+    assert len(list(roots.checked_out(store))) == 1
+    monkeypatch.setattr(roots, "_LARGEST_NOTE", 10)
+    assert list(roots.checked_out(store)) == []
+
+
+def test_values_of_notes() -> None:
+    store = MemoryByteStore()
+    commit = ObjectId(bytes(32))
+    notes.add_notes(store, commit, {"key": "x" * 1000}, WHO)
+    with pytest.raises(UsageError, match="at most"):
+        notes.add_notes(store, commit, {"key": "x" * 1001}, WHO)
+
+
+def test_logs_do_not_grow_for_ever(tmp_path: Path, monkeypatch: Patch) -> None:
+    with Repository.init(tmp_path / "repo", who=WHO) as repository:
+        log = push_log.PushLog(repository.directory, lambda _: "")
+        entry = push_log.PushEntry(0, "push", "me", "here", "done", ref="x" * 200)
+        monkeypatch.setattr(push_log, "LARGEST_BYTES", 500)
+        for _ in range(20):
+            log.append(entry)
+        kept = sorted(repository.directory.glob(f"{push_log.KEY}*"))
+        assert len(kept) == 2
+        assert sum(path.stat().st_size for path in kept) < 2000
+        monkeypatch.setattr(operations, "_MOST_BYTES", 500)
+        for number in range(20):
+            repository.operations.moved("refs/heads/a", None, A_COMMIT, "x" * 100, number)
+        assert (repository.directory / operations.KEY).stat().st_size < 1500

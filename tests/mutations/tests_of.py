@@ -1,0 +1,86 @@
+"""Which tests are asked whether they miss a check: by its kind and where it stands."""
+
+from .sites import Site
+
+_SYNCS = "tests/faults/test_syncs.py"
+_UNTRUSTED = ("tests/repository/test_untrusted.py",)
+_TESTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("fsync", "formats/writing.py", (f"{_SYNCS}::test_what_is_done_is_durable[switch]",)),
+    ("fsync", "repository/layout.py", (f"{_SYNCS}::test_what_is_done_is_durable[init]",)),
+    ("fsync", "lazy/", (f"{_SYNCS}::test_what_else_is_durable",)),
+    ("fsync", "", (_SYNCS,)),
+    ("link", "formats/tree.py", ("tests/formats/test_tree.py",)),
+    ("link", "formats/writing.py", ("tests/formats/test_writing.py",)),
+    ("link", "checkpoints/", ("tests/formats/test_writing.py", "tests/properties")),
+    ("link", "packs/", ("tests/repository/test_readers.py", *_UNTRUSTED)),
+    ("link", "repository/layout.py", (*_UNTRUSTED, "tests/repository/test_layout.py")),
+    ("link", "api/", (*_UNTRUSTED, "tests/checkpoints")),
+    ("link", "bytestore/sharing.py", ("tests/repository/test_sharing.py",)),
+    ("link", "bytestore/unfinished.py", ("tests/bytestore/test_unfinished.py", *_UNTRUSTED)),
+    ("link", "", _UNTRUSTED),
+    ("", "lazy/", ("tests/lazy", "tests/transfer/test_lazy_clone.py")),
+    (
+        "hash",
+        "packs/",
+        (
+            "tests/packs/test_packs.py",
+            "tests/packs/test_blocks.py",
+            "tests/repository/test_healing.py",
+            "tests/repository/test_fsck.py",
+            "tests/torture/test_pack_damage.py",
+        ),
+    ),
+    ("hash", "objects/", ("tests/objects", "tests/torture/test_pack_damage.py")),
+    ("hash", "repository/", ("tests/repository/test_gc.py", "tests/repository/test_gc_faults.py")),
+    ("hash", "checkpoints/", ("tests/checkpoints", "tests/repository/test_healing.py")),
+    ("hash", "engine/", ("tests/engine/test_partial_sums.py", "tests/engine/test_merges.py")),
+    ("hash", "transfer/serving/", ("tests/transfer/test_serving_http.py",)),
+    ("hash", "transfer/healing.py", ("tests/repository/test_healing.py", "tests/transfer")),
+    (
+        "",
+        "transfer/quarantine.py",
+        ("tests/transfer/test_quarantine.py", "tests/transfer/test_hostile.py"),
+    ),
+    ("limit", "transfer/serving/stdio.py", ("tests/transfer/test_serving_stdio.py",)),
+    (
+        "limit",
+        "transfer/serving/",
+        ("tests/transfer/test_serving_http.py", "tests/transfer/test_receiving.py"),
+    ),
+    (
+        "",
+        "transfer/",
+        (
+            "tests/transfer/test_limits.py",
+            "tests/transfer/test_hostile.py",
+            "tests/transfer/test_hostile_servers.py",
+            "tests/transfer/test_urls.py",
+            "tests/transfer/test_quarantine.py",
+            "tests/transfer/test_receiving.py",
+            "tests/transfer/test_fetch.py",
+            "tests/transfer/test_push.py",
+            "tests/transfer/test_holdings.py",
+        ),
+    ),
+    ("", "hub/", ("tests/hub",)),
+    ("", "objects/", ("tests/objects",)),
+    ("", "formats/", ("tests/formats",)),
+    ("", "packs/", ("tests/packs", "tests/fuzz", "tests/repository/test_fsck.py")),
+    ("", "bytestore/", ("tests/bytestore", "tests/transfer/test_limits.py")),
+    ("", "vocabularies/", ("tests/vocabularies",)),
+    ("", "repository/", ("tests/repository", "tests/cli/test_notes.py")),
+    ("", "engine/", ("tests/engine",)),
+    ("", "codecs/", ("tests/codecs",)),
+    ("", "executors/", ("tests/executors/test_processes.py",)),
+    ("", "api/", ("tests/cli/test_identity.py", "tests/cli/test_plan_files.py")),
+    ("", "", ("tests/cli", "tests/planner")),
+)
+
+
+def tests_of(site: Site) -> tuple[str, ...]:
+    """Paths and node ids for pytest, the likeliest first."""
+    return next(
+        tests
+        for kind, place, tests in _TESTS
+        if kind in ("", site.kind) and site.file.startswith(place)
+    )
