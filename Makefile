@@ -30,6 +30,7 @@ help:
 	@echo "make faults   remotes whose lines break and whose servers are killed, thousands of times"
 	@echo "make docs     the documentation as a site, in build/site"
 	@echo "make torture  kills, power cuts, full disks and damage, thousands of times"
+	@echo "make mutations  takes away each fsync, hash comparison, limit and link check: which test misses it?"
 	@echo "make bench    benchmarks against peers; prints ratios"
 	@echo "make format   format the code"
 	@echo "make clean    remove .venv and caches"
@@ -107,6 +108,10 @@ torture: $(READY)
 	$(RUN)/python -m pytest -m slow -rP tests/torture tests/properties tests/fuzz tests/faults/test_killed_verbs.py \
 		tests/faults/test_failing_steps.py tests/faults/test_power_loss_verbs.py \
 		tests/faults/test_system_calls.py tests/faults/test_clocks.py tests/faults/test_syncs.py
+
+# An hour or two. ONLY=fsync, or a file below mergepipe/, takes those alone (docs/reliability.md).
+mutations: $(READY)
+	$(RUN)/python -m tests.mutations $(ONLY)
 
 format: $(READY)
 	$(RUN)/ruff format $(CODE)

@@ -77,6 +77,16 @@ class ObjectStore:
         """Whether the object is in a pack."""
         return bool(self._copies(identity))
 
+    def is_here(self, identity: ObjectId) -> bool:
+        """`has` where a wrong "no" would be told: for that every pack is looked into.
+
+        Pages of the index have no checksums, so one that is damaged may have lost an id.
+        """
+        rebuilds = self._storage.rebuilds
+        return self.has(identity) or (
+            self._storage.recover({identity}, rebuilds) and self.has(identity)
+        )
+
     def present(self, candidates: Iterable[ObjectId]) -> list[ObjectId]:
         """Those of some values that are ids of indexed objects, in their order."""
         wanted = list(candidates)

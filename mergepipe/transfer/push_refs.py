@@ -150,7 +150,7 @@ def _judge(ref: Wanted, old: ObjectId | None, objects: ObjectStore) -> tuple[Mov
         if forced:
             return Move.FORCED, ""
         return Move.FORCED, f"{title(ref.name)} of the remote is at {_at(old)}; tags do not move"
-    if objects.present([old]) and is_ancestor(objects, old, ref.new):
+    if objects.is_here(old) and is_ancestor(objects, old, ref.new):
         return Move.FORWARD, ""
     if forced:
         return Move.FORCED, ""
@@ -163,7 +163,7 @@ def _judge(ref: Wanted, old: ObjectId | None, objects: ObjectStore) -> tuple[Mov
 def _hint(ref: Wanted, old: ObjectId | None, objects: ObjectStore) -> str:
     if ref.name.startswith(TAGS):
         return "--force moves it; give a new version a tag of its own rather"
-    if ref.lease is not None or (old is not None and not objects.present([old])):
+    if ref.lease is not None or (old is not None and not objects.is_here(old)):
         return "somebody else pushed: `mp fetch`, then look at what is new there"
     return "`mp fetch` and build on what is there, or replace it with --force-with-lease or --force"
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from mergepipe.api import Repository, identity, plan_files
+from mergepipe.dtypes import DTYPES
 from mergepipe.errors import ConfigError, MalformedFile, MergepipeError, UsageError
 from mergepipe.executors import choosing
 from mergepipe.formats import (
@@ -131,7 +132,7 @@ def test_an_id_that_no_table_has_is_left_out() -> None:
 
 
 def test_written_headers_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    tensors = [("a", safetensors.DTYPES["F32"], (1,))]
+    tensors = [("a", DTYPES["F32"], (1,))]
     assert safetensors.build_header(tensors, {})
     monkeypatch.setattr(safetensors, "MAX_HEADER_BYTES", 8)
     with pytest.raises(MalformedFile, match="are allowed"):

@@ -5,16 +5,20 @@ Limits of megabytes are lowered for a test: it is who looks at them that counts.
 
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from mergepipe.api import Repository
 from mergepipe.bytestore import frames, pace, wire
 from mergepipe.bytestore.memory import MemoryByteStore
+from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import Corruption, RemoteRefused, UsageError
 from mergepipe.ids import ObjectId
 from mergepipe.lazy import frames as lazy_frames
+from mergepipe.objects import limits
 from mergepipe.packs import reader
 from mergepipe.packs.format import RecordKind
 from mergepipe.packs.reader import read_footer_bytes
@@ -153,7 +157,7 @@ def test_packs_of_a_remote(monkeypatch: Patch, tmp_path: Path) -> None:
 
 
 def test_objects_of_a_remote() -> None:
-    largest = remote_packs.MAX_OBJECT_BYTES
+    largest = limits.MAX_OBJECT_BYTES
     small = header(b"x", RecordKind.OBJECT)
     claims = dataclasses.replace(small, raw_length=largest + 1)
     assert remote_packs._is_sane(small, 16)
@@ -164,7 +168,9 @@ def test_objects_of_a_remote() -> None:
     ("module", "read"),
     [(pruned, pruned.read_pruned), (tombstones, tombstones.read_tombstones)],
 )
-def test_lists_of_a_repository(module, read, monkeypatch: Patch) -> None:  # type: ignore[no-untyped-def]
+def test_lists_of_a_repository(
+    module: ModuleType, read: Callable[[ByteStore], object], monkeypatch: Patch
+) -> None:
     store = _with(module.KEY, b"")
     read(store)
     store.put(module.KEY, b"\n" * 20)

@@ -18,14 +18,28 @@ from pathlib import Path
 
 import pytest
 
+from .asked import asked_of
 from .sites import Site, sites
-from .tests_of import tests_of
 
 ROOT = Path(__file__).parents[2]
 HOOK = Path(__file__).parent / "hook"
 _LONGEST_S = int(os.environ.get("MUTATION_S", "300"))
-_HEAVY = ("numpy", "torch", "lmdb", "msgspec", "blake3", "zstandard", "numba", "hypothesis")
-_HEAVY += ("typer.main", "rich.console", "starlette.applications", "uvicorn", "tomlkit", "yaml")
+_HEAVY = (
+    "numpy",
+    "torch",
+    "lmdb",
+    "msgspec",
+    "blake3",
+    "zstandard",
+    "numba",
+    "hypothesis",
+    "typer.main",
+    "rich.console",
+    "starlette.applications",
+    "uvicorn",
+    "tomlkit",
+    "yaml",
+)
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 
 
@@ -80,7 +94,7 @@ def _run_tests(site: Site, output: str) -> None:
     os.environ |= {"MERGEPIPE_MUTATION": site.name, "PYTHONPATH": os.pathsep.join(path)}
     runpy.run_path(str(HOOK / "sitecustomize.py"))
     options = ["-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider", "-rfE"]
-    code = pytest.main([*options, *tests_of(site)])
+    code = pytest.main([*options, *asked_of(site)])
     sys.stdout.flush()
     os._exit(int(code))
 

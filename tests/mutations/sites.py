@@ -68,8 +68,8 @@ def without(source: str, number: int) -> ast.Module:
     """The module with one of its sites taken away."""
     tree = ast.parse(source)
     node, _, instead = list(_found(tree))[number]
-    changed = _Replacement(node, instead).visit(tree)
-    return ast.fix_missing_locations(changed)
+    _Replacement(node, instead).visit(tree)
+    return ast.fix_missing_locations(tree)
 
 
 class _Replacement(ast.NodeTransformer):

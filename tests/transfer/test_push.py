@@ -59,6 +59,19 @@ def test_a_repository_on_this_machine(family: Family, tmp_path: Path) -> None:
         assert there.fsck(read_data=True).ok
 
 
+def test_an_index_that_lost_an_id_makes_no_conflict(family: Family, store: MemoryByteStore) -> None:
+    """Pages of the index have no checksums: a key may be gone, and its pack still listed."""
+    family.push(store)
+    tip = family.repo.resolve("main")
+    family.tune("main")
+    environment = family.repo.storage.index._environment
+    with environment.write() as transaction:
+        assert transaction.delete(tip, db=environment.tables.objects)
+    assert not family.repo.objects.has(tip)
+    [pushed] = family.push(store).refs
+    assert pushed.move is Move.FORWARD
+
+
 def test_one_more_fine_tune_sends_what_it_added(family: Family, store: MemoryByteStore) -> None:
     family.push(store)
     for name in ("math", "code"):

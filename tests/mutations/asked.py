@@ -3,12 +3,34 @@
 from .sites import Site
 
 _SYNCS = "tests/faults/test_syncs.py"
-_UNTRUSTED = ("tests/repository/test_untrusted.py",)
+_UNTRUSTED = ("tests/bytestore/test_untrusted.py", "tests/repository/test_untrusted.py")
+_LIMITS = "tests/limits"
 _TESTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("fsync", "formats/writing.py", (f"{_SYNCS}::test_what_is_done_is_durable[switch]",)),
     ("fsync", "repository/layout.py", (f"{_SYNCS}::test_what_is_done_is_durable[init]",)),
-    ("fsync", "lazy/", (f"{_SYNCS}::test_what_else_is_durable",)),
+    ("fsync", "lazy/", (_SYNCS, "tests/lazy/test_lazy.py")),
+    ("fsync", "bytestore/untrusted.py", _UNTRUSTED),
+    ("fsync", "repository/push_log.py", ("tests/transfer/test_push_log.py",)),
+    ("fsync", "transfer/quarantine.py", (f"{_SYNCS}::test_what_is_done_is_durable[push]",)),
     ("fsync", "", (_SYNCS,)),
+    (
+        "limit",
+        "transfer/",
+        (_LIMITS, "tests/transfer/test_hostile.py", "tests/transfer/test_quarantine.py"),
+    ),
+    ("limit", "lazy/", (_LIMITS, "tests/lazy")),
+    ("limit", "bytestore/", (_LIMITS, "tests/bytestore")),
+    ("limit", "packs/", (_LIMITS, "tests/packs", "tests/fuzz")),
+    ("limit", "objects/", (_LIMITS, "tests/objects")),
+    (
+        "limit",
+        "repository/",
+        (_LIMITS, "tests/repository/test_config.py", "tests/cli/test_notes.py"),
+    ),
+    ("limit", "formats/", (_LIMITS, "tests/formats")),
+    ("limit", "vocabularies/", (_LIMITS, "tests/vocabularies")),
+    ("limit", "api/", (_LIMITS, "tests/cli/test_identity.py")),
+    ("limit", "executors/", (_LIMITS,)),
     ("link", "formats/tree.py", ("tests/formats/test_tree.py",)),
     ("link", "formats/writing.py", ("tests/formats/test_writing.py",)),
     ("link", "checkpoints/", ("tests/formats/test_writing.py", "tests/properties")),
@@ -45,13 +67,12 @@ _TESTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "limit",
         "transfer/serving/",
-        ("tests/transfer/test_serving_http.py", "tests/transfer/test_receiving.py"),
+        (_LIMITS, "tests/transfer/test_serving_http.py", "tests/transfer/test_receiving.py"),
     ),
     (
         "",
         "transfer/",
         (
-            "tests/transfer/test_limits.py",
             "tests/transfer/test_hostile.py",
             "tests/transfer/test_hostile_servers.py",
             "tests/transfer/test_urls.py",
@@ -66,7 +87,7 @@ _TESTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("", "objects/", ("tests/objects",)),
     ("", "formats/", ("tests/formats",)),
     ("", "packs/", ("tests/packs", "tests/fuzz", "tests/repository/test_fsck.py")),
-    ("", "bytestore/", ("tests/bytestore", "tests/transfer/test_limits.py")),
+    ("", "bytestore/", ("tests/bytestore",)),
     ("", "vocabularies/", ("tests/vocabularies",)),
     ("", "repository/", ("tests/repository", "tests/cli/test_notes.py")),
     ("", "engine/", ("tests/engine",)),
@@ -77,7 +98,7 @@ _TESTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 )
 
 
-def tests_of(site: Site) -> tuple[str, ...]:
+def asked_of(site: Site) -> tuple[str, ...]:
     """Paths and node ids for pytest, the likeliest first."""
     return next(
         tests
