@@ -42,15 +42,18 @@ def _with(key: str, value: bytes) -> MemoryByteStore:
 def test_values_of_a_remote(monkeypatch: Patch) -> None:
     values = {f"refs/heads/{name}": A_COMMIT for name in "abc"}
     data = wire.encode(values)
-    assert len(wire.parse_values(data, "refs/")) == 3
+    assert len(wire.all_values(lambda _: data, "refs/")) == 3
     monkeypatch.setattr(wire, "MOST_VALUES", 2)
     with pytest.raises(RemoteRefused):
-        wire.parse_values(data, "refs/")
+        wire.all_values(lambda _: data, "refs/")
+    keys = wire.encode(sorted(values))
+    assert len(wire.all_keys(lambda _: keys, "refs/")) == 3
+    monkeypatch.setattr(wire, "MOST_KEYS", 2)
+    with pytest.raises(RemoteRefused):
+        wire.all_keys(lambda _: keys, "refs/")
     store = MemoryByteStore()
     for key, value in values.items():
         store.put(key, value)
-    with pytest.raises(RemoteRefused, match="values here"):
-        Offer(store).values("refs/")
     assert len(remote_refs.read_refs(store).values) == 3
     monkeypatch.setattr(remote_refs, "MOST_REFS", 2)
     with pytest.raises(RemoteRefused, match="refs"):
