@@ -66,13 +66,13 @@ def make(work: Path, size_bytes: int) -> Path:
     return root
 
 
-def download(url: str) -> float:
-    """Seconds that one client takes for the whole file, whose bytes it drops."""
+def download(url: str, branch: str = "tuned") -> float:
+    """Seconds that one client takes for a branch's whole file, whose bytes it drops."""
     place = urlsplit(url)
     assert place.hostname is not None
     begin = time.perf_counter()
     line = http.client.HTTPConnection(place.hostname, place.port)
-    line.request("GET", "/store/tuned/resolve/main/model.safetensors")
+    line.request("GET", f"/store/{branch}/resolve/main/model.safetensors")
     reply = line.getresponse()
     while reply.read(_PIECE):
         pass

@@ -10,7 +10,7 @@ import pytest
 from .hub_uploads import WAYS, Request, commit_of, new_hub
 from .limits import Tally, soon
 
-runs_of_each = pytest.mark.parametrize("runs", [8, pytest.param(800, marks=pytest.mark.slow)])
+runs_of_each = pytest.mark.parametrize("runs", [8, pytest.param(200, marks=pytest.mark.slow)])
 
 
 @runs_of_each

@@ -23,7 +23,11 @@ from .limits import Tally
 
 _PIECE = 64 << 10
 _LIMIT = "256KiB"
-runs_of_each = pytest.mark.parametrize("runs", [1, pytest.param(200, marks=pytest.mark.slow)])
+
+
+def in_rounds(many: int) -> pytest.MarkDecorator:
+    """One of each kind with every change, and many of each in the long form."""
+    return pytest.mark.parametrize("rounds", [1, pytest.param(many, marks=pytest.mark.slow)])
 
 
 def _content_of_a_file(hub: Hub) -> Iterator[bytes]:
@@ -46,13 +50,16 @@ def _lines(hub: Hub) -> Iterator[bytes]:
 
 
 def _bytes(hub: Hub) -> Iterator[bytes]:
+    piece = hub.chance.bytes(_PIECE)
     while True:
-        yield hub.chance.bytes(_PIECE)
+        yield piece
 
 
 def _chunks(hub: Hub) -> Iterator[bytes]:
+    length = (4096).to_bytes(3, "little")
+    chunk = b"\0" + length + b"\0" + length + hub.chance.bytes(4096)
     while True:
-        yield b"\0" + (4096).to_bytes(3, "little") * 2 + hub.chance.bytes(4096)
+        yield chunk * 16
 
 
 def _drops(hub: Hub) -> Iterator[bytes]:
@@ -76,11 +83,11 @@ ENDLESS: dict[str, tuple[str, Body]] = {
 }
 
 
-@runs_of_each
-def test_bodies_that_never_end(runs: int) -> None:
+@in_rounds(25)
+def test_bodies_that_never_end(rounds: int) -> None:
     tally = Tally("hub upload, endless")
     with new_hub(seed=71, limit=_LIMIT) as hub:
-        for kind in (*ENDLESS,) * runs:
+        for kind in (*ENDLESS,) * rounds:
             where, body = ENDLESS[kind]
             path, content = hub.new_file()
             request = Request("POST", where)
@@ -94,6 +101,7 @@ def test_bodies_that_never_end(runs: int) -> None:
                 # What waits for a shard counts, too: a server that ends forgets it.
                 hub.kill()
                 hub.start()
+                hub.store(*hub.new_file())
     tally.show()
 
 
@@ -113,11 +121,11 @@ def _send_endless(hub: Hub, request: Request, pieces: Iterator[bytes]) -> int:
 WRONG = ("sha256", "longer", "shorter", "size", "xorb", "shard", "shard size")
 
 
-@runs_of_each
-def test_files_that_are_not_what_they_are_said_to_be(runs: int) -> None:
+@in_rounds(30)
+def test_files_that_are_not_what_they_are_said_to_be(rounds: int) -> None:
     tally = Tally("hub upload, wrong")
     with new_hub(seed=72) as hub:
-        for kind in WRONG * runs:
+        for kind in WRONG * rounds:
             path, content = hub.new_file()
             at = int(hub.chance.integers(len(content)))
             flipped = content[:at] + bytes([content[at] ^ 1 << int(hub.chance.integers(8))])
@@ -154,11 +162,11 @@ def _wrong(hub: Hub, kind: str, path: str, content: bytes, flipped: bytes, at: i
     return Request("POST", good.path, bytes(body), good.headers)
 
 
-@runs_of_each
-def test_commits_that_name_what_is_not_there(runs: int) -> None:
+@in_rounds(50)
+def test_commits_that_name_what_is_not_there(rounds: int) -> None:
     tally = Tally("hub upload, missing")
     with new_hub(seed=73) as hub:
-        for kind in ("uploaded", "deleted", "shards", "folder") * runs:
+        for kind in ("uploaded", "deleted", "shards", "folder") * rounds:
             path, content = hub.new_file()
             name = hub.chance.bytes(32).hex()
             status, reply = hub.ask(_missing(kind, path, name))
