@@ -12,20 +12,20 @@ import argparse
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
 
+from generate_matrix import write_matrix
+from generate_tuned import tune
 from hub import download
 from measure import spread
-from remotes import MP, peak_bytes, served
+from remotes import peak_bytes, served
 
 from mergepipe.api import Repository
 from mergepipe.sizes import MIB, parse_size
 
-HERE = Path(__file__).parent
 CLIENTS = 16
 
 
@@ -47,8 +47,7 @@ class Stores:
     def __init__(self, work: Path, size_bytes: int) -> None:
         self.root, self.lfs = work / "store", work / "lfs"
         self._work, self._base = work, work / "base"
-        generate = [sys.executable, HERE / "generate_matrix.py", self._base, str(size_bytes)]
-        subprocess.run(generate, check=True, capture_output=True)
+        write_matrix(self._base, size_bytes)
         Repository.init(self.root).close()
         self.lfs.mkdir()
         quietly("git", "init", "-q", "-b", "base", cwd=self.lfs)
@@ -60,16 +59,15 @@ class Stores:
     def tune(self, number: int, *, with_git: bool) -> None:
         """Store one more fine-tune."""
         tuned = self._work / "tuned"
-        command = [sys.executable, HERE / "generate_tuned.py", self._base, tuned, str(number)]
-        subprocess.run(command, check=True, capture_output=True)
+        tune(self._base, tuned, number)
         self.add(tuned, f"tuned-{number}", with_git=with_git)
         shutil.rmtree(tuned)
 
     def add(self, model: Path, branch: str, *, with_git: bool = True) -> None:
         """Store a model as a branch."""
-        lean = [] if branch == "base" else ["--base", "base"]
-        commit = [*MP, "-C", self.root, "commit", model, "-b", branch, *lean]
-        subprocess.run(commit, check=True, capture_output=True)
+        with Repository.open(self.root) as repository:
+            base = None if branch == "base" else "base"
+            repository.commit(model, branch=branch, base=base)
         if not with_git:
             return
         if branch != "base":
