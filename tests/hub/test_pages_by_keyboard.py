@@ -44,10 +44,11 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def test_every_link_is_reached_by_tab_in_order_and_seen(
     zoo: Served, browser: Browser, page: str
 ) -> None:
-    browser.resize(1000)
+    browser.resize(1600)
     browser.open(zoo.url + page)
     count = browser.evaluate(f"{_TAKES_FOCUS}.length")
     assert count > 0
+    left = top = 0.0
     for number in range(count):
         browser.press("Tab")
         assert browser.evaluate(f"{_TAKES_FOCUS}.indexOf({_FOCUSED})") == number
@@ -55,10 +56,13 @@ def test_every_link_is_reached_by_tab_in_order_and_seen(
         assert browser.evaluate(f"{_FOCUSED}.matches(':focus-visible')")
         assert browser.evaluate(f"{style}.outlineStyle") != "none"
         assert float(browser.evaluate(f"parseFloat({style}.outlineWidth)")) >= 1
-        inside = (
-            f"(box => box.bottom > 0 && box.top < innerHeight)({_FOCUSED}.getBoundingClientRect())"
-        )
-        assert browser.evaluate(inside)
+        box = f"{_FOCUSED}.getBoundingClientRect()"
+        assert browser.evaluate(f"{box}.bottom > 0 && {box}.top < innerHeight")
+        # As it is read: to the right or down, and never up and to the left.
+        before = (left, top)
+        left = float(browser.evaluate(f"{box}.left + scrollX"))
+        top = float(browser.evaluate(f"{box}.top + scrollY"))
+        assert left >= before[0] or top >= before[1]
 
 
 def test_enter_leads_on_from_page_to_page(zoo: Served, browser: Browser) -> None:
