@@ -10,13 +10,16 @@ DEMO_READY := $(VENV)/.demo
 # mergekit has an environment of its own: what it pins is nothing to us.
 MERGEKIT := .venv-mergekit
 MERGEKIT_READY := $(MERGEKIT)/.installed
+# Other tools that keep versions, for benchmarks.
+PEERS := .venv-peers
+PEERS_READY := $(PEERS)/.installed
 CODE := mergepipe tests benchmarks examples docs
 # The seams that most changes touch, and a few commands: a minute altogether, on two cores.
 QUICK := $(addprefix tests/,objects packs catalog planner codecs checkpoints cli/test_merging.py)
 # Not quiet: it takes minutes, and says what it is at.
 PIP := --disable-pip-version-check --no-input -c constraints.txt
 
-.PHONY: help demo cluster-demo install check test test-quick test-lowest test-newest format lint types layers compat compat-random faults torture bench docs clean
+.PHONY: help demo cluster-demo install check test test-quick test-lowest test-newest format lint types layers compat compat-random faults torture bench bench-all docs clean
 
 help:
 	@echo "make demo     train, commit, merge and compare real models, in ./demo-output: 2 to 4 minutes"
@@ -31,7 +34,8 @@ help:
 	@echo "make docs     the documentation as a site, in build/site"
 	@echo "make torture  kills, power cuts, full disks and damage, thousands of times"
 	@echo "make mutations  takes away each fsync, hash comparison, limit and link check: which test misses it?"
-	@echo "make bench    benchmarks against peers; prints ratios"
+	@echo "make bench    beside git-lfs, DVC, zipnn, mergekit: ratios, and the README's table; BENCH=--quick is rough"
+	@echo "make bench-all  that, and all other benchmarks that need no data: an hour or two"
 	@echo "make format   format the code"
 	@echo "make clean    remove .venv and caches"
 
@@ -131,8 +135,24 @@ layers: $(READY)
 docs: $(READY)
 	$(RUN)/python docs/site.py
 
-bench: $(READY)
-	@for script in $$(grep -l "^if __name__" benchmarks/*.py); do echo "== $$script"; $(RUN)/python $$script || exit 1; done
+# What is kept beside git-lfs, DVC and zipnn, and merged beside mergekit: one table of ratios, CSV and PNG in
+# build/bench, and the README's table. BENCH=--quick is small and once.
+bench: $(READY) $(MERGEKIT_READY) $(PEERS_READY)
+	MERGEKIT_PYTHON=$(abspath $(MERGEKIT))/bin/python PEERS_PYTHON=$(abspath $(PEERS))/bin/python \
+		$(RUN)/python benchmarks/beside_peers.py $(BENCH)
+	$(RUN)/python benchmarks/readme_table.py
+
+# What does not install is skipped by the benchmark, with a word.
+$(PEERS_READY):
+	$(PYTHON) -m venv $(PEERS)
+	-$(PEERS)/bin/python -m pip install --quiet dvc
+	-$(PEERS)/bin/python -m pip install --quiet zipnn
+	@touch $@
+
+# Every one that needs no peer and no data, each with a table of its own (benchmarks/README.md): an hour or two.
+bench-all: bench
+	@for script in storage remotes start methods fine_tunes changed_expert hub scale; do \
+		echo "== $$script"; $(RUN)/python benchmarks/$$script.py || exit 1; done
 
 clean:
-	rm -rf $(VENV) $(MERGEKIT) .venv-lowest .venv-newest demo-output cluster-demo-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(VENV) $(MERGEKIT) $(PEERS) .venv-lowest .venv-newest demo-output cluster-demo-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist

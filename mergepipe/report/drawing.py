@@ -63,7 +63,8 @@ def _config() -> dict[str, Any]:
     return {
         "axis": {**words, "gridColor": "#88888844", "domainColor": "#888", "tickColor": "#888"},
         "header": words,
-        "legend": words,
+        # Letters may be wider here than where it was laid out: legends stand apart.
+        "legend": {**words, "columnPadding": 24, "layout": {"top": {"margin": 40}}},
         "view": {"stroke": "transparent"},
         "title": {"color": _INK},
         "line": {"color": "#0072b2"},

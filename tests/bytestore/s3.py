@@ -36,7 +36,7 @@ class Bucket:
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[Callable[[], Bucket]]:
+def serving() -> Iterator[Callable[..., Bucket]]:
     """A server; what it gives makes a new bucket."""
     port = free_port()
     process = subprocess.Popen(
@@ -46,8 +46,8 @@ def serving() -> Iterator[Callable[[], Bucket]]:
     )
     count = iter(range(10_000))
 
-    def make() -> Bucket:
-        name = f"bucket-{next(count)}"
+    def make(name: str = "") -> Bucket:
+        name = name or f"bucket-{next(count)}"
         url = f"http://127.0.0.1:{port}/{name}"
         urllib.request.urlopen(urllib.request.Request(url, method="PUT")).close()
         return Bucket(port, name)
