@@ -4,13 +4,14 @@ from functools import cache
 
 from mergepipe.codecs.registry import NAMES, codec_named
 from mergepipe.errors import MergepipeError
-from mergepipe.methods.registry import METHODS
 from mergepipe.version import __version__
 
 
 @cache
 def own_versions() -> tuple[str, ...]:
     """Versions of this very process."""
+    from mergepipe.methods.registry import METHODS  # needs numpy, which `mp status` does not
+
     codecs = (f"codec {name} {codec_named(name).version}" for name in NAMES)
     methods = (f"method {name} {method.version}" for name, method in METHODS.items())
     return (f"mergepipe {__version__}", *codecs, *methods)
