@@ -122,5 +122,7 @@ def test_sessions_and_unfinished_directories_are_no_links(tmp_path: Path) -> Non
     with LocalByteStore(root) as store:
         store.remove_dead_sessions()
     (tmp_path / ".x.init-0123456789abcdef").symlink_to(victim)
-    unfinished.sweep(tmp_path, ".x.init-")
+    taken: list[Path] = []
+    unfinished.sweep(tmp_path, ".x.init-", taken.append)
+    assert not taken, "what a link leads to is not ours to finish"
     assert (victim / "000001").read_text() == "precious"

@@ -37,7 +37,7 @@ Lowered = tuple[ModuleType, str, int]
 
 
 def _header(entry: str) -> bytes:
-    return file_of(b'{"a":{%s}}' % entry.encode(), 4)
+    return file_of(b'{"a":{%s}}' % entry.encode(), 0)
 
 
 READ: dict[str, tuple[Lowered | None, Callable[[], object]]] = {
@@ -120,6 +120,11 @@ def test_too_much_is_refused(what: str, monkeypatch: pytest.MonkeyPatch) -> None
     if lowered is not None:
         monkeypatch.undo()
         read()
+
+
+def test_sixty_four_dimensions_are_not_too_many() -> None:
+    entry = '"dtype":"F32","shape":[%s1],"data_offsets":[0,4]' % ("1," * 63)
+    assert len(safetensors.parse_header(_header(entry), 4, name="x").tensors[0].shape) == 64
 
 
 def test_an_id_that_no_table_has_is_left_out() -> None:

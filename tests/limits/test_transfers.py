@@ -16,6 +16,7 @@ from mergepipe.bytestore import frames, pace, wire
 from mergepipe.bytestore.memory import MemoryByteStore
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import Corruption, RemoteRefused, UsageError
+from mergepipe.hub.passes import Passes
 from mergepipe.ids import ObjectId
 from mergepipe.lazy import frames as lazy_frames
 from mergepipe.objects import limits
@@ -49,6 +50,10 @@ def test_values_of_a_remote(monkeypatch: Patch) -> None:
     keys = wire.encode(sorted(values))
     assert len(wire.all_keys(lambda _: keys, "refs/")) == 3
     monkeypatch.setattr(wire, "MOST_KEYS", 2)
+    with pytest.raises(RemoteRefused):
+        wire.all_keys(lambda _: keys, "refs/")
+    monkeypatch.undo()
+    monkeypatch.setattr(wire, "MOST_LISTED_BYTES", 10)
     with pytest.raises(RemoteRefused):
         wire.all_keys(lambda _: keys, "refs/")
     store = MemoryByteStore()
@@ -211,3 +216,15 @@ def test_logs_do_not_grow_for_ever(tmp_path: Path, monkeypatch: Patch) -> None:
         for number in range(20):
             repository.operations.moved("refs/heads/a", None, A_COMMIT, "x" * 100, number)
         assert (repository.directory / operations.KEY).stat().st_size < 1500
+
+
+def test_a_pass_is_for_what_it_was_given_out_for_and_for_its_time() -> None:
+    now = 1000.0
+    passes = Passes(lambda: now)
+    given = passes.issue("model", "oid")
+    assert passes.holds(given, "model", "oid")
+    assert not passes.holds(given, "model", "another")
+    assert not passes.holds({**given, "pass": "0" * 64}, "model", "oid")
+    assert not passes.holds({**given, "until": "99999999"}, "model", "oid")
+    now = 1e9
+    assert not passes.holds(given, "model", "oid")

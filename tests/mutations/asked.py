@@ -54,8 +54,14 @@ _TESTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ),
     ("hash", "objects/", ("tests/objects", "tests/torture/test_pack_damage.py")),
     ("hash", "repository/", ("tests/repository/test_gc.py", "tests/repository/test_gc_faults.py")),
-    ("hash", "checkpoints/", ("tests/checkpoints", "tests/repository/test_healing.py")),
-    ("hash", "engine/", ("tests/engine/test_partial_sums.py", "tests/engine/test_merges.py")),
+    (
+        "hash",
+        "checkpoints/",
+        ("tests/cli/test_verify.py", "tests/checkpoints", "tests/repository/test_healing.py"),
+    ),
+    ("hash", "engine/estimates.py", ("tests/engine/test_estimates.py",)),
+    ("hash", "engine/", ("tests/engine/test_publication.py", "tests/engine/test_partial_sums.py")),
+    ("hash", "hub/passes.py", ("tests/limits/test_transfers.py",)),
     ("hash", "transfer/serving/", ("tests/transfer/test_serving_http.py",)),
     ("hash", "transfer/healing.py", ("tests/repository/test_healing.py", "tests/transfer")),
     (

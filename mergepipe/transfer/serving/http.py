@@ -74,7 +74,7 @@ class Service:
         """The routes."""
         read, write = Scope.READ, Scope.WRITE
         value = "/v1/value/{key:path}"
-        return Starlette(
+        service = Starlette(
             routes=[
                 Route(value, self._guarded(self._get, read), methods=["GET"]),
                 Route(value, self._guarded(self._put, write), methods=["PUT"]),
@@ -86,6 +86,9 @@ class Service:
                 Route("/v1/purge", self._guarded(self._purge, write), methods=["POST"]),
             ]
         )
+        # An address with another slash is another one; to make it, a query would have to be text.
+        service.router.redirect_slashes = False
+        return service
 
     def _guarded(self, endpoint: Endpoint, needed: Scope) -> Endpoint:
         """The endpoint, with who may call it before, and errors as replies after."""
