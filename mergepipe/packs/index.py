@@ -52,12 +52,31 @@ class _IndexView:
     def block(self, block: BlockId) -> list[Location]:
         """Every record of a block, encodings together, layers in order, copies side by side."""
         locations = []
+        packs = self._environment.numbers
         with self._transaction.cursor(self._tables.blocks) as cursor:
             if cursor.set_range(block):
                 for key, value in _items(cursor):
                     if not key.startswith(block) or len(key) != _BLOCK_KEY_BYTES:
                         break
-                    locations.append(self._block_location(key, value))
+                    # As `_block_location`, at once: plans of large models ask for millions.
+                    try:
+                        number, offset, encoded, raw, layers = _BLOCK.unpack(value)
+                    except struct.error as error:
+                        raise IndexDamaged(self._environment.path, error) from error
+                    codec, version, layer = key[2 * ID_BYTES :]
+                    header = RecordHeader(
+                        RecordKind.BLOCK,
+                        codec,
+                        version,
+                        layer,
+                        layers,
+                        raw,
+                        encoded,
+                        key[:ID_BYTES],
+                        key[ID_BYTES : 2 * ID_BYTES],
+                    )
+                    pack = packs.get(number) or self._pack(number)
+                    locations.append(Location(header, pack, offset))
         return locations
 
     def has_block(self, block: BlockId) -> bool:

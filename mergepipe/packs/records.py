@@ -110,10 +110,14 @@ def complete_encodings(headers: Iterable[RecordHeader]) -> set[EncodingKey]:
 def _is_one_encoding(locations: Sequence[Location]) -> bool:
     if not locations or len(locations) != locations[0].header.layers:
         return False
-    key = locations[0].header.encoding
-    return all(
-        at.header.layer == layer and at.header.encoding == key for layer, at in enumerate(locations)
-    )
+    first = locations[0].header
+    if first.layer != 0:
+        return False
+    for layer in range(1, len(locations)):
+        header = locations[layer].header
+        if header.layer != layer or not header.is_beside(first):
+            return False
+    return True
 
 
 def _encoding(base: bytes, layers: Sequence[Location]) -> Encoding:
