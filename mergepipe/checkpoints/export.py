@@ -1,11 +1,11 @@
 """Blocks out of the store into files: read in order, verified, written in place, renamed whole."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from mergepipe.checkpoints.assembly import FilePlan, Part
 from mergepipe.checkpoints.layout import PIECE_BYTES
@@ -42,15 +42,33 @@ def export(
         _Together() as together,
     ):
         directory.require_space(sum(file.size for file in files))
-        for file in files:
-            target = together.take(directory.create(file.path, file.size, file.executable))
-            if file.head:
-                target.write_at(0, file.head)
-            work = partial(_write_piece, file, target, reader, scratch)
-            for written in ordered_map(workers, work, _pieces(file), window=2 * threads + 2):
+        for batch in _batches(files):
+            targets = [
+                together.take(directory.create(file.path, file.size, file.executable))
+                for file in batch
+            ]
+            for file, target in zip(batch, targets, strict=True):
+                if file.head:
+                    target.write_at(0, file.head)
+            work = partial(_write_group, reader, scratch)
+            groups = _groups(zip(batch, targets, strict=True))
+            for written in ordered_map(workers, work, groups, window=2 * threads + 2):
                 progress.advance(written)
-            together.publish_if_full()
-        together.publish()
+            together.publish()
+
+
+def _batches(files: Sequence[FilePlan]) -> Iterator[list[FilePlan]]:
+    """Files that are written, and then published, together: each more only takes descriptors."""
+    batch: list[FilePlan] = []
+    size = 0
+    for file in files:
+        batch.append(file)
+        size += file.size
+        if len(batch) >= _FILES_TOGETHER or size >= _BYTES_TOGETHER:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 class _Together:
@@ -78,14 +96,6 @@ class _Together:
         self._files.append(file)
         return file
 
-    def publish_if_full(self) -> None:
-        """Publish, once there are enough that each more would only take descriptors."""
-        if (
-            len(self._files) >= _FILES_TOGETHER
-            or sum(file.size for file in self._files) >= _BYTES_TOGETHER
-        ):
-            self.publish()
-
     def publish(self) -> None:
         """Publish all that were taken. Raises NoSpace, MergepipeError."""
         files, self._files = self._files, []
@@ -100,16 +110,40 @@ def read_out(file: FilePlan, reader: BlockReader) -> Iterator[memoryview]:
         yield from _read_piece(file, piece, reader, Scratch())
 
 
-def _write_piece(
-    file: FilePlan,
-    target: ExportFile,
-    reader: BlockReader,
-    scratch: Scratch,
-    piece: list[Part],
-) -> int:
-    for part, raw in zip(piece, _read_piece(file, piece, reader, scratch), strict=True):
-        target.write_at(part.offset, raw)
-    return sum(part.length for part in piece)
+class _Work(NamedTuple):
+    """Neighbouring parts of a file, and where they go."""
+
+    file: FilePlan
+    target: ExportFile
+    piece: list[Part]
+
+
+def _groups(files: Iterable[tuple[FilePlan, ExportFile]]) -> Iterator[list[_Work]]:
+    """Pieces that are read in one go, up to PIECE_BYTES: of many files, if they are small."""
+    group: list[_Work] = []
+    size = 0
+    for file, target in files:
+        for piece in _pieces(file):
+            length = sum(part.length for part in piece)
+            if group and size + length > PIECE_BYTES:
+                yield group
+                group, size = [], 0
+            group.append(_Work(file, target, piece))
+            size += length
+    if group:
+        yield group
+
+
+def _write_group(reader: BlockReader, scratch: Scratch, group: list[_Work]) -> int:
+    raws = iter(reader.read([part.block for work in group for part in work.piece], scratch))
+    written = 0
+    for file, target, piece in group:
+        for part in piece:
+            raw = next(raws)
+            _check_length(file, part, raw)
+            target.write_at(part.offset, raw)
+            written += part.length
+    return written
 
 
 def _read_piece(
@@ -117,12 +151,16 @@ def _read_piece(
 ) -> list[memoryview]:
     raws = reader.read([part.block for part in piece], scratch)
     for part, raw in zip(piece, raws, strict=True):
-        if len(raw) != part.length:
-            raise Corruption(
-                f"{quoted(file.path)}: block {part.block.hex()[:12]} has {len(raw)} bytes, "
-                f"not the {part.length} its tensor needs"
-            )
+        _check_length(file, part, raw)
     return raws
+
+
+def _check_length(file: FilePlan, part: Part, raw: memoryview) -> None:
+    if len(raw) != part.length:
+        raise Corruption(
+            f"{quoted(file.path)}: block {part.block.hex()[:12]} has {len(raw)} bytes, "
+            f"not the {part.length} its tensor needs"
+        )
 
 
 def _pieces(file: FilePlan) -> Iterator[list[Part]]:

@@ -26,6 +26,7 @@ from mergepipe.objects.paths import check_path
 from mergepipe.sizes import format_size
 
 _FLUSH_BYTES = 32 << 20
+_SHARES = 16  # calls that wait for the disk at once
 _UNFINISHED = re.compile(r"\.mp-export-[0-9a-f]{16}")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -315,10 +316,17 @@ def _all(work: Sequence[Callable[[], None]], executor: Executor | None) -> None:
         for each in work:
             each()
         return
-    futures = [executor.submit(each) for each in work]
+    # A share for each of so many: to hand over a call costs more than a small file's.
+    shares = [work[first::_SHARES] for first in range(min(_SHARES, len(work)))]
+    futures = [executor.submit(_each, share) for share in shares]
     wait(futures)  # all of them, before what they work on is closed
     for future in futures:
         future.result()
+
+
+def _each(work: Sequence[Callable[[], None]]) -> None:
+    for each in work:
+        each()
 
 
 def _split(path: str) -> tuple[str, str]:
