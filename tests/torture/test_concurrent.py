@@ -45,6 +45,17 @@ def read_until(root: Path, scratch: Path, stop: Path, name: str) -> None:
                 assert read_tree(out) == model(int(commit.message))
 
 
+def check_until(root: Path, stop: Path) -> None:
+    """Checks all data over and over: what is under way is no damage."""
+    with opened(root) as repo:
+        while True:
+            last = stop.exists()
+            report = repo.fsck(read_data=True)
+            assert report.ok, report.problems
+            if last:
+                return
+
+
 def together(tmp_path: Path, writers: int, each: int, readers: int) -> None:
     root, scratch, stop = tmp_path / "repo", tmp_path / "scratch", tmp_path / "stop"
     new_repository(root)
@@ -53,10 +64,12 @@ def together(tmp_path: Path, writers: int, each: int, readers: int) -> None:
     reading = [
         in_child(partial(read_until, root, scratch, stop, str(reader))) for reader in range(readers)
     ]
+    checking = in_child(partial(check_until, root, stop))
     writing = [in_child(partial(commit_some, root, scratch, some)) for some in numbers]
     codes = [finish(child) for child in writing]
     stop.touch()
     assert [finish(child) for child in reading] == [0] * readers
+    assert finish(checking) == 0
     assert codes == [0] * writers
     told = {
         int(n) for some in numbers for n in (scratch / f"told-{some.start}").read_text().split()
