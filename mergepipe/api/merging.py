@@ -45,11 +45,14 @@ class Merging:
         """An engine with this repository's settings."""
         from mergepipe.engine.encoding import OutputEncoder
         from mergepipe.engine.engine import Engine
+        from mergepipe.executors.threads import ThreadExecutor
 
+        # Nobody asked for several processes on one accelerator: each takes its memory.
+        alone = device != "cpu" and not self._repo.hands_out
         return Engine(
             storage=self._repo.storage,
             transactions=self._repo.transactions,
-            executor=self._repo.executor,
+            executor=ThreadExecutor(self._repo.threads) if alone else self._repo.executor,
             encoder=OutputEncoder(self._repo.config.store.codec, self._repo.config.store.max_chain),
             device=device,
             host=host,

@@ -24,6 +24,7 @@ from mergepipe.errors import (
     UnsafeRepository,
     UsageError,
 )
+from mergepipe.executors.choosing import AUTO
 from mergepipe.executors.choosing import parse as parse_executor
 from mergepipe.ids import ObjectId, shown
 from mergepipe.objects.records import Commit
@@ -96,6 +97,7 @@ class OpenRepository(Closing):
         self.credentials = credentials
         self._hops = hops
         self._executor: Executor | None = None
+        self._is_asked = False
         self.local = LocalByteStore(directory)
         self.storage = self._open_storage(Index.of(directory, layout.INDEX))
         self.store = self.storage.store
@@ -234,6 +236,12 @@ class OpenRepository(Closing):
         return self._executor
 
     @property
+    def hands_out(self) -> bool:
+        """Whether somebody said that others do the work: that they are faster here says nothing."""
+        said = self._is_asked or self.config.core.executor != AUTO
+        return said and self.executor.is_elsewhere
+
+    @property
     def workforce(self) -> "Workforce":
         """Who does the work, and where others find the store."""
         from mergepipe.executors.workforce import Workforce
@@ -248,7 +256,8 @@ class OpenRepository(Closing):
         as such stays its owner's. None: whom the setting `core.executor` names. Raises UsageError.
         """
         if executor is None:
-            executor = self.executor
+            yield self.executor
+            return
         if isinstance(executor, str):
             chosen = parse_executor(executor).executor(self.threads)
             try:
@@ -257,11 +266,12 @@ class OpenRepository(Closing):
             finally:
                 chosen.close()
             return
-        before, self._executor = self._executor, executor
+        before = self._executor, self._is_asked
+        self._executor, self._is_asked = executor, True
         try:
             yield executor
         finally:
-            self._executor = before
+            self._executor, self._is_asked = before
 
     def place(self, writes: bool) -> "Place | None":
         """Where other processes find the repository's store; None: only here can it be read.

@@ -1,4 +1,4 @@
-"""Who does the work, as typed: `threads`, `processes:4`, `ray`, `ray://HOST:PORT`."""
+"""Who does the work, as typed: `auto`, `threads`, `processes:4`, `ray`, `ray://HOST:PORT`."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,10 +9,13 @@ from mergepipe.names import quoted
 if TYPE_CHECKING:
     from mergepipe.executors.segments import Executor
 
+AUTO = "auto"
 THREADS = "threads"
 PROCESSES = "processes"
 RAY = "ray"
 _MOST = 1024
+PROCESSES_FROM = 8
+"""Threads of a process at and above which processes are faster (docs/scale-out.md, "How far")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,8 @@ class Choice:
 
     def executor(self, threads: int) -> "Executor":
         """It, ready; `threads` is how many there are of this process. Raises UsageError."""
-        if self.kind == PROCESSES:
+        many = self.kind == AUTO and threads >= PROCESSES_FROM
+        if self.kind == PROCESSES or many:
             from mergepipe.executors.processes import ProcessExecutor
 
             return ProcessExecutor(self.count or threads)
@@ -43,8 +47,8 @@ def parse(text: str) -> Choice:
     kind, colon, rest = text.partition(":")
     if kind == RAY and rest.startswith("//") and len(rest) > 2:
         return Choice(RAY, address=text)
-    if kind == THREADS and not colon:
-        return Choice(THREADS)
+    if kind in (AUTO, THREADS) and not colon:
+        return Choice(kind)
     if kind in (PROCESSES, RAY):
         if not colon:
             return Choice(kind)
@@ -52,5 +56,5 @@ def parse(text: str) -> Choice:
             return Choice(kind, int(rest))
     raise UsageError(
         f"nobody works on {quoted(text)}",
-        "--on threads, processes, processes:N, ray, ray:N, or ray://HOST:PORT",
+        "--on auto, threads, processes, processes:N, ray, ray:N, or ray://HOST:PORT",
     )

@@ -10,8 +10,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -34,10 +36,11 @@ WORKER = "mergepipe.executors.worker"
 
 
 class ProcessExecutor(Closing):
-    """Processes of this machine; 0: one per core. Not for use from several threads."""
+    """Processes of this machine; 0: one per core. Of several threads one at a time has them."""
 
     def __init__(self, count: int = 0) -> None:
         self._crew = _Processes(core_count(count))
+        self._busy = threading.Lock()
 
     @property
     def is_elsewhere(self) -> bool:
@@ -50,11 +53,24 @@ class ProcessExecutor(Closing):
     def results(
         self, segments: Iterable[Segment], spec: WorkerSpec, home: Home
     ) -> Iterator[SegmentResult]:
-        """The results; what needs repair, or can be read here only, is done by this process."""
-        if spec.source is None:
-            yield from ThreadExecutor(self._crew.size).results(segments, spec, home)
+        """The results; what needs repair, or can be read here only, is done by this process.
+
+        So is a lone segment, which threads share among them, and what is asked for from another
+        thread while the processes are at work.
+        """
+        alone = ThreadExecutor(self._crew.size)
+        if spec.source is None or not self._busy.acquire(blocking=False):
+            yield from alone.results(segments, spec, home)
             return
-        yield from handed_out(self._crew, segments, spec, home, ThreadExecutor(self._crew.size))
+        try:
+            coming = iter(segments)
+            begun = list(islice(coming, 2))
+            if len(begun) < 2:
+                yield from alone.results(begun, spec, home)
+            else:
+                yield from handed_out(self._crew, chain(begun, coming), spec, home, alone)
+        finally:
+            self._busy.release()
 
     @property
     def pids(self) -> list[int]:

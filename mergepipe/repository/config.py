@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mergepipe.bytestore.untrusted import read_plain
 from mergepipe.errors import ConfigError, DamagedConfig, InvalidRefName, MergepipeError
+from mergepipe.executors.choosing import AUTO
 from mergepipe.repository import config_values, durations
 from mergepipe.repository.refnames import REMOTES, check_ref_name
 from mergepipe.sizes import GIB, MIB
@@ -42,7 +43,7 @@ class CoreSettings:
 
     lock_timeout: float = 10.0
     threads: int = 0
-    executor: str = "threads"
+    executor: str = AUTO
     shared: str = config_values.UNSHARED
 
 

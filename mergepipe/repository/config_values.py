@@ -67,7 +67,7 @@ def executor(value: object) -> str:
     of a repository is not to choose it.
     """
     if not isinstance(value, str) or parse_executor(value).address:
-        raise ValueError(f"{value!r} is not threads, processes, processes:N, ray or ray:N")
+        raise ValueError(f"{value!r} is not auto, threads, processes, processes:N, ray or ray:N")
     return value
 
 

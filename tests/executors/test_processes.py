@@ -1,18 +1,30 @@
 """Processes make what threads make, whatever happens to them."""
 
+from dataclasses import replace
+
 import pytest
 
 from mergepipe.codecs.registry import codec_named
 from mergepipe.dtypes import BF16
+from mergepipe.engine.replay import replay
 from mergepipe.errors import NoSpace, UsageError
-from mergepipe.executors.choosing import Choice, parse
+from mergepipe.executors.choosing import PROCESSES_FROM, Choice, parse
 from mergepipe.executors.processes import ProcessExecutor
 from mergepipe.executors.segments import WorkersLost
+from mergepipe.executors.threads import ThreadExecutor
 from mergepipe.failpoints import VARIABLE
 from mergepipe.packs.encoded_blocks import encode_block
 from mergepipe.packs.reader import pack_key
 from tests.engine.merging import EXPERTS, tensors_of
-from tests.executors.family import Killing, block_packs, copied, family, leftovers, merged
+from tests.executors.family import (
+    SEGMENT_BYTES,
+    Killing,
+    block_packs,
+    copied,
+    family,
+    leftovers,
+    merged,
+)
 
 
 @pytest.fixture
@@ -128,7 +140,35 @@ def test_other_words_are_refused(text):
 
 
 def test_replay_is_done_by_others_too(repo):
-    merged(repo, "threads")
-    with repo.on("processes:2"):
-        assert repo.replay("HEAD").same
+    _, result = merged(repo, "threads")
+    with ProcessExecutor(2) as executor, repo.on(executor):
+        engine = replace(repo.merging.engine(), segment_bytes=SEGMENT_BYTES)
+        assert replay(engine, result.manifest_id).same
+        assert len(executor.pids) == 2
     assert not leftovers(repo)
+
+
+def test_a_lone_segment_starts_no_process(repo):
+    with ProcessExecutor(2) as executor, repo.on(executor):
+        assert repo.fsck(read_data=True).ok
+        assert executor.pids == []
+
+
+def test_without_a_word_processes_work_where_there_are_many_cores():
+    assert isinstance(parse("auto").executor(PROCESSES_FROM - 1), ThreadExecutor)
+    assert isinstance(parse("auto").executor(PROCESSES_FROM), ProcessExecutor)
+
+
+def test_who_finds_the_processes_at_work_does_it_by_threads(repo, other):
+    threads, _ = merged(repo, "threads")
+    with ProcessExecutor(1) as executor:
+
+        class Twice(Killing):
+            """While segments of one merge are given out, another is made."""
+
+            def _after(self, number):
+                if number == 1:
+                    assert merged(other, executor)[0].snapshot == threads.snapshot
+
+        again, _ = merged(repo, Twice(executor, set()))
+    assert again.snapshot == threads.snapshot

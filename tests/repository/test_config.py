@@ -33,7 +33,7 @@ def test_what_is_not_written_has_its_default():
         "store.max_chain": 2,
         "core.lock_timeout": 10.0,
         "core.threads": 0,
-        "core.executor": "threads",
+        "core.executor": "auto",
         "core.shared": "umask",
         "user.author": "",
         "hooks.enabled": True,
