@@ -33,7 +33,8 @@ from storage import generate
 from mergepipe.sizes import format_size, parse_size
 
 HERE = Path(__file__).resolve().parent
-QUICK_BYTES, QUICK_RUNS = 32_000_000, 1
+# The least that `generate` makes: embeddings, head and a layer.
+QUICK_BYTES, QUICK_RUNS = 150_000_000, 1
 MODELS = ("base", "law", "math")
 
 
