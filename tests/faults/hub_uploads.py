@@ -23,8 +23,8 @@ from tests.properties.trees import scratch
 from .children import Child, serve_hub_in_child
 from .limits import soon
 
-IDLE_S = 0.5
-"""The server's patience, in seconds."""
+SHORT_S = 2.0
+"""The patience of a server that is to lose it, in seconds."""
 _BYTES = 40_000
 _FSCK_EVERY = 20
 COMMIT = "/api/models/zoo/main/commit/main"
@@ -63,12 +63,13 @@ class Hub:
     files: dict[str, bytes] = field(default_factory=dict)
     port: int = 0
     child: Child | None = None
+    idle_s: float = 30.0
     runs: int = 0
     waiting: int = 0
     """Files that lie in `tmp` and may: chunks of uploads by xet that were not gone on with."""
 
     def start(self) -> None:
-        self.child = Child(serve_hub_in_child, self.folder, IDLE_S)
+        self.child = Child(serve_hub_in_child, self.folder, self.idle_s)
         self.port = int(str(self.child.wait_until_it_begins()))
 
     def kill(self) -> None:
@@ -180,11 +181,11 @@ def commit_with(*lines: object, parent: str = "") -> Request:
 
 
 @contextmanager
-def new_hub(seed: int, limit: str = "") -> Iterator[Hub]:
-    """A hub with one file; `limit`: bytes that it takes in."""
+def new_hub(seed: int, limit: str = "", idle_s: float = 30.0) -> Iterator[Hub]:
+    """A hub with one file; `limit`: bytes that it takes in; `idle_s`: its patience."""
     with scratch() as made:
         folder = made / "zoo"
-        hub = Hub(folder, np.random.default_rng(seed), {"first.txt": b"first"})
+        hub = Hub(folder, np.random.default_rng(seed), {"first.txt": b"first"}, idle_s=idle_s)
         with Repository.init(folder, who=WHO) as repository:
             (folder / "first.txt").write_bytes(b"first")
             repository.commit(folder / "first.txt", branch="main")

@@ -11,6 +11,7 @@ import pytest
 
 from .hub_uploads import (
     COMMIT,
+    SHORT_S,
     WAYS,
     Hub,
     Request,
@@ -86,7 +87,7 @@ ENDLESS: dict[str, tuple[str, Body]] = {
 @in_rounds(25)
 def test_bodies_that_never_end(rounds: int) -> None:
     tally = Tally("hub upload, endless")
-    with new_hub(seed=71, limit=_LIMIT) as hub:
+    with new_hub(seed=71, limit=_LIMIT, idle_s=SHORT_S) as hub:
         for kind in (*ENDLESS,) * rounds:
             where, body = ENDLESS[kind]
             path, content = hub.new_file()
