@@ -1,12 +1,16 @@
 """Loads models as its users would, told of the hub by HF_ENDPOINT alone. Run as a process.
 
-loading.py ID FOLDER ADAPTER_ID: a model whose files are also in FOLDER, and an adapter for it
+loading.py ID FOLDER ADAPTER_ID SHARDED_ID: a model whose files are also in FOLDER, an adapter for
+it, and the same model in shards
 """
 
+import fnmatch
 import json
 import sys
+from pathlib import Path
 
 import torch
+import transformers
 from huggingface_hub import (
     HfFileSystem,
     get_safetensors_metadata,
@@ -20,7 +24,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from safetensors import safe_open
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 
 def written_by(model: torch.nn.Module) -> list[int]:
@@ -29,7 +34,26 @@ def written_by(model: torch.nn.Module) -> list[int]:
     return model.generate(start, max_new_tokens=8, do_sample=False)[0].tolist()  # type: ignore
 
 
-def main(name: str, folder: str, adapter: str) -> None:
+def loaded_as_vllm_does(name: str) -> torch.nn.Module:
+    """A model by the calls that vLLM's default loader makes, in their order.
+
+    The class that `architectures` names, the pattern that files of the hub answer to, a snapshot
+    of these alone, and tensors one by one out of safetensors files.
+    """
+    config = AutoConfig.from_pretrained(name, revision="main")
+    model: torch.nn.Module = getattr(transformers, config.architectures[0])(config)
+    there = HfFileSystem().ls(name, detail=False, revision="main")
+    patterns = ("*.safetensors", "*.bin")
+    pattern = next(each for each in patterns if fnmatch.filter(there, each))
+    folder = snapshot_download(name, allow_patterns=[pattern], revision="main")
+    for path in sorted(Path(folder).glob(pattern)):
+        with safe_open(path, framework="pt") as weights:
+            for tensor in weights.keys():  # noqa: SIM118 (no mapping)
+                model.state_dict()[tensor].copy_(weights.get_tensor(tensor))
+    return model
+
+
+def main(name: str, folder: str, adapter: str, sharded: str) -> None:
     model = AutoModelForCausalLM.from_pretrained(name, revision="main")
     local = AutoModelForCausalLM.from_pretrained(folder)
     pairs = zip(model.state_dict().items(), local.state_dict().items(), strict=True)
@@ -54,6 +78,8 @@ def main(name: str, folder: str, adapter: str) -> None:
         json.dumps(
             {
                 "same_text": written_by(local) == written_by(adapted.unload()),
+                "same_text_by_vllms_calls": written_by(loaded_as_vllm_does(sharded))
+                == written_by(local),
                 "tokens": tokens,
                 "tokens_of_files": AutoTokenizer.from_pretrained(folder)("to be")["input_ids"],
                 "missing": missing,

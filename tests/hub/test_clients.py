@@ -59,10 +59,10 @@ def told(zoo: Served, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     """What clients saw who loaded, and then uploaded, in one process: it takes long to begin."""
     both = (
         "import sys; from tests.hub import loading, uploading; "
-        "loading.main(*sys.argv[1:4]); uploading.main(sys.argv[4])"
+        "loading.main(*sys.argv[1:5]); uploading.main(sys.argv[5])"
     )
     files = zoo.folder.parent
-    words = ("zoo/chat", files / "whole", "zoo/taught", files / "model")
+    words = ("zoo/chat", files / "whole", "zoo/taught", "zoo/sharded", files / "model")
     done = client(zoo, tmp_path_factory.mktemp("home"), "-c", both, *words)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
@@ -71,6 +71,7 @@ def told(zoo: Served, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 def test_models_tokenizers_and_adapters_load(zoo: Served, told: list[Any]) -> None:
     files, found = zoo.folder.parent / "whole", told[0]
     assert found["same_text"]
+    assert found["same_text_by_vllms_calls"]
     assert found["tokens"] == found["tokens_of_files"] == [1, 2]
     assert found["missing"] == [
         "RepositoryNotFoundError",
