@@ -322,10 +322,17 @@ class LocalByteStore(Closing):
         return changed
 
     def _next_file(self, base: Path) -> Path:
-        """A name for a new file in our session below `base`, which has begun then."""
+        """A name for a new file in our session below `base`, which has begun then.
+
+        Raises NoSpace: a disk may have no inode left for the session's directory.
+        """
         if not self._sessions.begun(base):
             self._check_disks()
-        return self._sessions.next_file(base)
+        try:
+            return self._sessions.next_file(base)
+        except OSError as error:
+            raise_if_full(error, str(base))
+            raise
 
     def _base(self, key: str) -> Path:
         """The directory below which a key lies."""

@@ -49,6 +49,14 @@ def test_what_is_larger_is_neither(record: Record) -> None:
         decode(head + msgspec.msgpack.encode(written), type(record), "it")
 
 
+def test_what_no_reader_would_take_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = Tensor("U8", (64,), 4096, bytes(64))
+    assert encode(record)
+    monkeypatch.setitem(limits.MAX_BYTES, "tensor", 50)
+    with pytest.raises(UsageError):
+        encode(record)
+
+
 def test_too_many_files() -> None:
     entry = ["", False, 0, ["blob", NONE]]
     files = msgspec.msgpack.encode([[entry] * (limits.MAX_FILES + 1)])

@@ -41,7 +41,8 @@ def python(
 ) -> "subprocess.CompletedProcess[str]":
     """Run a script that may import the tests' modules, perhaps under strace."""
     command = [*strace, sys.executable, "-c", script, *(str(argument) for argument in arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONDONTWRITEBYTECODE": "1"}
+    path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(PROJECT))))
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
