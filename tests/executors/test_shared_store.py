@@ -117,6 +117,8 @@ def test_workers_that_are_killed_leave_nothing(kind, origin, tmp_path, monkeypat
         with Repository.open(tmp_path / "repo", who=WHO) as origin:
             assert origin.fsck(read_data=True).ok
             assert set(threads.packs) <= set(block_packs(origin))
+            with origin.transactions.begin():
+                pass  # a worker that was slow to die is tidied up by whoever writes next
             assert not leftovers(origin)
 
 
