@@ -23,6 +23,7 @@ from mergepipe.hub.requests import LARGEST_REQUEST, base_url, read_document
 from mergepipe.hub.work import Work
 from mergepipe.hub.xet.application import XetUploads
 from mergepipe.ids import ObjectId
+from mergepipe.names import escape_for_terminal
 from mergepipe.transfer.serving.http_bodies import receive
 
 _NO_LIMIT = 1 << 60
@@ -97,6 +98,7 @@ class Uploads:
 
         def told() -> list[dict[str, Any]]:
             model = find_model(self._repositories, address.model, new=True)
+            _check_sizes(listed, model.repository.config.receive.limit)
             known = self._oids(model, address.revision)
             return [
                 {
@@ -207,6 +209,16 @@ class _Oids:
         if mode == "lfs":
             return known_sha256(self._repository, entry)
         return self._files.oid(self._repository, entry) if entry.size <= SMALL_BYTES else None
+
+
+def _check_sizes(listed: list[dict[str, Any]], limit: int) -> None:
+    """Say now what a client that sends by xet would not show later. Raises HubError (413)."""
+    for each in listed:
+        if limit and each["size"] > limit:
+            path = escape_for_terminal(each["path"], 200)
+            raise HubError(
+                413, f"{path} has {each['size']:,} bytes: receive.limit here is {limit:,}"
+            )
 
 
 def _is_file(listed: object) -> bool:

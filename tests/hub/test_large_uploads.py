@@ -272,3 +272,11 @@ def test_parts_come_one_by_one_and_again(hub: Served) -> None:
         for raw in repository.contents.read_file("parted", "a.bin"):
             digest.update(raw)
     assert digest.hexdigest() == sha256(content)
+
+
+def test_what_is_too_large_is_refused_before_it_is_sent(hub: Served) -> None:
+    asked = {"files": [{"path": "a.bin", "size": 1 << 50, "sample": ""}]}
+    place = "/api/models/zoo/base/preupload/main"
+    reply = hub.ask(place, "POST", body=json.dumps(asked).encode())
+    assert reply.status == 413
+    assert "receive.limit" in reply.headers["x-error-message"]
