@@ -106,7 +106,7 @@ def test_a_clone_can_run_it(script: str) -> None:
     beside |= {path.stem for path in (ROOT / "examples/demo").glob("*.py")}
     known = beside | set(sys.stdlib_module_names) | dependencies() | {"mergepipe"}
     imported = {
-        (node.module if isinstance(node, ast.ImportFrom) else alias.name).partition(".")[0]
+        ((node.module or "") if isinstance(node, ast.ImportFrom) else alias.name).partition(".")[0]
         for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Import | ast.ImportFrom)
         for alias in node.names

@@ -44,7 +44,7 @@ def loaded_as_vllm_does(name: str) -> torch.nn.Module:
     model: torch.nn.Module = getattr(transformers, config.architectures[0])(config)
     there = HfFileSystem().ls(name, detail=False, revision="main")
     patterns = ("*.safetensors", "*.bin")
-    pattern = next(each for each in patterns if fnmatch.filter(there, each))
+    pattern = next(each for each in patterns if fnmatch.filter(map(str, there), each))
     folder = snapshot_download(name, allow_patterns=[pattern], revision="main")
     for path in sorted(Path(folder).glob(pattern)):
         with safe_open(path, framework="pt") as weights:
