@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from mergepipe.bytestore.protocol import Buffer, ByteWriter, Swap
+from mergepipe.bytestore.wire import WRITE_ID_BYTES
 from mergepipe.closing import Closing
 from mergepipe.errors import (
     Corruption,
-    HookFailed,
-    InvalidRefName,
     RefExists,
     RefMoved,
     RemoteRefused,
@@ -31,24 +30,22 @@ from mergepipe.packs.view import View
 from mergepipe.packs.wholeness import changed_packs, check_changed
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository import absent, pruned, tombstones
-from mergepipe.repository.history import is_ancestor
 from mergepipe.repository.hooks import PRE_RECEIVE
 from mergepipe.repository.notes import FOLDER as NOTES
-from mergepipe.repository.notes import parse_note_key
-from mergepipe.repository.refnames import HEADS, TAGS, check_ref_name, short_name
-from mergepipe.repository.refs import HEAD
+from mergepipe.repository.refnames import HEADS, TAGS
 from mergepipe.transfer.admission import Admission
 from mergepipe.transfer.home import Home
 from mergepipe.transfer.inspection import Arrived, Inspected, Inspector
 from mergepipe.transfer.noting import swap_note
+from mergepipe.transfer.public_keys import check_write, is_public, readable
 from mergepipe.transfer.purging import carry_out
 from mergepipe.transfer.quarantine import Quarantine
 from mergepipe.transfer.remote_refs import MOST_REFS, parse_ref
+from mergepipe.transfer.rules import Rules, refuse_purged
 from mergepipe.transfer.two_storages import layered
 
 MOST_IDS = 100_000
 LARGEST_VALUES_BYTES = 1 << 30
-WRITE_ID_BYTES = 16
 _FOLDERS = (PREFIX, HEADS, TAGS, NOTES)
 _REMEMBERED = 1024
 _WHY = "push "
@@ -80,6 +77,7 @@ class ReceivingStore(Closing):
     ) -> None:
         self._release = release
         self._home = home
+        self._rules = Rules(home)
         home.refs.operations = None  # what others push is not for who works here to take back
         self._store = home.storage.store
         self._progress = progress
@@ -100,15 +98,15 @@ class ReceivingStore(Closing):
 
     def get(self, key: str) -> bytes | None:
         """A ref, HEAD, what was pruned or a pack; None if there is none. Raises RemoteRefused."""
-        return self._store.get(_readable(key))
+        return self._store.get(readable(key))
 
     def read_into(self, key: str, offset: int, out: memoryview) -> int:
         """Fill `out` from `offset` of the value. Raises FileNotFoundError, RemoteRefused."""
-        return self._store.read_into(_readable(key), offset, out)
+        return self._store.read_into(readable(key), offset, out)
 
     def size(self, key: str) -> int | None:
         """Length of the value, or None; of a pack in quarantine too."""
-        bytes_here = self._store.size(_readable(key))
+        bytes_here = self._store.size(readable(key))
         if bytes_here is None and (pack := parse_pack_key(key)) is not None:
             return self._quarantine.size(pack)
         return bytes_here
@@ -171,7 +169,7 @@ class ReceivingStore(Closing):
                 keys = self._store.list(prefix)
             else:
                 continue
-            yield from (key for key in keys if _is_public(key))
+            yield from (key for key in keys if is_public(key))
 
     def values(self, prefix: str) -> dict[str, bytes]:
         """All values of a folder of refs or notes. Raises RemoteRefused if they are too many."""
@@ -252,7 +250,7 @@ class ReceivingStore(Closing):
         """
         if key.startswith(NOTES):
             return swap_note(self._home, key, old, new)  # the same again gives the same answer
-        _check_write(key, write_id)
+        check_write(key, write_id)
         before = None if old is None else parse_ref(key, old)
         after = None if new is None else parse_ref(key, new)
         with self._deciding:
@@ -270,8 +268,8 @@ class ReceivingStore(Closing):
             return True
         if new is not None:
             return self._move_together([_Move(key, old, new, write_id)])
-        self._allow(key, old, new)
-        self._ask(key, old, new)
+        self._rules.may_begin(key, old, new)
+        self._rules.ask_hook(key, old, new)
         try:
             home.refs.delete(key, expected=old, who=home.signature(), why=_WHY + write_id.hex())
         except RefMoved:
@@ -289,7 +287,7 @@ class ReceivingStore(Closing):
         with self._deciding:
             try:
                 for key, before, after in swaps:
-                    _check_write(key, write_id := os.urandom(WRITE_ID_BYTES))
+                    check_write(key, write_id := os.urandom(WRITE_ID_BYTES))
                     old = None if before is None else parse_ref(key, before)
                     new = parse_ref(key, after)
                     if self._home.refs.read(key) != old or old == new:
@@ -303,7 +301,7 @@ class ReceivingStore(Closing):
         """Admit what new values of refs need, then move all of them, or none."""
         home = self._home
         for move in moves:
-            self._allow(move.key, move.old, move.new)
+            self._rules.may_begin(move.key, move.old, move.new)
         news = [move.new for move in moves]
         who = home.signature()
         try:
@@ -323,15 +321,16 @@ class ReceivingStore(Closing):
                     progress=self._progress,
                 )
                 admission.verify(news, known)
+                sent = self._sent_objects()
                 for move in moves:
-                    self._allow_move(move.key, move.old, move.new)
-                    self._refuse_purged(move.new, stones)
+                    self._rules.may_end(sent, move.key, move.old, move.new)
+                    refuse_purged(sent, move.new, stones)
                 asked = home.hooks.has(PRE_RECEIVE)
                 if asked:
                     # It is another process, which sees what is stored; a gc takes what it refused.
                     admission.publish()
                     for move in moves:
-                        self._ask(move.key, move.old, move.new)
+                        self._rules.ask_hook(move.key, move.old, move.new)
                 with home.refs.locked():
                     if any(home.refs.read(move.key) != move.old for move in moves):
                         return False
@@ -345,49 +344,6 @@ class ReceivingStore(Closing):
         except RefMoved:
             return False
         return True
-
-    def _ask(self, key: str, old: ObjectId | None, new: ObjectId | None) -> None:
-        """Let the owner's hook have a say. Raises RemoteRefused with its words."""
-        ids = " ".join((NO_ID if one is None else one).hex() for one in (old, new))
-        told = {"MP_REF": key, "MP_WHO": self._home.signature().author}
-        try:
-            self._home.hooks.run(PRE_RECEIVE, told, [f"{ids} {key}"])
-        except HookFailed as error:
-            raise RemoteRefused(
-                f"{key}: {error.message}", "whoever runs that repository knows"
-            ) from error
-
-    def _allow(self, key: str, old: ObjectId | None, new: ObjectId | None) -> None:
-        if new is None:
-            if self._home.refs.head().branch == key:
-                raise RemoteRefused(
-                    f"{quoted(short_name(key))} is the current branch there",
-                    "`mp switch` to another one there first",
-                )
-            if self._home.config.receive.deny_force:
-                raise RemoteRefused(f"{key}: receive.deny_force is set there: nothing is removed")
-        elif old is not None and key.startswith(TAGS) and self._home.config.receive.deny_force:
-            raise RemoteRefused(f"{key}: receive.deny_force is set there: tags stay")
-
-    def _allow_move(self, key: str, old: ObjectId | None, new: ObjectId) -> None:
-        """Once history is here (in quarantine or not): whether the move goes forward."""
-        if old is None or not self._home.config.receive.deny_force:
-            return
-        if not is_ancestor(self._sent_objects(), old, new):
-            raise RemoteRefused(
-                f"{key}: receive.deny_force is set there, and {new.hex()[:12]} does not descend "
-                f"from {old.hex()[:12]}",
-                "fetch, merge, and push the result",
-            )
-
-    def _refuse_purged(self, new: ObjectId, stones: tombstones.Tombstones) -> None:
-        """No ref comes to stand at a model that was removed here, whoever commits it."""
-        stone = stones and stones.of(new, self._sent_objects().commit(new).snapshot)
-        if stone:
-            raise RemoteRefused(
-                f"the model of {new.hex()[:12]} was {stone}: this repository does not take it",
-                f"mp purge --lift {stone.commit.hex()[:12]} there allows it again",
-            )
 
     def _sent_objects(self) -> ObjectStore:
         """Objects here, and those in quarantine."""
@@ -421,34 +377,3 @@ class ReceivingStore(Closing):
         self._decided[write_id] = done
         while len(self._decided) > _REMEMBERED:
             self._decided.popitem(last=False)
-
-
-def _readable(key: str) -> str:
-    if key in (HEAD, pruned.KEY, tombstones.KEY, absent.KEY) or _is_public(key):
-        return key
-    raise RemoteRefused(f"{quoted(key)} is not for others")
-
-
-def _is_public(key: str) -> bool:
-    return parse_pack_key(key) is not None or _is_ref(key) or parse_note_key(key) is not None
-
-
-def _is_ref(key: str) -> bool:
-    if not key.startswith((HEADS, TAGS)):
-        return False
-    try:
-        check_ref_name(key)
-    except InvalidRefName:
-        return False
-    return True
-
-
-def _check_write(key: str, write_id: bytes) -> None:
-    if not key.startswith((HEADS, TAGS)):
-        raise RemoteRefused(f"only branches and tags move: {quoted(key)}")
-    try:
-        check_ref_name(key)
-    except InvalidRefName as error:
-        raise RemoteRefused(error.message, error.hint) from error
-    if len(write_id) != WRITE_ID_BYTES:
-        raise RemoteRefused(f"a write id has {WRITE_ID_BYTES} bytes, not {len(write_id)}")
