@@ -48,7 +48,7 @@ class Merging:
         from mergepipe.executors.threads import ThreadExecutor
 
         # Nobody asked for several processes on one accelerator: each takes its memory.
-        alone = device != "cpu" and not self._repo.hands_out
+        alone = device != "cpu" and not self._repo.workers.hands_out
         return Engine(
             storage=self._repo.storage,
             transactions=self._repo.transactions,

@@ -4,16 +4,16 @@ import datetime
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeAlias
 
+from mergepipe.api import settings
 from mergepipe.api.identity import AUTHOR, check_author, identity
-from mergepipe.bytestore.elsewhere import read_elsewhere
+from mergepipe.api.workers import Workers
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.bytestore.protocol import ByteStore
-from mergepipe.bytestore.sharing import share_tree, unshare_tree
 from mergepipe.closing import Closing
 from mergepipe.errors import (
     Corruption,
@@ -24,15 +24,12 @@ from mergepipe.errors import (
     UnsafeRepository,
     UsageError,
 )
-from mergepipe.executors.choosing import AUTO
-from mergepipe.executors.choosing import parse as parse_executor
 from mergepipe.ids import ObjectId, shown
 from mergepipe.objects.records import Commit
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.index import Index
 from mergepipe.packs.storage import Storage
-from mergepipe.parallel import core_count
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository import config as configuration
 from mergepipe.repository import config_values, layout, leases, locks, relocation, revisions
@@ -96,8 +93,7 @@ class OpenRepository(Closing):
         self.who = who
         self.credentials = credentials
         self._hops = hops
-        self._executor: Executor | None = None
-        self._is_asked = False
+        self.workers = Workers(lambda: self.config.core)
         self.local = LocalByteStore(directory)
         self.storage = self._open_storage(Index.of(directory, layout.INDEX))
         self.store = self.storage.store
@@ -174,9 +170,7 @@ class OpenRepository(Closing):
 
     def close(self) -> None:
         """Release files and workers, and what unfinished work left behind."""
-        if self._executor is not None:
-            self._executor.close()
-            self._executor = None
+        self.workers.close()
         self.storage.close()
 
     def _open_storage(self, index: Index) -> Storage:
@@ -226,20 +220,12 @@ class OpenRepository(Closing):
     @property
     def threads(self) -> int:
         """Threads that work on blocks."""
-        return core_count(self.config.core.threads)
+        return self.workers.threads
 
     @property
     def executor(self) -> "Executor":
         """Who does the work: as `on` says, else as the setting `core.executor` does."""
-        if self._executor is None:
-            self._executor = parse_executor(self.config.core.executor).executor(self.threads)
-        return self._executor
-
-    @property
-    def hands_out(self) -> bool:
-        """Whether somebody said that others do the work: that they are faster here says nothing."""
-        said = self._is_asked or self.config.core.executor != AUTO
-        return said and self.executor.is_elsewhere
+        return self.workers.executor
 
     @property
     def workforce(self) -> "Workforce":
@@ -248,30 +234,13 @@ class OpenRepository(Closing):
 
         return Workforce(self.executor, self.place)
 
-    @contextmanager
-    def on(self, executor: "str | Executor | None") -> Iterator["Executor"]:
+    def on(self, executor: "str | Executor | None") -> "AbstractContextManager[Executor]":
         """Work there meanwhile: `threads`, `processes:N`, `ray` or `ray://HOST:PORT`.
 
         Workers start once for all that is done inside, and end with it; an executor that is given
         as such stays its owner's. None: whom the setting `core.executor` names. Raises UsageError.
         """
-        if executor is None:
-            yield self.executor
-            return
-        if isinstance(executor, str):
-            chosen = parse_executor(executor).executor(self.threads)
-            try:
-                with self.on(chosen):
-                    yield chosen
-            finally:
-                chosen.close()
-            return
-        before = self._executor, self._is_asked
-        self._executor, self._is_asked = executor, True
-        try:
-            yield executor
-        finally:
-            self._executor, self._is_asked = before
+        return self.workers.on(executor)
 
     def place(self, writes: bool) -> "Place | None":
         """Where other processes find the repository's store; None: only here can it be read.
@@ -330,24 +299,11 @@ class OpenRepository(Closing):
             )
         )
         if key == "core.shared":
-            if self.config.core.shared == config_values.SHARED:
-                for place in self._places():
-                    share_tree(place, self.directory.stat().st_gid)
-            else:
-                for place in self._places():
-                    unshare_tree(place)
-
-    def _places(self) -> "set[Path]":
-        """Its directory, and those of other disks."""
-        return {self.directory, *(Path(each) for each in self.elsewhere().values() if each)}
+            settings.share(self.directory, self.config.core.shared == config_values.SHARED)
 
     def elsewhere(self) -> dict[str, str]:
         """Directories of other disks that hold packs and index, by setting; empty for neither."""
-        said = read_elsewhere(self.directory)
-        return {
-            relocation.PACKS: "" if said.packs is None else str(said.packs),
-            relocation.INDEX: "" if said.index is None else str(said.index),
-        }
+        return settings.elsewhere(self.directory)
 
     @staticmethod
     def relocate(
@@ -362,11 +318,7 @@ class OpenRepository(Closing):
         Of the repository that `open` would find, which nobody may have open to write. None: in the
         repository's own directory again. Raises as `repository.relocation.relocate`.
         """
-        where = Path(path)
-        directory = where if layout.has_packs(where) else layout.find(where)
-        relocation.relocate(
-            directory, setting, None if target is None else Path(target), progress=progress
-        )
+        settings.relocate(Path(path), setting, None if target is None else Path(target), progress)
 
     def edit_config(self, edit: Callable[[str], str]) -> None:
         """Replace the text of `config.toml` by what `edit` makes of it. Raises ConfigError."""

@@ -20,7 +20,7 @@ def shared_store(repo: OpenRepository) -> "Iterator[SharedStore | None]":
     NoRepository, UnsafeRepository, Locked.
     """
     wanted = repo.config.merge.blocks
-    alone = wanted == "auto" and not repo.hands_out
+    alone = wanted == "auto" and not repo.workers.hands_out
     if repo.lazy_remote is None or wanted == "clone" or alone:
         yield None
         return
