@@ -195,6 +195,8 @@ def tensor_cost(
             energy = square * sum_in_order(energies)
             kept = energy - square * sum_in_order(left)
             missing += abs(leaf.share) * np.sqrt(np.maximum(left, 0.0))
+        elif (depths[row] == Depth.EQUAL).all():  # no profile has a tensor that is the base's
+            energy = kept = 0.0
         counts = np.bincount(depths[row], minlength=4)
         experts.append(
             ExpertCost(

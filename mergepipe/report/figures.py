@@ -250,7 +250,12 @@ def measured(metrics: Sequence[Metric], name: str) -> alt.LayerChart:
     """One metric of each revision: a dot, and its number."""
     rows = [msgspec.structs.asdict(each) for each in metrics if each.name == name]
     base = alt.Chart(_data(rows)).encode(
-        x=alt.X("value:Q", title=name, scale=alt.Scale(zero=False, padding=24)),
+        x=alt.X(
+            "value:Q",
+            title=name,
+            scale=alt.Scale(zero=False, padding=24),
+            axis=alt.Axis(format=".4~g", tickCount=4),
+        ),
         y=alt.Y("revision:N", title=None, sort=None, axis=alt.Axis(grid=True, labelLimit=160)),
     )
     dots = base.mark_point(size=80, filled=True, opacity=1).encode(
