@@ -141,3 +141,21 @@ def test_a_weight_below_zero_turns_an_expert_round(folder: Path) -> None:
     assert {(one, other) for one, other in permutations(EXPERTS, 2) if one < other} == {
         (pair.first, pair.second) for pair in turned.pairs
     }
+
+
+def test_a_tensor_that_an_expert_left_alone_has_no_energy(folder: Path, tmp_path: Path) -> None:
+    """It is in no profile, as there is nothing to say of it; that is no lack of one."""
+    tensors = load_file(folder / "base" / "model.safetensors")
+    tensors[TENSORS[0]] = tensors[TENSORS[0]] + np.float16(0.01)
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    with Repository.open(folder / "repository") as repository:
+        repository.commit(tmp_path, branch="timid", message="timid", base="base")
+        plan = repository.plan(method="task_arithmetic", base="base", experts=["law", "timid"])
+        identity = repository.store_plan(plan).hex()
+        assert not report_of(repository, identity).warnings
+        costs = repository.explain(identity)[0].costs
+    energies = {
+        tensor.name: [expert.energy for expert in tensor.experts] for tensor in costs.tensors
+    }
+    assert energies[TENSORS[1]][1] == 0.0
+    assert all(energies[TENSORS[0]])
