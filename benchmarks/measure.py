@@ -76,7 +76,8 @@ def spread(values: Sequence[float], unit: str = "s", scale: float = 1.0) -> str:
     """`1.23 s (1.20-1.31)`: median, least and most."""
     scaled = sorted(value * scale for value in values)
     middle = statistics.median(scaled)
-    return f"{middle:.3g} {unit} ({scaled[0]:.3g}-{scaled[-1]:.3g})"
+    figures = [f"{each:.3g}" if each < 999.5 else f"{each:,.0f}" for each in (middle, *scaled)]
+    return f"{figures[0]} {unit} ({figures[1]}-{figures[-1]})"
 
 
 def ratio(ours: Sequence[float], peer: Sequence[float]) -> float:
