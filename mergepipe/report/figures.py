@@ -60,19 +60,8 @@ def layer_map(layers: Sequence[Layer], field: str, title: str) -> alt.Chart:
         {**row, "shown": f"{row['expert']}, layer {row['layer']}: {_number(row[field], field)}"}
         for row in map(msgspec.structs.asdict, inside)
     ]
-    chart: alt.Chart = (
-        alt.Chart(_data(rows))
-        .mark_rect()
-        .encode(
-            x=_layers(numbers),
-            y=alt.Y("expert:N", title=None, sort=None, axis=alt.Axis(labelLimit=120)),
-            color=_colour(field, title),
-            tooltip=["expert:N", "layer:O", alt.Tooltip(f"{field}:Q", format=".3g")],
-            description="shown:N",
-        )
-        .properties(width=_across(len(numbers)), height=alt.Step(16))
-    )
-    return chart
+    experts = alt.Y("expert:N", title=None, sort=None, axis=alt.Axis(labelLimit=120))
+    return _map(rows, numbers, experts, "expert:N", field, title).properties(height=alt.Step(16))
 
 
 def heat_map(cells: Sequence[Cell], field: str, title: str) -> alt.FacetChart:
@@ -89,22 +78,36 @@ def heat_map(cells: Sequence[Cell], field: str, title: str) -> alt.FacetChart:
         }
         for cell in inside
     ]
-    chart = (
-        alt.Chart(_data(rows))
-        .mark_rect()
-        .encode(
-            x=_layers(numbers),
-            y=alt.Y("part:N", title=None, sort=None, axis=alt.Axis(labelLimit=140)),
-            color=_colour(field, title),
-            tooltip=["part:N", "layer:O", alt.Tooltip(f"{field}:Q", format=".3g")],
-            description="shown:N",
-        )
-        .properties(width=_across(len(numbers)), height=alt.Step(12))
-    )
+    parts = alt.Y("part:N", title=None, sort=None, axis=alt.Axis(labelLimit=140))
+    chart = _map(rows, numbers, parts, "part:N", field, title).properties(height=alt.Step(12))
     header = alt.Header(labelOrient="top", labelAnchor="start", labelFontWeight="bold")
     row = alt.Row("expert:N", title=None, sort=None, header=header)
     panels: alt.FacetChart = chart.facet(row=row, spacing=8)
     return panels
+
+
+def _map(
+    rows: Sequence[Mapping[str, object]],
+    numbers: Sequence[int],
+    y: alt.Y,
+    told: str,
+    field: str,
+    title: str,
+) -> alt.Chart:
+    """Rectangles by layer and `y`; `field` of a row is the colour, `told` names it on hovering."""
+    chart: alt.Chart = (
+        alt.Chart(_data(rows))
+        .mark_rect()
+        .encode(
+            x=_layers(numbers),
+            y=y,
+            color=_colour(field, title),
+            tooltip=[told, "layer:O", alt.Tooltip(f"{field}:Q", format=".3g")],
+            description="shown:N",
+        )
+        .properties(width=_across(len(numbers)))
+    )
+    return chart
 
 
 def expert_pairs(pairs: Sequence[Pair], field: str, title: str) -> alt.LayerChart:
