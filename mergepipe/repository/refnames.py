@@ -86,3 +86,14 @@ def _is_utf8(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def is_shared_ref(key: str) -> bool:
+    """Whether `key` is a branch or a tag, by git's rules for names."""
+    if not key.startswith((HEADS, TAGS)):
+        return False
+    try:
+        check_ref_name(key)
+    except InvalidRefName:
+        return False
+    return True

@@ -6,7 +6,7 @@ from mergepipe.names import quoted
 from mergepipe.packs.reader import parse_pack_key
 from mergepipe.repository import absent, pruned, tombstones
 from mergepipe.repository.notes import parse_note_key
-from mergepipe.repository.refnames import HEADS, TAGS, check_ref_name
+from mergepipe.repository.refnames import HEADS, TAGS, check_ref_name, is_shared_ref
 from mergepipe.repository.refs import HEAD
 
 
@@ -19,17 +19,7 @@ def readable(key: str) -> str:
 
 def is_public(key: str) -> bool:
     """Whether a key is listed: that of a pack, a branch, a tag or a note."""
-    return parse_pack_key(key) is not None or _is_ref(key) or parse_note_key(key) is not None
-
-
-def _is_ref(key: str) -> bool:
-    if not key.startswith((HEADS, TAGS)):
-        return False
-    try:
-        check_ref_name(key)
-    except InvalidRefName:
-        return False
-    return True
+    return parse_pack_key(key) is not None or is_shared_ref(key) or parse_note_key(key) is not None
 
 
 def check_write(key: str, write_id: bytes) -> None:

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mergepipe.bytestore.wire import is_key
-from mergepipe.errors import InvalidRefName
-from mergepipe.repository.refnames import HEADS, TAGS, check_ref_name
+from mergepipe.repository.refnames import HEADS, TAGS, is_shared_ref
 
 _PACK = re.compile(r"packs/[0-9a-f]{64}\.pack")
 _NOTE = re.compile(r"notes/[0-9a-f]{64}")
@@ -39,17 +38,6 @@ def is_pack(key: str) -> bool:
 def is_note(key: str) -> bool:
     """Whether `key` is where a commit's notes stand."""
     return _NOTE.fullmatch(key) is not None
-
-
-def is_shared_ref(key: str) -> bool:
-    """Whether `key` is a branch or a tag, by git's rules for names."""
-    if not key.startswith((HEADS, TAGS)):
-        return False
-    try:
-        check_ref_name(key)
-    except InvalidRefName:
-        return False
-    return True
 
 
 REPOSITORY = Surface(
