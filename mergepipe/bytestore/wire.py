@@ -145,9 +145,9 @@ def all_keys(ask: Callable[[str], bytes], prefix: str) -> list[str]:
     size, more = 0, True
     while more:
         after = keys[-1] if keys else ""
-        found: list[str | None] = list(parse(ask(after), list[str | None], "a list of keys"))
-        more = bool(found) and found[-1] is None
-        some = [key or "" for key in (found[:-1] if more else found)]
+        listed = parse(ask(after), list[str | None], "a list of keys")
+        more = bool(listed) and listed[-1] is None
+        some = [key or "" for key in (listed[:-1] if more else listed)]
         _check_keys(some, prefix, after)
         keys += some
         size += sum(map(len, some))

@@ -70,8 +70,8 @@ def batches(blocks: Iterable[PairedBlock], reader: BlockReader | None) -> Iterat
     waiting: list[PairedBlock] = []
 
     def batch() -> Batch:
-        found = Batch(tuple(waiting))
-        return found if reader is None else Batch(found.blocks, ways_to(reader, found.read))
+        batch = Batch(tuple(waiting))
+        return batch if reader is None else Batch(batch.blocks, ways_to(reader, batch.read))
 
     for one in blocks:
         waiting.append(one)

@@ -62,7 +62,7 @@ class BaseChoice:
     def stored_as(self, layout: Layout) -> Sequence[tuple[tuple[BlockId, ...], ...]]:
         """Blocks of each tensor as the base and the branch's tip have it, to be asked after."""
         commits = dict.fromkeys(one for one in (self.base, self._parent()) if one is not None)
-        found: list[list[tuple[BlockId, ...]]] = [[] for _ in layout.tensors]
+        candidates: list[list[tuple[BlockId, ...]]] = [[] for _ in layout.tensors]
         for commit in commits:
             with contextlib.suppress(Corruption):
                 snapshot = self._objects.snapshot(self._objects.commit(commit).snapshot)
@@ -71,8 +71,8 @@ class BaseChoice:
                     path = layout.files[tensor.file].source.path
                     identity = known.get((path, tensor.name))
                     if identity is not None:
-                        found[number].append(tuple(self._objects.tensor(identity).block_ids()))
-        return [tuple(dict.fromkeys(blocks)) for blocks in found]
+                        candidates[number].append(tuple(self._objects.tensor(identity).block_ids()))
+        return [tuple(dict.fromkeys(blocks)) for blocks in candidates]
 
     def _is_near(self, layout: Layout, pairs: Sequence[Pair | None]) -> bool:
         """Whether files with these pairs are to lean on a model.
