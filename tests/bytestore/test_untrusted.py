@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mergepipe.api import conversions
 from mergepipe.bytestore import unfinished, untrusted
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.bytestore.untrusted import (
@@ -126,3 +127,12 @@ def test_sessions_and_unfinished_directories_are_no_links(tmp_path: Path) -> Non
     unfinished.sweep(tmp_path, ".x.init-", taken.append)
     assert not taken, "what a link leads to is not ours to finish"
     assert (victim / "000001").read_text() == "precious"
+
+
+def test_a_folder_of_conversions_is_no_link(tmp_path: Path) -> None:
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "convert-1").symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError, match="convert-1"), conversions._locked(tmp_path / "convert-1"):
+        pytest.fail("a folder of somebody else's is locked")
+    with conversions._locked(tmp_path / "victim"):
+        pass

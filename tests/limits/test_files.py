@@ -65,6 +65,10 @@ READ: dict[str, tuple[Lowered | None, Callable[[], object]]] = {
             {"tokenizer.json": b'{"model": {"vocab": {"a": 16777217}}}'}, "x"
         ),
     ),
+    "tokens of a tokenizer": (
+        (tokenizer_reading, "MAX_ID", 1),
+        lambda: tokenizer_reading.read_vocabulary({"vocab.txt": b"a\nb\nc\n"}, "x"),
+    ),
     "a header": (
         (safetensors, "MAX_HEADER_BYTES", 1),
         lambda: safetensors.parse_header(file_of(b"{}", 0), 0, name="x"),

@@ -22,6 +22,7 @@ from mergepipe.lazy import frames as lazy_frames
 from mergepipe.objects import limits
 from mergepipe.packs import reader
 from mergepipe.packs.format import RecordKind
+from mergepipe.packs.index import Index
 from mergepipe.packs.reader import read_footer_bytes
 from mergepipe.repository import notes, operations, pruned, push_log, roots, tombstones
 from mergepipe.transfer import quarantine, receiving, remote_packs, remote_refs
@@ -162,6 +163,21 @@ def test_packs_of_a_remote(monkeypatch: Patch, tmp_path: Path) -> None:
     assert read_footer_bytes(store, packs[0])
     with pytest.raises(RemoteRefused, match="a footer of"):
         read_footer_bytes(store, packs[0], far=True)
+
+
+@pytest.mark.parametrize("limit", ["MOST_PACKS", "MOST_RECORDS"])
+def test_the_index_over_a_remote(monkeypatch: Patch, tmp_path: Path, limit: str) -> None:
+    store = MemoryByteStore()
+    for number in range(3):
+        write_pack(store, [bytes([number]) * 150])
+    (tmp_path / "index").mkdir()
+    storage = remote_packs.remote_storage(store, Index(tmp_path / "index"))
+    monkeypatch.setattr(remote_packs, limit, 2)
+    with pytest.raises(RemoteRefused, match="2"):
+        storage.refresh()
+    monkeypatch.setattr(remote_packs, limit, 3)
+    assert storage.refresh()
+    storage.close()
 
 
 def test_objects_of_a_remote() -> None:

@@ -9,7 +9,7 @@ from mergepipe.errors import Corruption, UsageError
 from mergepipe.ids import ObjectId
 from mergepipe.objects import limits
 from mergepipe.objects.encoding import decode, encode
-from mergepipe.objects.records import Commit, FileEntry, Record, Snapshot, Tensor
+from mergepipe.objects.records import Blob, Commit, FileEntry, Record, Snapshot, Tensor
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.transaction import Transaction
 from tests.packs.delta_codec import open_storage
@@ -63,6 +63,15 @@ def test_too_many_files() -> None:
     with pytest.raises(Corruption):
         decode(b"snapshot 1\n" + files, Snapshot, "it")
     assert FileEntry.__struct_fields__[0] == "path"
+
+
+def test_too_many_files_are_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = Snapshot(tuple(FileEntry(name, False, 0, Blob(NONE)) for name in "abc"))
+    monkeypatch.setattr(limits, "MAX_FILES", 3)
+    assert encode(record)
+    monkeypatch.setattr(limits, "MAX_FILES", 2)
+    with pytest.raises(UsageError, match="files of a snapshot"):
+        encode(record)
 
 
 @pytest.mark.parametrize("kind", ["commit", "snapshot", "tensor"])

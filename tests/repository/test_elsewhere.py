@@ -256,10 +256,11 @@ def test_what_is_in_such_a_directory_is_plain_too(model: Path) -> None:
     place, victim = model.parent / "disk/models", model.parent / "victim"
     Repository.relocate(model, PACKS, place)
     victim.write_text("precious")
-    (place / "packs/link").symlink_to(victim)
-    with pytest.raises(UnsafeRepository):
-        Repository.open(model)
-    (place / "packs/link").unlink()
+    for link in (place / "packs/link", place / "what ever"):
+        link.symlink_to(victim)
+        with pytest.raises(UnsafeRepository):
+            Repository.open(model)
+        link.unlink()
     marker = place / "mergepipe-store"
     marker.rename(victim.with_name("marker"))
     marker.symlink_to(victim.with_name("marker"))
