@@ -11,6 +11,7 @@ from mergepipe.checkpoints.assembly import FilePlan, Part
 from mergepipe.checkpoints.layout import PIECE_BYTES
 from mergepipe.errors import Corruption
 from mergepipe.formats.writing import ExportDirectory, ExportFile, publish
+from mergepipe.grouping import grouped
 from mergepipe.names import quoted
 from mergepipe.packs.blocks import BlockReader
 from mergepipe.parallel import Scratch, ordered_map
@@ -120,18 +121,8 @@ class _Work(NamedTuple):
 
 def _groups(files: Iterable[tuple[FilePlan, ExportFile]]) -> Iterator[list[_Work]]:
     """Pieces that are read in one go, up to PIECE_BYTES: of many files, if they are small."""
-    group: list[_Work] = []
-    size = 0
-    for file, target in files:
-        for piece in _pieces(file):
-            length = sum(part.length for part in piece)
-            if group and size + length > PIECE_BYTES:
-                yield group
-                group, size = [], 0
-            group.append(_Work(file, target, piece))
-            size += length
-    if group:
-        yield group
+    works = (_Work(file, target, piece) for file, target in files for piece in _pieces(file))
+    return grouped(works, lambda work: sum(part.length for part in work.piece), PIECE_BYTES)
 
 
 def _write_group(reader: BlockReader, scratch: Scratch, group: list[_Work]) -> int:
@@ -165,13 +156,4 @@ def _check_length(file: FilePlan, part: Part, raw: memoryview) -> None:
 
 def _pieces(file: FilePlan) -> Iterator[list[Part]]:
     """Neighbouring parts, up to PIECE_BYTES at a time."""
-    piece: list[Part] = []
-    size = 0
-    for part in file.parts:
-        if piece and size + part.length > PIECE_BYTES:
-            yield piece
-            piece, size = [], 0
-        piece.append(part)
-        size += part.length
-    if piece:
-        yield piece
+    return grouped(file.parts, lambda part: part.length, PIECE_BYTES)

@@ -13,6 +13,7 @@ from mergepipe.executors.blocks import PlacedBlocks, ways_to
 from mergepipe.executors.readings import NOTHING_READ, Readings
 from mergepipe.executors.segments import Outcome
 from mergepipe.executors.workforce import Workforce
+from mergepipe.grouping import grouped
 from mergepipe.ids import BlockId, PackId
 from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.reader import pack_key
@@ -59,17 +60,10 @@ def verify_records(
 
 def _record_pieces(storage: Storage, packs: Mapping[PackId, int]) -> Iterator[Records]:
     for pack in packs:
-        piece: list[Location] = []
-        size = 0
-        for header, offset in listed_records(storage, pack):
-            at = Location(header, pack, offset)
-            if piece and size + at.stored_bytes > _PIECE_BYTES:
-                yield tuple(piece)
-                piece, size = [], 0
-            piece.append(at)
-            size += at.stored_bytes
-        if piece:
-            yield tuple(piece)
+        places = (
+            Location(header, pack, offset) for header, offset in listed_records(storage, pack)
+        )
+        yield from map(tuple, grouped(places, lambda at: at.stored_bytes, _PIECE_BYTES))
 
 
 def _stored_bytes(records: Records) -> int:
@@ -153,23 +147,13 @@ def verify_blocks(
 def _block_pieces(
     placed: Placed, uses: BlockUses, reader: BlockReader | None
 ) -> Iterator[BlockPiece]:
-    rows: list[int] = []
-    size = 0
-    for row in map(int, placed.rows):
-        length = uses.length(row)
-        if rows and size + length > _PIECE_BYTES:
-            yield _block_piece(rows, size, uses, reader)
-            rows, size = [], 0
-        rows.append(row)
-        size += length
-    if rows:
-        yield _block_piece(rows, size, uses, reader)
+    for rows in grouped(map(int, placed.rows), uses.length, _PIECE_BYTES):
+        yield _block_piece(rows, uses, reader)
 
 
-def _block_piece(
-    rows: Sequence[int], size: int, uses: BlockUses, reader: BlockReader | None
-) -> BlockPiece:
+def _block_piece(rows: Sequence[int], uses: BlockUses, reader: BlockReader | None) -> BlockPiece:
     ids = tuple(uses.id(row) for row in rows)
+    size = sum(uses.length(row) for row in rows)
     return BlockPiece(tuple(rows), ids, size, {} if reader is None else ways_to(reader, ids))
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.bytestore.protocol import ByteWriter
+from mergepipe.grouping import grouped
 from mergepipe.ids import PackId
 from mergepipe.packs.format import RECORD_HEADER_BYTES, Content, RecordHeader
 from mergepipe.packs.index import PackEntry
@@ -32,16 +33,7 @@ class Order:
 
     def groups(self) -> Iterator[list[PackState]]:
         """Packs whose live records fill about one new pack."""
-        group: list[PackState] = []
-        size = 0
-        for pack in self._packs:
-            if group and size + pack.live_bytes > PACK_BYTES:
-                yield group
-                group, size = [], 0
-            group.append(pack)
-            size += pack.live_bytes
-        if group:
-            yield group
+        return grouped(self._packs, lambda pack: pack.live_bytes, PACK_BYTES)
 
 
 def rewrite(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.codecs.workspace import Workspace
 from mergepipe.errors import Corruption
+from mergepipe.grouping import grouped
 from mergepipe.ids import BlockId, PackId, block_id
 from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.choice import choose
@@ -210,18 +211,11 @@ class _Worker:
 
     def _cut(self, blocks: Iterable[BlockId]) -> Iterator[list[BlockId]]:
         """Pieces of a few MiB: the same length for blocks of the store, which lean-ons share."""
-        piece: list[BlockId] = []
-        size = 0
-        for block in blocks:
-            known = block if block in self._forest.chosen else self._forest.leaning[block][0]
-            length = self._forest.chosen[known].raw_length
-            if piece and size + length > _PIECE_BYTES:
-                yield piece
-                piece, size = [], 0
-            piece.append(block)
-            size += length
-        if piece:
-            yield piece
+        return grouped(blocks, self._length, _PIECE_BYTES)
+
+    def _length(self, block: BlockId) -> int:
+        known = block if block in self._forest.chosen else self._forest.leaning[block][0]
+        return self._forest.chosen[known].raw_length
 
     def _payloads(self, blocks: Sequence[BlockId]) -> dict[Place, memoryview]:
         """The payloads of all their records, read with few calls."""
