@@ -16,6 +16,9 @@ PEERS_READY := $(PEERS)/.installed
 CODE := mergepipe tests benchmarks examples docs
 # The seams that most changes touch, and a few commands: a minute altogether, on two cores.
 QUICK := $(addprefix tests/,objects packs catalog planner codecs checkpoints cli/test_merging.py)
+# A process for each core, which takes over what another has left; JOBS=0 runs one test after the other.
+JOBS ?= auto
+SPREAD = -n $(JOBS) --dist worksteal
 # Not quiet: it takes minutes, and says what it is at.
 PIP := --disable-pip-version-check --no-input -c constraints.txt
 
@@ -67,10 +70,10 @@ $(DEMO_READY): $(TORCH)
 check: lint types layers test
 
 test: $(READY)
-	$(RUN)/python -m pytest
+	$(RUN)/python -m pytest $(SPREAD)
 
 test-quick: $(READY)
-	$(RUN)/python -m pytest $(QUICK)
+	$(RUN)/python -m pytest $(SPREAD) $(QUICK)
 
 # With the oldest releases that pyproject.toml allows, which uv picks, and with the newest. torch is the
 # pinned one in both: it alone is hundreds of megabytes a build.

@@ -5,7 +5,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -35,29 +34,40 @@ class Bucket:
         return open_bucket("s3", self.name, prefix, self.environment(port))
 
 
+_MOTO = """
+import sys
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()
+"""
+
+
 @contextlib.contextmanager
 def serving() -> Iterator[Callable[..., Bucket]]:
-    """A server; what it gives makes a new bucket."""
-    port = free_port()
+    """A server on a port that it picks itself; what it gives makes a new bucket."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
+        [sys.executable, "-c", _MOTO],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
+    assert process.stdout is not None
     count = iter(range(10_000))
+    with process:
+        try:
+            port = int(process.stdout.readline())
 
-    def make(name: str = "") -> Bucket:
-        name = name or f"bucket-{next(count)}"
-        url = f"http://127.0.0.1:{port}/{name}"
-        urllib.request.urlopen(urllib.request.Request(url, method="PUT")).close()
-        return Bucket(port, name)
+            def make(name: str = "") -> Bucket:
+                name = name or f"bucket-{next(count)}"
+                url = f"http://127.0.0.1:{port}/{name}"
+                urllib.request.urlopen(urllib.request.Request(url, method="PUT")).close()
+                return Bucket(port, name)
 
-    try:
-        _wait_for(port, process)
-        yield make
-    finally:
-        process.terminate()
-        process.wait()
+            yield make
+        finally:
+            process.kill()
 
 
 @contextlib.contextmanager
@@ -103,10 +113,12 @@ def losing_replies(port: int, lose: Callable[[bytes], bool]) -> Iterator[int]:
         listening.close()
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
+@contextlib.contextmanager
+def closed_port() -> Iterator[int]:
+    """A port that nobody listens on, and that nobody else is given meanwhile."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield int(taken.getsockname()[1])
 
 
 def _quietly(serve: Callable[[socket.socket], None], client: socket.socket) -> None:
@@ -134,12 +146,3 @@ def _reply(server: socket.socket, headers_only: bool) -> bytes:
         reply += piece
         missing -= len(piece)
     return reply
-
-
-def _wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
-    while process.poll() is None:
-        with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", port), 0.5).close()
-            return
-        time.sleep(0.05)
-    raise RuntimeError("moto's server did not start")

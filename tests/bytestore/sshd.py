@@ -33,7 +33,6 @@ def free_port() -> int:
 @contextmanager
 def running(folder: Path) -> Iterator[Server]:
     """Start it, with its files in `folder`; only our own key is let in."""
-    assert SSHD is not None
     folder.mkdir(parents=True, exist_ok=True)
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # where it drops its privileges to
@@ -41,10 +40,27 @@ def running(folder: Path) -> Iterator[Server]:
         subprocess.run(
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True
         )
-    port = free_port()
     shutil.copy(folder / "user.pub", folder / "authorized")
-    host_key = (folder / "host.pub").read_text()
-    (folder / "known").write_text(f"[127.0.0.1]:{port} {host_key}")
+    options = [
+        *("-F", "none", "-i", str(folder / "user"), "-o", "IdentitiesOnly=yes"),
+        *("-o", f"UserKnownHostsFile={folder / 'known'}", "-o", "StrictHostKeyChecking=yes"),
+        *("-o", "BatchMode=yes", "-l", getpass.getuser()),
+    ]
+    process = None
+    while process is None:  # the port may be somebody else's by the time that sshd asks for it
+        port = _free_port()
+        process = _started(folder, port)
+    try:
+        (folder / "known").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
+        yield Server(port, shlex.join(["ssh", *options]), process)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _started(folder: Path, port: int) -> "subprocess.Popen[bytes] | None":
+    """The server, once it says that it listens; None if the port is taken."""
+    assert SSHD is not None
     settings = {
         "Port": port,
         "ListenAddress": "127.0.0.1",
@@ -60,25 +76,15 @@ def running(folder: Path) -> Iterator[Server]:
     config.write_text("".join(f"{key} {value}\n" for key, value in settings.items()))
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(config)], stderr=log)
-    options = [
-        *("-F", "none", "-i", str(folder / "user"), "-o", "IdentitiesOnly=yes"),
-        *("-o", f"UserKnownHostsFile={folder / 'known'}", "-o", "StrictHostKeyChecking=yes"),
-        *("-o", "BatchMode=yes", "-l", getpass.getuser()),
-    ]
-    try:
-        _wait_for(port, process)
-        yield Server(port, shlex.join(["ssh", *options]), process)
-    finally:
-        process.terminate()
-        process.wait()
+    while b"Server listening" not in (said := (folder / "log").read_bytes()):
+        if process.poll() is not None:
+            assert b"Address already in use" in said, said
+            return None
+        time.sleep(0.01)
+    return process
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    while process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.02)
-        else:
-            return
-    raise AssertionError("sshd did not start")
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port

@@ -18,7 +18,7 @@ from mergepipe.errors import (
     RemoteRefused,
     RemoteUnreachable,
 )
-from tests.bytestore.s3 import Bucket, free_port, losing_replies, serving
+from tests.bytestore.s3 import Bucket, closed_port, losing_replies, serving
 
 
 @pytest.fixture(scope="module")
@@ -211,8 +211,8 @@ def test_no_bucket_is_no_empty_one(bucket: Bucket) -> None:
 
 
 def test_nobody_there(bucket: Bucket) -> None:
-    with pytest.raises(RemoteUnreachable, match="s3://"):
-        bucket.store(port=free_port()).list("refs/")
+    with closed_port() as port, pytest.raises(RemoteUnreachable, match="s3://"):
+        bucket.store(port=port).list("refs/")
 
 
 def test_settings_come_from_the_environment_or_a_profile(tmp_path: Path) -> None:

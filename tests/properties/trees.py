@@ -28,9 +28,8 @@ _WHOLE = {dtype: math.lcm(dtype.bits, 8) // dtype.bits for dtype in DTYPES.value
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A directory that costs no disk access where there is one: hypothesis makes hundreds."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
+    """A directory for one example of hypothesis, which takes no fixtures of that scope."""
+    with tempfile.TemporaryDirectory() as name:
         yield Path(name)
 
 
