@@ -6,9 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergepipe.ids import ID_BYTES, BlockId, ObjectId
+from mergepipe.repository.id_arrays import ID_DTYPE, NO_IDS, Ids, batches, begins, whole
 from mergepipe.repository.problems import Owner
-
-_ID = f"S{ID_BYTES}"
 
 
 class BlockUses:
@@ -18,7 +17,7 @@ class BlockUses:
     """
 
     def __init__(self) -> None:
-        self._ids: NDArray[np.bytes_] = np.empty(0, _ID)
+        self._ids: Ids = NO_IDS
         self._lengths: NDArray[np.int64] = np.empty(0, np.int64)
         self._owners: NDArray[np.uint32] = np.empty(0, np.uint32)
         self._users: list[tuple[Owner, ObjectId]] = []
@@ -47,7 +46,7 @@ class BlockUses:
             each[-1] = size - (count - 1) * block_bytes
             lengths.append(each)
             owners.append(np.full(count, number, np.uint32))
-        ids = np.frombuffer(b"".join(blocks for blocks, _, _ in self._added), _ID)
+        ids = np.frombuffer(b"".join(blocks for blocks, _, _ in self._added), ID_DTYPE)
         self._added.clear()
         if not len(ids):
             return
@@ -55,18 +54,17 @@ class BlockUses:
         ids = ids[order]
         length = np.concatenate(lengths)[order]
         owner = np.concatenate(owners)[order]
-        first = np.ones(len(ids), np.bool_)
-        first[1:] = ids[1:] != ids[:-1]
+        first = begins(ids)
         group = np.cumsum(first) - 1
         told = length[first][group]
         for row in np.flatnonzero(length != told):
             user, tensor = self._users[owner[row]]
-            yield user, tensor, _whole(ids[row]), int(length[row]), int(told[row])
+            yield user, tensor, whole(ids[row]), int(length[row]), int(told[row])
         self._ids, self._lengths, self._owners = ids[first], length[first], owner[first]
 
     def id(self, row: int) -> BlockId:
         """The id of the block in a row."""
-        return _whole(self._ids[row])
+        return whole(self._ids[row])
 
     def length(self, row: int) -> int:
         """Its length in bytes."""
@@ -82,10 +80,5 @@ class BlockUses:
 
     def batches(self, size: int) -> Iterator[tuple[int, list[BlockId]]]:
         """All ids, up to `size` at a time, with the row of the first."""
-        for start in range(0, len(self._ids), size):
-            yield start, [_whole(each) for each in self._ids[start : start + size]]
-
-
-def _whole(value: np.bytes_) -> BlockId:
-    """An id again: NumPy drops zeros at the end."""
-    return BlockId(bytes(value).ljust(ID_BYTES, b"\0"))
+        for number, batch in enumerate(batches(self._ids, size)):
+            yield number * size, batch

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.errors import Corruption, NoSpace
-from mergepipe.ids import BlockId, ObjectId, PackId
+from mergepipe.ids import ObjectId, PackId
 from mergepipe.objects.records import Commit, Tensor
 from mergepipe.objects.references import Reference
 from mergepipe.objects.store import ObjectStore
+from mergepipe.packs.footer_table import stored_bytes
 from mergepipe.packs.format import Content
 from mergepipe.packs.reader import pack_key
 from mergepipe.packs.records import Place
@@ -32,6 +33,7 @@ from mergepipe.repository.grace import (
     models_of,
     young_packs,
 )
+from mergepipe.repository.id_arrays import Ids, among, batches, sorted_ids, union, without
 from mergepipe.repository.incoming import SESSIONS, incoming_key, stale_packs
 from mergepipe.repository.layout import CACHE
 from mergepipe.repository.leftovers import unfinished_runs
@@ -56,6 +58,7 @@ SPARSE_SHARE = 0.5
 SMALL_PACK_BYTES = 4 << 20
 MANY_SMALL_PACKS = 16
 _MOST_ROUNDS = 5
+_BATCH = 4096
 
 
 @brief
@@ -214,15 +217,17 @@ class _Collection:
         self._follow(newest_first(roots.required, self._objects), self._alive, gone)
         # What only a log or a note names may be gone, in part or whole: an earlier gc was told not
         # to keep it, or a crash came between the log's line and the objects.
-        partly = Alive(dict(self._alive.objects), {})
+        partly = Alive(dict(self._alive.objects))
         self._follow((*roots.optional, *self._wanted.reading), partly, gone, _tolerate)
-        scrub = self._wanted.scrub - self._alive.blocks.keys() - partly.blocks.keys()
+        scrub = _beside(self._wanted.scrub, self._alive.blocks.ids, partly.blocks.ids)
         avoid = places_of(self._storage, scrub) if scrub else frozenset[Place]()
-        blocks = needed_blocks(self._alive.blocks, self._storage, avoid)
-        blocks |= readable_blocks(partly.blocks.keys() - blocks, self._storage, avoid)
+        blocks = needed_blocks(self._alive.blocks.ids, self._storage, avoid)
+        more = readable_blocks(without(partly.blocks.ids, blocks), self._storage, avoid)
+        blocks = union(blocks, more)
         self._alive.objects = partly.objects
         lately = lately_pruned(pruned, self._wanted.grace, self._wanted.pruned)
         spared = self._spare(lately, gone, blocks, scrub)
+        blocks = union(blocks, spared.blocks)
         packs, unreadable = survey(self._storage, self._alive, blocks)
         self._tally.unreadable.update(unreadable)
         resting = self._tell_spared(packs, spared)
@@ -258,32 +263,40 @@ class _Collection:
         self,
         lately: Mapping[ObjectId, int],
         gone: Pruned,
-        blocks: set[BlockId],
+        blocks: Ids,
         scrub: frozenset[bytes],
     ) -> Spared:
-        """Add what is too young to go to what is alive, with all that it needs itself."""
+        """Find what is too young to go, with all that it needs, beside the `blocks` that stay.
+
+        Its objects are alive from here on.
+        """
         young = self._wanted.young
         if not (young or lately):
             return Spared()
         objects, young_blocks = contents(self._files, young)
-        alive = Alive(dict(self._alive.objects), dict.fromkeys(young_blocks))
-        self._follow((*models_of(lately, self._objects), *objects), alive, gone, _tolerate)
+        alive = Alive(dict(self._alive.objects), young_blocks)
+        named = (ObjectId(each) for batch in batches(objects.ids, _BATCH) for each in batch)
+        models = models_of(lately, self._objects)
+        self._follow(itertools.chain(models, named), alive, gone, _tolerate)
         avoid = places_of(self._storage, scrub) if scrub else frozenset[Place]()
-        spare = alive.blocks.keys() - blocks - scrub
-        more = readable_blocks(spare, self._storage, avoid) - blocks
+        spare = without(without(alive.blocks.ids, blocks), sorted_ids(scrub))
+        more = without(readable_blocks(spare, self._storage, avoid), blocks)
         spared = Spared(alive.objects.keys() - self._alive.objects.keys(), more, lately)
         self._alive.objects = alive.objects
-        blocks |= more
         return spared
 
     def _tell_spared(self, packs: Iterable[PackState], spared: Spared) -> set[PackId]:
         """Count what only grace keeps; returns the packs that hold it."""
         resting: set[PackId] = set()
         self._tally.kept_bytes = 0
-        if not (spared.objects or spared.blocks):
+        ids = spared.ids()
+        if not len(ids):
             return resting
         for pack in packs:
-            kept = sum(header.stored_bytes for header, _ in pack.live if header.id in spared)
+            if not pack.live:
+                continue
+            table = pack.live.table()
+            kept = int(stored_bytes(table)[among(table["id"], ids)].sum())
             if kept:
                 resting.add(pack.id)
                 self._tally.kept_bytes += kept
@@ -312,7 +325,7 @@ class _Collection:
         ):
             alive.objects[needed.id] = needed.kind
             if isinstance(needed.record, Tensor):
-                alive.blocks.update(dict.fromkeys(needed.record.block_ids()))
+                alive.blocks.add(needed.record.blocks)
 
     def foretell(self) -> None:
         """Count what `run` would do."""
@@ -329,7 +342,8 @@ class _Collection:
             return False
         self._tally.removed += len(self._dead)
         progress.start("gc", sum(pack.live_bytes for pack in self._sparse))
-        order = Order(self._sparse, itertools.chain(self._alive.blocks, self._alive.objects))
+        self._alive.blocks.add(b"".join(self._alive.objects))
+        order = Order(self._sparse, self._alive.blocks)
         for group in order.groups():
             try:
                 written = rewrite(group, order, self._files, self._storage, progress)
@@ -386,6 +400,14 @@ class _Collection:
                 self._tally.freed_bytes += pack.size
         self._storage.index.drop_packs(_ids(packs))
         return True
+
+
+def _beside(identities: frozenset[bytes], *others: Ids) -> frozenset[bytes]:
+    """Those that are in none of the others."""
+    ids = sorted_ids(identities)
+    for other in others:
+        ids = without(ids, other)
+    return frozenset(each for batch in batches(ids, _BATCH) for each in batch)
 
 
 def _remove_sums(files: LocalByteStore, tally: _Tally) -> None:

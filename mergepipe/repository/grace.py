@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.errors import Corruption
-from mergepipe.ids import BlockId, ObjectId, PackId
+from mergepipe.ids import ObjectId, PackId
 from mergepipe.objects.store import ObjectStore
+from mergepipe.packs.footer_table import read_table
 from mergepipe.packs.format import RecordKind
-from mergepipe.packs.reader import pack_ids, pack_key, read_footer
+from mergepipe.packs.reader import pack_ids, pack_key
+from mergepipe.repository.id_arrays import NO_IDS, Ids, OrderedIds, sorted_ids, union
 from mergepipe.repository.pruned import Pruned
 
 
@@ -36,11 +38,12 @@ class Spared:
     """What only its age keeps: objects, blocks, and models that were pruned, with the time."""
 
     objects: Set[ObjectId] = frozenset()
-    blocks: Set[BlockId] = frozenset()
+    blocks: Ids = field(default_factory=lambda: NO_IDS)
     pruned: Mapping[ObjectId, int] = field(default_factory=dict)
 
-    def __contains__(self, identity: object) -> bool:
-        return identity in self.objects or identity in self.blocks
+    def ids(self) -> Ids:
+        """The objects and the blocks."""
+        return union(self.blocks, sorted_ids(self.objects))
 
 
 def young_packs(files: LocalByteStore, grace: Grace | None) -> dict[PackId, float]:
@@ -54,20 +57,16 @@ def young_packs(files: LocalByteStore, grace: Grace | None) -> dict[PackId, floa
     return {pack: at for pack, at in times if at is not None and at > grace.before_s}
 
 
-def contents(
-    files: LocalByteStore, packs: Iterable[PackId]
-) -> tuple[tuple[ObjectId, ...], tuple[BlockId, ...]]:
+def contents(files: LocalByteStore, packs: Iterable[PackId]) -> tuple[OrderedIds, OrderedIds]:
     """The objects and blocks of packs, as far as their footers can be read."""
-    objects: dict[ObjectId, None] = {}
-    blocks: dict[BlockId, None] = {}
+    objects, blocks = OrderedIds(), OrderedIds()
     for pack in packs:
         with contextlib.suppress(Corruption, FileNotFoundError):
-            for header, _ in read_footer(files, pack)[1]:
-                if header.kind is RecordKind.OBJECT:
-                    objects[ObjectId(header.id)] = None
-                else:
-                    blocks[BlockId(header.id)] = None
-    return tuple(objects), tuple(blocks)
+            _, table = read_table(files, pack)
+            is_object = table["kind"] == RecordKind.OBJECT
+            objects.add(table["id"][is_object].tobytes())
+            blocks.add(table["id"][~is_object].tobytes())
+    return objects, blocks
 
 
 def lately_pruned(

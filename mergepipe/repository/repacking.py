@@ -1,6 +1,9 @@
 """Writing live records of sparse and small packs together, in the order of the newest refs."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.bytestore.protocol import ByteWriter
@@ -13,27 +16,36 @@ from mergepipe.packs.storage import Storage
 from mergepipe.packs.transaction import PACK_BYTES, Lane
 from mergepipe.packs.writer import PackWriter
 from mergepipe.progress import Progress
+from mergepipe.repository.id_arrays import OrderedIds
 from mergepipe.repository.survey import PackState, check_record
+
+# What a record counts for at least: headers of tiny blocks take more memory than their bytes.
+_LEAST_BYTES = 4096
 
 
 class Order:
     """Where records belong: `ids` are those of all that is alive, what is read most first."""
 
-    def __init__(self, packs: Sequence[PackState], ids: Iterable[bytes]) -> None:
-        wanted = {header.id for pack in packs for header, _ in pack.live}
-        self._place = {each: at for at, each in enumerate(ids) if each in wanted}
-        # Bases that no model holds itself come last, as they lie.
-        self._last = max(self._place.values(), default=0) + 1
-        first = {pack.id: min(self.place(header) for header, _ in pack.live) for pack in packs}
+    def __init__(self, packs: Sequence[PackState], ids: OrderedIds) -> None:
+        self._ids = ids
+        first = {pack.id: int(self.places(pack).min()) for pack in packs}
         self._packs = sorted(packs, key=lambda pack: (first[pack.id], pack.id))
 
-    def place(self, header: RecordHeader) -> int:
-        """The number of a record's block or object."""
-        return self._place.get(header.id, self._last)
+    def places(self, pack: PackState) -> NDArray[np.int64]:
+        """The number of each live record's block or object, in file order.
+
+        Bases that no model holds itself come last, as they lie.
+        """
+        return self._ids.places(pack.live.table()["id"])
 
     def groups(self) -> Iterator[list[PackState]]:
         """Packs whose live records fill about one new pack."""
-        return grouped(self._packs, lambda pack: pack.live_bytes, PACK_BYTES)
+        return grouped(self._packs, _memory_bytes, PACK_BYTES)
+
+
+def _memory_bytes(pack: PackState) -> int:
+    """What a pack's live records count for in a group."""
+    return max(pack.live_bytes, len(pack.live) * _LEAST_BYTES)
 
 
 def rewrite(
@@ -45,12 +57,12 @@ def rewrite(
 ) -> dict[PackId, int]:
     """Copy live records, byte for byte, to new packs; returns their sizes. Raises NoSpace."""
     records = [(pack, header, offset) for pack in group for header, offset in pack.live]
-    records.sort(key=lambda record: order.place(record[1]))
+    in_order = np.argsort(np.concatenate([order.places(pack) for pack in group]), kind="stable")
     writers: dict[Lane, PackWriter] = {}
     values: list[tuple[ByteWriter, str]] = []
     entries: list[PackEntry] = []
     try:
-        for pack, header, offset in records:
+        for pack, header, offset in map(records.__getitem__, in_order):
             lane = _lane(pack.content, header)
             writer = writers.get(lane)
             if writer is None:

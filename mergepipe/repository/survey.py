@@ -1,7 +1,6 @@
 """Which records of which packs are alive: what gc keeps, by the packs' own footers."""
 
 import contextlib
-import itertools
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -10,21 +9,22 @@ from numpy.typing import NDArray
 
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import Corruption
-from mergepipe.ids import ID_BYTES, BlockId, ObjectId, PackId, digest
+from mergepipe.ids import ObjectId, PackId, digest
 from mergepipe.packs.choice import choose
 from mergepipe.packs.footer_table import FOOTER, Table, read_table, stored_bytes
 from mergepipe.packs.format import RECORD_HEADER_BYTES, Content, RecordHeader, RecordKind
 from mergepipe.packs.reader import pack_ids, pack_key, read_exactly, read_footer
 from mergepipe.packs.records import Place
 from mergepipe.packs.storage import Storage
+from mergepipe.repository.id_arrays import Ids, OrderedIds, batches, begins, rows_of, sorted_ids
 
 _BATCH = 4096
-_ID = f"S{ID_BYTES}"
 _AT_HAND = 8
-# What `EncodingKey` holds.
+# What `EncodingKey` holds. Ids are the numbers of those that are needed (docs/format-remote.md
+# allows 2 billion records), and of bases one more: 0 is none.
 _ENCODING = np.dtype(
     [(name, FOOTER[name]) for name in ("kind", "codec", "version", "layers", "raw_length")]
-    + [(name, FOOTER[name]) for name in ("id", "base")]
+    + [("id", "<u4"), ("base", "<u4")]
 )
 _CANDIDATE = np.dtype(
     [
@@ -43,7 +43,7 @@ class Alive:
     """What roots reach: objects with their kinds, and the blocks of the tensors among them."""
 
     objects: dict[ObjectId, str] = field(default_factory=dict)
-    blocks: dict[BlockId, None] = field(default_factory=dict)
+    blocks: OrderedIds = field(default_factory=OrderedIds)
 
 
 class Live:
@@ -62,6 +62,10 @@ class Live:
             records = read_footer(self._store, self._pack)[1]
             for row in self._rows:
                 yield records[row]
+
+    def table(self) -> Table:
+        """Their lines of the footer."""
+        return read_table(self._store, self._pack)[1][self._rows]
 
     def dead(self) -> Iterator[RecordHeader]:
         """The headers of all other records."""
@@ -87,39 +91,29 @@ class PackState:
         return bool(ids) and any(each.id in ids or each.base in ids for each in self.live.dead())
 
 
-def needed_blocks(
-    blocks: Iterable[BlockId], storage: Storage, avoid: Collection[Place] = frozenset()
-) -> set[BlockId]:
+def needed_blocks(blocks: Ids, storage: Storage, avoid: Collection[Place] = frozenset()) -> Ids:
     """These blocks, and every base that reading them takes, without the records to `avoid`.
 
     Raises MissingObject where one cannot be read: gc is then not to touch anything.
     """
-    needed: set[BlockId] = set()
-    for batch in _batches(blocks):
-        needed.update(choose(storage, batch, avoid))
-    return needed
+    needed = OrderedIds()
+    # A model's share at a time keeps memory apart from the size of the store.
+    for batch in batches(blocks, _BATCH):
+        needed.add(b"".join(choose(storage, batch, avoid)))
+    return needed.ids
 
 
-def readable_blocks(
-    blocks: Iterable[BlockId], storage: Storage, avoid: Collection[Place] = frozenset()
-) -> set[BlockId]:
+def readable_blocks(blocks: Ids, storage: Storage, avoid: Collection[Place] = frozenset()) -> Ids:
     """The same for those of the blocks that can be read at all."""
-    needed: set[BlockId] = set()
-    for batch in _batches(blocks):
+    needed = OrderedIds()
+    for batch in batches(blocks, _BATCH):
         try:
-            needed.update(choose(storage, batch, avoid))
+            needed.add(b"".join(choose(storage, batch, avoid)))
         except Corruption:
             for block in batch:
                 with contextlib.suppress(Corruption):
-                    needed.update(choose(storage, [block], avoid, confirm=False))
-    return needed
-
-
-def _batches(blocks: Iterable[BlockId]) -> Iterator[list[BlockId]]:
-    """Resolving a model at a time keeps memory apart from the size of the store."""
-    remaining = iter(blocks)
-    while batch := list(itertools.islice(remaining, _BATCH)):
-        yield batch
+                    needed.add(b"".join(choose(storage, [block], avoid, confirm=False)))
+    return needed.ids
 
 
 def places_of(storage: Storage, ids: Collection[bytes]) -> frozenset[Place]:
@@ -132,9 +126,7 @@ def places_of(storage: Storage, ids: Collection[bytes]) -> frozenset[Place]:
     return frozenset(places)
 
 
-def survey(
-    storage: Storage, alive: Alive, blocks: Collection[BlockId]
-) -> tuple[list[PackState], list[PackId]]:
+def survey(storage: Storage, alive: Alive, blocks: Ids) -> tuple[list[PackState], list[PackId]]:
     """Every pack with its live records, and the packs whose footers cannot be read.
 
     A record is alive if it is of a live object, or of a complete encoding of a needed block that
@@ -145,7 +137,7 @@ def survey(
     count towards complete encodings, but not as copies: those may be far away.
     """
     promised = storage.promises.promised()
-    candidates = _Candidates(sorted_ids(blocks), sorted_ids(alive.objects))
+    candidates = _Candidates(blocks, sorted_ids(alive.objects))
     tables: list[tuple[PackId, Content, int, int]] = []
     unreadable: list[PackId] = []
     for pack in pack_ids(storage.store):
@@ -179,28 +171,10 @@ def survey(
     return packs, unreadable
 
 
-def sorted_ids(ids: Collection[bytes]) -> NDArray[np.bytes_]:
-    """Ids as a sorted array."""
-    return np.sort(np.frombuffer(b"".join(ids), _ID))
-
-
-def _among(values: NDArray[np.bytes_], ids: NDArray[np.bytes_]) -> NDArray[np.bool_]:
-    """Which values are among sorted ids."""
-    if not len(ids):
-        return np.zeros(len(values), np.bool_)
-    # In their order: neighbours are looked for near each other.
-    order = np.argsort(values)
-    ordered = values[order]
-    at = np.minimum(np.searchsorted(ids, ordered), len(ids) - 1)
-    among = np.empty(len(values), np.bool_)
-    among[order] = ids[at] == ordered
-    return among
-
-
 class _Candidates:
-    """Records that may be alive, of all packs, in arrays: some 100 bytes each."""
+    """Records that may be alive, of all packs, in arrays: 45 bytes each."""
 
-    def __init__(self, blocks: NDArray[np.bytes_], objects: NDArray[np.bytes_]) -> None:
+    def __init__(self, blocks: Ids, objects: Ids) -> None:
         self._blocks = blocks
         self._objects = objects
         self._packs: list[PackId] = []
@@ -211,15 +185,16 @@ class _Candidates:
     def add(self, pack: PackId, table: Table, *, here: bool) -> None:
         """Take those of a pack's records that are needed; `here`: as copies, too."""
         block = table["kind"] == RecordKind.BLOCK
-        wanted = np.zeros(len(table), np.bool_)
-        wanted[block] = _among(table["id"][block], self._blocks)
-        wanted[~block] = _among(table["id"][~block], self._objects)
+        ids, bases = np.empty(len(table), np.int64), np.full(len(table), -1, np.int64)
+        ids[block] = rows_of(table["id"][block], self._blocks)
+        ids[~block] = rows_of(table["id"][~block], self._objects)
         leaning = table["base"] != b""
-        wanted[leaning] &= _among(table["base"][leaning], self._blocks)
-        rows = np.flatnonzero(wanted)
+        bases[leaning] = rows_of(table["base"][leaning], self._blocks)
+        rows = np.flatnonzero((ids >= 0) & (~leaning | (bases >= 0)))
         chosen, kept = table[rows], np.empty(len(rows), _CANDIDATE)
-        for name in _ENCODING.names or ():
+        for name in ("kind", "codec", "version", "layers", "raw_length"):
             kept["encoding"][name] = chosen[name]
+        kept["encoding"]["id"], kept["encoding"]["base"] = ids[rows], bases[rows] + 1
         kept["layer"] = chosen["layer"]
         kept["stored"] = stored_bytes(chosen)
         kept["row"] = rows
@@ -238,20 +213,20 @@ class _Candidates:
         whole = np.ascontiguousarray(rows["encoding"]).view(f"S{_ENCODING.itemsize}").ravel()
         order = np.lexsort((rows["layer"], whole))
         rows, whole = rows[order], whole[order]
-        encoding_begins = _begins(whole)
-        record_begins = encoding_begins | _begins(rows["layer"])
+        encoding_begins = begins(whole)
+        record_begins = encoding_begins | begins(rows["layer"])
         starts = np.flatnonzero(encoding_begins)
         layers = np.add.reduceat(record_begins.astype(np.int64), starts)
         complete = (layers == rows["encoding"]["layers"][starts])[np.cumsum(encoding_begins) - 1]
         usable = complete & np.array(self._here, np.bool_)[rows["pack"]]
         record = (np.cumsum(record_begins) - 1)[usable]
         rows = rows[usable]
-        begins = np.flatnonzero(_begins(record))
-        counts = np.diff(np.append(begins, len(rows)))
+        firsts = np.flatnonzero(begins(record))
+        counts = np.diff(np.append(firsts, len(rows)))
         keep = np.zeros(len(rows), np.bool_)
-        keep[begins[counts == 1]] = True
+        keep[firsts[counts == 1]] = True
         fullness = np.bincount(rows["pack"][keep], minlength=len(self._packs))
-        for begin, count in zip(begins[counts > 1], counts[counts > 1], strict=True):
+        for begin, count in zip(firsts[counts > 1], counts[counts > 1], strict=True):
             at = self._best_copy(storage, rows, range(begin, begin + count), fullness)
             keep[at] = True
             fullness[rows["pack"][at]] += 1
@@ -286,13 +261,6 @@ class _Candidates:
         while len(self._at_hand) > _AT_HAND:
             del self._at_hand[next(iter(self._at_hand))]
         return known
-
-
-def _begins(values: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """Where a value differs from the one before."""
-    begins = np.ones(len(values), np.bool_)
-    begins[1:] = values[1:] != values[:-1]
-    return begins
 
 
 def check_record(store: ByteStore, pack: PackId, header: RecordHeader, offset: int) -> bytearray:
