@@ -3,9 +3,11 @@
 python benchmarks/executors.py [MEGABYTES] [ROUNDS]
 
 Makes a base of so many megabytes (64) and two fine-tunes; merges by each executor in turn, so often
-(3), after one merge that starts it. Processor times of this process and its workers, as medians
-with their spread, and ratios to threads. Then, by one thread: how much of the processor time of
-commit, merge and checkout holds the interpreter lock, and what the main thread takes by itself.
+(3), after one merge that starts it. Processor times of this process and all that it started (of
+Ray: its own servers, too), as medians with their spread, and ratios to threads. What the executor's
+processes take when nothing is asked of them is measured beside it, for as long as a merge takes.
+Then, by one thread: how much of the processor time of commit, merge and checkout holds the
+interpreter lock, and what the main thread takes by itself.
 """
 
 import ctypes
@@ -16,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -28,6 +30,7 @@ from two_versions import write_family
 
 from mergepipe.api import Repository
 from mergepipe.executors.choosing import parse
+from mergepipe.executors.ray_cluster import RayExecutor
 from mergepipe.executors.segments import Executor
 
 WHO = "Bench <bench@example.org>"
@@ -37,22 +40,64 @@ _SAMPLE_US = 200
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
-def worker_seconds(executor: Any) -> float:
-    """Processor seconds of an executor's workers so far."""
-    total = 0.0
-    for pid in getattr(executor, "pids", []):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        total += (int(fields[11]) + int(fields[12])) * _TICK_S
-    return total
+_IDLE_S = 20.0
+
+
+def processor_seconds(above: int) -> dict[int, float]:
+    """Processor seconds so far of every process under one, by process id."""
+    seconds: dict[int, float] = {}
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            pid = int(path.parent.name)
+            seconds[pid] = (int(fields[11]) + int(fields[12])) * _TICK_S
+            children.setdefault(int(fields[1]), []).append(pid)
+    pending, found = [*children.get(above, ())], dict[int, float]()
+    while pending:
+        pid = pending.pop()
+        found[pid] = seconds[pid]
+        pending += children.get(pid, ())
+    return found
+
+
+def others(executor: Any) -> tuple[float, float]:
+    """Processor seconds so far of an executor's workers, and of what else it had to start.
+
+    Of the executors here only Ray has anything else: servers that every session of it runs.
+    """
+    pids = set(getattr(executor, "pids", []))
+    by_process = processor_seconds(os.getpid())
+    workers = sum(by_process.get(pid, 0.0) for pid in pids)
+    if not isinstance(executor, RayExecutor):
+        return workers, 0.0
+    names = ("raylet", "gcs_server", "ray")
+    servers = 0.0
+    for pid, seconds in by_process.items():
+        with suppress(OSError):
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+            if pid not in pids and any(name in command for name in names):
+                servers += seconds
+    return workers, servers
 
 
 @dataclass(frozen=True)
 class Took:
-    """Processor seconds of everybody, and of this process; seconds to hand out a first segment."""
+    """Processor seconds of this process, the workers, and Ray's servers, and how long it was.
 
-    all_s: float
+    first_s  until the executor was given a first segment
+    """
+
     here_s: float
+    workers_s: float
+    servers_s: float
+    wall_s: float
     first_s: float
+
+    @property
+    def all_s(self) -> float:
+        """Of everybody."""
+        return self.here_s + self.workers_s + self.servers_s
 
 
 def merge(repository: Repository, executor: Executor) -> Took:
@@ -78,13 +123,22 @@ def merge(repository: Repository, executor: Executor) -> Took:
         def close(self) -> None:
             """The executor's owner closes it."""
 
-    before = worker_seconds(executor), time.process_time()
+    began, (workers, servers), here = time.monotonic(), others(executor), time.process_time()
     with repository.on(Timed()):
         planned = repository.plan(experts=list(EXPERTS), base="base", method="ties")
         engine = replace(repository.merging.engine(), segment_bytes=SEGMENT_BYTES)
         engine.execute(planned.plan, reuse=False)
-    here = time.process_time() - before[1]
-    return Took(here + worker_seconds(executor) - before[0], here, first[0])
+    took = time.process_time() - here
+    after = others(executor)
+    wall = time.monotonic() - began
+    return Took(took, after[0] - workers, after[1] - servers, wall, first[0])
+
+
+def idle(executor: Any) -> float:
+    """Processor seconds a second that an executor takes, all of it, while nothing is asked."""
+    before, here = sum(others(executor)), time.process_time()
+    time.sleep(_IDLE_S)
+    return (sum(others(executor)) - before + time.process_time() - here) / _IDLE_S
 
 
 def show(name: str, values: list[float], scale: float, base: float | None = None) -> str:
@@ -111,6 +165,7 @@ def executors(repository: Repository, mebibytes: float, rounds: int) -> None:
                 one = merge(repository, made[kind])
                 if number:
                     took[kind].append(one)
+        rest = {kind: idle(made[kind]) for kind in kinds[1:]}
     finally:
         for executor in made.values():
             executor.close()
@@ -119,6 +174,14 @@ def executors(repository: Repository, mebibytes: float, rounds: int) -> None:
     print("merge, processor time of everybody:")
     for kind in kinds:
         print(" ", show(kind, [one.all_s for one in took[kind]], scale, base))
+    for kind in kinds[1:]:
+        wall = median(one.wall_s for one in took[kind])
+        servers = [one.servers_s for one in took[kind]]
+        print(" ", show(f"  {kind}'s servers", servers, scale))
+        print(
+            f"    idle, {kind} takes {rest[kind] * 1000:.1f} ms a second: "
+            f"{rest[kind] * wall * scale:.3f} ms/MiB in the {wall:.1f} s that a merge takes"
+        )
     print("merge, processor time of the coordinator alone, planning included:")
     for kind in kinds[1:]:
         here = median(one.here_s for one in took[kind])

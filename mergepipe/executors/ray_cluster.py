@@ -26,9 +26,10 @@ from mergepipe.executors.segments import (
 from mergepipe.executors.threads import ThreadExecutor
 from mergepipe.executors.worker import news_of
 from mergepipe.names import quoted
+from mergepipe.parallel import core_count
 
 # How often workers are asked how far they are.
-_LOOK_S = 0.5
+_LOOK_S = 1.0
 # With no worker left, how long a cluster may take to give new ones.
 _PATIENCE_S = 120.0
 _GOODBYE_S = 5.0
@@ -109,7 +110,7 @@ class _Actors:
 
     def __init__(self, address: str, count: int) -> None:
         self._ray = _imported()
-        self._ours = _connect(self._ray, address)
+        self._ours = _connect(self._ray, address, count)
         cpus = int(self._ray.cluster_resources().get("CPU", 1))
         self.size = count or max(1, cpus)
         self._actors: list[_Actor] = []
@@ -257,8 +258,12 @@ def _imported() -> Any:
     return ray
 
 
-def _connect(ray: Any, address: str) -> bool:
-    """Connect to a cluster; whether that is this executor's to undo."""
+def _connect(ray: Any, address: str, count: int) -> bool:
+    """Connect to a cluster; whether that is this executor's to undo.
+
+    One that is started here has room for `count` actors, and no process for a core that is not
+    asked for: Ray starts a worker for each, at a second of processor time.
+    """
     if ray.is_initialized():
         return False
     options: dict[str, Any] = {
@@ -275,7 +280,8 @@ def _connect(ray: Any, address: str) -> bool:
             ray.init(address="auto", **options)
         except ConnectionError:
             # "local" also where a cluster that is gone left its address behind.
-            ray.init(address="local", include_dashboard=False, **options)
+            cpus = core_count(count)
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **options)
     except (ConnectionError, TimeoutError, RuntimeError) as error:
         raise RemoteUnreachable(
             f"no Ray cluster answers at {quoted(wanted or 'this machine')}: "

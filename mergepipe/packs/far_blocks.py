@@ -70,9 +70,15 @@ class FarBlocks(Closing):
         A pack is taken as it is, unless the far store has all of its blocks in others. Waits while
         many are on their way. Raises what sending raises.
         """
-        for pack in packs:
-            listed = {BlockId(header.id) for header, _ in pack.entry.records}
-            if not pack.checked and all(map(self.has_block, listed)):
+        listings = [{BlockId(header.id) for header, _ in pack.entry.records} for pack in packs]
+        # All of them are looked at first: the layers of a block lie in one pack for each lane, and
+        # the first of these says nothing of the second.
+        known = [
+            not pack.checked and all(map(self.has_block, listed))
+            for pack, listed in zip(packs, listings, strict=True)
+        ]
+        for pack, listed, is_known in zip(packs, listings, known, strict=True):
+            if is_known:
                 continue
             if pack.writer is not None:
                 self._send(pack.entry.id, pack.writer)

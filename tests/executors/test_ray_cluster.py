@@ -36,7 +36,9 @@ def test_actors_make_the_ids_and_packs_that_threads_make(cluster, tmp_path):
     with RayExecutor("", 2) as executor:
         actors, result = merged(other, executor)
         assert actors == threads and result.costs.attempts == ()
+        pids = executor.pids
         again, _ = merged(other, executor)
+        assert executor.pids == pids  # who was started once goes on: nothing is waited for
         assert again.snapshot == threads.snapshot and not again.packs
         killing = Killing(executor, {0, 2, "last"})
         survived, result = merged(killed, killing)

@@ -89,6 +89,7 @@ def test_blocks_go_to_the_remote_and_are_the_same(kind, on, origin, tmp_path, mo
         )
         assert (made.expert_bytes, made.base_bytes) == (threads.expert_bytes, threads.base_bytes)
         assert not block_packs(repo) and repo.store.received_bytes < 10_000
+        assert repo.fsck(read_data=True).ok  # it knows of all packs there, before any fetch
         pushed = repo.push(
             "origin", PushOptions(refs=(result.branch,)), credentials=own(None)
         ).pushed
