@@ -14,6 +14,8 @@ from mergepipe.objects.records import Snapshot
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.choice import Options, stored_encodings
+from mergepipe.packs.id_arrays import Ids
+from mergepipe.packs.only_ways import OnlyWays, only_ways
 from mergepipe.packs.storage import Storage
 from mergepipe.planner.planner import Revision
 from mergepipe.plans.profile_views import Cited
@@ -88,6 +90,10 @@ class RepositoryCatalog:
     def encodings(self, blocks: Iterable[BlockId], /) -> Options:
         """Every encoding of blocks and of what they lean on."""
         return stored_encodings(self.storage, blocks)
+
+    def only_ways(self, ids: Ids, /) -> OnlyWays:
+        """The encoding of each block that has one, by the index."""
+        return only_ways(self.storage, ids)
 
 
 def looks_like_path(text: str) -> bool:

@@ -182,7 +182,7 @@ class Merging:
 
         objects = self._repo.objects
         require_models(plan, objects)
-        return Pricing.of(plan, objects, self._planning.catalog.encodings, self._profiles_of(plan))
+        return Pricing.of(plan, objects, self._planning.catalog, self._profiles_of(plan))
 
     def sweep(self, planned: "Planned", shares: Sequence[float] | None = None) -> "BudgetSweep":
         """What budgets of these shares would keep (`Repository.sweep`)."""

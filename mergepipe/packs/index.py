@@ -19,7 +19,7 @@ from mergepipe.packs.condemned import KEY, pack_places, parse_places
 from mergepipe.packs.environment import Environment, IndexDamaged, IndexRoom
 from mergepipe.packs.format import Content, RecordHeader, RecordKind, object_header
 from mergepipe.packs.records import Location, Place
-from mergepipe.packs.view import View
+from mergepipe.packs.view import LINE_BYTES, View
 
 _BLOCK_KEY_BYTES = 2 * ID_BYTES + 3
 _BLOCK = struct.Struct("<IQQQB")
@@ -78,6 +78,22 @@ class _IndexView:
                     pack = packs.get(number) or self._pack(number)
                     locations.append(Location(header, pack, offset))
         return locations
+
+    def lines(self, blocks: Iterable[BlockId]) -> bytes:
+        """Every record of some blocks, those of each together, as keys and values of the table."""
+        lines = []
+        with self._transaction.cursor(self._tables.blocks) as cursor:
+            for block in blocks:
+                if not cursor.set_range(block):
+                    continue
+                for key, value in _items(cursor):
+                    if not key.startswith(block) or len(key) != _BLOCK_KEY_BYTES:
+                        break
+                    lines.append(key + value)
+        whole = b"".join(lines)
+        if len(whole) != LINE_BYTES * len(lines):
+            raise IndexDamaged(self._environment.path, "a value of the wrong length")
+        return whole
 
     def has_block(self, block: BlockId) -> bool:
         """Whether the block can be made from what is indexed: all layers, and its bases too.

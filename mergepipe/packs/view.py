@@ -1,11 +1,14 @@
 """What an index answers while it does not change: the protocol that all who look records up see."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from mergepipe.ids import BlockId, ObjectId, PackId
 from mergepipe.packs.format import Content
 from mergepipe.packs.records import Location, Place
+
+# Of a block's record, its key and value.
+LINE_BYTES = 96
 
 
 class View(Protocol):
@@ -13,6 +16,13 @@ class View(Protocol):
 
     def block(self, block: BlockId, /) -> list[Location]:
         """Every record of a block, encodings together, layers in order, copies side by side."""
+        ...
+
+    def lines(self, blocks: Iterable[BlockId], /) -> bytes:
+        """Every record of some blocks, those of each as `block` gives them, as the index has them.
+
+        Key and value (docs/format.md, "LMDB index"), `LINE_BYTES` each.
+        """
         ...
 
     def has_block(self, block: BlockId, /) -> bool:

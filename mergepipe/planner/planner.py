@@ -13,6 +13,8 @@ from mergepipe.objects.merging import TermKind
 from mergepipe.objects.records import Snapshot
 from mergepipe.objects.store import ObjectSource, Tensors
 from mergepipe.packs.choice import Options
+from mergepipe.packs.id_arrays import Ids
+from mergepipe.packs.only_ways import OnlyWays
 from mergepipe.planner.budget import Budget
 from mergepipe.planner.build import PlannedMerge, build_plan
 from mergepipe.planner.checking import check_merge
@@ -59,6 +61,10 @@ class Catalog(Protocol):
 
     def encodings(self, blocks: Iterable[BlockId], /) -> Options:
         """Every encoding of blocks and of what they lean on (`packs.choice.stored_encodings`)."""
+        ...
+
+    def only_ways(self, ids: Ids, /) -> OnlyWays:
+        """The encoding of each block that has one (`packs.only_ways.only_ways`)."""
         ...
 
     def read_file(self, snapshot: Snapshot, path: str, /) -> bytes | None:
@@ -170,7 +176,7 @@ class Planner:
             merge,
             budget or Budget(),
             objects,
-            self._catalog.encodings,
+            self._catalog,
             profiles,
             self._catalog.measure,
         )

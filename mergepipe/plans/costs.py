@@ -16,6 +16,8 @@ from mergepipe.objects.merging import LinePlan, LowRank
 from mergepipe.objects.records import Tensor
 from mergepipe.objects.store import Tensors
 from mergepipe.packs.choice import Options
+from mergepipe.packs.id_arrays import ID_DTYPE, NO_IDS, rows_of, whole
+from mergepipe.packs.only_ways import OnlyWays
 from mergepipe.packs.records import Place
 from mergepipe.plans.equality import equal_blocks, stored_base
 from mergepipe.plans.reads import (
@@ -25,13 +27,14 @@ from mergepipe.plans.reads import (
     coarse_read,
     exact_read,
     held_by,
-    only_way,
     whole_reads,
 )
 from mergepipe.plans.trees import Tree
 from mergepipe.plans.units import together
 
 Bytes = npt.NDArray[np.int64]
+Blocks = npt.NDArray[np.bytes_]
+"""Ids of blocks in the order of a tensor."""
 Depths = npt.NDArray[np.uint8]
 NOT_THERE = -1
 
@@ -119,7 +122,7 @@ def tree_costs(
         aligned = Grid.of(tensors[line.like]) == grid
         base = stored_base(line)
         under = None if base is None else tensors[base]
-        over = [] if under is None or Grid.of(under) != grid else under.block_ids()
+        over = NO_IDS if under is None or Grid.of(under) != grid else _blocks(under)
         for place, one in enumerate(line.inputs):
             if one.made is None:
                 own = None if one.stored is None else tensors[one.stored]
@@ -143,11 +146,11 @@ class _Row:
     over   the base's blocks that coarse layers lie over, one for each of the output's; or none
     """
 
-    ids: list[BlockId]
+    ids: Blocks
     grid: Grid
     paired: bool
     equal: npt.NDArray[np.bool_]
-    over: list[BlockId]
+    over: Blocks
     read: npt.NDArray[np.bool_]
 
 
@@ -155,7 +158,7 @@ def _row(
     tensor: Tensor | None,
     equal: npt.NDArray[np.bool_],
     grid: Grid,
-    over: list[BlockId],
+    over: Blocks,
     *,
     aligned: bool,
 ) -> _Row:
@@ -163,33 +166,40 @@ def _row(
     if tensor is None:
         full = bool(equal.all())
         return _Row(
-            ids=[],
+            ids=NO_IDS,
             grid=grid,
             paired=True,
             equal=np.full(grid.blocks, full, np.bool_),
-            over=[],
+            over=NO_IDS,
             read=~equal,
         )
-    ids, own = tensor.block_ids(), Grid.of(tensor)
+    ids, own = _blocks(tensor), Grid.of(tensor)
     if aligned and own == grid:
         return _Row(ids=ids, grid=own, paired=True, equal=equal, over=over, read=~equal)
     # Where its line has the same blocks as it, some of them may be the base's all the same.
     read = ~equal if len(equal) == len(ids) else np.ones(len(ids), np.bool_)
     return _Row(
-        ids=ids, grid=own, paired=False, equal=np.zeros(grid.blocks, np.bool_), over=[], read=read
+        ids=ids,
+        grid=own,
+        paired=False,
+        equal=np.zeros(grid.blocks, np.bool_),
+        over=NO_IDS,
+        read=read,
     )
 
 
-def _bases(
-    tree: Tree, lines: Sequence[LinePlan], tensors: Tensors
-) -> list[tuple[list[BlockId], Grid]]:
+def _bases(tree: Tree, lines: Sequence[LinePlan], tensors: Tensors) -> list[tuple[Blocks, Grid]]:
     """The stored bases of all lines of a tree, each once, and how they are cut."""
     bases: dict[ObjectId, None] = {}
     for number in tree.lines:
         base = lines[number].base
         if base is not None and base.stored is not None:
             bases[base.stored] = None
-    return [(tensors[one].block_ids(), Grid.of(tensors[one])) for one in bases]
+    return [(_blocks(tensors[one]), Grid.of(tensors[one])) for one in bases]
+
+
+def _blocks(tensor: Tensor) -> Blocks:
+    return np.frombuffer(tensor.blocks, ID_DTYPE)
 
 
 class _Filling:
@@ -199,7 +209,7 @@ class _Filling:
         self,
         grid: Grid,
         rows: list[_Row],
-        bases: list[tuple[list[BlockId], Grid]],
+        bases: list[tuple[Blocks, Grid]],
         every_step: bool,
     ) -> None:
         self.grid = grid
@@ -247,7 +257,7 @@ class _Filling:
             for number, pair in enumerate(pairs)
             if pair is not None
         }
-        options = find(block for own in blocks.values() for block in own)
+        options = find.encodings(block for own in blocks.values() for block in own)
         held: set[BlockId] = set()
         for number, own in blocks.items():
             spent = 0
@@ -261,12 +271,70 @@ class _Filling:
     def run(self, find: EncodingSource) -> TensorCosts:
         untouched = self.equal.all(axis=0) & (not self.every_step)
         touched = [int(step) for step in np.flatnonzero(~untouched)]
-        options = find(self._wanted(touched))
+        if self._is_aligned():
+            touched = self._by_arrays(touched, find)
+        options = find.encodings(self._wanted(touched))
         for step in touched:
             self._step(step, options)
         if not all(row.paired for row in self.rows):
             self._add_whole(options)
         return self.costs()
+
+    def _is_aligned(self) -> bool:
+        """Whether all that is read is cut as the output is."""
+        return all(row.paired for row in self.rows) and all(
+            grid == self.grid for _, grid in self.bases
+        )
+
+    def _by_arrays(self, touched: Sequence[int], find: EncodingSource) -> list[int]:
+        """Fill in the steps in which nobody has a choice of records or shares one: the others.
+
+        What `_by_chains` would find, at a fraction of the time: planning a large model is this.
+        """
+        steps = np.array(touched, np.int64)
+        places = [place for place, row in enumerate(self.rows) if len(row.ids)]
+        under = np.array([ids[steps] for ids, _ in self.bases], ID_DTYPE).reshape(-1, len(steps))
+        own = np.array([self.rows[place].ids[steps] for place in places], ID_DTYPE)
+        own = own.reshape(-1, len(steps))
+        read = ~self.equal[places][:, steps]
+        ids = np.unique(np.concatenate([under.ravel(), own[read]]))
+        ways = find.only_ways(ids)
+        lower = rows_of(under.ravel(), ids).reshape(under.shape)
+        upper = np.where(read, rows_of(own.ravel(), ids).reshape(own.shape), 0)
+        plain = self._is_plain(ways, lower, upper, read, under)
+        steps, lower, upper, read = steps[plain], lower[:, plain], upper[:, plain], read[:, plain]
+        self.base[steps] = ways.stored_bytes[lower].sum(axis=0)
+        exact = np.where(read, ways.stored_bytes[upper], 0)
+        for at, place in enumerate(places):
+            self.exact[place, steps] = exact[at]
+            over = self.rows[place].over
+            if len(over):
+                layered = read[at] & (ways.layers[upper[at]] > 1)
+                layered &= ways.bases[upper[at]] == over[steps]
+                coarse = np.where(layered, ways.first_bytes[upper[at]], NOT_THERE)
+                self.coarse[place, steps] = coarse
+        return [step for step, done in zip(touched, plain, strict=True) if not done]
+
+    def _is_plain(
+        self,
+        ways: OnlyWays,
+        lower: npt.NDArray[np.int64],
+        upper: npt.NDArray[np.int64],
+        read: npt.NDArray[np.bool_],
+        under: Blocks,
+    ) -> npt.NDArray[np.bool_]:
+        """Per step: the bases' blocks lean on nothing, and each expert's on them or on nothing."""
+        plain = (ways.single[lower] & (ways.bases[lower] == b"")).all(axis=0)
+        leans_on = ways.bases[upper]
+        near = leans_on == b""
+        for base in under:
+            near |= leans_on == base
+        plain &= (~read | (ways.single[upper] & near)).all(axis=0)
+        # Nobody's block is another's, or in hand; what is not read is like no other.
+        apart = np.broadcast_to(-1 - np.arange(len(upper))[:, None], upper.shape)
+        numbers = np.sort(np.concatenate([lower, np.where(read, upper, apart)]), axis=0)
+        alone: npt.NDArray[np.bool_] = plain & (numbers[1:] != numbers[:-1]).all(axis=0)
+        return alone
 
     def _add_whole(self, options: Options) -> None:
         """Count the leaves that are cut otherwise, by the steps that are made together."""
@@ -278,7 +346,9 @@ class _Filling:
             held = {block for step in range(first, last + 1) for block in self.held.get(step, ())}
             for place, row in enumerate(self.rows):
                 if not row.paired:
-                    blocks = [row.ids[at] for at in row.grid.under(start, end) if row.read[at]]
+                    blocks = [
+                        whole(row.ids[at]) for at in row.grid.under(start, end) if row.read[at]
+                    ]
                     self.exact[place, first] = _whole_bytes(blocks, options, held)
 
     def _under(self, step: int) -> list[BlockId]:
@@ -286,18 +356,20 @@ class _Filling:
         bases: list[BlockId] = []
         for ids, grid in self.bases:
             if grid == self.grid:
-                bases.append(ids[step])
+                bases.append(whole(ids[step]))
             else:
-                bases += [ids[index] for index in grid.under(*self.grid.span(step))]
+                bases += [whole(ids[index]) for index in grid.under(*self.grid.span(step))]
         return bases
 
     def _wanted(self, touched: Sequence[int]) -> set[BlockId]:
         wanted = {block for step in touched for block in self._under(step)}
         for place, row in enumerate(self.rows):
-            if row.paired and row.ids:
-                wanted.update(row.ids[step] for step in np.flatnonzero(~self.equal[place]))
+            if row.paired and len(row.ids):
+                wanted.update(
+                    whole(row.ids[step]) for step in touched if not self.equal[place, step]
+                )
             else:
-                wanted.update(row.ids[at] for at in np.flatnonzero(row.read[: len(row.ids)]))
+                wanted.update(whole(row.ids[at]) for at in np.flatnonzero(row.read[: len(row.ids)]))
         return wanted
 
     def _step(self, step: int, options: Options) -> None:
@@ -308,31 +380,9 @@ class _Filling:
         rows = [
             place
             for place, row in enumerate(self.rows)
-            if row.paired and row.ids and not self.equal[place, step]
+            if row.paired and len(row.ids) and not self.equal[place, step]
         ]
-        if not self._plainly(step, rows, options, in_hand):
-            self._by_chains(step, rows, options, in_hand)
-
-    def _plainly(
-        self, step: int, rows: Sequence[int], options: Options, in_hand: frozenset[BlockId]
-    ) -> bool:
-        """The step's costs if no expert has a choice of records or shares one; else False.
-
-        What `_by_chains` would find, at a fraction of the time: planning a large model is this.
-        """
-        blocks = [self.rows[row].ids[step] for row in rows]
-        if len(set(blocks)) < len(blocks) or not in_hand.isdisjoint(blocks):
-            return False
-        ways = [only_way(block, options, in_hand) for block in blocks]
-        for row, way in zip(rows, ways, strict=True):
-            if way is None:
-                return False
-            layers = way.layers
-            self.exact[row, step] = sum([at.stored_bytes for at in layers])
-            over = self.rows[row].over
-            if len(layers) > 1 and over and way.base == over[step]:
-                self.coarse[row, step] = layers[0].stored_bytes
-        return True
+        self._by_chains(step, rows, options, in_hand)
 
     def _by_chains(
         self, step: int, rows: Sequence[int], options: Options, in_hand: frozenset[BlockId]
@@ -341,11 +391,11 @@ class _Filling:
         coarse: dict[int, Chain] = {}
         for row in rows:
             own = self.rows[row]
-            chain = exact[row] = exact_read(own.ids[step], options, in_hand)
+            chain = exact[row] = exact_read(whole(own.ids[step]), options, in_hand)
             self.exact[row, step] = chain.stored_bytes
             self.coarse[row, step] = NOT_THERE
-            if own.over:
-                layer = coarse_read(chain.block, own.over[step], options)
+            if len(own.over):
+                layer = coarse_read(chain.block, whole(own.over[step]), options)
                 if layer is not None:
                     coarse[row] = layer
                     self.coarse[row, step] = layer.stored_bytes

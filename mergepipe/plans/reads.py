@@ -6,18 +6,29 @@ coarsely by layer 0 of an encoding that leans on the base's block. A record that
 is read once in a step, and counts for the first of them.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol
 
 from mergepipe.errors import MissingObject
 from mergepipe.ids import BlockId
 from mergepipe.objects.depths import Depth
 from mergepipe.packs.choice import Options, cheapest, unreadable_block
+from mergepipe.packs.id_arrays import Ids
+from mergepipe.packs.only_ways import OnlyWays
 from mergepipe.packs.records import Encoding, Location, Place
 
-EncodingSource: TypeAlias = Callable[[Iterable[BlockId]], Options]
-"""Finds the encodings of blocks and of all blocks they may lean on."""
+
+class EncodingSource(Protocol):
+    """Where it is known how blocks are stored."""
+
+    def encodings(self, blocks: Iterable[BlockId], /) -> Options:
+        """Every encoding of blocks and of all blocks they may lean on."""
+        ...
+
+    def only_ways(self, ids: Ids, /) -> OnlyWays:
+        """Those of blocks that have just one: for very many, in arrays."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

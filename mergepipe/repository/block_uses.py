@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergepipe.ids import ID_BYTES, BlockId, ObjectId
-from mergepipe.repository.id_arrays import ID_DTYPE, NO_IDS, Ids, batches, begins, whole
+from mergepipe.packs.id_arrays import ID_DTYPE, NO_IDS, Ids, batches, begins, whole
 from mergepipe.repository.problems import Owner
 
 

@@ -18,6 +18,7 @@ from mergepipe.objects.references import Reference
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.footer_table import stored_bytes
 from mergepipe.packs.format import Content
+from mergepipe.packs.id_arrays import Ids, among, batches, sorted_ids, union, without
 from mergepipe.packs.reader import pack_key
 from mergepipe.packs.records import Place
 from mergepipe.packs.storage import Storage
@@ -33,7 +34,6 @@ from mergepipe.repository.grace import (
     models_of,
     young_packs,
 )
-from mergepipe.repository.id_arrays import Ids, among, batches, sorted_ids, union, without
 from mergepipe.repository.incoming import SESSIONS, incoming_key, stale_packs
 from mergepipe.repository.layout import CACHE
 from mergepipe.repository.leftovers import unfinished_runs

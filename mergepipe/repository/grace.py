@@ -15,8 +15,8 @@ from mergepipe.ids import ObjectId, PackId
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.footer_table import read_table
 from mergepipe.packs.format import RecordKind
+from mergepipe.packs.id_arrays import NO_IDS, Ids, OrderedIds, sorted_ids, union
 from mergepipe.packs.reader import pack_ids, pack_key
-from mergepipe.repository.id_arrays import NO_IDS, Ids, OrderedIds, sorted_ids, union
 from mergepipe.repository.pruned import Pruned
 
 

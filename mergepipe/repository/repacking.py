@@ -10,13 +10,13 @@ from mergepipe.bytestore.protocol import ByteWriter
 from mergepipe.grouping import grouped
 from mergepipe.ids import PackId
 from mergepipe.packs.format import RECORD_HEADER_BYTES, Content, RecordHeader
+from mergepipe.packs.id_arrays import OrderedIds
 from mergepipe.packs.index import PackEntry
 from mergepipe.packs.reader import pack_key
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.transaction import PACK_BYTES, Lane
 from mergepipe.packs.writer import PackWriter
 from mergepipe.progress import Progress
-from mergepipe.repository.id_arrays import OrderedIds
 from mergepipe.repository.survey import PackState, check_record
 
 # What a record counts for at least: headers of tiny blocks take more memory than their bytes.

@@ -13,10 +13,10 @@ from mergepipe.ids import ObjectId, PackId, digest
 from mergepipe.packs.choice import choose
 from mergepipe.packs.footer_table import FOOTER, Table, read_table, stored_bytes
 from mergepipe.packs.format import RECORD_HEADER_BYTES, Content, RecordHeader, RecordKind
+from mergepipe.packs.id_arrays import Ids, OrderedIds, batches, begins, rows_of, sorted_ids
 from mergepipe.packs.reader import pack_ids, pack_key, read_exactly, read_footer
 from mergepipe.packs.records import Place
 from mergepipe.packs.storage import Storage
-from mergepipe.repository.id_arrays import Ids, OrderedIds, batches, begins, rows_of, sorted_ids
 
 _BATCH = 4096
 _AT_HAND = 8

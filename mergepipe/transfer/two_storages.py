@@ -5,7 +5,7 @@ same code as those of one repository.
 """
 
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NoReturn
 
 from mergepipe.bytestore.protocol import Buffer, ByteStore, ByteWriter
@@ -89,6 +89,11 @@ class LayeredView:
         if locations and self._first.has_block(block):
             return locations
         return locations + self._second.block(block)
+
+    def lines(self, blocks: Iterable[BlockId]) -> bytes:
+        """Every record of some blocks: of one that both have parts of, those of both."""
+        views = (self._first, self._second)
+        return b"".join(view.lines([block]) for block in blocks for view in views)
 
     def _has_block(self, block: BlockId, depth: int) -> bool:
         return any(

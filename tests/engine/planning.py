@@ -8,6 +8,7 @@ from mergepipe.engine.measuring import Measuring
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.merging import Profile
 from mergepipe.packs.choice import stored_encodings
+from mergepipe.packs.only_ways import only_ways
 from mergepipe.planner.planner import Planner, Revision
 
 
@@ -21,6 +22,7 @@ class RepositoryCatalog:
         self.objects = repo.objects
         self.measure = Measuring(repo.storage)
         self.encodings = partial(stored_encodings, repo.storage)
+        self.only_ways = partial(only_ways, repo.storage)
 
     def read_file(self, snapshot, path):
         return read_stored_file(snapshot, path, self._repo.objects, self._repo.blocks)

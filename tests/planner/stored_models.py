@@ -28,6 +28,8 @@ from mergepipe.objects.records import (
 from mergepipe.objects.store import Tensors
 from mergepipe.packs.choice import Options
 from mergepipe.packs.format import RecordHeader, RecordKind
+from mergepipe.packs.id_arrays import Ids, whole
+from mergepipe.packs.only_ways import OnlyWays
 from mergepipe.packs.records import Encoding, Location, encodings
 from mergepipe.planner.budget import Budget
 from mergepipe.planner.build import PlannedMerge, build_plan
@@ -51,6 +53,7 @@ class Shelf:
     locations: dict[BlockId, list[Location]] = field(default_factory=dict)
     end: int = 0
     looked_up: int = 0
+    tells_of_many: bool = True
 
     def put(self, record: Record) -> ObjectId:
         identity = object_id(encode(record))
@@ -67,7 +70,7 @@ class Shelf:
         assert isinstance(found, Tensor)
         return found
 
-    def find(self, blocks: Iterable[BlockId]) -> Options:
+    def encodings(self, blocks: Iterable[BlockId]) -> Options:
         found: dict[BlockId, list[Encoding]] = {}
         todo = list(blocks)
         while todo:
@@ -77,6 +80,19 @@ class Shelf:
                 found[block] = encodings(self.locations.get(block, ()))
                 todo += [way.base for way in found[block] if way.base is not None]
         return found
+
+    def only_ways(self, ids: Ids) -> OnlyWays:
+        ways = OnlyWays.none(len(ids))
+        for row, block in enumerate(map(whole, ids)):
+            known = self.locations.get(block, ())
+            for way in encodings(known):
+                if self.tells_of_many and len(way.layers) == len(known):
+                    ways.single[row] = True
+                    ways.bases[row] = way.base or b""
+                    ways.layers[row] = len(way.layers)
+                    ways.stored_bytes[row] = way.stored_bytes
+                    ways.first_bytes[row] = way.layers[0].stored_bytes
+        return ways
 
     def record(
         self,
@@ -144,7 +160,7 @@ def plan_recipe(
 ) -> PlannedMerge:
     """The plan of a recipe; profiles by expert, against the base."""
     merge = expand(recipe, Tensors(shelf), shelf)
-    return build_plan(merge, budget, shelf, shelf.find, by_pair(profiles), measure)
+    return build_plan(merge, budget, shelf, shelf, by_pair(profiles), measure)
 
 
 def by_pair(profiles: Sequence[Cited]) -> Profiles:

@@ -291,6 +291,29 @@ def test_passing_one_model_through_reads_nothing(models: Family) -> None:
     assert {line.dtype for line in cast.plan.lines} == {"F16"}
 
 
+@pytest.mark.parametrize("budget", ["100%", "10%"])
+def test_blocks_are_priced_alike_one_by_one_and_all_at_once(models: Family, budget: str) -> None:
+    shelf = models.shelf
+    base = next(iter(named(shelf, models.base).values()))
+    # Some have a choice of records, and one leans on a block that is not the base's.
+    some = [block for one in named(shelf, models.experts[0]).values()
+            for block in shelf.tensor(one).block_ids()]  # fmt: skip
+    kept = {block: list(places) for block, places in shelf.locations.items()}
+    for block in some[:3]:
+        shelf.record(block, 4096, [50])
+    shelf.locations[some[5]] = []
+    shelf.record(some[5], 4096, [60], shelf.tensor(base).block_ids()[-1])
+    try:
+        at_once = planned(models, "ties", budget)
+        shelf.tells_of_many = False
+        one_by_one = planned(models, "ties", budget)
+    finally:
+        shelf.tells_of_many = True
+        shelf.locations = kept
+    assert at_once.id == one_by_one.id
+    assert at_once.costs == one_by_one.costs
+
+
 def test_other_grids_are_read_wholly_or_not_at_all(models: Family) -> None:
     shelf = models.shelf
     tensors = {
@@ -310,7 +333,7 @@ def test_other_grids_are_read_wholly_or_not_at_all(models: Family) -> None:
 
 
 def priced(models: Family, plan: Plan) -> Pricing:
-    return Pricing.of(plan, models.shelf, models.shelf.find, by_pair(models.profiles))
+    return Pricing.of(plan, models.shelf, models.shelf, by_pair(models.profiles))
 
 
 def test_explain_says_who_gave_what(models: Family) -> None:

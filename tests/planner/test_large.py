@@ -40,13 +40,13 @@ class Synthetic(Shelf):
         self.bases: dict[BlockId, BlockId | None] = {}
         self.seconds = 0.0
 
-    def find(self, blocks):
+    def encodings(self, blocks):
         start = time.process_time()
-        found = self._find(blocks)
+        found = self._made(blocks)
         self.seconds += time.process_time() - start
         return found
 
-    def _find(self, blocks):
+    def _made(self, blocks):
         for block in blocks:
             base = self.bases[block]
             self.locations.pop(block, None)
@@ -56,7 +56,7 @@ class Synthetic(Shelf):
                 self.record(block, 1 << 20, RECORDS[0], base, 3)
                 if base not in self.locations:
                     self.record(base, 1 << 20, RECORDS[1])
-        found = super().find(blocks)
+        found = super().encodings(blocks)
         self.locations.clear()
         return found
 

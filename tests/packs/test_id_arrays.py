@@ -3,7 +3,7 @@
 import numpy as np
 
 from mergepipe.ids import BlockId, digest
-from mergepipe.repository.id_arrays import (
+from mergepipe.packs.id_arrays import (
     NO_IDS,
     OrderedIds,
     among,
