@@ -1,4 +1,4 @@
-"""Each check that can be taken away is found, asked about, and missed (`make mutations`)."""
+"""Each check that can be taken away is found, listed with its test, and missed."""
 
 import ast
 import subprocess
@@ -6,8 +6,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from .asked import asked_of
-from .sites import PACKAGE, sites, without
+from .listed import listed
+from .sites import PACKAGE, removable, sites
 
 ROOT = Path(__file__).parents[2]
 SITES = list(sites())
@@ -21,22 +21,35 @@ def test_all_kinds_are_found() -> None:
     assert counts["limit"] >= 70
 
 
-def test_each_is_asked_about_by_tests_that_are_there() -> None:
-    for site in SITES:
-        for test in asked_of(site):
-            assert (ROOT / test.partition("::")[0]).exists(), (site.name, test)
+def test_no_two_are_called_the_same() -> None:
+    assert len({site.name for site in SITES}) == len(SITES)
 
 
-def test_without_it_the_source_is_another_that_compiles() -> None:
-    for site in SITES:
-        source = (PACKAGE / site.file).read_text()
-        tree = without(source, site.number)
-        compile(tree, site.file, "exec")
-        assert ast.unparse(tree) != ast.unparse(ast.parse(source)), site.name
+def test_each_row_of_the_page_is_of_a_check_and_of_a_test_that_are_there() -> None:
+    kinds = {site.name: site.kind for site in SITES}
+    for name, (kind, test) in listed().items():
+        assert kinds.get(name) == kind, f"docs/mutations.md lists {name}, which is not there"
+        file, _, function = test.partition("[")[0].partition("::")
+        assert f"def {function}(" in (ROOT / file).read_text(), (name, test)
+
+
+def test_each_asks_for_itself_in_a_source_that_compiles() -> None:
+    for file in sorted({site.file for site in SITES}):
+        tree = removable((PACKAGE / file).read_text(), file)
+        compile(tree, file, "exec")
+        asked = [
+            str(node.args[0].value)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id == "__without__"
+            and isinstance(node.args[0], ast.Constant)
+        ]
+        assert sorted(asked) == sorted(site.name for site in SITES if site.file == file)
 
 
 def test_what_is_taken_away_is_missed() -> None:
-    command = [sys.executable, "-m", "tests.mutations", "formats/tree.py:0"]
+    command = [sys.executable, "-m", "tests.mutations", "formats/tree.py:_source"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-    assert "tests/formats/test_tree.py::" in done.stdout
+    assert "tests/formats/test_tree.py::test_links" in done.stdout
