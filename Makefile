@@ -115,7 +115,7 @@ torture: $(READY)
 	$(RUN)/python -m pytest -m slow -rP tests/torture tests/properties tests/fuzz tests/faults/test_killed_verbs.py \
 		tests/faults/test_failing_steps.py tests/faults/test_power_loss_verbs.py \
 		tests/faults/test_system_calls.py tests/faults/test_clocks.py tests/faults/test_syncs.py \
-		tests/faults/test_gc_races.py
+		tests/faults/test_gc_races.py tests/faults/test_planted.py
 
 # Minutes. ONLY=fsync, or a file below mergepipe/, takes those alone (docs/mutations.md).
 mutations: $(READY)

@@ -133,11 +133,13 @@ def _prepare(*, load: bool) -> None:
 
 def _forked(options: Sequence[str], name: str = "*") -> tuple[int, str]:
     """Run pytest in a process of its own; the exit code, and what it said."""
-    with tempfile.NamedTemporaryFile("r") as said:
+    with tempfile.NamedTemporaryFile("r") as said, tempfile.TemporaryDirectory() as folder:
         sys.stdout.flush()
         child = os.fork()
         if child == 0:
-            os.environ["MERGEPIPE_MUTATION"] = name
+            # What is left there is left by a process that ends at once, or is killed.
+            os.environ |= {"MERGEPIPE_MUTATION": name, "TMPDIR": folder}
+            tempfile.tempdir = None
             _run_tests(options, said.name)
         if name != "*":
             signal.signal(signal.SIGALRM, lambda *_: os.killpg(child, signal.SIGKILL))

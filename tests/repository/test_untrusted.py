@@ -5,7 +5,7 @@ Every command refuses it, readers too, none waits, and nothing outside is made, 
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,8 @@ import pytest
 from mergepipe.api import Repository
 from mergepipe.cli.main import main
 from mergepipe.errors import UnsafeRepository
+
+from .planting import places, put
 
 _COMMANDS = (
     ["log"],
@@ -49,36 +51,6 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def _places(folder: Path) -> Iterator[str]:
-    """Every path of a repository that is there, and those that a command may make."""
-    root = folder / ".mergepipe"
-    for here, folders, files in os.walk(root):
-        for name in (*folders, *files):
-            yield (Path(here) / name).relative_to(root).as_posix()
-    yield from ("swap.lock", "tokens", "promised", "remotes", "quarantine", "refs/remotes")
-    yield from ("logs/refs/tags", "refs/heads/other", "worktree", "what ever")
-
-
-def _put(place: Path, make: Callable[[Path], object]) -> Callable[[], None]:
-    """Make something at a place; returns what puts back what was there."""
-    aside = next(folder for folder in place.parents if folder.name == "model").parent / "aside"
-    there = os.path.lexists(place)
-    if there:
-        place.rename(aside)
-    missing = not place.parent.is_dir()
-    place.parent.mkdir(parents=True, exist_ok=True)
-    make(place)
-
-    def undo() -> None:
-        place.unlink()
-        if missing:
-            place.parent.rmdir()
-        if there:
-            aside.rename(place)
-
-    return undo
-
-
 def _all(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else b""
@@ -102,9 +74,9 @@ def test_what_is_no_plain_file_is_refused_wherever_it_is(
         lambda path: path.symlink_to(victim / "new"),
         os.mkfifo,
     ]
-    for place in list(_places(model)):
+    for place in list(places(model)):
         for make in makers:
-            undo = _put(model / ".mergepipe" / place, make)
+            undo = put(model / ".mergepipe" / place, make)
             with pytest.raises(UnsafeRepository, match=r"model/\.mergepipe"):
                 Repository.open(model)
             for command in _EVERYWHERE:
@@ -126,7 +98,7 @@ def test_every_command_refuses(model: Path, tmp_path: Path, place: str, kind: st
         "socket": _socket,
     }
     before = _all(victim)
-    _put(model / ".mergepipe" / place, makers[kind])
+    put(model / ".mergepipe" / place, makers[kind])
     for command in _COMMANDS:
         assert main(["-C", str(model), *command]) == 1, command
     mine = str(tmp_path / "mine")
