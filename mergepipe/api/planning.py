@@ -78,18 +78,19 @@ class Planning:
         catalog = self.catalog_with(request.base, progress, told, store)
         method = registry.find(request.method)
         self._check_inputs(request, method, store, told)
-        planner = Planner(catalog)
-        recipe = planner.recipe(
-            request.base,
-            request.experts,
-            request.method,
-            own=request.own(),
-            parameters=request.parameters,
-            dtype=request.dtype(method),
-            seed=request.seed,
-            allow_missing=request.allow_missing,
-        )
-        planned = planner.build(recipe, request.limits())
+        with self._repo.objects.keeping():
+            planner = Planner(catalog)
+            recipe = planner.recipe(
+                request.base,
+                request.experts,
+                request.method,
+                own=request.own(),
+                parameters=request.parameters,
+                dtype=request.dtype(method),
+                seed=request.seed,
+                allow_missing=request.allow_missing,
+            )
+            planned = planner.build(recipe, request.limits())
         for warning in planned.merge.warnings:
             told(f"warning: {warning}")
         for line in lines(planned.left_out):

@@ -231,16 +231,16 @@ class Engine:
             if sums is None
             else min(self.segment_bytes, _SUMMED_BYTES),
         )
-        check_layout(plan, objects)
-        progress.start("merge", _output_bytes(plan, objects))
-        streamed = streaming.run()
-        files = OutputFiles(objects, BlockReader(metadata), sink, self.encoder)
-        places = [(line.file or "", line.name) for line in plan.made]
-        snapshot = sink.add_object(
-            encode(files.snapshot(plan.layout, dict(zip(places, streamed.tensors, strict=True))))
-        )
-        manifest = write_manifest(plan, snapshot, streamed.tensors, objects)
-        return Executed(snapshot, manifest, streamed)
+        with objects.keeping():
+            check_layout(plan, objects)
+            progress.start("merge", _output_bytes(plan, objects))
+            streamed = streaming.run()
+            files = OutputFiles(objects, BlockReader(metadata), sink, self.encoder)
+            places = [(line.file or "", line.name) for line in plan.made]
+            made = files.snapshot(plan.layout, dict(zip(places, streamed.tensors, strict=True)))
+            snapshot = sink.add_object(encode(made))
+            manifest = write_manifest(plan, snapshot, streamed.tensors, objects)
+            return Executed(snapshot, manifest, streamed)
 
     def _keeping(
         self, transactions: Transactions, plan: Plan, uncounted: frozenset[tuple[int, int]]

@@ -1,6 +1,8 @@
 """Objects by id: read through the index, verified by hash, written through a transaction."""
 
-from collections.abc import Callable, Container, Iterable, Mapping
+import contextlib
+import threading
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Protocol, TypeVar
 
 from mergepipe.codecs import frames
@@ -24,6 +26,8 @@ Kind = TypeVar("Kind", bound=Record)
 _HEAD_BYTES = 64
 # A block of zstd is at most 128 KiB (RFC 8878, 3.1.1.2): its first comes out of so much.
 _START_BYTES = 256 << 10
+# Tensors that `keeping` remembers: those of twenty models of 70 billion weights and some more.
+_KEPT_BYTES = 128 << 20
 
 
 class ObjectStore:
@@ -43,6 +47,10 @@ class ObjectStore:
         self._absent = absent
         self._workspace = Workspace()
         self._beside: Mapping[ObjectId, bytes] = beside if beside is not None else {}
+        self._keeping = threading.Lock()
+        self._keepers = 0
+        self._kept: dict[ObjectId, Tensor] = {}
+        self._kept_bytes = 0
 
     def commit(self, identity: ObjectId) -> Commit:
         """The commit of this id, without what is absent. Raises MissingObject, Corruption."""
@@ -63,7 +71,31 @@ class ObjectStore:
 
     def tensor(self, identity: ObjectId) -> Tensor:
         """The tensor of this id. Raises MissingObject, Corruption."""
-        return self.load(identity, Tensor)
+        record = self._kept.get(identity)
+        if record is None:
+            record = self.load(identity, Tensor)
+            with self._keeping:
+                if self._keepers and self._kept_bytes < _KEPT_BYTES:
+                    self._kept[identity] = record
+                    self._kept_bytes += len(record.blocks)
+        return record
+
+    @contextlib.contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Read no tensor twice inside of this: planning and merging ask for each many times.
+
+        No longer than that: what gc, a purge or damage takes away is then missing at once.
+        """
+        with self._keeping:
+            self._keepers += 1
+        try:
+            yield
+        finally:
+            with self._keeping:
+                self._keepers -= 1
+                if not self._keepers:
+                    self._kept.clear()
+                    self._kept_bytes = 0
 
     def load(self, identity: ObjectId, kind: type[Kind]) -> Kind:
         """The object of this id, which must be of `kind`. Raises MissingObject, Corruption."""

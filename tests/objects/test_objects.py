@@ -154,6 +154,21 @@ def test_objects_are_stored_once_and_found(storage: Storage) -> None:
     assert not objects.has(ObjectId(NO_ID))
 
 
+def test_tensors_are_kept_while_asked_for_and_no_longer(storage: Storage) -> None:
+    [identity] = put(storage, EXAMPLES[0])
+    objects = ObjectStore(storage)
+    with objects.keeping():
+        with objects.keeping():
+            record = objects.tensor(identity)
+        [pack] = packs(storage)
+        storage.store.delete(pack_key(pack))
+        assert objects.tensor(identity) is record
+        with pytest.raises(MissingObject):
+            ObjectStore(storage).tensor(identity)
+    with pytest.raises(MissingObject):
+        objects.tensor(identity)
+
+
 def test_ids_are_found_by_prefix(storage: Storage) -> None:
     ids = put(storage, *(Tensor("U8", (number,), 4096, b"") for number in range(400)))
     objects = ObjectStore(storage)
