@@ -1,90 +1,136 @@
-"""What listing a large remote takes: refs and packs by the hundred thousand, for docs/scale.md.
+"""What a remote of very many refs and packs takes, by path and over http, for docs/scale.md.
 
-python benchmarks/large_hub.py [--refs 100000] [--packs 50000]
+python benchmarks/large_hub.py [--refs 1000000] [--packs 500000] [--keep DIR]
+
+The hub is a repository as `mp` makes it, with a pack for each commit, as many commits as packs, all
+of one tiny model, and branches that share them out. Then clone, fetch and push of one branch run,
+and what looks at the hub itself: each as a process of its own. It needs some 4 KiB of disk for each
+ref and each pack.
 """
 
 import argparse
-import resource
+import os
+import random
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from mergepipe.bytestore import wire
-from mergepipe.bytestore.local import LocalByteStore
-from mergepipe.ids import NO_ID, PackId, digest
-from mergepipe.packs.format import Content, RecordHeader, RecordKind
-from mergepipe.packs.index import Index, PackEntry
-from mergepipe.transfer.remote_refs import read_refs
-from mergepipe.transfer.serving.offer import Offer
+from measure import Sample, run
+from remotes import peak_bytes, served
 
-_RECORDS = 20
-_AT_ONCE = 64
-VALUE = digest(b"commit").hex().encode() + b"\n"
+from mergepipe.api import Repository
+from mergepipe.bytestore.protocol import Buffer
+from mergepipe.ids import ObjectId, PackId, digest, object_id
+from mergepipe.objects.encoding import encode
+from mergepipe.objects.records import Commit
+from mergepipe.packs import format as pack_format
+from mergepipe.packs.encoded_blocks import encode_object
+from mergepipe.packs.format import Content
+from mergepipe.packs.reader import pack_key
+from mergepipe.repository.reflog import Signature
+
+WHO = Signature("A U Thor <a@example.org>", 1_700_000_000, 0)
+_A_TEAM = 1000  # branches of a folder
+
+
+def make(root: Path, refs: int, packs: int) -> None:
+    """The hub, written past the library: that would sync every file."""
+    model = root / "model"
+    model.mkdir(parents=True)
+    (model / "weights.bin").write_bytes(random.Random(1).randbytes(4096))
+    Repository.init(root / "hub", who=WHO).close()
+    with Repository.open(root / "hub", who=WHO) as repo:
+        first = repo.commit(model, branch="main", message="first")
+        snapshot = repo.objects.commit(first.commit).snapshot
+    directory = root / "hub" / ".mergepipe"
+    commits = [_write_pack(directory, snapshot, number) for number in range(packs)]
+    for begin in range(0, refs, _A_TEAM):
+        folder = directory / f"refs/heads/team-{begin // _A_TEAM:04}"
+        folder.mkdir(parents=True)
+        for number in range(begin, min(refs, begin + _A_TEAM)):
+            value = commits[number % packs].hex().encode() + b"\n"
+            _write(f"{folder}/model-{number:07}", value)
+
+
+def _write_pack(directory: Path, snapshot: ObjectId, number: int) -> ObjectId:
+    commit = Commit(snapshot, (), None, WHO.author, WHO.time + number, 0, f"model {number}")
+    canonical = encode(commit)
+    header, payload = encode_object(canonical)
+    sealed = header.sealed(digest(payload))
+    footer = pack_format.footer_entry(sealed, pack_format.PACK_HEADER_BYTES)
+    parts: list[Buffer] = [pack_format.pack_header(Content.OBJECTS), sealed, payload, footer]
+    pack = b"".join([*parts, pack_format.trailer(footer)])
+    _write(f"{directory}/{pack_key(PackId(digest(footer)))}", pack)
+    return object_id(canonical)
+
+
+def _write(path: str, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    os.write(descriptor, data)
+    os.close(descriptor)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--refs", type=int, default=100_000)
-    parser.add_argument("--packs", type=int, default=50_000)
+    parser.add_argument("--refs", type=int, default=1_000_000)
+    parser.add_argument("--packs", type=int, default=500_000)
+    parser.add_argument("--keep", type=Path, help="make the hub here, or take the one that is")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary, LocalByteStore(Path(temporary)) as store:
-        folder = Path(temporary)
-        for number in range(asked.refs):
-            path = folder / f"refs/heads/team-{number % 1000:03}/model-{number:07}"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(VALUE)
-        offer, pages = Offer(store), []
-
-        def ask(after: str) -> bytes:
-            pages.append(after)
-            return offer.values("refs/", after)
-
-        timed(f"{asked.refs:,} refs, by path", lambda: read_refs(store))
-        timed("the same, in pages", lambda: wire.all_values(ask, "refs/"))
-        print(f"  {len(pages)} pages")
-        (folder / "packs").mkdir()
-        for number in range(asked.packs):
-            (folder / "packs" / f"{digest(b'%d' % number).hex()}.pack").touch()
-        timed(f"{asked.packs:,} packs, listed", lambda: list(store.list("packs/")))
-        index = Index(folder / "index")
-        timed(
-            f"indexed, {_AT_ONCE} at a time, of {_RECORDS} records each",
-            lambda: index_all(index, asked.packs),
+    with tempfile.TemporaryDirectory() as temporary:
+        root = asked.keep or Path(temporary)
+        if not (root / "hub").exists():
+            begun = time.process_time()
+            make(root, asked.refs, asked.packs)
+            print(f"made in {time.process_time() - begun:.0f} s of processor", flush=True)
+        hub = root / "hub"
+        clients = Path(temporary) / "clients"
+        clients.mkdir()
+        print(
+            f"{asked.refs:,} refs, {asked.packs:,} packs{'':19}   processor   by the clock   peak"
         )
-        with index.view() as view:
-            timed("all packs of the index", view.packs)
-        index.close()
+        told("branch --json, in the hub", run(mp(hub, "branch", "--json")))
+        told("the same again, its index made", run(mp(hub, "branch", "--json")))
+        told("log -1", run(mp(hub, "log", "-n", "1")))
+        used(clients / "path", str(hub), "path")
+        with server(hub) as url:
+            used(clients / "http", url, "http")
 
 
-def index_all(index: Index, packs: int) -> None:
-    """Add packs in batches, as a fetch does."""
-    for at in range(0, packs, _AT_ONCE):
-        index.add_packs([_entry(number) for number in range(at, min(packs, at + _AT_ONCE))])
+def used(clone: Path, url: str, how: str) -> None:
+    """What a client does with one branch."""
+    branch = "team-0000/model-0000007"
+    told(f"{how}: clone -b", run(mp(None, "clone", "-n", "-b", branch, url, str(clone))))
+    told(f"{how}: fetch, nothing new", run(mp(clone, "fetch", "origin", branch)))
+    told(f"{how}: fetch of another", run(mp(clone, "fetch", "origin", branch[:-1] + "9")))
+    (clone / "new.bin").write_bytes(random.Random(how).randbytes(100))
+    run(mp(clone, "commit", "-m", how))
+    run(mp(clone, "branch", f"mine-{how}"))
+    told(f"{how}: push of a new branch", run(mp(clone, "push", "origin", f"mine-{how}")))
 
 
-def _entry(number: int) -> PackEntry:
-    headers = [
-        RecordHeader(
-            RecordKind.BLOCK, 2, 1, 0, 1, 1 << 20, 700_000, digest(b"%d/%d" % (number, n)), NO_ID
-        )
-        for n in range(_RECORDS)
-    ]
-    records = [(header, 16 + n * headers[0].stored_bytes) for n, header in enumerate(headers)]
-    return PackEntry(PackId(digest(b"%d" % number)), 1 << 28, Content.BLOCKS, records)
+@contextmanager
+def server(hub: Path) -> Iterator[str]:
+    """`mp serve` of it, whose memory is told in the end."""
+    with served(hub) as (url, pid):
+        yield url
+        print(f"{'the server':42}{'':27}{peak_bytes(pid) / 2**20:8.0f} MiB", flush=True)
 
 
-def timed(what: str, do: Callable[[], object]) -> None:
-    """Do it, and say what it took."""
-    cpu, wall = time.process_time(), time.perf_counter()
-    do()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        f"{what:52}{time.process_time() - cpu:8.2f} s of CPU{time.perf_counter() - wall:8.1f} s"
-        f"{peak:8.0f} MiB",
-        flush=True,
-    )
+def mp(root: Path | None, *arguments: str) -> list[str | Path]:
+    """A command."""
+    place: list[str | Path] = [] if root is None else ["-C", root]
+    return [sys.executable, "-m", "mergepipe", *place, *arguments]
+
+
+def told(what: str, sample: Sample) -> None:
+    """One line."""
+    peak = sample.peak_bytes / 2**20
+    print(f"{what:42}{sample.cpu_s:10.1f} s{sample.wall_s:13.1f} s{peak:8.0f} MiB", flush=True)
 
 
 if __name__ == "__main__":
+    os.environ["MP_AUTHOR"] = WHO.author
     main()

@@ -126,6 +126,10 @@ class LocalByteStore(Closing):
 
         An error must not look like an empty folder: an index would drop packs that are there.
         """
+        return self.keys_after(prefix, "")
+
+    def keys_after(self, prefix: str, after: str) -> Iterator[str]:
+        """The keys of `list` that come after a key; folders that lie before it are not entered."""
         if not prefix or prefix.split("/", 1)[0] in LARGE:
             self._check_disks()  # a disk that is gone must not look like an empty folder, either
         pending = [prefix]
@@ -141,7 +145,14 @@ class LocalByteStore(Closing):
             except (FileNotFoundError, NotADirectoryError):
                 continue
             # "a.b" comes before "a/b": a folder is sorted with its slash, as its keys are.
-            pending += sorted(entries, reverse=True)
+            pending += sorted(
+                (
+                    entry
+                    for entry in entries
+                    if entry > after or (entry.endswith("/") and after.startswith(entry))
+                ),
+                reverse=True,
+            )
 
     def _entries(self, key: str) -> Sequence[str]:
         """Keys in a folder, those of folders with a slash; in no order."""
@@ -156,8 +167,15 @@ class LocalByteStore(Closing):
 
     def values(self, prefix: str) -> dict[str, bytes]:
         """All values of a folder of small ones, by key."""
-        pairs = ((key, self.get(key)) for key in self.list(prefix))
-        return {key: value for key, value in pairs if value is not None}
+        return dict(self.items_after(prefix, ""))
+
+    def items_after(self, prefix: str, after: str) -> Iterator[tuple[str, bytes]]:
+        """Keys after a key with their values, one at a time."""
+        for key in self.keys_after(prefix, after):
+            # Not `get`: the folders above it have just been looked at, for all keys in them.
+            path = Path(f"{self._base(key)}/{key}")
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                yield key, read_plain(path)
 
     def create(self) -> LocalWriter:
         """Begin a value in this process's session directory, where large ones lie."""

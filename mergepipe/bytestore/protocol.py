@@ -105,6 +105,37 @@ class ByteStore(Protocol):
 
 
 @runtime_checkable
+class Seeking(Protocol):
+    """A byte store that lists from a key on without looking at all that comes before it."""
+
+    def keys_after(self, prefix: str, after: str, /) -> Iterator[str]:
+        """The keys of `list` that come after a key."""
+        ...
+
+    def items_after(self, prefix: str, after: str, /) -> Iterator[tuple[str, bytes]]:
+        """The same with their values, which are small."""
+        ...
+
+
+def keys_after(store: ByteStore, prefix: str, after: str = "") -> Iterator[str]:
+    """The keys of a folder that come after a key, sorted. Raises as `list` does."""
+    if isinstance(store, Seeking):
+        return store.keys_after(prefix, after)
+    return (key for key in store.list(prefix) if key > after)
+
+
+def items_after(store: ByteStore, prefix: str, after: str = "") -> Iterator[tuple[str, bytes]]:
+    """The same with their values, one at a time: unlike `values`, nothing is kept of them."""
+    if isinstance(store, Seeking):
+        yield from store.items_after(prefix, after)
+        return
+    for key in keys_after(store, prefix, after):
+        value = store.get(key)
+        if value is not None:
+            yield key, value
+
+
+@runtime_checkable
 class Holding(Protocol):
     """A byte store whose other side can tell what it holds."""
 

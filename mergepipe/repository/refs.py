@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from mergepipe.bytestore.protocol import ByteStore
+from mergepipe.bytestore.protocol import ByteStore, items_after
 from mergepipe.errors import Corruption, InvalidRefName, Locked, RefExists, RefMoved
 from mergepipe.ids import ObjectId
 from mergepipe.repository import locks
@@ -139,8 +139,8 @@ class RefStore:
 
     def list(self, prefix: str = "refs/") -> dict[str, ObjectId]:
         """The refs in a folder and what they point at, sorted by name. Raises Corruption."""
-        values = ((name, self._read_listed(name)) for name in self.names(prefix))
-        return {name: value for name, value in values if value is not None}
+        folder = prefix if prefix.endswith("/") else prefix + "/"
+        return {name: _decode(name, data) for name, data in items_after(self._store, folder)}
 
     def update(
         self, name: str, new: ObjectId, *, expected: Expected, who: Signature, why: str
@@ -282,10 +282,6 @@ class RefStore:
         # Under our lock only someone who does not take it (a remote's other clients) can win.
         if not self._store.compare_and_swap(name, old, new):
             raise RefMoved(f"{_title(name)} was moved by another process meanwhile", "try again")
-
-    def _read_listed(self, name: str) -> ObjectId | None:
-        data = self._store.get(name)
-        return None if data is None else _decode(name, data)
 
     def _check_room(self, name: str) -> None:
         """Refuse a new ref that some file system could not hold beside the others.

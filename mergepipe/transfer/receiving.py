@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
-from mergepipe.bytestore.protocol import Buffer, ByteWriter, Swap
+from mergepipe.bytestore.protocol import Buffer, ByteWriter, Swap, items_after, keys_after
 from mergepipe.bytestore.wire import WRITE_ID_BYTES
 from mergepipe.closing import Closing
 from mergepipe.errors import (
@@ -162,25 +162,26 @@ class ReceivingStore(Closing):
 
     def list(self, prefix: str) -> Iterator[str]:
         """Keys of packs, branches, tags and notes under a folder, sorted."""
-        for folder in _FOLDERS:
-            if folder.startswith(prefix):
-                keys = self._store.list(folder)
-            elif prefix.startswith(folder):
-                keys = self._store.list(prefix)
-            else:
-                continue
-            yield from (key for key in keys if is_public(key))
+        return self.keys_after(prefix, "")
+
+    def keys_after(self, prefix: str, after: str) -> Iterator[str]:
+        """Those of them that come after a key."""
+        for folder in _folders(prefix):
+            yield from filter(is_public, keys_after(self._store, folder, after))
+
+    def items_after(self, prefix: str, after: str) -> Iterator[tuple[str, bytes]]:
+        """The same with their values. Raises RemoteRefused for packs."""
+        if (prefix and PREFIX.startswith(prefix)) or prefix.startswith(PREFIX) or not prefix:
+            raise RemoteRefused(f"no folder of small values: {quoted(prefix)}")
+        for folder in _folders(prefix):
+            items = items_after(self._store, folder, after)
+            yield from ((key, value) for key, value in items if is_public(key))
 
     def values(self, prefix: str) -> dict[str, bytes]:
         """All values of a folder of refs or notes. Raises RemoteRefused if they are too many."""
-        if (prefix and PREFIX.startswith(prefix)) or prefix.startswith(PREFIX) or not prefix:
-            raise RemoteRefused(f"no folder of small values: {quoted(prefix)}")
         values_by_key: dict[str, bytes] = {}
         size = 0
-        for key in self.list(prefix):
-            value = self._store.get(key)
-            if value is None:
-                continue
+        for key, value in self.items_after(prefix, ""):
             values_by_key[key] = value
             size += len(key) + len(value)
             if len(values_by_key) > MOST_REFS or size > LARGEST_VALUES_BYTES:
@@ -377,3 +378,12 @@ class ReceivingStore(Closing):
         self._decided[write_id] = done
         while len(self._decided) > _REMEMBERED:
             self._decided.popitem(last=False)
+
+
+def _folders(prefix: str) -> Iterator[str]:
+    """The folders of what others may see that a prefix means, or the part of one."""
+    for folder in _FOLDERS:
+        if folder.startswith(prefix):
+            yield folder
+        elif prefix.startswith(folder):
+            yield prefix

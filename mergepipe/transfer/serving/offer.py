@@ -3,7 +3,15 @@
 from collections.abc import Sequence
 
 from mergepipe.bytestore import wire
-from mergepipe.bytestore.protocol import Buffer, ByteStore, ByteWriter, Purging, as_holding
+from mergepipe.bytestore.protocol import (
+    Buffer,
+    ByteStore,
+    ByteWriter,
+    Purging,
+    as_holding,
+    items_after,
+    keys_after,
+)
 from mergepipe.errors import MergepipeError, RemoteRefused, UsageError
 from mergepipe.names import quoted
 from mergepipe.repository.push_log import PushLog
@@ -54,10 +62,8 @@ class Offer:
     def keys(self, prefix: str, after: str | None = None) -> bytes:
         """The keys of a folder, sorted, as they travel: the page after a key, or None: all."""
         readable = self._folder(prefix)
-        keys = (key for key in self._store.list(prefix) if readable(key))
-        if after is None:
-            return _listing(list(keys))
-        return wire.page_of_keys(key for key in keys if key > after)
+        keys = filter(readable, keys_after(self._store, prefix, after or ""))
+        return _listing(list(keys)) if after is None else wire.page_of_keys(keys)
 
     def values(self, prefix: str, after: str | None = None) -> bytes:
         """The small values of a folder by key, as they travel: a page, or all of them."""
@@ -65,9 +71,8 @@ class Offer:
         if after is None:
             values = self._store.values(prefix)
             return _listing({key: value for key, value in values.items() if readable(key)})
-        keys = (key for key in self._store.list(prefix) if key > after and readable(key))
-        pairs = ((key, self._store.get(key)) for key in keys)
-        return wire.page_of_values((key, value) for key, value in pairs if value is not None)
+        items = items_after(self._store, prefix, after)
+        return wire.page_of_values((key, value) for key, value in items if readable(key))
 
     def check_upload(self, key: str, size: int) -> None:
         """Raises unless `size` bytes may be published, or put, under `key`."""
