@@ -250,6 +250,28 @@ class Repository(OpenRepository):
             self, dry_run=dry_run, keep_reflog=keep_reflog, grace_s=grace_s, progress=progress
         )
 
+    def gc_bucket(
+        self,
+        remote: str,
+        *,
+        dry_run: bool = False,
+        grace_s: float | None = None,
+        credentials: "Credentials | None" = None,
+        progress: Progress = SILENT,
+    ) -> "Collected":
+        """Free what no ref of a remote that is a bucket needs, and none did for `grace_s` seconds.
+
+        Raises UsageError for other remotes, Locked while somebody writes there, Corruption,
+        RemoteUnreachable, AuthenticationError.
+        """
+        from mergepipe.api import upkeep
+        from mergepipe.transfer.credentials import Credentials
+
+        given = credentials or Credentials()
+        return upkeep.gc_bucket(
+            self, remote, given, dry_run=dry_run, grace_s=grace_s, progress=progress
+        )
+
     def why_kept(self, what: str) -> "Kept":
         """Which refs, reflogs, worktree or running work keep a commit, object, block or pack.
 

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mergepipe.api.opened import OpenRepository
-from mergepipe.errors import Locked, RevisionNotFound
+from mergepipe.errors import Locked, RevisionNotFound, UsageError
 from mergepipe.ids import ObjectId
+from mergepipe.names import quoted
+from mergepipe.packs.index import Index
 from mergepipe.packs.reader import pack_ids, read_footer
 from mergepipe.progress import Progress
 from mergepipe.repository import layout, leases
@@ -22,6 +24,8 @@ from mergepipe.repository.reading_rounds import Portion
 from mergepipe.repository.refnames import HEADS, IMPORTS, TAGS, branch_ref
 from mergepipe.repository.retention import Retention, prunable
 from mergepipe.repository.usage import Usage, default_revisions, measure
+from mergepipe.transfer.credentials import Credentials
+from mergepipe.transfer.urls import CLOUD
 
 
 def usage(repository: OpenRepository, revisions: Sequence[str]) -> Usage:
@@ -53,6 +57,46 @@ def gc(
         grace_s=grace_s,
         progress=progress,
     )
+
+
+def gc_bucket(
+    repository: OpenRepository,
+    remote: str,
+    credentials: Credentials,
+    *,
+    dry_run: bool,
+    grace_s: float | None,
+    progress: Progress,
+) -> Collected:
+    """Free what no ref of a bucket needs, and none did for `grace_s` seconds (None: `gc.grace`).
+
+    Raises UsageError for remotes that are none, and as `collect_bucket` says.
+    """
+    name, url = repository.remote_called(remote)
+    if url.scheme not in CLOUD:
+        raise UsageError(
+            f"{quoted(remote)} is no bucket: {url.shown}",
+            "run `mp gc` in the repository there, on its machine",
+        )
+    if not name:
+        raise UsageError(f"{quoted(remote)} is not the name of a remote", "mp remote add NAME URL")
+    from mergepipe.bytestore.cloud import open_bucket
+    from mergepipe.transfer.bucket_gc import collect_bucket
+    from mergepipe.transfer.remote_packs import remote_index
+
+    with (
+        open_bucket(url.scheme, url.host, url.path, credentials.environment) as store,
+        repository.writing(),
+    ):
+        return collect_bucket(
+            store,
+            Index.of(repository.directory, remote_index(name)),
+            command=repository.command,
+            grace_s=repository.config.gc.grace if grace_s is None else grace_s,
+            now_s=time.time(),
+            dry_run=dry_run,
+            progress=progress,
+        )
 
 
 @dataclass(frozen=True, slots=True)

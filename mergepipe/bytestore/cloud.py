@@ -15,10 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mergepipe.bytestore.pace import IDLE_S
-from mergepipe.bytestore.protocol import Buffer, ByteWriter
+from mergepipe.bytestore.protocol import Buffer, ByteWriter, Turn
 from mergepipe.bytestore.spool import SpoolWriter
 from mergepipe.closing import Closing
 from mergepipe.errors import (
@@ -64,6 +64,13 @@ _RETRIES = {
     "retry_timeout": timedelta(minutes=2),
 }
 _SHOWN = 300
+
+
+class Dated(NamedTuple):
+    """Of a value: its size in bytes, and when it was written (Unix seconds, the bucket's clock)."""
+
+    size: int
+    at_s: float
 
 
 class CloudByteStore(Closing):
@@ -112,6 +119,27 @@ class CloudByteStore(Closing):
         except FileNotFoundError:
             return None
 
+    def modified(self, key: str) -> float | None:
+        """When the value was last written, in Unix seconds by the bucket's clock; None: none is."""
+        import obstore
+
+        try:
+            with self._failing(key):
+                meta = obstore.head(self._store, _checked(key))
+                return meta["last_modified"].timestamp() if meta["size"] else None
+        except FileNotFoundError:
+            return None
+
+    def dated(self, prefix: str) -> dict[str, Dated]:
+        """Every value under the folder `prefix`: how large it is, and when it was written."""
+        return self._listed(prefix, _MOST_KEYS)
+
+    def writing(self, command: str) -> Turn:
+        """The turn of a writer, as `bucket_turns` has it. Raises Locked while gc is at work."""
+        from mergepipe.bytestore.bucket_turns import Writing
+
+        return Writing(self, command)
+
     def list(self, prefix: str) -> Iterator[str]:
         """Keys under the folder `prefix`, sorted. Raises RemoteRefused for absurdly many."""
         return iter(sorted(self._listed(prefix, _MOST_KEYS)))
@@ -119,7 +147,7 @@ class CloudByteStore(Closing):
     def values(self, prefix: str) -> dict[str, bytes]:
         """All values of a folder, read side by side. Raises RemoteRefused for absurdly many."""
         sizes = self._listed(prefix, _MOST_VALUES)
-        if sum(sizes.values()) > _MOST_VALUE_BYTES:
+        if sum(one.size for one in sizes.values()) > _MOST_VALUE_BYTES:
             raise RemoteRefused(f"{self.shown} has more than {_MOST_VALUE_BYTES} bytes in {prefix}")
         keys = sorted(sizes)
         with ThreadPoolExecutor(_VALUES_AT_ONCE, thread_name_prefix="values") as pool:
@@ -223,16 +251,16 @@ class CloudByteStore(Closing):
             version = {name: meta[name] for name in ("e_tag", "version") if meta.get(name)}
         return value or None, version, tuple(writes.split(",")[:_WRITES_KEPT] if writes else ())
 
-    def _listed(self, prefix: str, most: int) -> dict[str, int]:
-        """Sizes of the values in a folder, by key."""
+    def _listed(self, prefix: str, most: int) -> dict[str, Dated]:
+        """Sizes and times of the values in a folder, by key."""
         import obstore
 
-        sizes: dict[str, int] = {}
+        sizes: dict[str, Dated] = {}
         with self._failing(prefix):
             for page in obstore.list(self._store, prefix.rstrip("/") or None):
                 # A bucket has no folders: `refs` may be a key beside `refs/x`.
                 sizes |= {
-                    each["path"]: each["size"]
+                    each["path"]: Dated(each["size"], each["last_modified"].timestamp())
                     for each in page
                     if each["size"] and each["path"].startswith(prefix)
                 }

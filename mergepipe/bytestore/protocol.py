@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Protocol, Self, TypeAlias, runtime_checkable
 
+from mergepipe.closing import Closing
+
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
@@ -171,6 +173,41 @@ class Expecting(Protocol):
         ...
 
 
+class Turn(Protocol):
+    """Leave to write where nobody computes, until its context is left."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def check(self) -> None:
+        """Raise RemoteUnreachable where it may have been lost: before what was sent is named."""
+        ...
+
+
+class NoTurn(Closing):
+    """Of a store whose other side sees to it itself."""
+
+    def close(self) -> None:
+        """Nothing was taken."""
+
+    def check(self) -> None:
+        """Nothing can be lost."""
+
+
+@runtime_checkable
+class TakingTurns(Protocol):
+    """A byte store where nobody computes: who relies on what is there says so, and gc waits."""
+
+    def writing(self, command: str) -> Turn:
+        """The turn of a writer. Raises Locked while gc is at work there."""
+        ...
+
+
 Swap: TypeAlias = tuple[str, bytes | None, bytes]
 """A key, what it is to be at (None: absent), and its new value."""
 
@@ -206,3 +243,8 @@ def expect(store: ByteStore, ranges: Sequence[tuple[str, int, int]]) -> None:
     """Tell a store what is going to be read, if it cares and there is more than one exchange."""
     if len(ranges) > 1 and isinstance(store, Expecting):
         store.expect(ranges)
+
+
+def writing_to(store: ByteStore, command: str) -> Turn:
+    """The turn of a writer of any store. Raises Locked."""
+    return store.writing(command) if isinstance(store, TakingTurns) else NoTurn()

@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias
 from mergepipe.bytestore.ahead import AheadStore
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.bytestore.near_first import NearFirst
-from mergepipe.bytestore.protocol import ByteStore
+from mergepipe.bytestore.protocol import ByteStore, NoTurn, Turn, writing_to
 from mergepipe.engine.transactions import Transactions
 from mergepipe.executors.places import BucketPlace, FilesPlace
 from mergepipe.executors.segments import Place
@@ -63,6 +63,7 @@ class SharedStore:
     store           where packs are written from here
     files           whose unpublished packs are taken over, where it is a directory
     listed          the packs that the clone may have to be told of, given those that are new
+    turn            keeps gc of a bucket out; a directory's waits for the transaction
     """
 
     source: Place
@@ -72,6 +73,7 @@ class SharedStore:
     blocks: Blocks
     files: LocalByteStore | None
     listed: Callable[[Sequence[PackId]], Sequence[PackId]]
+    turn: Turn
 
 
 OpenShared: TypeAlias = Callable[[], AbstractContextManager[SharedStore | None]]
@@ -96,13 +98,21 @@ def shared_directory(transactions: Transactions, storage: Storage) -> Iterator[S
             files=files,
             # What was left out as known may lie in packs that came since the clone last looked.
             listed=lambda new: pack_ids(files),
+            turn=NoTurn(),
         )
 
 
 @contextmanager
 def shared_bucket(place: BucketPlace, bucket: ByteStore, storage: Storage) -> Iterator[SharedStore]:
-    """A bucket, which is closed in the end; `storage` is the lazy clone's."""
-    with AheadStore(bucket) as store, FarBlocks(store, storage) as blocks:
+    """A bucket, which is closed in the end; `storage` is the lazy clone's.
+
+    gc of the bucket waits meanwhile. Raises Locked while it is at work.
+    """
+    with (
+        AheadStore(bucket) as store,
+        writing_to(bucket, "merge") as turn,
+        FarBlocks(store, storage) as blocks,
+    ):
         yield SharedStore(
             source=place,
             target=place,
@@ -111,6 +121,7 @@ def shared_bucket(place: BucketPlace, bucket: ByteStore, storage: Storage) -> It
             blocks=blocks,
             files=None,
             listed=lambda new: new,
+            turn=turn,
         )
 
 
@@ -155,5 +166,6 @@ class SharedSink:
     def publish_blocks(self) -> None:
         """Have the blocks in place, and the clone know of them: before the commit names them."""
         packs = self._shared.blocks.publish()
+        self._shared.turn.check()
         self._storage.promises.promise(self._shared.store, self._shared.listed(packs))
         self._storage.refresh()

@@ -171,6 +171,23 @@ def collect(
     )
 
 
+def follow(
+    roots: Iterable[ObjectId],
+    objects: ObjectStore,
+    alive: Alive,
+    pruned: Pruned,
+    complain: Complaint | None = None,
+) -> None:
+    """Add to `alive` all that `roots` reach. Raises MissingObject, Corruption."""
+    references = (Reference(root, None, "root") for root in roots if root not in pruned.gone)
+    for needed in closure(
+        references, objects, known=alive.objects, pruned=pruned, complain=complain
+    ):
+        alive.objects[needed.id] = needed.kind
+        if isinstance(needed.record, Tensor):
+            alive.blocks.add(needed.record.blocks)
+
+
 @dataclass(frozen=True, slots=True)
 class _Wanted:
     """What is kept, beside what refs name. `reading`: what running work does."""
@@ -314,18 +331,7 @@ class _Collection:
         pruned: Pruned,
         complain: Complaint | None = None,
     ) -> None:
-        """Add to `alive` all that `roots` reach. Raises MissingObject, Corruption."""
-        references = (Reference(root, None, "root") for root in roots if root not in pruned.gone)
-        for needed in closure(
-            references,
-            self._objects,
-            known=alive.objects,
-            pruned=pruned,
-            complain=complain,
-        ):
-            alive.objects[needed.id] = needed.kind
-            if isinstance(needed.record, Tensor):
-                alive.blocks.add(needed.record.blocks)
+        follow(roots, self._objects, alive, pruned, complain)
 
     def foretell(self) -> None:
         """Count what `run` would do."""

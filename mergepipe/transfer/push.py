@@ -8,7 +8,15 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
-from mergepipe.bytestore.protocol import ByteStore, Holding, Swap, as_gathering, as_holding
+from mergepipe.bytestore.protocol import (
+    ByteStore,
+    Holding,
+    Swap,
+    Turn,
+    as_gathering,
+    as_holding,
+    writing_to,
+)
 from mergepipe.dtypes import DType
 from mergepipe.errors import MergepipeError, MissingObject, RefMoved, RemoteRefused
 from mergepipe.ids import BlockId, ObjectId
@@ -95,8 +103,22 @@ def push(
     will move, before anything is sent: it raises if they are not to. Refs that may not move are
     found before anything is sent. Raises RefMoved (not a fast-forward; or another pusher was
     faster), RevisionNotFound (a ref to delete is not there), RemoteRefused, RemoteUnreachable,
-    MissingObject and Corruption for what is damaged here.
+    MissingObject and Corruption for what is damaged here; Locked while gc is at work in a bucket.
     """
+    with writing_to(store, "push") as turn:
+        return _push(source, store, wanted, turn, moved, ask, progress, together)
+
+
+def _push(
+    source: Source,
+    store: ByteStore,
+    wanted: Sequence[Wanted],
+    turn: Turn,
+    moved: Callable[[Decision], None],
+    ask: Callable[[Sequence[Decision]], None],
+    progress: Progress,
+    together: Callable[[], AbstractContextManager[None]],
+) -> Pushed:
     tally = _Tally()
     remaining = list(wanted)
     done: list[Decision] = []
@@ -107,7 +129,7 @@ def push(
         remaining[:] = [ref for ref in remaining if ref.name != decision.name]
 
     try:
-        _attempt(source, store, list(remaining), settle, together, ask, tally, progress)
+        _attempt(source, store, list(remaining), turn, settle, together, ask, tally, progress)
     except _Incomplete:
         # Its gc removed what it said it had, between the answer and the swap.
         try:
@@ -116,6 +138,7 @@ def push(
                 source,
                 store,
                 list(remaining),
+                turn,
                 settle,
                 together,
                 lambda _: None,
@@ -170,6 +193,7 @@ def _attempt(
     source: Source,
     store: ByteStore,
     wanted: Sequence[Wanted],
+    turn: Turn,
     settle: Callable[[Decision], None],
     together: Callable[[], AbstractContextManager[None]],
     ask: Callable[[Sequence[Decision]], None],
@@ -197,6 +221,7 @@ def _attempt(
     if tips:
         known = [] if distrust else list(there.values.values())
         order = _send(source, store, tips, known, stones, tally, progress)
+    turn.check()
     # What needs most goes first: the other side then looks at all of it once, in one go.
     place: dict[ObjectId | None, int] = {each: -number for number, each in enumerate(order)}
     ordered = sorted(moving, key=lambda each: place.get(each.new, 1))

@@ -10,6 +10,7 @@ from mergepipe.cli.grace_text import kept_text
 from mergepipe.cli.panels import UPKEEP
 from mergepipe.cli.session import Session
 from mergepipe.cli.text import count
+from mergepipe.errors import UsageError
 from mergepipe.names import escape_for_terminal
 from mergepipe.sizes import format_size
 
@@ -60,7 +61,8 @@ def add(app: typer.Typer) -> None:
         app,
         "gc",
         UPKEEP,
-        examples="mp gc --dry-run\nmp gc\nmp gc --prune=now\nmp gc --why 3fa9c2d1",
+        examples="mp gc --dry-run\nmp gc\nmp gc --prune=now\nmp gc --why 3fa9c2d1\n"
+        "mp gc --remote origin",
     )(gc)
 
 
@@ -87,6 +89,15 @@ def gc(
             show_default=False,
         ),
     ] = None,
+    remote: Annotated[
+        str | None,
+        typer.Option(
+            "--remote",
+            metavar="NAME",
+            help="Not here but in this remote, which is a bucket.",
+            show_default=False,
+        ),
+    ] = None,
     why: Annotated[
         str | None,
         typer.Option(
@@ -100,18 +111,30 @@ def gc(
     """Free what no branch, tag, reflog or worktree needs.
 
     What was stored or pruned lately stays for a time of grace. Waits until nobody commits. What a
-    crash left behind is removed too.
+    crash left behind is removed too. In a bucket (--remote) packs go that no branch or tag there
+    needs; the first run only notes them, and a time of grace later another removes them.
     """
     from mergepipe.repository.durations import parse_duration
 
+    if remote is not None and (no_reflog or why is not None):
+        raise UsageError("--remote does not go with --no-reflog or --why: a bucket has no reflogs")
     if why is not None:
         _tell_why(session, why)
         return
     grace_s = None if prune is None else parse_duration(prune)
     with session.repository() as repository, session.progress(kernels=False) as progress:
-        done = repository.gc(
-            dry_run=dry_run, keep_reflog=not no_reflog, grace_s=grace_s, progress=progress
-        )
+        if remote is None:
+            done = repository.gc(
+                dry_run=dry_run, keep_reflog=not no_reflog, grace_s=grace_s, progress=progress
+            )
+        else:
+            done = repository.gc_bucket(
+                remote,
+                dry_run=dry_run,
+                grace_s=grace_s,
+                credentials=session.credentials(repository.directory),
+                progress=progress,
+            )
     document = GcDocument(
         freed_bytes=done.freed_bytes,
         packs_removed=done.packs_removed,
@@ -131,7 +154,8 @@ def gc(
         text = "Nothing to free"
     session.emit(document, "" if session.quiet else text)
     if done.kept_bytes:
-        session.say(kept_text(done, "mp gc --prune=now"))
+        there = "" if remote is None else f" --remote {remote}"
+        session.say(kept_text(done, f"mp gc{there} --prune=now"))
     if done.incomplete:
         session.say("the disk was too full to rewrite all packs: run `mp gc` again")
     if done.unreadable:
