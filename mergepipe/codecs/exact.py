@@ -132,11 +132,12 @@ def decode_exact(layers: Sequence[Buffer], base: Any, out: Any, workspace: Works
     used, *low_lengths = _LENGTHS.unpack(pieces.take(_LENGTHS.size).tobytes())
     if format_.width_bytes == 2 and any(low_lengths):
         raise CodecError("a 16-bit float has no low planes")
-    if used > MOST_NIBBLES:
-        raise CodecError(f"tables of {used} nibbles")
     second_low, first_low = (pieces.take_last(length) for length in reversed(low_lengths))
+    described = pieces.take(
+        (used + 1) // 2
+    )  # first: there is as much, and no more is made room for
     nibbles = np.empty(used, np.uint8)
-    tables.unpack_nibbles(pieces.take((used + 1) // 2), nibbles)
+    tables.unpack_nibbles(described, nibbles)
     table = workspace.array("exact table", exact_kernels.ROWS + 1 << lanes.EXACT_BITS, np.uint32)
     if not exact_decoder(nibbles, flags, table):
         raise CodecError("damaged tables in an exact payload")

@@ -29,7 +29,7 @@ _FLUSH_BYTES = 32 << 20
 _SHARES = 16  # calls that wait for the disk at once
 _UNFINISHED = re.compile(r"\.mp-export-[0-9a-f]{16}")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC  # O_EXCL follows no link either
 
 
 def is_unfinished_export(name: str) -> bool:

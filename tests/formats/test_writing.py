@@ -182,9 +182,15 @@ def test_what_a_killed_export_left_is_swept(tmp_path: Path) -> None:
     [left] = (tmp_path / "d").iterdir()
     assert is_unfinished_export(left.name)
     assert scan(tmp_path) == ()
+    (tmp_path / "mine").write_text("mine")
+    link = left.with_name(f".mp-export-{'0' * 16}")
+    link.symlink_to(tmp_path / "mine")
     with ExportDirectory(tmp_path) as one, ExportDirectory(tmp_path) as other:
         file = one.create("d/f", 1)
         assert not left.exists()
+        assert link.is_symlink(), "what it leads to is not even opened"
+        link.unlink()
+        (tmp_path / "mine").unlink()
         again = other.create("d/g", 1)  # sweeps too, and leaves what is in use
         file.write_at(0, b"1")
         file.publish()

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from mergepipe.api import Repository, identity, plan_files
+from mergepipe.checkpoints import small_files
 from mergepipe.dtypes import DTYPES
 from mergepipe.errors import ConfigError, MalformedFile, MergepipeError, UsageError
 from mergepipe.executors import choosing
@@ -26,9 +27,16 @@ from mergepipe.formats import (
     wildmatch,
 )
 from mergepipe.formats.tree import scan_file
+from mergepipe.hub import loading
 from mergepipe.repository import config_values, notes
 from mergepipe.transfer import urls
-from mergepipe.vocabularies import tokenizer_files, tokenizer_reading
+from mergepipe.vocabularies import (
+    planning,
+    stored_tokenizer,
+    tokenizer_files,
+    tokenizer_reading,
+)
+from mergepipe.vocabularies.planning import VocabularyRequest
 from tests.formats.safetensors_files import file_of
 from tests.formats.test_torch_pickle import state
 from tests.repository.checkpoints import WHO
@@ -97,6 +105,10 @@ READ: dict[str, tuple[Lowered | None, Callable[[], object]]] = {
     ),
     "a name of a user": (None, lambda: identity.check_author("a" * 1001)),
     "processes": (None, lambda: choosing.parse("processes:1025")),
+    "padding": (
+        None,
+        lambda: planning._check(VocabularyRequest(multiple=planning.MAX_PADDING + 1), ()),
+    ),
     "a block": (None, lambda: _refused(lambda: config_values.block_size(128 << 20))),
     "an address": (None, lambda: urls.parse_url("https://example.org/" + "a" * 4096)),
     "notes": (
@@ -196,6 +208,30 @@ def test_a_large_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(torch_pickle, "_MAX_DIMENSIONS", 1)
     with pytest.raises(MalformedFile, match="makes no sense"):
         torch_pickle.read_pickle(scan_file(tmp_path / "x.bin"))
+
+
+def test_files_of_a_snapshot_are_not_read_where_they_are_too_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tokenizer.json").write_text('{"model": {"vocab": {}}}')
+    repository = Repository.init(tmp_path, who=WHO)
+    with repository:
+        commit = repository.commit(message="first").commit
+        snapshot = repository.objects.snapshot(repository.objects.commit(commit).snapshot)
+        objects, blocks = repository.objects, repository.blocks
+        assert small_files.read_stored_file(snapshot, "tokenizer.json", objects, blocks)
+        assert stored_tokenizer.read_tokenizer(snapshot, "x", objects, blocks)
+        monkeypatch.setattr(small_files, "MAX_INDEX_BYTES", 10)
+        monkeypatch.setattr(stored_tokenizer, "MAX_FILE_BYTES", 10)
+        with pytest.raises(MalformedFile, match="10 are allowed"):
+            small_files.read_stored_file(snapshot, "tokenizer.json", objects, blocks)
+        with pytest.raises(MalformedFile, match="10 are allowed"):
+            stored_tokenizer.read_tokenizer(snapshot, "x", objects, blocks)
+        loading._write_small_files(repository, commit.hex(), tmp_path / "out")
+        assert (tmp_path / "out/tokenizer.json").exists()
+        monkeypatch.setattr(loading, "_LARGEST", 10)
+        loading._write_small_files(repository, commit.hex(), tmp_path / "none")
+        assert not (tmp_path / "none/tokenizer.json").exists()
 
 
 def test_a_large_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

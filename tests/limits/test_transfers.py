@@ -12,11 +12,21 @@ from types import ModuleType
 import pytest
 
 from mergepipe.api import Repository
-from mergepipe.bytestore import frames, pace, wire
+from mergepipe.bytestore import elsewhere, frames, pace, wire
 from mergepipe.bytestore.memory import MemoryByteStore
 from mergepipe.bytestore.protocol import ByteStore
-from mergepipe.errors import Corruption, RemoteRefused, UsageError
+from mergepipe.errors import (
+    Corruption,
+    NotMounted,
+    RemoteRefused,
+    UnsafeRepository,
+    UsageError,
+)
+from mergepipe.hub import commit_body, staging
+from mergepipe.hub import objects as hub_objects
+from mergepipe.hub.errors import HubError
 from mergepipe.hub.passes import Passes
+from mergepipe.hub.xet import xorbs
 from mergepipe.ids import ObjectId
 from mergepipe.lazy import frames as lazy_frames
 from mergepipe.objects import limits
@@ -24,8 +34,8 @@ from mergepipe.packs import reader
 from mergepipe.packs.format import RecordKind
 from mergepipe.packs.index import Index
 from mergepipe.packs.reader import read_footer_bytes
-from mergepipe.repository import notes, operations, pruned, push_log, roots, tombstones
-from mergepipe.transfer import quarantine, receiving, remote_packs, remote_refs
+from mergepipe.repository import absent, notes, operations, pruned, push_log, roots, tombstones
+from mergepipe.transfer import noting, quarantine, receiving, remote_packs, remote_refs
 from mergepipe.transfer.receiving import ReceivingStore
 from mergepipe.transfer.serving.offer import Offer, TooLarge
 from tests.packs.test_packs import header, write_pack
@@ -201,6 +211,80 @@ def test_lists_of_a_repository(
     monkeypatch.setattr(module, "_MOST_BYTES", 10)
     with pytest.raises(Corruption, match="are allowed"):
         read(store)
+
+
+def test_commits_that_are_done_without(monkeypatch: Patch) -> None:
+    store = _with(absent.KEY, A_COMMIT)
+    assert absent.read_absent(store) == absent.AbsentCommits(store)() != frozenset()
+    monkeypatch.setattr(absent, "_MOST_BYTES", 10)
+    monkeypatch.setattr(store, "get", lambda _: pytest.fail("it is read"))
+    for read in (lambda: absent.read_absent(store), absent.AbsentCommits(store)):
+        with pytest.raises(Corruption, match="are allowed"):
+            read()
+
+
+def test_whose_another_disk_is(tmp_path: Path) -> None:
+    place = tmp_path / elsewhere.MARKER
+    place.write_bytes(elsewhere.marker(tmp_path, "a" * 32))
+    assert elsewhere.read_marker(tmp_path)[0] == "a" * 32
+    elsewhere.require(tmp_path)
+    place.write_bytes(b"".join(b"line%d x\n" % number for number in range(8000)))
+    with pytest.raises(UnsafeRepository, match="not as mergepipe writes it"):
+        elsewhere.read_marker(tmp_path)
+    place.unlink()
+    place.symlink_to(tmp_path)
+    with pytest.raises(NotMounted):
+        elsewhere.require(tmp_path)
+
+
+def test_notes_that_somebody_sends(monkeypatch: Patch, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with Repository.init(tmp_path, who=WHO) as repository:
+        commit = repository.commit(message="first").commit
+        sent = notes.encode({"key": notes.Remark("v", 1, "a")})
+        with ReceivingStore(repository) as taking:
+            monkeypatch.setattr(noting, "LARGEST_BYTES", 3)
+            with pytest.raises(RemoteRefused, match="no notes"):
+                taking.compare_and_swap(notes.note_key(commit), None, sent)
+            monkeypatch.undo()
+            assert taking.compare_and_swap(notes.note_key(commit), None, sent)
+
+
+def _chunk(size: int, *, says: int | None = None) -> bytes:
+    length = size.to_bytes(3, "little")
+    return b"\0" + length + b"\0" + (says or size).to_bytes(3, "little") + bytes(size)
+
+
+@pytest.mark.parametrize(
+    ("limit", "most", "body"),
+    [
+        ("_LARGEST_CHUNK", 99, _chunk(100)),
+        ("_LARGEST_CHUNK", 49, _chunk(100, says=20)[:40]),
+        ("_MOST_BYTES", 199, _chunk(100) * 2),
+        ("_MOST_CHUNKS", 1, _chunk(100) * 2),
+    ],
+)
+def test_chunks_of_a_client(limit: str, most: int, body: bytes, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(xorbs, limit, most + 1)
+    came: list[bytes] = []
+    xorbs.XorbReader(lambda chunk: came.append(bytes(chunk))).feed(body)
+    monkeypatch.setattr(xorbs, limit, most)
+    with pytest.raises(HubError):
+        xorbs.XorbReader(lambda _: None).feed(body)
+
+
+def test_lines_and_parts_of_a_client(monkeypatch: Patch, tmp_path: Path) -> None:
+    parts = [{"partNumber": number, "etag": "x"} for number in range(3)]
+    assert len(hub_objects._part_names(parts)) == 3
+    monkeypatch.setattr(hub_objects, "_MOST_PARTS", 2)
+    with pytest.raises(HubError):
+        hub_objects._part_names(parts)
+    monkeypatch.setattr(commit_body, "_MOST_LINES", 2)
+    with Repository.init(tmp_path, who=WHO) as repository:
+        reader = commit_body.CommitReader(staging.Staging(repository))
+        reader.feed(b"\n\n")
+        with pytest.raises(HubError, match="at most 2 lines"):
+            reader.feed(b"\n")
 
 
 def test_a_worktree_file(monkeypatch: Patch) -> None:

@@ -65,6 +65,26 @@ def test_too_many_files() -> None:
     assert FileEntry.__struct_fields__[0] == "path"
 
 
+def test_too_many_tensors_of_a_file() -> None:
+    entry = b"\x92\xa0" + msgspec.msgpack.encode(bytes(NONE))
+    count = limits.MAX_FILE_TENSORS + 1
+    tensors = b"\xdd" + count.to_bytes(4, "big") + entry * count
+    content = b"\x93" + msgspec.msgpack.encode("safetensors") + entry[2:] + tensors
+    file = b"\x94\xa0\xc2\x00" + content
+    with pytest.raises(Corruption):
+        decode(b"snapshot 1\n\x91\x91" + file, Snapshot, "it")
+    few = file.replace(tensors, b"\x91" + entry)
+    assert decode(b"snapshot 1\n\x91\x91" + few, Snapshot, "it").files
+
+
+def test_an_id_is_no_longer_than_ids_are() -> None:
+    canonical = encode(commit())
+    assert decode(canonical, Commit, "it") == commit()
+    longer = canonical.replace(b"\xc4\x20" + NONE, b"\xc4\x21" + NONE + b"\0", 1)
+    with pytest.raises(Corruption):
+        decode(longer, Commit, "it")
+
+
 def test_too_many_files_are_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     record = Snapshot(tuple(FileEntry(name, False, 0, Blob(NONE)) for name in "abc"))
     monkeypatch.setattr(limits, "MAX_FILES", 3)

@@ -1,6 +1,7 @@
 """Packs on their own: written, read by footer, salvaged when damaged, hostile bytes refused."""
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,8 @@ from mergepipe.packs import format as pack_format
 from mergepipe.packs.format import Content, RecordHeader, RecordKind
 from mergepipe.packs.reader import pack_ids, pack_key, read_footer, salvage_records
 from mergepipe.packs.writer import PackWriter
+from mergepipe.repository.survey import check_record
+from mergepipe.transfer import quarantine
 
 
 def header(payload: bytes, kind: RecordKind = RecordKind.BLOCK) -> RecordHeader:
@@ -53,6 +56,30 @@ def test_a_pack_reads_back(store: MemoryByteStore) -> None:
         pack_format.verify_payload(record, payload, "pack")
         with pytest.raises(Corruption, match="checksum"):
             pack_format.verify_payload(record, payload[:-1] + b"\xff", "pack")
+
+
+@pytest.mark.parametrize("what", ["header", "payload", "footer"])
+def test_a_record_is_what_its_header_and_the_footer_say(store: MemoryByteStore, what: str) -> None:
+    """Each of the three vouches for the other two."""
+    pack = write_pack(store, PAYLOADS)
+    key = pack_key(pack)
+    record, offset = read_footer(store, pack)[1][1]
+
+    def received() -> object:
+        return list(quarantine._checked(store, key, pack, [(record, offset)]))  # type: ignore[arg-type]
+
+    assert check_record(store, pack, record, offset)
+    assert received()
+    if what == "footer":
+        record = replace(record, checksum=bytes(len(record.checksum)))
+    else:
+        data = bytearray(store.get(key) or b"")
+        data[offset + (20 if what == "header" else pack_format.RECORD_HEADER_BYTES)] ^= 1
+        store.put(key, bytes(data))
+    with pytest.raises(Corruption):
+        check_record(store, pack, record, offset)
+    with pytest.raises(Corruption):
+        received()
 
 
 def test_an_empty_pack_is_a_pack(store: MemoryByteStore) -> None:
