@@ -97,7 +97,7 @@ class _Meta:
             (page, flags, magic, version) == (number, _META_PAGE, _MAGIC, _VERSION)
             and (free.flags, main.flags, main.pad) == (_INTEGER_KEYS, 0, 0)
             and free.pad in _PAGE_SIZES
-            and 1 <= last_page < _LARGEST_MAP_BYTES // free.pad
+            and last_page >= 1
             and last_page * free.pad < map_bytes <= _LARGEST_MAP_BYTES
             and transaction < _LAST_TRANSACTION
         )

@@ -209,11 +209,11 @@ def _copy_packs(
     directory: Path, before: Path | None, target: Path | None, progress: Progress
 ) -> None:
     """Bring to `target`, or to the repository itself, what is large and not there yet."""
+    if before is not None:
+        check_tree(before)
     with _own_files(target or directory) as there:
         make_folder(there.folder(f"{layout.PACKS}/"))
         make_folder(there.folder(f"{layout.TMP}/"))
-        if before is not None:
-            check_tree(before)
         for source in _sources(directory, before, target):
             for kind in ("", SESSIONS):
                 with LocalByteStore(source, kind, elsewhere=Elsewhere()) as left:

@@ -6,6 +6,7 @@ is what stands behind that.
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from mergepipe.api import conversions
 from mergepipe.bytestore import unfinished, untrusted
 from mergepipe.bytestore.local import LocalByteStore
+from mergepipe.bytestore.local_writer import LocalWriter
 from mergepipe.bytestore.untrusted import (
     beneath,
     is_real_directory,
@@ -136,3 +138,9 @@ def test_a_folder_of_conversions_is_no_link(tmp_path: Path) -> None:
         pytest.fail("a folder of somebody else's is locked")
     with conversions._locked(tmp_path / "victim"):
         pass
+
+
+def test_a_file_that_is_gone_on_with_is_no_link(place: Path) -> None:
+    place.symlink_to(place.with_name("victim"))
+    with ThreadPoolExecutor(1) as flusher, pytest.raises(OSError, match="place"):
+        LocalWriter.reopened(place, flusher)

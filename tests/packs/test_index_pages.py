@@ -4,11 +4,12 @@ import os
 import random
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import lmdb
 import pytest
 
-from mergepipe.packs import index_check
+from mergepipe.packs import index_check, index_nodes, index_pages
 from mergepipe.packs.index_check import DamagedPages
 from mergepipe.packs.index_pages import check_pages
 
@@ -60,6 +61,23 @@ def use(path: Path) -> None:
 def test_sound_files_pass(tmp_path: Path, seed: int) -> None:
     for step in range(4):
         change(tmp_path, 10 * seed + step)
+        check(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("module", "limit", "what"),
+    [
+        (index_nodes, "LARGEST_KEY", "absurd length"),
+        (index_pages, "_DEEPEST", "absurd depth"),
+        (index_pages, "_LARGEST_MAP_BYTES", "meta page"),
+    ],
+)
+def test_more_than_an_index_has_is_refused(
+    tmp_path: Path, module: ModuleType, limit: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(tmp_path, 0)
+    monkeypatch.setattr(module, limit, 0)
+    with pytest.raises(DamagedPages, match=what):
         check(tmp_path)
 
 

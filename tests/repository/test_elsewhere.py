@@ -11,8 +11,10 @@ import pytest
 
 from mergepipe import failpoints
 from mergepipe.api import Repository
+from mergepipe.bytestore.elsewhere import MARKER
 from mergepipe.cli.main import main
 from mergepipe.errors import ConfigError, NotMounted, UnsafeRepository, UsageError
+from mergepipe.repository import relocation
 from mergepipe.repository.config import parse
 from tests.repository.checkpoints import WHO
 from tests.torture.models import finish, in_child
@@ -268,6 +270,55 @@ def test_what_is_in_such_a_directory_is_plain_too(model: Path) -> None:
         Repository.open(model)
 
 
+def test_nothing_moves_where_something_is_not_plain(model: Path) -> None:
+    disk, victim = model.parent / "disk", model.parent / "victim"
+    victim.write_text("precious")
+    Repository.relocate(model, PACKS, disk / "one")
+    before = listing(model)
+    for place in (model / ".mergepipe", disk / "one"):
+        link = place / "what ever"
+        link.symlink_to(victim)
+        for setting, target in ((PACKS, disk / "two"), (PACKS, None), (INDEX, disk / "one")):
+            with pytest.raises(UnsafeRepository):
+                Repository.relocate(model, setting, target)
+        link.unlink()
+    assert listing(model) == before
+    assert problems(model) == []
+
+
+def test_a_link_that_comes_in_between_is_not_written_through(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, victim = model.parent / "disk/models", model.parent / "victim"
+    victim.write_text("precious")
+
+    def look_and_be_late(root: Path) -> None:
+        if root == place:
+            (place / MARKER).symlink_to(victim)
+
+    monkeypatch.setattr(relocation, "check_tree", look_and_be_late)
+    with pytest.raises(OSError, match=MARKER):
+        Repository.relocate(model, PACKS, place)
+    assert victim.read_text() == "precious"
+
+
+def test_a_directory_is_durably_its_own_before_anything_is_there(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = model.parent / "disk/models"
+    synced: list[Path] = []
+    sync = os.fsync
+
+    def noting(descriptor: int) -> None:
+        sync(descriptor)
+        if not (place / "packs").exists():
+            synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+
+    monkeypatch.setattr(os, "fsync", noting)
+    Repository.relocate(model, PACKS, place)
+    assert {place / MARKER, place, place.parent} <= set(synced)
+
+
 def test_a_template_and_settings_cannot_say_it(tmp_path: Path) -> None:
     template = tmp_path / "template"
     template.mkdir()
@@ -278,11 +329,12 @@ def test_a_template_and_settings_cannot_say_it(tmp_path: Path) -> None:
         parse(f'format = 1\n[store]\npacks = "{tmp_path}"\n')
 
 
-@pytest.mark.parametrize("name", ["full", "model/inside", "missing/deep", "file"])
+@pytest.mark.parametrize("name", ["full", "model/inside", "missing/deep", "file", "link"])
 def test_a_directory_that_cannot_be_its_own_is_refused(model: Path, name: str) -> None:
     (model.parent / "full").mkdir()
     (model.parent / "full/file").write_text("precious")
     (model.parent / "file").write_text("precious")
+    (model.parent / "link").symlink_to(model.parent / "disk")
     before = listing(model.parent)
     with pytest.raises(UsageError):
         Repository.relocate(model, PACKS, model.parent / name)

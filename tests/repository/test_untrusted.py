@@ -12,7 +12,8 @@ import pytest
 
 from mergepipe.api import Repository
 from mergepipe.cli.main import main
-from mergepipe.errors import UnsafeRepository
+from mergepipe.errors import UnsafeRepository, WorktreeDirty
+from mergepipe.repository import layout
 
 from .planting import places, put
 
@@ -87,6 +88,15 @@ def test_what_is_no_plain_file_is_refused_wherever_it_is(
     assert main(["-C", str(model), "log"]) == 0
 
 
+@pytest.mark.parametrize("place", ["packs", "refs", "tmp", "index"])
+def test_a_file_where_a_directory_belongs(model: Path, place: str) -> None:
+    folder = model / ".mergepipe" / place
+    folder.rename(model.with_name("aside"))
+    folder.write_text("")
+    with pytest.raises(UnsafeRepository, match="no directory"):
+        layout.check(model / ".mergepipe")
+
+
 @pytest.mark.parametrize("place", ["index", "tmp", "lock", "store.lock", "refs/heads/main"])
 @pytest.mark.parametrize("kind", ["link", "fifo", "socket"])
 def test_every_command_refuses(model: Path, tmp_path: Path, place: str, kind: str) -> None:
@@ -148,6 +158,19 @@ def test_a_second_name_of_a_file_outside_never_writes_there(
     for command in (["log"], ["commit", "-m", "second"], ["tag", "t"], ["gc"], ["fsck"]):
         assert main(["-C", str(model), *command]) == 0, command
     assert outside.read_bytes() == content
+
+
+def test_a_link_among_files_that_are_checked_out_is_no_file(model: Path, tmp_path: Path) -> None:
+    """Not even one to the same bytes, which others may change later."""
+    with Repository.open(model) as repository:
+        repository.checkout("main", to=tmp_path / "out")
+        repository.checkout("main", to=tmp_path / "out")
+        (tmp_path / "out/config.json").rename(tmp_path / "same.json")
+        (tmp_path / "out/config.json").symlink_to(tmp_path / "same.json")
+        with pytest.raises(WorktreeDirty):
+            repository.checkout("main", to=tmp_path / "out")
+        repository.checkout("main", to=tmp_path / "out", force=True)
+    assert not (tmp_path / "out/config.json").is_symlink()
 
 
 def test_links_on_the_way_to_a_repository_are_the_users_own(model: Path, tmp_path: Path) -> None:

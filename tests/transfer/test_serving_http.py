@@ -1,5 +1,6 @@
 """What the http server lets clients do, and what it does about those that misbehave."""
 
+import asyncio
 import contextlib
 import http.client
 import socket
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 import pytest
+from starlette.requests import Request
 
 from mergepipe.bytestore import wire
 from mergepipe.bytestore.http import HttpByteStore
@@ -27,6 +29,7 @@ from mergepipe.errors import (
     UsageError,
 )
 from mergepipe.transfer.serving.http import Service
+from mergepipe.transfer.serving.http_bodies import drain
 from mergepipe.transfer.serving.listening import bind
 from mergepipe.transfer.serving.offer import Offer
 from mergepipe.transfer.serving.surface import EVERYTHING, REPOSITORY, Surface
@@ -209,6 +212,23 @@ def test_requests_that_are_too_large(tmp_path: Path) -> None:
         short = msgspec.msgpack.encode(wire.SwapRequest("refs/heads/x", None, b"x", b"short"))
         assert ask(url, "POST", "/v1/swap", short)[0] == 409
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_what_is_larger_than_any_body_is_not_read_to_its_end() -> None:
+    read: list[str] = []
+
+    async def receive() -> dict[str, object]:
+        read.append("it is read")
+        return {"type": "http.request", "body": b"x", "more_body": False}
+
+    def request(declared: int) -> Request:
+        headers = [(b"content-length", str(declared).encode())]
+        return Request({"type": "http", "headers": headers}, receive)
+
+    asyncio.run(drain(request(wire.LARGEST_PACK + 1), 1.0))
+    assert not read
+    asyncio.run(drain(request(wire.LARGEST_PACK), 1.0))
+    assert read
 
 
 def test_a_body_without_a_length_is_bounded_too(tmp_path: Path) -> None:
