@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.temporary import RunDirectory
+from tests.temporary import RunDirectory, within_a_run
 
 # Hundreds of processes that tests start would each compile all of our source again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -26,7 +26,7 @@ MOST_WORKERS = 8
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput"):  # xdist's workers are in the directory of their parent
+    if not within_a_run():  # as xdist's workers are, and runs that a test starts
         config.stash[DIRECTORY] = RunDirectory()
 
 
@@ -46,7 +46,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    if left := config.stash[DIRECTORY].left():
+    directory = config.stash.get(DIRECTORY, None)
+    if directory and (left := directory.left()):
         terminalreporter.section("left among temporary files")
         terminalreporter.write_line(f"A test, or what it started, did not tidy up: {left}")
 

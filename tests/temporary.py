@@ -17,8 +17,14 @@ MEMORY = Path("/dev/shm")
 ROOM = 4 << 30
 """Bytes that have to be free there; a run needs a few hundred megabytes at once."""
 PREFIX = "mp-tests-"
+_CACHES = ("torchinductor_",)  # a directory that importing transformers makes, as for its users
 KEPT_S = 3600
 """How long files of failed tests, and of killed runs, stay before a later run removes them."""
+
+
+def within_a_run() -> bool:
+    """Whether a run that is under way started this one, whose directory then is ours."""
+    return Path(os.environ.get("TMPDIR", "")).name.startswith(PREFIX)
 
 
 class RunDirectory:
@@ -40,8 +46,9 @@ class RunDirectory:
         tempfile.tempdir = None  # asked for again
 
     def left(self) -> list[str]:
-        """Names of what nobody tidied up. pytest keeps directories of tests that failed."""
-        return sorted(path.name for path in self.path.iterdir() if not path.match("pytest-of-*"))
+        """Names of what nobody tidied up. pytest keeps its directories of tests that failed."""
+        names = sorted(path.name for path in self.path.iterdir())
+        return [name for name in names if not name.startswith(("pytest-of-", *_CACHES))]
 
     def remove(self) -> None:
         """Remove it; with `keep`, pytest's part stays for whoever looks into a failure."""

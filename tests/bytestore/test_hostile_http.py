@@ -21,6 +21,7 @@ from mergepipe.errors import (
     UsageError,
 )
 from tests.bytestore.bad_lines import Script, answering, flood, trickle, until_it_hangs_up
+from tests.bytestore.counted import many_refs
 
 TOKEN = "a-secret-that-nobody-prints"
 OURS = b"Mergepipe-Protocol: 1\r\n"
@@ -223,13 +224,9 @@ def test_keys_that_cannot_be(keys: list[str]) -> None:
 
 
 def test_a_million_refs(monkeypatch: pytest.MonkeyPatch) -> None:
-    refs = {f"refs/heads/{number:06d}": b"x" * 32 for number in range(1_000_000)}
-    body = msgspec.msgpack.encode(refs)
-    del refs
-    with told(with_body(body)) as store:
+    with told(with_body(many_refs(1_000_000, b"x" * 32))) as store:
         refused(lambda: store.values("refs/"), RemoteRefused, "fit")
-    few = msgspec.msgpack.encode({f"refs/{number:06d}": b"x" for number in range(100_001)})
-    with told(with_body(few)) as store:
+    with told(with_body(many_refs(100_001, b"x"))) as store:
         monkeypatch.setattr(wire, "MOST_VALUES", 100_000)
         refused(lambda: store.values("refs/"), RemoteRefused, "100,000")
         monkeypatch.setattr(wire, "MOST_VALUES", 200_000)

@@ -30,30 +30,34 @@ def in_order(stages: Sequence[Stage], notes: Notes) -> tuple[tuple[Stage, ...], 
             named[stage.name] = stage
     output = stages[-1] if unnamed is None else unnamed
     ordered = _after_those_it_needs(output, named, notes)
-    return ordered, tuple(stage.name or "" for stage in stages if stage not in ordered)
+    taken = {stage.name for stage in ordered}
+    return ordered, tuple(stage.name or "" for stage in stages if stage.name not in taken)
 
 
 def _after_those_it_needs(
     output: Stage, named: dict[str, Stage], notes: Notes
 ) -> tuple[Stage, ...]:
-    done: list[Stage] = []
+    done: dict[str | None, Stage] = {}
     # Not recursive: a hostile file may chain thousands of documents.
     open_stages: list[tuple[Stage, list[Stage]]] = [(output, needed(output, named))]
+    open_names = {output.name}
     while open_stages:
         stage, waiting = open_stages[-1]
         if not waiting:
-            done.append(stage)
+            done[stage.name] = stage
+            open_names.discard(stage.name)
             open_stages.pop()
             continue
         below = waiting.pop(0)
-        if any(below is above for above, _ in open_stages):
+        if below.name in open_names:
             circle = " -> ".join(
                 quoted(above.name or "the result") for above, _ in [*open_stages, (below, [])]
             )
             raise notes.refused(stage.place, f"the stages go in a circle: {circle}", "break it")
-        if below not in done:
+        if below.name not in done:
+            open_names.add(below.name)
             open_stages.append((below, needed(below, named)))
-    return tuple(done)
+    return tuple(done.values())
 
 
 def stages_for(
