@@ -61,15 +61,13 @@ def push(
         else:
             asked = options or PushOptions()
             wanted = wanted_refs(asked, repository.refs, repository.objects, name)
-        pushed = pushing.push(
-            source,
-            store,
-            wanted,
-            moved=lambda decision: _note(repository, name, decision),
-            ask=ask,
-            progress=progress,
-            together=repository.refs.locked,
-        )
+        moved: list[Decision] = []
+        try:
+            pushed = pushing.push(
+                source, store, wanted, moved=moved.append, ask=ask, progress=progress
+            )
+        finally:
+            _note(repository, name, moved)
         there = _commits_there(repository, name, pushed)
         pushed = replace(pushed, notes=push_notes(repository, store, there))
     return PushResult(name, url.shown, pushed)
@@ -86,15 +84,17 @@ def _commits_there(
     return frozenset(each for each, _ in reachable_commits(repository.objects, here))
 
 
-def _note(repository: OpenRepository, remote: str, decision: Decision) -> None:
+def _note(repository: OpenRepository, remote: str, moved: Sequence[Decision]) -> None:
     """Let `refs/remotes/<remote>/*` follow."""
-    tracked = tracking_ref(remote, decision.name) if remote else None
-    if tracked is None:
-        return
-    who = repository.signature()
-    if decision.new is None:
-        repository.refs.delete(tracked, expected=ANY, who=who, why="push: deleted there")
-        return
-    # Two names there that some file system takes for one: then one of them is not noted.
-    with suppress(RefExists):
-        repository.refs.update(tracked, decision.new, expected=ANY, who=who, why="push")
+    refs, who = repository.refs, repository.signature()
+    with refs.together():
+        for decision in moved:
+            tracked = tracking_ref(remote, decision.name) if remote else None
+            if tracked is None:
+                continue
+            if decision.new is None:
+                refs.delete(tracked, expected=ANY, who=who, why="push: deleted there")
+                continue
+            # Two names there that some file system takes for one: then one of them is not noted.
+            with suppress(RefExists):
+                refs.update(tracked, decision.new, expected=ANY, who=who, why="push")

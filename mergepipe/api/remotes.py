@@ -30,7 +30,7 @@ def remove(repository: OpenRepository, name: str) -> int:
             "mp config remote.NAME.url URL changes where that is",
         )
     who = repository.signature()
-    with repository.refs.locked():
+    with repository.refs.together():
         repository.edit_config(lambda text: configuration.without_remote(text, name))
         gone = repository.refs.names(f"{REMOTES}{name}/")
         for ref in gone:

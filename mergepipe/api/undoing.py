@@ -35,7 +35,7 @@ def undo(
                 working.require_clean()
             # Before the refs: who is killed in between does it again.
             working.follow(target, force=force, progress=progress)
-        with repository.refs.locked():
+        with repository.refs.together():
             _check_still(repository, operation, moves)
             # HEAD leaves a branch before that goes, and comes to one when it is there again.
             for move in sorted(moves, key=_turn):

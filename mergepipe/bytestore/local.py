@@ -25,7 +25,7 @@ from mergepipe.bytestore.elsewhere import (
 )
 from mergepipe.bytestore.local_sessions import FOLDER, Sessions
 from mergepipe.bytestore.local_writer import LocalWriter, raise_if_full, sync_directory
-from mergepipe.bytestore.protocol import Buffer, ByteWriter
+from mergepipe.bytestore.protocol import Buffer, ByteWriter, Swap
 from mergepipe.bytestore.sharing import make_folder
 from mergepipe.bytestore.untrusted import (
     beneath,
@@ -36,6 +36,7 @@ from mergepipe.bytestore.untrusted import (
     status_of,
 )
 from mergepipe.bytestore.whole_calls import fill_at
+from mergepipe.bytestore.whole_disk import WholeDisk
 from mergepipe.closing import Closing
 from mergepipe.errors import MergepipeError
 from mergepipe.failpoints import reached
@@ -233,6 +234,11 @@ class LocalByteStore(Closing):
 
     def publish(self, values: Sequence[tuple[ByteWriter, str]]) -> None:
         """Rename synced values into place, then make the names durable."""
+        for folder in self._rename(values):
+            sync_directory(folder)
+
+    def _rename(self, values: Sequence[tuple[ByteWriter, str]]) -> dict[Path, None]:
+        """Rename synced values into place; returns the folders whose names changed."""
         folders: dict[Path, None] = {}
         self._check_disks()
         for given, key in values:
@@ -255,8 +261,7 @@ class LocalByteStore(Closing):
                 raise
             self._forget(key)  # an open descriptor would go on reading what was there before
             folders[target.parent] = None
-        for folder in folders:
-            sync_directory(folder)
+        return folders
 
     def put(self, key: str, value: Buffer) -> None:
         """Write or replace a small value atomically and durably."""
@@ -278,6 +283,34 @@ class LocalByteStore(Closing):
             elif old is not None:
                 self.delete(key)
                 sync_directory(self.path(key).parent)
+            return True
+
+    def swap_together(self, swaps: Sequence[Swap]) -> bool:
+        """Compare and swap many values under that lock, or none; made durable together."""
+        with self._swap_lock(), WholeDisk(self.root, len(swaps)) as disk:
+            if any(self.get(key) != old for key, old, _ in swaps):
+                return False
+            writers: list[tuple[LocalWriter, str]] = []
+            try:
+                for key, _, new in swaps:
+                    if new is not None:
+                        writer = self._create_in(self._base(key))
+                        writers.append((writer, key))
+                        writer.write(new)
+                        writer.seal() if disk.at_once else writer.sync()
+                if disk.at_once:
+                    disk.sync()
+                    for writer, _ in writers:
+                        writer.made_durable()
+                gone = [key for key, old, new in swaps if new is None and old is not None]
+                for key in gone:  # first: another may be named as a folder of theirs was
+                    self.delete(key)
+                folders = {self.path(key).parent: None for key in gone} | self._rename(writers)
+            except BaseException:
+                for writer, _ in writers:
+                    writer.abort()
+                raise
+            disk.sync_names([folder for folder in folders if folder.is_dir()])
             return True
 
     def path(self, key: str) -> Path:

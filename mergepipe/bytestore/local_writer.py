@@ -121,6 +121,11 @@ class LocalWriter:
         self._check()
         self._close()
 
+    def made_durable(self) -> None:
+        """Say of a sealed file that its disk was synced since."""
+        self._check()
+        self._synced = True
+
     def abort(self) -> None:
         """Remove the file, if it was not published, or set aside."""
         self._close()

@@ -208,8 +208,8 @@ class TakingTurns(Protocol):
         ...
 
 
-Swap: TypeAlias = tuple[str, bytes | None, bytes]
-"""A key, what it is to be at (None: absent), and its new value."""
+Swap: TypeAlias = tuple[str, bytes | None, bytes | None]
+"""A key, what it is to be at, and its new value (None: absent)."""
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ never was. The idea is jj's (https://docs.jj-vcs.dev/latest/operation-log/).
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -95,23 +95,34 @@ class OperationLog:
         finally:
             self._operation = self._command = ""
 
-    def moved(self, ref: str, old: bytes | None, new: bytes | None, why: str, block: int) -> None:
-        """A branch, a tag or HEAD is about to move; `block` numbers the time of holding the lock.
+    def moved(
+        self, moves: Sequence[tuple[str, bytes | None, bytes | None, str]], block: int
+    ) -> None:
+        """Branches, tags or HEAD are about to move: each from where, to where, and why.
 
-        Other refs are notes of what others have, and are not taken back.
+        `block` numbers the time of holding the lock. Other refs are notes of what others have, and
+        are not taken back.
         """
-        if old != new and (ref == HEAD or ref.startswith((HEADS, TAGS))):
+        ours = [
+            (ref, old, new, why)
+            for ref, old, new, why in moves
+            if old != new and (ref == HEAD or ref.startswith((HEADS, TAGS)))
+        ]
+        if ours:
             operation, command = self._current(block)
-            line = Line(
-                op=operation,
-                time=int(time.time()),
-                command=command,
-                ref=ref,
-                old=_text(old),
-                new=_text(new),
-                why=why,
+            now = int(time.time())
+            self._append(
+                Line(
+                    op=operation,
+                    time=now,
+                    command=command,
+                    ref=ref,
+                    old=_text(old),
+                    new=_text(new),
+                    why=why,
+                )
+                for ref, old, new, why in ours
             )
-            self._append(line)
 
     def pruned(self, commits: Sequence[ObjectId], block: int, *, again: bool = False) -> None:
         """These models are about to be let go of; `again`: to be kept again."""
@@ -125,7 +136,7 @@ class OperationLog:
                 why="kept again" if again else "prune",
             )
             changed = {"kept": names} if again else {"pruned": names}
-            self._append(msgspec.structs.replace(line, **changed))
+            self._append([msgspec.structs.replace(line, **changed)])
 
     def read(self) -> list[Operation]:
         """All operations, newest first. Lines that cannot be read are left out."""
@@ -149,8 +160,8 @@ class OperationLog:
             self._block, self._block_operation = block, os.urandom(6).hex()
         return self._block_operation, "python"
 
-    def _append(self, line: Line) -> None:
-        data = msgspec.json.encode(line) + b"\n"
+    def _append(self, lines: Iterable[Line]) -> None:
+        data = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
         if (self._store.size(KEY) or 0) > _MOST_BYTES:
             kept = (self._store.get(KEY) or b"")[-_MOST_BYTES // 2 :]
             self._store.put(KEY, kept.partition(b"\n")[2])

@@ -114,7 +114,7 @@ def purge(place: Place, request: Purge, progress: Progress = SILENT) -> PurgeRep
             **dict(request.models),
         }.items()
     ]
-    with refs.locked():
+    with refs.together():
         add_tombstones(storage.store, stones)
         for move in moves:
             _move(refs, move, request.signature)

@@ -1,5 +1,6 @@
 """The reflog: where each ref pointed, one line per move (docs/format.md, "Refs and the reflog")."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from mergepipe.bytestore.untrusted import (
     read_plain,
 )
 from mergepipe.bytestore.whole_calls import read_at, write_all
+from mergepipe.bytestore.whole_disk import WholeDisk
 from mergepipe.failpoints import reached
 from mergepipe.ids import NO_ID, ObjectId
 
@@ -181,26 +183,47 @@ class Reflog:
 
     def append(self, name: str, entry: ReflogEntry) -> None:
         """Add an entry and return once it is durable."""
+        self.append_all([(name, entry)])
+
+    def append_all(self, entries: Sequence[tuple[str, ReflogEntry]]) -> None:
+        """Add entries to the logs of refs, and return once all are durable."""
+        lines: dict[str, list[bytes]] = {}
+        for name, entry in entries:
+            lines.setdefault(name, []).append(entry.encode())
+        with WholeDisk(self._folder.parent, len(lines)) as disk:
+            changed: dict[Path, None] = {}
+            for name, new in lines.items():
+                changed |= dict.fromkeys(self._write(name, b"".join(new), sync=not disk.at_once))
+            if disk.at_once:
+                disk.sync()
+            else:
+                # New files' names, and those of new folders above them, must survive a crash too.
+                for folder in changed:
+                    sync_directory(folder)
+
+    def _write(self, name: str, lines: bytes, *, sync: bool) -> Sequence[Path]:
+        """Add lines to a log; returns the folders that have new names."""
         path = self._path(name)
         changed = self._make_room(path)
         descriptor = open_to_change(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         try:
             reached("reflog.write")
             _cut_torn_line(descriptor)
-            write_all(descriptor, entry.encode())
-            reached("reflog.sync")
-            os.fsync(descriptor)
+            write_all(descriptor, lines)
+            if sync:
+                reached("reflog.sync")
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        # The new file's name, and those of new folders above it, must survive a crash too.
-        for folder in changed:
-            sync_directory(folder)
+        return changed
 
     def remove(self, name: str) -> None:
         """Forget the log of a ref that is gone, and folders that are empty without it."""
         path = self._path(name)
         reached("reflog.remove")
-        path.unlink(missing_ok=True)
+        # What stands where its folder was, or in its place, is the log of another ref.
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            path.unlink()
         for folder in path.parents:
             if folder == self._folder:
                 break

@@ -19,6 +19,7 @@ from mergepipe.repository import locks
 from mergepipe.repository.operations import OperationLog
 from mergepipe.repository.reflog import Reflog, ReflogEntry, Signature
 from mergepipe.repository.refnames import HEADS, TAGS, check_ref_name, folded, short_name
+from mergepipe.repository.staged_moves import Staged, StagedMove, swap_all
 
 HEAD = "HEAD"
 _ID_LINE = re.compile(rb"[0-9a-f]{64}\n?")
@@ -78,6 +79,7 @@ class RefStore:
         self._blocks = 0
         self._why = ""
         self._taken: _Taken | None = None  # known while the lock is held: nobody else moves refs
+        self._staged: Staged | None = None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -103,6 +105,25 @@ class RefStore:
         finally:
             self._thread_lock.release()
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Hold the lock; refs that `update` and `delete` move inside move in the end, all at once.
+
+        So a thousand cost little more than one: they are made durable together. What is read here
+        meanwhile is where they will be. If the block raises, none of them moves; if a crash cuts
+        their move short, the first ones may have.
+        """
+        with self.locked():
+            if self._staged is not None:
+                yield
+                return
+            self._staged = Staged()
+            try:
+                yield
+                self._flush()
+            finally:
+                self._staged = None
+
     def note_pruned(self, commits: Sequence[ObjectId], *, again: bool = False) -> None:
         """Write down what is about to be let go of, or kept `again`; the lock is held."""
         if self.operations is not None:
@@ -110,7 +131,7 @@ class RefStore:
 
     def head(self) -> Head:
         """Where HEAD is. Raises Corruption if it names neither a branch nor a commit."""
-        data = self._store.get(HEAD)
+        data = self._get(HEAD)
         if data is None:
             raise Corruption("HEAD is missing", f"{_repair_hint(HEAD)}, or `mp switch` a branch")
         if data.startswith(b"ref: "):
@@ -129,18 +150,27 @@ class RefStore:
         """
         if name == HEAD:
             return self.head().commit
-        data = self._store.get(check_ref_name(name))
+        data = self._get(check_ref_name(name))
         return None if data is None else _decode(name, data)
 
     def names(self, prefix: str = "refs/") -> list[str]:
         """Full names of the refs in a folder (`refs/heads/`), sorted, damaged ones included."""
         folder = prefix if prefix.endswith("/") else prefix + "/"
-        return sorted(self._store.list(folder))
+        present = self._store.list(folder)
+        staged = self._staged
+        if staged is None or not staged.is_mine:
+            return sorted(present)
+        return staged.names(present, folder)
 
     def list(self, prefix: str = "refs/") -> dict[str, ObjectId]:
         """The refs in a folder and what they point at, sorted by name. Raises Corruption."""
         folder = prefix if prefix.endswith("/") else prefix + "/"
-        return {name: _decode(name, data) for name, data in items_after(self._store, folder)}
+        values: dict[str, bytes | None] = dict(items_after(self._store, folder))
+        staged = self._staged
+        if staged is not None and staged.is_mine:
+            names = staged.names(values, folder)
+            values = {it: staged.value(it) if it in staged else values[it] for it in names}
+        return {name: _decode(name, data) for name, data in values.items() if data is not None}
 
     def update(
         self, name: str, new: ObjectId, *, expected: Expected, who: Signature, why: str
@@ -158,9 +188,9 @@ class RefStore:
                 self._check_room(name)
             elif old == new:
                 return old
-            self._why = why
-            self._log(name, ReflogEntry(old, new, who, why))
-            self._swap(name, data, new.hex().encode() + b"\n")
+            entry = ReflogEntry(old, new, who, why)
+            lines = [(name, entry), *([(HEAD, entry)] if self._is_current(name) else [])]
+            self._move(StagedMove(name, data, new.hex().encode() + b"\n", why, tuple(lines)))
             if self._taken is not None:
                 self._taken.add(name)
             return old
@@ -173,6 +203,7 @@ class RefStore:
         """
         check_ref_name(new)
         with self.locked():
+            self._flush()
             self._why = why
             data, at = self._expect(old, ANY)
             self._expect(new, None)
@@ -215,15 +246,11 @@ class RefStore:
             data, old = self._expect(name, expected)
             if data is None:
                 return None
-            self._why = why
-            if self.reflog is not None and self._is_current(name):
-                self.reflog.append(HEAD, ReflogEntry(old, None, who, why))
-            if self.reflog is not None and keep_log:
-                self.reflog.append(name, ReflogEntry(old, None, who, why))
-            self._swap(name, data, None)
+            entry = ReflogEntry(old, None, who, why)
+            logs = [*([HEAD] if self._is_current(name) else []), *([name] if keep_log else [])]
+            lines = tuple((log, entry) for log in logs)
+            self._move(StagedMove(name, data, None, why, lines, drops_log=not keep_log))
             self._taken = None
-            if self.reflog is not None and not keep_log:
-                self.reflog.remove(name)
             return old
 
     def set_head(self, target: str | ObjectId, *, who: Signature, why: str) -> None:
@@ -235,6 +262,7 @@ class RefStore:
         else:
             data = target.hex().encode() + b"\n"
         with self.locked():
+            self._flush()
             self._why = why
             before = self._store.get(HEAD)
             try:
@@ -246,8 +274,42 @@ class RefStore:
                 self.reflog.append(HEAD, ReflogEntry(old, new, who, why))
             self._swap(HEAD, before, data)
 
+    def _get(self, name: str) -> bytes | None:
+        staged = self._staged
+        if staged is not None and staged.is_mine and name in staged:
+            return staged.value(name)
+        return self._store.get(name)
+
+    def _move(self, move: StagedMove) -> None:
+        """Make a move, or stage it where several are made together; the lock is held."""
+        if self._staged is None:
+            self._make([move])
+            return
+        if move.name in self._staged:
+            self._flush()
+        self._staged.add(move)
+
+    def _flush(self) -> None:
+        """Make the moves that are staged."""
+        if self._staged is not None:
+            moves, self._staged = list(self._staged), Staged()
+            self._make(moves)
+
+    def _make(self, moves: Sequence[StagedMove]) -> None:
+        """Logs first, then refs: never a move without a line."""
+        if self.operations is not None:
+            self.operations.moved([(it.name, it.old, it.new, it.why) for it in moves], self._blocks)
+        if self.reflog is not None:
+            self.reflog.append_all([line for move in moves for line in move.lines])
+        # Under our lock only someone who does not take it (a remote's other clients) can win.
+        swap_all(self._store, moves)
+        if self.reflog is not None:
+            for move in moves:
+                if move.drops_log:
+                    self.reflog.remove(move.name)
+
     def _expect(self, name: str, expected: Expected) -> tuple[bytes | None, ObjectId | None]:
-        data = self._store.get(name)
+        data = self._get(name)
         try:
             old = None if data is None else _decode(name, data)
         except Corruption:
@@ -278,10 +340,8 @@ class RefStore:
 
     def _swap(self, name: str, old: bytes | None, new: bytes | None) -> None:
         if self.operations is not None:
-            self.operations.moved(name, old, new, self._why, self._blocks)
-        # Under our lock only someone who does not take it (a remote's other clients) can win.
-        if not self._store.compare_and_swap(name, old, new):
-            raise RefMoved(f"{_title(name)} was moved by another process meanwhile", "try again")
+            self.operations.moved([(name, old, new, self._why)], self._blocks)
+        swap_all(self._store, [StagedMove(name, old, new, self._why)])
 
     def _check_room(self, name: str) -> None:
         """Refuse a new ref that some file system could not hold beside the others.

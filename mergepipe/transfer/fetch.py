@@ -151,11 +151,12 @@ def fetch(
                 # Before a ref names what leans on it; after a kill it is said of nothing.
                 change_absent(home.storage.store, gone=end.gone, here=end.here)
                 follow_pruned(home, store)
-                moved, kept = _move_refs(home, remote, there, heads, options)
+                with home.refs.together():
+                    moved, kept = _move_refs(home, remote, there, heads, options)
         else:
             if home.storage.promises.remote == remote:
                 follow_pruned(home, store)
-            with home.refs.locked():
+            with home.refs.together():
                 moved, kept = _move_refs(home, remote, there, heads, options)
     return Fetched(
         remote=remote,

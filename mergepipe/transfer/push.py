@@ -5,7 +5,6 @@ computes. Nothing is assumed of the other side but what a byte store promises.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from mergepipe.bytestore.protocol import (
@@ -94,19 +93,17 @@ def push(
     moved: Callable[[Decision], None] = lambda decision: None,
     ask: Callable[[Sequence[Decision]], None] = lambda decisions: None,
     progress: Progress = SILENT,
-    together: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Pushed:
     """Move refs of the other side, once it has all that they need.
 
-    `moved` is called for every ref as soon as it is where it should be (inside of `together`, if
-    many moved at once), `ask` once with those that
+    `moved` is called for every ref as soon as it is where it should be, `ask` once with those that
     will move, before anything is sent: it raises if they are not to. Refs that may not move are
     found before anything is sent. Raises RefMoved (not a fast-forward; or another pusher was
     faster), RevisionNotFound (a ref to delete is not there), RemoteRefused, RemoteUnreachable,
     MissingObject and Corruption for what is damaged here; Locked while gc is at work in a bucket.
     """
     with writing_to(store, "push") as turn:
-        return _push(source, store, wanted, turn, moved, ask, progress, together)
+        return _push(source, store, wanted, turn, moved, ask, progress)
 
 
 def _push(
@@ -117,19 +114,18 @@ def _push(
     moved: Callable[[Decision], None],
     ask: Callable[[Sequence[Decision]], None],
     progress: Progress,
-    together: Callable[[], AbstractContextManager[None]],
 ) -> Pushed:
     tally = _Tally()
-    remaining = list(wanted)
+    remaining = {ref.name: ref for ref in wanted}
     done: list[Decision] = []
 
     def settle(decision: Decision) -> None:
         done.append(decision)
         moved(decision)
-        remaining[:] = [ref for ref in remaining if ref.name != decision.name]
+        del remaining[decision.name]
 
     try:
-        _attempt(source, store, list(remaining), turn, settle, together, ask, tally, progress)
+        _attempt(source, store, list(remaining.values()), turn, settle, ask, tally, progress)
     except _Incomplete:
         # Its gc removed what it said it had, between the answer and the swap.
         try:
@@ -137,10 +133,9 @@ def _push(
             _attempt(
                 source,
                 store,
-                list(remaining),
+                list(remaining.values()),
                 turn,
                 settle,
-                together,
                 lambda _: None,
                 tally,
                 progress,
@@ -195,7 +190,6 @@ def _attempt(
     wanted: Sequence[Wanted],
     turn: Turn,
     settle: Callable[[Decision], None],
-    together: Callable[[], AbstractContextManager[None]],
     ask: Callable[[Sequence[Decision]], None],
     tally: _Tally,
     progress: Progress,
@@ -225,14 +219,11 @@ def _attempt(
     # What needs most goes first: the other side then looks at all of it once, in one go.
     place: dict[ObjectId | None, int] = {each: -number for number, each in enumerate(order)}
     ordered = sorted(moving, key=lambda each: place.get(each.new, 1))
-    if _swap_together(store, ordered, there):
-        with together():
-            for decision in ordered:
-                settle(decision)
-    else:
-        for decision in ordered:
+    at_once = _swap_together(store, ordered, there)
+    for decision in ordered:
+        if not at_once:
             _swap(store, decision, there)
-            settle(decision)
+        settle(decision)
     _make_head(store, there, moving)
 
 

@@ -289,6 +289,8 @@ class ReceivingStore(Closing):
             try:
                 for key, before, after in swaps:
                     check_write(key, write_id := os.urandom(WRITE_ID_BYTES))
+                    if after is None:
+                        return False
                     old = None if before is None else parse_ref(key, before)
                     new = parse_ref(key, after)
                     if self._home.refs.read(key) != old or old == new:
@@ -338,9 +340,12 @@ class ReceivingStore(Closing):
                     if not asked:
                         admission.publish()
                     absent.change_absent(self._store, here=admission.commits)
-                    for move in moves:
-                        why = _WHY + move.write_id.hex()
-                        home.refs.update(move.key, move.new, expected=move.old, who=who, why=why)
+                    with home.refs.together():
+                        for each in moves:
+                            why = _WHY + each.write_id.hex()
+                            home.refs.update(
+                                each.key, each.new, expected=each.old, who=who, why=why
+                            )
             self._inspected.forget(everything=self._quarantine.empty)
         except RefMoved:
             return False

@@ -15,7 +15,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "mergepipe"
 
-_SYNCS = frozenset(("fsync", "fdatasync", "sync_directory"))
+_SYNCS = frozenset(("fsync", "fdatasync", "sync_directory", "sync_disk"))
 _HASHES = frozenset(
     ("digest", "hexdigest", "block_id", "object_id", "sealed", "checksum", "identity_of", "sha256")
 )

@@ -1,8 +1,8 @@
 """A disk that forgets: what a power cut may leave of what a program wrote.
 
 Fed with a program's system calls, it knows which bytes and which names are durable: bytes after an
-fsync of their file (or a write through O_DSYNC), names after an fsync of their directory. All else
-may survive or not, each write and each name on its own.
+fsync of their file (or a write through O_DSYNC), names after an fsync of their directory, and both
+after a syncfs. All else may survive or not, each write and each name on its own.
 """
 
 import os
@@ -131,5 +131,16 @@ class Disk:
         assert isinstance(found, Folder), names
         return found
 
+    def sync(self) -> None:
+        """All of it is durable, as after syncfs."""
+        _sync(self.top)
+
     def link(self, names: list[str], entry: "File | Folder | None") -> None:
         self.folder(names[:-1]).pending.append((names[-1], entry))
+
+
+def _sync(entry: File | Folder) -> None:
+    entry.sync()
+    if isinstance(entry, Folder):
+        for below in entry.durable.values():
+            _sync(below)

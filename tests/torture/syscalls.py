@@ -16,7 +16,7 @@ from tests.torture.disk import Disk, File, Folder, everything
 PROJECT = Path(__file__).parents[2]
 _TRACED = (
     "openat,open,creat,close,dup,fcntl,lseek,write,writev,pwrite64,pwritev,ftruncate,fsync,"
-    "fdatasync,rename,renameat,renameat2,unlink,unlinkat,rmdir,mkdir,mkdirat,link,linkat,"
+    "fdatasync,syncfs,rename,renameat,renameat2,unlink,unlinkat,rmdir,mkdir,mkdirat,link,linkat,"
     "symlink,symlinkat,sync_file_range,fallocate,copy_file_range,sendfile,fchmod"
 )
 # Calls that would change files in a way that is not modelled here.
@@ -161,6 +161,9 @@ class Replay:
             found.position = call.result
         elif name in ("fsync", "fdatasync"):
             entry.sync()
+            return True
+        elif name == "syncfs":
+            self.disk.sync()
             return True
         elif name == "ftruncate":
             assert isinstance(entry, File)
