@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from mergepipe.bytestore.whole_disk import WholeDisk
 from mergepipe.checkpoints.assembly import FilePlan, Part
 from mergepipe.checkpoints.layout import PIECE_BYTES
 from mergepipe.errors import Corruption
@@ -17,10 +18,17 @@ from mergepipe.packs.blocks import BlockReader
 from mergepipe.parallel import Scratch, ordered_map
 from mergepipe.progress import Progress
 
-# Two descriptors each, of 1024 that a process may have; a large file is published alone.
+# Two descriptors each, and each folder, of 1024 that a process may have; a large file is published
+# alone.
 _FILES_TOGETHER = 200
 _BYTES_TOGETHER = 64 << 20
+# Of those that a sync of the disk makes durable, none is kept open.
+_FILES_AT_ONCE = 10_000
+_BYTES_AT_ONCE = 256 << 20
+_FOLDERS_TOGETHER = 200
 _SYNCERS = 16
+# Read in one go: few enough that each thread has something to do.
+_PIECES_TOGETHER = 256
 
 
 def export(
@@ -43,31 +51,41 @@ def export(
         _Together() as together,
     ):
         directory.require_space(sum(file.size for file in files))
-        for batch in _batches(files):
-            targets = [
-                together.take(directory.create(file.path, file.size, file.executable))
-                for file in batch
-            ]
-            for file, target in zip(batch, targets, strict=True):
-                if file.head:
-                    target.write_at(0, file.head)
-            work = partial(_write_group, reader, scratch)
-            groups = _groups(zip(batch, targets, strict=True))
-            for written in ordered_map(workers, work, groups, window=2 * threads + 2):
-                progress.advance(written)
-            together.publish()
+        for batch in _batches(files, destination):
+            with WholeDisk(destination, len(batch)) as disk:
+                create = partial(_create, directory, together, many=disk.at_once)
+                work = partial(_write_group, reader, scratch)
+                groups = _groups((file, create(file)) for file in batch)
+                for written in ordered_map(workers, work, groups, window=2 * threads + 2):
+                    progress.advance(written)
+                together.publish(disk)
 
 
-def _batches(files: Sequence[FilePlan]) -> Iterator[list[FilePlan]]:
+def _create(
+    directory: ExportDirectory, together: "_Together", file: FilePlan, *, many: bool
+) -> ExportFile:
+    target = together.take(directory.create(file.path, file.size, file.executable, many=many))
+    if file.head:
+        target.write_at(0, file.head)
+    return target
+
+
+def _batches(files: Sequence[FilePlan], destination: Path) -> Iterator[list[FilePlan]]:
     """Files that are written, and then published, together: each more only takes descriptors."""
+    with WholeDisk(destination, len(files)) as disk:
+        at_once = disk.at_once
+    most_files = _FILES_AT_ONCE if at_once else _FILES_TOGETHER
+    most_bytes = _BYTES_AT_ONCE if at_once else _BYTES_TOGETHER
     batch: list[FilePlan] = []
+    folders: set[str] = set()
     size = 0
     for file in files:
         batch.append(file)
+        folders.add(file.path.rpartition("/")[0])
         size += file.size
-        if len(batch) >= _FILES_TOGETHER or size >= _BYTES_TOGETHER:
+        if len(batch) >= most_files or size >= most_bytes or len(folders) >= _FOLDERS_TOGETHER:
             yield batch
-            batch, size = [], 0
+            batch, folders, size = [], set(), 0
     if batch:
         yield batch
 
@@ -97,10 +115,10 @@ class _Together:
         self._files.append(file)
         return file
 
-    def publish(self) -> None:
+    def publish(self, disk: WholeDisk) -> None:
         """Publish all that were taken. Raises NoSpace, MergepipeError."""
         files, self._files = self._files, []
-        publish(files, self._syncers)
+        publish(files, self._syncers, disk)
 
 
 def read_out(file: FilePlan, reader: BlockReader) -> Iterator[memoryview]:
@@ -122,7 +140,12 @@ class _Work(NamedTuple):
 def _groups(files: Iterable[tuple[FilePlan, ExportFile]]) -> Iterator[list[_Work]]:
     """Pieces that are read in one go, up to PIECE_BYTES: of many files, if they are small."""
     works = (_Work(file, target, piece) for file, target in files for piece in _pieces(file))
-    return grouped(works, lambda work: sum(part.length for part in work.piece), PIECE_BYTES)
+    return grouped(works, _cost, PIECE_BYTES)
+
+
+def _cost(work: _Work) -> int:
+    """Bytes, and of few so many that each thread gets something to do."""
+    return max(sum(part.length for part in work.piece), PIECE_BYTES // _PIECES_TOGETHER)
 
 
 def _write_group(reader: BlockReader, scratch: Scratch, group: list[_Work]) -> int:

@@ -21,8 +21,8 @@ from mergepipe.errors import (
     SourceChanged,
     UnsafePath,
 )
+from mergepipe.formats.export_folders import is_unfinished_export
 from mergepipe.formats.ignore import IGNORE_FILE, IgnoreRules
-from mergepipe.formats.writing import is_unfinished_export
 from mergepipe.missing_paths import nearest_path
 from mergepipe.names import quoted
 from mergepipe.objects.paths import check_path, check_paths

@@ -5,9 +5,7 @@ a file is written under a temporary name beside its place, made durable, and ren
 """
 
 import errno
-import fcntl
 import os
-import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
@@ -17,9 +15,11 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 from mergepipe.bytestore.local_writer import make_durable
+from mergepipe.bytestore.whole_disk import FEWEST, WholeDisk
 from mergepipe.closing import Closing
 from mergepipe.errors import MergepipeError, NoSpace, UnsafePath
 from mergepipe.failpoints import reached
+from mergepipe.formats.export_folders import ExportFolder, sweep
 from mergepipe.ids import Buffer
 from mergepipe.names import quoted
 from mergepipe.objects.paths import check_path
@@ -27,14 +27,7 @@ from mergepipe.sizes import format_size
 
 _FLUSH_BYTES = 32 << 20
 _SHARES = 16  # calls that wait for the disk at once
-_UNFINISHED = re.compile(r"\.mp-export-[0-9a-f]{16}")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC  # O_EXCL follows no link either
-
-
-def is_unfinished_export(name: str) -> bool:
-    """Whether a file name is one that only a killed export leaves behind."""
-    return _UNFINISHED.fullmatch(name) is not None
 
 
 class ExportDirectory(Closing):
@@ -49,6 +42,8 @@ class ExportDirectory(Closing):
             make_durable(root.absolute())
             self._descriptor = os.open(root, _DIRECTORY)
         self._swept: set[str] = set()
+        self._folders: dict[str, ExportFolder] = {}
+        self._lock = threading.Lock()
         self._flusher = ThreadPoolExecutor(1, thread_name_prefix="flush")
 
     def close(self) -> None:
@@ -69,23 +64,44 @@ class ExportDirectory(Closing):
                 "free some space or choose another directory",
             )
 
-    def create(self, path: str, size: int, executable: bool = False) -> "ExportFile":
+    def create(
+        self, path: str, size: int, executable: bool = False, *, many: bool = False
+    ) -> "ExportFile":
         """Begin a file of `size` bytes at `path`, with the directories it needs.
 
-        Raises UnsafePath for a path that must not be or a link on the way, and NoSpace.
+        `many`: it is one of very many that are published together, on a disk that is synced as a
+        whole; each is open only while it is written. Raises UnsafePath for a path that must not be
+        or a link on the way, and NoSpace.
         """
         parent, name = _split(check_path(path))
         location = self.root / path
         with _errors(location):
             reached("export.create")
-            directory = self._open(parent, create=True)
+            folder = self._folder(parent, sync=not many)
+        mode = 0o777 if executable else 0o666
+        file = ExportFile(location, name, size, folder, mode, self._flusher, many=many)
+        if not many or not size:
             try:
-                self._sweep(parent, directory)
-                temporary, descriptor = _new_file(directory, 0o777 if executable else 0o666)
+                file.begin()
             except BaseException:
-                os.close(directory)
+                file.abort()
                 raise
-        return ExportFile(location, name, size, directory, temporary, descriptor, self._flusher)
+        return file
+
+    def _folder(self, parent: str, *, sync: bool) -> ExportFolder:
+        """A directory below the root, which those who write there at the same time share."""
+        with self._lock:
+            folder = self._folders.get(parent)
+            if folder is not None and folder.hold():
+                return folder
+            descriptor = self._open(parent, create=True, sync=sync)
+            try:
+                self._sweep(parent, descriptor)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            self._folders[parent] = folder = ExportFolder(descriptor)
+            return folder
 
     def sweep(self, paths: Iterable[str]) -> None:
         """Remove what killed exports left in the directories of these files, where those are.
@@ -106,7 +122,7 @@ class ExportDirectory(Closing):
 
     def _sweep(self, parent: str, directory: int) -> None:
         if parent not in self._swept:
-            _sweep(directory)
+            sweep(directory)
             self._swept.add(parent)
 
     def remove(self, path: str) -> None:
@@ -140,15 +156,19 @@ class ExportDirectory(Closing):
                     os.close(directory)
                 parent = above
 
-    def _open(self, parent: str, create: bool) -> int:
-        """A descriptor of the directory `parent` below the root; never through a link."""
+    def _open(self, parent: str, create: bool, sync: bool = True) -> int:
+        """A descriptor of the directory `parent` below the root; never through a link.
+
+        `sync`: whether those that are made are made durable here.
+        """
         directory = os.dup(self._descriptor)
         try:
             for name in parent.split("/") if parent else ():
                 if create:
                     with suppress(FileExistsError):
                         os.mkdir(name, dir_fd=directory)
-                        os.fsync(directory)
+                        if sync:
+                            os.fsync(directory)
                 below = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
                 os.close(directory)
                 directory = below
@@ -166,23 +186,47 @@ class ExportFile:
         location: Path,
         name: str,
         size: int,
-        directory: int,
-        temporary: str,
-        descriptor: int,
+        folder: ExportFolder,
+        mode: int,
         flusher: ThreadPoolExecutor,
+        *,
+        many: bool = False,
     ) -> None:
         self.location = location
         self.size = size
+        self.many = many
         self._name = name
-        self._directory = directory
-        self._temporary = temporary
-        self._descriptor = descriptor
+        self._folder = folder
+        self._mode = mode
+        self._temporary = ""
+        self._descriptor = -1
         self._written = 0
         self._flusher = flusher
         self._flushed = 0
         self._flush: Future[None] | None = None
         self._lock = threading.Lock()
         self._open = True
+
+    def begin(self) -> None:
+        """Make the file, under its temporary name. Raises NoSpace."""
+        with self._lock, _errors(self.location):
+            self._begin()
+            if self.many and not self.size:
+                self._seal()
+
+    def _begin(self) -> None:
+        if not self._temporary:
+            make = self._folder.new_of_many if self.many else self._folder.new_file
+            self._temporary, self._descriptor = make(self._mode)
+
+    def _seal(self) -> None:
+        """Close it, whole: its bytes are made durable by a sync of the disk. Raises OSError."""
+        self._check_length()
+        if self._flush is not None:
+            flush, self._flush = self._flush, None
+            flush.result()  # what failed meanwhile, the disk may have told already
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
 
     def __enter__(self) -> Self:
         return self
@@ -200,14 +244,20 @@ class ExportFile:
         left = memoryview(data).cast("B")
         size = len(left)
         with _errors(self.location):
+            if self._descriptor < 0:
+                with self._lock:
+                    self._begin()
             while len(left):
                 reached("export.write")
                 count = os.pwrite(self._descriptor, left, offset)
                 left = left[count:]
                 offset += count
-        with self._lock:
+        with self._lock, _errors(self.location):
             self._written += size
-            self._flush_behind()
+            if self.many and self._written == self.size:
+                self._seal()
+            else:
+                self._flush_behind()
 
     def _flush_behind(self) -> None:
         """Send what was written to the disk meanwhile, so that little is left for the end."""
@@ -234,7 +284,12 @@ class ExportFile:
 
     def check_whole(self) -> None:
         """Raise MergepipeError if not all of it was written."""
-        if self._written != self.size or os.fstat(self._descriptor).st_size != self.size:
+        if self._written != self.size or self._descriptor >= 0:
+            self._check_length()
+
+    def _check_length(self) -> None:
+        there = os.fstat(self._descriptor).st_size if self._descriptor >= 0 else self._written
+        if self._written != self.size or there != self.size:
             raise MergepipeError(
                 f"only {self._written} of {self.size} bytes were written"
                 f" to {quoted(str(self.location))}"
@@ -253,23 +308,23 @@ class ExportFile:
         """Put it in its place; `sync_name` makes that durable."""
         with _errors(self.location):
             reached("export.rename")
-            os.rename(
-                self._temporary,
-                self._name,
-                src_dir_fd=self._directory,
-                dst_dir_fd=self._directory,
-            )
+            folder = self._folder.descriptor
+            os.rename(self._temporary, self._name, src_dir_fd=folder, dst_dir_fd=folder)
+
+    def end_names(self) -> None:
+        """All files of its directory are in their places: nothing stands for them any more."""
+        with _errors(self.location):
+            self._folder.unmark()
 
     def sync_name(self) -> None:
         """Make the names in its directory durable: a rename alone may not survive a power cut."""
         with _errors(self.location):
             reached("export.folder")
-            os.fsync(self._directory)
+            os.fsync(self._folder.descriptor)
 
     def folder(self) -> tuple[int, int]:
         """Which directory it is in, as device and inode."""
-        status = os.fstat(self._directory)
-        return status.st_dev, status.st_ino
+        return self._folder.identity
 
     def end(self) -> None:
         """Forget it, once it is published."""
@@ -278,31 +333,45 @@ class ExportFile:
     def abort(self) -> None:
         """Remove what was written. Does nothing after publication or a first abort."""
         if self._open:
-            with suppress(FileNotFoundError):
-                os.unlink(self._temporary, dir_fd=self._directory)
+            if self._temporary:
+                with suppress(FileNotFoundError):
+                    os.unlink(self._temporary, dir_fd=self._folder.descriptor)
             self._close()
 
     def _close(self) -> None:
         self._settle()
         self._open = False
-        os.close(self._descriptor)
-        os.close(self._directory)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._folder.release()
 
 
-def publish(files: Sequence[ExportFile], syncers: Executor | None = None) -> None:
+def publish(
+    files: Sequence[ExportFile], syncers: Executor | None = None, disk: WholeDisk | None = None
+) -> None:
     """Make files durable and put them in their places, whatever file or link was there.
 
     With `syncers`, all are synced at once: a journal takes many in one go, which for small files
-    is most of the time. Raises NoSpace, and MergepipeError if not all of one was written; all are
-    aborted then that are not in their places.
+    is most of the time. With a `disk` that syncs all of them, they are one call. Raises NoSpace,
+    and MergepipeError if not all of one was written; all are aborted then that are not in their
+    places.
     """
     try:
         for each in files:
             each.check_whole()
-        _all([each.sync for each in files], syncers)
+        if disk is not None and disk.at_once:
+            disk.sync()
+        else:
+            _all([each.sync for each in files], syncers)
         for each in files:
             each.rename()
-        _all([each.sync_name for each in {each.folder(): each for each in files}.values()], syncers)
+        folders = list({each.folder(): each for each in files}.values())
+        for each in folders:
+            each.end_names()
+        if disk is not None and disk.at_once and len(folders) >= FEWEST:
+            disk.sync()
+        else:
+            _all([each.sync_name for each in folders], syncers)
     except BaseException:
         for each in files:
             each.abort()
@@ -332,35 +401,6 @@ def _each(work: Sequence[Callable[[], None]]) -> None:
 def _split(path: str) -> tuple[str, str]:
     parent, _, name = path.rpartition("/")
     return parent, name
-
-
-def _new_file(directory: int, mode: int) -> tuple[str, int]:
-    """A new file in `directory`, locked for as long as it is open; the kernel applies the umask."""
-    while True:
-        name = f".mp-export-{os.urandom(8).hex()}"
-        descriptor = os.open(name, _NEW_FILE, mode, dir_fd=directory)
-        # A file system without locks: nobody can sweep there either.
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if os.fstat(descriptor).st_nlink:
-            return name, descriptor
-        os.close(descriptor)  # swept between its creation and its lock
-
-
-def _sweep(directory: int) -> None:
-    """Remove what killed exports left; files still being written are locked by their writers."""
-    for name in os.listdir(directory):
-        if not is_unfinished_export(name):
-            continue
-        with suppress(OSError):  # it is in use, was removed, or is no file of ours
-            descriptor = os.open(
-                name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory
-            )
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.unlink(name, dir_fd=directory)
-            finally:
-                os.close(descriptor)
 
 
 @contextmanager

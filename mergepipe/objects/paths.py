@@ -22,10 +22,15 @@ _RESERVED = (".mergepipe", ".git")
 # What FAT and NTFS call `.mergepipe` and `.git` where they keep short names.
 _SHORT_NAME = re.compile(r"(?:mergep|git)~[0-9]+")
 _DRIVE = re.compile(r"[A-Za-z]:")
+# Most paths: nothing in them that any rule below is about. A snapshot may have 250,000.
+_PLAIN = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*/)*[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_PLAIN_BYTES = min(MAX_COMPONENT_BYTES, 2 * MAX_DEPTH - 1)
 
 
 def check_path(path: str) -> str:
     """Return `path` if a snapshot may hold a file there. Raises UnsafePath."""
+    if len(path) <= _PLAIN_BYTES and _PLAIN.fullmatch(path):
+        return path
     try:
         encoded = path.encode("utf-8")
     except UnicodeEncodeError:

@@ -190,6 +190,6 @@ def test_the_log_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with Repository.init(tmp_path / "repo") as repo:
         with repo.refs.locked():
             for number in range(200):
-                repo.operations.moved(f"refs/heads/b{number}", None, b"x", "made", number)
+                repo.operations.moved([(f"refs/heads/b{number}", None, b"x", "made")], number)
         assert (repo.directory / "operations").stat().st_size < 3300
         assert next(iter(repo.operations.read()[0].moves)) == "refs/heads/b199"

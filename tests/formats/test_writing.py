@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mergepipe.errors import MergepipeError, NoSpace, UnsafePath
+from mergepipe.formats.export_folders import is_unfinished_export
 from mergepipe.formats.tree import scan
-from mergepipe.formats.writing import ExportDirectory, is_unfinished_export
+from mergepipe.formats.writing import ExportDirectory
 
 
 def export(root: Path, path: str, content: bytes, executable: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""A power cut while many small files are made durable by one call: refs and logs.
+"""A power cut while many small files are made durable by one call: refs, logs, a checkout.
 
 As test_power_loss.py, on the way that is taken for many: here already for three.
 """
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.properties.trees import read_tree
 from tests.torture.disk import Disk
 from tests.torture.models import finish, in_child, opened
 from tests.torture.syscalls import Call, Replay
@@ -87,3 +88,61 @@ def test_no_call_for_the_disk_of_refs_is_for_nothing(branched: Path) -> None:
     assert len(needed) == 3  # the logs; the values; the names
     for number in needed[1:]:  # the second makes up for the first in time
         expect_violation_without(before, calls, moved, number)
+
+
+CHECKOUT = """
+import os, sys
+from mergepipe.bytestore import whole_disk
+from tests.torture.models import opened
+from pathlib import Path
+whole_disk.FEWEST = 3
+whole_disk._is_known = lambda directory: True
+with opened(Path(sys.argv[1])) as repo:
+    repo.checkout("small", to=sys.argv[2])
+    os.write(1, b"done")
+"""
+
+
+def small(number: int) -> bytes:
+    return bytes([number]) * (number + 1)
+
+
+PATHS = ("a/0", "a/1", "b/2", "c/d/3", "4")
+
+
+def checked_out(root: Path, work: Path, done: bool) -> None:
+    """Each file is whole or not there; once it was said to be done, all are."""
+    out = root / "out"
+    found = {path: data for path, (data, _) in read_tree(out).items()} if out.exists() else {}
+    found = {path: data for path, data in found.items() if ".mp-export-" not in path}
+    expected = {path: small(number) for number, path in enumerate(PATHS)}
+    assert all(data == expected[path] for path, data in found.items())
+    assert found == expected or not done
+
+
+@pytest.fixture
+def checkout(disk: Path, tmp_path: Path) -> tuple[Path, list[Call]]:
+    for number, path in enumerate(PATHS):
+        file = tmp_path / "small" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(small(number))
+    with opened(disk / "repo") as repo:
+        repo.commit(tmp_path / "small", branch="small", message="small files")
+    return traced(disk, CHECKOUT, disk / "repo", disk / "out")
+
+
+def test_files_that_are_checked_out_together_survive_a_power_cut(
+    checkout: tuple[Path, list[Call]],
+) -> None:
+    before, calls = checkout
+    expect_no_violation(before, calls, checked_out, seeds=0)
+
+
+@pytest.mark.slow
+def test_no_call_for_the_disk_of_files_is_for_nothing(checkout: tuple[Path, list[Call]]) -> None:
+    before, calls = checkout
+    expect_no_violation(before, calls, checked_out, seeds=4)
+    needed = list(whole_syncs(before, calls))
+    assert len(needed) == 2  # bytes, then names
+    for number in needed:
+        expect_violation_without(before, calls, checked_out, number)
