@@ -5,28 +5,37 @@ python benchmarks/planning_at_scale.py [--layers 80] [--experts 20] [--budget ra
 A repository of a base and its fine-tunes is made with all of their metadata: tensors, snapshots,
 profiles, and packs of their full length that are holes but for headers and footers, so that the
 index knows every record. The shapes are Llama 70B's (80 layers: 131,000 blocks of 1 MiB a model).
-Then `mp plan` runs as a process, and the work of the plan is laid out as a merge lays it out.
+Then `mp plan` runs as a process, and another lays the work of the plan out as a merge's coordinator
+does. Disk: some 140 MB for each expert of 70B.
 """
 
 import argparse
+import json
+import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from measure import run
+from measure import Sample, run
 
 from mergepipe.api import Repository
 from mergepipe.catalog.view import SAMPLES
 from mergepipe.checkpoints.publication import publish_commit
 from mergepipe.codecs.registry import codec_named
 from mergepipe.dtypes import BF16, U8
+from mergepipe.engine.batches import Batcher
+from mergepipe.engine.estimates import columns_of
+from mergepipe.engine.factors import FactorReader
+from mergepipe.engine.laying import Laying
+from mergepipe.engine.meter import Meter
+from mergepipe.engine.steps import MergedTensor
+from mergepipe.engine.work import Step
 from mergepipe.formats.safetensors import build_header
 from mergepipe.ids import ID_BYTES, NO_ID, ObjectId, PackId, block_id, digest
 from mergepipe.objects.encoding import encode
-from mergepipe.objects.merging import Profile, TensorProfile
+from mergepipe.objects.merging import Plan, Profile, TensorProfile
 from mergepipe.objects.records import (
     Commit,
     FileEntry,
@@ -238,34 +247,64 @@ def _publish(
     return published.commit
 
 
+def lay_out(root: Path, plan_id: ObjectId) -> tuple[int, int]:
+    """Make all the work of a plan, and do none; returns the works and the steps in them."""
+    works = steps = 0
+    with Repository.open(root, who=WHO) as repo:
+        plan = repo.objects.load(plan_id, Plan)
+        columns = columns_of(plan.lines, plan.profiles, repo.objects)
+        batcher = Batcher(repo.storage, plan_id, FactorReader(repo.storage, Meter()))
+        laying = Laying(plan.lines, plan.seed, repo.objects, columns)
+        for number in range(len(plan.lines)):
+            tensor = laying.lay(number)
+            assert isinstance(tensor, MergedTensor)
+            own = [step for step in tensor.steps() if isinstance(step, Step)]
+            for work in batcher.works(own):
+                works += 1
+                steps += sum(len(group.steps) for group in work.groups)
+    return works, steps
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--lay-out", type=bytes.fromhex, help=argparse.SUPPRESS)
     parser.add_argument("--layers", type=int, default=80)
     parser.add_argument("--experts", type=int, default=20)
     parser.add_argument("--budget", default="raw:10%")
     parser.add_argument("--method", default="ties")
     parser.add_argument("--keep", type=Path)
     asked = parser.parse_args()
+    if asked.make:
+        print(f"{make(asked.make, asked.layers, asked.experts):,} blocks a model")
+        return
+    if asked.lay_out:
+        print(*lay_out(asked.keep, ObjectId(asked.lay_out)))
+        return
     with tempfile.TemporaryDirectory() as temporary:
         root = asked.keep or Path(temporary)
         if not (root / ".mergepipe").exists():
             root.mkdir(parents=True, exist_ok=True)
-            begin = time.process_time()
-            blocks = make(root, asked.layers, asked.experts)
-            print(f"{blocks:,} blocks a model, made in {time.process_time() - begin:.0f} s of CPU")
+            sizes = ["--layers", str(asked.layers), "--experts", str(asked.experts)]
+            # In a process of its own: the peak of a child begins at what its parent had.
+            _told("make", run([sys.executable, __file__, "--make", root, *sizes]))
         mp = [sys.executable, "-m", "mergepipe", "-C", root]
         names = [f"e{number:03}" for number in range(asked.experts)]
         options = ["--base", "base", "--method", asked.method, "--budget", asked.budget]
-        for what, command in {
-            "log": [*mp, "log", "base"],
-            "plan": [*mp, "plan", *names, *options],
-        }.items():
-            sample = run(command)
-            print(
-                f"{what:6} {sample.cpu_s:7.1f} s of processor {sample.wall_s:7.1f} s "
-                f"{sample.peak_bytes / 2**20:7.0f} MiB",
-                flush=True,
-            )
+        _told("log", run([*mp, "log", "base"]))
+        _told("plan", run([*mp, "plan", *names, *options]))
+        # Planned before: the same plan, and its id.
+        planning = subprocess.run([*mp, "--json", "plan", *names, *options], capture_output=True)
+        plan = json.loads(planning.stdout)["plan"]
+        _told("lay out", run([sys.executable, __file__, "--keep", root, "--lay-out", plan]))
+
+
+def _told(what: str, sample: Sample) -> None:
+    print(
+        f"{what:8} {sample.cpu_s:7.1f} s of processor {sample.wall_s:7.1f} s "
+        f"{sample.peak_bytes / 2**20:7.0f} MiB",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

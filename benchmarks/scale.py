@@ -113,7 +113,7 @@ def upkeep(folder: Path, count: int) -> list[Row]:
             "du": ("du",),
             "fsck": ("fsck",),
             "gc --dry-run": ("gc", "--dry-run", "--no-reflog"),
-            "gc": ("gc", "--no-reflog"),
+            "gc": ("gc", "--no-reflog", "--prune=now"),
         }
         samples[size] = {name: mp(root, *command) for name, command in commands.items()}
         shutil.rmtree(root)

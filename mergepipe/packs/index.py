@@ -14,6 +14,7 @@ from typing import Self, cast
 import lmdb
 
 from mergepipe.bytestore.elsewhere import read_elsewhere
+from mergepipe.grouping import grouped
 from mergepipe.ids import ID_BYTES, NO_ID, BlockId, ObjectId, PackId
 from mergepipe.packs.condemned import KEY, pack_places, parse_places
 from mergepipe.packs.environment import Environment, IndexDamaged, IndexRoom
@@ -28,6 +29,8 @@ _PACK = struct.Struct("<32sQI")
 _NUMBER = struct.Struct(">I")
 _NEXT_NUMBER = b"next pack"
 _DEEPEST_CHAIN = 16
+_PACKS_AT_ONCE = 4096
+_RECORDS_AT_ONCE = 1 << 16
 _DROPPED = 50_000  # records that are forgotten at a time: bounds memory
 
 
@@ -39,6 +42,15 @@ class PackEntry:
     size: int
     content: Content
     records: Sequence[tuple[RecordHeader, int]]
+
+
+def at_once(entries: Iterable[PackEntry]) -> Iterator[list[PackEntry]]:
+    """Packs in groups for one transaction each.
+
+    Half a million small ones take few of these; large ones take little memory and room in the map.
+    """
+    least = _RECORDS_AT_ONCE // _PACKS_AT_ONCE
+    return grouped(entries, lambda entry: max(least, len(entry.records)), _RECORDS_AT_ONCE)
 
 
 class _IndexView:

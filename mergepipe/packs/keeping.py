@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
@@ -12,7 +12,7 @@ from mergepipe.ids import PackId
 from mergepipe.packs.condemned import KEY, pack_places
 from mergepipe.packs.environment import IndexDamaged
 from mergepipe.packs.format import Content, RecordKind
-from mergepipe.packs.index import Index, PackEntry
+from mergepipe.packs.index import Index, PackEntry, at_once
 from mergepipe.packs.promises import Promises
 from mergepipe.packs.reader import pack_ids, pack_key, read_footer, salvage_records
 from mergepipe.packs.records import Location, Place
@@ -20,8 +20,6 @@ from mergepipe.packs.view import View
 
 Answer = TypeVar("Answer")
 
-# Packs indexed in one transaction: bounds its size, and so the room it needs in the map.
-_PACKS_AT_ONCE = 256
 _LACKING = b"lacking"
 
 
@@ -105,9 +103,7 @@ class OwnKeeper:
             # gc lists its packs no more before it removes them: somebody else took these.
             self._index.drop_packs(gone)
             self.note_lacking(True)
-        for first in range(0, len(new), _PACKS_AT_ONCE):
-            batch = (self._entry(pack) for pack in new[first : first + _PACKS_AT_ONCE])
-            self._index.add_packs([entry for entry in batch if entry is not None])
+        self._add(new)
         return bool(gone or new)
 
     @property
@@ -124,8 +120,9 @@ class OwnKeeper:
         with self._repairing:
             if self._rebuilds != rebuilds:
                 return True  # another thread did, since the look-up
+            condemned = self.condemned
             for pack in pack_ids(self._store):
-                entry = self._entry(pack)
+                entry = self._entry(pack, condemned)
                 if entry is not None and any(header.id in missing for header, _ in entry.records):
                     self.rebuild()
                     return True
@@ -170,7 +167,15 @@ class OwnKeeper:
             if lacking != is_lacking(self):
                 self._index.cache([(_LACKING, b"1" if lacking else b"")])
 
-    def _entry(self, pack: PackId) -> PackEntry | None:
+    def _add(self, packs: Iterable[PackId]) -> None:
+        """Index packs; those that are gone are passed over."""
+        condemned = self.condemned
+        entries = (self._entry(pack, condemned) for pack in packs)
+        there = (entry for entry in entries if entry is not None)
+        for batch in at_once(there):
+            self._index.add_packs(batch)
+
+    def _entry(self, pack: PackId, condemned: Collection[Place]) -> PackEntry | None:
         """What to index of a pack; of a damaged one, the records that are whole."""
         key = pack_key(pack)
         try:
@@ -185,7 +190,6 @@ class OwnKeeper:
                 content = Content.OBJECTS if objects else Content.BLOCKS
         except FileNotFoundError:
             return None
-        condemned = self.condemned
         records = [record for record in records if (pack, record[1]) not in condemned]
         return PackEntry(pack, size, content, records)
 

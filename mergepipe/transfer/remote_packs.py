@@ -13,12 +13,11 @@ from contextlib import AbstractContextManager
 from mergepipe.bytestore.forwarding import ForwardingStore
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import Corruption, RemoteRefused
-from mergepipe.grouping import grouped
 from mergepipe.ids import PackId
 from mergepipe.objects.limits import MAX_OBJECT_BYTES
 from mergepipe.packs.environment import IndexDamaged
 from mergepipe.packs.format import Content, RecordHeader, RecordKind, parse_footer
-from mergepipe.packs.index import Index, PackEntry
+from mergepipe.packs.index import Index, PackEntry, at_once
 from mergepipe.packs.keeping import ask
 from mergepipe.packs.reader import PREFIX, pack_key, parse_pack_key, read_footer_bytes
 from mergepipe.packs.records import Location, Place
@@ -31,9 +30,6 @@ FOLDER = "remotes"
 MOST_PACKS = 2_000_000
 MOST_RECORDS = 1 << 31
 _READERS = 8
-# Indexed in one transaction: of half a million packs, as few as can be; of large ones, few.
-_MOST_PACKS_AT_ONCE = 4096
-_MOST_RECORDS_AT_ONCE = 1 << 16
 _WINDOW_BYTES = 1 << 20
 _WINDOWS = 64
 # A remote lists its packs again when one is gone, which its gc does now and then: not for ever.
@@ -125,10 +121,7 @@ class _RemoteKeeper:
                 for entry in ordered_map(pool, self._remote_entry, new, 2 * _READERS)
                 if entry is not None
             )
-            least = _MOST_RECORDS_AT_ONCE // _MOST_PACKS_AT_ONCE
-            for batch in grouped(
-                entries, lambda entry: max(least, len(entry.records)), _MOST_RECORDS_AT_ONCE
-            ):
+            for batch in at_once(entries):
                 records += sum(len(entry.records) for entry in batch)
                 if records > MOST_RECORDS:
                     raise RemoteRefused(f"the packs of the remote hold over {MOST_RECORDS} records")
