@@ -314,7 +314,7 @@ def test_logs_do_not_grow_for_ever(tmp_path: Path, monkeypatch: Patch) -> None:
         assert sum(path.stat().st_size for path in kept) < 2000
         monkeypatch.setattr(operations, "_MOST_BYTES", 500)
         for number in range(20):
-            repository.operations.moved("refs/heads/a", None, A_COMMIT, "x" * 100, number)
+            repository.operations.moved([("refs/heads/a", None, A_COMMIT, "x" * 100)], number)
         assert (repository.directory / operations.KEY).stat().st_size < 1500
 
 
