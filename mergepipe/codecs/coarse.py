@@ -12,6 +12,7 @@ Payload, little-endian (docs/format-codecs.md says why):
 import struct
 from dataclasses import dataclass
 from math import inf
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +46,7 @@ def encode_coarse(
 ) -> bytes:
     """The payload. packed: as in trits.py. classes: one to a chunk of packed trits."""
     if not classes.any():
-        return _HEAD.pack(LAYOUT, 0, head.magnitude, head.threshold)
+        return write_head(head, LAYOUT, 0)
     index = workspace.array("index", packed.size, np.uint16)
     shares = np.empty(SHARES, np.uint16)
     entries = np.empty(CLASSES * ROW, np.uint32)
@@ -53,15 +54,11 @@ def encode_coarse(
     states = new_states()
     words = workspace.array("words", packed.size + lanes.LANES, np.uint16)
     used = lanes.push_coarse(states, index, entries, words, 0, packed.size // lanes.LANES)
-    pairs = np.empty(classes.size // 2, np.uint8)
-    pair_classes(classes, pairs)
-    frame = frames.compress(pairs.data, 1)
     return b"".join(
         (
-            _HEAD.pack(LAYOUT, 1, head.magnitude, head.threshold),
+            write_head(head, LAYOUT, 1),
             shares.tobytes(),
-            len(frame).to_bytes(4, "little"),
-            frame,
+            write_classes(classes),
             states.tobytes(),
             words[:used].data,
         )
@@ -70,16 +67,39 @@ def encode_coarse(
 
 def coarse_head(payload: Buffer) -> CoarseHead:
     """Magnitude and threshold, without decoding. Raises CodecError."""
-    return _head(Pieces(payload))[0]
+    return read_head(Pieces(payload), LAYOUT)[0]
 
 
-def _head(pieces: Pieces) -> tuple[CoarseHead, int]:
+def write_head(head: CoarseHead, layout: int, coded: int) -> bytes:
+    """How every layout begins."""
+    return _HEAD.pack(layout, coded, head.magnitude, head.threshold)
+
+
+def read_head(pieces: Pieces, wanted: int) -> tuple[CoarseHead, int]:
+    """Undo `write_head` of the layout `wanted`. Raises CodecError."""
     layout, coded, magnitude, threshold = _HEAD.unpack(pieces.take(_HEAD.size).tobytes())
-    if layout != LAYOUT or coded > 1:
+    if layout != wanted or coded > 1:
         raise CodecError(f"unknown coarse layout {layout}.{coded}")
     if not (0 <= magnitude < inf and 0 <= threshold < inf):
         raise CodecError(f"a coarse magnitude of {magnitude}, threshold {threshold}")
     return CoarseHead(magnitude, threshold), coded
+
+
+def write_classes(classes: npt.NDArray[np.uint8]) -> bytes:
+    """The length of a frame, and the frame: two chunks' classes a byte."""
+    pairs = np.empty(classes.size // 2, np.uint8)
+    pair_classes(classes, pairs)
+    frame = frames.compress(pairs.data, 1)
+    return len(frame).to_bytes(4, "little") + frame
+
+
+def read_classes(pieces: Pieces, chunks: int) -> tuple[npt.NDArray[np.uint8], Any]:
+    """Undo `write_classes`: one to a chunk, and one to a packed byte. Raises CodecError."""
+    pairs = octets(frames.decompress(pieces.take(pieces.number()).data, chunks // 2))
+    classes, rows = np.empty(chunks, np.uint8), np.empty(chunks * STRIPE, np.uint8)
+    if not part_classes(pairs, classes, rows):
+        raise CodecError("a coarse payload names an unknown density class")
+    return classes, rows
 
 
 def coarse_symbols(payload: Buffer, count: int, workspace: Workspace) -> npt.NDArray[np.uint8]:
@@ -92,7 +112,7 @@ def decode_coarse(
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Packed trits and the class of every chunk. Raises CodecError."""
     pieces = Pieces(payload)
-    _, coded = _head(pieces)
+    _, coded = read_head(pieces, LAYOUT)
     size = packed_length(count)
     chunks = size // STRIPE
     if not coded:
@@ -100,11 +120,7 @@ def decode_coarse(
             raise CodecError("a coarse payload without trits has bytes left over")
         return np.zeros(size, np.uint8), np.zeros(chunks, np.uint8)
     shares = pieces.take(2 * SHARES).copy().view(np.uint16)
-    pairs = octets(frames.decompress(pieces.take(pieces.number()).data, chunks // 2))
-    classes = np.empty(chunks, np.uint8)
-    rows = workspace.array("rows", size, np.uint8)
-    if not part_classes(pairs, classes, rows):
-        raise CodecError("a coarse payload names an unknown density class")
+    classes, rows = read_classes(pieces, chunks)
     table = workspace.array("coarse table", CLASSES << lanes.COARSE_BITS, np.uint32)
     coarse_decoder(shares, table)
     states = states_of(pieces.take(STATES_BYTES))

@@ -29,7 +29,7 @@ _READ_U16 = read_only(uint16[::1])
 
 
 @kernel(inline=True)
-def _moved(byte: Any) -> Any:
+def moved_trits(byte: Any) -> Any:
     """How many of a packed byte's trits are not 0."""
     left = byte
     moved = 0
@@ -44,7 +44,7 @@ def _frequencies(shares: Any, frequencies: Any) -> None:
     """One class's frequencies of 2^COARSE_BITS from its six shares."""
     frequencies[:] = 0
     for byte in range(243):
-        moved = _moved(byte)
+        moved = moved_trits(byte)
         frequencies[byte] = np.int64(shares[moved]) * _PARTS[moved]
     normalise(frequencies, _TOTAL)
 
@@ -76,7 +76,7 @@ def model_coarse(packed: Any, classes: Any, index: Any, shares: Any, entries: An
     for c in range(1, CLASSES):
         sums[:] = 0
         for byte in range(243):
-            sums[_moved(byte)] += counts[c, byte]
+            sums[moved_trits(byte)] += counts[c, byte]
         total = max(sums.sum(), 1)
         own_shares = shares[6 * (c - 1) : 6 * c]
         for k in range(6):

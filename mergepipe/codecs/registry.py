@@ -18,6 +18,7 @@ _CODECS = {
     "split": (4, "split", "Split"),
     "planes": (5, "planes", "Planes"),
     "delta": (6, "planes", "Delta"),
+    "successor": (7, "successor", "Successor"),
 }
 NAMES = tuple(_CODECS)
 TAGS = {name: tag for name, (tag, _, _) in _CODECS.items()}

@@ -31,10 +31,10 @@ def analyse(
     large_share: float = LARGE_SHARE,
 ) -> BlockStatistics:
     """The statistics of a block against a base without encoding it; bf16, fp16 and float32."""
-    return _survey(raw, base, dtype, large_share, workspace, exactly=True).statistics()
+    return survey(raw, base, dtype, large_share, workspace, exactly=True).statistics()
 
 
-def _survey(
+def survey(
     raw: Buffer,
     base: Buffer,
     dtype: DType,
@@ -43,6 +43,7 @@ def _survey(
     *,
     exactly: bool,
 ) -> Survey:
+    """The first pass over a block and its base; `exactly` as `survey_block`. Raises CodecError."""
     x, b = octets(raw), octets(base)
     if x.size != b.size:
         raise CodecError(f"a block of {x.size} bytes and a base of {b.size}")
@@ -91,7 +92,7 @@ class Residual:
     ) -> tuple[tuple[Buffer, ...], Survey]:
         if base is None:
             raise CodecError("residual needs the base block")
-        surveyed = _survey(raw, base, dtype, self.large_share, workspace, exactly=exactly)
+        surveyed = survey(raw, base, dtype, self.large_share, workspace, exactly=exactly)
         head = CoarseHead(surveyed.magnitude, surveyed.threshold)
         coarse = encode_coarse(head, surveyed.packed, surveyed.classes, workspace)
         return (coarse, encode_exact(surveyed, workspace)), surveyed

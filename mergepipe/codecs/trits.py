@@ -22,7 +22,7 @@ PAIR_BYTES = 2 * STRIPE
 CLASSES = 5
 # Non-zero trits of a chunk's 160 that begin the next class: none, few, below, about and above the
 # usual share. A fine-tune's changes cluster by row, and this is what says so to the tables.
-_CLASS_STARTS = (1, 14, 41, 81)
+CLASS_STARTS = (1, 14, 41, 81)
 
 _U8 = uint8[::1]
 _READ_U8 = read_only(uint8[::1])
@@ -89,7 +89,7 @@ def classify_into(trits: Any, classes: Any) -> None:
         for j in range(CHUNK):
             moved += np.int64(chunk[j] != 0)
         klass: Any = 0
-        for start in _CLASS_STARTS:
+        for start in CLASS_STARTS:
             klass += moved >= start
         classes[c] = klass
 
