@@ -33,7 +33,7 @@ class Reads:
         places = {
             (at.pack, at.offset): at.stored_bytes
             for encoding in self._reader.resolve(blocks).values()
-            for at in encoding.layers
+            for at in encoding.exact
         }
         self.read_bytes += sum(places.values())
         return self._reader.read(blocks)

@@ -24,6 +24,9 @@ NAMES = tuple(_CODECS)
 TAGS = {name: tag for name, (tag, _, _) in _CODECS.items()}
 # Tag and version of payloads that are the block itself: readers may take them as they are.
 VERBATIM = (0, 1)
+# Tags of codecs whose last layer makes the block whole without those before it: their layer 0 says
+# how the coarse layer of the base became this block's.
+SUCCESSORS = frozenset({TAGS["successor"]})
 _NAME_OF_TAG = {tag: name for name, tag in TAGS.items()}
 
 

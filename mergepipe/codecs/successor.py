@@ -83,10 +83,10 @@ class Successor:
         out: memoryview,
         workspace: Workspace,
     ) -> None:
-        """Raises CodecError for payloads that are not a block of `len(out)` bytes."""
-        if len(layers) != 2 or base is None:
-            raise CodecError("successor needs two layers and the base block")
-        pieces = Pieces(layers[1])
+        """Of both layers or the last. Raises CodecError for what is no block of `len(out)` bytes."""
+        if not 1 <= len(layers) <= 2 or base is None:
+            raise CodecError("successor needs its last layer and the base block")
+        pieces = Pieces(layers[-1])
         coarse = pieces.take(pieces.number())
         decode_exact((coarse.data, pieces.rest().data), octets(base), octets(out), workspace)
 

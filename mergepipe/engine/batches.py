@@ -101,7 +101,7 @@ class _Gathering:
     steps: list[Step] = field(default_factory=list)
     records: dict[Place, Location] = field(default_factory=dict)
     encodings: dict[BlockId, Encoding] = field(default_factory=dict)
-    coarse: dict[tuple[BlockId, BlockId], Location] = field(default_factory=dict)
+    coarse: dict[tuple[BlockId, BlockId], tuple[Location, ...]] = field(default_factory=dict)
     under_base: set[BlockId] = field(default_factory=set)
     under_exact: set[BlockId] = field(default_factory=set)
     read_bytes: int = 0
@@ -129,7 +129,7 @@ class _Gathering:
             for chain in chains:
                 if chain.depth is Depth.COARSE:
                     assert isinstance(read_term, Estimate)
-                    self._add_coarse(read_term, chain.records[0])
+                    self._add_coarse(read_term, chain.records)
                 else:
                     chosen.update(chain.links)
                     self.under_exact.update(block for block, _ in chain.links)
@@ -139,7 +139,7 @@ class _Gathering:
             if block in self.encodings:
                 continue
             encoding = self.encodings[block] = chosen[block]
-            for at in encoding.layers:
+            for at in encoding.exact:
                 self._add_record(at)
             if encoding.base is not None:
                 needed.append(encoding.base)
@@ -171,16 +171,17 @@ class _Gathering:
             permit=Permit(
                 frozenset(self.under_base),
                 frozenset(self.under_exact - self.under_base),
-                frozenset(block for block, _ in self.coarse),
+                frozenset(BlockId(at.id) for layers in self.coarse.values() for at in layers),
             ),
             factors=own,
             encode=encode,
         )
 
-    def _add_coarse(self, one: Estimate, layer: Location) -> None:
+    def _add_coarse(self, one: Estimate, layers: tuple[Location, ...]) -> None:
         if (one.block, one.base) not in self.coarse:
-            self.coarse[one.block, one.base] = layer
-            self._add_record(layer)
+            self.coarse[one.block, one.base] = layers
+            for at in layers:
+                self._add_record(at)
 
     def _add_record(self, at: Location) -> None:
         if at.place not in self.records:

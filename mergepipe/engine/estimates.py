@@ -83,14 +83,15 @@ def _columns(tensor: TensorProfile) -> CoarseColumns:
     return CoarseColumns(view.magnitudes, view.thresholds, tensor.coarse)
 
 
-def trits_from_layer(
-    estimate: Estimate, payload: Buffer, count: int, workspace: Workspace
+def trits_from_layers(
+    estimate: Estimate, payloads: Sequence[Buffer], count: int, workspace: Workspace
 ) -> npt.NDArray[np.uint8]:
-    """The trits of a stored coarse layer, in order. Raises Corruption, CodecError."""
-    from mergepipe.codecs.coarse import coarse_symbols
+    """The trits of a chain of stored coarse layers, in order. Raises Corruption, CodecError."""
     from mergepipe.codecs.neighbours import in_order
+    from mergepipe.codecs.successor import coarse_after
 
-    return in_order(_checked(estimate, coarse_symbols(payload, count, workspace)), count, workspace)
+    packed = coarse_after(payloads, estimate.base, count, workspace)
+    return in_order(_checked(estimate, packed), count, workspace)
 
 
 def trits_from_weights(

@@ -96,7 +96,7 @@ def _work(under: Sequence[tuple[Chain, ...]], over: Sequence[tuple[Chain, ...]])
     """A work that makes nothing, and reads what these chains name."""
     base = {link for chains in under for chain in chains for link, _ in chain.links}
     links = dict(link for chains in (*under, *over) for chain in chains for link in chain.links)
-    records = {(at.pack, at.offset): at for way in links.values() for at in way.layers}
+    records = {(at.pack, at.offset): at for way in links.values() for at in way.exact}
     group = Group((), tuple(at for _, at in sorted(records.items())))
     exact = frozenset(links) - base
     permit = Permit(frozenset(base), exact, frozenset())

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from mergepipe.bytestore.protocol import Buffer, ByteStore
 from mergepipe.codecs.workspace import Workspace
-from mergepipe.engine.estimates import trits_from_layer, trits_from_weights
+from mergepipe.engine.estimates import trits_from_layers, trits_from_weights
 from mergepipe.engine.meter import Meter, Source, metered
 from mergepipe.engine.work import Estimate, Group, Step, Weights, Work
 from mergepipe.errors import Corruption
@@ -50,6 +50,8 @@ class FetchedBlocks:
         self._store = store
         self._meter = meter
         self._payloads: dict[Place, memoryview] = {}
+        # Another block's coarse layer may follow one of these: they stay, and are small.
+        self._layers = {at.place for layers in work.coarse.values() for at in layers}
         self._raws: dict[BlockId, Buffer] = {}
         self._verified: set[BlockId] = set()
         self._uses: Counter[BlockId] = Counter()
@@ -84,12 +86,12 @@ class FetchedBlocks:
 
     def trits(self, estimate: Estimate, count: int) -> Buffer:
         """Packed trits, compared with the profile's hash. Raises Corruption, CodecError."""
-        layer = self._work.coarse.get((estimate.block, estimate.base))
-        if layer is None:
+        layers = self._work.coarse.get((estimate.block, estimate.base))
+        if layers is None:
             raw, base = self.raw(estimate.block), self.raw(estimate.base)
             return trits_from_weights(estimate, raw, base, estimate.dtype, self._workspace).data
-        payload = self._payloads[layer.place]
-        return trits_from_layer(estimate, payload, count, self._workspace).data
+        payloads = [self._payloads[at.place] for at in layers]
+        return trits_from_layers(estimate, payloads, count, self._workspace).data
 
     def done(self, step: Step) -> None:
         """Forget blocks that no later step of the work needs."""
@@ -98,7 +100,8 @@ class FetchedBlocks:
             if not self._uses[block]:
                 self._raws.pop(block, None)
                 for at in self._records(block):
-                    self._payloads.pop(at.place, None)
+                    if at.place not in self._layers:
+                        self._payloads.pop(at.place, None)
 
     def _decoded(self, block: BlockId) -> Buffer:
         found = self._raws.get(block)
@@ -106,7 +109,7 @@ class FetchedBlocks:
             return found
         encoding = self._work.encodings[block]
         base = None if encoding.base is None else memoryview(self._decoded(encoding.base))
-        layers = [self._payloads[place] for place in encoding.places]
+        layers = [self._payloads[at.place] for at in encoding.exact]
         raw = decode_block(encoding.header, layers, base, memory_for(None), self._workspace)
         self._raws[block] = raw
         return raw
@@ -114,7 +117,7 @@ class FetchedBlocks:
     def _records(self, block: BlockId) -> Iterator[Location]:
         encoding = self._work.encodings.get(block)
         if encoding is not None:
-            yield from encoding.layers
+            yield from encoding.exact
 
     def _needed(self, step: Step) -> Iterator[BlockId]:
         """Every block that a step makes use of, once each, the bases they lean on included."""

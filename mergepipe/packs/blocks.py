@@ -187,7 +187,7 @@ class _Reading:
 
     def _fetch(self) -> None:
         """Every record that is needed, read with few large calls."""
-        places = {at.place: at for encoding in self._chosen.values() for at in encoding.layers}
+        places = {at.place: at for encoding in self._chosen.values() for at in encoding.exact}
         for at in places.values():
             if not at.is_plausible:
                 raise _BadRecord(at, Corruption(f"block {at.id.hex()}: a record of absurd length"))
@@ -237,7 +237,7 @@ class _Reading:
 
     def _decode(self, block: BlockId, base: memoryview | None) -> memoryview:
         encoding = self._chosen[block]
-        layers = [self._records[place][1] for place in encoding.places]
+        layers = [self._records[at.place][1] for at in encoding.exact]
         try:
             return decode_block(encoding.header, layers, base, self._memory, self._workspace)
         except CodecError as error:
@@ -268,7 +268,7 @@ class _Reading:
         wrong = block
         link: BlockId | None = block
         while link is not None and link in self._chosen:
-            for at in self._chosen[link].layers:
+            for at in self._chosen[link].exact:
                 header, payload = self._records[at.place]
                 try:
                     verify_payload(header, payload, pack_key(at.pack))

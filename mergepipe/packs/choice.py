@@ -118,7 +118,7 @@ def cheapest(
                     size, links = rank[:2]
                 header = way.header
                 cost = (
-                    size + way.stored_bytes,
+                    size + way.exact_bytes,
                     links + 1,
                     header.codec,
                     header.version,

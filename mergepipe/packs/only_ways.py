@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from mergepipe.codecs.registry import SUCCESSORS
 from mergepipe.ids import BlockId
 from mergepipe.packs.format import RECORD_HEADER_BYTES
 from mergepipe.packs.id_arrays import ID_DTYPE, Ids, batches, begins, rows_of
@@ -40,7 +41,8 @@ _BATCH = 8192
 class OnlyWays:
     """One row for each of some ids. Sizes in bytes, of whole records.
 
-    single        the block has one encoding, complete, and no record twice; else the rest is zeros
+    single        the block has one encoding, complete, no record twice, and none whose layer 0
+                  follows another (packs.coarse_layers); else the rest is zeros
     bases         what that leans on; empty: nothing
     stored_bytes  all its layers; first_bytes: layer 0
     """
@@ -86,6 +88,7 @@ def _fill(ways: OnlyWays, ids: Ids, lines: NDArray[np.void]) -> None:
     for name in _OF_AN_ENCODING:
         fits &= lines[name] == first[name]
     single = np.logical_and.reduceat(fits, starts) & (lines["layers"][starts] == counts)
+    single &= ~np.isin(lines["codec"][starts], list(SUCCESSORS))
     stored = lines["encoded_length"].astype(np.int64) + RECORD_HEADER_BYTES
     sums = np.add.reduceat(stored, starts)[single]
     starts = starts[single]

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from mergepipe.codecs.registry import SUCCESSORS
 from mergepipe.ids import NO_ID, BlockId, PackId
 from mergepipe.packs.format import EncodingKey, RecordHeader, plausible_lengths
 
@@ -68,8 +69,23 @@ class Encoding:
         return tuple(at.place for at in self.layers)
 
     @property
+    def follows(self) -> bool:
+        """Whether its layer 0 says how the coarse layer of its base became this block's."""
+        return self.layers[0].header.codec in SUCCESSORS
+
+    @property
+    def exact(self) -> tuple[Location, ...]:
+        """The layers that reading the whole block takes."""
+        return self.layers[-1:] if self.follows else self.layers
+
+    @property
+    def exact_bytes(self) -> int:
+        """What reading those costs, without the base."""
+        return sum(at.header.stored_bytes for at in self.exact)
+
+    @property
     def stored_bytes(self) -> int:
-        """What reading all layers costs, without the base."""
+        """What all layers take, without the base."""
         return sum(at.header.stored_bytes for at in self.layers)
 
     @property

@@ -3,7 +3,7 @@
 A line is looked at with all lines under it (`trees`): they are computed in the same step.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -382,11 +382,13 @@ class _Filling:
             for place, row in enumerate(self.rows)
             if row.paired and len(row.ids) and not self.equal[place, step]
         ]
-        self._by_chains(step, rows, options, in_hand)
+        self._by_chains(step, rows, options, under)
 
     def _by_chains(
-        self, step: int, rows: Sequence[int], options: Options, in_hand: frozenset[BlockId]
+        self, step: int, rows: Sequence[int], options: Options, under: Sequence[Chain]
     ) -> None:
+        in_hand = held_by(under)
+        known = {at.place for chain in under for at in chain.records}
         exact: dict[int, Chain] = {}
         coarse: dict[int, Chain] = {}
         for row in rows:
@@ -398,12 +400,14 @@ class _Filling:
                 layer = coarse_read(chain.block, whole(own.over[step]), options)
                 if layer is not None:
                     coarse[row] = layer
-                    self.coarse[row, step] = layer.stored_bytes
-        if _overlap(exact.values()):
+                    self.coarse[row, step] = sum(
+                        at.stored_bytes for at in layer.records if at.place not in known
+                    )
+        if _overlap(_blocks(exact[row], coarse.get(row)) for row in rows):
             everyone = range(len(self.rows))
             self.shared[step] = _Shared(
                 tuple(_places(exact.get(row)) for row in everyone),
-                tuple(_places(coarse.get(row)) for row in everyone),
+                tuple(_places(coarse.get(row), known) for row in everyone),
             )
 
 
@@ -416,18 +420,22 @@ def _whole_bytes(blocks: Sequence[BlockId], options: Options, held: Iterable[Blo
     return sum(places.values())
 
 
-def _places(chain: Chain | None) -> dict[Place, int]:
+def _places(chain: Chain | None, known: Collection[Place] = ()) -> dict[Place, int]:
     if chain is None:
         return {}
-    return {(at.pack, at.offset): at.stored_bytes for at in chain.records}
+    return {at.place: at.stored_bytes for at in chain.records if at.place not in known}
 
 
-def _overlap(chains: Iterable[Chain]) -> bool:
-    """Whether two of the chains have a block in common."""
+def _blocks(*chains: Chain | None) -> set[BlockId]:
+    """The blocks that any of these reads a record of."""
+    return {block for chain in chains if chain is not None for block, _ in chain.links}
+
+
+def _overlap(reads: Iterable[set[BlockId]]) -> bool:
+    """Whether two leaves read records of one block."""
     seen: set[BlockId] = set()
-    for chain in chains:
-        for block, _ in chain.links:
-            if block in seen:
-                return True
-            seen.add(block)
+    for blocks in reads:
+        if not seen.isdisjoint(blocks):
+            return True
+        seen |= blocks
     return False

@@ -2,7 +2,8 @@
 
 The base's block is read first, by the fewest bytes; it and the blocks it leans on are then in hand.
 An expert's block is read exactly by the encoding that takes the fewest bytes beyond those, or
-coarsely by layer 0 of an encoding that leans on the base's block. A record that two experts need
+coarsely by layer 0 of an encoding that leans on the base's block, or by a chain of layers 0 down to
+one (packs.coarse_layers). A record that two experts need
 is read once in a step, and counts for the first of them.
 """
 
@@ -14,6 +15,7 @@ from mergepipe.errors import MissingObject
 from mergepipe.ids import BlockId
 from mergepipe.objects.depths import Depth
 from mergepipe.packs.choice import Options, cheapest, unreadable_block
+from mergepipe.packs.coarse_layers import coarse_links
 from mergepipe.packs.id_arrays import Ids
 from mergepipe.packs.only_ways import OnlyWays
 from mergepipe.packs.records import Encoding, Location, Place
@@ -36,7 +38,8 @@ class Chain:
     """How one block is read to a depth.
 
     links  the block itself, then the blocks it leans on, each with the encoding to read; the last
-           leans on nothing, or on a block that is in hand. Coarse: the block alone.
+           leans on nothing, or on a block that is in hand. Coarse: the last leans on the base's
+           block, and of each layer 0 is read.
     """
 
     block: BlockId
@@ -47,8 +50,8 @@ class Chain:
     def records(self) -> tuple[Location, ...]:
         """All records to read."""
         if self.depth is Depth.COARSE:
-            return (self.links[0][1].layers[0],)
-        return tuple(at for _, encoding in self.links for at in encoding.layers)
+            return tuple(encoding.layers[0] for _, encoding in self.links)
+        return tuple(at for _, encoding in self.links for at in encoding.exact)
 
     @property
     def stored_bytes(self) -> int:
@@ -110,14 +113,8 @@ def exact_read(block: BlockId, options: Options, in_hand: Collection[BlockId] = 
 
 def coarse_read(block: BlockId, base: BlockId, options: Options) -> Chain | None:
     """How to read a block's coarse layer over the merge base's block; None if it has none."""
-    best: tuple[tuple[int, int, int], Encoding] | None = None
-    for way in options.get(block, ()):
-        if way.base == base and len(way.layers) > 1:
-            first = way.layers[0]
-            rank = (first.stored_bytes, first.header.codec, first.header.version)
-            if best is None or rank < best[0]:
-                best = (rank, way)
-    return None if best is None else Chain(block, Depth.COARSE, ((block, best[1]),))
+    links = coarse_links(block, base, options)
+    return None if links is None else Chain(block, Depth.COARSE, links)
 
 
 def base_reads(blocks: Iterable[BlockId], options: Options) -> tuple[Chain, ...]:

@@ -1,0 +1,58 @@
+"""Which records say how a block differs coarsely from another: one layer 0, or a chain of them.
+
+A layer 0 over the block is read alone. One that follows another (`Encoding.follows`) is read with
+that of the version before, down to the first, which lies over the block. The index knows what a
+record leans on, and not over which block a chain of layers lies: only where all chains below end
+over one block is it that one. (Payloads name it, and a reader compares.)
+"""
+
+from mergepipe.ids import BlockId
+from mergepipe.packs.choice import DEEPEST_CHAIN, Options
+from mergepipe.packs.records import Encoding
+
+Links = tuple[tuple[BlockId, Encoding], ...]
+
+
+def coarse_links(block: BlockId, base: BlockId, options: Options) -> Links | None:
+    """The encodings whose layers 0 make up a block's coarse layer over `base`, its own first.
+
+    The fewest bytes in all, then the fewest links. None if it has no such layer.
+    """
+    return _links(block, base, options, DEEPEST_CHAIN)
+
+
+def coarse_bytes(links: Links) -> int:
+    """What reading a chain's layers 0 costs."""
+    return sum(encoding.layers[0].stored_bytes for _, encoding in links)
+
+
+def _links(block: BlockId, base: BlockId, options: Options, most: int) -> Links | None:
+    best: tuple[tuple[int, int, int, int], Links] | None = None
+    for way in options.get(block, ()):
+        links: Links | None = None
+        if way.follows:
+            under = way.base
+            if most and under is not None and anchors(under, options, most - 1) == {base}:
+                below = _links(under, base, options, most - 1)
+                links = None if below is None else ((block, way), *below)
+        elif way.base == base and len(way.layers) > 1:
+            links = ((block, way),)
+        if links is not None:
+            header = way.header
+            rank = (coarse_bytes(links), len(links), header.codec, header.version)
+            if best is None or rank < best[0]:
+                best = rank, links
+    return None if best is None else best[1]
+
+
+def anchors(block: BlockId, options: Options, most: int = DEEPEST_CHAIN) -> set[BlockId]:
+    """The blocks that a block's coarse layers lie over, by all of its encodings."""
+    found: set[BlockId] = set()
+    for way in options.get(block, ()):
+        if way.base is None or len(way.layers) < 2:
+            continue
+        if not way.follows:
+            found.add(way.base)
+        elif most:
+            found |= anchors(way.base, options, most - 1)
+    return found
