@@ -59,6 +59,16 @@ class BaseChoice:
                 return pairs
         return [None] * len(layout.tensors)
 
+    def before(self, layout: Layout) -> Sequence[Pair | None]:
+        """The pairs with the version before, the branch's tip, where that is not the base itself.
+
+        None for a model that nobody said what it was trained from: nothing reads it coarsely.
+        """
+        parent = self._parent()
+        if parent is None or self.trained_from is None or self.base in (None, parent):
+            return [None] * len(layout.tensors)
+        return self._pairs(layout, parent)
+
     def stored_as(self, layout: Layout) -> Sequence[tuple[tuple[BlockId, ...], ...]]:
         """Blocks of each tensor as the base and the branch's tip have it, to be asked after."""
         commits = dict.fromkeys(one for one in (self.base, self._parent()) if one is not None)

@@ -76,6 +76,7 @@ class Committer:
             effort=store.codec,
             max_chain=store.max_chain,
             pair_up=choice.pair_up,
+            before=choice.before,
             stored_as=choice.stored_as if self._workforce.is_elsewhere(writes=True) else None,
         )
         with Transaction(self._storage, presence=presence) as transaction:

@@ -5,159 +5,29 @@ when: a tensor's codec is tried on the same few of its blocks whoever is the fir
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.catalog.pairs import Pair
+from mergepipe.checkpoints.base_blocks import Base, Bases, PlacedBases
 from mergepipe.checkpoints.ingest_work import IngestWorker, Piece, PieceTensor
 from mergepipe.checkpoints.layout import Span
 from mergepipe.checkpoints.outcome import BlockOutcome
-from mergepipe.codecs.chooser import choose, first_choice, samples_of
-from mergepipe.codecs.protocol import Codec, MeasuringCodec
+from mergepipe.codecs.chooser import choose, first_choice, sampled_bytes, samples_of
+from mergepipe.codecs.protocol import Buffer, Codec, MeasuringCodec
 from mergepipe.codecs.registry import codec_named
 from mergepipe.codecs.workspace import Workspace
-from mergepipe.errors import Corruption
+from mergepipe.dtypes import U8
 from mergepipe.executors.blocks import PlacedBlocks
-from mergepipe.executors.readings import NOTHING_READ, Readings
-from mergepipe.executors.segments import NeedsRepair
+from mergepipe.executors.readings import Readings
 from mergepipe.formats.tree import StableReader
 from mergepipe.ids import BlockId
-from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.encoded_blocks import EncodedBlock, encode_block, seal_payloads
-from mergepipe.packs.presence import Presence
-from mergepipe.packs.records import Place
-from mergepipe.packs.storage import is_whole
-from mergepipe.parallel import Scratch
 
 if TYPE_CHECKING:  # numpy and numba: loaded only where a block is new and has a base
     from mergepipe.catalog.facts import BlockFacts
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """The base block of the profile, and the one the encoding leans on: usually the same."""
-
-    declared: memoryview
-    stored: BlockId
-    raw: memoryview
-
-
-class Bases(Protocol):
-    """What the store has. May be used from any thread."""
-
-    def known(self, piece: Piece, identities: Sequence[BlockId]) -> list[bool]:
-        """Which blocks of a piece are stored, and whole."""
-        ...
-
-    def read(
-        self, piece: Piece, wanted: Sequence[BlockId], *, reuse: bool = False
-    ) -> dict[BlockId, Base]:
-        """Base blocks; those that are damaged or missing are left out: nothing leans on them.
-
-        `reuse`: they are good until the thread's next call that says so.
-        """
-        ...
-
-    def readings(self) -> Readings:
-        """What was read so far, where nobody else counts it."""
-        ...
-
-
-class IndexedBases:
-    """What the store has, by its index."""
-
-    def __init__(self, reader: BlockReader, presence: Presence, max_chain: int) -> None:
-        self._reader = reader
-        self._presence = presence
-        self._max_chain = max_chain
-        self._scratch = Scratch()
-
-    def known(self, piece: Piece, identities: Sequence[BlockId]) -> list[bool]:
-        """Which blocks are stored, wherever it is."""
-        return self._presence.blocks(identities)
-
-    def read(
-        self, piece: Piece, wanted: Sequence[BlockId], *, reuse: bool = False
-    ) -> dict[BlockId, Base]:
-        """Base blocks, and for those at the end of a long chain the ancestor to lean on."""
-        try:
-            return self._read(wanted, reuse)
-        except Corruption:
-            whole = self._presence.blocks(wanted)
-            return self._read(
-                [block for block, have in zip(wanted, whole, strict=True) if have], reuse
-            )
-
-    def readings(self) -> Readings:
-        """The reader's to count."""
-        return NOTHING_READ
-
-    def _read(self, wanted: Sequence[BlockId], reuse: bool) -> dict[BlockId, Base]:
-        leaning = leaning_of(self._reader, wanted, self._max_chain)
-        blocks = list(dict.fromkeys([*wanted, *leaning.values()]))
-        read = self._reader.read(blocks, self._scratch if reuse else None)
-        return _bases(wanted, leaning, dict(zip(blocks, read, strict=True)))
-
-
-class PlacedBases:
-    """What items say that the store has."""
-
-    def __init__(self, placed: PlacedBlocks) -> None:
-        self._placed = placed
-        self._whole: set[Place] = set()
-
-    def known(self, piece: Piece, identities: Sequence[BlockId]) -> list[bool]:
-        """Which blocks are those that the piece expects. Raises NeedsRepair for a damaged one.
-
-        Others may be stored as well: who takes over the packs leaves them out.
-        """
-        return [
-            identity in _expected(piece.tensors[span.tensor], span.index)
-            and self._is_whole(piece, identity)
-            for span, identity in zip(piece.spans, identities, strict=True)
-        ]
-
-    def read(
-        self, piece: Piece, wanted: Sequence[BlockId], *, reuse: bool = False
-    ) -> dict[BlockId, Base]:
-        """Base blocks. Raises NeedsRepair where one is damaged or missing."""
-        if not piece.leaning.keys() >= set(wanted):
-            raise NeedsRepair("a base block is damaged or missing")
-        blocks = list(dict.fromkeys([*wanted, *(piece.leaning[block] for block in wanted)]))
-        read = self._placed.read(blocks, piece.ways)
-        return _bases(wanted, piece.leaning, dict(zip(blocks, read, strict=True)))
-
-    def readings(self) -> Readings:
-        """What was read so far."""
-        return self._placed.readings()
-
-    def _is_whole(self, piece: Piece, identity: BlockId) -> bool:
-        link: BlockId | None = identity
-        while link is not None:
-            way = piece.ways.get(link)
-            if way is None:
-                raise NeedsRepair("it takes the index to tell what is stored")
-            for at in way.layers:
-                if at.place not in self._whole and not is_whole(self._placed.store, at):
-                    raise NeedsRepair(f"block {link.hex()} is damaged")
-                self._whole.add(at.place)
-            link = way.base
-        return True
-
-
-def leaning_of(
-    reader: BlockReader, wanted: Sequence[BlockId], max_chain: int
-) -> dict[BlockId, BlockId]:
-    """What to lean on for each block: a chain of n blocks is n - 1 deltas deep; ours adds one.
-
-    Raises Corruption, MissingObject.
-    """
-    return {
-        block: chain[max(0, len(chain) - max_chain)]
-        for block, chain in zip(wanted, reader.chains(wanted), strict=True)
-    }
 
 
 def tried(pair: Pair) -> list[int]:
@@ -174,6 +44,7 @@ class DeltaCoder:
         self._effort = effort
         self._bases = bases
         self._codecs: dict[tuple[object, ...], Codec] = {}
+        self._following: dict[tuple[object, ...], bool] = {}
         self._choosing = threading.Lock()
         self._workspace = Workspace()
 
@@ -190,36 +61,62 @@ class DeltaCoder:
     ) -> list[BlockOutcome]:
         """The outcomes of neighbouring blocks; `raws` may be reused once they are in a pack."""
         known = self._bases.known(piece, identities)
+        coding = _Coding(piece, dict(zip(piece.spans, raws, strict=True)), file)
         unders = [
-            None if have else self._base_block(piece, span, identity)
+            _NOTHING if have else self._under(coding, span, identity)
             for span, identity, have in zip(piece.spans, identities, known, strict=True)
         ]
-        wanted = list(dict.fromkeys(under for under in unders if under is not None))
+        wanted = list(
+            dict.fromkeys(
+                block
+                for under in unders
+                for block in (under.base, under.before)
+                if block is not None
+            )
+        )
         bases = self._bases.read(piece, wanted, reuse=True) if wanted else {}
-        coding = _Coding(piece, dict(zip(piece.spans, raws, strict=True)), file)
+        layered = self._layered(piece, unders, bases)
         return [
             BlockOutcome(identity, None)
             if have
-            else self._encode(coding, span, identity, None if under is None else bases.get(under))
+            else self._encode(coding, span, identity, _read(under, identity, bases, layered))
             for span, identity, have, under in zip(
                 piece.spans, identities, known, unders, strict=True
             )
         ]
 
-    def _base_block(self, piece: Piece, span: Span, identity: BlockId) -> BlockId | None:
-        pair = piece.tensors[span.tensor].pair
+    def _under(self, coding: "_Coding", span: Span, identity: BlockId) -> "_Under":
+        """What a new block may lean on."""
+        tensor = coding.piece.tensors[span.tensor]
+        pair, before = tensor.pair, tensor.before
         if pair is None or self._effort == "raw":
-            return None
+            return _NOTHING
         base = pair.base_block(span.index)
-        return None if base == identity else base
+        if base is None or base == identity:
+            return _NOTHING
+        earlier = None if before is None else before.base_block(span.index)
+        if earlier in (None, base, identity) or not self._follows(coding, tensor):
+            earlier = None
+        return _Under(base, earlier)
+
+    def _layered(
+        self, piece: Piece, unders: Sequence["_Under"], bases: Mapping[BlockId, Base]
+    ) -> Collection[tuple[BlockId, BlockId]]:
+        over = [
+            (bases[under.before].stored, under.base)
+            for under in unders
+            if under.before in bases and under.before is not None and under.base is not None
+        ]
+        return self._bases.layered(piece, over) if over else ()
 
     def _encode(
-        self, coding: "_Coding", span: Span, identity: BlockId, base: Base | None
+        self, coding: "_Coding", span: Span, identity: BlockId, read: "_Read"
     ) -> BlockOutcome:
         tensor = coding.piece.tensors[span.tensor]
         raw, dtype, pair = coding.raws[span], tensor.tensor.dtype, tensor.pair
-        if base is not None and base.stored == identity:
-            base = None  # a block never leans on itself
+        base = read.base
+        if read.after is not None:
+            return self._encode_after(identity, raw, tensor, span.index, read.after)
         codec = self._codec(coding, tensor, base is not None)
         encoded: EncodedBlock
         facts: BlockFacts | None = None
@@ -230,9 +127,7 @@ class DeltaCoder:
             payloads, statistics = codec.encode_with_statistics(
                 raw, base.raw, dtype, self._workspace
             )
-            encoded = seal_payloads(identity, len(raw), codec, base.stored, payloads)
-            if encoded.stored_bytes >= len(raw):
-                encoded = encode_block(identity, raw, dtype, codec_named("raw"))
+            encoded = _sealed(identity, raw, codec, base.stored, payloads)
             if wants_facts and pair is not None and base.declared is base.raw:
                 facts = facts_of(statistics, dtype, pair.samples(span.index))
                 wants_facts = False
@@ -244,6 +139,67 @@ class DeltaCoder:
 
             facts = measure(raw, base.declared, dtype, pair.samples(span.index), self._workspace)
         return BlockOutcome(identity, encoded, facts)
+
+    def _encode_after(
+        self, identity: BlockId, raw: memoryview, tensor: PieceTensor, index: int, after: "_After"
+    ) -> BlockOutcome:
+        """A block as what changed since the version before."""
+        from mergepipe.catalog.facts import facts_of
+        from mergepipe.codecs.successor import Anchor, Successor
+
+        codec, dtype, pair = Successor(), tensor.tensor.dtype, tensor.pair
+        assert pair is not None
+        anchor = Anchor(after.anchor, after.trained.declared)
+        payloads, statistics = codec.encode_after(
+            raw, after.before.raw, anchor, dtype, self._workspace
+        )
+        encoded = _sealed(identity, raw, codec, after.before.stored, payloads)
+        facts = facts_of(statistics, dtype, pair.samples(index))
+        return BlockOutcome(identity, encoded, facts)
+
+    def _follows(self, coding: "_Coding", tensor: PieceTensor) -> bool:
+        """Whether a tensor's blocks are smaller as what changed since the version before."""
+        codec = self._codec(coding, tensor, has_base=True)
+        if not isinstance(codec, MeasuringCodec):
+            return False  # they have no coarse layer to begin with
+        key = (coding.piece.source, tensor.tensor.start)
+        with self._choosing:
+            follows = self._following.get(key)
+            if follows is None:
+                follows = self._following[key] = self._is_smaller_after(coding, tensor, codec)
+        return follows
+
+    def _is_smaller_after(self, coding: "_Coding", tensor: PieceTensor, codec: Codec) -> bool:
+        from mergepipe.codecs.successor import Anchor, Successor
+
+        pair, before, dtype = tensor.pair, tensor.before, tensor.tensor.dtype
+        assert pair is not None and before is not None
+        for index in tried(pair):
+            base, earlier = pair.base_block(index), before.base_block(index)
+            if base is None or earlier is None or base == earlier:
+                continue
+            bases = self._bases.read(coding.piece, [base, earlier])
+            if len(bases) < 2:
+                continue
+            under, trained = bases[earlier], bases[base]
+            if not self._bases.layered(coding.piece, [(under.stored, base)]):
+                continue
+            raw = coding.block(tensor, index)
+            alone = samples_of(raw, trained.raw)
+            if all(sample == other for sample, other in samples_of(raw, under.raw)):
+                continue  # what did not change shows nothing
+            after = 0
+            for (sample, earlier_sample), (_, start) in zip(
+                samples_of(raw, under.raw), samples_of(raw, trained.declared), strict=True
+            ):
+                assert earlier_sample is not None and start is not None
+                anchor = Anchor(base, start)
+                payloads, _ = Successor().encode_after(
+                    sample, earlier_sample, anchor, dtype, self._workspace
+                )
+                after += sum(map(len, payloads))
+            return after < sampled_bytes(codec, dtype, alone, self._workspace)
+        return False
 
     def _codec(self, coding: "_Coding", tensor: PieceTensor, has_base: bool) -> Codec:
         """The codec of a tensor's blocks that have a base, or have none."""
@@ -274,6 +230,70 @@ class DeltaCoder:
         return first_choice(self._effort, dtype, has_base=True)
 
 
+@dataclass(frozen=True, slots=True)
+class _Under:
+    """The blocks of the base and of the version before that a new block may lean on."""
+
+    base: BlockId | None = None
+    before: BlockId | None = None
+
+
+_NOTHING = _Under()
+
+
+@dataclass(frozen=True, slots=True)
+class _After:
+    """The version before, and the block called `anchor` that both were trained from."""
+
+    before: Base
+    anchor: BlockId
+    trained: Base
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What a block will lean on."""
+
+    base: Base | None
+    after: _After | None
+
+
+def _read(
+    under: _Under,
+    identity: BlockId,
+    bases: Mapping[BlockId, Base],
+    layered: Collection[tuple[BlockId, BlockId]],
+) -> _Read:
+    base = None if under.base is None else bases.get(under.base)
+    before = None if under.before is None else bases.get(under.before)
+    after = None
+    if (
+        base is not None
+        and before is not None
+        and under.base is not None
+        and before.stored != identity
+        and (before.stored, under.base) in layered
+    ):
+        after = _After(before, under.base, base)
+    if base is not None and base.stored == identity:
+        base = None  # a block never leans on itself
+    return _Read(base, after)
+
+
+def _sealed(
+    identity: BlockId,
+    raw: memoryview,
+    codec: Codec,
+    base: BlockId,
+    payloads: tuple[Buffer, ...],
+) -> EncodedBlock:
+    """The block by its payloads; raw where that would not be smaller."""
+    encoded = seal_payloads(identity, len(raw), codec, base, payloads)
+    if encoded.stored_bytes < len(raw):
+        return encoded
+    return encode_block(identity, raw, U8, codec_named("raw"))
+
+
 class _Coding:
     """A piece in hand."""
 
@@ -293,30 +313,6 @@ class _Coding:
         raw = memoryview(bytearray(end - start))
         self._file.read_into(start, raw)
         return raw
-
-
-def _expected(tensor: PieceTensor, index: int) -> set[BlockId]:
-    """What a block may be that the store has."""
-    ids = {blocks[index] for blocks in tensor.stored if index < len(blocks)}
-    base = None if tensor.pair is None else tensor.pair.base_block(index)
-    return ids if base is None else {*ids, base}
-
-
-def expected(piece: Piece) -> list[BlockId]:
-    """Stored blocks that a piece may turn out to hold."""
-    return [
-        block
-        for span in piece.spans
-        for block in sorted(_expected(piece.tensors[span.tensor], span.index))
-    ]
-
-
-def _bases(
-    wanted: Sequence[BlockId],
-    leaning: Mapping[BlockId, BlockId],
-    raws: Mapping[BlockId, memoryview],
-) -> dict[BlockId, Base]:
-    return {block: Base(raws[block], leaning[block], raws[leaning[block]]) for block in wanted}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,25 +1,21 @@
 """What leans on a base: how the blocks of one ingest are encoded, and the profile they make."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mergepipe.catalog.pairs import Pair
-from mergepipe.checkpoints.delta_coding import (
-    DeltaCoder,
-    IndexedBases,
-    expected,
-    leaning_of,
-    tried,
-)
+from mergepipe.checkpoints.base_blocks import IndexedBases, expected, layered_over, leaning_of
+from mergepipe.checkpoints.delta_coding import DeltaCoder, tried
 from mergepipe.checkpoints.ingest_work import Piece, PieceTensor
 from mergepipe.checkpoints.layout import Layout, Span
 from mergepipe.checkpoints.outcome import BlockNote
+from mergepipe.codecs.chooser import TRYING
 from mergepipe.errors import Corruption
 from mergepipe.formats.tree import SourceFile
 from mergepipe.ids import BlockId
 from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.presence import Presence
-from mergepipe.packs.records import Encoding
 
 if TYPE_CHECKING:  # numpy and numba: loaded only where a block is new and has a base
     from mergepipe.catalog.builder import ProfileBuilder
@@ -29,6 +25,7 @@ class DeltaEncoder:
     """Encodes the blocks of one ingest against `pairs` of a base, and collects their profile.
 
     pair_up    asked once, with the layout, for the pair of each tensor (None: no base)
+    before     asked once after it, for the pair with the version before
     stored_as  asked once, for blocks that each tensor is likely to have in common with what is
                stored; None: whoever encodes has the index, and need not be told
     """
@@ -41,15 +38,19 @@ class DeltaEncoder:
         effort: str,
         max_chain: int,
         pair_up: Callable[[Layout], Sequence[Pair | None]],
+        before: Callable[[Layout], Sequence[Pair | None]] | None = None,
         stored_as: Callable[[Layout], Sequence[tuple[tuple[BlockId, ...], ...]]] | None = None,
     ) -> None:
         self._reader = reader
         self._effort = effort
         self._max_chain = max_chain
         self._pair_up = pair_up
+        # Who wants speed tries nothing.
+        self._before = before if effort in TRYING else None
         self._stored_as = stored_as
         self._layout = Layout((), ())
         self._pairs: Sequence[Pair | None] = ()
+        self._befores: Sequence[Pair | None] = ()
         self._stored: Sequence[tuple[tuple[BlockId, ...], ...]] = ()
         self.coder = DeltaCoder(effort, IndexedBases(reader, presence, max_chain))
         self._profile: ProfileBuilder | None = None
@@ -60,6 +61,8 @@ class DeltaEncoder:
         """Learn which tensors will come, and pair them with the base's."""
         self._layout = layout
         self._pairs = self._pair_up(layout)
+        if self._before is not None:
+            self._befores = self._before(layout)
         if self._stored_as is not None:
             self._stored = self._stored_as(layout)
 
@@ -88,14 +91,14 @@ class DeltaEncoder:
                 self._layout.tensors[number],
                 self._pairs[number],
                 self._stored[number] if self._stored else (),
+                self._befores[number] if self._befores else None,
             )
             for number in dict.fromkeys(span.tensor for span in spans)
         }
         piece = Piece(source, tuple(spans), tensors)
         if self._stored_as is None:
             return piece
-        ways, leaning = self._placed(piece)
-        return Piece(source, tuple(spans), tensors, ways, leaning)
+        return self._placed(piece)
 
     def collect(self, spans: Sequence[Span], notes: Sequence[BlockNote]) -> None:
         """Put what is known of each block into the profile."""
@@ -109,13 +112,31 @@ class DeltaEncoder:
             elif note.facts is not None:
                 self.profile.add(span.tensor, span.index, note.facts)
 
-    def _placed(self, piece: Piece) -> tuple[Mapping[BlockId, Encoding], Mapping[BlockId, BlockId]]:
-        """Where all is that the piece's blocks may lean on, or be; nothing if some is damaged."""
-        wanted = list(dict.fromkeys([*expected(piece), *self._to_try(piece)]))
+    def _placed(self, piece: Piece) -> Piece:
+        """With where all is that its blocks may lean on, or be; nothing if some is damaged."""
+        befores = list(self._befores_of(piece))
+        blocks = [*expected(piece), *self._to_try(piece), *(block for block, _ in befores)]
+        wanted = list(dict.fromkeys(blocks))
         try:
-            return self._reader.resolve(wanted), leaning_of(self._reader, wanted, self._max_chain)
+            ways = self._reader.resolve(wanted)
+            leaning = leaning_of(self._reader, wanted, self._max_chain)
+            over = [(leaning[block], base) for block, base in befores]
+            layered = frozenset(layered_over(self._reader, over, self._max_chain))
         except Corruption:
-            return {}, {}
+            return piece
+        return replace(piece, ways=ways, leaning=leaning, layered=layered)
+
+    def _befores_of(self, piece: Piece) -> Iterator[tuple[BlockId, BlockId]]:
+        """The version before of each block that may be coded or tried, and its base."""
+        for number, tensor in piece.tensors.items():
+            pair, before = tensor.pair, tensor.before
+            if pair is None or before is None:
+                continue
+            own = [span.index for span in piece.spans if span.tensor == number]
+            for index in dict.fromkeys([*own, *tried(pair)]):
+                base, block = pair.base_block(index), before.base_block(index)
+                if base is not None and block is not None:
+                    yield block, base
 
     def _to_try(self, piece: Piece) -> Iterator[BlockId]:
         """Base blocks on which the codecs of the piece's tensors are tried."""

@@ -21,6 +21,8 @@ class PieceTensor:
     """What encoding blocks of one tensor takes.
 
     pair    with the base's tensor, that its blocks lean on
+    before  with the tensor of the version before, where both were trained from the base: its blocks
+            may lean on that, and be read coarsely over the base all the same
     stored  blocks of other tensors that the store has, which are likely to be the very same: each
             is compared with the block of its index
     """
@@ -28,6 +30,7 @@ class PieceTensor:
     tensor: SourceTensor
     pair: Pair | None = None
     stored: tuple[tuple[BlockId, ...], ...] = ()
+    before: Pair | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ class Piece:
     ways     how to read bases, and what is likely to be the same; empty where who has the index
              does it
     leaning  what to lean on for each base: itself, or what it leans on where its chain is long
+    layered  of those, which have a coarse layer over which base that another may follow
     """
 
     source: SourceFile
@@ -45,6 +49,7 @@ class Piece:
     tensors: Mapping[int, PieceTensor]
     ways: Mapping[BlockId, Encoding] = field(default_factory=dict)
     leaning: Mapping[BlockId, BlockId] = field(default_factory=dict)
+    layered: frozenset[tuple[BlockId, BlockId]] = frozenset()
 
     @property
     def start(self) -> int:

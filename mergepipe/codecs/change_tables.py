@@ -1,8 +1,8 @@
 """Symbols and tables of a coarse layer that follows another: how each packed byte changed.
 
-A symbol is five digits in base 3, of a packed byte's five places, those first that were 0 before: of
-a place that was 0, the trit now; of any other 0 (as before), 1 (0 now) or 2 (turned). Within a chunk
-places are alike to within a percent, so three shares a density class say what 6 x 243 would.
+A symbol is five digits in base 3, of a packed byte's five places, those first that were 0 before:
+of a place that was 0, the trit now; of any other 0 (as before), 1 (0 now) or 2 (turned). Within a
+chunk places are alike to within a percent, so three shares a class say what 6 x 243 would.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from mergepipe.codecs.coarse_tables import ROW, moved_trits
 from mergepipe.codecs.lanes import COARSE_BITS
 from mergepipe.codecs.tables import fill_decoder, fill_encoder
-from mergepipe.codecs.trits import CLASSES, CLASS_STARTS, STRIPE
+from mergepipe.codecs.trits import CLASS_STARTS, CLASSES, STRIPE
 from mergepipe.kernels.declared import kernel
 from mergepipe.kernels.primitives import on_stack
 from mergepipe.kernels.signatures import boolean, read_only, uint8, uint16, uint32, void

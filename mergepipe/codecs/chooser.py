@@ -13,6 +13,7 @@ from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import DType
 
 EFFORTS = ("auto", "fast", "small", "raw")
+TRYING = ("auto", "small")  # these compare codecs
 SAMPLE_BYTES = 64 << 10
 # Coding that saves less than this is not worth its decoding on every read.
 _WORTH = 0.97
@@ -36,6 +37,20 @@ def samples_of(raw: Buffer, base: Buffer | None) -> list[tuple[Buffer, Buffer | 
     ]
 
 
+def sampled_bytes(
+    codec: Codec,
+    dtype: DType,
+    samples: Sequence[tuple[Buffer, Buffer | None]],
+    workspace: Workspace,
+) -> int:
+    """What the samples take by a codec."""
+    return sum(
+        sum(len(payload) for payload in codec.encode(sample, base, dtype, workspace))
+        for sample, base in samples
+        if len(sample)
+    )
+
+
 def choose(
     effort: str,
     dtype: DType,
@@ -50,11 +65,7 @@ def choose(
         options = options[:1]
     best, best_size = raw, _WORTH * sum(len(sample) for sample, _ in samples)
     for codec in options:
-        size = sum(
-            sum(len(payload) for payload in codec.encode(sample, base, dtype, workspace))
-            for sample, base in samples
-            if len(sample)
-        )
+        size = sampled_bytes(codec, dtype, samples, workspace)
         if size < best_size:
             best, best_size = codec, size
     return best

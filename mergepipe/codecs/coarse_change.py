@@ -104,9 +104,7 @@ def decode_change(
     states = states_of(pieces.take(STATES_BYTES))
     words, at = words_of(pieces.rest(), workspace)
     symbols = workspace.array("change symbols", before.size, np.uint8)
-    left = lanes.pull_coarse(
-        states, rows, decoder, words, at, before.size // lanes.LANES, symbols
-    )
+    left = lanes.pull_coarse(states, rows, decoder, words, at, before.size // lanes.LANES, symbols)
     check_end(states, left)
     packed = np.empty(before.size, np.uint8)
     change_into(before, symbols, table.results, packed)

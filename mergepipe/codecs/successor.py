@@ -83,7 +83,7 @@ class Successor:
         out: memoryview,
         workspace: Workspace,
     ) -> None:
-        """Of both layers or the last. Raises CodecError for what is no block of `len(out)` bytes."""
+        """Of both layers or the last. Raises CodecError for no block of `len(out)` bytes."""
         if not 1 <= len(layers) <= 2 or base is None:
             raise CodecError("successor needs its last layer and the base block")
         pieces = Pieces(layers[-1])

@@ -225,8 +225,8 @@ class Work:
     """A unit of work.
 
     encodings  how each block that is read exactly is stored, and every base it leans on
-    coarse     the chain of coarse layers of (block, base), the block's own first; an estimate without
-               one is derived exactly
+    coarse     the chain of coarse layers of (block, base), the block's own first; an estimate
+               without one is derived exactly
     factors    the bytes of every factor
     encode     whether results are to be encoded for storage, or only named
     """

@@ -7,7 +7,7 @@ from mergepipe.bytestore.protocol import ByteStore, expect
 from mergepipe.codecs.workspace import Workspace
 from mergepipe.errors import CodecError, Corruption, MergepipeError, MissingObject
 from mergepipe.ids import BlockId, block_id
-from mergepipe.packs.choice import choose
+from mergepipe.packs.choice import Options, choose, stored_encodings
 from mergepipe.packs.condemned import HEALING
 from mergepipe.packs.decoding import decode_block, memory_for
 from mergepipe.packs.format import RecordHeader, verify_payload
@@ -44,6 +44,10 @@ class BlockReader:
         Raises MissingObject naming the first block that is in no pack.
         """
         return choose(self._storage, blocks)
+
+    def options(self, blocks: Iterable[BlockId]) -> Options:
+        """Every complete encoding of the blocks, and of all that they may lean on."""
+        return stored_encodings(self._storage, blocks)
 
     def chain(self, block: BlockId) -> list[BlockId]:
         """The blocks that decoding `block` needs: itself, its base, its base's base..."""

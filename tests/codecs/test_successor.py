@@ -1,4 +1,4 @@
-"""A version after another: whole by its layer 1, and its coarse layer is what `residual` would say."""
+"""A version after another: whole by layer 1, and its coarse layer says what `residual` would."""
 
 from pathlib import Path
 
@@ -25,11 +25,13 @@ def as_bytes(values: np.ndarray, dtype: DType) -> bytes:
     if dtype is F16:
         return values.astype(np.float16).tobytes()
     single = values.astype(np.float32)
-    return single.tobytes() if dtype is F32 else (single.view(np.uint32) >> 16).astype("<u2").tobytes()
+    return (
+        single.tobytes() if dtype is F32 else (single.view(np.uint32) >> 16).astype("<u2").tobytes()
+    )
 
 
 def versions(dtype: DType, count: int, moved: float, seed: int = 0) -> tuple[bytes, bytes, bytes]:
-    """What was trained from, yesterday's weights, and today's, which moved by a share of the change."""
+    """What was trained from, yesterday's weights, and today's: by a share of the change on."""
     random = np.random.default_rng([seed, count])
     start = random.normal(0, 0.02, count)
     change = random.normal(0, 3e-4, count)
@@ -150,7 +152,9 @@ def test_hostile_coarse_layers_are_an_error_or_trits() -> None:
 
 @pytest.mark.parametrize("dtype", MODES, ids=str)
 def test_golden(dtype: DType) -> None:
-    start, before, now = ((GOLDEN / f"{name}.bin").read_bytes() for name in ("anchor", "base", "block"))
+    start, before, now = (
+        (GOLDEN / f"{name}.bin").read_bytes() for name in ("anchor", "base", "block")
+    )
     stem = f"successor-1-{dtype.name.lower()}-after"
     stored = [(GOLDEN / f"{stem}.{layer}.bin").read_bytes() for layer in range(2)]
     out = bytearray(len(now))
