@@ -153,7 +153,24 @@ def make_trained(path):
         repo.commit(model, branch="tuned", base="base", message="Tuned")
 
 
+def make_followed(path):
+    """An expert whose next version leans on it, and is read coarsely over the base."""
+    with start(path, "auto") as repo:
+        config = repo.directory / "config.toml"
+        config.write_text(config.read_text().replace("4KiB", "64KiB"))
+    with Repository.open(path, who=AUTHOR) as repo:
+        base = noise(70, 160, 192)
+        repo.commit(write(path / "a", {"w": (base, "BF16")}), branch="base", message="Base")
+        expert = tuned(base, 71)
+        for number in range(2):
+            model = write(path / f"b{number}", {"w": (expert, "BF16")})
+            named = None if number else "base"
+            repo.commit(model, branch="expert", base=named, message=f"Day {number}")
+            expert = expert + noise(72, *expert.shape, scale=2e-5)
+
+
 MAKERS = {
+    "followed": make_followed,
     "raw": make_raw,
     "packed": make_packed,
     "tuned": make_tuned,

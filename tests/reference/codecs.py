@@ -128,6 +128,55 @@ def coarse(payload, count):
     return unpacked(packed), classes, magnitude, threshold
 
 
+def change(payload, before):
+    """Trits after those of the version before, the anchor's id, magnitude, threshold."""
+    layout, coded, magnitude, threshold = struct.unpack_from("<BBff", payload)
+    assert layout == 2
+    anchor = payload[10:42]
+    if not coded:
+        assert len(payload) == 42
+        return before, anchor, magnitude, threshold
+    shares = struct.unpack_from("<12H", payload, 42)
+    (length,) = struct.unpack_from("<I", payload, 66)
+    pairs = np.frombuffer(frame(payload[70 : 70 + length]), np.uint8).astype(np.int64)
+    classes = np.repeat(np.stack([pairs // 5, pairs % 5], 1).reshape(-1), 32)
+    at = 70 + length
+    stream = Stream(payload[at : at + 256], payload[at + 256 :])
+    tables = [slots([0], 12)]
+    for row in range(4):
+        appear, vanish, turn = shares[3 * row : 3 * row + 3]
+        new = (65536 - appear, appear + 1 >> 1, appear + 1 >> 1)
+        old = (65536 - vanish - turn, vanish, turn)
+        tables += [slots(spread([new] * (5 - kind) + [old] * kind), 12) for kind in range(6)]
+    places = before.reshape(-1, 5, 32).transpose(0, 2, 1).reshape(-1, 5)
+    kinds = (places > 0).sum(1)
+    rows = np.where(classes > 0, 6 * (classes - 1) + kinds + 1, 0)
+    symbols = stream.symbols(rows, tables, 12)
+    stream.end()
+    order = np.argsort(places > 0, axis=1, kind="stable")
+    digits = np.empty_like(places)
+    np.put_along_axis(digits, order, symbols[:, None] // 3 ** np.arange(5) % 3, axis=1)
+    gone, turned = (places > 0) & (digits == 1), (places > 0) & (digits == 2)
+    now = np.where(places == 0, digits, np.where(gone, 0, np.where(turned, 3 - places, places)))
+    trits = now.reshape(-1, 32, 5).transpose(0, 2, 1).reshape(-1)
+    return trits, anchor, magnitude, threshold
+
+
+def spread(places):
+    """Frequencies of 2^12 for the 243 symbols of five places, each with three shares."""
+    weights = []
+    for symbol in range(243):
+        weight = 1 << 28
+        for k, place in enumerate(places):
+            share = place[symbol // 3**k % 3]
+            weight = max(1, weight * share >> 16) if weight and share else 0
+        weights.append(weight)
+    spare, total = 4096 - sum(weight > 0 for weight in weights), sum(weights)
+    frequencies = [1 + weight * spare // total if weight else 0 for weight in weights]
+    frequencies[frequencies.index(max(frequencies))] += 4096 - sum(frequencies)
+    return frequencies
+
+
 def unpacked(packed):
     places = packed.reshape(-1, 1, 32) // 3 ** np.arange(5)[None, :, None] % 3
     return places.reshape(-1)
@@ -205,6 +254,11 @@ def residual(layers, base, length):
     else:
         data = out.astype("<u2").tobytes()
     return data + payload[len(payload) - tail :]
+
+
+def successor(layers, base, length):
+    (size,) = struct.unpack_from("<I", layers[1])
+    return residual([layers[1][4 : 4 + size], layers[1][4 + size :]], base, length)
 
 
 def split(layers, base, length):
@@ -288,4 +342,5 @@ DECODERS = {
     4: split,
     5: planes,
     6: planes,
+    7: successor,
 }

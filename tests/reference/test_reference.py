@@ -5,9 +5,10 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from . import merging
+from . import codecs, merging
 from .repository import Repository, digest, identity
 
 HERE = Path(__file__).parent
@@ -40,7 +41,31 @@ def test_golden_repositories_hold_every_codec() -> None:
         for encodings in Repository(GOLDEN / name).records.values()
         for key in encodings
     )
-    assert set(tags) == {0, 1, 2, 3, 4, 5, 6}
+    assert set(tags) == {0, 1, 2, 3, 4, 5, 6, 7}
+
+
+def test_a_coarse_layer_follows_another() -> None:
+    repo = Repository(GOLDEN / "followed")
+    followed = 0
+    for name, encodings in repo.records.items():
+        for (before, tag, _, length), layers in encodings.items():
+            if tag != 7:
+                continue
+            ((anchor, under, _, _), below), *more = repo.records[before].items()
+            assert under == 3 and not more
+            before_trits = codecs.coarse(below[0], length // 2)[0]
+            trits, named, _, threshold = codecs.change(layers[0], before_trits)
+            assert named == anchor
+            now, start = (
+                (np.frombuffer(repo.block(one), "<u2").astype("<u4") << 16).view("<f4")
+                for one in (name, anchor)
+            )
+            moved = now - start
+            large = trits[: len(moved)] > 0
+            assert np.abs(moved[large]).min() >= threshold > np.abs(moved[~large]).max()
+            assert (np.where(moved[large] < 0, 1, 2) == trits[: len(moved)][large]).all()
+            followed += 1
+    assert followed
 
 
 def test_golden_repositories_hold_commits_of_both_versions() -> None:
