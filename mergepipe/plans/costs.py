@@ -403,7 +403,7 @@ class _Filling:
                     self.coarse[row, step] = sum(
                         at.stored_bytes for at in layer.records if at.place not in known
                     )
-        if _overlap(_blocks(exact[row], coarse.get(row)) for row in rows):
+        if _overlap(_read_blocks(exact[row], coarse.get(row)) for row in rows):
             everyone = range(len(self.rows))
             self.shared[step] = _Shared(
                 tuple(_places(exact.get(row)) for row in everyone),
@@ -426,7 +426,7 @@ def _places(chain: Chain | None, known: Collection[Place] = ()) -> dict[Place, i
     return {at.place: at.stored_bytes for at in chain.records if at.place not in known}
 
 
-def _blocks(*chains: Chain | None) -> set[BlockId]:
+def _read_blocks(*chains: Chain | None) -> set[BlockId]:
     """The blocks that any of these reads a record of."""
     return {block for chain in chains if chain is not None for block, _ in chain.links}
 
