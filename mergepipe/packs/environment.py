@@ -32,6 +32,7 @@ from mergepipe.failpoints import reached
 from mergepipe.ids import PackId
 from mergepipe.packs import index_check, index_files
 from mergepipe.packs.index_check import DamagedPages
+from mergepipe.packs.mapped_pages import forget_pages
 from mergepipe.packs.private_index import make_private, private_index
 
 INDEX_VERSION = b"2"
@@ -222,6 +223,10 @@ class Environment:
         used = (info["last_pgno"] + 1) * self._lmdb.stat()["psize"]
         if used * 2 >= info["map_size"]:
             self._adopt_size(info["map_size"] * 2)
+
+    def forget_pages(self) -> None:
+        """Give back pages of the map; who reads goes on reading."""
+        forget_pages(self._place / index_files.DATA)
 
     def room(self) -> "IndexRoom":
         """How much of the limits of LMDB is in use."""

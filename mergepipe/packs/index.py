@@ -385,6 +385,10 @@ class Index:
         """How much of the limits of LMDB is in use. Raises IndexDamaged."""
         return self._environment.room()
 
+    def forget_pages(self) -> None:
+        """Give back the memory of what was read of the file: who walks all of it calls this."""
+        self._environment.forget_pages()
+
     def reset(self) -> None:
         """Start again with an empty index."""
         self._environment.reset()

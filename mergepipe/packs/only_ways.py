@@ -35,6 +35,7 @@ _LINE = np.dtype(
 )
 _OF_AN_ENCODING = ("base", "codec", "version", "layers", "raw_length")
 _BATCH = 8192
+_FORGOTTEN = 16  # batches after which pages of the index are given back
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,17 @@ class OnlyWays:
     stored_bytes: NDArray[np.int64]
     first_bytes: NDArray[np.int64]
 
+    def rows(self, rows: NDArray[np.int64]) -> "OnlyWays":
+        """Some of the rows; of -1 nothing is known."""
+        there = rows >= 0
+        return OnlyWays(
+            single=self.single[rows] & there,
+            bases=np.where(there, self.bases[rows], b""),
+            layers=np.where(there, self.layers[rows], np.uint8(0)),
+            stored_bytes=np.where(there, self.stored_bytes[rows], 0),
+            first_bytes=np.where(there, self.first_bytes[rows], 0),
+        )
+
     @classmethod
     def none(cls, count: int) -> "OnlyWays":
         """Of so many blocks of which nothing is known."""
@@ -68,10 +80,12 @@ class OnlyWays:
 def only_ways(storage: Storage, ids: Ids) -> OnlyWays:
     """Those of some blocks, as the index has them now: what is not there may be found later."""
     ways = OnlyWays.none(len(ids))
-    for batch in batches(ids, _BATCH):
+    for number, batch in enumerate(batches(ids, _BATCH), 1):
         lines = np.frombuffer(storage.ask(partial(_lines, blocks=batch)), _LINE)
         if len(lines):
             _fill(ways, ids, lines)
+        if number % _FORGOTTEN == 0:
+            storage.index.forget_pages()  # ids are sorted: what was read is not read again
     return ways
 
 

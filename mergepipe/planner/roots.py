@@ -15,6 +15,7 @@ from mergepipe.planner.outliers import tempers
 from mergepipe.plans.cost_table import TensorCost, tensor_cost
 from mergepipe.plans.costs import NOT_THERE, Bytes, Depths, TensorCosts, tree_costs
 from mergepipe.plans.equality import every_step
+from mergepipe.plans.foresight import looked_up_together
 from mergepipe.plans.leaves import influence, leaf_numbers, raw_bytes, root_depths
 from mergepipe.plans.passes import Reading, leaf_passes
 from mergepipe.plans.reads import EncodingSource
@@ -172,13 +173,14 @@ def read_roots(
             users[number] = users.get(number, 0) + 1
     measured: set[int] = set()
     roots = {}
-    for number, tree in trees.items():
+    sources = looked_up_together(list(trees.values()), lines, tensors, find)
+    for (number, tree), known in zip(trees.items(), sources, strict=True):
         own: dict[int, Draft] = {}
         for under in tree.lines:
             draft = drafts[under]
             assert isinstance(draft, Draft)
             own[under] = draft
-        roots[number] = _root(tree, own, lines, users, measured, tensors, find)
+        roots[number] = _root(tree, own, lines, users, measured, tensors, known)
         measured.update(tree.lines)
     return roots
 

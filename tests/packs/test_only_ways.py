@@ -80,3 +80,13 @@ def test_of_two_storages_the_lines_of_a_block_come_together(storage: Storage) ->
         assert view.lines(ALL) == b"".join(single.values())
         both = LayeredView(view, view).lines(ALL)
     assert both == b"".join(chain.from_iterable((lines, lines) for lines in single.values()))
+
+
+def test_rows_of_what_was_not_asked_about_tell_nothing(storage: Storage) -> None:
+    ids = sorted_ids(ALL)
+    ways = only_ways(storage, ids)
+    places = np.array([list(map(whole, ids)).index(BASE), -1])
+    some = ways.rows(places)
+    assert some.single.tolist() == [True, False]
+    assert some.stored_bytes.tolist() == [ways.stored_bytes[places[0]], 0]
+    assert not (some.bases[1] or some.layers[1] or some.first_bytes[1])
