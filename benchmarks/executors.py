@@ -19,13 +19,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numba
 import numpy as np
+from msgspec.structs import replace
 from two_versions import write_family
 
 from mergepipe.api import Repository

@@ -14,13 +14,13 @@ the method takes; rows of 2048).
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from itertools import product
 from statistics import median
 
 import numpy as np
 import torch
+from msgspec.structs import replace
 
 from mergepipe.dtypes import BF16
 from mergepipe.methods import (

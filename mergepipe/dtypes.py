@@ -1,8 +1,9 @@
 """Every dtype safetensors 0.8 knows: its name, width in bits, and kind. No numpy here."""
 
-from dataclasses import dataclass
 from enum import StrEnum
 from math import prod
+
+from msgspec import Struct
 
 from mergepipe.errors import MalformedFile, UsageError
 
@@ -17,8 +18,7 @@ class Kind(StrEnum):
     COMPLEX = "complex"
 
 
-@dataclass(frozen=True, slots=True)
-class DType:
+class DType(Struct, frozen=True):
     """An element type. `bits` may be below 8 (F4, F6): such elements are packed without gaps."""
 
     name: str

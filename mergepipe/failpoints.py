@@ -12,16 +12,16 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct, field
 
 VARIABLE: Final = "MERGEPIPE_FAILPOINTS"
 ANY: Final = "*"
 KILL: Final = "kill"
 
 
-@dataclass(frozen=True, slots=True)
-class Strike:
+class Strike(Struct, frozen=True):
     """What happens at a point: `what` is `kill`, or an errno's name.
 
     It happens the `at`-th time that the point is reached, from 1, or each time.
@@ -32,8 +32,7 @@ class Strike:
     at: int | None = None
 
 
-@dataclass(slots=True)
-class Strikes:
+class Strikes(Struct):
     """Counts how often each point was reached, from any thread, and strikes."""
 
     strikes: tuple[Strike, ...]

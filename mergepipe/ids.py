@@ -3,6 +3,8 @@
 from typing import NewType, TypeAlias
 
 from blake3 import blake3
+from msgspec import Struct
+from msgspec.structs import force_setattr
 
 BlockId = NewType("BlockId", bytes)
 ObjectId = NewType("ObjectId", bytes)
@@ -30,12 +32,12 @@ def shown(identity: ObjectId) -> ObjectId:
     return ObjectId(Shown(identity))
 
 
-def show_ids(value: object, *fields: str) -> None:
-    """Let these fields of a frozen dataclass print as hex; for its `__post_init__`."""
+def show_ids(value: Struct, *fields: str) -> None:
+    """Let these fields of a frozen struct print as hex; for its `__post_init__`."""
     for name in fields:
         held = getattr(value, name)
         if held is not None:
-            object.__setattr__(value, name, Shown(held))
+            force_setattr(value, name, Shown(held))
 
 
 def digest(data: Buffer) -> bytes:

@@ -11,11 +11,12 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import servers
 from family import EXPERTS, MODEL_MIB, write_family
+from msgspec.structs import replace
 
 from mergepipe.api import Repository
 from mergepipe.api.pulling import clone

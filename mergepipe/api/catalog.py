@@ -1,8 +1,9 @@
 """What the planner knows of a repository: revisions, profiles, and where blocks are."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from mergepipe.catalog.profiles import Profiles
 from mergepipe.checkpoints.small_files import read_stored_file
@@ -21,8 +22,7 @@ from mergepipe.planner.planner import Revision
 from mergepipe.plans.profile_views import Cited
 
 
-@dataclass(frozen=True, slots=True)
-class RepositoryCatalog:
+class RepositoryCatalog(Struct, frozen=True):
     """A `planner.Catalog` over one repository.
 
     commit_for    resolves a revision, or imports a path

@@ -1,8 +1,9 @@
 """Why two merges differ: which inputs changed between them, what moved, and whose doing it is."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from mergepipe.errors import MergeInputError
 from mergepipe.ids import ObjectId
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
     from mergepipe.repository.diff import Diff, TensorDiff
 
 
-@dataclass(frozen=True, slots=True)
-class ChangedInput:
+class ChangedInput(Struct, frozen=True):
     """A model that went into one merge only, or another version of one. None: it had none.
 
     `name`: what people call it; commits that hold the versions.
@@ -29,8 +29,7 @@ class ChangedInput:
     after: ObjectId | None
 
 
-@dataclass(frozen=True, slots=True)
-class MovedTensor:
+class MovedTensor(Struct, frozen=True):
     """A tensor of the result. `relative_l2`: how far it moved; None where numbers do not exist.
 
     shares  of the changed inputs' own movements in this tensor, by their order; empty where nothing
@@ -43,8 +42,7 @@ class MovedTensor:
     shares: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class MergeComparison:
+class MergeComparison(Struct, frozen=True):
     """What is between two merges. `tensors`: those that moved, most first.
 
     methods, seeds, expert_bytes  of both: of one and the other

@@ -1,7 +1,8 @@
 """Healing a repository: damage is set aside, and replaced from wherever a good copy is."""
 
 import contextlib
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from mergepipe.api import upkeep
 from mergepipe.api.opened import OpenRepository, open_url

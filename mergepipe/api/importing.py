@@ -1,9 +1,10 @@
 """Bringing in checkpoints that lie elsewhere: one as an expert, or a whole family from a list."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from mergepipe.api.conversions import Conversions
 from mergepipe.api.hooking import ask_before_commit
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
     from mergepipe.formats.tree import SourceFile
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(Struct, frozen=True):
     """An entry of a list whose files were found and whose names were checked."""
 
     entry: "ImportEntry"

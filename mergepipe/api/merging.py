@@ -1,9 +1,10 @@
 """Merging in a repository: execute plans, explain and replay merges, read single tensors."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from mergepipe.api.asked import Asked, of_message
 from mergepipe.api.hooking import ask_before_merge, tell_after_merge

@@ -1,7 +1,8 @@
 """Names for snapshots: which commit holds one, and what people call it."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.ids import ObjectId
 from mergepipe.objects.store import ObjectStore
@@ -12,8 +13,7 @@ from mergepipe.repository.refs import RefStore
 _ORDER = (HEADS, TAGS, REMOTES, IMPORTS)
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(Struct, frozen=True):
     """A commit that holds a snapshot. `name`: a ref at it, else its id in hex."""
 
     commit: ObjectId

@@ -1,8 +1,9 @@
 """What is asked of a plan, as a value, and all that can be refused before a model is looked at."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from mergepipe.dtypes import DType, dtype_called
 from mergepipe.errors import MergeInputError, UsageError
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
 _SEEDS = 1 << 63
 
 
-@dataclass(frozen=True, slots=True)
-class PlanRequest:
+class PlanRequest(Struct, frozen=True):
     """A merge as a user asks for it; see `Repository.plan` for the meaning of each."""
 
     experts: Sequence[str]

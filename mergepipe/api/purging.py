@@ -1,7 +1,8 @@
 """Purging models, here and on remotes that allow it, and letting them come back."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.api.opened import OpenRepository
 from mergepipe.api.remotes import open_remote
@@ -19,8 +20,7 @@ from mergepipe.transfer.credentials import Credentials
 from mergepipe.transfer.purging import ask_to_purge, place_of
 
 
-@dataclass(frozen=True, slots=True)
-class PurgeResult:
+class PurgeResult(Struct, frozen=True):
     """What went here, and at each remote that was asked, by name."""
 
     here: PurgeReport

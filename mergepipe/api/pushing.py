@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from mergepipe.api.hooking import ask_before_push
 from mergepipe.api.opened import OpenRepository

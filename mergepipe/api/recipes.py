@@ -1,9 +1,11 @@
 """Merging by a recipe of mergekit: the whole way from a YAML file to a plan."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mergepipe.api.importing import Imports
 from mergepipe.api.merging import Merging
@@ -30,8 +32,7 @@ if TYPE_CHECKING:
 _SEEDS = 1 << 63
 
 
-@dataclass(frozen=True, slots=True)
-class RecipeOptions:
+class RecipeOptions(Struct, frozen=True):
     """What is asked of a merge beside its recipe; see `Repository.plan_recipe`."""
 
     budget: str | float | None = None
@@ -335,7 +336,7 @@ def _for_stage(
     from mergepipe.planner.mergekit.stages import stages_for
 
     output = next(stage for stage in recipe.stages if stage.name == name)
-    return replace(recipe, stages=stages_for(output, recipe.stages, stored))
+    return recipe.with_stages(stages_for(output, recipe.stages, stored))
 
 
 def _card(

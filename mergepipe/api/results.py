@@ -1,8 +1,9 @@
 """What the operations of a repository return, beside what lower layers return themselves."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from mergepipe.ids import ObjectId
 from mergepipe.reprs import brief
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class Imported:
+class Imported(Struct, frozen=True):
     """One model of an import list.
 
     read  whether its files were read at all; not if they are those that the branch already holds
@@ -31,8 +31,7 @@ class Imported:
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class FetchResult:
+class FetchResult(Struct, frozen=True):
     """A fetch that succeeded, and the URL it was from."""
 
     url: str
@@ -42,8 +41,7 @@ class FetchResult:
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class PullResult:
+class PullResult(Struct, frozen=True):
     """A pull: the fetch, and where the current branch (short name) was and is.
 
     `files`: whether the worktree follows. `behind`: the remote's branch, if it is at an earlier
@@ -60,8 +58,7 @@ class PullResult:
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class CloneResult:
+class CloneResult(Struct, frozen=True):
     """A clone: its directory, the branch (short name) HEAD is on, and its tip (None: empty).
 
     `stood`: another process made just this clone before, and nothing was to be done.
@@ -76,8 +73,7 @@ class CloneResult:
     stood: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class PushResult:
+class PushResult(Struct, frozen=True):
     """A push that succeeded. `remote` is its name, or empty for one given as a URL."""
 
     remote: str
@@ -85,8 +81,7 @@ class PushResult:
     pushed: "Pushed"
 
 
-@dataclass(frozen=True, slots=True)
-class Uploaded:
+class Uploaded(Struct, frozen=True):
     """A revision that went to the hub: its commit here, and what that became there."""
 
     url: "RemoteUrl"

@@ -1,9 +1,10 @@
 """What each of several budgets would buy: a value that prints and becomes a data frame."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
+
+from msgspec import Struct
 
 from mergepipe.errors import UsageError
 from mergepipe.reprs import html_table
@@ -14,8 +15,7 @@ SHARES = (0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0)
 _BAR = 30  # characters
 
 
-@dataclass(frozen=True, slots=True)
-class SweepPoint:
+class SweepPoint(Struct, frozen=True):
     """One budget: `budget` as `--budget` takes it, expert bytes read, share of the energy kept."""
 
     budget: str
@@ -23,8 +23,7 @@ class SweepPoint:
     energy_kept: float
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class BudgetSweep:
+class BudgetSweep(Struct, frozen=True):
     """Budgets in rising order. A plan for one of them may keep a little less (`energy_curve`)."""
 
     points: tuple[SweepPoint, ...]

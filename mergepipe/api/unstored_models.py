@@ -7,8 +7,9 @@ for data that was not read.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from mergepipe.checkpoints.conversion import Conversion, plan_conversion
 from mergepipe.checkpoints.layout import Layout, SourceTensor, lay_out
@@ -152,8 +153,7 @@ class UnstoredModels:
         return TensorEntry(name, identity)
 
 
-@dataclass(frozen=True, slots=True)
-class _Directory:
+class _Directory(Struct, frozen=True):
     """A directory: its files as they lie there, and those that converting it would write."""
 
     snapshot: Snapshot

@@ -3,7 +3,8 @@
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.api.opened import OpenRepository
 from mergepipe.errors import Locked, RevisionNotFound, UsageError
@@ -99,8 +100,7 @@ def gc_bucket(
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Pruned:
+class Pruned(Struct, frozen=True):
     """What `prune` let go of, or would: commits whose models are not kept any more, and the gc."""
 
     commits: tuple[ObjectId, ...]

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from mergepipe.api.opened import OpenRepository
 from mergepipe.errors import MergeInputError
@@ -24,8 +25,7 @@ _AHEAD = 2
 _SHOWN = 3
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class StoredTensor:
+class StoredTensor(Struct, frozen=True):
     """A tensor of a revision, of which nothing has been read yet. `dtype` as safetensors has it."""
 
     name: str

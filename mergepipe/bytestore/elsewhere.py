@@ -8,8 +8,9 @@ docs/format.md, "On another disk".
 import os
 import re
 import stat
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from mergepipe.bytestore.untrusted import open_plain, status_of
 from mergepipe.errors import NotMounted, UnsafeRepository
@@ -28,8 +29,7 @@ _MOST_BYTES = 64 << 10
 _ID = re.compile(rb"[0-9a-f]{32}")
 
 
-@dataclass(frozen=True, slots=True)
-class Elsewhere:
+class Elsewhere(Struct, frozen=True):
     """Directories for packs and for the index; None for what lies in the repository's own."""
 
     repository: str = ""

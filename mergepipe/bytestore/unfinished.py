@@ -10,8 +10,9 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from mergepipe.bytestore.untrusted import status_of
 
@@ -19,8 +20,7 @@ _RANDOM = re.compile(r"[0-9a-f]{16}")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-@dataclass(slots=True)
-class Unfinished:
+class Unfinished(Struct):
     """A directory in the making. `kept`: it stays when its block ends, for the next to take."""
 
     path: Path

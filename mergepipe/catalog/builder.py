@@ -1,10 +1,10 @@
 """Making a profile from the facts of blocks, in whatever order they come."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from msgspec import Struct, field
 
 from mergepipe.catalog.facts import BlockFacts, merge_counts
 from mergepipe.catalog.pairs import Pair
@@ -15,8 +15,7 @@ from mergepipe.objects.merging import Profile, TensorProfile
 _MANY_PARTS = 16
 
 
-@dataclass(slots=True)
-class _Column:
+class _Column(Struct):
     """A tensor's facts so far."""
 
     pair: Pair

@@ -1,10 +1,10 @@
 """What is kept of one block against its base block: the line it gets in a profile."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from mergepipe.codecs.protocol import Buffer
 from mergepipe.codecs.residual import BlockStatistics, analyse
@@ -16,8 +16,7 @@ from mergepipe.ids import digest
 _COUNTED_BITS = 16
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class BlockFacts:
+class BlockFacts(Struct, frozen=True, eq=False):
     """Statistics of d = x - base over one block (docs/format-merge.md, profile).
 
     sizes, counts  distinct |d| as float32 bits, rising, and how often each occurs; None if the

@@ -4,7 +4,8 @@ A snapshot without an entry was not counted yet: it came from a remote, or the i
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.dtypes import dtype_of
 from mergepipe.ids import ID_BYTES, ObjectId
@@ -22,8 +23,7 @@ _BATCH_BLOCKS = 16
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class NonFinite:
+class NonFinite(Struct, frozen=True):
     """A tensor of which `count` of `elements` values are infinite or NaN."""
 
     file: str
@@ -33,8 +33,7 @@ class NonFinite:
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class NonFiniteInput:
+class NonFiniteInput(Struct, frozen=True):
     """Such a tensor of a merge's input; `model` is a place among the plan's models."""
 
     model: int

@@ -1,8 +1,9 @@
 """The facts of stored blocks against their bases, as a job: whoever does it finds the same."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
+
+from msgspec import Struct, field
 
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.catalog.facts import BlockFacts, measure
@@ -21,8 +22,7 @@ Measured: TypeAlias = BlockFacts | None
 """Facts of a block, None where it is its base's."""
 
 
-@dataclass(frozen=True, slots=True)
-class PairedBlock:
+class PairedBlock(Struct, frozen=True):
     """Block `index` of the tensor of a number, beside its base's; None: there is none."""
 
     number: int
@@ -47,8 +47,7 @@ class PairedBlock:
         return () if self.base in (None, self.block) else (self.block, self.base)
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Struct, frozen=True):
     """A few blocks; `ways`: how to read them, empty where who has the index does it."""
 
     blocks: tuple[PairedBlock, ...]
@@ -90,8 +89,7 @@ class Reading(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class FactsJob:
+class FactsJob(Struct, frozen=True):
     """Measuring blocks against their bases."""
 
     def open(self, store: ByteStore, /) -> "FactsOf":
@@ -104,8 +102,7 @@ class FactsJob:
         return tuple(dict.fromkeys(one.pair.name for one in batch.blocks))
 
 
-@dataclass(frozen=True, slots=True)
-class FactsOf:
+class FactsOf(Struct, frozen=True):
     """Measures, on any thread. `placed`: what counts the bytes that are read, if it is ours."""
 
     read: Reading

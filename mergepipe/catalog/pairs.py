@@ -3,8 +3,9 @@
 Importing this loads no numpy: a commit of what the store has needs pairs and nothing else.
 """
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from mergepipe.dtypes import DType
 from mergepipe.ids import BlockId, ObjectId
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 COARSE_DTYPES = frozenset({"BF16", "F16", "F32"})
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(Struct, frozen=True):
     """A tensor and the base's tensor that it pairs with; `blocks` are ids, in order."""
 
     name: str

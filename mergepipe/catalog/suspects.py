@@ -1,8 +1,9 @@
 """Tensors that look wrong: not finite, or no longer like those of the model they came from."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from mergepipe.catalog.finiteness import NonFinite
 from mergepipe.repository.diff import Change, TensorDiff
@@ -23,8 +24,7 @@ class Suspicion(StrEnum):
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class Suspect:
+class Suspect(Struct, frozen=True):
     """A tensor that looks wrong. Numbers are None where they do not exist (`TensorDiff`)."""
 
     kind: Suspicion
@@ -37,8 +37,7 @@ class Suspect:
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(Struct, frozen=True):
     """What a check found. `against`: the revision that was compared with, if any."""
 
     revision: str

@@ -7,8 +7,9 @@ that the merge rounds once, to the dtype that the model's tensor has. Computed i
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from mergepipe.checkpoints.derived import Reads, Storing
 from mergepipe.codecs.chooser import choose, samples_of
@@ -35,16 +36,14 @@ if TYPE_CHECKING:
 _PIECE_BYTES = 8 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Lengths:
+class Lengths(Struct, frozen=True):
     """What a weight's rows, or columns, are brought to: `of` is a tensor of one number for each."""
 
     of: ObjectId
     columns: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Adaptation:
+class Adaptation(Struct, frozen=True):
     """What a stored tensor becomes: it and a change, brought to lengths, and more added to that.
 
     change  a low-rank one of the tensor

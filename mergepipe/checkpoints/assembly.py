@@ -1,7 +1,8 @@
 """Which blocks make up a file, and where: the plan of an export."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.dtypes import dtype_of
 from mergepipe.errors import Corruption, MergepipeError
@@ -13,8 +14,7 @@ from mergepipe.objects.records import FileEntry, Snapshot, Tensor
 from mergepipe.objects.store import ObjectStore
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Struct, frozen=True):
     """One block and the bytes of the file it fills."""
 
     block: BlockId
@@ -22,8 +22,7 @@ class Part:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class FilePlan:
+class FilePlan(Struct, frozen=True):
     """A file to be written: literal `head` bytes first, then its parts. Sizes in bytes."""
 
     path: str

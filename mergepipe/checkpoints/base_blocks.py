@@ -1,8 +1,9 @@
 """Blocks that others may lean on: of a base, and of the version before, as they are stored."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from mergepipe.checkpoints.ingest_work import Piece, PieceTensor
 from mergepipe.errors import Corruption
@@ -18,8 +19,7 @@ from mergepipe.packs.storage import is_whole
 from mergepipe.parallel import Scratch
 
 
-@dataclass(frozen=True, slots=True)
-class Base:
+class Base(Struct, frozen=True):
     """The base block of the profile, and the one the encoding leans on: usually the same."""
 
     declared: memoryview

@@ -9,9 +9,10 @@ alone, so that what cannot be merged is refused before anything is written.
 
 import json
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from mergepipe.checkpoints.converted_tensors import NewTensor, OpenSources, Stored, pieces_of
 from mergepipe.checkpoints.layout import is_tensor_file
@@ -55,8 +56,7 @@ _SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 _STATES = ("training_args", "optimizer", "scheduler", "rng_state", "scaler", "random_states")
 
 
-@dataclass(frozen=True, slots=True)
-class Conversion:
+class Conversion(Struct, frozen=True):
     """What becomes of a checkpoint's files.
 
     files     path of a safetensors file to be written -> its tensors

@@ -1,8 +1,9 @@
 """Tensors on their way into a converted checkpoint: where they are, and the bytes they become."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from mergepipe.dtypes import DTYPES, F32, DType, byte_length
 from mergepipe.formats.safetensors import TensorInfo
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 _PIECE_BYTES = 8 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(Struct, frozen=True):
     """Where a tensor's bytes are now: in a file, as they will be, or strided."""
 
     source: SourceFile
@@ -39,8 +39,7 @@ class Stored:
         return cls(source, tensor.dtype, tensor.shape, tensor.start, strides)
 
 
-@dataclass(frozen=True, slots=True)
-class NewTensor:
+class NewTensor(Struct, frozen=True):
     """A tensor to be written: as it is stored, or the numbers that codes and scales stand for.
 
     scaled  it is 8-bit floats, whose elements share scales by `blocks` (None: it has no scale)

@@ -6,8 +6,9 @@ when: a tensor's codec is tried on the same few of its blocks whoever is the fir
 
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.catalog.pairs import Pair
@@ -230,8 +231,7 @@ class DeltaCoder:
         return first_choice(self._effort, dtype, has_base=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _Under:
+class _Under(Struct, frozen=True):
     """The blocks of the base and of the version before that a new block may lean on."""
 
     base: BlockId | None = None
@@ -241,8 +241,7 @@ class _Under:
 _NOTHING = _Under()
 
 
-@dataclass(frozen=True, slots=True)
-class _After:
+class _After(Struct, frozen=True):
     """The version before, and the block called `anchor` that both were trained from."""
 
     before: Base
@@ -250,8 +249,7 @@ class _After:
     trained: Base
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
+class _Read(Struct, frozen=True):
     """What a block will lean on."""
 
     base: Base | None
@@ -315,8 +313,7 @@ class _Coding:
         return raw
 
 
-@dataclass(frozen=True, slots=True)
-class IngestJob:
+class IngestJob(Struct, frozen=True):
     """Storing what is new of files. `effort`: the setting `store.codec`."""
 
     effort: str = "auto"

@@ -1,7 +1,8 @@
 """Tensors that are made of stored ones before a merge: how those are read, and these stored."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.ids import BlockId
 from mergepipe.packs.blocks import BlockReader
@@ -11,8 +12,7 @@ from mergepipe.packs.blocks import BlockReader
 PIECE_BYTES = 32 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Storing:
+class Storing(Struct, frozen=True):
     """How blocks are stored: `store.codec`, `store.max_chain`, and threads that encode."""
 
     codec: str = "auto"

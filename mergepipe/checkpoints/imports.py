@@ -3,10 +3,10 @@
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
 
 from mergepipe.errors import ConfigError
 from mergepipe.formats.tree import SourceFile
@@ -31,8 +31,7 @@ class _ImportList(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model: list[ImportEntry]
 
 
-@dataclass(frozen=True, slots=True)
-class Fingerprints:
+class Fingerprints(Struct, frozen=True):
     """Which commit holds files of these stats (real path, size, mtime, inode). May be lost."""
 
     storage: Storage

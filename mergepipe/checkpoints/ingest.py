@@ -5,8 +5,9 @@ there. Memory is bounded by the pieces in flight, not by the model.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.bytestore.protocol import ByteStore
@@ -27,8 +28,7 @@ from mergepipe.packs.sink import PackSink
 from mergepipe.progress import Progress
 
 
-@dataclass(frozen=True, slots=True)
-class Ingested:
+class Ingested(Struct, frozen=True):
     """What an ingest made: the snapshot, and its tensors and blocks in the order of the layout."""
 
     snapshot: ObjectId
@@ -65,8 +65,7 @@ class Encoder(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Ingest:
+class Ingest(Struct, frozen=True):
     """Who sends blocks to a sink, and how.
 
     store  where packs are written; None: nothing is stored

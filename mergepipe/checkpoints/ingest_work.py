@@ -1,8 +1,9 @@
 """A few megabytes of a file on their way into the store, as an item that anybody can do."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from mergepipe.catalog.pairs import Pair
 from mergepipe.checkpoints.layout import PIECE_BYTES, SourceTensor, Span
@@ -16,8 +17,7 @@ from mergepipe.packs.records import Encoding
 from mergepipe.parallel import BufferPool
 
 
-@dataclass(frozen=True, slots=True)
-class PieceTensor:
+class PieceTensor(Struct, frozen=True):
     """What encoding blocks of one tensor takes.
 
     pair    with the base's tensor, that its blocks lean on
@@ -33,8 +33,7 @@ class PieceTensor:
     before: Pair | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(Struct, frozen=True):
     """Neighbouring blocks of one file, with all that was decided of them before they are read.
 
     tensors  by number, of the spans

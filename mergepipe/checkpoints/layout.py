@@ -1,7 +1,8 @@
 """How files fall into tensors, and tensors into the pieces that workers take."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.dtypes import U8, DType
 from mergepipe.formats.safetensors import Header, read_header
@@ -13,8 +14,7 @@ PIECE_BYTES = 4 << 20
 _SUFFIX = ".safetensors"
 
 
-@dataclass(frozen=True, slots=True)
-class SourceTensor:
+class SourceTensor(Struct, frozen=True):
     """A tensor (or opaque file, or header) in a file: bytes `start` to `end`, cut by a grid."""
 
     file: int
@@ -26,8 +26,7 @@ class SourceTensor:
     block_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class FileLayout:
+class FileLayout(Struct, frozen=True):
     """A file and where its tensors stand in `Layout.tensors`; `header` is None for opaque files."""
 
     source: SourceFile
@@ -36,8 +35,7 @@ class FileLayout:
     header: Header | None
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """All files of a checkpoint, cut into tensors in the order of their bytes."""
 
     files: tuple[FileLayout, ...]
@@ -49,8 +47,7 @@ class Layout:
         return sum(file.source.size for file in self.files)
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(Struct, frozen=True):
     """One block to be: bytes `start` to `end` of its file, block `index` of tensor `tensor`."""
 
     tensor: int

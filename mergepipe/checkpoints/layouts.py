@@ -6,7 +6,8 @@ Nothing of a weight is read for it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.codecs.registry import codec_named
 from mergepipe.dtypes import U8, dtype_of
@@ -27,8 +28,7 @@ from mergepipe.packs.sink import Sink
 _METADATA = {"format": "pt"}
 
 
-@dataclass(frozen=True, slots=True)
-class LaidTensor:
+class LaidTensor(Struct, frozen=True):
     """An output tensor: its name, and the stored tensor whose shape, dtype and grid it has.
 
     stem  of the files that hold it, with the directory of its component: `unet/model`

@@ -1,7 +1,8 @@
 """What became of one block of an ingest."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from mergepipe.ids import BlockId
 from mergepipe.packs.encoded_blocks import EncodedBlock
@@ -10,8 +11,7 @@ if TYPE_CHECKING:
     from mergepipe.catalog.facts import BlockFacts
 
 
-@dataclass(frozen=True, slots=True)
-class BlockOutcome:
+class BlockOutcome(Struct, frozen=True):
     """A block's id and, where the store did not have it, its encoding.
 
     `facts` are its statistics against the base block, where the encoder
@@ -23,8 +23,7 @@ class BlockOutcome:
     facts: "BlockFacts | None" = None
 
 
-@dataclass(frozen=True, slots=True)
-class BlockNote:
+class BlockNote(Struct, frozen=True):
     """What is told of a block once it was done with, wherever that was: no bytes of it.
 
     `nonfinite`: its values that are infinite or NaN.

@@ -1,7 +1,8 @@
 """Publishing a commit: the one place where new history becomes visible (docs/format.md)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.ids import ObjectId
 from mergepipe.objects.encoding import encode
@@ -15,8 +16,7 @@ from mergepipe.repository.refs import RefStore
 from mergepipe.repository.tombstones import purged_error, read_tombstones
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(Struct, frozen=True):
     """A commit and the branch it went to (None: HEAD was detached and moved itself).
 
     `unchanged`: nothing was published, `commit` is the tip that was there.

@@ -1,6 +1,6 @@
 """What is asked of a commit, and what it made: plain values, free to import."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from mergepipe.catalog.finiteness import NonFinite
 from mergepipe.ids import ObjectId, show_ids
@@ -10,8 +10,7 @@ from mergepipe.reprs import brief
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(Struct, frozen=True):
     """Files that a new model takes over, as they are, from the tip of its branch.
 
     tip    the branch's tip that they were looked up in, and which it is to have still; None: the
@@ -24,8 +23,7 @@ class Kept:
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class CommitRequest:
+class CommitRequest(Struct, frozen=True):
     """What a user asks of a commit.
 
     branch  a full ref name; None for where HEAD is
@@ -46,8 +44,7 @@ class CommitRequest:
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class CommitResult:
+class CommitResult(Struct, frozen=True):
     """What a commit made. Sizes in bytes; `stored_bytes` is what it added to the store.
 
     base          the commit that the new blocks lean on

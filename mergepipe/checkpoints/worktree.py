@@ -5,10 +5,10 @@ The state is a cache of facts about files: losing it costs hashing them again.
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
 
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.bytestore.untrusted import plain_status, read_plain
@@ -53,8 +53,7 @@ class WorktreeState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class FileChange:
+class FileChange(Struct, frozen=True):
     """One file that differs: `change` is new, modified or deleted."""
 
     path: str

@@ -4,10 +4,10 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Annotated, Any, Concatenate, ParamSpec
 
 import typer
+from msgspec.structs import replace
 
 from mergepipe.cli.failures import report, understood
 from mergepipe.cli.session import Session

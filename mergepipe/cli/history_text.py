@@ -2,8 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from mergepipe.cli.text import Paint, date, short, title
 from mergepipe.names import escape_for_terminal
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
     from mergepipe.repository.tombstones import Tombstone
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(Struct, frozen=True):
     """What is told of a commit beside itself: its notes, and whether its model was purged.
 
     `absent`: commits that it names, and that a shallow clone does without.

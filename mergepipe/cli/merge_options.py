@@ -1,10 +1,10 @@
 """The options that `mp plan` and `mp merge` share, and what they come to."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec import Struct
 
 from mergepipe.cli import completion
 from mergepipe.errors import UsageError
@@ -146,8 +146,7 @@ DryRun = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class MergeOptions:
+class MergeOptions(Struct, frozen=True):
     """What was typed; None where an option was not given."""
 
     base: str | None

@@ -1,10 +1,11 @@
 """What a plan costs, added up by expert: the document that scripts get, and what tables show."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mergepipe.cli.finite_text import NonFiniteInputDocument
 
@@ -124,8 +125,7 @@ def least_served(experts: Sequence[ExpertDocument]) -> LeastServedDocument | Non
     return LeastServedDocument(least.rev, least.energy_kept)
 
 
-@dataclass(frozen=True, slots=True)
-class PricedPlan:
+class PricedPlan(Struct, frozen=True):
     """A plan with its costs, and how its models were named. Seconds and bytes: of planning."""
 
     id: "ObjectId"

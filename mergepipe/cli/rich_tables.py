@@ -4,8 +4,9 @@ import io
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from mergepipe.cli.text import Paint
 from mergepipe.names import escape_for_terminal
@@ -18,8 +19,7 @@ _UNBOUNDED = 100_000
 _LEAST_WIDTH = 8  # of columns of text, whatever the numbers beside them need
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(Struct, frozen=True):
     """A column and its cells, which are escaped here; the last is the total's if there is one.
 
     spare  where the terminal is narrow, the columns with the highest go first, together; 0 stays

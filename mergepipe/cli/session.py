@@ -4,11 +4,11 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import Struct, field
 
 from mergepipe.bytestore.untrusted import is_real_directory
 from mergepipe.cli.text import Paint, paint_for
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from mergepipe.transfer.urls import RemoteUrl
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(Struct, frozen=True):
     """The global options, the environment, and the way out to the terminal.
 
     `located` says that -C named a place, which then wins over MP_DIR.

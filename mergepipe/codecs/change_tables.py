@@ -5,12 +5,12 @@ of a place that was 0, the trit now; of any other 0 (as before), 1 (0 now) or 2 
 chunk places are alike to within a percent, so three shares a class say what 6 x 243 would.
 """
 
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from mergepipe.codecs.coarse_tables import ROW, moved_trits
 from mergepipe.codecs.lanes import COARSE_BITS
@@ -35,8 +35,7 @@ _READ_U8 = read_only(uint8[::1])
 _READ_U16 = read_only(uint16[::1])
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(Struct, frozen=True):
     """What a packed byte becomes: uint8[243 * 243], the byte before * 243 + symbol or byte now.
 
     kinds  uint8[243]: places of a byte that are not 0

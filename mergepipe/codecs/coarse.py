@@ -10,12 +10,12 @@ Payload, little-endian (docs/format-codecs.md says why):
 """
 
 import struct
-from dataclasses import dataclass
 from math import inf
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from mergepipe.codecs import frames, lanes
 from mergepipe.codecs.coarse_tables import ROW, SHARES, coarse_decoder, model_coarse
@@ -30,8 +30,7 @@ LAYOUT = 1
 _HEAD = struct.Struct("<BBff")
 
 
-@dataclass(frozen=True, slots=True)
-class CoarseHead:
+class CoarseHead(Struct, frozen=True):
     """magnitude: the estimate of a large change. threshold: the least one. Float32 values."""
 
     magnitude: float

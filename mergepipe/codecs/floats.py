@@ -1,17 +1,16 @@
 """What kernels need to know of float formats: the mantissa's width, and values as float32."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from mergepipe.dtypes import BF16, F16, F32, DType
 from mergepipe.kernels.declared import kernel
 from mergepipe.kernels.primitives import as_float
 
 
-@dataclass(frozen=True, slots=True)
-class FloatFormat:
+class FloatFormat(Struct, frozen=True):
     """A float whose upper 16 bits are sign, exponent and `mantissa_bits` bits of mantissa.
 
     code  byte in payloads        width_bytes  of one element

@@ -1,11 +1,11 @@
 """What one pass over a block and its base tells of the change, for profiles and for encoding."""
 
 import struct
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from mergepipe.codecs import survey
 from mergepipe.codecs.trits import CHUNK, classify_into, pack_into, packed_length
@@ -13,8 +13,7 @@ from mergepipe.codecs.weights import Weights
 from mergepipe.codecs.workspace import Workspace
 
 
-@dataclass(frozen=True, slots=True)
-class BlockStatistics:
+class BlockStatistics(Struct, frozen=True):
     """Figures of `d = x - base` in float32; infinite and NaN changes count as zero ones.
 
     count       weights                     changed     of them, with other bits than the base's
@@ -47,8 +46,7 @@ class BlockStatistics:
     packed: npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
+class Survey(Struct, frozen=True):
     """What the first pass over a block found; arrays of the workspace, good until the next one.
 
     counts, uppers  as in survey.survey_halves     trits    uint8, padded to pairs of chunks

@@ -6,10 +6,10 @@ version before, and the block is whole by it alone.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from mergepipe.codecs.coarse import CoarseHead, coarse_symbols
 from mergepipe.codecs.coarse_change import ANCHOR_BYTES, decode_change, encode_change
@@ -26,8 +26,7 @@ from mergepipe.errors import CodecError
 _LENGTH_BYTES = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Anchor:
+class Anchor(Struct, frozen=True):
     """The block that two versions were trained from: what to call it (32 bytes), and its bytes."""
 
     name: bytes

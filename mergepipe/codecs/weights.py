@@ -1,17 +1,16 @@
 """Blocks as whole weights: views of their upper 16 bits, which is what `residual` codes."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from mergepipe.codecs.floats import FloatFormat
 from mergepipe.codecs.workspace import Workspace
 
 
-@dataclass(frozen=True, slots=True)
-class Weights:
+class Weights(Struct, frozen=True):
     """A block and its base.
 
     tuned, base            uint16: 16-bit floats, or the upper halves of float32

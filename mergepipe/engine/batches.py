@@ -7,7 +7,8 @@ OUTPUT_BYTES made, which is what bounds the memory of a worker.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from mergepipe.engine.factors import FactorReader
 from mergepipe.engine.work import Adapted, Estimate, Factor, Group, Permit, Step, Weights, Work
@@ -27,8 +28,7 @@ BATCH_BYTES = 16 << 20
 OUTPUT_BYTES = 4 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Batcher:
+class Batcher(Struct, frozen=True):
     """Makes the work of one plan.
 
     factors where low-rank factors come from
@@ -93,8 +93,7 @@ def _read_terms(step: Step) -> Iterator[Weights | Estimate]:
                 yield whole
 
 
-@dataclass(slots=True)
-class _Gathering:
+class _Gathering(Struct):
     """A work in the making."""
 
     groups: list[Group] = field(default_factory=list)

@@ -1,10 +1,11 @@
 """Doing one unit of work: blocks in, merged and named blocks out."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from mergepipe.bytestore.protocol import ByteStore, Expecting
 from mergepipe.codecs.workspace import Workspace
@@ -38,8 +39,7 @@ from mergepipe.packs.storage import Storage
 from mergepipe.values import count_nonfinite, decode
 
 
-@dataclass(frozen=True, slots=True)
-class Supply:
+class Supply(Struct, frozen=True):
     """Where the blocks of works are read.
 
     storage    with an index, by which damage is mended; without one, NeedsRepair is raised
@@ -52,8 +52,7 @@ class Supply:
     workspace: Workspace = field(default_factory=Workspace)
 
 
-@dataclass(frozen=True, slots=True)
-class StepResult:
+class StepResult(Struct, frozen=True):
     """What a step made: its output blocks.
 
     nonfinite  how many of the values made are infinite or NaN
@@ -71,8 +70,7 @@ class StepResult:
 Made = TypeVar("Made")
 
 
-@dataclass(slots=True)
-class Counts:
+class Counts(Struct):
     """Counts values that are not finite in what one step after another takes in.
 
     Differences are what is left of weights and base: only whole weights are counted.
@@ -225,8 +223,7 @@ class _Assembly:
         return Full(values.astype(np.float32, copy=False) + change, F32)
 
 
-@dataclass(frozen=True, slots=True)
-class MergeJob:
+class MergeJob(Struct, frozen=True):
     """Merging, and encoding what came out. `device` is where the arithmetic runs: `cpu`, `cuda`...
 
     uncounted  inputs, as (line, place), of whose values nobody knows yet whether all are finite
@@ -249,8 +246,7 @@ class MergeJob:
         return work.tensors
 
 
-@dataclass(frozen=True, slots=True)
-class Worker:
+class Worker(Struct, frozen=True):
     """Does work, on any thread; as `MergeJob` says."""
 
     supply: Supply

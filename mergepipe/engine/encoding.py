@@ -4,7 +4,7 @@ Which codec a block gets depends on the block alone, never on which thread came 
 are the same for any number of threads.
 """
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from mergepipe.bytestore.protocol import Buffer
 from mergepipe.codecs.registry import codec_named
@@ -16,8 +16,7 @@ from mergepipe.packs.encoded_blocks import EncodedBlock, encode_block
 _DELTA_DTYPES = frozenset({"BF16", "F16", "F32"})
 
 
-@dataclass(frozen=True, slots=True)
-class BaseBlock:
+class BaseBlock(Struct, frozen=True):
     """The base's block under an output block; `links`: the bases that its own encoding leans on."""
 
     id: BlockId
@@ -25,8 +24,7 @@ class BaseBlock:
     links: int
 
 
-@dataclass(frozen=True, slots=True)
-class OutputEncoder:
+class OutputEncoder(Struct, frozen=True):
     """Encodes output blocks, on worker threads. Settings as in `store.codec`, `store.max_chain`.
 
     There is no choosing among codecs as at commit: a merge is made of its base and near it, and the
@@ -35,7 +33,7 @@ class OutputEncoder:
 
     codec: str = "auto"
     max_chain: int = 2
-    workspace: Workspace = field(default_factory=Workspace, repr=False, compare=False)
+    workspace: Workspace = field(default_factory=Workspace)
 
     def encode(
         self, identity: BlockId, raw: Buffer, dtype: DType, base: BaseBlock | None

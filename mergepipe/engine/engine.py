@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from mergepipe.catalog.finiteness import Finiteness
 from mergepipe.engine import finite
@@ -39,8 +40,7 @@ from mergepipe.repository.reflog import Signature
 _SUMMED_BYTES = 16 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Executed:
+class Executed(Struct, frozen=True):
     """What a plan's execution made, in a sink that is not published yet."""
 
     snapshot: ObjectId
@@ -48,8 +48,7 @@ class Executed:
     streamed: Streamed
 
 
-@dataclass(frozen=True, slots=True)
-class Engine:
+class Engine(Struct, frozen=True):
     """Executes plans over one store.
 
     transactions  where merges are written and published; not needed to replay

@@ -6,11 +6,11 @@ have the BLAKE3 that the profile names.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from mergepipe.catalog.view import TensorView
 from mergepipe.codecs.protocol import Buffer
@@ -25,8 +25,7 @@ from mergepipe.objects.store import ObjectStore
 from mergepipe.values import decode
 
 
-@dataclass(frozen=True, slots=True)
-class CoarseColumns:
+class CoarseColumns(Struct, frozen=True):
     """Of one tensor's profile, the columns that coarse reading needs: 40 bytes per block."""
 
     magnitudes: npt.NDArray[np.float32]

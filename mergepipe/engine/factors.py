@@ -5,10 +5,10 @@ any range that it is computed in, on any machine.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct, field
 
 from mergepipe.codecs.workspace import Workspace
 from mergepipe.engine.meter import Meter, Source, metered
@@ -27,8 +27,7 @@ Floats = npt.NDArray[np.float32]
 _TILE = 1 << 16
 
 
-@dataclass(slots=True)
-class FactorReader:
+class FactorReader(Struct):
     """Reads the factors of steps, metered; keeps those of the tensor it is at."""
 
     storage: Storage

@@ -1,8 +1,9 @@
 """Values that are no finite number, in what a merge takes in and makes: named, and refused."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
+
+from msgspec import Struct
 
 from mergepipe.catalog.finiteness import Finiteness, NonFinite, NonFiniteInput, taken_in
 from mergepipe.engine.streaming import Streamed
@@ -15,8 +16,7 @@ from mergepipe.objects.store import ObjectStore
 _TOLD = 5  # tensors that an error names
 
 
-@dataclass(frozen=True, slots=True)
-class NonFiniteValues:
+class NonFiniteValues(Struct, frozen=True):
     """Tensors with values that are infinite or NaN: of the inputs, and of what was made."""
 
     inputs: tuple[NonFiniteInput, ...] = ()

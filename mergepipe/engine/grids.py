@@ -7,7 +7,7 @@ another width under the same one) is read exactly as a whole or not at all: an o
 pieces of as many of its blocks as its elements touch.
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from mergepipe.dtypes import DType, dtype_of
 from mergepipe.engine.work import Piece
@@ -16,8 +16,7 @@ from mergepipe.objects.grid import Grid
 from mergepipe.objects.records import Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class InputTensor:
+class InputTensor(Struct, frozen=True):
     """An input's tensor: its dtype, where it is cut, and its blocks."""
 
     dtype: DType

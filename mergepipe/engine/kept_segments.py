@@ -8,7 +8,6 @@ the disk.
 
 import contextlib
 import hashlib
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -72,8 +71,7 @@ class _Note(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     host: str
 
 
-@dataclass(slots=True)
-class KeptSegments:
+class KeptSegments(msgspec.Struct):
     """Those of one plan, in one repository. Only one process at a time keeps any.
 
     settings     all that results depend on beside the steps themselves
@@ -84,7 +82,7 @@ class KeptSegments:
     plan: ObjectId
     settings: bytes
     least_bytes: int
-    _lock: locks.HeldLock | None = field(default=None, repr=False)
+    _lock: locks.HeldLock | None = None
 
     @property
     def folder(self) -> str:

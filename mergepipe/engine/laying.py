@@ -1,8 +1,9 @@
 """How the lines of a plan are made: inputs found and compared with what the plan says of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from math import prod
+
+from msgspec import Struct, field
 
 from mergepipe.dtypes import DType, dtype_of
 from mergepipe.engine.estimates import Columns
@@ -36,8 +37,7 @@ def method_of(line: LinePlan) -> Method:
     return method
 
 
-@dataclass(slots=True)
-class Laying:
+class Laying(Struct):
     """Lays lines of one plan; what a line takes in is laid with it."""
 
     lines: Sequence[LinePlan]

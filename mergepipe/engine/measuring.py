@@ -5,9 +5,10 @@ and spreading over threads are those of a merge. Partial results are added in th
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
 
 import numpy as np
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.dtypes import F32
@@ -36,8 +37,7 @@ from mergepipe.plans.units import unit_blocks, widest
 _LOOK_AHEAD = 32
 
 
-@dataclass(frozen=True, slots=True)
-class MeasureJob:
+class MeasureJob(Struct, frozen=True):
     """One pass of measuring: every need, with what earlier passes over the tensor told of it."""
 
     needs: tuple[tuple[Need, tuple[Partial, ...]], ...]
@@ -55,8 +55,7 @@ class MeasureJob:
         return work.tensors
 
 
-@dataclass(frozen=True, slots=True)
-class Measurer:
+class Measurer(Struct, frozen=True):
     """Measures, on any thread."""
 
     job: MeasureJob
@@ -75,8 +74,7 @@ class Measurer:
         return Outcome(over_units(work, self.supply, partials), made_bytes=work.output_bytes)
 
 
-@dataclass(frozen=True, slots=True)
-class Measuring:
+class Measuring(Struct, frozen=True):
     """Measures statistics of tensors of one store: what the planner calls `Measure`."""
 
     storage: Storage

@@ -8,7 +8,8 @@ where Hugging Face checkpoints write down what changed are brought in line.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.dtypes import U8, dtype_of
 from mergepipe.engine.encoding import OutputEncoder
@@ -26,8 +27,7 @@ _DTYPE = re.compile(rb'("(?:torch_)?dtype"\s*:\s*)"(?:bfloat16|float16|float32|f
 _TOTAL_SIZE = re.compile(rb'("total_size"\s*:\s*)\d+(?:\.\d+)?')
 
 
-@dataclass(frozen=True, slots=True)
-class OutputFiles:
+class OutputFiles(Struct, frozen=True):
     """Writes the files of an output into a sink. `reader` reads small files of the layout."""
 
     objects: ObjectStore

@@ -10,12 +10,13 @@ all. They lie under `cache/sums/`, each with its hash, and losing one costs time
 """
 
 import struct
-from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 import zstandard
 from blake3 import blake3
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.dtypes import F32
@@ -34,8 +35,7 @@ _PLAIN = ExpertScalars()
 Floats = npt.NDArray[np.float32]
 
 
-@dataclass(slots=True)
-class PartialSums:
+class PartialSums(Struct):
     """The sums of one repository; used from one thread. `room_bytes`: for all of them together."""
 
     files: LocalByteStore

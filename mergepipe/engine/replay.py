@@ -1,6 +1,6 @@
 """Running a merge again from its plan, publishing nothing, to compare every id."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from mergepipe.engine.engine import Engine
 from mergepipe.engine.memo import NoMemo
@@ -17,8 +17,7 @@ from mergepipe.reprs import brief
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class Replay:
+class Replay(Struct, frozen=True):
     """What a replay found. `tensors` are the names of those that came out otherwise."""
 
     snapshot: ObjectId

@@ -1,9 +1,9 @@
 """What a merge made, and what it really cost: for the caller, and for runs/."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import msgspec
+from msgspec import Struct
 
 from mergepipe.engine.finite import NonFiniteValues
 from mergepipe.engine.runs import Run
@@ -17,8 +17,7 @@ from mergepipe.sizes import format_size
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class Costs:
+class Costs(Struct, frozen=True):
     """What a run took. Sizes in bytes, as stored; blocks are the output's."""
 
     readings: Readings
@@ -59,8 +58,7 @@ class Costs:
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class MergeResult:
+class MergeResult(Struct, frozen=True):
     """A published merge. `snapshot, manifest = result` works too.
 
     left_out  what it leaves out of its models: kind, model, names, and words (`message`)

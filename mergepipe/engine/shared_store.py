@@ -6,8 +6,9 @@ Workers read there and write there; the clone keeps objects, and the frames of t
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias
+
+from msgspec import Struct
 
 from mergepipe.bytestore.ahead import AheadStore
 from mergepipe.bytestore.local import LocalByteStore
@@ -54,8 +55,7 @@ class Blocks(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class SharedStore:
+class SharedStore(Struct, frozen=True):
     """An open shared store, while a merge writes to it.
 
     source, target  where workers read, and write

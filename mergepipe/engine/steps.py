@@ -1,9 +1,10 @@
 """From a planned line to steps: one output block each, or blocks that are known without work."""
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
 from math import lcm
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from mergepipe.engine.estimates import CoarseColumns
 from mergepipe.engine.grids import InputTensor
@@ -28,29 +29,27 @@ from mergepipe.objects.depths import Depth
 from mergepipe.objects.grid import Grid
 from mergepipe.objects.merging import TermKind
 from mergepipe.plans.units import together
+from mergepipe.reprs import brief
 
 AGAIN = "make the plan again"
 # An input that is there, to be read or computed.
 Present: TypeAlias = Weights | Computed | Adapted
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(Struct, frozen=True):
     """Output blocks that need no work, from number `index` on: the base's."""
 
     index: int
     blocks: tuple[BlockId, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class KeptTensor:
+class KeptTensor(Struct, frozen=True):
     """An output tensor that is one of the inputs', as it stands."""
 
     tensor: ObjectId
 
 
-@dataclass(frozen=True, slots=True)
-class LaidInput:
+class LaidInput(Struct, frozen=True):
     """One input of a line, or its base: a stored tensor, what another line makes, or neither."""
 
     source: "InputTensor | MergedTensor | None"
@@ -65,8 +64,8 @@ class LaidInput:
         return self.source if plain and isinstance(self.source, InputTensor) else None
 
 
-@dataclass(frozen=True, slots=True)
-class MergedTensor:
+@brief
+class MergedTensor(Struct, frozen=True):
     """A tensor that is made block by block, or unit by unit of `unit` blocks."""
 
     task: LineTask
@@ -78,7 +77,7 @@ class MergedTensor:
     inputs: tuple[LaidInput, ...]
     depths: tuple[bytes, ...]
     unit: int
-    heads: Mapping[int, bytes] = field(repr=False)
+    heads: Mapping[int, bytes]
 
     @property
     def together(self) -> int:

@@ -8,7 +8,8 @@ kept longer.
 
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from mergepipe.engine.batches import Batcher
 from mergepipe.engine.computing import StepResult
@@ -45,8 +46,7 @@ from mergepipe.progress import Progress
 _LOOK_AHEAD = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Streamed:
+class Streamed(Struct, frozen=True):
     """What a plan's tensors became, in the plan's order, and how: counts are of blocks.
 
     computed: made here; remembered: a result known before; kept: the base's, not even looked at.
@@ -65,8 +65,7 @@ class Streamed:
     resumed: int = 0
 
 
-@dataclass(slots=True)
-class _Output:
+class _Output(Struct):
     """An output tensor being filled."""
 
     dtype: str
@@ -75,8 +74,7 @@ class _Output:
     blocks: list[BlockId]
 
 
-@dataclass(slots=True)
-class _Tally:
+class _Tally(Struct):
     computed: int = 0
     remembered: int = 0
     kept: int = 0
@@ -93,8 +91,7 @@ class _Tally:
         self.taken_in.update(result.taken_in)
 
 
-@dataclass(slots=True)
-class Streaming:
+class Streaming(Struct):
     """One run of one plan. Use once."""
 
     plan: Plan

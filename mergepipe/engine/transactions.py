@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.checkpoints.publication import Published, publish_commit
@@ -18,8 +19,7 @@ from mergepipe.repository.reflog import Signature
 from mergepipe.repository.refs import RefStore
 
 
-@dataclass(frozen=True, slots=True)
-class MergeRequest:
+class MergeRequest(Struct, frozen=True):
     """What a user asks of a merge's commit, beyond the plan.
 
     base, experts  commits of the inputs; where they are not named, tips that hold their snapshots
@@ -42,8 +42,7 @@ class MergeRequest:
     trailer: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Transactions:
+class Transactions(Struct, frozen=True):
     """Begins and publishes transactions of one repository. `signature` says who acts, and when."""
 
     files: LocalByteStore

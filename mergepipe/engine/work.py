@@ -7,17 +7,18 @@ bytes and changes nothing.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import TypeAlias
+
+from msgspec import Struct, field
 
 from mergepipe.dtypes import DType
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.methods import Scalars
 from mergepipe.packs.records import Encoding, Location
+from mergepipe.reprs import brief
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(Struct, frozen=True):
     """Bytes `begin` to `end` of a block of `length` bytes."""
 
     block: BlockId
@@ -31,8 +32,7 @@ class Piece:
         return self.begin == 0 and self.end == self.length
 
 
-@dataclass(frozen=True, slots=True)
-class Weights:
+class Weights(Struct, frozen=True):
     """An input read exactly: the pieces that make up the step's range, in order; or a delta."""
 
     pieces: tuple[Piece, ...]
@@ -40,8 +40,7 @@ class Weights:
     delta: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(Struct, frozen=True):
     """An input read coarsely: the trits of `block` against `base`, times `magnitude`.
 
     `digest` is the BLAKE3 that the packed trits must have; |d| of at least `threshold` has a trit.
@@ -55,16 +54,14 @@ class Estimate:
     dtype: DType
 
 
-@dataclass(frozen=True, slots=True)
-class Unchanged:
+class Unchanged(Struct, frozen=True):
     """An input without a delta: equal to the base, left out by the plan, or missing."""
 
 
 UNCHANGED = Unchanged()
 
 
-@dataclass(frozen=True, slots=True)
-class Factor:
+class Factor(Struct, frozen=True):
     """One of two low-rank factors, a stored matrix of rows x columns."""
 
     blocks: tuple[BlockId, ...]
@@ -73,8 +70,7 @@ class Factor:
     columns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Product:
+class Product(Struct, frozen=True):
     """A low-rank difference: scale * up @ down, or its transpose; of the whole tensor."""
 
     up: Factor
@@ -83,29 +79,27 @@ class Product:
     transposed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Adapted:
+class Adapted(Struct, frozen=True):
     """An input changed by low-rank factors: weights and a product, or (of None) a product alone."""
 
     of: "Weights | Computed | None"
     product: Product
 
 
-@dataclass(frozen=True, slots=True)
-class Computed:
+class Computed(Struct, frozen=True):
     """An input that another line makes, for the same elements."""
 
     making: "Making"
 
 
-@dataclass(frozen=True, slots=True)
-class Summed:
+@brief
+class Summed(Struct, frozen=True):
     """The first `count` inputs of a sum, as an earlier merge had them: float32 (`partial_sums`).
 
     deltas: a sum of differences from the base, else of weights
     """
 
-    data: bytes = field(repr=False)
+    data: bytes
     count: int
     deltas: bool
 
@@ -113,8 +107,7 @@ class Summed:
 Input: TypeAlias = Weights | Estimate | Unchanged | Adapted | Computed | Summed
 
 
-@dataclass(frozen=True, slots=True)
-class LineTask:
+class LineTask(Struct, frozen=True):
     """What all steps of one line share: everything resolved, nothing to look up.
 
     number       of the line in the plan
@@ -132,8 +125,7 @@ class LineTask:
     slab_length: int
 
 
-@dataclass(frozen=True, slots=True)
-class Making:
+class Making(Struct, frozen=True):
     """How a range of one line is made. `base`: None where the result does not depend on it."""
 
     task: LineTask
@@ -172,8 +164,7 @@ class Making:
                 yield whole.block
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """Output blocks [index, index + blocks) of a tensor, elements [start, start + length).
 
     block_bytes  of the output: where its blocks end
@@ -203,8 +194,7 @@ class Step:
         return self.length * self.task.dtype.bits // 8
 
 
-@dataclass(frozen=True, slots=True)
-class Permit:
+class Permit(Struct, frozen=True):
     """What may be read: blocks by the depth the plan gives them, and the bases they lean on."""
 
     base: frozenset[BlockId]
@@ -212,16 +202,14 @@ class Permit:
     coarse: frozenset[BlockId]
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(Struct, frozen=True):
     """Steps whose records are fetched together, and the records that no group before them has."""
 
     steps: tuple[Step, ...]
     records: tuple[Location, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(Struct, frozen=True):
     """A unit of work.
 
     encodings  how each block that is read exactly is stored, and every base it leans on

@@ -1,7 +1,8 @@
 """Who does the work, as typed: `auto`, `threads`, `processes:4`, `ray`, `ray://HOST:PORT`."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from mergepipe.errors import UsageError
 from mergepipe.names import quoted
@@ -18,8 +19,7 @@ PROCESSES_FROM = 8
 """Threads of a process at and above which processes are faster (docs/scale-out.md, "How far")."""
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Struct, frozen=True):
     """An executor by its kind. count: of processes, 0 for one per core; address: of a cluster."""
 
     kind: str

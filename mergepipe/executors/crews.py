@@ -2,8 +2,9 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
+
+from msgspec import Struct, field
 
 from mergepipe.executors.readings import NOTHING_READ, Readings
 from mergepipe.executors.segments import (
@@ -20,8 +21,7 @@ from mergepipe.names import quoted
 MOST_ATTEMPTS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(Struct, frozen=True):
     """So much was made of a segment so far, and read for it."""
 
     number: int
@@ -29,24 +29,21 @@ class Heard:
     readings: Readings
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(Struct, frozen=True):
     """Whoever had the segment is gone."""
 
     number: int
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Damaged:
+class Damaged(Struct, frozen=True):
     """A record of the segment needs repair."""
 
     number: int
     readings: Readings
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """The job raised an error, which another attempt would raise as well."""
 
     number: int
@@ -85,8 +82,7 @@ class Crew(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class _Pending:
+class _Pending(Struct):
     """A segment that is with a worker, or waits for its turn in the order."""
 
     segment: Segment
@@ -96,8 +92,7 @@ class _Pending:
     result: SegmentResult | None = None
 
 
-@dataclass(slots=True)
-class _Handing:
+class _Handing(Struct):
     """One run of segments through a crew."""
 
     crew: Crew

@@ -1,7 +1,9 @@
 """The coordinator's side of handed out work: its own store, sink and progress."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.bytestore.protocol import ByteStore
@@ -11,8 +13,7 @@ from mergepipe.packs.sink import Sink
 from mergepipe.progress import Progress
 
 
-@dataclass(frozen=True, slots=True)
-class Coordinator:
+class Coordinator(Struct, frozen=True):
     """Does segments here where need be, and takes over what others wrote.
 
     store  where packs are written here; None: nothing is stored

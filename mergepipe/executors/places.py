@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mergepipe.bytestore.ahead import AheadStore
 from mergepipe.bytestore.cloud import open_bucket
@@ -15,8 +17,7 @@ from mergepipe.packs.reader import pack_key
 from mergepipe.packs.written import WrittenPack
 
 
-@dataclass(frozen=True, slots=True)
-class FilesPlace:
+class FilesPlace(Struct, frozen=True):
     """A repository's directory, on a file system that workers see under the same path.
 
     session  a folder in it that is there while the coordinator writes: so a worker knows that it
@@ -47,8 +48,7 @@ class FilesPlace:
         return tuple(settled)
 
 
-@dataclass(frozen=True, slots=True)
-class BucketPlace:
+class BucketPlace(Struct, frozen=True):
     """A repository in a bucket, at `scheme://bucket/prefix`, as a remote is.
 
     Credentials are those of the environment, profile or role where it is opened; none travel.

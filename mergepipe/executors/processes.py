@@ -12,10 +12,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import chain, islice
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+
+from msgspec import Struct
 
 from mergepipe.closing import Closing
 from mergepipe.executors.crews import Heard, Lost, News, handed_out
@@ -82,8 +83,7 @@ class ProcessExecutor(Closing):
         self._crew.close()
 
 
-@dataclass(slots=True)
-class _Worker:
+class _Worker(Struct):
     process: subprocess.Popen[bytes]
     line: Connection
     spec: WorkerSpec | None = None

@@ -8,8 +8,9 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from mergepipe.closing import Closing
 from mergepipe.errors import RemoteUnreachable, UsageError
@@ -96,8 +97,7 @@ class _Desk:
         self._bench.close()
 
 
-@dataclass(slots=True)
-class _Actor:
+class _Actor(Struct):
     handle: Any
     ready: Any
     number: int | None = None

@@ -1,10 +1,9 @@
 """Bytes that were read, by whose they are."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Readings:
+class Readings(Struct, frozen=True):
     """Bytes read from the byte store so far, as stored: whole records, and objects and footers."""
 
     expert_bytes: int = 0

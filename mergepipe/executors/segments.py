@@ -1,8 +1,10 @@
 """The values that travel between a coordinator and whoever does the work (docs/scale-out.md)."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import MergepipeError
@@ -25,8 +27,7 @@ class WorkersLost(MergepipeError):
     kind = "workers_lost"
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What came of one item: the job's value for it, blocks to store, raw bytes made.
 
     release   called once the blocks are written: what they are views of may be used again
@@ -85,8 +86,7 @@ class Place(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerSpec:
+class WorkerSpec(Struct, frozen=True):
     """All that a worker must know: where blocks are read and packs written, and the job.
 
     source, target  None: the store is known here only, and the work cannot be sent elsewhere
@@ -99,8 +99,7 @@ class WorkerSpec:
     versions: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(Struct, frozen=True):
     """Consecutive items, with the output they make, about, in bytes."""
 
     number: int
@@ -108,8 +107,7 @@ class Segment:
     made_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentResult:
+class SegmentResult(Struct, frozen=True):
     """What came of a segment: a value for each item, packs, bytes read, and who did it.
 
     attempts  readings of attempts that came to nothing, as far as they are known

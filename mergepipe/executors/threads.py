@@ -3,8 +3,10 @@
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from typing import ClassVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mergepipe.executors.packing import SegmentPacks
 from mergepipe.executors.readings import NOTHING_READ, Readings
@@ -18,8 +20,7 @@ from mergepipe.executors.segments import (
 from mergepipe.parallel import core_count, ordered_map
 
 
-@dataclass(frozen=True, slots=True)
-class ThreadExecutor:
+class ThreadExecutor(Struct, frozen=True):
     """Threads of this process; 0: one per core. Two items more than threads are in flight."""
 
     threads: int = 0

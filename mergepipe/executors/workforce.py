@@ -1,8 +1,9 @@
 """Who does the work on one store, and what comes of jobs that only read."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from mergepipe.executors.home import Coordinator
 from mergepipe.executors.segments import (
@@ -26,8 +27,7 @@ def nowhere(writes: bool) -> None:
     """The place of a store that only this process can open."""
 
 
-@dataclass(frozen=True, slots=True)
-class Workforce:
+class Workforce(Struct, frozen=True):
     """An executor, and where it finds a store.
 
     place          where other processes find the store, to write or only to read; None: they do not

@@ -18,9 +18,10 @@ one `fan_in_fan_out`, that of the module it wrapped last, and on loading goes by
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from math import prod, sqrt
 from typing import Any
+
+from msgspec import Struct, field
 
 from mergepipe.errors import MergeInputError
 from mergepipe.formats.adapter_config import ADAPTER_CONFIG, AdapterConfig, read_config
@@ -47,8 +48,7 @@ _WIDENING = ("c_attn.weight", "c_fc.weight")
 Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class LowRankChange:
+class LowRankChange(Struct, frozen=True):
     """scale * up @ down, by the names of the adapter's tensors: up is (rows, r), down (r, columns).
 
     transposed  up and down were saved the other way round: the change is scale * (up @ down)^T
@@ -62,24 +62,21 @@ class LowRankChange:
     magnitude: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BiasChange:
+class BiasChange(Struct, frozen=True):
     """What is added to a bias: scale times a tensor of the adapter."""
 
     name: str
     scale: float
 
 
-@dataclass(frozen=True, slots=True)
-class TrainedRows:
+class TrainedRows(Struct, frozen=True):
     """Rows of embeddings that are the adapter's own: row k of its tensor stands at places[k]."""
 
     name: str
     places: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Adapter:
+class Adapter(Struct, frozen=True):
     """What an adapter does, by the names of the model's tensors.
 
     changes   low-rank changes; of what `replaced` puts there, where a tensor is in both

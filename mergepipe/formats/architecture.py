@@ -10,9 +10,11 @@ without any stack are a model too: it merges by names.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mergepipe.errors import MergeInputError
 from mergepipe.formats.config_json import layer_count, predicting_layers
@@ -65,8 +67,7 @@ class Section(IntEnum):
     AFTER = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Spot:
+class Spot(Struct, frozen=True):
     """A tensor's place: its module, where in that, and which layer.
 
     key  what it is called in every layer: the rest of its name; outside of layers all of it
@@ -78,8 +79,7 @@ class Spot:
     layer: int = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Stack:
+class Stack(Struct, frozen=True):
     """Numbered layers: `<prefix>.<number>.<rest>`."""
 
     prefix: str
@@ -90,8 +90,7 @@ class Stack:
         return f"{self.prefix}.{layer}.{rest}"
 
 
-@dataclass(frozen=True, slots=True)
-class Architecture:
+class Architecture(Struct, frozen=True):
     """A model's modules, in the order of their first tensor, and every tensor's place in them.
 
     stacks  module -> its layers; modules without layers are not in it

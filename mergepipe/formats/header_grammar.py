@@ -8,8 +8,9 @@ possessive patterns that never backtrack: time is linear, memory is that of the 
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from mergepipe.names import quoted
 
@@ -45,8 +46,7 @@ class GrammarError(Exception):
         self.tensor = tensor
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """One tensor as the header declares it; `begin` and `end` count from the first data byte."""
 
     name: str
@@ -56,8 +56,7 @@ class Entry:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Metadata:
+class Metadata(Struct, frozen=True):
     """The free-form texts of `__metadata__`."""
 
     texts: dict[str, str]

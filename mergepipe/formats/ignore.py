@@ -6,8 +6,9 @@ path from its file's directory, one without for names anywhere below.
 """
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from mergepipe.errors import ConfigError
 from mergepipe.formats.wildmatch import Wildmatch, literal_start
@@ -68,8 +69,7 @@ def parse(content: bytes) -> tuple[Pattern, ...]:
     return tuple(patterns)
 
 
-@dataclass(frozen=True, slots=True)
-class IgnoreRules:
+class IgnoreRules(Struct, frozen=True):
     """The ignore files that rule a directory, outermost first: its path, and its patterns."""
 
     levels: tuple[tuple[bytes, tuple[Pattern, ...]], ...] = ()

@@ -10,14 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
+
 from mergepipe.errors import MergeInputError
 from mergepipe.formats.config_json import CONFIG_NAME
 from mergepipe.formats.implied_layers import IMPLIED
 from mergepipe.names import quoted
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(Struct, frozen=True):
     """A layer by its origin: the part of a config that speaks of it, its number, their count."""
 
     part: Mapping[str, Any]

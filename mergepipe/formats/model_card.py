@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 CARD_NAME = "README.md"
 CARD_BYTES = 64 << 10
@@ -10,8 +12,7 @@ CARD_BYTES = 64 << 10
 RECIPE_NAME = "mergekit_config.yml"
 
 
-@dataclass(frozen=True, slots=True)
-class CardInput:
+class CardInput(Struct, frozen=True):
     """A model that went in: as the recipe calls it, its role, and the commit (hex) it was."""
 
     label: str
@@ -19,8 +20,7 @@ class CardInput:
     commit: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Card:
+class Card(Struct, frozen=True):
     """What a card tells.
 
     recipe  as text (YAML), or empty where the merge was typed as options

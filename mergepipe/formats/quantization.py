@@ -10,9 +10,10 @@ ComfyUI. 8-bit floats are weights but for a factor per tensor, row, column or bl
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import prod
 from typing import Any
+
+from msgspec import Struct
 
 from mergepipe.dtypes import DType, Kind
 from mergepipe.errors import MergeInputError
@@ -70,8 +71,7 @@ _WEIGHT_CODES = ("weight_scale", "weight_scale_inv")
 _ROTATIONS = ("transform_config", "rotation_config", "hadamard")
 
 
-@dataclass(frozen=True, slots=True)
-class Quantization:
+class Quantization(Struct, frozen=True):
     """How a model is quantized.
 
     method  of which quantizer, in the words of the config or of the tensors' names

@@ -9,8 +9,9 @@ their settings in several places, and some keys of the whole are about the layer
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from mergepipe.errors import MergeInputError
 from mergepipe.formats.config_json import (
@@ -68,8 +69,7 @@ _NOT_WITHIN = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class LayerOrigin:
+class LayerOrigin(Struct, frozen=True):
     """Where a layer of the output comes from: a model's config, and the layer's number there."""
 
     config: Mapping[str, Any]

@@ -9,9 +9,10 @@ written as a list, a dtype written as `{"F32": null}`, more than 64 dimensions o
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from json import dumps
 from typing import NoReturn, Protocol
+
+from msgspec import Struct
 
 from mergepipe.bytestore.whole_calls import read_at
 from mergepipe.dtypes import DTYPES, DType, byte_length
@@ -41,8 +42,7 @@ class RangeReader(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
+class TensorInfo(Struct, frozen=True):
     """A tensor of a file; `start` and `end` are offsets from the beginning of the file."""
 
     name: str
@@ -52,8 +52,7 @@ class TensorInfo:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(Struct, frozen=True):
     """A checked header.
 
     `raw` is verbatim: the length bytes, the JSON, its padding. `tensors` stand in the order of

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.errors import UsageError
 from mergepipe.sizes import format_size
@@ -13,8 +14,7 @@ SHARD_BYTES = 5_000_000_000
 _SMALLEST = 1 << 12
 
 
-@dataclass(frozen=True, slots=True)
-class Shard:
+class Shard(Struct, frozen=True):
     """A file and the places of its tensors in the list that was cut."""
 
     path: str

@@ -14,9 +14,10 @@ import zipfile
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from math import prod
 from typing import Any, BinaryIO, NoReturn, cast
+
+from msgspec import Struct
 
 from mergepipe.dtypes import DTYPES, DType
 from mergepipe.errors import MalformedFile
@@ -48,8 +49,7 @@ _BROKEN = (
 _INNER = ("state_dict", "model_state_dict", "model", "module")
 
 
-@dataclass(frozen=True, slots=True)
-class PickledTensor:
+class PickledTensor(Struct, frozen=True):
     """A tensor in a file: its elements begin at byte `start`, `strides` apart (in elements)."""
 
     dtype: DType
@@ -112,8 +112,7 @@ def _tensors(found: object, path: str) -> dict[str, PickledTensor]:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Storage:
+class _Storage(Struct, frozen=True):
     dtype: DType | None
     start: int
     size: int

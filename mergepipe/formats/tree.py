@@ -9,9 +9,11 @@ import re
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mergepipe.bytestore.whole_calls import fill_at
 from mergepipe.errors import (
@@ -33,8 +35,7 @@ _SKIPPED = (DIRECTORY, ".git")
 _UNFINISHED_REPOSITORY = re.compile(r"\..+\.(?:init|clone|merge)-[0-9a-f]{16}")
 
 
-@dataclass(frozen=True, slots=True)
-class SourceFile:
+class SourceFile(Struct, frozen=True):
     """A regular file as it was found. `path` is its place in the snapshot, `size` is in bytes."""
 
     path: str

@@ -10,7 +10,8 @@ In a directory the index decides; without one, the name that transformers or dif
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.errors import IncompleteCheckpoint
 from mergepipe.formats.huggingface import parse_index
@@ -39,8 +40,7 @@ _ADAPTER = "adapter_config.json"
 _PIPELINES = ("model_index.json", "modules.json")
 
 
-@dataclass(frozen=True, slots=True)
-class WeightFiles:
+class WeightFiles(Struct, frozen=True):
     """The safetensors files of a checkpoint, sorted out.
 
     components  directory -> its weight files

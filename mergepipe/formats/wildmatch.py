@@ -12,7 +12,7 @@ way round has its first byte; a set without its end, a class that nobody knows a
 the end match nothing. Patterns and texts are bytes, as file names are: `?` is one byte.
 """
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 SPECIAL = frozenset(b"*?[\\")
 LONGEST = 4096
@@ -42,8 +42,7 @@ class _MatchesNothing(Exception):
     """The pattern has a part that no text fits."""
 
 
-@dataclass(slots=True)
-class _States:
+class _States(Struct):
     """The automaton while it is made. `sets`: for each set of bytes, the states that it moves on.
 
     stay        states with a star: they stay on every byte but a slash

@@ -1,8 +1,9 @@
 """What a path of a request is about: which model, what of it, at which revision."""
 
 import re
-from dataclasses import dataclass
 from urllib.parse import unquote
+
+from msgspec import Struct
 
 from mergepipe.hub.errors import HubError, no_repository
 
@@ -34,8 +35,7 @@ FILES = frozenset(("resolve", "raw"))
 _ALONE = frozenset(("refs", "discussions", "auth-check"))
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(Struct, frozen=True):
     """A model's name, what is asked of it, and what else the path says, unquoted.
 
     `rest` keeps what stood between slashes apart: a revision may hold some itself.

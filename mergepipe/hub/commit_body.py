@@ -11,8 +11,9 @@ The content of a file, which may be all of a model, is decoded as it comes, and 
 import binascii
 import json
 import re
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
+
+from msgspec import Struct, field
 
 from mergepipe.hub.errors import HubError
 from mergepipe.hub.staging import StagedFile, Staging, Upload
@@ -29,16 +30,14 @@ _MOST_LINES = 100_000
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True, slots=True)
-class AddFile:
+class AddFile(Struct, frozen=True):
     """A file whose content came with the commit."""
 
     path: str
     file: StagedFile
 
 
-@dataclass(frozen=True, slots=True)
-class AddUploaded:
+class AddUploaded(Struct, frozen=True):
     """A file that was uploaded before, or is here anyway; `size` in bytes, where it is told."""
 
     path: str
@@ -46,8 +45,7 @@ class AddUploaded:
     size: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(Struct, frozen=True):
     """A file, or with `folder` all below one, is to go."""
 
     path: str
@@ -57,8 +55,7 @@ class Delete:
 Operation: TypeAlias = AddFile | AddUploaded | Delete
 
 
-@dataclass(slots=True)
-class CommitBody:
+class CommitBody(Struct):
     """What is to be committed. `parent`: the tip that the client saw (hex), if it says so."""
 
     summary: str = ""

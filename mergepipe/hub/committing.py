@@ -3,9 +3,9 @@
 import threading
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import replace
 
 import msgspec
+from msgspec.structs import replace
 
 from mergepipe.api import Repository
 from mergepipe.checkpoints.assembly import plan_file

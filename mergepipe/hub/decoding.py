@@ -4,7 +4,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.checkpoints.assembly import Part
 from mergepipe.errors import Corruption
@@ -15,8 +16,7 @@ from mergepipe.parallel import Scratch
 CACHE_BYTES = 64 << 20
 
 
-@dataclass(slots=True)
-class _Run:
+class _Run(Struct):
     """Blocks that were decoded together: they share a buffer, and leave the cache together."""
 
     data: bytes

@@ -5,8 +5,9 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 from mergepipe.api import Repository
 from mergepipe.checkpoints.assembly import FilePlan, Part, plan_file
@@ -49,8 +50,7 @@ class Recent(Generic[Key, Value]):
         return value
 
 
-@dataclass(frozen=True, slots=True)
-class FileFacts:
+class FileFacts(Struct, frozen=True):
     """A file as listings show it. `oid`: 40 hex digits; `sha256`: 64, where it is known."""
 
     path: str
@@ -101,8 +101,7 @@ class Files:
         return self._oids.get(key, read)
 
 
-@dataclass(frozen=True, slots=True)
-class FileBytes:
+class FileBytes(Struct, frozen=True):
     """The bytes of a file, read block by block."""
 
     repository: Repository

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.api import Repository
 from mergepipe.errors import (
@@ -27,8 +28,7 @@ _STEPS = re.compile(r"main(?P<steps>[~^@].*)", re.DOTALL)
 _NEVER = (RevisionNotFound, AmbiguousRevision, InvalidRefName, UsageError, MissingObject)
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
+class Model(Struct, frozen=True):
     """What a name stands for: a branch (its short name), or with None a repository as it is."""
 
     id: str

@@ -1,8 +1,9 @@
 """Files over http: whole or by a range, decoded as they are sent."""
 
 import re
-from dataclasses import dataclass
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from mergepipe.hub.errors import HubError, no_entry
 from mergepipe.hub.files import FileBytes, Files
@@ -12,8 +13,7 @@ _RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{1,18})?|-(\d{1,18}))")
 _TYPES = {"json": "application/json", "md": "text/plain; charset=utf-8"}
 
 
-@dataclass(frozen=True, slots=True)
-class FileReply:
+class FileReply(Struct, frozen=True):
     """What a request for a file comes to: a status, headers, and bytes `first` to `end` of it."""
 
     status: int

@@ -9,8 +9,9 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from mergepipe.api import Repository
 from mergepipe.bytestore.local import LocalWriter
@@ -21,8 +22,7 @@ from mergepipe.hub.errors import HubError
 _KEPT_S = 24 * 3600.0
 
 
-@dataclass(slots=True)
-class StagedFile:
+class StagedFile(Struct):
     """A file that is whole, and was what it was said to be."""
 
     sha256: str

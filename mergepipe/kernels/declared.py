@@ -9,10 +9,11 @@ without a signature; they report no errors: what they need to be true, their cal
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from threading import RLock
 from types import FunctionType
 from typing import Any, TypeVar, cast
+
+from msgspec import Struct
 
 from mergepipe.kernels.signatures import Signature
 
@@ -47,8 +48,7 @@ class Kernel:
             return self._call
 
 
-@dataclass(frozen=True, slots=True)
-class Deferred:
+class Deferred(Struct, frozen=True):
     """Something for kernels alone that only numba can define: loaded when they are compiled."""
 
     module: str

@@ -1,10 +1,9 @@
 """A kernel as it is kept: the object file that LLVM wrote."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectCode:
+class ObjectCode(Struct, frozen=True):
     """An object file, the function in it that C calls, and what that needs of the C library."""
 
     symbol: str

@@ -3,12 +3,13 @@
 Arrays are contiguous, of one or two dimensions. Nothing here loads numba.
 """
 
-from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from msgspec import Struct
+from msgspec.structs import replace
 
-@dataclass(frozen=True, slots=True)
-class Array:
+
+class Array(Struct, frozen=True):
     """A contiguous array; a kernel writes to no array that is `read_only`."""
 
     element: "Scalar"
@@ -16,16 +17,14 @@ class Array:
     read_only: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(Struct, frozen=True):
     """What a kernel returns (None: nothing) and takes."""
 
     result: "Scalar | None"
     parameters: "tuple[Parameter, ...]"
 
 
-@dataclass(frozen=True, slots=True)
-class Scalar:
+class Scalar(Struct, frozen=True):
     """A number, by numpy's name of its type. Called, it is the result of a signature."""
 
     name: str

@@ -3,8 +3,9 @@
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
+
+from msgspec import Struct
 
 from mergepipe.bytestore.local import LocalByteStore, LocalWriter, raise_if_full
 from mergepipe.bytestore.protocol import ByteStore
@@ -35,8 +36,7 @@ _READERS = 8
 _PUBLISHED_AT_ONCE = 64
 
 
-@dataclass(frozen=True, slots=True)
-class _Frame:
+class _Frame(Struct, frozen=True):
     pack: PackId
     size: int
     footer: bytes

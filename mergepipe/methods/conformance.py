@@ -10,11 +10,11 @@ Needs nothing but numpy (and what the method itself needs). It takes a second or
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from mergepipe.dtypes import BF16, F32, DType
 from mergepipe.methods.protocol import Method, Need, NeedValues, Output, Scope

@@ -1,10 +1,10 @@
 """TRIM and BAND: thresholds on |d| of one expert, counted in two passes (`order`)."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from math import inf
 
 import numpy as np
+from msgspec.structs import replace
 
 from mergepipe.errors import MergeInputError
 from mergepipe.methods.order import PLACES, Counts, find, values_of

@@ -13,7 +13,8 @@ On the line where a and b are colinear. Norms are at least 1e-7.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from mergepipe.methods.gram import arc
 from mergepipe.methods.linear import WEIGHT

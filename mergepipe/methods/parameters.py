@@ -1,18 +1,18 @@
 """Parameters of a merge method: declared once, checked before any weight is read."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from math import isfinite
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from mergepipe.errors import MergeInputError
 
 Value: TypeAlias = float | bool | str
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
+class Parameter(Struct, frozen=True):
     """One parameter: its name, default and the values it may take.
 
     default     value when nothing is given; None makes the parameter required
@@ -77,8 +77,7 @@ class Parameter:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """Checked parameter values of one method for one tensor: every name is present."""
 
     shared: Mapping[str, Value]

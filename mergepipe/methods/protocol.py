@@ -56,12 +56,12 @@ which only needs a torch function.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from mergepipe.dtypes import DTYPES, DType
 from mergepipe.errors import MergeInputError
@@ -125,8 +125,7 @@ class NeedKind(StrEnum):
     SHARING = "sharing"
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
+class Need(Struct, frozen=True):
     """One statistic of one tensor: of an expert, or over all models where `expert` is None.
 
     density  the share to keep, for TRIM, BAND, MASK_L1, RANK_L1 and SPREAD
@@ -147,8 +146,7 @@ ElementPass: TypeAlias = Callable[[Unit, Output], None]
 DeviceElementPass: TypeAlias = Callable[[Unit, Output, str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Sweep:
+class Sweep(Struct, frozen=True):
     """An element pass: a torch implementation, and a fused one for the CPU where it is worth it.
 
     Each is a function that imports its implementation when called: a registry entry is free.
@@ -168,8 +166,7 @@ def no_further_check(settings: Settings) -> None:
     """For methods whose parameters are independent of each other."""
 
 
-@dataclass(frozen=True, slots=True)
-class Method:
+class Method(Struct, frozen=True):
     """A merge method: what it is called, what it needs, what it takes, and how it is computed.
 
     omitted_is_noop  whether an expert with d = 0 leaves the result as if its delta were not there

@@ -14,12 +14,12 @@ else. A partial is at most 768 KiB, K x K, or three numbers for each column.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from math import inf
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from mergepipe.errors import MergeInputError
 from mergepipe.methods import magnitudes
@@ -33,8 +33,7 @@ from mergepipe.methods.trim import from_counts as trim_from_counts
 Partial: TypeAlias = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Statistic:
+class Statistic(Struct, frozen=True):
     """How a need is measured; `partial` and `value` see the combined results so far.
 
     scope   of the ranges: ELEMENT any, ROW whole rows

@@ -3,12 +3,13 @@
 Values only: buffers the caller owns, floats and ints. Nothing here reads, stores or computes.
 """
 
-from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mergepipe.dtypes import F32, DType
 from mergepipe.errors import MergeInputError
@@ -24,24 +25,21 @@ SIGNS[:243] = np.array([0, -1, 1], np.int8)[
 SIGNS.flags.writeable = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Full:
+class Full(Struct, frozen=True, eq=False):
     """Weights themselves: the range's raw little-endian bytes."""
 
     data: Buffer
     dtype: DType
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Delta:
+class Delta(Struct, frozen=True, eq=False):
     """Differences from the base, raw bytes (float32 by default); also low-rank products."""
 
     data: Buffer
     dtype: DType = F32
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Coarse:
+class Coarse(Struct, frozen=True, eq=False):
     """An estimate of the delta: 0, - or + times one magnitude.
 
     trits  five to a byte, the first in the lowest place: byte = sum t_k 3^k, t 0: 0, 1: -, 2: +
@@ -54,8 +52,7 @@ class Coarse:
     skip: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Same:
+class Same(Struct, frozen=True):
     """No delta: the expert's block equals the base's, or was left out by the plan."""
 
 
@@ -63,8 +60,7 @@ SAME = Same()
 Term: TypeAlias = Full | Delta | Coarse | Same
 
 
-@dataclass(frozen=True, slots=True)
-class ExpertScalars:
+class ExpertScalars(Struct, frozen=True):
     """One expert's resolved numbers for one tensor; a sweep uses the ones its formula has.
 
     weight        w_i, any sign
@@ -83,8 +79,7 @@ class ExpertScalars:
     ceiling: float = inf
 
 
-@dataclass(frozen=True, slots=True)
-class Scalars:
+class Scalars(Struct, frozen=True):
     """All resolved numbers of one tensor's merge.
 
     elect      keep only what agrees with the elected sign
@@ -108,8 +103,7 @@ class Scalars:
         return cls((ExpertScalars(),) * count)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Unit:
+class Unit(Struct, frozen=True, eq=False):
     """One piece of merge work: elements [start, start + length) of one tensor.
 
     terms       one per model, in the order of the recipe (its place is the expert's index)

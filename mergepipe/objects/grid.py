@@ -1,9 +1,10 @@
 """Where blocks begin and end in a tensor, in bytes and in elements (docs/format.md, "Blocks")."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import prod
 from typing import Self
+
+from msgspec import Struct
 
 from mergepipe.dtypes import DType, byte_length, dtype_of
 from mergepipe.errors import Corruption, MalformedFile
@@ -11,8 +12,7 @@ from mergepipe.ids import ID_BYTES, BlockId
 from mergepipe.objects.records import Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class BlockUse:
+class BlockUse(Struct, frozen=True):
     """A block as a tensor uses it; `length` in bytes."""
 
     id: BlockId
@@ -69,8 +69,7 @@ def tensor_size(tensor: Tensor, what: str) -> tuple[DType, int]:
         raise Corruption(f"{what}: {error.message}", error.hint) from error
 
 
-@dataclass(frozen=True, slots=True)
-class Grid:
+class Grid(Struct, frozen=True):
     """A tensor of `elements` cut into pieces of `per_block` (the last is shorter)."""
 
     elements: int

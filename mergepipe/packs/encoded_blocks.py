@@ -1,6 +1,6 @@
 """A block on its way into a pack: encoded, checked for size, its record headers sealed."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from mergepipe.codecs.protocol import Buffer, Codec
 from mergepipe.codecs.registry import codec_named
@@ -10,8 +10,7 @@ from mergepipe.ids import NO_ID, BlockId, digest, object_id
 from mergepipe.packs.format import RecordHeader, RecordKind, object_header
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedRecord:
+class EncodedRecord(Struct, frozen=True):
     """One layer, ready to be appended: its header, the header's sealed bytes, its payload."""
 
     header: RecordHeader
@@ -19,8 +18,7 @@ class EncodedRecord:
     payload: Buffer
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedBlock:
+class EncodedBlock(Struct, frozen=True):
     """All records of one encoding of a block."""
 
     id: BlockId

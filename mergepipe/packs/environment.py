@@ -13,11 +13,11 @@ import fcntl
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import lmdb
+from msgspec import Struct
 
 from mergepipe.bytestore import flocks
 from mergepipe.bytestore.elsewhere import require
@@ -64,8 +64,7 @@ class IndexDamaged(Corruption):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Tables:
+class Tables(Struct, frozen=True):
     """Handles of the tables. `blocks` and `objects` hold every copy of a record (dupsort)."""
 
     blocks: "lmdb._Database"
@@ -75,8 +74,7 @@ class Tables:
     meta: "lmdb._Database"
 
 
-@dataclass(frozen=True, slots=True)
-class IndexRoom:
+class IndexRoom(Struct, frozen=True):
     """Bytes used of those mapped, which grow by themselves; and slots of readers taken."""
 
     used_bytes: int

@@ -6,12 +6,12 @@ A reader believes nothing from here without a hash.
 import contextlib
 import struct
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Self, cast
 
 import lmdb
+from msgspec import Struct
 
 from mergepipe.bytestore.elsewhere import read_elsewhere
 from mergepipe.grouping import grouped
@@ -34,8 +34,7 @@ _RECORDS_AT_ONCE = 1 << 16
 _DROPPED = 50_000  # records that are forgotten at a time: bounds memory
 
 
-@dataclass(frozen=True, slots=True)
-class PackEntry:
+class PackEntry(Struct, frozen=True):
     """A pack to be indexed: its id, file length, content and records with their offsets."""
 
     id: PackId

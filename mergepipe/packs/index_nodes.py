@@ -6,10 +6,10 @@ of a length or page number, flags, key size (2 each), key, value. A page inside 
 further values of one key, looks the same.
 """
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from mergepipe.packs.index_check import DamagedPages
@@ -26,8 +26,7 @@ _DIRTY = 0x10  # on pages inside nodes it stays set
 BIG, TREE, DUPLICATES = 1, 2, 4
 
 
-@dataclass(frozen=True, slots=True)
-class Nodes:
+class Nodes(Struct, frozen=True):
     """Nodes of some pages, in order. All arrays have one number for each node.
 
     key, value   where they begin in `data`

@@ -12,9 +12,9 @@ hash.
 
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from mergepipe.bytestore.whole_calls import fill_at, read_at
 from mergepipe.packs import index_nodes
@@ -45,8 +45,7 @@ _LAST_TRANSACTION = 1 << 56
 _BATCH_PAGES = 2048
 
 
-@dataclass(frozen=True, slots=True)
-class _Tree:
+class _Tree(Struct, frozen=True):
     """An MDB_db: a tree of pages. `root` is _NO_PAGE where it is empty."""
 
     pad: int
@@ -63,8 +62,7 @@ class _Tree:
         return cls(*_TREE.unpack(data))
 
 
-@dataclass(frozen=True, slots=True)
-class _Meta:
+class _Meta(Struct, frozen=True):
     """A meta page: where the trees begin, and how much of the file is in use."""
 
     transaction: int

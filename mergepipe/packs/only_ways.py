@@ -5,10 +5,10 @@ left to `packs.choice`, which makes objects of what it finds.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from mergepipe.codecs.registry import SUCCESSORS
@@ -38,8 +38,7 @@ _BATCH = 8192
 _FORGOTTEN = 16  # batches after which pages of the index are given back
 
 
-@dataclass(frozen=True, slots=True)
-class OnlyWays:
+class OnlyWays(Struct, frozen=True):
     """One row for each of some ids. Sizes in bytes, of whole records.
 
     single        the block has one encoding, complete, no record twice, and none whose layer 0

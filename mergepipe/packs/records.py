@@ -1,8 +1,9 @@
 """Records where they are, and how they make up the encodings of a block."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from mergepipe.codecs.registry import SUCCESSORS
 from mergepipe.ids import NO_ID, BlockId, PackId
@@ -14,8 +15,7 @@ Place: TypeAlias = tuple[PackId, int]
 _FARTHEST = 1 << 62  # past it, an offset is damage, and no file system takes it
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(Struct, frozen=True):
     """One record in one pack: what its header says, and the offset at which it begins."""
 
     header: RecordHeader
@@ -51,8 +51,7 @@ class Location:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Encoding:
+class Encoding(Struct, frozen=True):
     """One complete way a block is stored: a record for each layer, in order."""
 
     base: BlockId | None

@@ -1,13 +1,12 @@
 """A pack that somebody wrote and nobody published yet."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from mergepipe.bytestore.protocol import ByteWriter
 from mergepipe.packs.index import PackEntry
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenPack:
+class WrittenPack(Struct, frozen=True):
     """A pack that is not visible: its index entry, and where it lies.
 
     key      in its store, where it was written elsewhere; durable then

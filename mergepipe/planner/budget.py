@@ -1,10 +1,12 @@
 """How many expert bytes a merge may read."""
 
 import re
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import isfinite
 from typing import Self
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mergepipe.errors import OverBudget, UsageError
 from mergepipe.sizes import format_size, parse_size
@@ -41,8 +43,7 @@ class Of(StrEnum):
     RAW = "raw"
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(Struct, frozen=True):
     """A limit in bytes, or a share; neither: no limit.
 
     with_base  what is read of the base counts as well

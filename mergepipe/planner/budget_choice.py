@@ -1,10 +1,10 @@
 """Depths for all tensors within what a budget allows: in all, with the base, and to one expert."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from msgspec import Struct
 
 from mergepipe.errors import OverBudget
 from mergepipe.names import escape_for_terminal
@@ -22,8 +22,7 @@ from mergepipe.sizes import format_size
 Roots = Mapping[int, Root]
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """A budget in bytes, of one merge.
 
     with_base    what is read of bases counts too
@@ -174,8 +173,7 @@ def _choose_within(
     return depths
 
 
-@dataclass(frozen=True, slots=True)
-class _Market:
+class _Market(Struct, frozen=True):
     """What all tensors have to sell, one after another. groups: the model of each item."""
 
     coarse_costs: Integers

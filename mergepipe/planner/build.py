@@ -1,7 +1,9 @@
 """From a merge and a budget to a plan, and what it costs."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mergepipe.errors import MergeInputError
 from mergepipe.ids import ObjectId, object_id, show_ids
@@ -33,8 +35,7 @@ UNLIMITED = Budget()
 _BOUGHT = frozenset({Depth.OMITTED, Depth.COARSE})
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedMerge:
+class PlannedMerge(Struct, frozen=True):
     """A plan with its id (of the object it is stored as), its costs, and the merge it is of.
 
     measured_expert_bytes, measured_base_bytes  read while planning, for statistics; part of what

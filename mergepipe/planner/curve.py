@@ -1,9 +1,9 @@
 """What budgets buy: how much energy a plan could keep, against the expert bytes that it reads."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from mergepipe.objects.depths import Depth
 from mergepipe.planner.selection import select
@@ -11,8 +11,7 @@ from mergepipe.plans.costs import NOT_THERE
 from mergepipe.plans.explain import Pricing
 
 
-@dataclass(frozen=True, slots=True)
-class Bought:
+class Bought(Struct, frozen=True):
     """What a budget buys: bytes read, and the share of the weighted delta energy kept."""
 
     read_bytes: int

@@ -1,11 +1,11 @@
 """One line on its way to a plan: all that is known of it before depths are chosen."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from msgspec import structs
+from msgspec import Struct, structs
+from msgspec.structs import replace
 
 from mergepipe.catalog.view import TensorView
 from mergepipe.dtypes import dtype_of
@@ -32,8 +32,7 @@ from mergepipe.plans.units import output_block_bytes, widest
 Values = Mapping[Need, Sequence[float]]
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(Struct, frozen=True):
     """A line that is computed; `unplanned` is its plan but for depths and numbers.
 
     values     of those of its method's needs that profiles know

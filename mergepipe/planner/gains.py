@@ -4,11 +4,11 @@ An estimate of what a read does for the result, from the profile alone; see docs
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import inf
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from mergepipe.catalog.view import TensorView
 from mergepipe.methods.terms import ExpertScalars, Scalars
@@ -23,8 +23,7 @@ Floats = npt.NDArray[np.float64]
 NOISE = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class ExpertGains:
+class ExpertGains(Struct, frozen=True):
     """Per block: what its coarse layer and what its exact bytes are worth (the same unit)."""
 
     coarse: Floats

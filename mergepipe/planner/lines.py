@@ -6,8 +6,9 @@ are lines as well, which no file holds.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TypeAlias
+
+from msgspec import Struct, field
 
 from mergepipe.dtypes import DType
 from mergepipe.ids import ObjectId
@@ -20,8 +21,7 @@ from mergepipe.reprs import brief
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class Made:
+class Made(Struct, frozen=True):
     """The tensor that an earlier line makes, by its place among the lines."""
 
     line: int
@@ -31,8 +31,7 @@ Source: TypeAlias = ObjectId | Made
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class LineInput:
+class LineInput(Struct, frozen=True):
     """One term of a line, or its base.
 
     model    place among the merge's models; -1 where it comes of a line that was made
@@ -49,8 +48,7 @@ class LineInput:
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(Struct, frozen=True):
     """One tensor to make.
 
     file      of the output that holds it; None for one that only later lines take in
@@ -73,8 +71,7 @@ class Line:
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class Merge:
+class Merge(Struct, frozen=True):
     """All lines of a merge, each after those it takes in.
 
     layout  a snapshot whose files the output has: its tensor files name the lines with a `file`, in

@@ -4,8 +4,9 @@ No weight is read: only names, shapes, configs and indexes.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+from msgspec import Struct
 
 from mergepipe.checkpoints.conversion import DEQUANTIZED
 from mergepipe.dtypes import DType, dtype_called, dtype_of
@@ -22,8 +23,7 @@ ReadFile: TypeAlias = Callable[[Snapshot, str], bytes | None]
 """The bytes of a small file of a snapshot; None if there is none."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredTensor:
+class StoredTensor(Struct, frozen=True):
     """A tensor of a component: the path of its file, its name, and its id."""
 
     path: str
@@ -31,8 +31,7 @@ class StoredTensor:
     identity: ObjectId
 
 
-@dataclass(frozen=True, slots=True)
-class Component:
+class Component(Struct, frozen=True):
     """What is loaded as one model: its directory (empty, or ending with `/`) and its tensors.
 
     dtype      of a result, where the float32 in it stands for 8-bit floats (checkpoints.conversion)
@@ -51,8 +50,7 @@ class Component:
         return {tensor.path for tensor in self.tensors}
 
 
-@dataclass(frozen=True, slots=True)
-class ModelFiles:
+class ModelFiles(Struct, frozen=True):
     """A model's components by their directories, and which of its files are none."""
 
     label: str

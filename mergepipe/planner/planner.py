@@ -1,8 +1,9 @@
 """`Planner`: revisions in, a plan out. What it knows of a repository is a `Catalog`."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from mergepipe.dtypes import DType
 from mergepipe.errors import MergeInputError, UsageError
@@ -26,8 +27,7 @@ from mergepipe.plans.measured import Measure
 from mergepipe.plans.profile_views import Cited, Pair, profiled_pairs
 
 
-@dataclass(frozen=True, slots=True)
-class Revision:
+class Revision(Struct, frozen=True):
     """A revision that was resolved: the snapshots of its commit and of what it was trained from."""
 
     label: str

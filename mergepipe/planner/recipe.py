@@ -1,9 +1,11 @@
 """What is to be merged, as a frozen value: nothing here has looked at a model yet."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeAlias
+
+from msgspec import Struct, field
+from msgspec.structs import force_setattr
 
 from mergepipe.dtypes import DType
 from mergepipe.ids import ObjectId
@@ -15,8 +17,7 @@ _EMPTY: Mapping[str, "Setting"] = MappingProxyType({})
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class PerTensor:
+class PerTensor(Struct, frozen=True):
     """A parameter that varies: ordered (filter, value); the first filter in a name counts.
 
     A filter is a substring of the tensor's name; `*` or an empty one is in every name. A name that
@@ -50,8 +51,7 @@ def settings_for(settings: Mapping[str, Setting], name: str) -> dict[str, object
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class Model:
+class Model(Struct, frozen=True):
     """A model of a recipe: how it was named there, and the snapshot that meant."""
 
     label: str
@@ -59,8 +59,7 @@ class Model:
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class Expert:
+class Expert(Struct, frozen=True):
     """One input: its label and snapshot, its own parameters, and what its tensors hold."""
 
     label: str
@@ -69,12 +68,11 @@ class Expert:
     kind: TermKind = TermKind.FULL
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "parameters", MappingProxyType(dict(self.parameters)))
+        force_setattr(self, "parameters", MappingProxyType(dict(self.parameters)))
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class Recipe:
+class Recipe(Struct, frozen=True):
     """A merge: method, experts in order, base, parameters.
 
     parameters     shared by all experts; an expert's own beat them
@@ -92,7 +90,7 @@ class Recipe:
     allow_missing: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "parameters", MappingProxyType(dict(self.parameters)))
+        force_setattr(self, "parameters", MappingProxyType(dict(self.parameters)))
 
     @property
     def layout(self) -> Model:

@@ -1,9 +1,9 @@
 """A method's numbers for one tensor: parameters, then statistics, then plain scalars."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
+from msgspec.structs import replace
 
 from mergepipe.catalog.view import TensorView
 from mergepipe.methods import statistics

@@ -1,10 +1,10 @@
 """A file's tensor with all lines under it, as far as it is known before depths are chosen."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from mergepipe.objects.depths import Depth
 from mergepipe.objects.merging import LinePlan
@@ -23,8 +23,7 @@ from mergepipe.plans.trees import Tree
 from mergepipe.plans.units import unit_blocks
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(Struct, frozen=True):
     """Costs and gains of one tensor's blocks, a row per leaf."""
 
     coarse_costs: Bytes
@@ -33,8 +32,7 @@ class Offer:
     exact_gains: Floats
 
 
-@dataclass(frozen=True, slots=True)
-class Root:
+class Root(Struct, frozen=True):
     """A tensor that a file holds; rows are the leaves of its tree.
 
     drafts    of the tree's lines, by number

@@ -8,10 +8,9 @@ hull. So the gain is at most one edge short of the best there is, and never fall
 grows.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from mergepipe.objects.depths import Depth
 
@@ -19,8 +18,7 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(Struct, frozen=True):
     """depths: uint8 per item. spent_bytes, gain: of all of them. least_bytes: the cheapest edge."""
 
     depths: npt.NDArray[np.uint8]
@@ -29,16 +27,14 @@ class Selection:
     least_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Shares:
+class Shares(Struct, frozen=True):
     """groups: of each item, counted from 0. most_bytes: what the items of each may cost at most."""
 
     groups: Integers
     most_bytes: Integers
 
 
-@dataclass(frozen=True, slots=True)
-class _Edges:
+class _Edges(Struct, frozen=True):
     """Steps on the hulls, steepest first. `second`: a step from coarse to exact."""
 
     item: Integers

@@ -5,8 +5,9 @@ config with another rope_theta, a tokenizer with more tokens, a chat template.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from mergepipe.formats.adapter_config import ADAPTER_CONFIG
 from mergepipe.formats.beside_weights import stale
@@ -38,8 +39,7 @@ _LONGEST_VALUE = 40
 _ABSENT = "nothing"
 
 
-@dataclass(frozen=True, slots=True)
-class OtherModel:
+class OtherModel(Struct, frozen=True):
     """A model, or an adapter, whose files the result does not have; configs by directory.
 
     files  those of the snapshot that could be taken over

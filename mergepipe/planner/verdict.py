@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from mergepipe.methods import registry
 from mergepipe.objects.merging import Plan, PlanInput
@@ -31,8 +32,7 @@ class Doubt(StrEnum):
     UNCHANGED = "unchanged"
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
+class Served(Struct, frozen=True):
     """What a plan reads of one expert, in bytes as stored, and the share of energy it keeps."""
 
     name: str
@@ -40,8 +40,7 @@ class Served:
     energy_kept: float
 
 
-@dataclass(frozen=True, slots=True)
-class PlanWarning:
+class PlanWarning(Struct, frozen=True):
     """A doubt, the share that raised it, the expert that it is about (None: all), and words."""
 
     kind: Doubt

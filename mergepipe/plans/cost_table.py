@@ -1,11 +1,11 @@
 """What a plan reads, keeps and leaves out: per tensor, per expert and in all."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from math import inf
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from mergepipe.catalog.view import TensorView
 from mergepipe.methods.terms import ExpertScalars, Scalars
@@ -19,8 +19,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class ExpertCost:
+class ExpertCost(Struct, frozen=True):
     """What one tensor takes from a model (its place among the plan's), at any stage.
 
     bytes_full, bytes_planned   as stored, over all passes
@@ -49,8 +48,7 @@ class ExpertCost:
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class TensorCost:
+class TensorCost(Struct, frozen=True):
     """One output tensor.
 
     kept          it is a tensor that is there already: nothing is read or written
@@ -79,8 +77,7 @@ class TensorCost:
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class CostTable:
+class CostTable(Struct, frozen=True):
     """A plan's costs; `budget_bytes` is None without a limit."""
 
     tensors: tuple[TensorCost, ...]
@@ -148,8 +145,7 @@ class CostTable:
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class LeafNumbers:
+class LeafNumbers(Struct, frozen=True):
     """What the cost of a leaf is told by.
 
     weight   of its own line; share: what its delta is multiplied by in the result, where no signs
@@ -287,8 +283,7 @@ def _share(energy: float | None, kept: float | None) -> float:
     return min(1.0, max(0.0, kept / energy))
 
 
-@dataclass(frozen=True, slots=True)
-class ExpertTotals:
+class ExpertTotals(Struct, frozen=True):
     """One expert of a plan. Bytes as stored, but for `bytes_raw`.
 
     energy_kept  the share of the energy of its changes that the plan keeps; 1 where none is known

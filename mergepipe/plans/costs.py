@@ -4,10 +4,10 @@ A line is looked at with all lines under it (`trees`): they are computed in the 
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.objects.depths import Depth
@@ -39,8 +39,7 @@ Depths = npt.NDArray[np.uint8]
 NOT_THERE = -1
 
 
-@dataclass(frozen=True, slots=True)
-class _Shared:
+class _Shared(Struct, frozen=True):
     """A step in which leaves need the same records: each one's records at each depth, in bytes."""
 
     exact: tuple[Mapping[Place, int], ...]
@@ -57,8 +56,7 @@ class _Shared:
         return total - sum(union.values())
 
 
-@dataclass(frozen=True, slots=True)
-class TensorCosts:
+class TensorCosts(Struct, frozen=True):
     """Stored bytes of one tensor's reads; arrays have a row per leaf, a column per output block.
 
     equal         the leaf's block is the base's, or it has none
@@ -138,8 +136,7 @@ def tree_costs(
     return filling.run(find) if grid.blocks else filling.costs()
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
+class _Row(Struct, frozen=True):
     """A leaf's blocks, cut by `grid`: one for each of the output's if it is `paired`.
 
     equal  by the output's blocks; read: by its own, of one that is not paired

@@ -4,11 +4,11 @@ Works from a stored plan: what it read is looked up in packs and profiles again.
 models for statistics are not part of it: their results stand in the plan.
 """
 
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Self
 
 import numpy as np
+from msgspec import Struct, field
 
 from mergepipe.catalog.view import TensorView
 from mergepipe.errors import MergepipeError
@@ -32,8 +32,7 @@ from mergepipe.reprs import brief
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class ExpertPart:
+class ExpertPart(Struct, frozen=True):
     """What one model gave to one tensor, at the stage `method` (a line's, its file's or under it).
 
     influence  its share of the weighted delta energy that the plan keeps of all of them; None if
@@ -49,8 +48,7 @@ class ExpertPart:
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class TensorExplanation:
+class TensorExplanation(Struct, frozen=True):
     """How one tensor was made."""
 
     name: str
@@ -62,8 +60,7 @@ class TensorExplanation:
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class Explanation:
+class Explanation(Struct, frozen=True):
     """How all of a plan's tensors are made; `experts`: the models merged, by place and snapshot."""
 
     method: str
@@ -143,8 +140,7 @@ def _explained(plan: Plan, number: int, cost: TensorCost) -> TensorExplanation:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(Struct, frozen=True):
     """A root's leaves, a row each: what reading them costs, at which depths, and their numbers."""
 
     costs: TensorCosts
@@ -153,8 +149,7 @@ class Parts:
     every_step: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Pricing:
+class Pricing(Struct, frozen=True):
     """Looks up what the lines of a stored plan read, each once."""
 
     plan: Plan

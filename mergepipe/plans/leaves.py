@@ -1,9 +1,9 @@
 """What a planned line takes from models, through all lines under it: a row for each leaf."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
+from msgspec.structs import replace
 
 from mergepipe.catalog.view import TensorView
 from mergepipe.methods.terms import Scalars

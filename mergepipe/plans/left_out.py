@@ -6,8 +6,9 @@ docs/merging.md has the same list as a table.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from mergepipe.names import escape_for_terminal, quoted
 from mergepipe.plans.name_patterns import collapsed, shown
@@ -50,8 +51,7 @@ class Level(StrEnum):
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(Struct, frozen=True):
     """A kind's place in the list.
 
     what     is left out, for the table
@@ -236,8 +236,7 @@ _TENSORS = frozenset(
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class LeftOut:
+class LeftOut(Struct, frozen=True):
     """What a merge leaves out of one model, by kind.
 
     names   of tensors, files, tokens or keys; empty where the kind says it all

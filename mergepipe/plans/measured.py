@@ -1,15 +1,15 @@
 """Statistics that no profile holds: how the planner asks for them, and what the engine answers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from mergepipe.methods.protocol import Need
 from mergepipe.objects.merging import LinePlan, PlanProfile
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(Struct, frozen=True):
     """Statistics that were measured from blocks, and what reading those took."""
 
     values: Mapping[Need, Sequence[float]]

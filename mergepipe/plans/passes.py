@@ -5,10 +5,10 @@ that no profile knows is read in further passes before that, as if it were the r
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from mergepipe.objects.depths import Depth
 from mergepipe.objects.merging import LinePlan
@@ -18,8 +18,7 @@ from mergepipe.plans.trees import Tree
 Counts = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """Passes over one tree; arrays have an entry for each of its leaves.
 
     rows    which row of the tensor's depths a leaf has

@@ -8,8 +8,9 @@ is read once in a step, and counts for the first of them.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from mergepipe.errors import MissingObject
 from mergepipe.ids import BlockId
@@ -33,8 +34,7 @@ class EncodingSource(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(Struct, frozen=True):
     """How one block is read to a depth.
 
     links  the block itself, then the blocks it leans on, each with the encoding to read; the last
@@ -59,8 +59,7 @@ class Chain:
         return sum(at.stored_bytes for at in self.records)
 
 
-@dataclass(frozen=True, slots=True)
-class StepReads:
+class StepReads(Struct, frozen=True):
     """All reads of one step: of the base, and per expert."""
 
     base: tuple[Chain, ...]
@@ -139,8 +138,7 @@ def held_by(chains: Iterable[Chain]) -> frozenset[BlockId]:
     return frozenset(link for chain in chains for link, _ in chain.links)
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """One input of a step: its blocks, how deep, and the base's block under a coarse reading."""
 
     blocks: tuple[BlockId, ...]

@@ -5,14 +5,14 @@ to its line's dtype, and never written. So what a step reads is what all lines u
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Self
+
+from msgspec import Struct
 
 from mergepipe.objects.merging import LinePlan, PlanInput
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
+class Leaf(Struct, frozen=True):
     """An input that no line makes: number `place` of line `line`."""
 
     line: int
@@ -20,8 +20,7 @@ class Leaf:
     input: PlanInput
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
+class Tree(Struct, frozen=True):
     """A line and all lines under it, and what they take from models.
 
     lines   numbers: the root, then the others, the earliest first

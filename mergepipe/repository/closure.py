@@ -6,8 +6,9 @@ those have been hashed.
 """
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias
+
+from msgspec import Struct
 
 from mergepipe.errors import Corruption, MissingObject
 from mergepipe.ids import ObjectId
@@ -30,8 +31,7 @@ class ObjectSource(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(Struct, frozen=True):
     """How a walk came to an object: what names it (None: it is a root), and the commit above."""
 
     reference: Reference
@@ -39,8 +39,7 @@ class Use:
     commit: ObjectId | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Needed:
+class Needed(Struct, frozen=True):
     """An object of a closure, with its verified bytes; `record` is None for unknown kinds."""
 
     id: ObjectId
@@ -87,8 +86,7 @@ class _WrongKind(Corruption):
     """An object is not what its use says."""
 
 
-@dataclass(slots=True)
-class _Frame:
+class _Frame(Struct):
     """An object whose own needs are being walked."""
 
     object: Needed

@@ -4,9 +4,10 @@ import difflib
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from msgspec import Struct, field
 
 from mergepipe.bytestore.untrusted import read_plain
 from mergepipe.errors import ConfigError, DamagedConfig, InvalidRefName, MergepipeError
@@ -25,8 +26,7 @@ FEATURES: tuple[str, ...] = ("elsewhere",)
 Value: TypeAlias = str | int | float | bool
 
 
-@dataclass(frozen=True, slots=True)
-class StoreSettings:
+class StoreSettings(Struct, frozen=True):
     """`[store]`: how new blocks are cut (`block_size` in bytes) and encoded."""
 
     block_size: int = MIB
@@ -34,8 +34,7 @@ class StoreSettings:
     max_chain: int = 2
 
 
-@dataclass(frozen=True, slots=True)
-class CoreSettings:
+class CoreSettings(Struct, frozen=True):
     """`[core]`: `lock_timeout` in seconds; `threads`, 0 for one per CPU; `executor`, who works.
 
     `shared`: `group`, if all of a unix group may write here, else `umask`.
@@ -47,22 +46,19 @@ class CoreSettings:
     shared: str = config_values.UNSHARED
 
 
-@dataclass(frozen=True, slots=True)
-class UserSettings:
+class UserSettings(Struct, frozen=True):
     """`[user]`: the author of commits, `Name <mail>`; empty for the login name."""
 
     author: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class HookSettings:
+class HookSettings(Struct, frozen=True):
     """`[hooks]`: whether hooks run at all."""
 
     enabled: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class ReceiveSettings:
+class ReceiveSettings(Struct, frozen=True):
     """`[receive]`: what others may send. `limit`: bytes kept for them before they are taken in.
 
     `deny_force`: branches only move forward, tags stay, and neither can be removed from afar.
@@ -74,8 +70,7 @@ class ReceiveSettings:
     allow_purge: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class MergeSettings:
+class MergeSettings(Struct, frozen=True):
     """`[merge]`: `cache`, bytes kept of sums that later merges of the same models begin with.
 
     `blocks`: where merges of a lazy clone put blocks: `clone`, `remote`, or `auto`, there if others
@@ -86,8 +81,7 @@ class MergeSettings:
     blocks: str = "auto"
 
 
-@dataclass(frozen=True, slots=True)
-class GcSettings:
+class GcSettings(Struct, frozen=True):
     """`[gc]`: what gc leaves alone. `grace`: for how many seconds it keeps what nothing needs.
 
     `reflog_expire`: seconds after which it drops a move from a reflog.
@@ -97,8 +91,7 @@ class GcSettings:
     reflog_expire: int = durations.LONGEST_S
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteSettings:
+class RemoteSettings(Struct, frozen=True):
     """`[remote.NAME]`: where another copy of the repository is.
 
     `lazy`: blocks are fetched from it when they are read (docs/format-remote.md, "Lazy clones").
@@ -110,8 +103,7 @@ class RemoteSettings:
     depth: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(Struct, frozen=True):
     """All settings, defaults included."""
 
     store: StoreSettings = field(default_factory=StoreSettings)

@@ -4,8 +4,9 @@ Whoever does it, here or elsewhere, finds the same: docs/scale-out.md.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TypeAlias
+
+from msgspec import Struct, field
 
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import Corruption
@@ -70,8 +71,7 @@ def _stored_bytes(records: Records) -> int:
     return sum(at.stored_bytes for at in records)
 
 
-@dataclass(frozen=True, slots=True)
-class RecordsJob:
+class RecordsJob(Struct, frozen=True):
     """Comparing records with their checksums."""
 
     def open(self, store: ByteStore, /) -> "RecordCheck":
@@ -83,8 +83,7 @@ class RecordsJob:
         return (pack_key(records[0].pack),)
 
 
-@dataclass(frozen=True, slots=True)
-class RecordCheck:
+class RecordCheck(Struct, frozen=True):
     """Compares records, on any thread."""
 
     store: ByteStore
@@ -108,8 +107,7 @@ class RecordCheck:
         return Outcome(tuple(damaged), made_bytes=_stored_bytes(records))
 
 
-@dataclass(frozen=True, slots=True)
-class BlockPiece:
+class BlockPiece(Struct, frozen=True):
     """Blocks that lie near each other, by their rows in `BlockUses`. Sizes in bytes.
 
     ways  how to read them and what they lean on; empty where who has the index does it
@@ -157,8 +155,7 @@ def _block_piece(rows: Sequence[int], uses: BlockUses, reader: BlockReader | Non
     return BlockPiece(tuple(rows), ids, size, {} if reader is None else ways_to(reader, ids))
 
 
-@dataclass(frozen=True, slots=True)
-class BlocksJob:
+class BlocksJob(Struct, frozen=True):
     """Comparing blocks with their ids."""
 
     def open(self, store: ByteStore, /) -> "BlockCheck":
@@ -171,8 +168,7 @@ class BlocksJob:
         return tuple(block.hex()[:12] for block in piece.ids)
 
 
-@dataclass(frozen=True, slots=True)
-class BlockCheck:
+class BlockCheck(Struct, frozen=True):
     """Compares blocks, on any thread. `read` gives those of a piece, or raises Corruption."""
 
     read: Callable[[BlockPiece], Sequence[memoryview]]

@@ -2,7 +2,8 @@
 
 import datetime
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.errors import UsageError
 
@@ -20,8 +21,7 @@ _AGO = re.compile(r"(?P<count>[0-9]{1,6})[ .]*(?P<unit>[a-z]+?)s?[ .]+ago")
 _SECONDS = re.compile(r"@?(?P<seconds>[0-9]{9,12})")
 
 
-@dataclass(frozen=True, slots=True)
-class Clock:
+class Clock(Struct, frozen=True):
     """What relative moments are measured from: Unix seconds, and minutes east of UTC."""
 
     now: int

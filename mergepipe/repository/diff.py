@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from mergepipe.ids import ObjectId
 from mergepipe.objects.grid import tensor_bytes
@@ -41,8 +42,7 @@ class Change(StrEnum):
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class TensorDiff:
+class TensorDiff(Struct, frozen=True):
     """One tensor, from `a` to `b`. `path` is its file in `b` (in `a` if it was removed).
 
     blocks, blocks_changed  of `b` (of `a` if removed), and how many of them `a` has not at the
@@ -75,8 +75,7 @@ class TensorDiff:
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class FileDiff:
+class FileDiff(Struct, frozen=True):
     """One file, from `a` to `b`; sizes in bytes, None where it is not there.
 
     `changed` also covers the executable bit, and a tensor file's header alone. `old_path` is that
@@ -91,8 +90,7 @@ class FileDiff:
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class Diff:
+class Diff(Struct, frozen=True):
     """Tensors in the order of `b`, then those removed; files sorted by path."""
 
     tensors: tuple[TensorDiff, ...]
@@ -125,8 +123,7 @@ class Diff:
         return all(change is Change.SAME for change in changes)
 
 
-@dataclass(frozen=True, slots=True)
-class _Named:
+class _Named(Struct, frozen=True):
     """A tensor of a snapshot, by the file and name it has there."""
 
     path: str

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from mergepipe.dtypes import DType, Kind, dtype_of
 from mergepipe.errors import Corruption
@@ -22,8 +23,7 @@ _PART_BYTES = 4 << 20
 _STEP = 1 << 18
 
 
-@dataclass(slots=True)
-class Differences:
+class Differences(Struct):
     """Sums over some elements of a and b. Squares and products are added exactly (math.fsum)."""
 
     elements: int = 0
@@ -94,8 +94,7 @@ class Differences:
         return max(-1.0, min(1.0, product / norm_a / norm_b))
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Struct, frozen=True):
     """Elements `begin` to `end` of two tensors of equal shape."""
 
     a: Tensor
@@ -148,8 +147,7 @@ def compare_part(part: Part, reader: BlockReader) -> Differences:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Span:
+class _Span(Struct, frozen=True):
     """The blocks of one tensor that hold a part."""
 
     tensor: Tensor

@@ -2,8 +2,9 @@
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from mergepipe.errors import MergepipeError
 from mergepipe.executors.workforce import Workforce

@@ -7,8 +7,9 @@ and packs with nothing alive go first, so that it works on a full disk. docs/for
 import contextlib
 import itertools
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.errors import Corruption, NoSpace
@@ -62,8 +63,7 @@ _BATCH = 4096
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class Collected:
+class Collected(Struct, frozen=True):
     """What gc did, or would do. `freed_bytes`: packs removed less packs written.
 
     `incomplete`: the disk was too full to rewrite all that should be; run it again.
@@ -82,8 +82,7 @@ class Collected:
     kept_until_s: float = 0.0
 
 
-@dataclass(slots=True)
-class _Tally:
+class _Tally(Struct):
     freed_bytes: int = 0
     removed: int = 0
     rewritten: int = 0
@@ -188,8 +187,7 @@ def follow(
             alive.blocks.add(needed.record.blocks)
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
+class _Wanted(Struct, frozen=True):
     """What is kept, beside what refs name. `reading`: what running work does."""
 
     reflog: bool

@@ -7,7 +7,8 @@ docs/format.md, "Collection".
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.errors import Corruption
@@ -20,8 +21,7 @@ from mergepipe.packs.reader import pack_ids, pack_key
 from mergepipe.repository.pruned import Pruned
 
 
-@dataclass(frozen=True, slots=True)
-class Grace:
+class Grace(Struct, frozen=True):
     """Up to when things must date for gc to take them: `before_s` (Unix) = now - `length_s`."""
 
     before_s: float
@@ -33,8 +33,7 @@ class Grace:
         return cls(now_s - length_s, length_s) if length_s > 0 else None
 
 
-@dataclass(frozen=True, slots=True)
-class Spared:
+class Spared(Struct, frozen=True):
     """What only its age keeps: objects, blocks, and models that were pruned, with the time."""
 
     objects: Set[ObjectId] = frozenset()

@@ -12,14 +12,14 @@ can be followed by eye: straight on, a diagonal after a diagonal.
 """
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 Id = TypeVar("Id", bound=Hashable)
 
 
-@dataclass(frozen=True, slots=True)
-class Drawing(Generic[Id]):
+class Drawing(Struct, Generic[Id], frozen=True):
     """The rows of one commit, top to bottom, without spaces at their ends.
 
     `before` makes room, `node` has the commit's `*`, `after` parts and joins edges. More lines of

@@ -6,8 +6,9 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from mergepipe.bytestore import flocks
 from mergepipe.bytestore.elsewhere import Elsewhere, located, read_elsewhere
@@ -29,8 +30,7 @@ _NETWORK = frozenset(
 _LONGEST_COMMAND = 200
 
 
-@dataclass(frozen=True, slots=True)
-class HeldFile:
+class HeldFile(Struct, frozen=True):
     """A lock file that somebody holds.
 
     `process` is None where they left no id (shared holders); then leases say who works.
@@ -43,8 +43,7 @@ class HeldFile:
     age_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
+class Health(Struct, frozen=True):
     """`free_bytes`, `free_files` where its packs are; `unwritable`: what this user may not write.
 
     `elsewhere`: what is on other disks.

@@ -1,7 +1,8 @@
 """fsck of history: refs, and every object they reach."""
 
 import contextlib
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from mergepipe.errors import Corruption, InvalidRefName, MissingObject
 from mergepipe.ids import ObjectId
@@ -23,8 +24,7 @@ from mergepipe.repository.refs import HEAD, RefStore
 _MOST_TIPS = 20
 
 
-@dataclass(slots=True)
-class Reached:
+class Reached(Struct):
     """What history reaches: objects, and blocks."""
 
     objects: set[ObjectId] = field(default_factory=set)

@@ -9,9 +9,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+from msgspec import Struct
 
 from mergepipe.bytestore.untrusted import beneath, plain_status
 from mergepipe.errors import HookFailed
@@ -28,8 +29,7 @@ _MOST_WORDS = 2000
 _CHUNK = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
-class Hooks:
+class Hooks(Struct, frozen=True):
     """The hooks of a repository (`directory`: its `.mergepipe`), in the environment they get."""
 
     directory: Path

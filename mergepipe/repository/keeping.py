@@ -2,7 +2,8 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.errors import Corruption
 from mergepipe.ids import ObjectId, PackId
@@ -24,8 +25,7 @@ from mergepipe.repository.tombstones import day_of, read_stones
 _KINDS = {HEADS: "branch", TAGS: "tag", REMOTES: "remote", IMPORTS: "import"}
 
 
-@dataclass(frozen=True, slots=True)
-class Keeper:
+class Keeper(Struct, frozen=True):
     """A root, and how it comes to what is asked for.
 
     kind   branch, tag, remote, import, HEAD, reflog, worktree, lease, grace
@@ -39,8 +39,7 @@ class Keeper:
     via: ObjectId
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(Struct, frozen=True):
     """Why something is kept. `leaned_on`: only as what blocks of these commits lean on.
 
     mentioned  what names it and keeps nothing: run, note, tombstone, operation (of mp undo)

@@ -10,10 +10,10 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
 
 from mergepipe.bytestore import flocks
 from mergepipe.bytestore.sharing import make_folder
@@ -104,8 +104,7 @@ def take(directory: Path, command: str, now_s: float, needs: Sequence[ObjectId] 
     return HeldLease(path, descriptor)
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(Struct, frozen=True):
     path: Path
     lease: Lease | None
     alive: bool

@@ -1,14 +1,14 @@
 """Which commits of a history are listed."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.ids import ObjectId
 from mergepipe.objects.records import Commit
 
 
-@dataclass(frozen=True, slots=True)
-class LogFilter:
+class LogFilter(Struct, frozen=True):
     """What a commit has to be: every part that is given has to fit.
 
     `since` and `until` in Unix seconds, both inclusive; `author`: a part of the name, upper and

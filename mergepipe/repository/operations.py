@@ -9,9 +9,9 @@ import contextlib
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 
 import msgspec
+from msgspec import Struct, field
 
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.bytestore.untrusted import open_to_change
@@ -43,8 +43,7 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     kept: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(Struct, frozen=True):
     """A ref (or `HEAD`), and where it was and is: a commit id, `ref: NAME`, or empty for absent."""
 
     ref: str
@@ -52,8 +51,7 @@ class Move:
     new: str
 
 
-@dataclass(slots=True)
-class Operation:
+class Operation(Struct):
     """What one command did to refs, each of them once; `why` is what the reflog says of it."""
 
     id: str

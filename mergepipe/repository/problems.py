@@ -1,7 +1,8 @@
 """What fsck finds: one problem a line, each with a kind that scripts can rely on."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from mergepipe.ids import ObjectId
 from mergepipe.reprs import brief
@@ -52,8 +53,7 @@ class NoteKind(StrEnum):
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Struct, frozen=True):
     """Something that is wrong: `id` is hex for ids, else a name."""
 
     kind: ProblemKind
@@ -62,8 +62,7 @@ class Problem:
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(Struct, frozen=True):
     """Something that is not wrong."""
 
     kind: NoteKind
@@ -72,8 +71,7 @@ class Note:
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True):
     """All that fsck found; with repair, what is still wrong after it, and what it did.
 
     unread_bytes   of packs that were not looked into, but for their footers
@@ -96,8 +94,7 @@ class Report:
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(Struct, frozen=True):
     """Whose a tensor is, for messages: the first place that names it."""
 
     commit: ObjectId | None

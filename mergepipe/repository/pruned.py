@@ -6,9 +6,10 @@ profile and manifest, and whatever only these need, are gc's to free.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 
 from blake3 import blake3
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import Corruption
@@ -23,8 +24,7 @@ _LINE = re.compile(rb"(?P<commit>[0-9a-f]{64}) (?P<time>-?[0-9]{1,19})")
 _MOST_BYTES = 256 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Pruned:
+class Pruned(Struct, frozen=True):
     """The commits whose models are not kept, and when that was decided, in Unix seconds.
 
     `gone`: snapshots that were purged, which no commit is to bring, nor any plan to keep.

@@ -1,7 +1,8 @@
 """What a purge takes, and what it leaves: the blocks that only the purged models hold."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from mergepipe.dtypes import DType
 from mergepipe.errors import Corruption
@@ -18,8 +19,7 @@ from mergepipe.repository.refs import RefStore
 from mergepipe.repository.roots import roots
 
 
-@dataclass(frozen=True, slots=True)
-class Sharer:
+class Sharer(Struct, frozen=True):
     """A model that is kept and holds blocks of the purged ones; `commit` is where it was found."""
 
     commit: ObjectId | None
@@ -28,8 +28,7 @@ class Sharer:
     raw_bytes: int
 
 
-@dataclass(slots=True)
-class Scope:
+class Scope(Struct):
     """What goes and what stays. Blocks by id, with what a tensor says of them.
 
     commits    every commit of the purged models

@@ -7,8 +7,9 @@ sent or taken meanwhile. docs/format.md, "Purged models".
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.errors import MergepipeError, MissingObject
@@ -41,8 +42,7 @@ from mergepipe.repository.tombstones import Tombstone, add_tombstones, line_text
 _RUNS = "runs/"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """The repository that purges. `writing` holds gc off while blocks are stored again."""
 
     directory: Path
@@ -58,8 +58,7 @@ class Place:
     writing: Callable[[], AbstractContextManager[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class Purge:
+class Purge(Struct, frozen=True):
     """What to remove, and what the tombstone is to say.
 
     `models`: a commit and its snapshot each; neither has to be here. `who`: as somebody else says.

@@ -7,7 +7,8 @@ weeks. Packs go in the order of their ids, which new ones fall into anywhere.
 import contextlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import MergepipeError, UsageError
@@ -19,8 +20,7 @@ _LINE = re.compile(rb"([0-9a-f]{64}) ([0-9]{1,19})\n")
 _SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?) *%")
 
 
-@dataclass(frozen=True, slots=True)
-class Portion:
+class Portion(Struct, frozen=True):
     """How much to read in a call: `share` of all bytes (0 to 1), or so many bytes."""
 
     share: float = 0.0

@@ -1,8 +1,9 @@
 """Blocks that lean on others which are about to go, stored again without them."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
+
+from msgspec import Struct
 
 from mergepipe.codecs.chooser import choose, samples_of
 from mergepipe.codecs.workspace import Workspace
@@ -18,8 +19,7 @@ from mergepipe.progress import SILENT, Progress
 _BATCH = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Reencoded:
+class Reencoded(Struct, frozen=True):
     """How many blocks were stored again, and the bytes that they take."""
 
     blocks: int = 0

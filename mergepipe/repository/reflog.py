@@ -5,8 +5,9 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from mergepipe.bytestore.local import sync_directory
 from mergepipe.bytestore.sharing import make_folder
@@ -30,8 +31,7 @@ _HEX_ID = re.compile(r"[0-9a-f]{64}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(Struct, frozen=True):
     """Who moved a ref and when: `time` in Unix seconds, `utc_offset` in minutes."""
 
     author: str
@@ -39,8 +39,7 @@ class Signature:
     utc_offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class ReflogEntry:
+class ReflogEntry(Struct, frozen=True):
     """One move of a ref. `old` or `new` is None where the ref was made or removed."""
 
     old: ObjectId | None

@@ -7,10 +7,11 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
+
+from msgspec import Struct
 
 from mergepipe.bytestore.protocol import ByteStore, items_after
 from mergepipe.errors import Corruption, InvalidRefName, Locked, RefExists, RefMoved
@@ -35,8 +36,7 @@ ANY: Final = Expectation.ANY
 Expected: TypeAlias = ObjectId | Literal[Expectation.ANY] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(Struct, frozen=True):
     """Where HEAD is: on a branch (`branch` is its full ref name), or detached at `commit`.
 
     A branch without a commit is unborn: the first commit makes it.

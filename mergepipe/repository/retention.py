@@ -2,15 +2,15 @@
 
 import datetime
 from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.ids import ObjectId
 from mergepipe.objects.records import Commit
 from mergepipe.repository.history import Commits, first_parents
 
 
-@dataclass(frozen=True, slots=True)
-class Retention:
+class Retention(Struct, frozen=True):
     """What to keep of each branch's own line, beside its tip.
 
     last    so many of the newest commits

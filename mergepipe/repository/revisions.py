@@ -7,8 +7,9 @@ main@{yesterday}   main@{2 weeks ago}   main@{2026-11-22 18:00}
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias
+
+from msgspec import Struct
 
 from mergepipe.errors import AmbiguousRevision, InvalidRefName, MissingObject, RevisionNotFound
 from mergepipe.ids import ID_BYTES, ObjectId
@@ -63,15 +64,13 @@ class History(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Ancestor:
+class Ancestor(Struct, frozen=True):
     """`~N`: N first parents back."""
 
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Parent:
+class Parent(Struct, frozen=True):
     """`^N`: the Nth parent, from 1; the commit itself for 0."""
 
     number: int
@@ -80,8 +79,7 @@ class Parent:
 Step: TypeAlias = Ancestor | Parent
 
 
-@dataclass(frozen=True, slots=True)
-class Revision:
+class Revision(Struct, frozen=True):
     """A parsed revision: a name, perhaps where it was `entry` moves ago or at a moment, steps."""
 
     name: str
@@ -109,8 +107,7 @@ def parse(text: str) -> Revision:
     return Revision(match["name"], int(entry) if counted else entry, tuple(steps))
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
+class Range(Struct, frozen=True):
     """What `A..B` stands for: the history of `among`, without what is in that of all of a group.
 
     Each of `hidden` is such a group of revisions.

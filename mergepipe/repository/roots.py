@@ -3,7 +3,8 @@
 import math
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import Corruption
@@ -16,8 +17,7 @@ _HEX_ID = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _LARGEST_NOTE = 64 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Roots:
+class Roots(Struct, frozen=True):
     """What is to be kept. Refs and HEAD are `required`; the rest is kept as far as it is there."""
 
     required: tuple[ObjectId, ...]

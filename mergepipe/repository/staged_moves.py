@@ -2,15 +2,15 @@
 
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.bytestore.protocol import ByteStore, as_gathering
 from mergepipe.errors import RefMoved
 from mergepipe.repository.reflog import ReflogEntry
 
 
-@dataclass(frozen=True, slots=True)
-class StagedMove:
+class StagedMove(Struct, frozen=True):
     """A ref that is to go from the bytes `old` to `new` (None: absent).
 
     `lines`: what its log, and perhaps HEAD's, say of it before. `drops_log`: its log goes after.

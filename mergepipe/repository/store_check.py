@@ -3,9 +3,9 @@
 import contextlib
 import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from mergepipe.errors import Corruption, MissingObject
@@ -95,8 +95,7 @@ def listed_records(
                 yield record
 
 
-@dataclass(slots=True)
-class Placed:
+class Placed(Struct):
     """Blocks that can be read, by their rows in `BlockUses`, in the order of their records."""
 
     rows: NDArray[np.int64]

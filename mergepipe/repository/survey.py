@@ -2,9 +2,9 @@
 
 import contextlib
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
 
 import numpy as np
+from msgspec import Struct, field
 from numpy.typing import NDArray
 
 from mergepipe.bytestore.protocol import ByteStore
@@ -38,8 +38,7 @@ _CANDIDATE = np.dtype(
 Rows = NDArray[np.int64]
 
 
-@dataclass(slots=True)
-class Alive:
+class Alive(Struct):
     """What roots reach: objects with their kinds, and the blocks of the tensors among them."""
 
     objects: dict[ObjectId, str] = field(default_factory=dict)
@@ -75,8 +74,7 @@ class Live:
                 yield header
 
 
-@dataclass(frozen=True, slots=True)
-class PackState:
+class PackState(Struct, frozen=True):
     """A pack and its live records, in file order. Sizes in bytes, `record_bytes`: of all."""
 
     id: PackId

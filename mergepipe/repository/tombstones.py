@@ -7,7 +7,8 @@ model is not kept, not sent, and not taken again, under whatever commit it comes
 import datetime
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import Corruption, Purged
@@ -24,8 +25,7 @@ _LONGEST = 1000
 _MOST_BYTES = 64 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Tombstone:
+class Tombstone(Struct, frozen=True):
     """A model that was purged: `time` in Unix seconds; `reason` may be empty."""
 
     commit: ObjectId

@@ -2,9 +2,9 @@
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from mergepipe.ids import ID_BYTES, BlockId, ObjectId, PackId
@@ -18,8 +18,7 @@ from mergepipe.reprs import brief
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class ModelUsage:
+class ModelUsage(Struct, frozen=True):
     """One model. Sizes in bytes; a record is its header and payload.
 
     raw_bytes        its files
@@ -51,8 +50,7 @@ class ModelUsage:
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """All models listed, each block and each record counted once.
 
     raw_bytes = dedup_saved_bytes + coding_saved_bytes + stored_bytes, always. Coding can cost

@@ -7,7 +7,8 @@ Nothing of an admission that fails is visible; the packs at fault are removed.
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.bytestore.protocol import ByteWriter
 from mergepipe.errors import Corruption, MissingObject
@@ -40,8 +41,7 @@ from mergepipe.transfer.verification import BadBlock, plant, verify
 _BATCH = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(Struct, frozen=True):
     """What came into the store. `stored_bytes`: whole records; `raw_bytes`: blocks, decoded."""
 
     commits: int = 0

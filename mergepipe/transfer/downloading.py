@@ -8,7 +8,8 @@ import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import Corruption, MergepipeError, MissingObject, NoSpace
@@ -45,8 +46,7 @@ _CONNECTIONS = 4
 _MOST_ATTEMPTS = 8
 
 
-@dataclass(slots=True)
-class Received:
+class Received(Struct):
     """What came so far: bytes of whole packs, as they were written here."""
 
     bytes: int = 0
@@ -269,8 +269,7 @@ class BlockDownload:
         return header.id in self._leaned_on
 
 
-@dataclass(frozen=True, slots=True)
-class _Came:
+class _Came(Struct, frozen=True):
     """A record as it came, header included."""
 
     header: RecordHeader

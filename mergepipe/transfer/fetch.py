@@ -8,7 +8,8 @@ admits what others push. docs/format-remote.md, "Receiving".
 import functools
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.bytestore.elsewhere import located
 from mergepipe.bytestore.protocol import ByteStore
@@ -54,8 +55,7 @@ _NO_LIMIT_BYTES = 1 << 62
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class FetchedRef:
+class FetchedRef(Struct, frozen=True):
     """A ref of ours that follows one of the remote. `old` None: it is new; `new` None: pruned."""
 
     name: str
@@ -64,8 +64,7 @@ class FetchedRef:
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(Struct, frozen=True):
     """What a fetch did.
 
     refs    those that moved; kept: tags of ours that are elsewhere at the remote, left alone
@@ -88,8 +87,7 @@ class Fetched:
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class FetchOptions:
+class FetchOptions(Struct, frozen=True):
     """What to fetch: `branches` (short names; none: all), all `tags`; `prune` what is gone.
 
     `reach`: how far back; None: all that is new, in a shallow clone as it was cloned.

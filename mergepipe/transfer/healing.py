@@ -7,7 +7,8 @@ decoded and compared, before they are stored, by the transaction that stores eve
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import Corruption, RemoteUnreachable
@@ -37,8 +38,7 @@ from mergepipe.transfer.remote_packs import remote_index, remote_storage
 from mergepipe.transfer.two_storages import layered
 
 
-@dataclass(slots=True)
-class Lacking:
+class Lacking(Struct):
     """What the refs of a repository need and is not here: as far as that can be known.
 
     objects   ids; what a lost object names is not known before it is there again
@@ -52,8 +52,7 @@ class Lacking:
         return bool(self.objects or self.blocks)
 
 
-@dataclass(frozen=True, slots=True)
-class Healed:
+class Healed(Struct, frozen=True):
     """How much was stored again."""
 
     objects: int = 0

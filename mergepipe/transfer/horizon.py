@@ -6,7 +6,8 @@ reads them, so every kind of remote can be cloned shallow; docs/format-remote.md
 
 import heapq
 from collections.abc import Callable, Collection, Iterable, Set
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from mergepipe.errors import UsageError
 from mergepipe.ids import ObjectId
@@ -15,8 +16,7 @@ from mergepipe.objects.records import Commit
 _ENDLESS = 1 << 62
 
 
-@dataclass(frozen=True, slots=True)
-class Reach:
+class Reach(Struct, frozen=True):
     """How many commits of each line come: at most one of these.
 
     limit   so many, counted from each tip
@@ -46,8 +46,7 @@ class Reach:
         return self.whole or self.limit is not None or self.deepen is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Horizon:
+class Horizon(Struct, frozen=True):
     """What a fetch does not go behind.
 
     absent  commits that no walk of this fetch follows
@@ -101,8 +100,7 @@ def trained_on(commit: Commit) -> ObjectId | None:
     return None if commit.leans_on in commit.parents else commit.leans_on
 
 
-@dataclass(slots=True)
-class _Search:
+class _Search(Struct):
     """Goes back from tips, those first that may go farthest."""
 
     read: Callable[[ObjectId], Commit]

@@ -8,9 +8,10 @@ when a hub URL is used, and told to send no telemetry.
 import contextlib
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from mergepipe.errors import (
     AuthenticationError,
@@ -26,8 +27,7 @@ from mergepipe.transfer.urls import RemoteUrl, Scheme
 _SHOWN = 300
 
 
-@dataclass(frozen=True, slots=True)
-class HubModel:
+class HubModel(Struct, frozen=True):
     """A model of the hub in its cache on this machine: a directory of links to files.
 
     `commit` is the hub's own id of that version, forty hex digits.
@@ -43,8 +43,7 @@ class HubModel:
         return f"{self.url} ({self.commit[:12]})"
 
 
-@dataclass(frozen=True, slots=True)
-class HubUpload:
+class HubUpload(Struct, frozen=True):
     """What an upload made: the hub's id of the new version, and where to look at it."""
 
     commit: str

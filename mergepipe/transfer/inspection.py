@@ -7,7 +7,8 @@ those records. It decides all the same, and decodes what could not be looked at 
 import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.codecs.workspace import Workspace
 from mergepipe.errors import Corruption
@@ -70,8 +71,7 @@ class Inspected:
             self._room = self._kept_bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Arrived:
+class Arrived(Struct, frozen=True):
     """A record at hand, its checksum verified."""
 
     header: RecordHeader

@@ -6,7 +6,8 @@ stranger sent.
 
 import heapq
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.errors import Corruption, MissingObject
 from mergepipe.ids import ObjectId
@@ -23,8 +24,7 @@ from mergepipe.repository.pruned import NONE, Pruned
 _LOOK_BEYOND = 32
 
 
-@dataclass(frozen=True, slots=True)
-class NewCommits:
+class NewCommits(Struct, frozen=True):
     """What lies between known commits and new ones.
 
     commits   not known, each after those it needs (parents and base)

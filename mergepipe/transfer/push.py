@@ -5,7 +5,8 @@ computes. Nothing is assumed of the other side but what a byte store promises.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from mergepipe.bytestore.protocol import (
     ByteStore,
@@ -44,8 +45,7 @@ _MOST_TIPS = 64
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Struct, frozen=True):
     """The repository that pushes. `effort` and `max_chain` are its settings of those names.
 
     `pruned`: the commits whose models it no longer keeps. `inputs`: whether models go along that
@@ -63,8 +63,7 @@ class Source:
 
 
 @brief
-@dataclass(frozen=True, slots=True)
-class Pushed:
+class Pushed(Struct, frozen=True):
     """What a push did.
 
     commits, objects, blocks  new to the other side, and sent (blocks that were there already, by
@@ -157,8 +156,7 @@ def _push(
     )
 
 
-@dataclass(slots=True)
-class _Tally:
+class _Tally(Struct):
     commits: int = 0
     objects: int = 0
     blocks: int = 0
@@ -175,8 +173,7 @@ class _Incomplete(Exception):
         self.cause = cause
 
 
-@dataclass(slots=True)
-class _Need:
+class _Need(Struct):
     """What new commits need beyond the known: in publish order, each once."""
 
     objects: list[ObjectId] = field(default_factory=list)

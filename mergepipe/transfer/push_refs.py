@@ -1,9 +1,10 @@
 """Which refs a push moves, from where to where, and whether it may."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from mergepipe.errors import RefMoved, RevisionNotFound, UsageError
 from mergepipe.ids import ObjectId
@@ -19,8 +20,7 @@ from mergepipe.transfer.remote_refs import tracking_ref
 _Asked: TypeAlias = tuple[str, ObjectId | None, bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """A ref of the other side (full name) and where it should be; None: nowhere.
 
     `lease`: move it only if it is there now (`Lease.at`), then whatever it was.
@@ -32,8 +32,7 @@ class Wanted:
     lease: "Lease | None" = None
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(Struct, frozen=True):
     """Where a ref is believed to be; `at` None: it is believed not to be there."""
 
     at: ObjectId | None
@@ -49,8 +48,7 @@ class Move(StrEnum):
     DELETED = "deleted"
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """A ref, where it is at the other side, where it goes, and what kind of move that is."""
 
     name: str
@@ -59,8 +57,7 @@ class Decision:
     move: Move
 
 
-@dataclass(frozen=True, slots=True)
-class PushOptions:
+class PushOptions(Struct, frozen=True):
     """What to push.
 
     `refs`: names or `SOURCE:TARGET`, `+` in front forces one; none: the current branch. `leases`:

@@ -9,8 +9,9 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
+
+from msgspec import Struct
 
 from mergepipe.bytestore.protocol import Buffer, ByteWriter, Swap, items_after, keys_after
 from mergepipe.bytestore.wire import WRITE_ID_BYTES
@@ -51,8 +52,7 @@ _REMEMBERED = 1024
 _WHY = "push "
 
 
-@dataclass(frozen=True, slots=True)
-class _Move:
+class _Move(Struct, frozen=True):
     """A ref that comes to stand at a commit."""
 
     key: str

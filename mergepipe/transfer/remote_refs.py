@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import InvalidRefName, RemoteRefused
@@ -18,8 +19,7 @@ _SYMBOLIC = b"ref: "
 _LONGEST_HEAD = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteRefs:
+class RemoteRefs(Struct, frozen=True):
     """Branches and tags by full name, and the branch its HEAD is on (None: unborn or detached).
 
     `raw`: the bytes of each ref as they stand there, which a compare-and-swap has to name.

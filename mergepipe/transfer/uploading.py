@@ -4,7 +4,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.bytestore.memory import MemoryByteStore
 from mergepipe.bytestore.protocol import Buffer, ByteStore
@@ -38,8 +39,7 @@ AT_ONCE = 4
 _PIECE_BYTES = 4 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(Struct, frozen=True):
     """What became of packs: those that were sent, and their bytes; others were there."""
 
     packs: int

@@ -5,10 +5,11 @@ holds a control character, and a URL with a password is refused: it would be sto
 """
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
+
+from msgspec import Struct
 
 from mergepipe.errors import UsageError
 from mergepipe.names import quoted
@@ -47,8 +48,7 @@ _HUB_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
 _HUB_REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]{0,254}")
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteUrl:
+class RemoteUrl(Struct, frozen=True):
     """Where a remote is.
 
     `host`: of ssh and http(s), a bare name or address (IPv6 without brackets); of buckets, the

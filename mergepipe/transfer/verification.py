@@ -8,7 +8,8 @@ MiB for each level of a chain.
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.codecs.workspace import Workspace
@@ -40,8 +41,7 @@ class BadBlock(Exception):
         self.packs = frozenset(packs)
 
 
-@dataclass(slots=True)
-class Forest:
+class Forest(Struct):
     """How new blocks are stored, and what leans on what.
 
     chosen   the encoding of each new block, and of new bases that only these need

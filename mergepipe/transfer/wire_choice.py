@@ -5,7 +5,8 @@ chosen, and so how blocks fall into packs, is the same when an interrupted push 
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.bytestore.protocol import Holding
 from mergepipe.errors import MissingObject
@@ -15,8 +16,7 @@ from mergepipe.packs.records import Encoding, encodings
 from mergepipe.packs.storage import Storage
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Struct, frozen=True):
     """How one block is to travel.
 
     `encoding` as it is stored; None: there is none that the other side could read, so the block is
@@ -30,8 +30,7 @@ class Choice:
     base: BlockId | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Decision:
+class _Decision(Struct, frozen=True):
     encoding: Encoding | None
     base: BlockId | None
     depth: int

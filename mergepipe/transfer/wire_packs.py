@@ -7,7 +7,8 @@ cut, and finds some packs there, makes the same packs of the rest, and sends non
 import itertools
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from mergepipe.dtypes import DType
 from mergepipe.errors import Corruption, MissingObject
@@ -33,8 +34,7 @@ _FOOTERS_KEPT = 16
 _FRAME_BYTES = PACK_HEADER_BYTES + TRAILER_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class Copied:
+class Copied(Struct, frozen=True):
     """A record that travels as it is stored: its first 128 bytes, and where it stands here."""
 
     sealed: bytes
@@ -43,8 +43,7 @@ class Copied:
     stored_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class WirePack:
+class WirePack(Struct, frozen=True):
     """A pack to be, whose id is known before any of its records is read. `size` in bytes."""
 
     id: PackId
@@ -54,8 +53,7 @@ class WirePack:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class StoredGroup:
+class StoredGroup(Struct, frozen=True):
     """Neighbouring blocks that travel as they are stored: packs of their layers, coarse ones first.
 
     `after`: groups that hold bases of its blocks. The last pack goes when these are there: so a
@@ -70,8 +68,7 @@ class StoredGroup:
     raw_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class FreshBlock:
+class FreshBlock(Struct, frozen=True):
     """A block to be encoded anew, against `base` or without one."""
 
     id: BlockId
@@ -80,8 +77,7 @@ class FreshBlock:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class FreshGroup:
+class FreshGroup(Struct, frozen=True):
     """Neighbouring blocks that are encoded anew; see `StoredGroup`."""
 
     number: int
@@ -185,8 +181,7 @@ class Grouping:
                 yield choice, length, dtype
 
 
-@dataclass(slots=True)
-class _Open:
+class _Open(Struct):
     """A group that is being filled; `raw_bytes` counts what is held, too."""
 
     number: int

@@ -7,7 +7,8 @@ are taken over by id, unread; the others are made a few at a time and coded agai
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.checkpoints.derived import Reads, Storing
 from mergepipe.codecs.chooser import choose, samples_of
@@ -29,8 +30,7 @@ from mergepipe.vocabularies.gathering import ARITHMETIC, Gatherer, StoredRows
 from mergepipe.vocabularies.row_maps import RowMap, own_rows
 
 
-@dataclass(frozen=True, slots=True)
-class LaidOut:
+class LaidOut(Struct, frozen=True):
     """What came of one tensor name.
 
     tensors     by model; None where no new rows were asked for
@@ -133,8 +133,7 @@ def _checked(
     return own
 
 
-@dataclass(slots=True)
-class _Block:
+class _Block(Struct):
     """A block of the output; `raw` is None where it is taken over from the store.
 
     fresh  it was encoded here, leaning on nothing

@@ -4,8 +4,9 @@ Means are taken in float32 (float64 for F64 tensors) and rounded once, to the ne
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from mergepipe.checkpoints.derived import Reads
 from mergepipe.dtypes import DType, byte_length, dtype_of
@@ -26,8 +27,7 @@ ARITHMETIC = frozenset({"BF16", "F16", "F32", "F64"})
 _READ_BYTES = 8 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRows:
+class StoredRows(Struct, frozen=True):
     """A stored tensor as rows of `row_bytes` bytes."""
 
     identity: ObjectId
@@ -56,8 +56,7 @@ class StoredRows:
         return self.row_bytes * 8 // self.dtype.bits
 
 
-@dataclass(frozen=True, slots=True)
-class Gatherer:
+class Gatherer(Struct, frozen=True):
     """Makes the rows of a map, as `dtype`. `sources` are the models' tensors, by model."""
 
     map: RowMap

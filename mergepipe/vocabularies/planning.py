@@ -5,9 +5,10 @@ The rules are those of mergekit 0.1.5. Nothing here reads a file or a weight:
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeAlias
+
+from msgspec import Struct, field
 
 from mergepipe.errors import MergeInputError
 from mergepipe.names import quoted
@@ -31,13 +32,11 @@ class From(StrEnum):
     UNION = "union"
 
 
-@dataclass(frozen=True, slots=True)
-class Zeros:
+class Zeros(Struct, frozen=True):
     """A token's row is zero."""
 
 
-@dataclass(frozen=True, slots=True)
-class TokenOf:
+class TokenOf(Struct, frozen=True):
     """A row of a model: of the same token, of `token`, or the row `row`, whatever it is for."""
 
     model: int
@@ -48,16 +47,14 @@ class TokenOf:
 TokenSource: TypeAlias = Zeros | TokenOf
 
 
-@dataclass(frozen=True, slots=True)
-class TokenRule:
+class TokenRule(Struct, frozen=True):
     """Where a token comes from in models that lack it; with `force` in all models."""
 
     source: TokenSource
     force: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class VocabularyRequest:
+class VocabularyRequest(Struct, frozen=True):
     """What a recipe says of the tokenizer. Models are places among the merge's models.
 
     source    None: nothing is said; all models have to have as many rows
@@ -77,8 +74,7 @@ class VocabularyRequest:
         return self.source is not None or bool(self.tokens) or self.multiple > 1
 
 
-@dataclass(frozen=True, slots=True)
-class ModelVocabulary:
+class ModelVocabulary(Struct, frozen=True):
     """A model's tokenizer and the size of its embeddings.
 
     label       how messages call it
@@ -95,8 +91,7 @@ class ModelVocabulary:
     merged: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class VocabularyPlan:
+class VocabularyPlan(Struct, frozen=True):
     """What becomes of a merge's vocabulary.
 
     vocabulary  of the output; None where nothing was asked and there is no tokenizer

@@ -2,8 +2,9 @@
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TypeAlias
+
+from msgspec import Struct, field
 
 # In place of a model: the row is zero; it is the mean of some rows.
 ZERO = -1
@@ -13,8 +14,7 @@ MEAN = -2
 Row: TypeAlias = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class RowMap:
+class RowMap(Struct, frozen=True):
     """The new rows of one model's embedding.
 
     models   for each row the model it is copied from, or ZERO, or MEAN

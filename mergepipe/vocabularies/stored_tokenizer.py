@@ -1,7 +1,8 @@
 """A stored model's tokenizer: its files' bytes, and what they say."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from mergepipe.errors import MalformedFile
 from mergepipe.objects.records import Blob, Snapshot
@@ -12,8 +13,7 @@ from mergepipe.vocabularies.tokenizer_reading import read_vocabulary
 from mergepipe.vocabularies.vocabulary import Vocabulary
 
 
-@dataclass(frozen=True, slots=True)
-class StoredTokenizer:
+class StoredTokenizer(Struct, frozen=True):
     """The tokenizer files of a snapshot by path, and their vocabulary (None: there are none)."""
 
     files: Mapping[str, bytes] = field(default_factory=dict)

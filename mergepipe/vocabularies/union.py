@@ -7,13 +7,14 @@ changes from run to run.)
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mergepipe.vocabularies.vocabulary import AddedToken, Vocabulary
 
 
-@dataclass(frozen=True, slots=True)
-class Combined:
+class Combined(Struct, frozen=True):
     """The vocabulary of the output; `conflicts`: added tokens on whose flags models disagree."""
 
     vocabulary: Vocabulary

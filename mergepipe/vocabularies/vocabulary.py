@@ -1,7 +1,9 @@
 """A tokenizer as a merge sees it: which token has which id, and how it is recognised."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 # The special tokens that transformers knows by role, in the order in which it adds missing ones.
 ROLES = (
@@ -15,8 +17,7 @@ ROLES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class AddedToken:
+class AddedToken(Struct, frozen=True):
     """A token that is found in the text before the model of the tokenizer sees it.
 
     The flags are those of the `tokenizers` library: only whole words; spaces beside it are eaten;
@@ -31,8 +32,7 @@ class AddedToken:
     special: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Vocabulary:
+class Vocabulary(Struct, frozen=True):
     """The tokens of one tokenizer.
 
     ids            token to id, added tokens included; the id is the row of the embeddings

@@ -1,9 +1,10 @@
 """Small repositories of random models, and plans made by hand, for tests of the engine."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
+from msgspec.structs import replace
 
 from mergepipe.api import Repository
 from mergepipe.dtypes import DTYPES, dtype_of

@@ -1,6 +1,6 @@
 """Merges spelled out line by line over small repositories, for tests of what lines can do."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from mergepipe.checkpoints.layouts import LaidTensor, write_layout
 from mergepipe.dtypes import DTYPES

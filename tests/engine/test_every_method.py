@@ -1,9 +1,8 @@
 """Every method of the registry, streamed: rows shorter and longer than a block, vectors, stacks."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from mergepipe.engine.replay import replay
 from mergepipe.engine.transactions import MergeRequest

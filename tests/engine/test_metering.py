@@ -5,10 +5,10 @@ import os
 import pickle
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from mergepipe.engine.batches import Batcher
 from mergepipe.engine.computing import MergeJob, Supply

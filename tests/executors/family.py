@@ -3,7 +3,9 @@
 import os
 import shutil
 import signal
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from mergepipe.api import Repository
 from mergepipe.executors.processes import ProcessExecutor

@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from mergepipe.codecs.registry import codec_named
 from mergepipe.dtypes import BF16

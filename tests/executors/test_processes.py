@@ -1,8 +1,7 @@
 """Processes make what threads make, whatever happens to them."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from mergepipe.codecs.registry import codec_named
 from mergepipe.dtypes import BF16

@@ -1,10 +1,11 @@
 """Random merges: the units that mergepipe gets, and the float64 inputs that the reference gets."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from mergepipe.dtypes import DTYPES
 from mergepipe.methods import (

@@ -1,9 +1,8 @@
 """DELLA's masks: how often which rank stays, and what either rescale makes of it."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from mergepipe.dtypes import F32
 from mergepipe.methods import Delta, Full, Scalars, Unit, find, merge

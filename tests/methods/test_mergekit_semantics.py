@@ -1,9 +1,8 @@
 """The corners of the formulas that mergekit 0.1.5 has, as it has them; found by running it."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from mergepipe.dtypes import F32
 from mergepipe.errors import MergeInputError

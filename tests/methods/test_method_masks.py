@@ -1,9 +1,8 @@
 """DARE's masks: the documented generator, its statistics, and what the rescale makes of it."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from mergepipe.dtypes import F32
 from mergepipe.methods import Delta, ExpertScalars, Full, Scalars, Unit, find, merge, tensor_key

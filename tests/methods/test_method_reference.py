@@ -1,13 +1,13 @@
 """Every method against float64, both implementations against each other, any split into ranges."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from mergepipe.dtypes import DTYPES, F32, F64
 from mergepipe.methods import SAME, Full, Scalars, Scope, Unit, find, merge

@@ -1,9 +1,8 @@
 """The corners of the formulas, one small merge each; values chosen so that float32 is exact."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from mergepipe.dtypes import DTYPES, F32
 from mergepipe.errors import MergeInputError

@@ -1,11 +1,10 @@
 """Whole-tensor statistics: exact counts and measured passes agree, and with numpy."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from mergepipe.dtypes import F32
 from mergepipe.errors import MergeInputError

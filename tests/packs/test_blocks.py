@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from mergepipe.codecs.registry import codec_named
 from mergepipe.codecs.workspace import Workspace
@@ -258,6 +259,6 @@ def test_a_raw_record_of_a_later_version_is_not_read_as_ours(storage: Storage) -
     (record,) = encoded.records
     later = replace(record.header, version=2)
     sealed = EncodedRecord(later, later.sealed(block_id(raw)), raw)
-    store_blocks(storage, replace(encoded, records=(sealed,)))
+    store_blocks(storage, structs.replace(encoded, records=(sealed,)))
     with pytest.raises(CodecError, match="version 2 of codec raw"):
         BlockReader(storage).read([block_id(raw)])

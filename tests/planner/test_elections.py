@@ -1,9 +1,8 @@
 """Coarse readings under an election are shortened to the norm that the exact merge has."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from mergepipe.catalog.view import TensorView
 from mergepipe.ids import ObjectId

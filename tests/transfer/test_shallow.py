@@ -1,10 +1,10 @@
 """Shallow clones: the newest commits, without what lies behind them, on every kind of remote."""
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from mergepipe.api import Repository
 from mergepipe.errors import Diverged, MergepipeError, RevisionNotFound, UsageError
@@ -234,7 +234,7 @@ def test_a_reach_is_one_thing() -> None:
     for fields in ({"limit": 0}, {"limit": 1, "deepen": 1}, {"deepen": 1, "whole": True}):
         with pytest.raises(UsageError):
             Reach(**fields)  # type: ignore[arg-type]
-    assert dataclasses.replace(Reach(2), limit=None) == Reach()
+    assert replace(Reach(2), limit=None) == Reach()
 
 
 def test_what_is_absent_is_forgotten_with_who_named_it(served: Repository) -> None:

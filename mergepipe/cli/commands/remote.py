@@ -1,10 +1,10 @@
 """`mp remote`: the other places where this repository is."""
 
-from dataclasses import replace
 from typing import Annotated
 
 import msgspec
 import typer
+from msgspec.structs import replace
 
 from mergepipe.cli.command import Json, Quiet, Verbose, command, guarded
 from mergepipe.cli.panels import SHARING

@@ -1,8 +1,9 @@
 """Where pages are: below `/-/`, which no model, file or remote is called."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from mergepipe.hub.errors import HubError
 from mergepipe.hub.models import hub_id
@@ -13,8 +14,7 @@ _REVISIONS = {"": 0, "storage": 0, "log": 1, "model": 1, "commit": 1, "merge": 1
 """How many revisions each kind of page is about."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """A page: of which repository (none: the list of all), of what kind, about which revisions."""
 
     name: str = ""

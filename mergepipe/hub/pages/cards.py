@@ -3,9 +3,9 @@
 import re
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from markupsafe import Markup
+from msgspec import Struct
 
 from mergepipe.api import Repository
 from mergepipe.checkpoints.assembly import plan_file
@@ -23,8 +23,7 @@ _LOWER = 2
 _CARDS = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Card:
+class Card(Struct, frozen=True):
     """A card: what its front matter says, as it is written, and its text as HTML."""
 
     front: str

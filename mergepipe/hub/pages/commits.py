@@ -2,7 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.api import Repository
 from mergepipe.ids import ObjectId
@@ -13,8 +14,7 @@ from mergepipe.repository.refnames import HEADS, TAGS, short_name
 Names = Mapping[ObjectId, Sequence[str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(Struct, frozen=True):
     """A commit. `names`: what stands at it; `title`: its message's first line, `body` the rest."""
 
     id: ObjectId
@@ -39,8 +39,7 @@ class Shown:
         return self.id.hex()[:12]
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """A line of the graph: its edges, and the commit whose line it is, if it is one's."""
 
     edges: str

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.api import Repository
 from mergepipe.hub.files import Files, Recent
@@ -18,8 +19,7 @@ MOST_ROWS = 200
 _DIFFERENCES = 32
 
 
-@dataclass(frozen=True, slots=True)
-class ChangedFile:
+class ChangedFile(Struct, frozen=True):
     """A file that is not the same. Sizes in bytes; None where it is not there."""
 
     path: str
@@ -28,8 +28,7 @@ class ChangedFile:
     size_b: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Struct, frozen=True):
     """From one model to another. `tensors`: the first of `differing`; None: too much to compare.
 
     to_read  bytes of the tensors that differ

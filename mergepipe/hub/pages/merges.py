@@ -1,8 +1,9 @@
 """A merge as its page shows it: of what, how deep each part was read, what was kept of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from mergepipe.api import Repository
 from mergepipe.errors import MergeInputError
@@ -19,8 +20,7 @@ MOST_TENSORS = 100
 _MERGES = 32
 
 
-@dataclass(frozen=True, slots=True)
-class MergedTensor:
+class MergedTensor(Struct, frozen=True):
     """A tensor that was computed. `energy_kept`: None where no profile tells."""
 
     name: str
@@ -31,8 +31,7 @@ class MergedTensor:
     depths: tuple[int, int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class MergeView:
+class MergeView(Struct, frozen=True):
     """A merge. `tensors`: those of which least was kept, first; `more_tensors` are left out."""
 
     report: Report

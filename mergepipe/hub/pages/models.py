@@ -2,7 +2,8 @@
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.api import Repository
 from mergepipe.errors import MissingObject, RevisionNotFound
@@ -22,8 +23,7 @@ _USAGES = 16
 _FRESH_S = 600
 
 
-@dataclass(frozen=True, slots=True)
-class Branch:
+class Branch(Struct, frozen=True):
     """A branch in a list. `size`: bytes of its files; None where its model was let go.
 
     revision  by which it is found: its whole name where a tag has the short one
@@ -35,8 +35,7 @@ class Branch:
     size: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class ModelView:
+class ModelView(Struct, frozen=True):
     """A model at a revision. `files`: the first of them; `card`: None where none is to be shown."""
 
     commit: Shown

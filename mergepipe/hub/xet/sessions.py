@@ -9,7 +9,8 @@ whole finds its session again, and sends what is missing.
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from mergepipe.hub.models import Model
 from mergepipe.hub.staging import StagedFile, Staging
@@ -19,16 +20,14 @@ LINGERS_S = 600.0
 """How long the xorbs of a session stay after its last request, when it has made files."""
 
 
-@dataclass(frozen=True, slots=True)
-class Xorb:
+class Xorb(Struct, frozen=True):
     """What all its chunks hold, as a file, and where each of them ends in it."""
 
     file: StagedFile
     ends: tuple[int, ...]
 
 
-@dataclass(slots=True)
-class Session:
+class Session(Struct):
     """Uploads to one model that may name each other's chunks."""
 
     name: str

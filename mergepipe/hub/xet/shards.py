@@ -12,10 +12,10 @@ What follows tells of the xorbs, which this hub knows, having them. Numbers: lea
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from mergepipe.bytestore.protocol import Buffer
@@ -36,8 +36,7 @@ _PARTS = np.dtype(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Struct, frozen=True):
     """Chunks `first` to `end` of a xorb, which hold `size` bytes together."""
 
     xorb: bytes
@@ -46,8 +45,7 @@ class Part:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class ShardFile:
+class ShardFile(Struct, frozen=True):
     """A file by the SHA-256 of its bytes (hex), and its size in bytes."""
 
     sha256: str

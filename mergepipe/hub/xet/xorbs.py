@@ -6,7 +6,8 @@ What follows the chunks (from `XETBLOB` on) repeats what they say, and is not re
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.bytestore.protocol import Buffer
 from mergepipe.hub.errors import HubError
@@ -23,8 +24,7 @@ _INDEX = b"XETBLOB"
 _PLAIN, _LZ4, _GROUPED = range(3)
 
 
-@dataclass(frozen=True, slots=True)
-class XorbContent:
+class XorbContent(Struct, frozen=True):
     """What a xorb held: its name, and where each chunk ends in all of them together."""
 
     name: bytes

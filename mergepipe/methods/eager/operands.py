@@ -1,9 +1,8 @@
 """Terms as torch tensors, and results as bytes: conversion, on any device."""
 
-from dataclasses import replace
-
 import numpy as np
 import torch
+from msgspec.structs import replace
 
 from mergepipe.dtypes import F32, F64, DType
 from mergepipe.methods.protocol import Output

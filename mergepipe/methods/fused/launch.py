@@ -1,10 +1,10 @@
 """From a unit to a kernel call: terms become addresses, kinds and scalar arrays."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from mergepipe.dtypes import DType
 from mergepipe.methods.fused import pieces
@@ -22,8 +22,7 @@ from mergepipe.methods.terms import Buffer, Coarse, Delta, Full, Unit, view_byte
 _DTYPES = {"BF16": pieces.BF16, "F16": pieces.F16, "F32": pieces.F32}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Terms:
+class _Terms(Struct, frozen=True, eq=False):
     """The terms of a unit as kernels take them; `alive` keeps the buffers where they are."""
 
     kinds: npt.NDArray[np.int64]

@@ -38,7 +38,7 @@ def of_component(
     if directory == TOP:
         return recipe
     stages = tuple(_stage(stage, recipe, shelf, alone=alone) for stage in recipe.stages)
-    return replace(recipe, stages=stages)
+    return recipe.with_stages(stages)
 
 
 def left_alone(recipe: MergekitRecipe, directories: Sequence[str]) -> Iterator[LeftOut]:

@@ -1,7 +1,9 @@
 """A recipe spelled out, before it is decided which file of the output holds which tensor."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from mergepipe.ids import ObjectId
 from mergepipe.objects.records import Snapshot, Tensor, TensorEntry

@@ -4,10 +4,10 @@ Nothing here has looked at a model. `reading` makes these from a file.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 from mergepipe.dtypes import DType
 from mergepipe.planner.mergekit.document import Place
@@ -215,3 +215,7 @@ class MergekitRecipe:
     def output(self) -> Stage:
         """The stage whose result the merge is."""
         return self.stages[-1]
+
+    def with_stages(self, stages: tuple[Stage, ...]) -> Self:
+        """The recipe with these stages instead."""
+        return replace(self, stages=stages)

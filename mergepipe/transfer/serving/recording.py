@@ -6,6 +6,8 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from mergepipe.bytestore.wire import SwapRequest
 from mergepipe.errors import MergepipeError
 from mergepipe.repository.notes import FOLDER as NOTES
@@ -17,8 +19,7 @@ _DENIED_EVERY_S = 60
 _REMEMBERED = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(Struct, frozen=True):
     """Who sent a request: a token's name, an address, and what a proxy says of the address."""
 
     token: str = ""

@@ -6,7 +6,8 @@ knows nothing but the key.
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mergepipe.bytestore.wire import is_key
 from mergepipe.repository.refnames import HEADS, TAGS, is_shared_ref
@@ -18,8 +19,7 @@ _FOLDERS = ("refs/", "packs/", "notes/", HEADS, TAGS)
 Rule = Callable[[str], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Surface:
+class Surface(Struct, frozen=True):
     """What each kind of request may name."""
 
     readable: Rule

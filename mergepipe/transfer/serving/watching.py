@@ -11,10 +11,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct, field
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -76,8 +76,7 @@ class AccessLog:
             os.close(descriptor)
 
 
-@dataclass(slots=True)
-class _Seen:
+class _Seen(Struct):
     requests: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     bytes: Counter[str] = field(default_factory=Counter)
     within: Counter[float] = field(default_factory=Counter)
