@@ -110,12 +110,14 @@ faults: $(READY)
 
 # Kills, power cuts, full disks, damage, races and a state machine, of every command that writes; FUZZ inputs
 # (a million) over all parsers.
-# FAULTS=N kills N times as often at random. -rP prints the counts (docs/reliability.md).
+# FAULTS=N kills N times as often at random. -rP prints the counts (docs/reliability.md). The last line takes
+# 500 examples of each property, and 2,500 recipes, where make test takes 20 and 100.
 torture: $(READY)
 	$(RUN)/python -m pytest -m slow -rP tests/torture tests/properties tests/fuzz tests/faults/test_killed_verbs.py \
 		tests/faults/test_failing_steps.py tests/faults/test_power_loss_verbs.py \
 		tests/faults/test_system_calls.py tests/faults/test_clocks.py tests/faults/test_syncs.py \
 		tests/faults/test_gc_races.py tests/faults/test_planted.py
+	EXAMPLES=500 $(RUN)/python -m pytest tests/properties/test_round_trip.py tests/mergekit/test_fuzz.py
 
 # Minutes. ONLY=fsync, or a file below mergepipe/, takes those alone (docs/mutations.md).
 mutations: $(READY)

@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-LIMIT_S = 90.0
-"""What takes longer hangs: the idle timeout is half a second, the tries are a handful."""
+LIMIT_S = 900.0
+"""What takes longer hangs, on a busy machine too: the idle timeout is half a second, the tries are
+a handful."""
 
 Made = TypeVar("Made")
 
@@ -47,7 +48,7 @@ def within_limit(work: Callable[[], Made], limit_s: float = LIMIT_S) -> Made:
         pool.shutdown(wait=False)
 
 
-def soon(holds: Callable[[], bool], limit_s: float = 15.0) -> bool:
+def soon(holds: Callable[[], bool], limit_s: float = LIMIT_S) -> bool:
     """Whether something comes true before long: another process has to notice first."""
     end = time.monotonic() + limit_s
     while not holds():

@@ -128,12 +128,18 @@ Make: TypeAlias = Callable[[Path], Place]
 """Makes an empty receiving repository in a new folder, and has it served."""
 
 
+def _init(folder: Path) -> None:
+    with Repository.init(folder, who=WHO) as repository:
+        # Whoever races may wait for the others as long as a machine is slow.
+        repository.configure("core.lock_timeout", "600")
+
+
 @contextmanager
 def file_places() -> Iterator[Make]:
     """Repositories on this machine."""
 
     def make(folder: Path) -> Place:
-        Repository.init(folder, who=WHO).close()
+        _init(folder)
         return Place("file", folder)
 
     yield make
@@ -146,7 +152,7 @@ def http_places() -> Iterator[Make]:
 
     def make(folder: Path) -> Place:
         stop()
-        Repository.init(folder, who=WHO).close()
+        _init(folder)
         process, port = start_server(folder)
         running.append(process)
         return Place("http", folder, port)
@@ -169,7 +175,7 @@ def forked_places() -> Iterator[Make]:
 
     def make(folder: Path) -> Place:
         stop()
-        Repository.init(folder, who=WHO).close()
+        _init(folder)
         running.append(Child(serve_in_child, folder))
         return Place("http", folder, int(str(running[-1].wait_until_it_begins())))
 
@@ -212,7 +218,7 @@ def ssh_places(folder: Path) -> Iterator[Make]:
     with sshd.running(folder / "sshd") as server:
 
         def make(folder: Path) -> Place:
-            Repository.init(folder, who=WHO).close()
+            _init(folder)
             return Place("ssh", folder, server.port, ssh=server.command, program=str(program))
 
         yield make

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from .hub_uploads import SHORT_S, WAYS, Request, commit_of, new_hub
-from .limits import Tally, soon
+from .limits import LIMIT_S, Tally, soon
 
 runs_of_each = pytest.mark.parametrize("runs", [8, pytest.param(200, marks=pytest.mark.slow)])
 
@@ -17,7 +17,7 @@ runs_of_each = pytest.mark.parametrize("runs", [8, pytest.param(200, marks=pytes
 @pytest.mark.parametrize("how", ["cut", "stall"])
 def test_lines_that_break(how: str, runs: int) -> None:
     tally = Tally(f"hub upload, {how}")
-    with new_hub(seed=61, idle_s=SHORT_S if how == "stall" else 30.0) as hub:
+    with new_hub(seed=61, idle_s=SHORT_S if how == "stall" else LIMIT_S) as hub:
         for number in range(runs):
             path, content = hub.new_file()
             way = WAYS[number % len(WAYS)]
@@ -26,7 +26,7 @@ def test_lines_that_break(how: str, runs: int) -> None:
             with socket.create_connection(("127.0.0.1", hub.port)) as line:
                 line.sendall(wanted[:end])
                 if how == "stall":
-                    line.settimeout(60)
+                    line.settimeout(LIMIT_S)
                     with suppress(ConnectionResetError):
                         while line.recv(4096):  # until it is let go
                             pass

@@ -20,7 +20,7 @@ from .hub_uploads import (
     commit_with,
     new_hub,
 )
-from .limits import Tally
+from .limits import LIMIT_S, Tally
 
 _PIECE = 64 << 10
 _LIMIT = "256KiB"
@@ -108,7 +108,7 @@ def test_bodies_that_never_end(rounds: int) -> None:
 
 def _send_endless(hub: Hub, request: Request, pieces: Iterator[bytes]) -> int:
     """The status of the reply; 0 where the server hangs up without one."""
-    with socket.create_connection(("127.0.0.1", hub.port), timeout=60) as line:
+    with socket.create_connection(("127.0.0.1", hub.port), timeout=LIMIT_S) as line:
         said = b""
         with suppress(BrokenPipeError, ConnectionResetError):
             line.sendall(request.head + b"Transfer-Encoding: chunked\r\n\r\n")

@@ -1,6 +1,7 @@
 """Recipes that were tampered with: an answer or a typed error, never anything else."""
 
 import json
+import os
 from typing import Any
 
 import yaml
@@ -12,6 +13,8 @@ from mergepipe.planner.mergekit.document import plain, read_documents
 from tests.mergekit.checkpoints import tokenizer
 from tests.mergekit.toys import Toys, llama, llama_config
 
+EXAMPLES = int(os.environ.get("EXAMPLES", "20"))
+"""Five times as many recipes, and texts, are tampered with; `make torture` takes more."""
 TOYS = Toys()
 for name in ("a", "b", "base"):
     files = {"tokenizer.json": json.dumps(tokenizer(32)).encode()}
@@ -83,7 +86,7 @@ def test_the_recipe_is_good() -> None:
     assert len(TOYS.expand(yaml.safe_dump(RECIPE)).written) == len(llama(2))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=5 * EXAMPLES)
 @given(st.data())
 def test_values_of_the_wrong_kind(data: st.DataObject) -> None:
     document = RECIPE
@@ -100,7 +103,7 @@ def test_values_of_the_wrong_kind(data: st.DataObject) -> None:
         assert expanded.written
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=5 * EXAMPLES)
 @given(st.one_of(st.text(max_size=60), st.text("[]{}:,-&*!|>'\"#?%@ \n\tab1", max_size=60)))
 def test_texts(text: str) -> None:
     try:

@@ -1,9 +1,10 @@
 """Whatever goes in comes out, bit for bit: any files, any tensors, any codec."""
 
+import os
 from pathlib import Path
 
 import safetensors
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mergepipe.api import Repository
@@ -14,10 +15,10 @@ from mergepipe.repository.reflog import Signature
 from tests.properties.trees import BLOCK_BYTES, Tree, read_tree, scratch, trees, write_tree
 
 WHO = Signature("A U Thor <a@example.org>", 1_700_000_000, 60)
+EXAMPLES = int(os.environ.get("EXAMPLES", "20"))
+"""Of each property; `make torture` takes more."""
 CODECS = ("auto", "raw", "fast", "small")
-property_test = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+property_test = settings(max_examples=EXAMPLES)
 
 
 def repository(root: Path, codec: str = "auto") -> Repository:

@@ -28,7 +28,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def open_refs(folder, timeout_s=10.0):
+def open_refs(folder, timeout_s=600.0):
     return RefStore(
         LocalByteStore(folder),
         lock=folder / "lock",

@@ -49,7 +49,9 @@ def new_repository(root: Path, codec: str = "raw") -> None:
     """`raw` by default: what these tests kill and break is not the codecs."""
     Repository.init(root, block_size=BLOCK_BYTES, who=WHO).close()
     path = root / ".mergepipe" / layout.CONFIG
-    path.write_text(config.with_value(path.read_text(), "store.codec", codec))
+    text = config.with_value(path.read_text(), "store.codec", codec)
+    # Processes that race may wait for each other as long as a machine is slow.
+    path.write_text(config.with_value(text, "core.lock_timeout", "600"))
 
 
 def opened(root: Path) -> Repository:

@@ -27,6 +27,7 @@ from mergepipe.transfer.serving.offer import Offer
 from tests.bytestore.bad_lines import answering, flood, trickle
 from tests.bytestore.counted import many_packs, many_refs
 from tests.bytestore.transports import serving
+from tests.patience import patiences
 
 from .forged_models import CASES, RAW
 from .forging import BLOCK, Forge, bounded, line, noise, remote_of, send, visible
@@ -145,7 +146,7 @@ def silence(to: socket.socket) -> None:
 def patiences_s(lies: Lies) -> Iterator[float]:
     """How long a client of this server waits, the first time and again, on machines so slow."""
     if {silence, slowly} & set(lies.values()):
-        yield from (STALLED_S * 2**again for again in range(12))
+        yield from patiences(STALLED_S)
     else:
         yield IDLE_S
 
