@@ -1,6 +1,7 @@
 """What the planner knows of a repository: revisions, profiles, and where blocks are."""
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct, field
@@ -8,6 +9,7 @@ from msgspec import Struct, field
 from mergepipe.catalog.profiles import Profiles
 from mergepipe.checkpoints.small_files import read_stored_file
 from mergepipe.engine.measuring import Measuring
+from mergepipe.errors import MissingObject
 from mergepipe.executors.workforce import Workforce
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.objects.merging import Profile
@@ -29,6 +31,7 @@ class RepositoryCatalog(Struct, frozen=True):
     make_profile  makes the profile of (snapshot, base) that is not known yet
     keep          makes a snapshot of stored tensors known to `objects`, with other contents of
                   some of its files
+    hold          has gc keep an object that only a plan names, until the merge is done
     workforce     who measures what no profile holds
     """
 
@@ -38,6 +41,7 @@ class RepositoryCatalog(Struct, frozen=True):
     commit_for: Callable[[str], ObjectId]
     make_profile: Callable[[ObjectId, ObjectId], tuple[ObjectId, Profile]]
     keep: Callable[[Snapshot, Mapping[str, bytes]], ObjectId]
+    hold: Callable[[ObjectId], object]
     workforce: Workforce = field(default_factory=Workforce)
 
     @property
@@ -75,7 +79,13 @@ class RepositoryCatalog(Struct, frozen=True):
     def known_profile(self, snapshot: ObjectId, base: ObjectId) -> Cited:
         """The profile of a pair, if it was made before."""
         known = self.profiles.find(snapshot, base)
-        return None if known is None else (known, self.profiles.load(known))
+        if known is None:
+            return None
+        self.hold(known)
+        try:
+            return known, self.profiles.load(known)
+        except MissingObject:  # a gc took it meanwhile
+            return None
 
     def _recall(self, profile: ObjectId, snapshot: ObjectId, base: ObjectId) -> None:
         """Know the profile that a commit cites: one that was fetched, or from before a new index.
@@ -83,9 +93,10 @@ class RepositoryCatalog(Struct, frozen=True):
         Making it again would read both models, in a lazy clone from far away.
         """
         if self.profiles.find(snapshot, base) is None and self.objects.has(profile):
-            cited = self.profiles.load(profile)
-            if (cited.snapshot, cited.base) == (snapshot, base):
-                self.profiles.remember(profile, snapshot, base)
+            with suppress(MissingObject):  # a gc took it meanwhile
+                cited = self.profiles.load(profile)
+                if (cited.snapshot, cited.base) == (snapshot, base):
+                    self.profiles.remember(profile, snapshot, base)
 
     def encodings(self, blocks: Iterable[BlockId], /) -> Options:
         """Every encoding of blocks and of what they lean on."""

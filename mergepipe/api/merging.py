@@ -241,7 +241,9 @@ class Merging:
         lower = self._repo.objects.commit(under).snapshot
         known = self._repo.profiles().find(commit.snapshot, lower)
         if known is not None:
-            return known
+            self._repo.hold(known)
+            if self._repo.objects.has(known):
+                return known
         self._repo.model_at(under, base or "")
         return self._planning.make_profile(commit.snapshot, lower, progress, store=True)[0]
 

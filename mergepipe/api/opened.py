@@ -94,6 +94,7 @@ class OpenRepository(Closing):
         self.credentials = credentials
         self._hops = hops
         self.workers = Workers(lambda: self.config.core)
+        self._held: dict[ObjectId, leases.HeldLease] = {}
         self.local = LocalByteStore(directory)
         self.storage = self._open_storage(Index.of(directory, layout.INDEX))
         self.store = self.storage.store
@@ -171,6 +172,9 @@ class OpenRepository(Closing):
     def close(self) -> None:
         """Release files and workers, and what unfinished work left behind."""
         self.workers.close()
+        for lease in self._held.values():
+            lease.close()
+        self._held.clear()
         self.storage.close()
 
     def _open_storage(self, index: Index) -> Storage:
@@ -484,6 +488,16 @@ class OpenRepository(Closing):
         except UnsafeRepository:  # nothing is written there
             return leases.HeldLease()
         return leases.take(self.directory, self.command, time.time(), needs)
+
+    def hold(self, identity: ObjectId) -> None:
+        """Have gc keep an object that nothing names yet, a plan's, until this is closed.
+
+        Waits for a gc that runs, which has asked already what is needed. Nothing is held where
+        nothing may be written. Raises Locked.
+        """
+        if identity not in self._held:
+            with suppress(UnsafeRepository, DamagedConfig), self.writing():
+                self._held[identity] = self.lease(identity)
 
 
 def check_who(who: object) -> None:

@@ -283,6 +283,7 @@ class Planning:
                 kept = with_contents(snapshot, contents, transaction, size)
                 identity = transaction.add_object(encode(kept))
                 transaction.publish()
+                self._repo.hold(identity)
             return identity
 
         return RepositoryCatalog(
@@ -292,6 +293,7 @@ class Planning:
             commit_for=commit_for,
             make_profile=make_profile,
             keep=keep,
+            hold=self._repo.hold if store else lambda _: None,
             workforce=self._repo.workforce,
         )
 
@@ -323,6 +325,7 @@ class Planning:
             with self._repo.transactions.begin() as transaction:
                 transaction.add_object(canonical)
                 transaction.publish()
+                self._repo.hold(object_id(canonical))
             maker.remember(object_id(canonical), snapshot, base)
         return object_id(canonical), profile
 

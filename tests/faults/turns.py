@@ -22,7 +22,7 @@ from tests.torture.models import finish, in_child
 _STEPS = frozenset(
     ("open", "os.rename", "os.remove", "os.link", "os.utime", "os.scandir", "os.listdir")
 )
-_LENGTHS = (1, 1, 2, 5, 20, 80, 250)
+_LENGTHS = (1, 1, 2, 4, 8, 16, 40)
 # Who is let go and says nothing for so long waits for another inside of LMDB: that one goes on.
 _SILENT_S = 2.0
 

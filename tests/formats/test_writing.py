@@ -117,6 +117,29 @@ def test_never_through_a_link(tmp_path: Path) -> None:
     assert open_descriptors() == before
 
 
+def test_what_is_written_or_removed_is_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    sync = os.fsync
+
+    def noting(descriptor: int) -> None:
+        sync(descriptor)
+        place = Path(f"/proc/self/fd/{descriptor}").readlink()
+        synced.append(place.relative_to(tmp_path).as_posix())
+
+    monkeypatch.setattr(os, "fsync", noting)
+    export(tmp_path, "d/f", b"new")
+    assert synced[0] == ".", "the name of a new folder"
+    assert is_unfinished_export(Path(synced[1]).name), "the bytes, before they have their name"
+    assert synced[2] == "d", "that name"
+    synced.clear()
+    (tmp_path / "d/g").touch()
+    with ExportDirectory(tmp_path) as directory:
+        directory.remove("d/f")
+    assert synced == ["d"]
+
+
 @pytest.mark.parametrize(
     "path", ["../f", "/f", "a/../f", ".mergepipe/f", ".git/hooks/f", "a\\f", ""]
 )
