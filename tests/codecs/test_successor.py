@@ -142,7 +142,7 @@ def test_hostile_coarse_layers_are_an_error_or_trits() -> None:
         damaged = bytearray(layer)
         for where in random.integers(0, random.choice([len(layer), 80]), 2):
             damaged[where] ^= 1 << int(random.integers(8))
-        cut = int(random.choice([len(layer), random.integers(0, len(layer))]))
+        cut = int(random.choice([len(layer), int(random.integers(0, len(layer)))]))
         try:
             trits = coarse_after([bytes(damaged[:cut]), under], NAME, 3000, WORKSPACE)
         except CodecError:
