@@ -114,7 +114,8 @@ def test_a_template_with_a_broken_config_or_a_link_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="block_sise"):
         layout.initialise(tmp_path / "repo", template)
     (template / "config.toml").unlink()
-    (template / "link").symlink_to(template)
+    (tmp_path / "another").mkdir()
+    (template / "link").symlink_to(tmp_path / "another")
     with pytest.raises(UsageError, match="link"):
         layout.initialise(tmp_path / "repo", template)
     with pytest.raises(UsageError, match="nowhere"):

@@ -113,6 +113,14 @@ def test_requests_by_hand(plain: MemoryByteStore) -> None:
         assert error_of(line.frame()).kind == "remote_refused"
 
 
+def test_absurd_sizes_are_refused_before_a_body_is_read(plain: MemoryByteStore) -> None:
+    for request in (["holds", wire.MOST_IDS + 1], ["purge", wire.LARGEST_VALUE + 1]):
+        with client(plain) as line:
+            line.send(1, Kind.REQUEST, msgspec.msgpack.encode(request))
+            line.send(1, Kind.END)
+            assert "at most" in error_of(line.frame()).message
+
+
 @pytest.mark.parametrize(
     "payload",
     [
