@@ -81,11 +81,14 @@ def pull(
     credentials: Credentials | None = None,
     progress: Progress = SILENT,
     follow: Callable[[ObjectId], bool] = lambda commit: False,
+    *,
+    depth: int | None = None,
 ) -> PullResult:
     """Fetch one branch (None: that of the current one's name) and move the current branch to it.
 
-    Forward only. `follow` brings files to a commit and tells whether it did. Raises Diverged,
-    WorktreeDirty, UsageError (HEAD is detached), RevisionNotFound (the remote has no such branch).
+    Forward only. `follow` brings files to a commit and tells whether it did. `depth`: the newest so
+    many commits of it come, as with `fetch`. Raises Diverged, WorktreeDirty, UsageError (HEAD is
+    detached), RevisionNotFound (the remote has no such branch).
     """
     head = repository.refs.head()
     if head.branch is None:
@@ -94,7 +97,8 @@ def pull(
     wanted = short_name(branch_ref(branch or current))
     remote_name = repository.remote_called(remote)[0]
     before = repository.refs.read(f"{REMOTES}{remote_name}/{wanted}") if remote_name else None
-    result = fetch(repository, remote, FetchOptions((wanted,)), credentials, progress)
+    options = FetchOptions((wanted,), reach=None if depth is None else Reach(depth))
+    result = fetch(repository, remote, options, credentials, progress)
     name = f"{REMOTES}{result.fetched.remote}/{wanted}"
     new = repository.refs.read(name)
     if new is None:

@@ -883,19 +883,21 @@ class Repository(OpenRepository):
         remote: str | None = None,
         branch: str | None = None,
         *,
+        depth: int | None = None,
         credentials: "Credentials | None" = None,
         progress: Progress = SILENT,
     ) -> "PullResult":
         """Fetch a branch and move the current one forward to it; files follow, as with `switch`.
 
-        Raises Diverged, WorktreeDirty, RevisionNotFound, and as `fetch`.
+        `depth`: so many commits of it, as `fetch` has it. Raises Diverged, WorktreeDirty,
+        RevisionNotFound, and as `fetch`.
         """
         from mergepipe.api import pulling
 
         def follow(commit: ObjectId) -> bool:
             return self.working.follow(commit, force=False, progress=progress)
 
-        return pulling.pull(self, remote, branch, credentials, progress, follow)
+        return pulling.pull(self, remote, branch, credentials, progress, follow, depth=depth)
 
     # Branches and tags
 

@@ -32,6 +32,8 @@ def share(path: Path) -> None:
 
 def make_folder(folder: Path) -> None:
     """Make a directory and its parents, as far as they are missing."""
+    if folder.is_dir():
+        return
     missing = [each for each in (folder, *folder.parents) if not each.is_dir()]
     folder.mkdir(parents=True, exist_ok=True)
     for each in reversed(missing):

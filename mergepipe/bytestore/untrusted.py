@@ -47,19 +47,18 @@ def beneath(root: Path, key: str) -> Path:
 
     Raises UnsafeRepository. A regular file in a folder's place is left to whoever uses the path.
     """
-    path = root
-    *folders, last = key.split("/")
-    for folder in folders:
-        path = path / folder
+    path = os.fspath(root)
+    for folder in key.split("/")[:-1]:
+        path = f"{path}/{folder}"
         status = status_of(path)
         if status is None:
             break
         if not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
-            raise refusal(path, status.st_mode)
-    return root.joinpath(*folders, last)
+            raise refusal(Path(path), status.st_mode)
+    return root / key
 
 
-def status_of(path: Path) -> os.stat_result | None:
+def status_of(path: Path | str) -> os.stat_result | None:
     """What stands at `path`, itself and not what it links to; None if nothing does."""
     try:
         return os.lstat(path)

@@ -243,6 +243,8 @@ class Reflog:
             return ()
         if path.is_dir():
             shutil.rmtree(path)
+        if path.parent.is_dir():
+            return (path.parent,)
         for folder in path.parents:
             if folder == self._folder:
                 break

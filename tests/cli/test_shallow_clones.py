@@ -35,3 +35,19 @@ def test_behind_the_newest_commit(
     assert [each["absent"] for each in mp("log", "--json").document] == [[]] * 4
     assert mp("config", "remote.origin.depth", expect=1).err
     assert not (tmp_path / "served/.mergepipe/absent").exists()
+
+
+def test_a_pull_goes_so_far_back(
+    committed: Path, model: Path, tmp_path: Path, mp: Mp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mp("clone", committed, tmp_path / "served")
+    for number in (2, 3):
+        write_model(model, tensors(number))
+        mp("commit", model, "-m", f"Try {number}")
+    monkeypatch.chdir(tmp_path / "served")
+    mp("pull", "--depth", "0", expect=2)
+    assert "as far as history is here" in mp("pull", "--depth", "1", expect=1).err
+    assert len(mp("log", "--json").document) == 1
+    assert "moved from" in mp("pull", "--depth", "3").out
+    assert [each["absent"] for each in mp("log", "--json").document] == [[]] * 3
+    assert mp("pull", "--depth", "1", "--json").document["fetch"]["refs"] == []

@@ -35,6 +35,7 @@ def add(app: typer.Typer) -> None:
     examples = """
         mp pull
         mp pull origin main
+        mp pull --depth 1              what is new there, without what came before it
     """
     command(app, "pull", SHARING, examples=examples)(pull)
 
@@ -58,6 +59,15 @@ def pull(
             show_default=False,
         ),
     ] = None,
+    depth: Annotated[
+        int | None,
+        typer.Option(
+            "--depth",
+            metavar="N",
+            min=1,
+            help="Its newest N commits; older ones that are here stay.",
+        ),
+    ] = None,
 ) -> None:
     """Fetch a branch and move the current branch forward to it.
 
@@ -69,7 +79,9 @@ def pull(
     began = time.monotonic()
     with session.repository() as repository, session.progress() as progress:
         credentials = session.credentials(repository.directory)
-        pulled = repository.pull(remote, branch, credentials=credentials, progress=progress)
+        pulled = repository.pull(
+            remote, branch, depth=depth, credentials=credentials, progress=progress
+        )
     seconds = time.monotonic() - began
     document = PullDocument(
         branch=pulled.branch,
