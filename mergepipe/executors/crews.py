@@ -19,6 +19,8 @@ from mergepipe.executors.segments import (
 from mergepipe.names import quoted
 
 MOST_ATTEMPTS = 3
+FEWER = "fewer workers have more memory each: --on processes:N or ray:N; the same again goes on"
+"""What to do where memory runs out."""
 
 
 class Heard(Struct, frozen=True):
@@ -30,10 +32,11 @@ class Heard(Struct, frozen=True):
 
 
 class Lost(Struct, frozen=True):
-    """Whoever had the segment is gone."""
+    """Whoever had the segment is gone. `hint`: what to do if that goes on."""
 
     number: int
     why: str
+    hint: str = ""
 
 
 class Damaged(Struct, frozen=True):
@@ -139,7 +142,7 @@ class _Handing(Struct):
                 self.home.advance(news.made_bytes - pending.made_bytes)
                 pending.made_bytes, pending.readings = news.made_bytes, news.readings
             case Lost():
-                self._try_again(pending, news.why)
+                self._try_again(pending, news.why, news.hint)
             case Damaged():
                 pending.attempts.append(news.readings)
                 self._take_back(pending)
@@ -157,7 +160,7 @@ class _Handing(Struct):
                 self.home.advance(pending.segment.made_bytes - pending.made_bytes)
                 pending.result = with_attempts(result, pending.attempts)
 
-    def _try_again(self, pending: _Pending, why: str) -> None:
+    def _try_again(self, pending: _Pending, why: str, hint: str = "") -> None:
         self.lost = True
         pending.attempts.append(pending.readings)
         self._take_back(pending)
@@ -168,7 +171,7 @@ class _Handing(Struct):
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise WorkersLost(
                 f"{MOST_ATTEMPTS} workers were lost, one after the other, over {told}{more}: {why}",
-                "see what ends them (memory? docs/cluster.md); --on threads works in this process",
+                hint or "see what ends them; --on threads works in this process",
             )
         self.again.append(pending.segment.number)
 

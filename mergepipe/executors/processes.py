@@ -19,7 +19,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from mergepipe.closing import Closing
-from mergepipe.executors.crews import Heard, Lost, News, handed_out
+from mergepipe.executors.crews import FEWER, Heard, Lost, News, handed_out
 from mergepipe.executors.segments import (
     Home,
     Segment,
@@ -129,7 +129,10 @@ class _Processes:
             except (EOFError, OSError):
                 yield self._bury(worker)
                 continue
-            if not isinstance(news, Heard):
+            if isinstance(news, Lost):  # it has no memory left, and gives back what it holds
+                worker.process.terminate()
+                self._bury(worker)
+            elif not isinstance(news, Heard):
                 worker.number = None
             yield news
 
@@ -186,7 +189,9 @@ class _Processes:
                 "see what ends them (memory?); --on threads works in this process",
             )
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return Lost(worker.number, f"a worker process ended with {how}")
+        # A kernel without memory kills so, and says so in its log.
+        hint = f"if memory ran out (dmesg): {FEWER}" if code == -signal.SIGKILL else ""
+        return Lost(worker.number, f"a worker process ended with {how}", hint)
 
 
 def _path() -> str:

@@ -15,7 +15,7 @@ from msgspec import Struct
 from mergepipe.closing import Closing
 from mergepipe.errors import RemoteUnreachable, UsageError
 from mergepipe.executors.bench import Bench
-from mergepipe.executors.crews import Failed, Heard, Lost, News, handed_out
+from mergepipe.executors.crews import FEWER, Failed, Heard, Lost, News, handed_out
 from mergepipe.executors.readings import Readings
 from mergepipe.executors.segments import (
     Home,
@@ -211,14 +211,20 @@ class _Actors:
             return Failed(number, RuntimeError(f"a worker failed:\n{error}"))
         except self._ray.exceptions.RayError as error:
             # It is gone, its node is, or the machine had no memory left.
-            with contextlib.suppress(Exception):
-                self._ray.kill(actor.handle)
-            self._actors.remove(actor)
-            self._start()
+            self._replace(actor)
             why = str(error).strip().splitlines() or [type(error).__name__]
-            return Lost(number, why[0])
+            out_of_memory = isinstance(error, self._ray.exceptions.OutOfMemoryError)
+            return Lost(number, why[0], FEWER if out_of_memory else "")
+        if isinstance(news, Lost):  # it has no memory left, and gives back what it holds
+            self._replace(actor)
         actor.number = None
         return news
+
+    def _replace(self, actor: _Actor) -> None:
+        with contextlib.suppress(Exception):
+            self._ray.kill(actor.handle)
+        self._actors.remove(actor)
+        self._start()
 
     def _look(self) -> Iterator[News]:
         """How far everybody is: what was asked the last time is here by now."""

@@ -3,6 +3,7 @@
 It gets a spec, or a segment, and tells what came of it, until the other side is gone.
 """
 
+import errno
 import signal
 import sys
 import traceback
@@ -11,7 +12,7 @@ from multiprocessing.connection import Connection
 
 from mergepipe.errors import MergepipeError
 from mergepipe.executors.bench import Bench
-from mergepipe.executors.crews import Damaged, Failed, Heard, Lost, News
+from mergepipe.executors.crews import FEWER, Damaged, Failed, Heard, Lost, News
 from mergepipe.executors.segments import NeedsRepair, Segment, WorkerSpec
 
 
@@ -63,12 +64,18 @@ def news_of(
     except (EOFError, BrokenPipeError):
         raise
     except MemoryError:
-        return Lost(segment.number, f"{bench.host} had no memory left")
+        return _out_of_memory(segment, bench)
     except MergepipeError as error:
         return Failed(segment.number, error)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            return _out_of_memory(segment, bench)
         text = "".join(traceback.format_exception(error))
         return Failed(segment.number, RuntimeError(f"a worker failed:\n{text}"))
+
+
+def _out_of_memory(segment: Segment, bench: Bench) -> Lost:
+    return Lost(segment.number, f"{bench.host} had no memory left", FEWER)
 
 
 if __name__ == "__main__":
