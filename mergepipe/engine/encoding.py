@@ -35,6 +35,20 @@ class OutputEncoder(Struct, frozen=True):
     max_chain: int = 2
     workspace: Workspace = field(default_factory=Workspace)
 
+    # Two are the same, wherever they are, if they make the same: of the workspace nothing hangs.
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, OutputEncoder) and self._settings == other._settings
+
+    def __hash__(self) -> int:
+        return hash(self._settings)
+
+    def __repr__(self) -> str:
+        return "OutputEncoder(codec={!r}, max_chain={!r})".format(*self._settings)
+
+    @property
+    def _settings(self) -> tuple[str, int]:
+        return self.codec, self.max_chain
+
     def encode(
         self, identity: BlockId, raw: Buffer, dtype: DType, base: BaseBlock | None
     ) -> EncodedBlock:
