@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from html import escape
 from typing import Any, TypeVar
 
 Class = TypeVar("Class")
@@ -28,6 +27,7 @@ def html_table(
     caption: str, head: Sequence[str], rows: Iterable[Sequence[object]], more: int = 0
 ) -> str:
     """A table for notebooks, all of it as text; `more` rows are only counted."""
+    from html import escape  # tables are drawn in notebooks alone
 
     def line(cells: Sequence[object], tag: str) -> str:
         inner = "".join(f"<{tag}>{escape(str(cell))}</{tag}>" for cell in cells)

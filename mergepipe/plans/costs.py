@@ -16,7 +16,7 @@ from mergepipe.objects.merging import LinePlan, LowRank
 from mergepipe.objects.records import Tensor
 from mergepipe.objects.store import Tensors
 from mergepipe.packs.choice import Options
-from mergepipe.packs.id_arrays import ID_DTYPE, NO_IDS, rows_of, whole
+from mergepipe.packs.id_arrays import ID_DTYPE, NO_IDS, distinct, rows_of, whole
 from mergepipe.packs.only_ways import OnlyWays
 from mergepipe.packs.records import Place
 from mergepipe.plans.equality import equal_blocks, stored_base
@@ -294,7 +294,7 @@ class _Filling:
         own = np.array([self.rows[place].ids[steps] for place in places], ID_DTYPE)
         own = own.reshape(-1, len(steps))
         read = ~self.equal[places][:, steps]
-        ids = np.unique(np.concatenate([under.ravel(), own[read]]))
+        ids = distinct(np.concatenate([under.ravel(), own[read]]))
         ways = find.only_ways(ids)
         lower = rows_of(under.ravel(), ids).reshape(under.shape)
         upper = np.where(read, rows_of(own.ravel(), ids).reshape(own.shape), 0)

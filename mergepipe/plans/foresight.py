@@ -14,7 +14,7 @@ from mergepipe.ids import ID_BYTES, BlockId, ObjectId
 from mergepipe.objects.merging import LinePlan
 from mergepipe.objects.store import Tensors
 from mergepipe.packs.choice import Options
-from mergepipe.packs.id_arrays import ID_DTYPE, Ids, rows_of
+from mergepipe.packs.id_arrays import ID_DTYPE, Ids, distinct, rows_of
 from mergepipe.packs.only_ways import OnlyWays
 from mergepipe.plans.reads import EncodingSource
 from mergepipe.plans.trees import Tree, taken
@@ -51,7 +51,7 @@ def looked_up_together(
     for group in grouped(trees, lambda tree: sizes[tree.root], _AT_ONCE):
         read = dict.fromkeys(one for tree in group for one in _read(tree, lines))
         raw = b"".join(tensors[one].blocks for one in read)
-        ids = np.unique(np.frombuffer(raw, ID_DTYPE))
+        ids = distinct(np.frombuffer(raw, ID_DTYPE))
         known = _Known(source, ids, source.only_ways(ids))
         yield from (known for _ in group)
 

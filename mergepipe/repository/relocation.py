@@ -5,7 +5,6 @@ Whoever is killed in between types the same command again. docs/format.md, "On a
 
 import errno
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -103,7 +102,7 @@ def relocate(
         before = said.packs if setting == PACKS else said.index
         if target is None and before is None:
             raise ConfigError(f"{setting} is not set", "`mp config` lists what is")
-        repository = said.repository or secrets.token_hex(16)
+        repository = said.repository or os.urandom(16).hex()
         if not said.repository:  # before a directory is marked with it: that may be cut short
             with _own_files(directory) as files:
                 files.put(POINTER, Elsewhere(repository).encode())

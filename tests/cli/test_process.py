@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import is_dataclass
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,32 @@ def test_every_module_of_commands_is_in_the_table() -> None:
 )
 def test_models_come_in_and_out_without_torch(committed: Path, arguments: list[str]) -> None:
     assert _loaded(arguments) & set(HEAVIEST) == set()
+
+
+def test_a_merge_loads_what_it_needs(committed: Path, process: Mp, tmp_path: Path) -> None:
+    """No compiler, no format of recipes, no masked arrays (10 ms), and next to no dataclasses.
+
+    Each frozen dataclass costs 1 ms of every process that loads its module: values are structs.
+    """
+    for seed in (1, 2):
+        model = write_model(tmp_path / f"tuned-{seed}", tensors(seed))
+        process("commit", model, "-b", f"tuned-{seed}", "--base", "main")
+    loaded = _loaded(["merge", "tuned-1", "tuned-2", "-b", "merged"])
+    heavy = {*HEAVIEST, "numba", "yaml", "tomlkit", "numpy.ma", "numpy.random", "secrets", "html"}
+    elsewhere = {"mergepipe.hub", "mergepipe.planner.mergekit", "mergepipe.methods.eager"}
+    assert loaded & {*heavy, *elsewhere} == set()
+    modules = [sys.modules.get(name) or import_module(name) for name in loaded if _ours(name)]
+    made = [
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, type) and is_dataclass(value) and value.__module__ == module.__name__
+    ]
+    assert len(made) <= 5
+
+
+def _ours(name: str) -> bool:
+    return name.partition(".")[0] == "mergepipe"
 
 
 def _loaded(arguments: list[str]) -> set[str]:
