@@ -2,7 +2,9 @@
 
 python benchmarks/rates.py [--size 256MB] [--experts 3]
 
-Processor time, not wall time: what else the machine does disturbs it least.
+Processor time, not wall time: what else the machine does disturbs it least. What does not grow with
+the bytes of models is measured elsewhere: planning_at_scale.py (blocks), scale.py (blocks of a
+repository), large_hub.py (refs and packs), executors.py (workers).
 """
 
 import argparse
@@ -14,6 +16,9 @@ from generate import write_model
 from generate_tuned import tune
 from measure import run
 
+from mergepipe.bytestore.local import LocalByteStore
+from mergepipe.packs.format import FOOTER_ENTRY_BYTES
+from mergepipe.packs.reader import pack_ids, read_footer_bytes
 from mergepipe.sizes import parse_size
 
 GB = 1e9
@@ -23,14 +28,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=parse_size, default=parse_size("256MB"))
     parser.add_argument("--experts", type=int, default=3)
+    parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    if asked.make:
+        make(asked.make, asked.size, asked.experts)
+        return
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        write_model(folder / "base", asked.size, 1)
+        sizes = ["--size", str(asked.size), "--experts", str(asked.experts)]
+        # In a process of its own: the peak of a child begins at what its parent had.
+        run([sys.executable, __file__, "--make", folder, *sizes])
         size = _bytes(folder / "base")
-        names = [f"e{number}" for number in range(asked.experts)]
-        for number, name in enumerate(names):
-            tune(folder / "base", folder / name, number + 2)
+        names = _names(asked.experts)
         mp = [sys.executable, "-m", "mergepipe", "-C", folder / "repo"]
         run([sys.executable, "-m", "mergepipe", "init", folder / "repo"])
         start = run([*mp, "status"]).cpu_s
@@ -63,6 +72,31 @@ def main() -> None:
             _bytes(folder / "repo") / GB,
         )
         row("gc --dry-run", [*mp, "gc", "--dry-run"], gb)
+        records, footers = _footers(folder / "repo")
+        models = gb * (1 + len(names)) * GB / 2**20
+        print(f"footers: {footers / records:.0f} bytes a record, {records / models:.1f} a MiB")
+        lazy = [sys.executable, "-m", "mergepipe", "clone", "--lazy", "-n", folder / "repo"]
+        run([*lazy, folder / "lazy"])
+        print(f"a lazy clone: {_bytes(folder / 'lazy') / _bytes(folder / 'repo'):.2%} of it")
+
+
+def make(folder: Path, size: int, experts: int) -> None:
+    """A base and its fine-tunes, as files."""
+    write_model(folder / "base", size, 1)
+    for number, name in enumerate(_names(experts)):
+        tune(folder / "base", folder / name, number + 2)
+
+
+def _names(experts: int) -> list[str]:
+    return [f"e{number}" for number in range(experts)]
+
+
+def _footers(repository: Path) -> tuple[int, int]:
+    """How many records all packs have, and the bytes of their footers."""
+    with LocalByteStore(repository / ".mergepipe") as store:
+        footers = [read_footer_bytes(store, pack) for pack in pack_ids(store)]
+    size = sum(map(len, footers))
+    return size // FOOTER_ENTRY_BYTES, size
 
 
 def _bytes(folder: Path) -> int:

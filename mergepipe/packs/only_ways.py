@@ -35,7 +35,7 @@ _LINE = np.dtype(
 )
 _OF_AN_ENCODING = ("base", "codec", "version", "layers", "raw_length")
 _BATCH = 8192
-_FORGOTTEN = 16  # batches after which pages of the index are given back
+_FORGOTTEN = 4  # batches after which pages of the index are given back
 
 
 class OnlyWays(Struct, frozen=True):
@@ -85,6 +85,8 @@ def only_ways(storage: Storage, ids: Ids) -> OnlyWays:
             _fill(ways, ids, lines)
         if number % _FORGOTTEN == 0:
             storage.index.forget_pages()  # ids are sorted: what was read is not read again
+    if len(ids) > _BATCH * _FORGOTTEN:
+        storage.index.forget_pages()
     return ways
 
 
