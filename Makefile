@@ -22,13 +22,13 @@ SPREAD = -n $(JOBS) --dist worksteal
 # Not quiet: it takes minutes, and says what it is at.
 PIP := --disable-pip-version-check --no-input -c constraints.txt
 
-.PHONY: help demo cluster-demo install check test test-quick test-lowest test-newest format lint types layers compat compat-random faults torture bench bench-all docs clean
+.PHONY: help demo cluster-demo install check kernels test test-quick test-lowest test-newest format lint types layers compat compat-random faults torture bench bench-all docs clean
 
 help:
 	@echo "make demo     train, commit, merge and compare real models, in ./demo-output: 2 to 4 minutes"
 	@echo "make cluster-demo  merge on a Ray of two nodes over an S3 bucket, all of it here, and kill a node: a few minutes"
-	@echo "make test     run the tests: ten minutes on two cores"
-	@echo "make test-quick  those of the tests that take seconds: a minute"
+	@echo "make test     run the tests, a process for each core: ten minutes at most on two"
+	@echo "make test-quick  those of the tests that take seconds: a minute at most"
 	@echo "make test-lowest, test-newest  the quick tests with the oldest, or newest, of all that is needed"
 	@echo "make check    formatting, lint, types, layers and tests: what .ci/run runs"
 	@echo "make compat   every recipe beside mergekit itself, which it installs in .venv-mergekit"
@@ -69,10 +69,14 @@ $(DEMO_READY): $(TORCH)
 
 check: lint types layers test
 
-test: $(READY)
+# First what every process of the tests would else compile for itself.
+kernels: $(READY)
+	@$(RUN)/mp doctor --compile >/dev/null
+
+test: kernels
 	$(RUN)/python -m pytest $(SPREAD)
 
-test-quick: $(READY)
+test-quick: kernels
 	$(RUN)/python -m pytest $(SPREAD) $(QUICK)
 
 # With the oldest releases that pyproject.toml allows, which uv picks, and with the newest. torch is the

@@ -51,8 +51,9 @@ class RunDirectory:
         return [name for name in names if not name.startswith(("pytest-of-", *_CACHES))]
 
     def remove(self) -> None:
-        """Remove it; with `keep`, pytest's part stays for whoever looks into a failure."""
-        for path in [self.path / name for name in self.left()] if self.keep else [self.path]:
+        """Remove it; with `keep`, pytest's files stay for whoever looks into a failure."""
+        kept = self.keep and any(path.is_file() for path in self.path.glob("pytest-of-*/**/*"))
+        for path in [self.path / name for name in self.left()] if kept else [self.path]:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
