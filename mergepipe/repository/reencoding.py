@@ -10,7 +10,7 @@ from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import DType
 from mergepipe.ids import BlockId
 from mergepipe.packs.blocks import BlockReader
-from mergepipe.packs.choice import cheapest, stored_encodings
+from mergepipe.packs.choice import Options, cheapest, stored_encodings
 from mergepipe.packs.encoded_blocks import encode_block
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.transaction import Transaction
@@ -26,10 +26,23 @@ class Reencoded(Struct, frozen=True):
     stored_bytes: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Leaning:
+    """A block that cannot be read without one that goes.
+
+    below     the one that it needs
+    ancestor  what that leans on in turn, and stays; None if there is no such block
+    """
+
+    block: BlockId
+    below: BlockId
+    ancestor: BlockId | None
+
+
 def leaning_on(
     storage: Storage, blocks: Mapping[BlockId, DType], gone: Collection[BlockId]
-) -> Iterator[tuple[BlockId, BlockId]]:
-    """Those of `blocks` that cannot be read without one of `gone`, each with the one it needs."""
+) -> Iterator[Leaning]:
+    """Those of `blocks` that cannot be read without one of `gone`."""
     remaining = iter(blocks)
     while batch := list(islice(remaining, _BATCH)):
         options = stored_encodings(storage, batch)
@@ -49,29 +62,43 @@ def leaning_on(
                     break
                 seen.add(below)
                 at = below
-            yield block, at
+            yield Leaning(block, at, _ancestor(at, gone, options, free))
+
+
+def _ancestor(
+    block: BlockId, gone: Collection[BlockId], options: Options, free: Options
+) -> BlockId | None:
+    """The nearest block below one that goes, itself staying, that can be read without any."""
+    at: BlockId | None = block
+    seen: set[BlockId] = set()
+    while at is not None and at in gone and at not in seen:
+        seen.add(at)
+        at = next((way.base for way in options.get(at, ()) if way.base is not None), None)
+    return at if at is not None and at in cheapest([at], free) else None
 
 
 def reencode(
     reader: BlockReader,
-    leaning: Sequence[tuple[BlockId, BlockId]],
+    leaning: Sequence[Leaning],
     dtypes: Mapping[BlockId, DType],
     transaction: Transaction,
     *,
     effort: str,
     progress: Progress = SILENT,
 ) -> Reencoded:
-    """Store blocks without what they lean on (`leaning_on` gives pairs of both).
+    """Store blocks without what they lean on, as `leaning_on` has them.
 
-    Of those that lean on one block, the first is stored alone and the others lean on it: siblings
-    are nearly as like each other as what they all came from.
+    A version whose predecessor goes leans on what that leant on, and is read coarsely over it. Of
+    blocks without such an ancestor that lean on one block, the first is stored alone and the others
+    lean on it: siblings are nearly as like each other as what they all came from.
     """
     progress.start("store again", len(leaning))
     leaders: dict[BlockId, BlockId] = {}
     before = transaction.stored_bytes
     workspace = Workspace()
-    for block, below in leaning:
-        leader = leaders.setdefault(below, block)
+    for each in leaning:
+        block = each.block
+        leader = each.ancestor or leaders.setdefault(each.below, block)
         raw, *rest = reader.read([block] if leader == block else [block, leader])
         under = rest[0] if rest and len(rest[0]) == len(raw) else None
         dtype = dtypes[block]

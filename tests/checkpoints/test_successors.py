@@ -253,7 +253,9 @@ def test_a_lazy_clone_fetches_the_layers_alone(daily: Repository, tmp_path: Path
 
 
 def test_purging_yesterday_leaves_today(daily: Repository, models: Path, tmp_path: Path) -> None:
+    kept = energy(daily)
     daily.purge("one~1", reason="withdrawn")
+    assert energy(daily) >= kept  # it leans on the base again, by a whole layer
     daily.checkout("one", to=tmp_path / "out")
     assert (tmp_path / "out/model.safetensors").read_bytes() == (
         models / "new/model.safetensors"
