@@ -229,8 +229,9 @@ def test_a_push_to_who_has_only_the_base_makes_a_whole_layer(
 ) -> None:
     with new_repository(tmp_path / "there", BLOCK, "auto") as there:
         commit(there, models / "base", "base")
-    daily.push(str(tmp_path / "there"), PushOptions(refs=("one",)))
+    daily.push(str(tmp_path / "there"), PushOptions(refs=("one",), release=True))
     with Repository.open(tmp_path / "there", who=WHO) as there:
+        assert not any(way.follows for way in ways_of(there, "one"))
         blocks, under = blocks_of(there, "one"), blocks_of(there, "base")
         options = stored_encodings(there.storage, blocks)
         for block, base in zip(blocks, under, strict=True):
