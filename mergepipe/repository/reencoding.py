@@ -26,8 +26,7 @@ class Reencoded(Struct, frozen=True):
     stored_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Leaning:
+class Leaning(Struct, frozen=True):
     """A block that cannot be read without one that goes.
 
     below     the one that it needs
