@@ -1,8 +1,9 @@
 """What leans on a base: how the blocks of one ingest are encoded, and the profile they make."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from mergepipe.catalog.pairs import Pair
 from mergepipe.checkpoints.base_blocks import IndexedBases, expected, layered_over, leaning_of
