@@ -24,6 +24,7 @@ from mergepipe.bytestore.untrusted import (
     read_plain,
 )
 from mergepipe.errors import UnsafeRepository
+from mergepipe.packs import index_files
 
 Make = Callable[[Path], object]
 
@@ -144,3 +145,15 @@ def test_a_file_that_is_gone_on_with_is_no_link(place: Path) -> None:
     place.symlink_to(place.with_name("victim"))
     with ThreadPoolExecutor(1) as flusher, pytest.raises(OSError, match="place"):
         LocalWriter.reopened(place, flusher)
+
+
+def test_an_index_with_another_name_is_left_to_that(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_bytes(b"precious")
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index/data.mdb").hardlink_to(tmp_path / "victim")
+    index_files.leave_other_names(tmp_path / "index")
+    assert not (tmp_path / "index/data.mdb").exists()
+    (tmp_path / "index/data.mdb").write_bytes(b"its own")
+    index_files.leave_other_names(tmp_path / "index")
+    assert (tmp_path / "index/data.mdb").read_bytes() == b"its own"
+    assert (tmp_path / "victim").read_bytes() == b"precious"

@@ -52,6 +52,28 @@ def test_checkouts_are_the_same_and_what_came_stays(clone: Clone, tmp_path: Path
             assert store.get(pack_key(pack)) == origin.get(pack_key(pack))
 
 
+def test_a_pack_that_is_whole_is_durable_before_it_is_ours(
+    clone: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    sync = os.fsync
+
+    def noting(descriptor: int) -> None:
+        sync(descriptor)
+        place = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if place.is_relative_to(clone.directory):
+            synced.append(place.relative_to(clone.directory).as_posix())
+
+    with clone.opened() as repository:
+        monkeypatch.setattr(os, "fsync", noting)
+        for branch in ("tuned", "main"):
+            repository.checkout(branch, to=tmp_path / f"{branch}-out")
+    whole = [name for name in synced if name.startswith(PROMISED) and name.endswith(".pack")]
+    assert whole
+    after = synced[synced.index(whole[-1]) + 1 :]
+    assert {"packs", PROMISED.rstrip("/")} <= set(after)
+
+
 def test_one_tensor_brings_its_records_and_nothing_else(clone: Clone) -> None:
     with clone.opened() as repository:
         tensor = repository.tensor("tuned", "t3")

@@ -16,6 +16,7 @@ from mergepipe.dtypes import U8
 from mergepipe.errors import CodecError, Corruption, MissingObject
 from mergepipe.ids import BlockId, block_id
 from mergepipe.packs.blocks import BlockReader
+from mergepipe.packs.choice import cheapest, stored_encodings
 from mergepipe.packs.encoded_blocks import EncodedRecord, encode_block, seal_payloads
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.transaction import Transaction
@@ -200,6 +201,41 @@ def test_without_another_copy_the_damage_is_named(storage: Storage, tmp_path: Pa
     flip(pack_path(tmp_path, pack), 16 + 128 + 9)
     with pytest.raises(Corruption, match=f"{block_id(base).hex()}.*{pack.hex()}"):
         read(storage, block_id(target))
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_the_layer_that_is_damaged_is_named(storage: Storage, tmp_path: Path, layer: int) -> None:
+    base, target = RAWS[0], tuned(RAWS[0])
+    store_blocks(storage, raw_block(base))
+    below = set(packs(storage))
+    store_blocks(storage, delta_block(target, base))
+    layers = sorted(set(packs(storage)) - below)
+    assert len(layers) == 2
+    flip(pack_path(tmp_path, layers[layer]), 16 + 128 + 9)
+    with pytest.raises(Corruption, match=layers[layer].hex()):
+        read(storage, block_id(target))
+
+
+def test_the_base_that_is_another_is_named(storage: Storage) -> None:
+    base, target = RAWS[0], tuned(RAWS[0])
+    forged = encode_block(block_id(base), RAWS[1][: len(base)], U8, codec_named("raw"))
+    store_blocks(storage, forged)
+    store_blocks(storage, delta_block(target, base))
+    with pytest.raises(Corruption, match=f"block {block_id(base).hex()}"):
+        read(storage, block_id(target))
+
+
+def test_a_block_under_anothers_id_is_refused(storage: Storage) -> None:
+    """Its record is whole: who verifies decodes it."""
+    forged = encode_block(block_id(RAWS[2]), RAWS[1], U8, codec_named("raw"))
+    for block in (raw_block(RAWS[0]), forged):
+        ids = store_blocks(storage, block)
+        way = cheapest(ids, stored_encodings(storage, ids))
+        if block is not forged:
+            BlockReader(storage).verify(way)
+            continue
+        with pytest.raises(Corruption):
+            BlockReader(storage).verify(way)
 
 
 def test_packs_replaced_under_a_reader_are_found_again(storage: Storage, tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from mergepipe.ids import NO_ID, BlockId, PackId, digest
 from mergepipe.packs import format as pack_format
 from mergepipe.packs.format import Content, RecordHeader, RecordKind
 from mergepipe.packs.reader import pack_ids, pack_key, read_footer, salvage_records
+from mergepipe.packs.records import Location
+from mergepipe.packs.storage import is_whole
 from mergepipe.packs.writer import PackWriter
 from mergepipe.repository.survey import check_record
 from mergepipe.transfer import quarantine
@@ -70,6 +72,7 @@ def test_a_record_is_what_its_header_and_the_footer_say(store: MemoryByteStore, 
 
     assert check_record(store, pack, record, offset)
     assert received()
+    assert is_whole(store, Location(record, pack, offset))
     if what == "footer":
         record = replace(record, checksum=bytes(len(record.checksum)))
     else:
@@ -80,6 +83,8 @@ def test_a_record_is_what_its_header_and_the_footer_say(store: MemoryByteStore, 
         check_record(store, pack, record, offset)
     with pytest.raises(Corruption):
         received()
+    # Whose record it is, the footer's word apart.
+    assert is_whole(store, Location(record, pack, offset)) == (what == "footer")
 
 
 def test_an_empty_pack_is_a_pack(store: MemoryByteStore) -> None:
