@@ -18,7 +18,7 @@ def coarse_links(block: BlockId, base: BlockId, options: Options) -> Links | Non
 
     The fewest bytes in all, then the fewest links. None if it has no such layer.
     """
-    return _links(block, base, options, DEEPEST_CHAIN)
+    return _Search(options).links(block, base, DEEPEST_CHAIN)
 
 
 def coarse_bytes(links: Links) -> int:
@@ -26,33 +26,55 @@ def coarse_bytes(links: Links) -> int:
     return sum(encoding.layers[0].stored_bytes for _, encoding in links)
 
 
-def _links(block: BlockId, base: BlockId, options: Options, most: int) -> Links | None:
-    best: tuple[tuple[int, int, int, int], Links] | None = None
-    for way in options.get(block, ()):
-        links: Links | None = None
-        if way.follows:
-            under = way.base
-            if most and under is not None and anchors(under, options, most - 1) == {base}:
-                below = _links(under, base, options, most - 1)
-                links = None if below is None else ((block, way), *below)
-        elif way.base == base and len(way.layers) > 1:
-            links = ((block, way),)
-        if links is not None:
-            header = way.header
-            rank = (coarse_bytes(links), len(links), header.codec, header.version)
-            if best is None or rank < best[0]:
-                best = rank, links
-    return None if best is None else best[1]
-
-
-def anchors(block: BlockId, options: Options, most: int = DEEPEST_CHAIN) -> set[BlockId]:
+def anchors(block: BlockId, options: Options) -> frozenset[BlockId]:
     """The blocks that a block's coarse layers lie over, by all of its encodings."""
-    found: set[BlockId] = set()
-    for way in options.get(block, ()):
-        if way.base is None or len(way.layers) < 2:
-            continue
-        if not way.follows:
-            found.add(way.base)
-        elif most:
-            found |= anchors(way.base, options, most - 1)
-    return found
+    return _Search(options).anchors(block, DEEPEST_CHAIN)
+
+
+class _Search:
+    """Each block is looked at once a depth, however many ways lead to it: they may be hostile."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._anchors: dict[tuple[BlockId, int], frozenset[BlockId]] = {}
+        self._links: dict[tuple[BlockId, int], Links | None] = {}
+
+    def links(self, block: BlockId, base: BlockId, most: int) -> Links | None:
+        """`coarse_links` of at most so many links below the block; `base`: always the same."""
+        if (block, most) not in self._links:
+            self._links[block, most] = self._best(block, base, most)
+        return self._links[block, most]
+
+    def _best(self, block: BlockId, base: BlockId, most: int) -> Links | None:
+        best: tuple[tuple[int, int, int, int], Links] | None = None
+        for way in self._options.get(block, ()):
+            links: Links | None = None
+            under = way.base
+            if way.follows:
+                if most and under is not None and self.anchors(under, most - 1) == {base}:
+                    below = self.links(under, base, most - 1)
+                    links = None if below is None else ((block, way), *below)
+            elif under == base and len(way.layers) > 1:
+                links = ((block, way),)
+            if links is not None:
+                header = way.header
+                rank = (coarse_bytes(links), len(links), header.codec, header.version)
+                if best is None or rank < best[0]:
+                    best = rank, links
+        return None if best is None else best[1]
+
+    def anchors(self, block: BlockId, most: int) -> frozenset[BlockId]:
+        """`anchors`, by at most so many links below the block."""
+        known = self._anchors.get((block, most))
+        if known is not None:
+            return known
+        found: set[BlockId] = set()
+        for way in self._options.get(block, ()):
+            if way.base is None or len(way.layers) < 2:
+                continue
+            if not way.follows:
+                found.add(way.base)
+            elif most:
+                found |= self.anchors(way.base, most - 1)
+        self._anchors[block, most] = frozenset(found)
+        return self._anchors[block, most]

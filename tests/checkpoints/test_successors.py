@@ -9,10 +9,10 @@ import pytest
 from mergepipe.api import Repository
 from mergepipe.api.pulling import clone
 from mergepipe.executors.processes import ProcessExecutor
-from mergepipe.ids import BlockId
+from mergepipe.ids import BlockId, digest
 from mergepipe.lazy.store import LazyByteStore
 from mergepipe.packs.choice import choose, stored_encodings
-from mergepipe.packs.coarse_layers import coarse_links
+from mergepipe.packs.coarse_layers import anchors, coarse_links
 from mergepipe.packs.records import Encoding
 from mergepipe.transfer.push_refs import PushOptions
 from tests.repository.checkpoints import WHO, bf16, commit, new_repository, write_model
@@ -171,6 +171,19 @@ def test_two_bases_under_yesterday_make_nothing_certain(daily: Repository) -> No
     stranger = Encoding(blocks_of(daily, "two")[0], options[before][0].layers)
     options[before] = [*options[before], stranger]
     assert coarse_links(block, under, options) is None
+
+
+def test_ways_without_end_are_looked_at_once(daily: Repository) -> None:
+    """A hostile store has many ways from each block to the next, round and round."""
+    block, under = blocks_of(daily, "one")[0], blocks_of(daily, "base")[0]
+    [way] = stored_encodings(daily.storage, [block])[block]
+    ring = [BlockId(digest(bytes([number]))) for number in range(20)]
+    options = {
+        one: [Encoding(ring[(place + step) % 20], way.layers) for step in range(1, 20)]
+        for place, one in enumerate(ring)
+    }
+    assert coarse_links(ring[0], under, options) is None
+    assert anchors(ring[0], options) == set()
 
 
 def test_codecs_that_try_nothing_lean_on_the_base(models: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mergepipe.bytestore.local import LocalByteStore
+from mergepipe.codecs.registry import TAGS
 from mergepipe.ids import NO_ID, BlockId, PackId, digest
 from mergepipe.packs.choice import stored_encodings
 from mergepipe.packs.format import Content, RecordHeader, RecordKind
@@ -19,11 +20,11 @@ from mergepipe.transfer.two_storages import LayeredView
 
 # One whose id ends in zeros, as NumPy drops them.
 BASE = BlockId(bytes([9]) * 20 + bytes(12))
-PLAIN, LAYERED, TWO_WAYS, TWICE, HALF, LENGTHS, NOWHERE = (
+PLAIN, LAYERED, TWO_WAYS, TWICE, HALF, LENGTHS, FOLLOWS, NOWHERE = (
     BlockId(digest(name.encode()))
-    for name in ("plain", "layered", "two ways", "twice", "half", "lengths", "nowhere")
+    for name in ("plain", "layered", "two ways", "twice", "half", "lengths", "follows", "nowhere")
 )
-ALL = (BASE, PLAIN, LAYERED, TWO_WAYS, TWICE, HALF, LENGTHS, NOWHERE)
+ALL = (BASE, PLAIN, LAYERED, TWO_WAYS, TWICE, HALF, LENGTHS, FOLLOWS, NOWHERE)
 
 
 def record(
@@ -33,8 +34,8 @@ def record(
     return RecordHeader(RecordKind.BLOCK, codec, 1, layer, layers, raw, length, block, base)
 
 
-def layered(block: BlockId, base: bytes) -> list[RecordHeader]:
-    return [record(block, 80, 0, 2, base, codec=3), record(block, 300, 1, 2, base, codec=3)]
+def layered(block: BlockId, base: bytes, codec: int = 3) -> list[RecordHeader]:
+    return [record(block, 80, 0, 2, base, codec), record(block, 300, 1, 2, base, codec)]
 
 
 def pack(name: bytes, records: Sequence[RecordHeader]) -> PackEntry:
@@ -47,7 +48,7 @@ def storage(tmp_path: Path) -> Iterator[Storage]:
     index = Index(tmp_path / "index")
     records = [record(BASE, 900), record(PLAIN, 500), *layered(LAYERED, BASE)]
     records += [record(TWO_WAYS, 700), *layered(TWO_WAYS, BASE), record(TWICE, 10)]
-    records += [layered(HALF, BASE)[0]]
+    records += [layered(HALF, BASE)[0], *layered(FOLLOWS, LAYERED, TAGS["successor"])]
     records += [record(LENGTHS, 1, 0, 2), record(LENGTHS, 2, 1, 2, raw=999)]
     index.add_packs([pack(b"one", records), pack(b"two", [record(TWICE, 10)])])
     storage = Storage(LocalByteStore(tmp_path), index)
