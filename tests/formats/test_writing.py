@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mergepipe.bytestore import whole_disk
+from mergepipe.bytestore.whole_disk import FEWEST, WholeDisk
 from mergepipe.errors import MergepipeError, NoSpace, UnsafePath
 from mergepipe.formats.export_folders import is_unfinished_export
 from mergepipe.formats.tree import scan
-from mergepipe.formats.writing import ExportDirectory
+from mergepipe.formats.writing import ExportDirectory, ExportFile, publish
 
 
 def export(root: Path, path: str, content: bytes, executable: bool = False) -> None:
@@ -221,3 +224,67 @@ def test_what_a_killed_export_left_is_swept(tmp_path: Path) -> None:
         again.write_at(0, b"2")
         again.publish()
     assert everything(tmp_path) == ["d", "d/f", "d/g"]
+
+
+def many(directory: ExportDirectory, names: range) -> list[ExportFile]:
+    """Files that are written, and closed, and not yet published."""
+    files = []
+    for number in names:
+        files.append(directory.create(f"d/{number}", number % 3, many=True))
+        if number % 3:
+            files[-1].write_at(0, b"x" * (number % 3))
+    return files
+
+
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WholeDisk]:
+    monkeypatch.setattr(whole_disk, "_is_known", lambda directory: True)
+    with WholeDisk(tmp_path, FEWEST) as disk:
+        yield disk
+
+
+def test_of_many_files_none_is_kept_open(tmp_path: Path, disk: WholeDisk) -> None:
+    before = open_descriptors()
+    with ExportDirectory(tmp_path) as directory:
+        files = many(directory, range(40))
+        assert open_descriptors() <= before + 6
+        assert scan(tmp_path) == ()
+        publish(files, disk=disk)
+    assert {f.path: f.location.read_bytes() for f in scan(tmp_path)} == {
+        f"d/{number}": b"x" * (number % 3) for number in range(40)
+    }
+    assert len(everything(tmp_path)) == 41, "what stood for them is gone"
+    assert open_descriptors() == before
+
+
+def test_of_many_files_those_in_use_stay_and_those_of_the_dead_go(
+    tmp_path: Path, disk: WholeDisk
+) -> None:
+    code = (
+        "import sys, os, signal, pathlib\n"
+        "from mergepipe.formats.writing import ExportDirectory\n"
+        "directory = ExportDirectory(pathlib.Path(sys.argv[1]))\n"
+        "for name in 'd/a', 'd/b':\n"
+        "    directory.create(name, 4, many=True).write_at(0, b'1234')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path])
+    assert done.returncode == -signal.SIGKILL
+    left = set((tmp_path / "d").iterdir())
+    assert len(left) == 3
+    assert all(is_unfinished_export(path.name) for path in left)
+    with ExportDirectory(tmp_path) as one, ExportDirectory(tmp_path) as other:
+        files = many(one, range(2))
+        assert not left & set((tmp_path / "d").iterdir())
+        theirs = many(other, range(1, 3))  # sweeps too
+        publish(files, disk=disk)
+        publish(theirs, disk=disk)
+    assert everything(tmp_path) == ["d", "d/0", "d/1", "d/2"]
+
+
+def test_of_many_files_one_that_is_not_whole_ends_all(tmp_path: Path, disk: WholeDisk) -> None:
+    with ExportDirectory(tmp_path) as directory:
+        files = [*many(directory, range(2)), directory.create("d/short", 4, many=True)]
+        with pytest.raises(MergepipeError, match="only 0 of 4 bytes"):
+            publish(files, disk=disk)
+    assert everything(tmp_path) == ["d"]
