@@ -40,6 +40,11 @@ def main() -> None:
         run([sys.executable, __file__, "--make", folder, *sizes])
         size = _bytes(folder / "base")
         names = _names(asked.experts)
+        warm = [sys.executable, "-m", "mergepipe", "-C", folder / "warm"]
+        run([*warm[:3], "init", folder / "warm"])
+        # The first command of its kind compiles kernels, which are kept.
+        run([*warm, "commit", folder / "base", "-b", "base", "-m", "b"])
+        run([*warm, "commit", folder / "e0", "-b", "e0", "--base", "base", "-m", "e"])
         mp = [sys.executable, "-m", "mergepipe", "-C", folder / "repo"]
         run([sys.executable, "-m", "mergepipe", "init", folder / "repo"])
         start = run([*mp, "status"]).cpu_s
