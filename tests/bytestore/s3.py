@@ -1,6 +1,9 @@
 """A real S3 server for tests: moto, in a process of its own, and lines to it that break."""
 
+import atexit
 import contextlib
+import functools
+import itertools
 import socket
 import subprocess
 import sys
@@ -46,28 +49,33 @@ sys.stdin.read()
 
 @contextlib.contextmanager
 def serving() -> Iterator[Callable[..., Bucket]]:
-    """A server on a port that it picks itself; what it gives makes a new bucket."""
+    """The server of this process's tests; what it gives makes a new bucket."""
+    port = _server()
+
+    def make(name: str = "") -> Bucket:
+        name = name or f"bucket-{next(_NUMBERS)}"
+        url = f"http://127.0.0.1:{port}/{name}"
+        urllib.request.urlopen(urllib.request.Request(url, method="PUT")).close()
+        return Bucket(port, name)
+
+    yield make
+
+
+_NUMBERS = itertools.count()
+
+
+@functools.cache
+def _server() -> int:
+    """Start it, on a port that it picks itself; it takes seconds, and ends with this process."""
     process = subprocess.Popen(
         [sys.executable, "-c", _MOTO],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
+    atexit.register(process.kill)
     assert process.stdout is not None
-    count = iter(range(10_000))
-    with process:
-        try:
-            port = int(process.stdout.readline())
-
-            def make(name: str = "") -> Bucket:
-                name = name or f"bucket-{next(count)}"
-                url = f"http://127.0.0.1:{port}/{name}"
-                urllib.request.urlopen(urllib.request.Request(url, method="PUT")).close()
-                return Bucket(port, name)
-
-            yield make
-        finally:
-            process.kill()
+    return int(process.stdout.readline())
 
 
 @contextlib.contextmanager
