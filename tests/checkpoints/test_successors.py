@@ -9,7 +9,7 @@ import pytest
 from mergepipe.api import Repository
 from mergepipe.api.pulling import clone
 from mergepipe.executors.processes import ProcessExecutor
-from mergepipe.ids import BlockId, digest
+from mergepipe.ids import BlockId, ObjectId, digest
 from mergepipe.lazy.store import LazyByteStore
 from mergepipe.packs.choice import choose, stored_encodings
 from mergepipe.packs.coarse_layers import anchors, coarse_links
@@ -209,6 +209,20 @@ def test_processes_store_what_threads_store(
             for one in (daily, other)
         ]
         assert ways[0] == ways[1] and ways_of(other, "one")[0].follows
+
+
+def test_processes_merge_what_threads_merge(
+    daily: Repository, models: Path, tmp_path: Path
+) -> None:
+    def merged(repository: Repository) -> tuple[ObjectId, int]:
+        plan = repository.plan(base="base", experts=["one", "two"], budget="raw:10%", weight=0.5)
+        made = repository.merge(plan, branch="merged")
+        return made.snapshot, made.expert_bytes_read
+
+    with begun(tmp_path / "other", models) as other, ProcessExecutor(2) as executor:
+        commit(other, models / "new", "one")
+        with other.on(executor):
+            assert merged(other) == merged(daily)
 
 
 def test_gc_keeps_what_is_followed_and_drops_the_rest(daily: Repository, models: Path) -> None:
