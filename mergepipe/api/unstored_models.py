@@ -16,13 +16,14 @@ from mergepipe.checkpoints.layout import Layout, SourceTensor, lay_out
 from mergepipe.dtypes import DType, Kind, byte_length
 from mergepipe.errors import MalformedFile
 from mergepipe.formats.huggingface import check_shards
+from mergepipe.formats.tokenizer_names import is_tokenizer_file
 from mergepipe.formats.tree import SourceFile, open_stable, read_source
 from mergepipe.ids import ObjectId, digest, object_id
 from mergepipe.names import quoted
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.grid import block_bytes
 from mergepipe.objects.records import Blob, FileEntry, Safetensors, Snapshot, Tensor, TensorEntry
-from mergepipe.vocabularies import MAX_FILE_BYTES, StoredTokenizer, is_tokenizer_file
+from mergepipe.vocabularies import MAX_FILE_BYTES, StoredTokenizer
 
 _NO_DATA = ObjectId(digest(b""))
 _SAMPLE_BYTES = 1 << 20

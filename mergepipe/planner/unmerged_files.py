@@ -14,10 +14,10 @@ from mergepipe.formats.beside_weights import stale
 from mergepipe.formats.config_json import CONFIG_NAME
 from mergepipe.formats.huggingface import INDEX_SUFFIX
 from mergepipe.formats.model_card import CARD_NAME, RECIPE_NAME
+from mergepipe.formats.tokenizer_names import TEMPLATE, TEMPLATE_JSON, is_tokenizer_file
 from mergepipe.objects.records import Blob, FileEntry, Snapshot
 from mergepipe.planner.model_files import ModelFiles, ReadFile
 from mergepipe.plans.left_out import Kind, LeftOut, of_names
-from mergepipe.vocabularies import TEMPLATE, TEMPLATE_JSON, is_tokenizer_file
 
 # Keys that say how a model was made or is run, not what its weights mean.
 _BOOKKEEPING = frozenset(

@@ -28,21 +28,12 @@ from mergepipe.vocabularies.planning import (
 )
 from mergepipe.vocabularies.row_maps import ZERO, RowMap, row_map
 from mergepipe.vocabularies.stored_tokenizer import StoredTokenizer, read_tokenizer
-from mergepipe.vocabularies.tokenizer_files import (
-    MAX_FILE_BYTES,
-    PROCESSOR,
-    TEMPLATE,
-    TEMPLATE_JSON,
-    is_tokenizer_file,
-)
+from mergepipe.vocabularies.tokenizer_files import MAX_FILE_BYTES
 from mergepipe.vocabularies.tokenizer_writing import without_template
 from mergepipe.vocabularies.vocabulary import Vocabulary
 
 __all__ = [
     "MAX_FILE_BYTES",
-    "PROCESSOR",
-    "TEMPLATE",
-    "TEMPLATE_JSON",
     "ZERO",
     "From",
     "LaidOut",
@@ -57,7 +48,6 @@ __all__ = [
     "VocabularyRequest",
     "Zeros",
     "adjusted_ids",
-    "is_tokenizer_file",
     "lay_out",
     "plan_vocabulary",
     "read_tokenizer",

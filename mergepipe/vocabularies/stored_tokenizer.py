@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from msgspec import Struct, field
 
 from mergepipe.errors import MalformedFile
+from mergepipe.formats.tokenizer_names import is_tokenizer_file
 from mergepipe.objects.records import Blob, Snapshot
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
-from mergepipe.vocabularies.tokenizer_files import MAX_FILE_BYTES, is_tokenizer_file, named
+from mergepipe.vocabularies.tokenizer_files import MAX_FILE_BYTES, named
 from mergepipe.vocabularies.tokenizer_reading import read_vocabulary
 from mergepipe.vocabularies.vocabulary import Vocabulary
 

@@ -1,4 +1,4 @@
-"""The JSON documents around a tokenizer: which files they are, read within bounds."""
+"""The JSON documents around a tokenizer, read within bounds."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -6,41 +6,14 @@ from typing import Any, TypeVar
 import msgspec
 
 from mergepipe.errors import MalformedFile
+from mergepipe.formats.tokenizer_names import TEMPLATE, TEMPLATE_JSON
 from mergepipe.names import quoted
 from mergepipe.vocabularies.vocabulary import ROLES
 
 # Gemma's tokenizer.json, the largest in wide use, has 33 MB.
 MAX_FILE_BYTES = 100_000_000
 
-TOKENIZER = "tokenizer.json"
-CONFIG = "tokenizer_config.json"
-SPECIAL = "special_tokens_map.json"
-ADDED = "added_tokens.json"
-VOCAB_JSON = "vocab.json"
-VOCAB_TEXT = "vocab.txt"
-TEMPLATE = "chat_template.jinja"
-TEMPLATE_JSON = "chat_template.json"
-# Templates for other purposes (tools), each in a file of its name.
-TEMPLATES_BESIDE = "additional_chat_templates/"
-PROCESSOR = "processor_config.json"
-SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
-# All of them belong together: a model takes them from one place, or has them made for it.
-TOKENIZER_FILES = frozenset(
-    (
-        *(TOKENIZER, CONFIG, SPECIAL, ADDED, VOCAB_JSON, VOCAB_TEXT, TEMPLATE, TEMPLATE_JSON),
-        *SENTENCEPIECE,
-        *("merges.txt", "tekken.json", "vocab.bpe", "encoder.json", "qwen.tiktoken"),
-    )
-)
-# What is written for older libraries and says the same as tokenizer.json; wrong once that changes.
-LEGACY_FILES = TOKENIZER_FILES - {TOKENIZER, CONFIG, SPECIAL, TEMPLATE, TEMPLATE_JSON}
-
 Document = TypeVar("Document")
-
-
-def is_tokenizer_file(path: str) -> bool:
-    """Whether a file of a checkpoint directory belongs to its tokenizer."""
-    return path in TOKENIZER_FILES or path.startswith(TEMPLATES_BESIDE)
 
 
 def parse(content: bytes, kind: type[Document], what: str) -> Document:

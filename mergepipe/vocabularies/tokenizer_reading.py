@@ -11,8 +11,7 @@ from typing import Annotated
 import msgspec
 
 from mergepipe.errors import MalformedFile
-from mergepipe.vocabularies.sentencepiece import read_pieces
-from mergepipe.vocabularies.tokenizer_files import (
+from mergepipe.formats.tokenizer_names import (
     ADDED,
     CONFIG,
     SENTENCEPIECE,
@@ -20,6 +19,9 @@ from mergepipe.vocabularies.tokenizer_files import (
     TOKENIZER,
     VOCAB_JSON,
     VOCAB_TEXT,
+)
+from mergepipe.vocabularies.sentencepiece import read_pieces
+from mergepipe.vocabularies.tokenizer_files import (
     content_of,
     more_specials_of,
     named,

@@ -11,8 +11,7 @@ from typing import Any
 import msgspec
 
 from mergepipe.errors import MalformedFile, MergeInputError
-from mergepipe.names import quoted
-from mergepipe.vocabularies.tokenizer_files import (
+from mergepipe.formats.tokenizer_names import (
     CONFIG,
     LEGACY_FILES,
     PROCESSOR,
@@ -21,9 +20,9 @@ from mergepipe.vocabularies.tokenizer_files import (
     TEMPLATES_BESIDE,
     TOKENIZER,
     is_tokenizer_file,
-    named,
-    parse_object,
 )
+from mergepipe.names import quoted
+from mergepipe.vocabularies.tokenizer_files import named, parse_object
 from mergepipe.vocabularies.tokenizer_reading import assign, read_vocabulary
 from mergepipe.vocabularies.vocabulary import AddedToken, Vocabulary
 

@@ -76,7 +76,10 @@ def test_a_merge_loads_what_it_needs(committed: Path, process: Mp, tmp_path: Pat
         process("commit", model, "-b", f"tuned-{seed}", "--base", "main")
     loaded = _loaded(["merge", "tuned-1", "tuned-2", "-b", "merged"])
     heavy = {*HEAVIEST, "numba", "yaml", "tomlkit", "numpy.ma", "numpy.random", "secrets", "html"}
-    elsewhere = {"mergepipe.hub", "mergepipe.planner.mergekit", "mergepipe.methods.eager"}
+    elsewhere = {
+        *("mergepipe.hub", "mergepipe.planner.mergekit", "mergepipe.methods.eager"),
+        "mergepipe.vocabularies",
+    }
     assert loaded & {*heavy, *elsewhere} == set()
     modules = [sys.modules.get(name) or import_module(name) for name in loaded if _ours(name)]
     made = [

@@ -8,6 +8,7 @@ from typing import Any
 from mergepipe.checkpoints.adapted_tensors import Adaptation
 from mergepipe.dtypes import byte_length, dtype_of
 from mergepipe.errors import MergeInputError
+from mergepipe.formats.tokenizer_names import is_tokenizer_file
 from mergepipe.ids import ObjectId, digest, object_id
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.records import (
@@ -24,7 +25,6 @@ from mergepipe.planner.mergekit.expanded import Expanded
 from mergepipe.planner.mergekit.reading import read_recipe
 from mergepipe.vocabularies.row_maps import RowMap
 from mergepipe.vocabularies.stored_tokenizer import StoredTokenizer
-from mergepipe.vocabularies.tokenizer_files import is_tokenizer_file
 from mergepipe.vocabularies.tokenizer_reading import read_vocabulary
 
 Shapes = Mapping[str, Sequence[int]]

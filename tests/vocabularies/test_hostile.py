@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mergepipe.errors import MalformedFile, MergeInputError
-from mergepipe.vocabularies.tokenizer_files import TOKENIZER_FILES
+from mergepipe.formats.tokenizer_names import TOKENIZER_FILES
 from mergepipe.vocabularies.tokenizer_reading import read_vocabulary
 from mergepipe.vocabularies.tokenizer_writing import write_tokenizer
 from mergepipe.vocabularies.union import combine

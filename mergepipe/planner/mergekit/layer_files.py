@@ -12,9 +12,9 @@ from typing import Any
 from mergepipe.formats.config_json import CONFIG_NAME
 from mergepipe.formats.generation_layers import GENERATION_CONFIG
 from mergepipe.formats.huggingface import INDEX_SUFFIX
+from mergepipe.formats.tokenizer_names import is_tokenizer_file
 from mergepipe.objects.records import Blob
 from mergepipe.planner.model_files import ModelFiles, ReadFile
-from mergepipe.vocabularies import is_tokenizer_file
 
 _FOLLOWED = (CONFIG_NAME, GENERATION_CONFIG)
 _NAMING = re.compile("layer|alignment_heads|early_exit")

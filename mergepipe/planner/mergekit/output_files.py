@@ -9,19 +9,13 @@ from mergepipe.formats.config_json import CONFIG_NAME, amended, dump_config, par
 from mergepipe.formats.generation_layers import GENERATION_CONFIG
 from mergepipe.formats.huggingface import INDEX_SUFFIX
 from mergepipe.formats.model_card import CARD_NAME, RECIPE_NAME, Card, model_card
+from mergepipe.formats.tokenizer_names import PROCESSOR, TEMPLATE, is_tokenizer_file
 from mergepipe.formats.weight_files import TOP
 from mergepipe.objects.records import FileEntry, Safetensors, Snapshot
 from mergepipe.planner.mergekit.expanded import Expanded
 from mergepipe.planner.mergekit.shelf import ModelSource
 from mergepipe.planner.model_files import ModelFiles
-from mergepipe.vocabularies import (
-    PROCESSOR,
-    TEMPLATE,
-    Vocabulary,
-    adjusted_ids,
-    is_tokenizer_file,
-    without_template,
-)
+from mergepipe.vocabularies import Vocabulary, adjusted_ids, without_template
 
 # About the model that they lie beside, not about the output.
 _OTHERS = frozenset((CARD_NAME, RECIPE_NAME, ".gitattributes", ".gitignore", ADAPTER_CONFIG))
