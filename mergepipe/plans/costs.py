@@ -268,7 +268,7 @@ class _Filling:
     def run(self, find: EncodingSource) -> TensorCosts:
         untouched = self.equal.all(axis=0) & (not self.every_step)
         touched = [int(step) for step in np.flatnonzero(~untouched)]
-        if self._is_aligned():
+        if touched and self._is_aligned():
             touched = self._by_arrays(touched, find)
         options = find.encodings(self._wanted(touched))
         for step in touched:
