@@ -28,16 +28,22 @@ class Sample:
     inner_s: float | None = None
 
 
+def installed() -> dict[str, str]:
+    """The environment of what is measured: modules are compiled once, as installers do.
+
+    The time that Python takes for source is not measured.
+    """
+    return {name: value for name, value in os.environ.items() if name != _UNCOMPILED}
+
+
 def run(command: Sequence[str | Path], cwd: Path | None = None) -> Sample:
     """Run a process to its end; a last line `seconds X` of its output becomes `inner_s`."""
-    # Installed code is compiled: the time that Python takes for source is not measured.
-    environment = {name: value for name, value in os.environ.items() if name != _UNCOMPILED}
     begin = time.perf_counter()
     # Its own session: what it leaves on the terminal must not mix with the table.
     with subprocess.Popen(
         [os.fspath(part) for part in command],
         cwd=cwd,
-        env=environment,
+        env=installed(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:

@@ -45,7 +45,9 @@ class Workforce(Struct, frozen=True):
     def spec(self, job: Job, writes: bool) -> WorkerSpec:
         """What workers must know of a job."""
         place = self.place(writes)
-        return WorkerSpec(place, place if writes else None, job, own_versions())
+        # Threads of this process are of its version, and need not load every method to say so.
+        versions = own_versions() if self.is_elsewhere(writes) else ()
+        return WorkerSpec(place, place if writes else None, job, versions)
 
     def answers(
         self,
