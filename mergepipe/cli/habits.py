@@ -1,4 +1,4 @@
-"""What is typed out of habit of git, and has another name here or none."""
+"""What is typed out of habit of git or mergekit, and has another name here or none."""
 
 import re
 from itertools import pairwise
@@ -15,8 +15,48 @@ _COMMANDS = {
     "ls-files": "`mp ls` lists the files of a commit",
     "ls-tree": "`mp ls` lists the files of a commit",
     "blame": "`mp explain REV` tells which experts made it what it is",
+    "bisect": "`mp log` lists the commits, `mp checkout REV --to DIR` writes one to test",
+    "extract-lora": "mergekit makes adapters: `mergekit-extract-lora`; `mp commit` stores them",
+    "tokensurgeon": "`mergekit-tokensurgeon` does that; a recipe's `tokenizer:` joins vocabularies",
+    "moe": "`mergekit-moe` makes these; `mp commit DIR` stores what it made",
+}
+_ATOMIC = "a merge is made as a whole or not at all: there is none to go on with or to give up"
+_COMMITS = "a merge is always one commit, of all its inputs: leave it out"
+_IN_BLOCKS = "leave it out: weights are read block by block, and no code of a model is run"
+_HABITS = {
+    ("merge", "--abort"): _ATOMIC,
+    ("merge", "--continue"): _ATOMIC,
+    ("merge", "--no-ff"): _COMMITS,
+    ("merge", "--ff-only"): f"{_COMMITS}; `mp branch -f NAME REV` moves a branch",
+    ("merge", "--squash"): _COMMITS,
+    ("merge", "--cuda"): "--device cuda computes there",
+    ("merge", "--t"): "a method's own parameters are given with -p, as -p t=0.5",
+    ("merge", "--weights"): "--weight 0.7,0.3 gives each expert its own",
+    ("merge", "--lazy-unpickle"): _IN_BLOCKS,
+    ("merge", "--low-cpu-memory"): _IN_BLOCKS,
+    ("merge", "--trust-remote-code"): _IN_BLOCKS,
+    ("merge", "--copy-tokenizer"): "leave it out: the base's tokenizer files come along",
+    ("merge", "--allow-crimes"): "leave it out: what fits is merged, and what does not is named",
+    ("commit", "-a"): "leave it out: a commit takes all that is there",
+    ("commit", "--all"): "leave it out: a commit takes all that is there",
+    ("branch", "-D"): "-d -f removes one whose commits nothing else holds",
+    ("pull", "--rebase"): "history is only added to: `mp fetch`, then `mp merge`",
+    ("checkout", "-b"): "`mp switch -c NAME` makes a branch here and goes to it",
+    ("diff", "--cached"): "nothing is staged: `mp diff` shows what a commit would take",
+    ("diff", "--staged"): "nothing is staged: `mp diff` shows what a commit would take",
+    ("diff", "--stat"): "leave it out: `mp diff` has one line for each tensor",
+    ("log", "-p"): "`mp diff REV~1 REV` shows what a commit changed",
+    ("log", "--stat"): "`mp diff REV~1 REV` shows what a commit changed",
+    ("status", "-s"): "`mp status --json` is for scripts",
+    ("status", "--porcelain"): "`mp status --json` is for scripts",
+    (
+        "config",
+        "--global",
+    ): "settings are of a repository; MP_AUTHOR says everywhere who commits",
+    ("gc", "--aggressive"): "leave it out: `mp gc` frees all that nothing needs",
 }
 _UNKNOWN_COMMAND = re.compile(r"No such command '([^']*)'")
+_UNKNOWN_OPTION = re.compile(r"No such option: ([-\w]+)")
 _GUESS = re.compile(r" Did you mean '([^']*)'\?$")
 
 
@@ -26,9 +66,8 @@ def pointer(said: str, asked: str) -> str:
     if unknown is not None and asked == "mp":
         guess = _GUESS.search(said)
         return _COMMANDS.get(unknown[1]) or (f"did you mean `mp {guess[1]}`?" if guess else "")
-    if asked == "mp checkout" and said.startswith("No such option: -b"):
-        return "`mp switch -c NAME` makes a branch here and goes to it"
-    return ""
+    option = _UNKNOWN_OPTION.match(said)
+    return "" if option is None else _HABITS.get((asked.removeprefix("mp "), option[1]), "")
 
 
 def without_guess(said: str) -> str:

@@ -342,7 +342,10 @@ def _parser(key: str) -> Callable[[object], Value]:
 
 def _nearest(key: str) -> str:
     known = [*_KEYS, *_SECTIONS, "remote.NAME.url"]
-    near = difflib.get_close_matches(key, known, 1)
+    section, dot, _ = key.partition(".")
+    # `user.name` is near `user`, which is no key: those of its section are meant.
+    inside = [each for each in _KEYS if dot and each.startswith(f"{section}.")]
+    near = difflib.get_close_matches(key, inside or known, 1, cutoff=0.0 if inside else 0.6)
     return f"did you mean {near[0]}?" if near else f"keys: {', '.join(known[: len(_KEYS)])}"
 
 

@@ -320,3 +320,34 @@ def test_a_folder_of_a_commit_is_listed_and_paths_may_begin_here(committed: Path
         assert hint in mp("show", revision, expect=1).err
     mp("branch", "side")
     assert "choose another name" in mp("branch", "-m", "side", "main", expect=1).err
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("merge --abort", "made as a whole or not at all"),
+        ("merge code --no-ff", "always one commit"),
+        ("merge a b --method slerp --t 0.5", "-p t=0.5"),
+        ("merge a b --cuda", "--device cuda"),
+        ("merge a b --lazy-unpickle", "block by block"),
+        ("commit -am wip", "takes all that is there"),
+        ("branch -D try", "-d -f"),
+        ("pull --rebase", "`mp fetch`, then `mp merge`"),
+        ("diff --cached", "nothing is staged"),
+        ("diff --stat", "one line for each tensor"),
+        ("log -p", "mp diff REV~1 REV"),
+        ("status -s", "--json"),
+        ("config --global user.author Ada", "MP_AUTHOR"),
+        ("gc --aggressive", "leave it out"),
+        ("moe config.yml out", "mergekit-moe"),
+        ("bisect start", "mp checkout REV --to DIR"),
+        ("diff main...HEAD", "mp diff main HEAD"),
+    ],
+)
+def test_habits_are_answered(committed: Path, mp: Mp, typed: str, told: str) -> None:
+    assert told in mp(*typed.split(), expect=2).err.split("hint: ")[1]
+
+
+def test_a_key_that_git_has_leads_to_ours(committed: Path, mp: Mp) -> None:
+    for key in ("user.name", "user.email"):
+        assert "hint: did you mean user.author?" in mp("config", key, "Ada", expect=1).err

@@ -16,7 +16,7 @@ from mergepipe.cli.parameters import Revision, RevisionOrHead
 from mergepipe.cli.session import Session
 from mergepipe.cli.text import Paint, count, share, table
 from mergepipe.errors import UsageError
-from mergepipe.names import escape_for_terminal
+from mergepipe.names import escape_for_terminal, quoted
 from mergepipe.sizes import format_size
 
 if TYPE_CHECKING:
@@ -93,7 +93,11 @@ def diff(
 
         limits = parse_range(a)
         if "..." in a:
-            raise UsageError("from what both have in common", f"mp diff {' '.join(limits.among)}")
+            asked = "...".join(limits.among)
+            raise UsageError(
+                f"{quoted(asked)} would be the difference from what both have in common",
+                f"of the two from each other: mp diff {' '.join(limits.among)}",
+            )
         a, b = limits.hidden[0][0], limits.among[0]
     with session.repository() as repository, session.progress() as progress:
         difference = repository.diff(a, b, progress=progress)
