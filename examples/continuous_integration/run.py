@@ -134,11 +134,16 @@ class Platform:
         self.repository.revising.rollback(culprit, f"{culprit}~1")
         self.repository.revising.rollback("prod", "prod~1")
         self._publish()
+        with Repository.open(self.consumer) as consumer:
+            served = consumer.state_dict("prod")
+        good = self.repository.state_dict("prod")
+        back = served.keys() == good.keys() and all(served[one].equal(good[one]) for one in good)
         self.repository.note(ruined.hex(), verdict="ruined")
         poison = self.repository.resolve(f"{culprit}~1").hex()
         gone = self.repository.purge(poison, reason="poisoned").here
         return (
-            f"published with loss {bad:.1f}; {culprit} did it; rolled back; its model purged "
+            f"published with loss {bad:.1f}; {culprit} did it; rolled back, "
+            f"{'at the consumer too' if back else 'but not at the consumer'}; its model purged "
             f"({gone.own_blocks} blocks)"
         )
 

@@ -25,7 +25,10 @@ def test_days_are_checked_merged_published_and_taken_back(tmp_path: Path) -> Non
     assert loss[0] > loss[3] > loss[8]
     assert max(loss) < 1  # no day ends with a model worse than the base
     assert "code refused: it changed by" in verdicts[11]
-    told = r"published with loss [0-9.]+; law did it; rolled back; its model purged \(\d+ blocks\)"
+    told = (
+        r"published with loss [0-9.]+; law did it; rolled back, at the consumer too; "
+        r"its model purged \(\d+ blocks\)"
+    )
     assert re.fullmatch(told, verdicts[19])
     best = re.search(r"^audit: .* 1 purged; best loss ([0-9.]+)$", done.stdout, re.M)
     assert best is not None
