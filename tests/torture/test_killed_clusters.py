@@ -30,6 +30,7 @@ from mergepipe.transfer.push_refs import PushOptions
 from tests.engine.merging import WHO, repository
 from tests.executors.family import copied, family, leftovers, runs_left
 from tests.executors.incoming import incoming
+from tests.executors.ray_sessions import nothing_left
 from tests.executors.test_shared_store import lazy, own
 from tests.torture.handing import VERBS, opened
 
@@ -116,7 +117,7 @@ def ray_address():
         env={**os.environ, "RAY_AUTH_MODE": "disabled"},
         text=True,
     )
-    with process:
+    with nothing_left(), process:
         assert process.stdout is not None
         yield process.stdout.readline().strip()
 
