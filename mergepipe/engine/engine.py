@@ -36,6 +36,7 @@ from mergepipe.packs.sink import PackSink
 from mergepipe.packs.storage import Storage
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository.reflog import Signature
+from mergepipe.reprs import brief
 
 _SUMMED_BYTES = 16 << 20
 
@@ -48,6 +49,7 @@ class Executed(Struct, frozen=True):
     streamed: Streamed
 
 
+@brief
 class Engine(Struct, frozen=True):
     """Executes plans over one store.
 
