@@ -483,15 +483,17 @@ class Repository(OpenRepository):
         branch: str,
         *,
         create: bool = False,
+        start: str = "HEAD",
         force: bool = False,
         progress: Progress = SILENT,
     ) -> None:
-        """Put HEAD on a branch, made at HEAD with `create`; files follow if any were materialised.
+        """Put HEAD on a branch; files follow if any were materialised.
 
-        Raises RevisionNotFound, RefExists, WorktreeDirty.
+        With `create` it is made, at the revision `start`. Raises RevisionNotFound, RefExists,
+        WorktreeDirty.
         """
         with self.operations.operation("python"):
-            self.working.switch(branch, create=create, force=force, progress=progress)
+            self.working.switch(branch, create=create, start=start, force=force, progress=progress)
 
     def reset(
         self, revision: str = "HEAD", *, hard: bool = False, progress: Progress = SILENT

@@ -184,6 +184,7 @@ class Working:
         branch: str,
         *,
         create: bool = False,
+        start: str = "HEAD",
         force: bool = False,
         progress: Progress = SILENT,
     ) -> None:
@@ -191,15 +192,18 @@ class Working:
         ref = branch_ref(branch)
         here = self._repo.refs.head()
         if create:
-            if here.commit is None and self._repo.refs.read(ref) is not None:
+            begin = here.commit if start == "HEAD" else self._repo.resolve(start)
+            if self._repo.refs.read(ref) is not None:
                 raise RefExists(f"there is a branch {branch!r} already", f"mp switch {branch}")
-            if here.commit is not None:
+            if begin is not None:
+                if begin != here.commit:
+                    self.follow(begin, force=force, progress=progress)
                 self._repo.refs.update(
                     ref,
-                    here.commit,
+                    begin,
                     expected=None,
                     who=self._repo.signature(),
-                    why="branch: made here",
+                    why=f"branch: made at {start}",
                 )
         else:
             tip = self._repo.refs.read(ref)

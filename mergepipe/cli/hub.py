@@ -15,6 +15,9 @@ from mergepipe.names import escape_for_terminal, quoted
 from mergepipe.sizes import format_size
 
 _MANGLED = "hf:/"
+_MANGLED_PAGE = re.compile(
+    r"https?:/(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<model>[^/]+/[^/]+)(?:/.*)?"
+)
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -47,8 +50,14 @@ def hub_url(path: Path | None) -> str | None:
 
 
 def check_no_hub_name(path: Path | None) -> None:
-    """Raise MergepipeError for `org/name` that is no file here: the hub's models begin with hf://."""
+    """Raise MergepipeError for a page of the hub, and for `org/name` that is no file here."""
     text = "" if path is None else str(path)
+    page = _MANGLED_PAGE.fullmatch(text)
+    if page is not None:
+        raise MergepipeError(
+            f"{quoted(text)} is a page of the Hugging Face hub, and no file",
+            f"its model is hf://{page['model']}",
+        )
     if path is not None and _HUB_NAME.fullmatch(text) and not os.path.lexists(path):
         raise MergepipeError(
             f"there is no {quoted(text)}", f"one of the Hugging Face hub is hf://{text}"

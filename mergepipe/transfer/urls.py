@@ -44,6 +44,7 @@ _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+\\-]{0,127}")
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html; gs:// allows `_`.
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}[A-Za-z0-9]")
 # https://huggingface.co/docs/huggingface_hub: names of at most 96 characters.
+_HUB_HOSTS = frozenset(("huggingface.co", "www.huggingface.co", "hf.co"))
 _HUB_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
 _HUB_REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]{0,254}")
 
@@ -178,6 +179,12 @@ def _web(scheme: Scheme, rest: str, text: str) -> RemoteUrl:
     parts = [part for part in _decoded(path, text).split("/") if part]
     if "." in parts or ".." in parts:
         raise _refused(text, "its path holds '.' or '..'")
+    if host.lower() in _HUB_HOSTS:
+        model = "/".join(parts[:2]) or "org/name"
+        raise UsageError(
+            f"{quoted(text)} is a page of the Hugging Face hub, which keeps no history of ours",
+            f"mp commit hf://{model} takes the model in; mp push hf://{model} sends one there",
+        )
     path = "".join("/" + quote(part, safe="~!$&'()*+,;=:@") for part in parts)
     where = host + (f":{port}" if port is not None else "")
     return RemoteUrl(

@@ -184,7 +184,7 @@ def test_a_revision_that_is_not_there(
         (["lgo"], "`mp log`"),
         (["log", "--onelin"], "--oneline"),
         (["log", "-n", "many"], "'many'"),
-        (["switch", "a", "b"], "unexpected extra argument"),
+        (["switch", "a", "b"], "mp switch -c a b makes one there"),
         (["commit", "-m"], "requires an argument"),
         (["-C", "/nowhere", "log"], "/nowhere"),
         (["branch", "-x"], "-x"),

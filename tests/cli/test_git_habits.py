@@ -155,6 +155,22 @@ def test_uncommitted_files_are_not_lost(committed: Path, model: Path, mp: Mp) ->
     assert len(mp("log", "--json").document) == 2
 
 
+def test_a_new_branch_begins_where_it_is_said(committed: Path, model: Path, mp: Mp) -> None:
+    first = mp("show", "--json").document
+    (model / "config.json").write_text("{}")
+    mp("commit", model, "-m", "Second")
+    mp("checkout", "main")
+    assert (committed / "config.json").read_text() == "{}"
+    mp("switch", "-c", "again", "HEAD~1")
+    assert mp("show", "--json").document["snapshot"] == first["snapshot"]
+    assert (committed / "config.json").read_text() != "{}"
+    assert "there is a branch" in mp("switch", "-c", "again", "main", expect=1).err
+    (committed / "config.json").write_text("mine")
+    mp("switch", "-c", "lost", "main", expect=1)
+    assert "lost" not in mp("branch").out
+    assert (committed / "config.json").read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("words", "instead"),
     [
@@ -162,6 +178,8 @@ def test_uncommitted_files_are_not_lost(committed: Path, model: Path, mp: Mp) ->
         (("stash",), "mp commit -b NAME"),
         (("checkout", "-b", "new"), "mp switch -c NAME"),
         (("commit", "org/llama"), "hf://org/llama"),
+        (("commit", "https://huggingface.co/org/llama/tree/main"), "hf://org/llama"),
+        (("clone", "https://huggingface.co/org/llama"), "mp commit hf://org/llama"),
     ],
 )
 def test_other_words_point_to_ours(

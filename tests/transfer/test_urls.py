@@ -98,6 +98,15 @@ def test_what_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "text", ["https://huggingface.co/org/name", "http://HF.co/org/name/tree/main"]
+)
+def test_a_page_of_the_hub_leads_to_hf(text: str) -> None:
+    with pytest.raises(UsageError, match="page of the Hugging Face hub") as caught:
+        parse_url(text)
+    assert "mp commit hf://org/name" in caught.value.hint
+
+
+@pytest.mark.parametrize(
     "text",
     ["https://me:secret@h/x", "ssh://me:secret@h/x", "http://secret@h", "s3://key:secret@b/x"],
 )

@@ -10,6 +10,7 @@ from mergepipe.cli.command import command
 from mergepipe.cli.panels import MODEL
 from mergepipe.cli.session import Session
 from mergepipe.cli.text import short
+from mergepipe.errors import UsageError
 
 
 class SwitchDocument(msgspec.Struct, frozen=True):
@@ -22,14 +23,24 @@ class SwitchDocument(msgspec.Struct, frozen=True):
 
 def add(app: typer.Typer) -> None:
     """Register the command."""
-    command(app, "switch", MODEL, examples="mp switch main\nmp switch -c experiment")(switch)
+    examples = "mp switch main\nmp switch -c experiment\nmp switch -c again v1"
+    command(app, "switch", MODEL, examples=examples)(switch)
 
 
 def switch(
     session: Session,
     branch: Annotated[str, typer.Argument(metavar="BRANCH", autocompletion=completion.branches)],
+    start: Annotated[
+        str,
+        typer.Argument(
+            metavar="[START]",
+            help="With -c: where it begins.",
+            autocompletion=completion.revisions,
+        ),
+    ] = "HEAD",
     create: Annotated[
-        bool, typer.Option("--create", "-c", help="Make it, where HEAD is.", show_default=False)
+        bool,
+        typer.Option("--create", "-c", help="Make it, at START.", show_default=False),
     ] = False,
     force: Annotated[
         bool,
@@ -37,9 +48,14 @@ def switch(
     ] = False,
 ) -> None:
     """Put HEAD on a branch. Files follow if a model is checked out, and stay away if none is."""
+    if start != "HEAD" and not create:
+        raise UsageError(
+            f"a branch is switched to where it is, not at {start!r}",
+            f"mp switch -c {branch} {start} makes one there; mp checkout {start} takes a revision",
+        )
     with session.repository() as repository:
         with session.progress() as progress:
-            repository.switch(branch, create=create, force=force, progress=progress)
+            repository.switch(branch, create=create, start=start, force=force, progress=progress)
         head = repository.refs.head()
         present = repository.worktree.snapshot() is not None
     name = head.short_branch or branch
