@@ -40,8 +40,6 @@ def pytest_xdist_auto_num_workers() -> int:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if directory := session.config.stash.get(DIRECTORY, None):
-        if session.exitstatus == pytest.ExitCode.OK and directory.left():
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
         directory.keep = session.exitstatus != pytest.ExitCode.OK
 
 
@@ -50,6 +48,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if directory and (left := directory.left()):
         terminalreporter.section("left among temporary files")
         terminalreporter.write_line(f"A test, or what it started, did not tidy up: {left}")
+        for path in directory.within(left):
+            terminalreporter.write_line(f"  {path}")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -50,6 +50,11 @@ class RunDirectory:
         names = sorted(path.name for path in self.path.iterdir())
         return [name for name in names if not name.startswith(("pytest-of-", *_CACHES))]
 
+    def within(self, left: list[str]) -> list[str]:
+        """What lies in those of them that are folders: it tells whose they were."""
+        folders = (self.path / name for name in left)
+        return [str(path.relative_to(self.path)) for each in folders for path in each.glob("*")]
+
     def remove(self) -> None:
         """Remove it; with `keep`, pytest's files stay for whoever looks into a failure."""
         kept = self.keep and any(path.is_file() for path in self.path.glob("pytest-of-*/**/*"))

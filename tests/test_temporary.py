@@ -1,4 +1,4 @@
-"""The directory of a run: gone after it, and a run that left something in it has failed."""
+"""The directory of a run: gone after it, and what was left in it is told."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ FAILING = TIDY + "    assert False\n"
 
 @pytest.mark.parametrize(
     ("source", "code", "said", "stays"),
-    [(TIDY, 0, "1 passed", 0), (UNTIDY, 1, "forgotten-", 0), (FAILING, 1, "1 failed", 1)],
+    [(TIDY, 0, "1 passed", 0), (UNTIDY, 0, "forgotten-", 0), (FAILING, 1, "1 failed", 1)],
     ids=["tidy", "untidy", "failing"],
 )
 def test_a_run_leaves_nothing(

@@ -7,7 +7,6 @@ messages of JSON that end with a NUL.
 import base64
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,15 +15,8 @@ from typing import Any
 
 import pytest
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-_FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--remote-debugging-pipe",
-)
+from tests.chromium import CHROMIUM, command, environment
+
 _KEYS = {
     "Tab": {"code": "Tab", "windowsVirtualKeyCode": 9},
     "Enter": {"code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r"},
@@ -134,14 +126,17 @@ def browsing(folder: Path) -> Iterator[Browser]:
         os.dup2(high[1], 3)
         os.dup2(high[0], 4)
 
-    command = [CHROMIUM, *_FLAGS, f"--user-data-dir={folder}"]
-    with subprocess.Popen(
-        command,
-        preexec_fn=connect,
-        close_fds=False,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
+    with (
+        environment() as variables,
+        subprocess.Popen(
+            command(folder, "--remote-debugging-pipe"),
+            env=variables,
+            preexec_fn=connect,
+            close_fds=False,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process,
+    ):
         os.close(theirs)
         os.close(ours)
         try:

@@ -3,8 +3,6 @@
 import base64
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from html.parser import HTMLParser
@@ -23,10 +21,10 @@ from mergepipe.hub.pages.differences import Differences
 from mergepipe.hub.pages.rendering import render
 from mergepipe.hub.pages.views import Views
 from mergepipe.hub.repositories import Repositories
+from tests.chromium import CHROMIUM, dumped
 from tests.cli.conftest import ROOT
 from tests.hub.conftest import WHO, Reply, Served, serving
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 EXPERTS = ("law", "math")
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 EVIL = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>\u202e\x1b[31m"
@@ -344,25 +342,7 @@ def test_what_is_large_is_left_to_the_command(zoo: Served) -> None:
 def _browse(address: str, folder: Path) -> tuple[str, str, list[str]]:
     """A page as a browser without a window has it, its complaints, and what else it loaded."""
     log = folder / "requests.json"
-    done = subprocess.run(
-        [
-            CHROMIUM or "",
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--disable-background-networking",
-            "--enable-logging=stderr",
-            f"--user-data-dir={folder}",
-            f"--log-net-log={log}",
-            "--dump-dom",
-            address,
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=900,  # far beyond what a busy machine needs: a browser that hangs ends
-    )
+    done = dumped(address, folder, f"--log-net-log={log}")
     if done.returncode:
         pytest.skip("Chromium does not run here")
     events = json.loads(log.read_text())["events"]

@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,8 +15,8 @@ from mergepipe.cli.main import main
 from mergepipe.report.gathering import place_of, report_of
 from mergepipe.report.page import page
 from mergepipe.report.values import Cell, CurvePoint, Fact, Model, Report
+from tests.chromium import CHROMIUM, dumped
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 EXPERTS = ("law", "math")
 
 
@@ -189,34 +187,13 @@ def test_layers_are_read_off_names(name: str, place: tuple[int | None, str]) -> 
     assert place_of(name) == place
 
 
-def _browse(address: str, profile: Path) -> subprocess.CompletedProcess[str]:
-    """The page at an address, as a browser without a window has it in the end."""
-    return subprocess.run(
-        [
-            CHROMIUM or "",
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--enable-logging=stderr",
-            f"--user-data-dir={profile}",
-            "--dump-dom",
-            address,
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=900,  # far beyond what a busy machine needs: a browser that hangs ends
-    )
-
-
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 def test_a_browser_shows_it_without_complaint(repository: Repository, tmp_path: Path) -> None:
-    if _browse("about:blank", tmp_path / "empty").returncode:
+    if dumped("about:blank", tmp_path / "empty").returncode:
         pytest.skip("Chromium does not run here")
     path = tmp_path / "page.html"
     path.write_text(page(report_of(repository, "merged")), encoding="utf-8")
-    done = _browse(path.as_uri(), tmp_path / "browser")
+    done = dumped(path.as_uri(), tmp_path / "browser")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("<svg") == 13
     assert "CONSOLE" not in done.stderr, done.stderr
