@@ -34,8 +34,8 @@ class ByteWriter(Protocol):
         ...
 
 
-class ByteStore(Protocol):
-    """Bytes by key. All methods may be called from any thread."""
+class _Entered(Protocol):
+    """Something whose context is left when it is done with."""
 
     def __enter__(self) -> Self: ...
     def __exit__(
@@ -44,6 +44,10 @@ class ByteStore(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+class ByteStore(_Entered, Protocol):
+    """Bytes by key. All methods may be called from any thread."""
 
     def close(self) -> None:
         """Release file descriptors and connections."""
@@ -173,16 +177,8 @@ class Expecting(Protocol):
         ...
 
 
-class Turn(Protocol):
+class Turn(_Entered, Protocol):
     """Leave to write where nobody computes, until its context is left."""
-
-    def __enter__(self) -> Self: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
 
     def check(self) -> None:
         """Raise RemoteUnreachable where it may have been lost: before what was sent is named."""

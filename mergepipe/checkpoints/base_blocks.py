@@ -169,12 +169,12 @@ def layered_over(
 ) -> set[tuple[BlockId, BlockId]]:
     """`Bases.layered`, by the index that a reader has."""
     options = reader.options(block for block, _ in over)
-    found = set()
+    layered = set()
     for block, base in over:
         links = coarse_links(block, base, options)
         if links is not None and len(links) < max_chain and anchors(block, options) == {base}:
-            found.add((block, base))
-    return found
+            layered.add((block, base))
+    return layered
 
 
 def _expected(tensor: PieceTensor, index: int) -> set[BlockId]:

@@ -133,8 +133,8 @@ class DeltaEncoder:
             pair, before = tensor.pair, tensor.before
             if pair is None or before is None:
                 continue
-            own = [span.index for span in piece.spans if span.tensor == number]
-            for index in dict.fromkeys([*own, *tried(pair)]):
+            coded = [span.index for span in piece.spans if span.tensor == number]
+            for index in dict.fromkeys([*coded, *tried(pair)]):
                 base, block = pair.base_block(index), before.base_block(index)
                 if base is not None and block is not None:
                     yield block, base

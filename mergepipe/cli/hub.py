@@ -13,11 +13,9 @@ from mergepipe.cli.text import count, duration, short
 from mergepipe.errors import MergepipeError, UsageError
 from mergepipe.names import escape_for_terminal, quoted
 from mergepipe.sizes import format_size
+from mergepipe.transfer.urls import model_of_page
 
 _MANGLED = "hf:/"
-_MANGLED_PAGE = re.compile(
-    r"https?:/(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<model>[^/]+/[^/]+)(?:/.*)?"
-)
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -52,11 +50,11 @@ def hub_url(path: Path | None) -> str | None:
 def check_no_hub_name(path: Path | None) -> None:
     """Raise MergepipeError for a page of the hub, and for `org/name` that is no file here."""
     text = "" if path is None else str(path)
-    page = _MANGLED_PAGE.fullmatch(text)
-    if page is not None:
+    model = model_of_page(text)
+    if model is not None:
         raise MergepipeError(
             f"{quoted(text)} is a page of the Hugging Face hub, and no file",
-            f"its model is hf://{page['model']}",
+            f"its model is hf://{model}",
         )
     if path is not None and _HUB_NAME.fullmatch(text) and not os.path.lexists(path):
         raise MergepipeError(

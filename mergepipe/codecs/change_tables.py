@@ -177,15 +177,15 @@ def model_changes(symbols: Any, rows: Any, index: Any, shares: Any, entries: Any
                 for place in range(5):
                     digits[np.int64(place >= 5 - kind), left % 3] += count
                     left //= 3
-        own = shares[3 * c : 3 * c + 3]
+        of_class = shares[3 * c : 3 * c + 3]
         zeros = digits[0, 0] + digits[0, 1] + digits[0, 2]
         others = digits[1, 0] + digits[1, 1] + digits[1, 2]
-        own[0] = _share(digits[0, 1] + digits[0, 2], zeros)
-        own[1] = _share(digits[1, 1], others)
-        own[2] = _share(digits[1, 2], others)
+        of_class[0] = _share(digits[0, 1] + digits[0, 2], zeros)
+        of_class[1] = _share(digits[1, 1], others)
+        of_class[2] = _share(digits[1, 2], others)
         for kind in range(KINDS):
             row = 1 + KINDS * c + kind
-            _frequencies(own, kind, frequencies)
+            _frequencies(of_class, kind, frequencies)
             fill_encoder(frequencies, COARSE_BITS, entries[row * ROW : (row + 1) * ROW])
 
 
@@ -196,11 +196,11 @@ def change_decoder(shares: Any, entries: Any) -> Any:
     frequencies[:] = 0
     fill_decoder(frequencies, COARSE_BITS, entries[:_TOTAL])
     for c in range(CLASSES - 1):
-        own = shares[3 * c : 3 * c + 3]
-        if np.int64(own[1]) + np.int64(own[2]) > 65535:
+        of_class = shares[3 * c : 3 * c + 3]
+        if np.int64(of_class[1]) + np.int64(of_class[2]) > 65535:
             return False
         for kind in range(KINDS):
             row = 1 + KINDS * c + kind
-            _frequencies(own, kind, frequencies)
+            _frequencies(of_class, kind, frequencies)
             fill_decoder(frequencies, COARSE_BITS, entries[row * _TOTAL : (row + 1) * _TOTAL])
     return True

@@ -50,18 +50,8 @@ def encode_coarse(
     shares = np.empty(SHARES, np.uint16)
     entries = np.empty(CLASSES * ROW, np.uint32)
     model_coarse(packed, classes, index, shares, entries)
-    states = new_states()
-    words = workspace.array("words", packed.size + lanes.LANES, np.uint16)
-    used = lanes.push_coarse(states, index, entries, words, 0, packed.size // lanes.LANES)
-    return b"".join(
-        (
-            write_head(head, LAYOUT, 1),
-            shares.tobytes(),
-            write_classes(classes),
-            states.tobytes(),
-            words[:used].data,
-        )
-    )
+    begin = write_head(head, LAYOUT, 1)
+    return write_coded(begin, shares, classes, index, entries, workspace)
 
 
 def coarse_head(payload: Buffer) -> CoarseHead:
@@ -82,6 +72,42 @@ def read_head(pieces: Pieces, wanted: int) -> tuple[CoarseHead, int]:
     if not (0 <= magnitude < inf and 0 <= threshold < inf):
         raise CodecError(f"a coarse magnitude of {magnitude}, threshold {threshold}")
     return CoarseHead(magnitude, threshold), coded
+
+
+def write_coded(
+    begin: bytes,
+    shares: npt.NDArray[np.uint16],
+    classes: npt.NDArray[np.uint8],
+    index: npt.NDArray[np.uint16],
+    entries: npt.NDArray[np.uint32],
+    workspace: Workspace,
+) -> bytes:
+    """A payload of any layout: what stands before the shares, and all that follows.
+
+    index: one to a packed byte, a row and symbol of the encoder's table `entries`.
+    """
+    states = new_states()
+    words = workspace.array("words", index.size + lanes.LANES, np.uint16)
+    used = lanes.push_coarse(states, index, entries, words, 0, index.size // lanes.LANES)
+    parts = begin, shares.tobytes(), write_classes(classes), states.tobytes(), words[:used].data
+    return b"".join(parts)
+
+
+def read_coded(
+    pieces: Pieces,
+    rows: Any,
+    table: npt.NDArray[np.uint32],
+    symbols: npt.NDArray[np.uint8],
+    workspace: Workspace,
+) -> None:
+    """Undo the end of `write_coded` into all of `symbols`; `rows`: of `table`, one to each.
+
+    Raises CodecError.
+    """
+    states = states_of(pieces.take(STATES_BYTES))
+    words, at = words_of(pieces.rest(), workspace)
+    steps = symbols.size // lanes.LANES
+    check_end(states, lanes.pull_coarse(states, rows, table, words, at, steps, symbols))
 
 
 def write_classes(classes: npt.NDArray[np.uint8]) -> bytes:
@@ -122,9 +148,6 @@ def decode_coarse(
     classes, rows = read_classes(pieces, chunks)
     table = workspace.array("coarse table", CLASSES << lanes.COARSE_BITS, np.uint32)
     coarse_decoder(shares, table)
-    states = states_of(pieces.take(STATES_BYTES))
-    words, at = words_of(pieces.rest(), workspace)
     packed = np.empty(size, np.uint8)
-    left = lanes.pull_coarse(states, rows, table, words, at, size // lanes.LANES, packed)
-    check_end(states, left)
+    read_coded(pieces, rows, table, packed, workspace)
     return packed, classes

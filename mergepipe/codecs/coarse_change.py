@@ -27,14 +27,14 @@ from mergepipe.codecs.change_tables import (
 from mergepipe.codecs.coarse import (
     CoarseHead,
     read_classes,
+    read_coded,
     read_head,
-    write_classes,
+    write_coded,
     write_head,
 )
 from mergepipe.codecs.coarse_tables import ROW
 from mergepipe.codecs.pieces import Pieces
 from mergepipe.codecs.protocol import Buffer
-from mergepipe.codecs.stream import STATES_BYTES, check_end, new_states, states_of, words_of
 from mergepipe.codecs.trits import STRIPE
 from mergepipe.codecs.workspace import Workspace
 from mergepipe.errors import CodecError
@@ -67,19 +67,8 @@ def encode_change(
     shares = np.empty(SHARES, np.uint16)
     entries = np.empty(ROWS * ROW, np.uint32)
     model_changes(symbols, rows, index, shares, entries)
-    states = new_states()
-    words = workspace.array("words", packed.size + lanes.LANES, np.uint16)
-    used = lanes.push_coarse(states, index, entries, words, 0, packed.size // lanes.LANES)
-    return b"".join(
-        (
-            write_head(head, LAYOUT, 1),
-            anchor,
-            shares.tobytes(),
-            write_classes(classes),
-            states.tobytes(),
-            words[:used].data,
-        )
-    )
+    begin = write_head(head, LAYOUT, 1) + anchor
+    return write_coded(begin, shares, classes, index, entries, workspace)
 
 
 def decode_change(
@@ -101,11 +90,8 @@ def decode_change(
     decoder = workspace.array("change table", ROWS << lanes.COARSE_BITS, np.uint32)
     if not change_decoder(shares, decoder):
         raise CodecError("a coarse payload has shares past the whole")
-    states = states_of(pieces.take(STATES_BYTES))
-    words, at = words_of(pieces.rest(), workspace)
     symbols = workspace.array("change symbols", before.size, np.uint8)
-    left = lanes.pull_coarse(states, rows, decoder, words, at, before.size // lanes.LANES, symbols)
-    check_end(states, left)
+    read_coded(pieces, rows, decoder, symbols, workspace)
     packed = np.empty(before.size, np.uint8)
     change_into(before, symbols, table.results, packed)
     return packed

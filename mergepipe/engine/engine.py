@@ -238,8 +238,8 @@ class Engine(Struct, frozen=True):
             streamed = streaming.run()
             files = OutputFiles(objects, BlockReader(metadata), sink, self.encoder)
             places = [(line.file or "", line.name) for line in plan.made]
-            made = files.snapshot(plan.layout, dict(zip(places, streamed.tensors, strict=True)))
-            snapshot = sink.add_object(encode(made))
+            tensors = dict(zip(places, streamed.tensors, strict=True))
+            snapshot = sink.add_object(encode(files.snapshot(plan.layout, tensors)))
             manifest = write_manifest(plan, snapshot, streamed.tensors, objects)
             return Executed(snapshot, manifest, streamed)
 

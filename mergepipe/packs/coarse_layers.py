@@ -68,13 +68,13 @@ class _Search:
         known = self._anchors.get((block, most))
         if known is not None:
             return known
-        found: set[BlockId] = set()
+        bases: set[BlockId] = set()
         for way in self._options.get(block, ()):
             if way.base is None or len(way.layers) < 2:
                 continue
             if not way.follows:
-                found.add(way.base)
+                bases.add(way.base)
             elif most:
-                found |= self.anchors(way.base, most - 1)
-        self._anchors[block, most] = frozenset(found)
+                bases |= self.anchors(way.base, most - 1)
+        self._anchors[block, most] = frozenset(bases)
         return self._anchors[block, most]

@@ -291,13 +291,13 @@ class _Filling:
         steps = np.array(touched, np.int64)
         places = [place for place, row in enumerate(self.rows) if len(row.ids)]
         under = np.array([ids[steps] for ids, _ in self.bases], ID_DTYPE).reshape(-1, len(steps))
-        own = np.array([self.rows[place].ids[steps] for place in places], ID_DTYPE)
-        own = own.reshape(-1, len(steps))
+        over = np.array([self.rows[place].ids[steps] for place in places], ID_DTYPE)
+        over = over.reshape(-1, len(steps))
         read = ~self.equal[places][:, steps]
-        ids = distinct(np.concatenate([under.ravel(), own[read]]))
+        ids = distinct(np.concatenate([under.ravel(), over[read]]))
         ways = find.only_ways(ids)
         lower = rows_of(under.ravel(), ids).reshape(under.shape)
-        upper = np.where(read, rows_of(own.ravel(), ids).reshape(own.shape), 0)
+        upper = np.where(read, rows_of(over.ravel(), ids).reshape(over.shape), 0)
         plain = self._is_plain(ways, lower, upper, read, under)
         steps, lower, upper, read = steps[plain], lower[:, plain], upper[:, plain], read[:, plain]
         self.base[steps] = ways.stored_bytes[lower].sum(axis=0)

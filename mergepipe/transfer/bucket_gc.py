@@ -71,10 +71,9 @@ def _collect(
     for pack, key in keys.items():
         known = noted.get(pack)
         # Whoever sent it again, or came to need it meanwhile, begins its time anew.
-        fresh = known is None or dated[key].at_s > known
-        since[pack] = int(now_s) if fresh or known is None else known
-    going = [pack for pack in keys if grace_s <= 0 or since[pack] <= before_s]
-    waiting = {pack: since[pack] for pack in keys if pack not in set(going)}
+        since[pack] = int(now_s) if known is None or dated[key].at_s > known else known
+    waiting = {pack: at for pack, at in since.items() if grace_s > 0 and at > before_s}
+    going = [pack for pack in keys if pack not in waiting]
     if turn is not None:
         if noted != since:
             _note(store, since)

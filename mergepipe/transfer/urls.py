@@ -44,7 +44,11 @@ _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+\\-]{0,127}")
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html; gs:// allows `_`.
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}[A-Za-z0-9]")
 # https://huggingface.co/docs/huggingface_hub: names of at most 96 characters.
-_HUB_HOSTS = frozenset(("huggingface.co", "www.huggingface.co", "hf.co"))
+# One slash where a path was made of it.
+_HUB_PAGE = re.compile(
+    r"https?:/{1,2}(?:www\.)?(?:huggingface\.co|hf\.co)(?::[0-9]*)?(?:/+(?P<model>[^/]+/[^/]+).*|/.*)?",
+    re.IGNORECASE,
+)
 _HUB_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
 _HUB_REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]{0,254}")
 
@@ -86,6 +90,12 @@ class RemoteUrl(Struct, frozen=True):
 def is_hub(text: str) -> bool:
     """Whether `text` is meant for the Hugging Face hub: `hf://...`."""
     return text[:5].lower() == "hf://"
+
+
+def model_of_page(text: str) -> str | None:
+    """What a page of the Hugging Face hub is about, as `org/name`; None for any other text."""
+    page = _HUB_PAGE.fullmatch(text)
+    return None if page is None else page["model"] or "org/name"
 
 
 def parse_url(text: str, here: Path | None = None) -> RemoteUrl:
@@ -179,8 +189,8 @@ def _web(scheme: Scheme, rest: str, text: str) -> RemoteUrl:
     parts = [part for part in _decoded(path, text).split("/") if part]
     if "." in parts or ".." in parts:
         raise _refused(text, "its path holds '.' or '..'")
-    if host.lower() in _HUB_HOSTS:
-        model = "/".join(parts[:2]) or "org/name"
+    model = model_of_page(text)
+    if model is not None:
         raise UsageError(
             f"{quoted(text)} is a page of the Hugging Face hub, which keeps no history of ours",
             f"mp commit hf://{model} takes the model in; mp push hf://{model} sends one there",
