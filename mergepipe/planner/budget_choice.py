@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Self
 
+import msgspec
 import numpy as np
+import numpy.typing as npt
 from msgspec import Struct
 
 from mergepipe.errors import OverBudget
@@ -16,7 +18,7 @@ from mergepipe.planner.coverage import spread
 from mergepipe.planner.outliers import outliers
 from mergepipe.planner.roots import Offer, Root
 from mergepipe.planner.selection import Floats, Integers, Selection, Shares, select
-from mergepipe.plans.costs import Depths
+from mergepipe.plans.costs import NOT_THERE, Depths
 from mergepipe.sizes import format_size
 
 Roots = Mapping[int, Root]
@@ -158,7 +160,15 @@ def _choose_within(
         for model in outlying:
             bought = forced[model] + int(spent[model])
             within[model] = min(most[model], max(bought, within[model]) + more)
-        chosen = market.buy(left, forced, within)
+        # The others keep what they have: a block of an outlier's may cost more than all of theirs.
+        theirs = np.isin(market.groups, list(outlying))
+        kept_bytes = int(spent.sum()) - sum(int(spent[model]) for model in outlying)
+        again = market.of_some(theirs).buy(left - kept_bytes, forced, within)
+        chosen = msgspec.structs.replace(
+            chosen,
+            depths=np.where(theirs, again.depths, chosen.depths),
+            spent_bytes=kept_bytes + again.spent_bytes,
+        )
     if not chosen.spent_bytes and not sum(forced.values()):
         if chosen.least_bytes > limit:
             raise too_small(limit, chosen.least_bytes)
@@ -199,6 +209,14 @@ class _Market(Struct, frozen=True):
                     for root in roots.values()
                 ]
             ),
+        )
+
+    def of_some(self, items: npt.NDArray[np.bool_]) -> Self:
+        """The same, where nothing else is for sale."""
+        return msgspec.structs.replace(
+            self,
+            coarse_costs=np.where(items, self.coarse_costs, NOT_THERE),
+            exact_costs=np.where(items, self.exact_costs, NOT_THERE),
         )
 
     def buy(self, left: int, forced: Mapping[int, int], within: Mapping[int, int]) -> Selection:

@@ -1,5 +1,7 @@
 """Budgets by expert, with the base, and beside an outlier."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,8 +16,10 @@ from mergepipe.planner.selection import Shares, select
 from tests.planner.stored_models import (
     Family,
     add_model,
+    add_snapshot,
     as_bf16,
     family,
+    named,
     plan_recipe,
     profile_of,
 )
@@ -125,6 +129,24 @@ def test_an_outlier_gets_an_even_share(swapped: Family, budget: str) -> None:
     if found.costs.expert_bytes_planned >= 0.9 * limit:
         assert outlier.bytes_planned <= 0.3 * limit
     assert min(one.energy_kept for one in others) > 0.05
+
+
+@pytest.mark.parametrize("budget_bytes", [20_000, 21_000])
+def test_what_is_left_over_takes_nothing_from_others(budget_bytes: int) -> None:
+    """A broken tensor may have no coarse layer: one block costs as much as all first looks."""
+    shapes = {f"layer.{number}.w": (64, 128) for number in range(5)} | {"broken": (32, 128)}
+    sound = family(count=2, shapes=shapes, limit=1 << 20)
+    weights = sound.weights[1] | {"broken": as_bf16(sound.weights[1]["broken"] * np.float32(-6))}
+    tensors = named(sound.shelf, sound.experts[1])
+    stored = add_model(sound.shelf, {"broken": weights["broken"]})  # leaning on nothing
+    expert = add_snapshot(sound.shelf, tensors | named(sound.shelf, stored))
+    profile = profile_of(sound.shelf, expert, sound.base, weights, sound.base_weights)
+    poisoned = replace(
+        sound, experts=[sound.experts[0], expert], profiles=[sound.profiles[0], profile]
+    )
+    budget = f"{budget_bytes} B"
+    other, _ = planned(poisoned, Budget.parse(budget)).experts
+    assert other.blocks_omitted == 0  # the budget pays for more than a first look
 
 
 def test_an_outlier_gets_what_nobody_else_has_a_use_for(swapped: Family) -> None:
