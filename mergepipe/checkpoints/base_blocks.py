@@ -43,12 +43,12 @@ class Bases(Protocol):
         """
         ...
 
-    def layered(
+    def followed(
         self, piece: Piece, over: Sequence[tuple[BlockId, BlockId]]
-    ) -> Collection[tuple[BlockId, BlockId]]:
-        """Of pairs of a block and a base, those where a coarse layer of one lies over the other.
+    ) -> Mapping[tuple[BlockId, BlockId], BlockId]:
+        """For pairs of a version before and a base, the block to follow: it, or what it leans on.
 
-        And another one may follow it: no chain becomes too long.
+        Left out where that has no coarse layer over the base, or the chain would become too long.
         """
         ...
 
@@ -82,11 +82,17 @@ class IndexedBases:
                 [block for block, have in zip(wanted, whole, strict=True) if have], reuse
             )
 
-    def layered(
+    def followed(
         self, piece: Piece, over: Sequence[tuple[BlockId, BlockId]]
-    ) -> Collection[tuple[BlockId, BlockId]]:
-        """By the index."""
-        return layered_over(self._reader, over, self._max_chain)
+    ) -> Mapping[tuple[BlockId, BlockId], BlockId]:
+        """By the index; nothing where a chain is damaged."""
+        try:
+            leaning = leaning_of(self._reader, [before for before, _ in over], self._max_chain)
+            pairs = [(leaning[before], base) for before, base in over]
+            layered = layered_over(self._reader, pairs, self._max_chain)
+        except Corruption:
+            return {}
+        return _followed(over, leaning, layered)
 
     def readings(self) -> Readings:
         """The reader's to count."""
@@ -127,11 +133,11 @@ class PlacedBases:
         read = self._placed.read(blocks, piece.ways)
         return _bases(wanted, piece.leaning, dict(zip(blocks, read, strict=True)))
 
-    def layered(
+    def followed(
         self, piece: Piece, over: Sequence[tuple[BlockId, BlockId]]
-    ) -> Collection[tuple[BlockId, BlockId]]:
+    ) -> Mapping[tuple[BlockId, BlockId], BlockId]:
         """As the piece says."""
-        return piece.layered.intersection(over)
+        return _followed(over, piece.leaning, piece.layered)
 
     def readings(self) -> Readings:
         """What was read so far."""
@@ -167,7 +173,10 @@ def leaning_of(
 def layered_over(
     reader: BlockReader, over: Sequence[tuple[BlockId, BlockId]], max_chain: int
 ) -> set[tuple[BlockId, BlockId]]:
-    """`Bases.layered`, by the index that a reader has."""
+    """Of pairs of a block and a base, those where a coarse layer of one lies over the other.
+
+    And another one may follow it: no chain becomes too long.
+    """
     options = reader.options(block for block, _ in over)
     layered = set()
     for block, base in over:
@@ -175,6 +184,18 @@ def layered_over(
         if links is not None and len(links) < max_chain and anchors(block, options) == {base}:
             layered.add((block, base))
     return layered
+
+
+def _followed(
+    over: Sequence[tuple[BlockId, BlockId]],
+    leaning: Mapping[BlockId, BlockId],
+    layered: Collection[tuple[BlockId, BlockId]],
+) -> dict[tuple[BlockId, BlockId], BlockId]:
+    return {
+        (before, base): leaning[before]
+        for before, base in over
+        if before in leaning and (leaning[before], base) in layered
+    }
 
 
 def _expected(tensor: PieceTensor, index: int) -> set[BlockId]:

@@ -5,7 +5,7 @@ when: a tensor's codec is tried on the same few of its blocks whoever is the fir
 """
 
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -67,20 +67,18 @@ class DeltaCoder:
             _NOTHING if have else self._under(coding, span, identity)
             for span, identity, have in zip(piece.spans, identities, known, strict=True)
         ]
-        wanted = list(
-            dict.fromkeys(
-                block
-                for under in unders
-                for block in (under.base, under.before)
-                if block is not None
-            )
-        )
-        bases = self._bases.read(piece, wanted, reuse=True) if wanted else {}
-        layered = self._layered(piece, unders, bases)
+        follows = [
+            (under.before, under.base)
+            for under in unders
+            if under.before is not None and under.base is not None
+        ]
+        coding.followed = self._bases.followed(piece, follows) if follows else {}
+        bases = [under.base for under in unders if under.base is not None]
+        wanted = list(dict.fromkeys([*bases, *coding.followed.values()]))
+        # Once for the choice of codecs and for the encoding: reading is a good part of a commit.
+        coding.bases = self._bases.read(piece, wanted, reuse=True) if wanted else {}
         return [
-            BlockOutcome(identity, None)
-            if have
-            else self._encode(coding, span, identity, _read(under, identity, bases, layered))
+            BlockOutcome(identity, None) if have else self._encode(coding, span, identity, under)
             for span, identity, have, under in zip(
                 piece.spans, identities, known, unders, strict=True
             )
@@ -96,28 +94,27 @@ class DeltaCoder:
         if base is None or base == identity:
             return _NOTHING
         earlier = None if before is None else before.base_block(span.index)
-        if earlier in (None, base, identity) or not self._follows(coding, tensor):
+        if earlier in (base, identity) or self._is_known_to_lean_on_base(coding, tensor):
             earlier = None
         return _Under(base, earlier)
 
-    def _layered(
-        self, piece: Piece, unders: Sequence["_Under"], bases: Mapping[BlockId, Base]
-    ) -> Collection[tuple[BlockId, BlockId]]:
-        over = [
-            (bases[under.before].stored, under.base)
-            for under in unders
-            if under.before in bases and under.before is not None and under.base is not None
-        ]
-        return self._bases.layered(piece, over) if over else ()
-
     def _encode(
-        self, coding: "_Coding", span: Span, identity: BlockId, read: "_Read"
+        self, coding: "_Coding", span: Span, identity: BlockId, under: "_Under"
     ) -> BlockOutcome:
         tensor = coding.piece.tensors[span.tensor]
         raw, dtype, pair = coding.raws[span], tensor.tensor.dtype, tensor.pair
-        base = read.base
-        if read.after is not None:
-            return self._encode_after(identity, raw, tensor, span.index, read.after)
+        base = None if under.base is None else coding.bases.get(under.base)
+        if base is not None and under.base is not None:
+            # A block never leans on itself.
+            after = coding.after(under.before, under.base, base)
+            if (
+                after is not None
+                and after.before.stored != identity
+                and self._follows(coding, tensor)
+            ):
+                return self._encode_after(identity, raw, tensor, span.index, after)
+            if base.stored == identity:
+                base = None
         codec = self._codec(coding, tensor, base is not None)
         encoded: EncodedBlock
         facts: BlockFacts | None = None
@@ -158,16 +155,21 @@ class DeltaCoder:
         facts = facts_of(statistics, dtype, pair.samples(index))
         return BlockOutcome(identity, encoded, facts)
 
+    def _is_known_to_lean_on_base(self, coding: "_Coding", tensor: PieceTensor) -> bool:
+        return self._following.get((coding.piece.source, tensor.tensor.start)) is False
+
     def _follows(self, coding: "_Coding", tensor: PieceTensor) -> bool:
         """Whether a tensor's blocks are smaller as what changed since the version before."""
         codec = self._codec(coding, tensor, has_base=True)
-        if not isinstance(codec, MeasuringCodec):
-            return False  # they have no coarse layer to begin with
         key = (coding.piece.source, tensor.tensor.start)
         with self._choosing:
             follows = self._following.get(key)
             if follows is None:
-                follows = self._following[key] = self._is_smaller_after(coding, tensor, codec)
+                # Others have no coarse layer to begin with.
+                follows = isinstance(codec, MeasuringCodec) and self._is_smaller_after(
+                    coding, tensor, codec
+                )
+                self._following[key] = follows
         return follows
 
     def _is_smaller_after(self, coding: "_Coding", tensor: PieceTensor, codec: Codec) -> bool:
@@ -179,11 +181,10 @@ class DeltaCoder:
             base, earlier = pair.base_block(index), before.base_block(index)
             if base is None or earlier is None or base == earlier:
                 continue
-            bases = self._bases.read(coding.piece, [base, earlier])
-            if len(bases) < 2:
-                continue
-            under, trained = bases[earlier], bases[base]
-            if not self._bases.layered(coding.piece, [(under.stored, base)]):
+            followed = self._followed(coding, earlier, base)
+            trained = self._base(coding, base)
+            under = None if followed is None else self._base(coding, followed)
+            if trained is None or under is None:
                 continue
             raw = coding.block(tensor, index)
             alone = samples_of(raw, trained.raw)
@@ -201,6 +202,17 @@ class DeltaCoder:
                 after += sum(map(len, payloads))
             return after < sampled_bytes(codec, dtype, alone, self._workspace)
         return False
+
+    def _base(self, coding: "_Coding", block: BlockId) -> Base | None:
+        """A base that is in hand, or read for a choice of codec."""
+        held = coding.bases.get(block)
+        return held if held is not None else self._bases.read(coding.piece, [block]).get(block)
+
+    def _followed(self, coding: "_Coding", before: BlockId, base: BlockId) -> BlockId | None:
+        over = (before, base)
+        if over in coding.followed:
+            return coding.followed[over]
+        return self._bases.followed(coding.piece, [over]).get(over)
 
     def _codec(self, coding: "_Coding", tensor: PieceTensor, has_base: bool) -> Codec:
         """The codec of a tensor's blocks that have a base, or have none."""
@@ -221,7 +233,7 @@ class DeltaCoder:
         for index in tried(pair):
             block = pair.base_block(index)
             assert block is not None
-            base = self._bases.read(coding.piece, [block]).get(block)
+            base = self._base(coding, block)
             if base is None:
                 continue
             samples = samples_of(coding.block(tensor, index), base.raw)
@@ -249,35 +261,6 @@ class _After(Struct, frozen=True):
     trained: Base
 
 
-class _Read(Struct, frozen=True):
-    """What a block will lean on."""
-
-    base: Base | None
-    after: _After | None
-
-
-def _read(
-    under: _Under,
-    identity: BlockId,
-    bases: Mapping[BlockId, Base],
-    layered: Collection[tuple[BlockId, BlockId]],
-) -> _Read:
-    base = None if under.base is None else bases.get(under.base)
-    before = None if under.before is None else bases.get(under.before)
-    after = None
-    if (
-        base is not None
-        and before is not None
-        and under.base is not None
-        and before.stored != identity
-        and (before.stored, under.base) in layered
-    ):
-        after = _After(before, under.base, base)
-    if base is not None and base.stored == identity:
-        base = None  # a block never leans on itself
-    return _Read(base, after)
-
-
 def _sealed(
     identity: BlockId,
     raw: memoryview,
@@ -293,12 +276,26 @@ def _sealed(
 
 
 class _Coding:
-    """A piece in hand."""
+    """A piece in hand.
+
+    bases     what its blocks may lean on
+    followed  of pairs of a version before and a base, the block to follow
+    """
 
     def __init__(self, piece: Piece, raws: dict[Span, memoryview], file: StableReader) -> None:
         self.piece = piece
         self.raws = raws
+        self.bases: Mapping[BlockId, Base] = {}
+        self.followed: Mapping[tuple[BlockId, BlockId], BlockId] = {}
         self._file = file
+
+    def after(self, before: BlockId | None, anchor: BlockId, trained: Base) -> "_After | None":
+        """What a block may follow, where there is that and it is in hand."""
+        if before is None:
+            return None
+        followed = self.followed.get((before, anchor))
+        held = None if followed is None else self.bases.get(followed)
+        return None if held is None else _After(held, anchor, trained)
 
     def block(self, tensor: PieceTensor, index: int) -> memoryview:
         """A block of a tensor of the piece, also where it is not of the piece itself."""

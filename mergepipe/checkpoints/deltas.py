@@ -123,6 +123,7 @@ class DeltaEncoder:
             leaning = leaning_of(self._reader, wanted, self._max_chain)
             over = [(leaning[block], base) for block, base in befores]
             layered = frozenset(layered_over(self._reader, over, self._max_chain))
+            leaning |= {followed: followed for followed, _ in layered}
         except Corruption:
             return piece
         return replace(piece, ways=ways, leaning=leaning, layered=layered)
