@@ -21,7 +21,7 @@ from mergepipe.errors import Corruption, Locked
 from mergepipe.executors.readings import Readings
 from mergepipe.executors.segments import Segment, SegmentResult, WorkersLost
 from mergepipe.ids import ID_BYTES, BlockId, ObjectId, PackId, digest
-from mergepipe.packs.index import PackEntry
+from mergepipe.packs.entries import PackEntry
 from mergepipe.packs.reader import read_footer, whole_record
 from mergepipe.packs.written import WrittenPack
 from mergepipe.repository import locks

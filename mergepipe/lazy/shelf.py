@@ -77,14 +77,10 @@ class PromisedPacks:
                 for number in here:
                     record = self.record(promised, number)
                     if record is not None:
-                        writer.add_sealed(
-                            promised.header(number),
-                            bytes(record[:RECORD_HEADER_BYTES]),
-                            record[RECORD_HEADER_BYTES:],
-                        )
-                identity, value = writer.finish()
+                        writer.add_copy(promised.header(number), record)
+                entry, value = writer.finish()
                 value.sync()
-                self._files.publish([(value, pack_key(identity))])
+                self._files.publish([(value, pack_key(entry.id))])
             except BaseException:
                 writer.abort()
                 raise

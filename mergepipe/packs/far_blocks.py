@@ -89,10 +89,10 @@ class FarBlocks(Closing):
     def settle(self) -> None:
         """Return once all that was added is there."""
         if self._small is not None:
-            identity, writer = self._small.finish()
+            entry, writer = self._small.finish()
             self._small = None
-            self._send(identity, writer)
-            self._packs.append(identity)
+            self._send(entry.id, writer)
+            self._packs.append(entry.id)
         while self._sending:
             self._sending.pop(0).result()
 

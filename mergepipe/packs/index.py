@@ -5,18 +5,17 @@ A reader believes nothing from here without a hash.
 
 import contextlib
 import struct
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Self, cast
 
 import lmdb
-from msgspec import Struct
 
 from mergepipe.bytestore.elsewhere import read_elsewhere
-from mergepipe.grouping import grouped
 from mergepipe.ids import ID_BYTES, NO_ID, BlockId, ObjectId, PackId
 from mergepipe.packs.condemned import KEY, pack_places, parse_places
+from mergepipe.packs.entries import PackEntry
 from mergepipe.packs.environment import Environment, IndexDamaged, IndexRoom
 from mergepipe.packs.format import Content, RecordHeader, RecordKind, object_header
 from mergepipe.packs.records import Location, Place
@@ -29,27 +28,7 @@ _PACK = struct.Struct("<32sQI")
 _NUMBER = struct.Struct(">I")
 _NEXT_NUMBER = b"next pack"
 _DEEPEST_CHAIN = 16
-_PACKS_AT_ONCE = 4096
-_RECORDS_AT_ONCE = 1 << 16
 _DROPPED = 50_000  # records that are forgotten at a time: bounds memory
-
-
-class PackEntry(Struct, frozen=True):
-    """A pack to be indexed: its id, file length, content and records with their offsets."""
-
-    id: PackId
-    size: int
-    content: Content
-    records: Sequence[tuple[RecordHeader, int]]
-
-
-def at_once(entries: Iterable[PackEntry]) -> Iterator[list[PackEntry]]:
-    """Packs in groups for one transaction each.
-
-    Half a million small ones take few of these; large ones take little memory and room in the map.
-    """
-    least = _RECORDS_AT_ONCE // _PACKS_AT_ONCE
-    return grouped(entries, lambda entry: max(least, len(entry.records)), _RECORDS_AT_ONCE)
 
 
 class _IndexView:

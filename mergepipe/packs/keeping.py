@@ -10,9 +10,10 @@ from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import Corruption, MergepipeError
 from mergepipe.ids import PackId
 from mergepipe.packs.condemned import KEY, pack_places
+from mergepipe.packs.entries import PackEntry, at_once
 from mergepipe.packs.environment import IndexDamaged
 from mergepipe.packs.format import Content, RecordKind
-from mergepipe.packs.index import Index, PackEntry, at_once
+from mergepipe.packs.index import Index
 from mergepipe.packs.promises import Promises
 from mergepipe.packs.reader import pack_ids, pack_key, read_footer, salvage_records
 from mergepipe.packs.records import Location, Place

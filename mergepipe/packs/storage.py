@@ -9,9 +9,10 @@ from typing import TypeVar
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import Corruption, MergepipeError
 from mergepipe.packs.condemned import KEY, pack_places
+from mergepipe.packs.entries import PackEntry
 from mergepipe.packs.environment import IndexDamaged
 from mergepipe.packs.format import verify_payload
-from mergepipe.packs.index import Index, PackEntry
+from mergepipe.packs.index import Index
 from mergepipe.packs.keeping import Keeper, OwnKeeper, ask, is_lacking
 from mergepipe.packs.promises import NoPromises, Promises
 from mergepipe.packs.reader import pack_key, read_exactly, read_footer

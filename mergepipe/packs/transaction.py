@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from enum import IntEnum
 from types import TracebackType
 from typing import Self
 
@@ -11,8 +10,9 @@ from mergepipe.bytestore.protocol import ByteStore, ByteWriter
 from mergepipe.errors import Corruption
 from mergepipe.ids import BlockId, ObjectId, PackId, object_id
 from mergepipe.packs.encoded_blocks import EncodedBlock, encode_object
-from mergepipe.packs.format import RECORD_HEADER_BYTES, Content, parse_record
-from mergepipe.packs.index import PackEntry
+from mergepipe.packs.entries import PackEntry
+from mergepipe.packs.format import parse_record
+from mergepipe.packs.open_packs import Lane, OpenPacks
 from mergepipe.packs.presence import Presence
 from mergepipe.packs.reader import pack_key
 from mergepipe.packs.storage import Storage
@@ -20,14 +20,6 @@ from mergepipe.packs.writer import PackWriter
 from mergepipe.packs.written import WrittenPack
 
 PACK_BYTES = 256 << 20
-
-
-class Lane(IntEnum):
-    """The packs open at once, so that each depth of a model, and its objects, lie together."""
-
-    COARSE = 0
-    WHOLE = 1
-    OBJECTS = 2
 
 
 class Transaction:
@@ -43,8 +35,8 @@ class Transaction:
         self._storage = storage
         self.presence = Presence(storage) if presence is None else presence
         self._pack_bytes = pack_bytes
-        self._open: dict[Lane, PackWriter] = {}
-        self._finished: list[tuple[PackId, ByteWriter, PackEntry]] = []
+        self._open = OpenPacks(storage.store)
+        self._finished: list[tuple[PackEntry, ByteWriter]] = []
         self._syncing: list[Future[None]] = []
         self._syncer = ThreadPoolExecutor(1, thread_name_prefix="pack-sync")
         self._blocks: set[BlockId] = set()
@@ -82,8 +74,8 @@ class Transaction:
         if block.id in self._blocks:
             return False
         for record in block.records:
-            lane = Lane.WHOLE if record.header.is_last_layer else Lane.COARSE
-            self._writer(lane).add_sealed(record.header, record.sealed, record.payload)
+            lane = Lane.of(record.header)
+            self._open.writer(lane).add_sealed(record.header, record.sealed, record.payload)
             self._close_if_full(lane)
         self._blocks.add(block.id)
         self.stored_bytes += block.stored_bytes
@@ -120,7 +112,7 @@ class Transaction:
         if self.presence.object(identity):
             return identity
         header, payload = encode_object(canonical)
-        self._writer(Lane.OBJECTS).add(header, payload)
+        self._open.writer(Lane.OBJECTS).add(header, payload)
         self._close_if_full(Lane.OBJECTS)
         self._objects[identity] = canonical
         self.stored_bytes += header.stored_bytes
@@ -135,17 +127,17 @@ class Transaction:
 
         Objects stay in one open pack: the commit, made under the lock, joins what it names.
         """
-        self._finish_all(lane for lane in list(self._open) if lane is not Lane.OBJECTS)
+        self._finish_all(lane for lane in self._open.lanes if lane is not Lane.OBJECTS)
 
     def publish(self) -> list[PackId]:
         """Make everything visible: blocks before the objects that name them, then the index.
 
         Returns the packs that came of it.
         """
-        self._finish_all(list(self._open))
-        ordered = sorted(self._finished, key=lambda pack: pack[2].content)
-        self._storage.store.publish([(writer, pack_key(pack)) for pack, writer, _ in ordered])
-        entries = [entry for _, _, entry in ordered]
+        self._finish_all(self._open.lanes)
+        ordered = sorted(self._finished, key=lambda pack: pack[0].content)
+        self._storage.store.publish([(value, pack_key(entry.id)) for entry, value in ordered])
+        entries = [entry for entry, _ in ordered]
         self._finished.clear()
         if entries:
             self._storage.add_packs(entries)
@@ -154,65 +146,48 @@ class Transaction:
 
     def abort(self) -> None:
         """Drop everything that was not published."""
-        for writer in self._open.values():
-            writer.abort()
-        self._open.clear()
+        self._open.abort()
         self._syncer.shutdown(cancel_futures=True)
-        for _, value, _ in self._finished:
+        for _, value in self._finished:
             value.abort()
         self._finished.clear()
 
-    def _writer(self, lane: Lane) -> PackWriter:
-        writer = self._open.get(lane)
-        if writer is None:
-            content = Content.OBJECTS if lane is Lane.OBJECTS else Content.BLOCKS
-            writer = self._open[lane] = PackWriter(self._storage.store, content)
-        return writer
-
     def _close_if_full(self, lane: Lane) -> None:
-        if self._open[lane].size >= self._pack_bytes:
-            self._finish(lane)
+        if self._open.is_full(lane, self._pack_bytes):
+            self._keep(*self._open.finish(lane))
 
     def _finish_all(self, lanes: Iterable[Lane]) -> None:
         for lane in lanes:
-            self._finish(lane)
+            self._keep(*self._open.finish(lane))
         for future in self._syncing:
             future.result()
         self._syncing.clear()
 
-    def _finish(self, lane: Lane) -> None:
-        writer = self._open[lane]
-        pack, value = writer.finish()
-        del self._open[lane]  # only now: a writer that failed to finish is still ours to drop
-        self._keep(PackEntry(pack, value.size, writer.content, writer.records), value)
-
     def _keep(self, entry: PackEntry, value: ByteWriter) -> None:
-        self._finished.append((entry.id, value, entry))
+        self._finished.append((entry, value))
         self._syncing.append(self._syncer.submit(value.sync))
 
     def _without(self, pack: WrittenPack, blocks: set[BlockId]) -> WrittenPack:
         """A pack written again, less some blocks; without a writer if nothing is left."""
         old = pack.writer
         assert isinstance(old, LocalWriter)
-        kept = [one for one in pack.entry.records if one[0].id not in blocks]
+        records = [record for record in pack.entry.records if record[0].id not in blocks]
         try:
-            if not kept:
+            if not records:
                 return WrittenPack(pack.entry)
             writer = PackWriter(self._storage.store, pack.entry.content)
             try:
                 with old.path.open("rb") as file:
-                    for header, offset in kept:
+                    for header, offset in records:
                         file.seek(offset)
-                        record = file.read(header.stored_bytes)
-                        if parse_record(record, str(old.path)) != header:
+                        data = file.read(header.stored_bytes)
+                        if parse_record(data, str(old.path)) != header:
                             raise Corruption(f"{old.path} is not what was written")
-                        sealed = record[:RECORD_HEADER_BYTES]
-                        writer.add_sealed(header, sealed, record[RECORD_HEADER_BYTES:])
-                identity, value = writer.finish()
+                        writer.add_copy(header, data)
+                entry, value = writer.finish()
             except BaseException:
                 writer.abort()
                 raise
         finally:
             old.abort()
-        entry = PackEntry(identity, value.size, writer.content, writer.records)
         return WrittenPack(entry, writer=value)

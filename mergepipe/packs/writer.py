@@ -3,7 +3,8 @@
 from mergepipe.bytestore.protocol import Buffer, ByteStore, ByteWriter
 from mergepipe.ids import PackId, digest
 from mergepipe.packs import format as pack_format
-from mergepipe.packs.format import Content, RecordHeader
+from mergepipe.packs.entries import PackEntry
+from mergepipe.packs.format import RECORD_HEADER_BYTES, Content, RecordHeader
 
 
 class PackWriter:
@@ -34,10 +35,17 @@ class PackWriter:
         self.records.append((header, offset))
         return offset
 
-    def finish(self) -> tuple[PackId, ByteWriter]:
-        """Write footer and trailer; returns the pack's id and the value to sync and publish."""
+    def add_copy(self, header: RecordHeader, record: Buffer) -> int:
+        """Append a record byte for byte as it stands in another pack, checked by the caller."""
+        record = memoryview(record)
+        sealed, payload = record[:RECORD_HEADER_BYTES], record[RECORD_HEADER_BYTES:]
+        return self.add_sealed(header, bytes(sealed), payload)
+
+    def finish(self) -> tuple[PackEntry, ByteWriter]:
+        """Write footer and trailer: what to index, and the value to sync and publish."""
         self._writer.write(self._footer, pack_format.trailer(self._footer))
-        return PackId(digest(self._footer)), self._writer
+        pack = PackId(digest(self._footer))
+        return PackEntry(pack, self._writer.size, self.content, tuple(self.records)), self._writer
 
     def abort(self) -> None:
         """Drop the pack."""

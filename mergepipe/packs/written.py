@@ -3,7 +3,7 @@
 from msgspec import Struct
 
 from mergepipe.bytestore.protocol import ByteWriter
-from mergepipe.packs.index import PackEntry
+from mergepipe.packs.entries import PackEntry
 
 
 class WrittenPack(Struct, frozen=True):

@@ -9,13 +9,12 @@ from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.bytestore.protocol import ByteWriter
 from mergepipe.grouping import grouped
 from mergepipe.ids import PackId
-from mergepipe.packs.format import RECORD_HEADER_BYTES, Content, RecordHeader
+from mergepipe.packs.entries import PackEntry
 from mergepipe.packs.id_arrays import OrderedIds
-from mergepipe.packs.index import PackEntry
+from mergepipe.packs.open_packs import Lane, OpenPacks
 from mergepipe.packs.reader import pack_key
 from mergepipe.packs.storage import Storage
-from mergepipe.packs.transaction import PACK_BYTES, Lane
-from mergepipe.packs.writer import PackWriter
+from mergepipe.packs.transaction import PACK_BYTES
 from mergepipe.progress import Progress
 from mergepipe.repository.survey import PackState, check_record
 
@@ -58,37 +57,25 @@ def rewrite(
     """Copy live records, byte for byte, to new packs; returns their sizes. Raises NoSpace."""
     records = [(pack, header, offset) for pack in group for header, offset in pack.live]
     in_order = np.argsort(np.concatenate([order.places(pack) for pack in group]), kind="stable")
-    writers: dict[Lane, PackWriter] = {}
-    values: list[tuple[ByteWriter, str]] = []
-    entries: list[PackEntry] = []
+    packs = OpenPacks(storage.store)
+    finished: list[tuple[PackEntry, ByteWriter]] = []
     try:
         for pack, header, offset in map(records.__getitem__, in_order):
-            lane = _lane(pack.content, header)
-            writer = writers.get(lane)
-            if writer is None:
-                writer = writers[lane] = PackWriter(storage.store, pack.content)
             data = check_record(storage.store, pack.id, header, offset)
-            sealed = bytes(data[:RECORD_HEADER_BYTES])
-            writer.add_sealed(header, sealed, memoryview(data)[RECORD_HEADER_BYTES:])
+            packs.writer(Lane.of(header)).add_copy(header, data)
             progress.advance(len(data))
-        for writer in writers.values():
-            identity, value = writer.finish()
-            values.append((value, pack_key(identity)))
-            entries.append(PackEntry(identity, value.size, writer.content, writer.records))
+        finished = packs.finish_all()
+        for _, value in finished:
             value.sync()
         newest = max(files.modified(pack_key(pack.id)) or 0.0 for pack in group)
-        storage.store.publish(values)
+        storage.store.publish([(value, pack_key(entry.id)) for entry, value in finished])
     except BaseException:
-        for writer in writers.values():
-            writer.abort()
+        packs.abort()
+        for _, value in finished:
+            value.abort()
         raise
+    entries = [entry for entry, _ in finished]
     for entry in entries:  # it was copied, which makes nothing younger
         files.date(pack_key(entry.id), newest)
     storage.add_packs(entries)
     return {entry.id: entry.size for entry in entries}
-
-
-def _lane(content: Content, header: RecordHeader) -> Lane:
-    if content is Content.OBJECTS:
-        return Lane.OBJECTS
-    return Lane.COARSE if header.layer + 1 < header.layers else Lane.WHOLE

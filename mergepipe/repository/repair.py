@@ -9,7 +9,7 @@ from mergepipe.bytestore.protocol import ByteWriter
 from mergepipe.errors import Corruption, MergepipeError, RemoteUnreachable
 from mergepipe.ids import ObjectId, PackId
 from mergepipe.objects.store import ObjectStore
-from mergepipe.packs.format import RECORD_HEADER_BYTES, Content, RecordKind
+from mergepipe.packs.format import Content, RecordKind
 from mergepipe.packs.reader import pack_key, salvage_records
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.writer import PackWriter
@@ -84,13 +84,12 @@ def _copy_records(pack: PackId, storage: Storage) -> tuple[set[PackId], int]:
             if writer is None:
                 writer = writers[content] = PackWriter(storage.store, content)
             data = check_record(storage.store, pack, header, offset)
-            payload = memoryview(data)[RECORD_HEADER_BYTES:]
-            writer.add_sealed(header, bytes(data[:RECORD_HEADER_BYTES]), payload)
+            writer.add_copy(header, data)
             count += 1
         for content in sorted(writers):
-            identity, value = writers[content].finish()
+            entry, value = writers[content].finish()
             value.sync()
-            values[identity] = value
+            values[entry.id] = value
         storage.store.publish([(value, pack_key(one)) for one, value in values.items()])
     except BaseException:
         for writer in writers.values():

@@ -17,8 +17,8 @@ from mergepipe.objects.grid import blocks_of
 from mergepipe.objects.records import Tensor
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
-from mergepipe.packs.format import RECORD_HEADER_BYTES, Content, RecordHeader, RecordKind
-from mergepipe.packs.index import PackEntry
+from mergepipe.packs.entries import PackEntry
+from mergepipe.packs.format import Content, RecordHeader, RecordKind
 from mergepipe.packs.reader import pack_key, read_exactly, read_footer
 from mergepipe.packs.records import Encoding
 from mergepipe.packs.storage import Storage
@@ -230,13 +230,12 @@ class Admission:
                     data = read_exactly(
                         self._quarantine.packs, pack_key(pack), offset, header.stored_bytes
                     )
-                    sealed, payload = data[:RECORD_HEADER_BYTES], memoryview(data)
-                    writers[-1].add_sealed(header, bytes(sealed), payload[RECORD_HEADER_BYTES:])
+                    writers[-1].add_copy(header, data)
             for writer in writers:
-                identity, value = writer.finish()
+                entry, value = writer.finish()
                 value.sync()
-                values.append((value, pack_key(identity)))
-                entries.append(PackEntry(identity, value.size, writer.content, writer.records))
+                values.append((value, pack_key(entry.id)))
+                entries.append(entry)
             self._storage.store.publish(values)
         except BaseException:
             for writer in writers:

@@ -18,18 +18,15 @@ from mergepipe.packs.choice import choose
 from mergepipe.packs.encoded_blocks import encode_object
 from mergepipe.packs.format import (
     RECORD_HEADER_BYTES,
-    Content,
     RecordHeader,
     verify_payload,
 )
-from mergepipe.packs.index import PackEntry
+from mergepipe.packs.open_packs import Lane, OpenPacks
 from mergepipe.packs.reader import pack_key
 from mergepipe.packs.records import Location, Place
 from mergepipe.packs.runs import record_in, runs
 from mergepipe.packs.storage import Storage
-from mergepipe.packs.transaction import Lane
 from mergepipe.packs.view import View
-from mergepipe.packs.writer import PackWriter
 from mergepipe.parallel import ordered_map
 from mergepipe.progress import Progress
 from mergepipe.sizes import format_size
@@ -72,7 +69,7 @@ class Downloads:
         self.inspected = inspected
         self._quarantine = quarantine
         self._pack_bytes = pack_bytes
-        self._open: dict[Lane, PackWriter] = {}
+        self._open = OpenPacks(quarantine.packs)
         self._right: dict[Lane, list[tuple[Places, int]]] = {lane: [] for lane in Lane}
         self._keeper = ThreadPoolExecutor(1, thread_name_prefix="quarantine")
         self._keeping: list[Future[None]] = []
@@ -84,15 +81,13 @@ class Downloads:
         if kind is not None and not issubclass(kind, Corruption):
             with contextlib.suppress(MergepipeError, OSError):  # the first error is the one to tell
                 self.close()
-        for writer in self._open.values():
-            writer.abort()
-        self._open.clear()
+        self._open.abort()
         self._keeper.shutdown()
 
     def add_object(self, canonical: bytes) -> None:
         """Append an object."""
         header, payload = encode_object(canonical)
-        self._writer(Lane.OBJECTS).add(header, payload)
+        self._open.writer(Lane.OBJECTS).add(header, payload)
         self.received.objects += 1
         self._close_if_full(Lane.OBJECTS)
 
@@ -101,9 +96,8 @@ class Downloads:
 
         `before`: the places of the layers before it, if its block was inspected and is right.
         """
-        lane = Lane.WHOLE if header.is_last_layer else Lane.COARSE
-        sealed = bytes(record[:RECORD_HEADER_BYTES])
-        offset = self._writer(lane).add_sealed(header, sealed, record[RECORD_HEADER_BYTES:])
+        lane = Lane.of(header)
+        offset = self._open.writer(lane).add_copy(header, record)
         if before is not None:
             self._right[lane].append((before, offset))
         self.received.blocks += lane is Lane.WHOLE
@@ -111,43 +105,33 @@ class Downloads:
 
     def close(self) -> None:
         """Finish all packs; on return they are durable."""
-        for lane in list(self._open):
+        for lane in self._open.lanes:
             self._finish(lane)
         for keeping in self._keeping:
             keeping.result()
         self._keeping.clear()
 
-    def _writer(self, lane: Lane) -> PackWriter:
-        writer = self._open.get(lane)
-        if writer is None:
-            content = Content.OBJECTS if lane is Lane.OBJECTS else Content.BLOCKS
-            writer = self._open[lane] = PackWriter(self._quarantine.packs, content)
-        return writer
-
     def _close_if_full(self, lane: Lane) -> None:
-        if self._open[lane].size >= self._pack_bytes:
+        if self._open.is_full(lane, self._pack_bytes):
             self._finish(lane)
 
     def finish(self, lane: Lane) -> None:
         """Finish the pack of one lane, if one is begun; what was added there can then be read."""
-        if lane in self._open:
+        if lane in self._open.lanes:
             self._finish(lane)
         while self._keeping:
             self._keeping.pop(0).result()
 
     def _finish(self, lane: Lane) -> None:
-        writer = self._open[lane]
         self._keeping = [keeping for keeping in self._keeping if not _is_done(keeping)]
         while len(self._keeping) > 1:
             self._keeping.pop(0).result()
         self.received.packs += 1
-        pack, value = writer.finish()
-        del self._open[lane]
-        self.received.bytes += value.size
+        entry, value = self._open.finish(lane)
+        self.received.bytes += entry.size
         for before, offset in self._right[lane]:
-            self.inspected.note((*before, (pack, offset)))
+            self.inspected.note((*before, (entry.id, offset)))
         self._right[lane].clear()
-        entry = PackEntry(pack, value.size, writer.content, writer.records)
         self._keeping.append(self._keeper.submit(self._quarantine.keep_written, entry, value))
 
 

@@ -18,6 +18,7 @@ from mergepipe.closing import Closing
 from mergepipe.errors import Corruption, MergepipeError, RemoteRefused
 from mergepipe.ids import PackId, digest
 from mergepipe.objects.limits import MAX_OBJECT_BYTES
+from mergepipe.packs.entries import PackEntry
 from mergepipe.packs.format import (
     PACK_HEADER_BYTES,
     RECORD_HEADER_BYTES,
@@ -25,7 +26,7 @@ from mergepipe.packs.format import (
     RecordKind,
     parse_pack_header,
 )
-from mergepipe.packs.index import Index, PackEntry
+from mergepipe.packs.index import Index
 from mergepipe.packs.reader import (
     PREFIX,
     pack_key,
@@ -115,13 +116,12 @@ class Quarantine(Closing):
             offset = PACK_HEADER_BYTES
             while (header := whole_record(self._local, key, offset, size)) is not None:
                 record = read_exactly(self._local, key, offset, header.stored_bytes)
-                sealed = bytes(record[:RECORD_HEADER_BYTES])
-                writer.add_sealed(header, sealed, memoryview(record)[RECORD_HEADER_BYTES:])
+                writer.add_copy(header, record)
                 offset += header.stored_bytes
             if writer.records:
-                pack, value = writer.finish()
+                entry, value = writer.finish()
                 assert isinstance(value, LocalWriter)
-                self.keep(QuarantineWriter(value, self), pack, look)
+                self.keep(QuarantineWriter(value, self), entry.id, look)
         except MergepipeError:
             pass
         finally:

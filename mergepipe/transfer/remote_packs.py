@@ -15,9 +15,10 @@ from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import Corruption, RemoteRefused
 from mergepipe.ids import PackId
 from mergepipe.objects.limits import MAX_OBJECT_BYTES
+from mergepipe.packs.entries import PackEntry, at_once
 from mergepipe.packs.environment import IndexDamaged
 from mergepipe.packs.format import Content, RecordHeader, RecordKind, parse_footer
-from mergepipe.packs.index import Index, PackEntry, at_once
+from mergepipe.packs.index import Index
 from mergepipe.packs.keeping import ask
 from mergepipe.packs.reader import PREFIX, pack_key, parse_pack_key, read_footer_bytes
 from mergepipe.packs.records import Location, Place

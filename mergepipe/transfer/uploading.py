@@ -17,13 +17,12 @@ from mergepipe.packs import format as pack_format
 from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.condemned import HEALING
 from mergepipe.packs.encoded_blocks import EncodedBlock, encode_block
-from mergepipe.packs.format import RECORD_HEADER_BYTES, Content, parse_record
+from mergepipe.packs.format import RECORD_HEADER_BYTES, parse_record
+from mergepipe.packs.open_packs import Lane, OpenPacks
 from mergepipe.packs.reader import pack_key
 from mergepipe.packs.records import Encoding
 from mergepipe.packs.runs import runs
 from mergepipe.packs.storage import Storage
-from mergepipe.packs.transaction import Lane
-from mergepipe.packs.writer import PackWriter
 from mergepipe.parallel import Scratch, ordered_map
 from mergepipe.transfer.wire_packs import (
     Copied,
@@ -157,21 +156,20 @@ class Uploader:
 
     def _send_fresh(self, group: FreshGroup) -> Sent:
         store = MemoryByteStore()
-        lanes: dict[Lane, PackWriter] = {}
+        packs = OpenPacks(store)
         for piece in _pieces(group.blocks):
             for encoded in self._encode(piece):
                 for record in encoded.records:
-                    lane = Lane.WHOLE if record.header.is_last_layer else Lane.COARSE
-                    if lane not in lanes:
-                        lanes[lane] = PackWriter(store, Content.BLOCKS)
-                    lanes[lane].add_sealed(record.header, record.sealed, record.payload)
+                    writer = packs.writer(Lane.of(record.header))
+                    writer.add_sealed(record.header, record.sealed, record.payload)
         sent = []
-        for lane in sorted(lanes):
-            pack, writer = lanes[lane].finish()
+        for lane in packs.lanes:
+            entry, value = packs.finish(lane)
             if lane == Lane.WHOLE:
                 self._order.wait(group.after)
-            store.publish([(writer, pack_key(pack))])
-            sent.append(self._send_made(pack, store.get(pack_key(pack)) or b""))
+            key = pack_key(entry.id)
+            store.publish([(value, key)])
+            sent.append(self._send_made(entry.id, store.get(key) or b""))
         return _sum(sent)
 
     def _encode(self, blocks: Sequence[FreshBlock]) -> Iterator[EncodedBlock]:

@@ -93,7 +93,6 @@ def test_work_on_top_of_promises_is_our_own(clone: Clone, tmp_path: Path) -> Non
 
 def rewrite_packs(directory: Path) -> None:
     """What a gc may do: every record in another pack than before."""
-    from mergepipe.packs.format import RECORD_HEADER_BYTES
     from mergepipe.packs.reader import read_exactly
     from mergepipe.packs.writer import PackWriter
 
@@ -103,12 +102,9 @@ def rewrite_packs(directory: Path) -> None:
         for pack in reversed(packs):
             for header, offset in read_footer(store, pack)[1]:
                 data = read_exactly(store, pack_key(pack), offset, header.stored_bytes)
-                view = memoryview(data)
-                writer.add_sealed(
-                    header, bytes(view[:RECORD_HEADER_BYTES]), view[RECORD_HEADER_BYTES:]
-                )
-        identity, value = writer.finish()
+                writer.add_copy(header, data)
+        entry, value = writer.finish()
         value.sync()
-        store.publish([(value, pack_key(identity))])
+        store.publish([(value, pack_key(entry.id))])
         for pack in packs:
             store.delete(pack_key(pack))

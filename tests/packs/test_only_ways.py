@@ -11,9 +11,10 @@ from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.codecs.registry import TAGS
 from mergepipe.ids import NO_ID, BlockId, PackId, digest
 from mergepipe.packs.choice import stored_encodings
+from mergepipe.packs.entries import PackEntry
 from mergepipe.packs.format import Content, RecordHeader, RecordKind
 from mergepipe.packs.id_arrays import sorted_ids, whole
-from mergepipe.packs.index import Index, PackEntry
+from mergepipe.packs.index import Index
 from mergepipe.packs.only_ways import only_ways
 from mergepipe.packs.storage import Storage
 from mergepipe.transfer.two_storages import LayeredView

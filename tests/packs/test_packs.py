@@ -28,10 +28,10 @@ def write_pack(store: MemoryByteStore, payloads: list[bytes]) -> PackId:
     writer = PackWriter(store, Content.BLOCKS)
     for payload in payloads:
         writer.add(header(payload), payload)
-    pack, value = writer.finish()
+    entry, value = writer.finish()
     value.sync()
-    store.publish([(value, pack_key(pack))])
-    return pack
+    store.publish([(value, pack_key(entry.id))])
+    return entry.id
 
 
 def ids(records: list[tuple[RecordHeader, int]]) -> list[bytes]:

@@ -143,10 +143,10 @@ def test_copies_of_a_record_go_but_for_a_whole_one(repo: Repository, tmp_path: P
     for header, offset in read_footer(repo.store, first)[1][::-1]:
         data = bytearray(header.stored_bytes)
         repo.store.read_into(pack_key(first), offset, memoryview(data))
-        writer.add_sealed(header, bytes(data[:128]), data[128:])
-    pack, value = writer.finish()
+        writer.add_copy(header, data)
+    entry, value = writer.finish()
     value.sync()
-    repo.store.publish([(value, pack_key(pack))])
+    repo.store.publish([(value, pack_key(entry.id))])
     path = repo.directory / pack_key(first)
     damaged = bytearray(path.read_bytes())
     damaged[records[3].offset + 200] ^= 1

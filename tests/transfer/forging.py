@@ -137,9 +137,9 @@ def pack_of(
     writer = PackWriter(MemoryByteStore(), content)
     for header, payload in records:
         writer.add(header, payload)
-    pack, value = writer.finish()
+    entry, value = writer.finish()
     assert isinstance(value, MemoryWriter)
-    return pack, bytes(value._data)
+    return entry.id, bytes(value._data)
 
 
 def send(store: ByteStore, pack: PackId, data: bytes) -> None:

@@ -15,7 +15,6 @@ from mergepipe.bytestore.memory import MemoryByteStore
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import Corruption, MissingObject, RevisionNotFound
 from mergepipe.ids import block_id
-from mergepipe.packs.format import RECORD_HEADER_BYTES
 from mergepipe.packs.reader import pack_ids, pack_key, read_exactly, read_footer
 from mergepipe.packs.writer import PackWriter
 from mergepipe.transfer.fetch import FetchOptions, fetch
@@ -213,15 +212,11 @@ def rewrite(repo: Repository) -> None:
         writer = PackWriter(repo.store, content)
         for header, offset in reversed(records):
             data = read_exactly(repo.store, pack_key(pack), offset, header.stored_bytes)
-            writer.add_sealed(
-                header,
-                bytes(data[:RECORD_HEADER_BYTES]),
-                memoryview(data)[RECORD_HEADER_BYTES:],
-            )
-        identity, value = writer.finish()
+            writer.add_copy(header, data)
+        entry, value = writer.finish()
         value.sync()
-        repo.store.publish([(value, pack_key(identity))])
-        if identity != pack:
+        repo.store.publish([(value, pack_key(entry.id))])
+        if entry.id != pack:
             repo.store.delete(pack_key(pack))
     repo.storage.refresh()
 

@@ -33,9 +33,9 @@ def put(store: MemoryByteStore, *records: EncodedRecord) -> PackId:
     writer = PackWriter(store, Content.BLOCKS)
     for record in records:
         writer.add_sealed(record.header, record.sealed, record.payload)
-    pack, value = writer.finish()
-    store.publish([(value, pack_key(pack))])
-    return pack
+    entry, value = writer.finish()
+    store.publish([(value, pack_key(entry.id))])
+    return entry.id
 
 
 def put_all(store: MemoryByteStore, *blocks: EncodedBlock) -> PackId:

@@ -7,8 +7,9 @@ import pytest
 from mergepipe.bytestore import wire
 from mergepipe.bytestore.memory import MemoryByteStore
 from mergepipe.ids import PackId, digest
+from mergepipe.packs.entries import PackEntry
 from mergepipe.packs.format import Content
-from mergepipe.packs.index import Index, PackEntry
+from mergepipe.packs.index import Index
 from mergepipe.transfer.remote_refs import read_refs
 from mergepipe.transfer.serving.offer import Offer
 from tests.bytestore.transports import TRANSPORTS
