@@ -3,10 +3,11 @@
 Who lives here: `site` (all that `mp serve` answers over http) and `application` (each address of
 the hub); `addresses` (what a path is about), `repositories` and `models` (what that is here);
 `listings` and `files` (what is known of models), `resolving` with `decoding` (files as they are
-sent); `uploads` with `requests`, `objects`, `xet` and `passes` (what clients send), `arrivals`
-and `staging` (where it waits), `commit_body` and `committing` (until it is a commit); `pages`
-(what people see in a browser); `work` (the threads of all that), `errors`. Without a server:
-`filesystem` (for fsspec) and `loading` (models of transformers).
+sent); `uploads` with `objects` and `xet` (what clients send), `reception` with `requests`,
+`passes` and `arrivals` (how it is taken in), `staging` (where it waits), `commit_body` and
+`committing` (until it is a commit); `pages` (what people see in a browser); `work` (the threads
+of all that), `errors`. Without a server: `filesystem` (for fsspec) and `loading` (models of
+transformers).
 
 What comes in: requests of the hub's clients, hostile until parsed. What goes out: JSON as the hub
 has it, HTML, bytes of files, commits of branches.

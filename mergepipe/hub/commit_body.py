@@ -158,11 +158,8 @@ class CommitReader:
         if quote < 0:
             return end
         upload, self._upload = self._upload, None
-        try:
+        with upload:
             self._file = upload.finish()
-        except BaseException:
-            upload.abort()
-            raise
         self._taken.append(self._file)
         return end
 

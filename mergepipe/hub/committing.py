@@ -145,14 +145,10 @@ class _Attempt:
         for path, entry in list(self._kept.items()):
             if not path.endswith(INDEX_SUFFIX):
                 continue
-            upload = self._staging.begin(entry.size)
-            try:
+            with self._staging.begin(entry.size) as upload:
                 for raw in self._repository.contents.read_entry(entry):
                     upload.write(raw.tobytes())
                 file = upload.finish()
-            except BaseException:
-                upload.abort()
-                raise
             self._taken.append(file)
             del self._kept[path]
             yield replace(scan_file(file.location, path), executable=entry.executable)

@@ -4,7 +4,6 @@ Parts are what the hub's clients call `multipart`: each is sent to an address of
 again alone when its connection breaks. A part is known by its SHA-256, which is its ETag.
 """
 
-import functools
 import re
 from typing import Any
 from urllib.parse import urlencode
@@ -13,15 +12,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from mergepipe.hub.addresses import Address
-from mergepipe.hub.arrivals import Arrivals
 from mergepipe.hub.errors import HubError
-from mergepipe.hub.models import Model, find_model
-from mergepipe.hub.passes import Passes
-from mergepipe.hub.repositories import Repositories
-from mergepipe.hub.requests import base_url, read_document
+from mergepipe.hub.models import Model
+from mergepipe.hub.reception import Reception
+from mergepipe.hub.requests import base_url
 from mergepipe.hub.staging import StagedFile, Staging
-from mergepipe.hub.work import Work
-from mergepipe.transfer.serving.http_bodies import drain, receive
+from mergepipe.transfer.serving.http_bodies import drain
 
 PART_BYTES = 64 << 20
 """Of files that come in parts: those that are larger than one."""
@@ -34,30 +30,19 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 class Objects:
     """git-lfs's steps of an upload. Who asks may write: that was looked at before."""
 
-    def __init__(
-        self,
-        repositories: Repositories,
-        arrivals: Arrivals,
-        passes: Passes,
-        work: Work,
-        idle_s: float,
-    ) -> None:
-        self._repositories = repositories
-        self._arrivals = arrivals
-        self._passes = passes
-        self._work = work
-        self._idle_s = idle_s
+    def __init__(self, reception: Reception) -> None:
+        self._reception = reception
 
     async def batch(self, request: Request, address: Address) -> Response:
         """Where the objects go that are not here yet (git-lfs, docs/api/batch.md)."""
-        asked = await read_document(request, self._idle_s)
+        asked = await self._reception.document(request)
         objects, transfers = asked.get("objects"), asked.get("transfers")
         if not isinstance(objects, list) or not all(_is_object(each) for each in objects):
             raise HubError(422, "`objects` lists SHA-256s and sizes")
         if asked.get("operation") != "upload":
             raise HubError(422, "files are downloaded from their own addresses")
-        self._arrivals.check_writable()
-        model = await self._model(address)
+        self._reception.arrivals.check_writable()
+        model = await self._reception.model(address)
         place = f"{base_url(request)}/{model.id}.git/info/lfs/objects"
         in_parts = isinstance(transfers, list) and "multipart" in transfers
         in_parts = in_parts and any(each["size"] > PART_BYTES for each in objects)
@@ -67,7 +52,7 @@ class Objects:
                 self._object(model, place, each["oid"], each["size"], in_parts) for each in objects
             ]
 
-        answers = await self._work.call(told)
+        answers = await self._reception.work.call(told)
         transfer = "multipart" if in_parts else "basic"
         return JSONResponse(
             {"transfer": transfer, "objects": answers, "hash_algo": "sha256"}, media_type=_LFS
@@ -77,11 +62,11 @@ class Objects:
         self, model: Model, place: str, sha256: str, size: int, in_parts: bool
     ) -> dict[str, Any]:
         known: dict[str, Any] = {"oid": sha256, "size": size, "authenticated": True}
-        if self._arrivals.is_here(model.repository, sha256, size):
+        if self._reception.arrivals.is_here(model.repository, sha256, size):
             return known
 
         def href(*part: int) -> str:
-            allowed = self._passes.issue(model.id, sha256, str(size), *map(str, part))
+            allowed = self._reception.passes.issue(model.id, sha256, str(size), *map(str, part))
             query = {"size": size, **({"part": part[0]} if part else {}), **allowed}
             return f"{place}/{sha256}?{urlencode(query)}"
 
@@ -100,30 +85,25 @@ class Objects:
         size, part = query.get("size", ""), query.get("part")
         words = (size,) if part is None else (size, part)
         self._check_pass(request, address, *words)
-        model = await self._model(address)
-        staging = self._arrivals.of(model.repository)
+        model = await self._reception.model(address)
+        staging = self._reception.staging(model)
         if part is not None:
             first = int(part) * _part_bytes(int(size))
             length = min(_part_bytes(int(size)), int(size) - first)
-            file = await self._receive(request, staging, length, None)
+            file = await self._file(request, staging, length, None)
             return Response(headers={"ETag": f'"{file.sha256}"'})
         if staging.hold(sha256, int(size)):
-            await drain(request, self._idle_s)
+            await drain(request, self._reception.idle_s)
             return Response()
-        await self._receive(request, staging, int(size), sha256)
+        await self._file(request, staging, int(size), sha256)
         return Response()
 
-    async def _receive(
+    async def _file(
         self, request: Request, staging: Staging, size: int, sha256: str | None
     ) -> StagedFile:
-        upload = await self._work.call(staging.begin, size)
-        try:
-            write = functools.partial(self._work.call, upload.write)
-            await receive(request, write, size + 1, self._idle_s)
-            file = await self._work.call(upload.finish, sha256, lasting=True)
-        except BaseException:
-            await self._work.call(upload.abort)
-            raise
+        file = await self._reception.file(
+            request, staging, size + 1, size=size, sha256=sha256, lasting=True
+        )
         staging.give_back(file, done=False)
         return file
 
@@ -131,13 +111,13 @@ class Objects:
         """The parts of an object are all here: they become it."""
         sha256, size = address.rest[0], request.query_params.get("size", "")
         self._check_pass(request, address, size)
-        asked = await read_document(request, self._idle_s)
-        model = await self._model(address)
+        asked = await self._reception.document(request)
+        model = await self._reception.model(address)
         names = _part_names(asked.get("parts"))
-        await self._work.calls.run(
-            self._work.committing,
+        await self._reception.work.calls.run(
+            self._reception.work.committing,
             self._join,
-            self._arrivals.of(model.repository),
+            self._reception.staging(model),
             names,
             sha256,
             int(size),
@@ -155,15 +135,11 @@ class Objects:
                 if part is None:
                     raise HubError(400, f"no part with the ETag {name} came: send it again")
                 parts.append(part)
-            upload = staging.begin(size)
-            try:
+            with staging.begin(size) as upload:
                 for part in parts:
                     for piece in part.pieces(0, part.size, _PIECE_BYTES):
                         upload.write(piece)
                 file = upload.finish(sha256, lasting=True)
-            except BaseException:
-                upload.abort()
-                raise
             staging.give_back(file, done=False)
             done = True
         finally:
@@ -172,21 +148,18 @@ class Objects:
 
     async def verify(self, request: Request, address: Address) -> Response:
         """Whether an object came."""
-        asked = await read_document(request, self._idle_s)
+        asked = await self._reception.document(request)
         if not _is_object(asked):
             raise HubError(422, "an object has a SHA-256 and a size")
-        model = await self._model(address)
-        here = self._arrivals.is_here
-        if not await self._work.call(here, model.repository, asked["oid"], asked["size"]):
+        model = await self._reception.model(address)
+        here = self._reception.arrivals.is_here
+        if not await self._reception.work.call(here, model.repository, asked["oid"], asked["size"]):
             raise HubError(404, "no such object came")
         return JSONResponse({}, media_type=_LFS)
 
-    async def _model(self, address: Address) -> Model:
-        return await self._work.call(find_model, self._repositories, address.model, new=True)
-
     def _check_pass(self, request: Request, address: Address, *words: str) -> None:
         query = request.query_params
-        if not self._passes.holds(query, address.model, address.rest[0], *words):
+        if not self._reception.passes.holds(query, address.model, address.rest[0], *words):
             raise HubError(403, "this address was not given out here, or too long ago")
 
 

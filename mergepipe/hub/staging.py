@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Self
 
 from msgspec import Struct
 
@@ -92,6 +93,14 @@ class Upload:
                 lasting=lasting,
             )
         )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Forget all that came, if there was an error: `finish` comes last in here."""
+        if kind is not None:
+            self.abort()
 
     def abort(self) -> None:
         """Forget all that came."""

@@ -18,13 +18,13 @@ from mergepipe.hub.files import SMALL_BYTES, Files, known_sha256
 from mergepipe.hub.models import Model, commit_of, find_model, hub_id, spelled
 from mergepipe.hub.objects import Objects
 from mergepipe.hub.passes import Passes
+from mergepipe.hub.reception import Reception
 from mergepipe.hub.repositories import Repositories
-from mergepipe.hub.requests import LARGEST_REQUEST, base_url, read_document
+from mergepipe.hub.requests import LARGEST_REQUEST, base_url
 from mergepipe.hub.work import Work
 from mergepipe.hub.xet.application import XetUploads
 from mergepipe.ids import ObjectId
 from mergepipe.names import escape_for_terminal
-from mergepipe.transfer.serving.http_bodies import receive
 
 _NO_LIMIT = 1 << 60
 _FRONT = re.compile(r"---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|$)", re.DOTALL)
@@ -44,23 +44,28 @@ class Uploads:
         self._repositories = repositories
         self._files = files
         self._work = work
-        self._idle_s = idle_s
         self._committing = Committing(files)
         self._arrivals = Arrivals(read_only=read_only)
-        passes = Passes(time.time)
-        self.objects = Objects(repositories, self._arrivals, passes, work, idle_s)
-        self.xet = XetUploads(repositories, self._arrivals, passes, work, idle_s)
+        self._reception = Reception(
+            repositories=repositories,
+            arrivals=self._arrivals,
+            passes=Passes(time.time),
+            work=work,
+            idle_s=idle_s,
+        )
+        self.objects = Objects(self._reception)
+        self.xet = XetUploads(self._reception)
 
     async def validate_yaml(self, request: Request) -> Response:
         """Whether a card's front matter can be read."""
-        content = (await read_document(request, self._idle_s)).get("content", "")
+        content = (await self._reception.document(request)).get("content", "")
         problem = _front_matter_problem(content) if isinstance(content, str) else "no text"
         errors = [] if problem is None else [{"message": problem}]
         return JSONResponse({"errors": errors, "warnings": []}, 400 if errors else 200)
 
     async def create(self, request: Request) -> Response:
         """A new model: a branch that gets its first commit later."""
-        asked = await read_document(request, self._idle_s)
+        asked = await self._reception.document(request)
         name, owner = asked.get("name"), asked.get("organization")
         if asked.get("type", "model") not in ("model", None):
             raise HubError(400, "this hub has models only")
@@ -90,7 +95,7 @@ class Uploads:
 
     async def preupload(self, request: Request, address: Address) -> Response:
         """How each file is to come: with the commit, or before it."""
-        asked = await read_document(request, self._idle_s)
+        asked = await self._reception.document(request)
         listed = asked.get("files")
         if not isinstance(listed, list) or not all(_is_file(each) for each in listed):
             raise HubError(400, "`files` lists paths and sizes")
@@ -120,16 +125,15 @@ class Uploads:
         if request.query_params.get("create_pr"):
             raise HubError(403, "this hub takes commits, and no pull requests")
         self._arrivals.check_writable()
-        model = await self._work.call(find_model, self._repositories, address.model, new=True)
-        staging = self._arrivals.of(model.repository)
+        model = await self._reception.model(address)
+        staging = self._reception.staging(model)
         reader = CommitReader(staging)
         # Base64 takes four bytes for three; what is not taken is read all the same, to answer.
         taken = model.repository.config.receive.limit or _NO_LIMIT
         limit = taken * 3 // 2 + LARGEST_REQUEST
         done = False
         try:
-            feed = functools.partial(self._work.call, reader.feed)
-            await receive(request, feed, limit, self._idle_s)
+            await self._reception.receive(request, reader.feed, limit)
             body = await self._work.call(reader.finish)
             identity: ObjectId = await self._work.calls.run(
                 self._work.committing,
@@ -153,7 +157,7 @@ class Uploads:
 
     async def branch(self, request: Request, address: Address) -> Response:
         """A new branch of a repository."""
-        asked = await read_document(request, self._idle_s)
+        asked = await self._reception.document(request)
         start = asked.get("startingPoint") or "main"
         model = await self._writable(address, start)
         if model.branch is not None:
@@ -164,7 +168,7 @@ class Uploads:
 
     async def tag(self, request: Request, address: Address) -> Response:
         """A new tag of a revision."""
-        asked = await read_document(request, self._idle_s)
+        asked = await self._reception.document(request)
         name, message = asked.get("tag"), asked.get("message") or ""
         if not isinstance(name, str) or not isinstance(message, str):
             raise HubError(400, "a tag has a name")

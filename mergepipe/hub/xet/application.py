@@ -1,7 +1,6 @@
 """The addresses by which files come by xet: a token, xorbs, and shards that make files of them."""
 
 import asyncio
-import functools
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,19 +10,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from mergepipe.hub.addresses import Address
-from mergepipe.hub.arrivals import Arrivals
 from mergepipe.hub.errors import HubError
-from mergepipe.hub.models import find_model
-from mergepipe.hub.passes import Passes
-from mergepipe.hub.repositories import Repositories
+from mergepipe.hub.reception import Reception
 from mergepipe.hub.requests import base_url
 from mergepipe.hub.staging import StagedFile
-from mergepipe.hub.work import Work
 from mergepipe.hub.xet import shards, xorbs
 from mergepipe.hub.xet.hashes import from_hex, to_hex
 from mergepipe.hub.xet.sessions import LINGERS_S, Session, Sessions, Xorb
 from mergepipe.hub.xet.shards import ShardFile
-from mergepipe.transfer.serving.http_bodies import receive
 
 PREFIX = ("api", "xet")
 """What the addresses begin with that a token leads to."""
@@ -35,27 +29,16 @@ _BEARER = re.compile(r"bearer +(?P<until>[0-9]+)\.(?P<pass>[0-9a-f]{64}) *", re.
 class XetUploads:
     """Takes in files by xet. What is uploaded waits for its commit as if git-lfs had brought it."""
 
-    def __init__(
-        self,
-        repositories: Repositories,
-        arrivals: Arrivals,
-        passes: Passes,
-        work: Work,
-        idle_s: float,
-    ) -> None:
-        self._repositories = repositories
-        self._arrivals = arrivals
-        self._passes = passes
-        self._work = work
-        self._idle_s = idle_s
+    def __init__(self, reception: Reception) -> None:
+        self._reception = reception
         self._sessions = Sessions()
 
     async def token(self, request: Request, address: Address) -> Response:
         """Where an upload to a model goes, and what shows there that it may. Who asks may write."""
-        self._arrivals.check_writable()
-        model = await self._work.call(find_model, self._repositories, address.model, new=True)
-        session = self._sessions.open(model, self._arrivals.of(model.repository))
-        allowed = self._passes.issue(*PREFIX, session.name)
+        self._reception.arrivals.check_writable()
+        model = await self._reception.model(address)
+        session = self._sessions.open(model, self._reception.staging(model))
+        allowed = self._reception.passes.issue(*PREFIX, session.name)
         place = f"{base_url(request)}/{'/'.join(PREFIX)}/{session.name}"
         until, token = allowed["until"], f"{allowed['until']}.{allowed['pass']}"
         return JSONResponse(
@@ -71,7 +54,7 @@ class XetUploads:
         """A request to an address that a token led to; `parts` is what comes after `PREFIX`."""
         name, rest = (parts[0], parts[1:]) if parts else ("", ())
         match = _BEARER.fullmatch(request.headers.get("authorization", ""))
-        if match is None or not self._passes.holds(match.groupdict(), *PREFIX, name):
+        if match is None or not self._reception.passes.holds(match.groupdict(), *PREFIX, name):
             raise HubError(401, "this token was not given out here, or too long ago")
         session = self._sessions.find(name)
         if session is None:
@@ -87,35 +70,23 @@ class XetUploads:
     async def _xorb(self, request: Request, session: Session, written: str) -> Response:
         if _HASH.fullmatch(written) is None:
             raise HubError(400, "a xorb is called by 64 hexadecimal digits")
-        staging = session.staging
-        upload = await self._work.call(staging.begin, None)
-        try:
+        async with self._reception.upload(session.staging) as upload:
             reader = xorbs.XorbReader(upload.write)
-            feed = functools.partial(self._work.call, reader.feed)
-            await receive(request, feed, xorbs.LARGEST_BYTES, self._idle_s)
-            content = await self._work.call(reader.finish)
+            await self._reception.receive(request, reader.feed, xorbs.LARGEST_BYTES)
+            content = await self._reception.work.call(reader.finish)
             if content.name != from_hex(written):
                 raise HubError(400, f"what came is the xorb {to_hex(content.name)}, not {written}")
-            file = await self._work.call(upload.finish)
-        except BaseException:
-            await self._work.call(upload.abort)
-            raise
+            file = await self._reception.work.call(upload.finish)
         if content.name in session.xorbs:
-            staging.give_back(file, done=False)
+            session.staging.give_back(file, done=False)
             return JSONResponse({"was_inserted": False})
         session.xorbs[content.name] = Xorb(file, content.ends)
         return JSONResponse({"was_inserted": True})
 
     async def _shard(self, request: Request, session: Session) -> Response:
-        upload = await self._work.call(session.staging.begin, None)
-        try:
-            write = functools.partial(self._work.call, upload.write)
-            await receive(request, write, shards.LARGEST_BYTES, self._idle_s)
-            body = await self._work.call(upload.finish)
-        except BaseException:
-            await self._work.call(upload.abort)
-            raise
-        await self._work.calls.run(self._work.committing, self._make_files, session, body)
+        body = await self._reception.file(request, session.staging, shards.LARGEST_BYTES)
+        work = self._reception.work
+        await work.calls.run(work.committing, self._make_files, session, body)
         session.has_made_files = True
         loop = asyncio.get_running_loop()
         loop.call_later(LINGERS_S + 1, self._sessions.sweep)
@@ -129,7 +100,9 @@ class XetUploads:
             for _ in shards.read_shard(content.data):
                 pass  # all of it can be read: one that was cut short makes nothing
             for file in shards.read_shard(content.data):
-                if not self._arrivals.is_here(session.model.repository, file.sha256, file.size):
+                if not self._reception.arrivals.is_here(
+                    session.model.repository, file.sha256, file.size
+                ):
                     _make_file(session, file)
         finally:
             session.staging.give_back(body, done=False)
@@ -145,8 +118,7 @@ def _going_on(session: Session) -> Iterator[None]:
 
 
 def _make_file(session: Session, file: ShardFile) -> None:
-    upload = session.staging.begin(file.size)
-    try:
+    with session.staging.begin(file.size) as upload:
         for part in file.parts():
             xorb = session.xorbs.get(part.xorb)
             if xorb is None:
@@ -160,7 +132,4 @@ def _make_file(session: Session, file: ShardFile) -> None:
             for piece in xorb.file.pieces(first, end, _PIECE_BYTES):
                 upload.write(piece)
         whole = upload.finish(file.sha256, lasting=True)
-    except BaseException:
-        upload.abort()
-        raise
     session.staging.give_back(whole, done=False)
