@@ -22,7 +22,7 @@ from mergepipe.api import Repository
 from mergepipe.objects.encoding import encode
 from mergepipe.objects.records import Commit
 from mergepipe.packs.transaction import Transaction
-from mergepipe.repository import config
+from mergepipe.repository import config_edits
 from mergepipe.repository.refs import ANY
 from mergepipe.sizes import MIB, format_size, parse_size
 
@@ -48,7 +48,7 @@ def new_repository(root: Path, codec: str) -> Path:
     shutil.rmtree(root, ignore_errors=True)
     Repository.init(root).close()
     path = root / ".mergepipe" / "config.toml"
-    path.write_text(config.with_value(path.read_text(), "store.codec", codec))
+    path.write_text(config_edits.with_value(path.read_text(), "store.codec", codec))
     return root
 
 

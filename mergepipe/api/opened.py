@@ -32,7 +32,15 @@ from mergepipe.packs.index import Index
 from mergepipe.packs.storage import Storage
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository import config as configuration
-from mergepipe.repository import config_values, layout, leases, locks, relocation, revisions
+from mergepipe.repository import (
+    config_edits,
+    config_values,
+    layout,
+    leases,
+    locks,
+    relocation,
+    revisions,
+)
 from mergepipe.repository.absent import DEEPEN, AbsentCommits, read_absent
 from mergepipe.repository.dates import Clock
 from mergepipe.repository.hooks import Hooks
@@ -297,9 +305,9 @@ class OpenRepository(Closing):
             check_remote_url(value)
         self.edit_config(
             lambda text: (
-                configuration.without_value(text, key)
+                config_edits.without_value(text, key)
                 if value is None
-                else configuration.with_value(text, key, value)
+                else config_edits.with_value(text, key, value)
             )
         )
         if key == "core.shared":
@@ -329,7 +337,7 @@ class OpenRepository(Closing):
         path = self.directory / layout.CONFIG
         with self.refs.locked():
             text = configuration.read_text(path)
-            self.store.put(layout.CONFIG, edit(configuration.with_format(text)).encode())
+            self.store.put(layout.CONFIG, edit(config_edits.with_format(text)).encode())
             self.config = configuration.load(path)
 
     def resolve(self, revision: str) -> ObjectId:

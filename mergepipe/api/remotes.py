@@ -4,7 +4,7 @@ from mergepipe.api.opened import OpenRepository, open_url
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import UsageError
 from mergepipe.names import quoted
-from mergepipe.repository import config as configuration
+from mergepipe.repository import config_edits
 from mergepipe.repository.refnames import REMOTES
 from mergepipe.repository.refs import ANY
 from mergepipe.transfer import remotes
@@ -31,7 +31,7 @@ def remove(repository: OpenRepository, name: str) -> int:
         )
     who = repository.signature()
     with repository.refs.together():
-        repository.edit_config(lambda text: configuration.without_remote(text, name))
+        repository.edit_config(lambda text: config_edits.without_remote(text, name))
         gone = repository.refs.names(f"{REMOTES}{name}/")
         for ref in gone:
             repository.refs.delete(ref, expected=ANY, who=who, why="remote removed")
@@ -50,7 +50,7 @@ def rename(repository: OpenRepository, old: str, new: str) -> None:
         raise UsageError(f"there is a remote {quoted(new)} already", f"mp remote rm {new}")
     who = repository.signature()
     with repository.refs.locked():
-        repository.edit_config(lambda text: configuration.with_renamed_remote(text, old, new))
+        repository.edit_config(lambda text: config_edits.with_renamed_remote(text, old, new))
         for ref in repository.refs.names(f"{REMOTES}{old}/"):
             target = f"{REMOTES}{new}/{ref.removeprefix(f'{REMOTES}{old}/')}"
             repository.refs.rename(ref, target, who=who, why=f"remote: renamed {old} to {new}")

@@ -1,11 +1,10 @@
-"""Settings of a repository: `config.toml`, read strictly, edited without losing its comments."""
+"""Settings of a repository: `config.toml`, read strictly (`config_edits` changes it)."""
 
 import difflib
-import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from msgspec import Struct, field
 
@@ -15,9 +14,6 @@ from mergepipe.executors.choosing import AUTO
 from mergepipe.repository import config_values, durations
 from mergepipe.repository.refnames import REMOTES, check_ref_name
 from mergepipe.sizes import GIB, MIB
-
-if TYPE_CHECKING:
-    import tomlkit
 
 FORMAT = 1
 # What `requires` may name: things that a reader must know although the layout stays as it is.
@@ -120,7 +116,7 @@ class Config(Struct, frozen=True):
         for name, value in self.items():
             if name == key:
                 return value
-        _parser(key)
+        parser_of(key)
         raise ConfigError(f"{key} is not set")
 
     def items(self) -> Iterator[tuple[str, Value]]:
@@ -153,7 +149,7 @@ def parse(text: str, where: str = "config.toml") -> Config:
     remotes: dict[str, dict[str, Value]] = {}
     for key, value in _flatten(document, where):
         try:
-            parsed = _parser(key)(value)
+            parsed = parser_of(key)(value)
         except MergepipeError as error:
             raise ConfigError(f"{where}: {error.message}", error.hint) from error
         section, _, name = key.partition(".")
@@ -165,92 +161,13 @@ def parse(text: str, where: str = "config.toml") -> Config:
     for remote, settings in remotes.items():
         if "url" not in settings:
             raise ConfigError(f"{where}: remote.{remote} has no url", "mp remote rm, or set one")
-    # _parser has checked each value's type against the field it is for.
+    # parser_of has checked each value's type against the field it is for.
     sections: dict[str, Any] = {name: cls(**values[name]) for name, cls in _SECTIONS.items()}
-    found: dict[str, Any] = remotes
+    of_remotes: dict[str, Any] = remotes
     return Config(
-        remote={name: RemoteSettings(**settings) for name, settings in found.items()}, **sections
+        remote={name: RemoteSettings(**settings) for name, settings in of_remotes.items()},
+        **sections,
     )
-
-
-def with_value(text: str, key: str, value: str) -> str:
-    """`text` with `key` set to what `value` says, comments kept. Raises ConfigError."""
-    parsed = _parser(key)(value)
-    *folders, name = _split(key)
-    document = _document(text)
-    table: Any = document
-    for folder in folders:
-        # A `remote` table that only holds other tables needs no header of its own.
-        table = table.setdefault(folder, _tomlkit().table(is_super_table=folder == "remote"))
-    # It stays as it was typed: 1MiB says more than 1048576.
-    table[name] = value if key in _AS_TYPED and not value.isdigit() else parsed
-    return _checked(document)
-
-
-def without_value(text: str, key: str) -> str:
-    """`text` without `key`, which then has its default; a remote's last key takes its table.
-
-    Raises ConfigError if the text does not set it.
-    """
-    _parser(key)
-    *folders, name = _split(key)
-    document = _document(text)
-    tables: list[Any] = [document]
-    for folder in folders:
-        tables.append(tables[-1].get(folder, {}))
-    if name not in tables[-1]:
-        raise ConfigError(f"{key} is not set", "`mp config` lists what is")
-    del tables[-1][name]
-    if folders[0] == "remote" and not tables[-1]:
-        del tables[-2][folders[-1]]
-    return _checked(document)
-
-
-def without_remote(text: str, remote: str) -> str:
-    """`text` without any setting of a remote. Raises ConfigError if there is none."""
-    document = _document(text)
-    if remote not in document.get("remote", {}):
-        raise ConfigError(f"no remote is called {remote!r}", "`mp remote list` lists them")
-    del document["remote"][remote]
-    return _checked(document)
-
-
-def with_renamed_remote(text: str, old: str, new: str) -> str:
-    """`text` with a remote's settings under another name. Raises ConfigError if there is none."""
-    document = _document(text)
-    remotes = document.get("remote", {})
-    if old not in remotes:
-        raise ConfigError(f"no remote is called {old!r}", "`mp remote list` lists them")
-    remotes[new] = remotes.pop(old)
-    return _checked(document)
-
-
-def with_format(text: str) -> str:
-    """`text` with this release's `format`, unless it names one."""
-    document = _document(text)
-    return text if "format" in document else f"format = {FORMAT}\n{text}"
-
-
-def with_feature(text: str, name: str, used: bool) -> str:
-    """`text` whose `requires` names a feature, or does so no more. It has a `format` already."""
-    document = _document(text)
-    named = [str(each) for each in document.get("requires", [])]
-    if (name in named) == used:
-        return text
-    kept = [each for each in named if each != name] + [name] * used
-    if "requires" not in document:
-        # tomlkit would put it at the end, into the last table.
-        return re.sub(
-            r"(?m)^format\b.*\n?",
-            lambda found: f'{found[0].rstrip()}\nrequires = ["{name}"]\n',
-            text,
-            count=1,
-        )
-    if kept:
-        document["requires"] = kept
-    else:
-        del document["requires"]
-    return _checked(document)
 
 
 def _check_format(document: Mapping[str, object], where: str) -> None:
@@ -291,28 +208,7 @@ def _flatten(document: Mapping[str, object], where: str) -> Iterator[tuple[str, 
                 yield f"{section}.{name}", value
 
 
-def _document(text: str) -> "tomlkit.TOMLDocument":
-    try:
-        document: tomlkit.TOMLDocument = _tomlkit().parse(text)
-    except ValueError as error:  # the base of every tomlkit parse error
-        raise ConfigError(f"the config file is not valid TOML: {error}") from error
-    return document
-
-
-def _checked(document: "tomlkit.TOMLDocument") -> str:
-    text: str = _tomlkit().dumps(document)
-    parse(text)
-    return text
-
-
-def _tomlkit() -> Any:
-    # Only what edits the file pays for it: tomllib reads, and knows nothing of comments.
-    import tomlkit
-
-    return tomlkit
-
-
-def _split(key: str) -> list[str]:
+def split_key(key: str) -> list[str]:
     """`remote.NAME.url` in three parts, even if NAME has dots; other keys in two."""
     section, _, name = key.partition(".")
     if section == "remote":
@@ -321,11 +217,12 @@ def _split(key: str) -> list[str]:
     return [section, name]
 
 
-def _parser(key: str) -> Callable[[object], Value]:
+def parser_of(key: str) -> Callable[[object], Value]:
+    """What makes the setting of a key out of what is given for it. Raises ConfigError."""
     if key in _KEYS:
         return lambda value: _named(key, _KEYS[key], value)
     if key.startswith("remote."):
-        _, remote, name = _split(key)
+        _, remote, name = split_key(key)
         if name in _REMOTE_KEYS and remote:
             try:
                 check_ref_name(f"{REMOTES}{remote}/x")
@@ -385,7 +282,7 @@ _KEYS: dict[str, Callable[[object], Value]] = {
     "merge.cache": config_values.receive_limit,
     "merge.blocks": config_values.blocks_at,
 }
-_AS_TYPED = ("store.block_size", "receive.limit", "gc.grace", "gc.reflog_expire", "merge.cache")
+AS_TYPED = ("store.block_size", "receive.limit", "gc.grace", "gc.reflog_expire", "merge.cache")
 _REMOTE_KEYS: dict[str, Callable[[object], Value]] = {
     "url": config_values.text,
     "lazy": config_values.flag,

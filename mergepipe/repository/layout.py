@@ -23,7 +23,15 @@ from mergepipe.errors import (
     UsageError,
 )
 from mergepipe.failpoints import reached
-from mergepipe.repository import config, config_values, leases, operations, push_log, reading_rounds
+from mergepipe.repository import (
+    config,
+    config_edits,
+    config_values,
+    leases,
+    operations,
+    push_log,
+    reading_rounds,
+)
 from mergepipe.repository.refnames import HEADS, TAGS
 
 DIRECTORY = ".mergepipe"
@@ -218,11 +226,11 @@ def _fill(building: Path, block_size: int | None, *, shared: bool) -> None:
         (building / name).touch()
     path = building / CONFIG
     text = _read_text(path) if path.exists() else ""
-    text = config.with_format(text)
+    text = config_edits.with_format(text)
     if block_size is not None:
-        text = config.with_value(text, "store.block_size", str(block_size))
+        text = config_edits.with_value(text, "store.block_size", str(block_size))
     if shared:
-        text = config.with_value(text, "core.shared", config_values.SHARED)
+        text = config_edits.with_value(text, "core.shared", config_values.SHARED)
     config.parse(text, where=str(path))
     path.write_text(text, encoding="utf-8")
 

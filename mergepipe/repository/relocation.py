@@ -35,7 +35,7 @@ from mergepipe.names import quoted
 from mergepipe.packs import index_files
 from mergepipe.packs.reader import SUFFIX
 from mergepipe.progress import SILENT, Progress
-from mergepipe.repository import config, layout, locks
+from mergepipe.repository import config, config_edits, layout, locks
 from mergepipe.repository.incoming import SESSIONS
 
 PACKS, INDEX = "store.packs", "store.index"
@@ -194,10 +194,10 @@ def _own_files(base: Path) -> LocalByteStore:
 
 def _note(directory: Path, after: Elsewhere) -> None:
     """Write where packs and index are from now on."""
-    text = config.with_format(config.read_text(directory / layout.CONFIG))
+    text = config_edits.with_format(config.read_text(directory / layout.CONFIG))
     changes = [
         (POINTER, after.encode()),
-        (layout.CONFIG, config.with_feature(text, POINTER, bool(after.places())).encode()),
+        (layout.CONFIG, config_edits.with_feature(text, POINTER, bool(after.places())).encode()),
     ]
     # A release that knows nothing of it is told before there is anything to know.
     for key, value in reversed(changes) if after.places() else changes:

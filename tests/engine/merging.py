@@ -20,7 +20,7 @@ from mergepipe.objects.merging import LinePlan, Plan, PlanInput, PlanProfile
 from mergepipe.objects.records import Safetensors
 from mergepipe.plans.numbers import scalars_of, stored_numbers
 from mergepipe.repository import layout
-from mergepipe.repository.config import with_value
+from mergepipe.repository.config_edits import with_value
 from mergepipe.repository.reflog import Signature
 
 WHO = Signature("Tester <t@example.org>", 1_700_000_000, 60)

@@ -12,7 +12,16 @@ from mergepipe.objects.paths import check_path
 from mergepipe.planner.mergekit.document import plain as plain_values
 from mergepipe.planner.mergekit.document import read_documents
 from mergepipe.planner.mergekit.reading import read_recipe
-from mergepipe.repository import config, notes, pruned, reflog, refnames, revisions, tombstones
+from mergepipe.repository import (
+    config,
+    config_edits,
+    notes,
+    pruned,
+    reflog,
+    refnames,
+    revisions,
+    tombstones,
+)
 from mergepipe.repository.dates import Clock, parse_moment
 from mergepipe.repository.durations import parse_duration
 from mergepipe.sizes import parse_size
@@ -69,8 +78,8 @@ def _config(data: bytes) -> None:
         ("remote.x.url", "/somewhere"),
         ("core.threads", "3"),
     ):
-        config.parse(config.with_value(read, key, value))
-    config.parse(config.without_value(read, "store.codec"))
+        config.parse(config_edits.with_value(read, key, value))
+    config.parse(config_edits.without_value(read, "store.codec"))
 
 
 def _ignore(data: bytes) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mergepipe.api import Repository
 from mergepipe.errors import MergepipeError
 from mergepipe.objects.records import Safetensors
-from mergepipe.repository import config
+from mergepipe.repository import config_edits
 from mergepipe.repository.reflog import Signature
 from tests.properties.trees import BLOCK_BYTES, Tree, read_tree, scratch, trees, write_tree
 
@@ -24,7 +24,7 @@ property_test = settings(max_examples=EXAMPLES)
 def repository(root: Path, codec: str = "auto") -> Repository:
     Repository.init(root, block_size=BLOCK_BYTES, who=WHO).close()
     settings_file = root / ".mergepipe" / "config.toml"
-    text = config.with_value(settings_file.read_text(), "store.codec", codec)
+    text = config_edits.with_value(settings_file.read_text(), "store.codec", codec)
     settings_file.write_text(text)
     return Repository.open(root, who=WHO)
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mergepipe.errors import ConfigError
-from mergepipe.repository import config
+from mergepipe.repository import config, config_edits
 
 TEXT = """\
 # ours
@@ -69,22 +69,22 @@ def test_what_is_not_written_has_its_default():
     ],
 )
 def test_set_and_get_keep_comments(key, typed, value):
-    text = config.with_value(TEXT, key, typed)
+    text = config_edits.with_value(TEXT, key, typed)
     assert config.parse(text).get(key) == value
     assert "# ours" in text
     assert "# cut small" in text
     assert config.parse(text).remote["origin"].url
-    again = config.with_value(text, key, typed)
+    again = config_edits.with_value(text, key, typed)
     assert again == text
 
 
 def test_unset_brings_the_default_back_and_forgets_a_remote():
-    text = config.without_value(TEXT, "store.block_size")
+    text = config_edits.without_value(TEXT, "store.block_size")
     assert config.parse(text).store.block_size == 1 << 20
-    text = config.without_value(text, "remote.origin.url")
+    text = config_edits.without_value(text, "remote.origin.url")
     assert config.parse(text) == config.Config()
     with pytest.raises(ConfigError, match="not set"):
-        config.without_value(text, "remote.origin.url")
+        config_edits.without_value(text, "remote.origin.url")
     with pytest.raises(ConfigError, match="not set"):
         config.parse(text).get("remote.origin.url")
 
@@ -111,7 +111,7 @@ def test_unset_brings_the_default_back_and_forgets_a_remote():
 )
 def test_a_bad_value_is_refused_by_name(key, typed):
     with pytest.raises(ConfigError):
-        config.with_value(TEXT, key, typed)
+        config_edits.with_value(TEXT, key, typed)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_a_bad_value_is_refused_by_name(key, typed):
 def test_an_unknown_key_gets_the_nearest(key, near):
     for attempt in (
         lambda: config.parse(TEXT).get(key),
-        lambda: config.with_value(TEXT, key, "1"),
+        lambda: config_edits.with_value(TEXT, key, "1"),
         lambda: config.parse(f"format = 1\n{key} = 1\n"),
     ):
         with pytest.raises(ConfigError, match=key) as caught:
@@ -163,7 +163,7 @@ def test_any_text_parses_or_is_a_config_error(text):
 
 @given(st.text(st.characters(exclude_categories=("Cc", "Cs")), max_size=30))
 def test_any_author_comes_back(author):
-    assert config.parse(config.with_value(TEXT, "user.author", author)).user.author == author
+    assert config.parse(config_edits.with_value(TEXT, "user.author", author)).user.author == author
 
 
 def test_reading_does_not_load_the_editor():

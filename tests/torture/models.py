@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from mergepipe.api import Repository
 from mergepipe.ids import ObjectId
-from mergepipe.repository import config, layout
+from mergepipe.repository import config_edits, layout
 from mergepipe.repository.fsck import fsck
 from mergepipe.repository.reflog import Signature
 from tests.properties.trees import Tree, read_tree, write_tree
@@ -49,9 +49,9 @@ def new_repository(root: Path, codec: str = "raw") -> None:
     """`raw` by default: what these tests kill and break is not the codecs."""
     Repository.init(root, block_size=BLOCK_BYTES, who=WHO).close()
     path = root / ".mergepipe" / layout.CONFIG
-    text = config.with_value(path.read_text(), "store.codec", codec)
+    text = config_edits.with_value(path.read_text(), "store.codec", codec)
     # Processes that race may wait for each other as long as a machine is slow.
-    path.write_text(config.with_value(text, "core.lock_timeout", "600"))
+    path.write_text(config_edits.with_value(text, "core.lock_timeout", "600"))
 
 
 def opened(root: Path) -> Repository:
