@@ -2,7 +2,8 @@
 
 Layer 0 (coarse_change.py) is the coarse layer over the block that both versions were trained from,
 as its difference from that of the version before. Layer 1 is both layers of `residual` over the
-version before, and the block is whole by it alone.
+version before, and the block is whole by it alone; no budget reads that coarse layer, so there is
+no more of it than helps the exact one.
 """
 
 from collections.abc import Sequence
@@ -24,6 +25,9 @@ from mergepipe.dtypes import DType
 from mergepipe.errors import CodecError
 
 _LENGTH_BYTES = 4
+# Trits know nothing of the base's exponent, which says best where a small step is none: with 0.35
+# of them a day of 2% takes 1.28 times as much, and those of 10 to 100% the same within 0.7%.
+_SHARE_IN_EXACT = 0.02
 
 
 class Anchor(Struct, frozen=True):
@@ -43,7 +47,8 @@ class Successor:
     needs_base = True
 
     def __init__(self) -> None:
-        self._residual = Residual()
+        self._over_anchor = Residual()
+        self._over_base = Residual(_SHARE_IN_EXACT)
 
     def supports(self, dtype: DType) -> bool:
         """bf16, fp16 and float32."""
@@ -65,13 +70,13 @@ class Successor:
 
         `base`: the version before, which is to have a coarse layer over the same anchor.
         """
-        share = self._residual.large_share
+        share = self._over_anchor.large_share
         before = survey(base, anchor.raw, dtype, share, workspace, exactly=False).packed
         surveyed = survey(raw, anchor.raw, dtype, share, workspace, exactly=True)
         statistics = surveyed.statistics()  # before the workspace is used again
         head = CoarseHead(surveyed.magnitude, surveyed.threshold)
         layer = encode_change(head, anchor.name, before, surveyed.packed, workspace)
-        coarse, exact = self._residual.encode(raw, base, dtype, workspace)
+        coarse, exact = self._over_base.encode(raw, base, dtype, workspace)
         whole = b"".join((len(coarse).to_bytes(_LENGTH_BYTES, "little"), coarse, exact))
         return (layer, whole), statistics
 

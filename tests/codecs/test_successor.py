@@ -103,6 +103,13 @@ def test_takes_little_where_little_moved() -> None:
     assert sum(map(len, layers)) < 0.5 * sum(map(len, whole))
 
 
+def test_what_mostly_stayed_takes_a_small_part_of_what_two_coarse_layers_would() -> None:
+    start, before, now = versions(BF16, 200_000, 0.02)
+    ours = len(layers_of(start, before, now, BF16)[1])
+    with_trits = sum(map(len, Residual().encode(now, before, BF16, WORKSPACE)))
+    assert ours < 0.93 * with_trits
+
+
 def test_another_anchor_is_refused() -> None:
     start, before, now = versions(BF16, 1000, 0.1)
     layer = layers_of(start, before, now, BF16)[0]
@@ -156,10 +163,15 @@ def test_golden(dtype: DType) -> None:
         (GOLDEN / f"{name}.bin").read_bytes() for name in ("anchor", "base", "block")
     )
     stem = f"successor-1-{dtype.name.lower()}-after"
-    stored = [(GOLDEN / f"{stem}.{layer}.bin").read_bytes() for layer in range(2)]
-    out = bytearray(len(now))
-    Successor().decode_into(stored, before, memoryview(out), WORKSPACE)
-    assert out == now
+    # `sparse`: with few trits in the exact layer, as is written since
+    stored, dense = (
+        [(GOLDEN / f"{stem}.{layer}.bin").read_bytes() for layer in names]
+        for names in (("0", "1-sparse"), ("0", "1"))
+    )
+    for layers in (stored, dense):
+        out = bytearray(len(now))
+        Successor().decode_into(layers, before, memoryview(out), WORKSPACE)
+        assert out == now
     count = len(now) // (DTYPES[dtype.name].bits // 8)
     under, own = (Residual().encode(raw, start, dtype, WORKSPACE)[0] for raw in (before, now))
     trits = coarse_after([stored[0], under], NAME, count, WORKSPACE)
