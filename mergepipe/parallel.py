@@ -5,7 +5,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 _CHUNK_BYTES = 8 << 20
 _ALIGNED = 64
@@ -69,6 +69,31 @@ class Scratch(threading.local):
                 begin, self._used = self._used, -(-(self._used + length) // _ALIGNED) * _ALIGNED
                 return memoryview(chunk)[begin : begin + length]
             self._chunk, self._used = self._chunk + 1, 0
+
+
+class OnceEach(Generic[Result]):
+    """What is made once for each key, by whoever asks first; others wait for that key alone."""
+
+    def __init__(self) -> None:
+        self._made: dict[object, Result] = {}
+        self._making: dict[object, threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def known(self, key: object) -> Result | None:
+        """What was made for a key, if it was."""
+        return self._made.get(key)
+
+    def get(self, key: object, make: Callable[[], Result]) -> Result:
+        """What was made for a key, made now if it was not; `make` is not None, and may raise."""
+        made = self._made.get(key)
+        if made is None:
+            with self._lock:
+                making = self._making.setdefault(key, threading.Lock())
+            with making:
+                made = self._made.get(key)
+                if made is None:
+                    made = self._made[key] = make()
+        return made
 
 
 def core_count(configured: int = 0) -> int:

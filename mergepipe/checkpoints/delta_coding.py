@@ -4,9 +4,8 @@ What becomes of a block depends on its tensor, its base and the settings, never 
 when: a tensor's codec is tried on the same few of its blocks whoever is the first to need it.
 """
 
-import threading
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from msgspec import Struct
 
@@ -20,15 +19,19 @@ from mergepipe.codecs.chooser import choose, first_choice, sampled_bytes, sample
 from mergepipe.codecs.protocol import Buffer, Codec, MeasuringCodec
 from mergepipe.codecs.registry import codec_named
 from mergepipe.codecs.workspace import Workspace
-from mergepipe.dtypes import U8
+from mergepipe.dtypes import U8, DType
 from mergepipe.executors.blocks import PlacedBlocks
 from mergepipe.executors.readings import Readings
 from mergepipe.formats.tree import StableReader
 from mergepipe.ids import BlockId
 from mergepipe.packs.encoded_blocks import EncodedBlock, encode_block, seal_payloads
+from mergepipe.parallel import OnceEach
 
 if TYPE_CHECKING:  # numpy and numba: loaded only where a block is new and has a base
     from mergepipe.catalog.facts import BlockFacts
+    from mergepipe.codecs.statistics import BlockStatistics
+
+    _Made: TypeAlias = tuple[tuple[Buffer, ...], BlockStatistics]
 
 
 def tried(pair: Pair) -> list[int]:
@@ -44,9 +47,8 @@ class DeltaCoder:
     def __init__(self, effort: str, bases: Bases) -> None:
         self._effort = effort
         self._bases = bases
-        self._codecs: dict[tuple[object, ...], Codec] = {}
-        self._following: dict[tuple[object, ...], bool] = {}
-        self._choosing = threading.Lock()
+        self._codecs: OnceEach[Codec] = OnceEach()
+        self._following: OnceEach[bool] = OnceEach()
         self._workspace = Workspace()
 
     def readings(self) -> Readings:
@@ -112,7 +114,7 @@ class DeltaCoder:
                 and after.before.stored != identity
                 and self._follows(coding, tensor)
             ):
-                return self._encode_after(identity, raw, tensor, span.index, after)
+                return self._encode_after(coding, identity, span, after)
             if base.stored == identity:
                 base = None
         codec = self._codec(coding, tensor, base is not None)
@@ -139,42 +141,41 @@ class DeltaCoder:
         return BlockOutcome(identity, encoded, facts)
 
     def _encode_after(
-        self, identity: BlockId, raw: memoryview, tensor: PieceTensor, index: int, after: "_After"
+        self, coding: "_Coding", identity: BlockId, span: Span, after: "_After"
     ) -> BlockOutcome:
         """A block as what changed since the version before."""
         from mergepipe.catalog.facts import facts_of
-        from mergepipe.codecs.successor import Anchor, Successor
 
-        codec, dtype, pair = Successor(), tensor.tensor.dtype, tensor.pair
+        tensor = coding.piece.tensors[span.tensor]
+        dtype, pair = tensor.tensor.dtype, tensor.pair
         assert pair is not None
-        anchor = Anchor(after.anchor, after.trained.declared)
-        payloads, statistics = codec.encode_after(
-            raw, after.before.raw, anchor, dtype, self._workspace
-        )
-        encoded = _sealed(identity, raw, codec, after.before.stored, payloads)
-        facts = facts_of(statistics, dtype, pair.samples(index))
+        raw = coding.raws[span]
+        tried = coding.tried.pop((tensor.tensor.start, span.index), None)
+        payloads, statistics = tried or self._payloads_after(raw, after, dtype)
+        encoded = _sealed(identity, raw, codec_named("successor"), after.before.stored, payloads)
+        facts = facts_of(statistics, dtype, pair.samples(span.index))
         return BlockOutcome(identity, encoded, facts)
 
+    def _payloads_after(self, raw: memoryview, after: "_After", dtype: DType) -> "_Made":
+        from mergepipe.codecs.successor import Anchor, Successor
+
+        anchor = Anchor(after.anchor, after.trained.declared)
+        return Successor().encode_after(raw, after.before.raw, anchor, dtype, self._workspace)
+
     def _is_known_to_lean_on_base(self, coding: "_Coding", tensor: PieceTensor) -> bool:
-        return self._following.get((coding.piece.source, tensor.tensor.start)) is False
+        return self._following.known((coding.piece.source, tensor.tensor.start)) is False
 
     def _follows(self, coding: "_Coding", tensor: PieceTensor) -> bool:
         """Whether a tensor's blocks are smaller as what changed since the version before."""
         codec = self._codec(coding, tensor, has_base=True)
-        key = (coding.piece.source, tensor.tensor.start)
-        with self._choosing:
-            follows = self._following.get(key)
-            if follows is None:
-                # Others have no coarse layer to begin with.
-                follows = isinstance(codec, MeasuringCodec) and self._is_smaller_after(
-                    coding, tensor, codec
-                )
-                self._following[key] = follows
-        return follows
+        if not isinstance(codec, MeasuringCodec):
+            return False  # they have no coarse layer to begin with
+        return self._following.get(
+            (coding.piece.source, tensor.tensor.start),
+            lambda: self._is_smaller_after(coding, tensor, codec),
+        )
 
     def _is_smaller_after(self, coding: "_Coding", tensor: PieceTensor, codec: Codec) -> bool:
-        from mergepipe.codecs.successor import Anchor, Successor
-
         pair, before, dtype = tensor.pair, tensor.before, tensor.tensor.dtype
         assert pair is not None and before is not None
         for index in tried(pair):
@@ -187,20 +188,14 @@ class DeltaCoder:
             if trained is None or under is None:
                 continue
             raw = coding.block(tensor, index)
-            alone = samples_of(raw, trained.raw)
-            if all(sample == other for sample, other in samples_of(raw, under.raw)):
+            if raw == under.raw:
                 continue  # what did not change shows nothing
-            after = 0
-            for (sample, earlier_sample), (_, start) in zip(
-                samples_of(raw, under.raw), samples_of(raw, trained.declared), strict=True
-            ):
-                assert earlier_sample is not None and start is not None
-                anchor = Anchor(base, start)
-                payloads, _ = Successor().encode_after(
-                    sample, earlier_sample, anchor, dtype, self._workspace
-                )
-                after += sum(map(len, payloads))
-            return after < sampled_bytes(codec, dtype, alone, self._workspace)
+            made = self._payloads_after(raw, _After(under, base, trained), dtype)
+            coding.tried[tensor.tensor.start, index] = made
+            samples = samples_of(raw, trained.raw)
+            sampled = sum(len(sample) for sample, _ in samples)
+            alone = sampled_bytes(codec, dtype, samples, self._workspace) / sampled
+            return sum(map(len, made[0])) < alone * len(raw)
         return False
 
     def _base(self, coding: "_Coding", block: BlockId) -> Base | None:
@@ -216,12 +211,10 @@ class DeltaCoder:
 
     def _codec(self, coding: "_Coding", tensor: PieceTensor, has_base: bool) -> Codec:
         """The codec of a tensor's blocks that have a base, or have none."""
-        key = (coding.piece.source, tensor.tensor.start, has_base)
-        with self._choosing:
-            codec = self._codecs.get(key)
-            if codec is None:
-                codec = self._codecs[key] = self._chosen(coding, tensor, has_base)
-        return codec
+        return self._codecs.get(
+            (coding.piece.source, tensor.tensor.start, has_base),
+            lambda: self._chosen(coding, tensor, has_base),
+        )
 
     def _chosen(self, coding: "_Coding", tensor: PieceTensor, has_base: bool) -> Codec:
         dtype = tensor.tensor.dtype
@@ -280,6 +273,7 @@ class _Coding:
 
     bases     what its blocks may lean on
     followed  of pairs of a version before and a base, the block to follow
+    tried     what was made of a block to see whether its tensor follows, by tensor and index
     """
 
     def __init__(self, piece: Piece, raws: dict[Span, memoryview], file: StableReader) -> None:
@@ -288,6 +282,7 @@ class _Coding:
         self.bases: Mapping[BlockId, Base] = {}
         self.followed: Mapping[tuple[BlockId, BlockId], BlockId] = {}
         self._file = file
+        self.tried: dict[tuple[int, int], _Made] = {}
 
     def after(self, before: BlockId | None, anchor: BlockId, trained: Base) -> "_After | None":
         """What a block may follow, where there is that and it is in hand."""

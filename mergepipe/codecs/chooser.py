@@ -7,7 +7,7 @@ that its codec does not make smaller is stored raw (packs.encoded_blocks.encode_
 
 from collections.abc import Sequence
 
-from mergepipe.codecs.protocol import Buffer, Codec
+from mergepipe.codecs.protocol import Buffer, Codec, EstimatingCodec
 from mergepipe.codecs.registry import codec_named
 from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import DType
@@ -43,7 +43,15 @@ def sampled_bytes(
     samples: Sequence[tuple[Buffer, Buffer | None]],
     workspace: Workspace,
 ) -> int:
-    """What the samples take by a codec."""
+    """What the samples take by a codec, or about that by one that can tell without coding them."""
+    if isinstance(codec, EstimatingCodec):
+        return sum(
+            codec.estimate(sample, base, dtype, workspace)
+            for sample, base in samples
+            if base is not None and len(sample)
+        )
+    if not codec.needs_base and len(samples) > 1:
+        samples = [(b"".join(sample for sample, _ in samples), None)]  # as one: tables take time
     return sum(
         sum(len(payload) for payload in codec.encode(sample, base, dtype, workspace))
         for sample, base in samples

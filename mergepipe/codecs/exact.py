@@ -80,7 +80,7 @@ def encode_exact(surveyed: Survey, workspace: Workspace) -> bytes:
     written = exact_kernels.push(
         states, index, bits, bit_counts, cut_bits, cut_counts, table, words
     )
-    low = _encode_low(weights)
+    low = encode_low(weights)
     payload = b"".join(
         (
             _FIXED.pack(weights.format.code, split * _SPLIT, pivot, len(weights.tail)),
@@ -99,7 +99,7 @@ def encode_exact(surveyed: Survey, workspace: Workspace) -> bytes:
     return b"".join((head, own.data, weights.tail))
 
 
-def _encode_low(weights: Weights) -> tuple[bytes, bytes]:
+def encode_low(weights: Weights) -> tuple[bytes, bytes]:
     """The low bytes of float32 as planes of the XOR with the base's: a frame, or as they are."""
     if weights.tuned_wide is None:
         return b"", b""

@@ -87,3 +87,12 @@ class MeasuringCodec(Protocol):
     ) -> "tuple[tuple[Buffer, ...], BlockStatistics]":
         """What `encode` returns, and how the block differs from its base."""
         ...
+
+
+@runtime_checkable
+class EstimatingCodec(Protocol):
+    """A power that some codecs have: to say about what a block takes, for less than coding it."""
+
+    def estimate(self, raw: Buffer, base: Buffer, dtype: DType, workspace: Workspace) -> int:
+        """About how many bytes `encode` returns, of a block that is not empty."""
+        ...

@@ -7,6 +7,7 @@ way: a merge under a budget reads that alone. Layer 1 (exact.py) is all that is 
 from collections.abc import Sequence
 
 from mergepipe.codecs.coarse import CoarseHead, encode_coarse
+from mergepipe.codecs.estimates import residual_bytes
 from mergepipe.codecs.exact import decode_exact, encode_exact
 from mergepipe.codecs.floats import FORMATS, float_format
 from mergepipe.codecs.pieces import octets
@@ -80,6 +81,10 @@ class Residual:
         """What `encode` returns, and the statistics that the same passes give."""
         layers, surveyed = self._encode(raw, base, dtype, workspace, exactly=True)
         return layers, surveyed.statistics()
+
+    def estimate(self, raw: Buffer, base: Buffer, dtype: DType, workspace: Workspace) -> int:
+        """About how many bytes both payloads take (estimates.py)."""
+        return residual_bytes(raw, base, dtype, workspace)
 
     def _encode(
         self,
