@@ -238,6 +238,7 @@ class Merging:
                 f"nobody said what {revision} was trained from, and it leans on nothing",
                 "name a model with --base",
             )
+        self.layer(revision, base, progress)
         lower = self._repo.objects.commit(under).snapshot
         known = self._repo.profiles().find(commit.snapshot, lower)
         if known is not None:
@@ -246,6 +247,20 @@ class Merging:
                 return known
         self._repo.model_at(under, base or "")
         return self._planning.make_profile(commit.snapshot, lower, progress, store=True)[0]
+
+    def layer(self, revision: str, base: str | None = None, progress: Progress = SILENT) -> int:
+        """Let budgets read a model coarsely over `base`, or what it was trained from.
+
+        How many blocks were stored once more for it; those that can be read so already are not.
+        """
+        from mergepipe.api.layering import store_coarse_layers
+
+        commit = self._repo.model_of(revision)[1]
+        under = commit.trained_from if base is None else self._repo.resolve(base)
+        if under is None:
+            return 0
+        lower = self._repo.model_at(under, base or "").snapshot
+        return store_coarse_layers(self._repo, commit.snapshot, lower, progress)
 
     def model_names(self, planned: "Planned", plan: "Plan") -> tuple[str, ...]:
         """What the models of a plan are called: as they were named for it, else by their refs."""

@@ -758,7 +758,8 @@ class Repository(OpenRepository):
     ) -> ObjectId:
         """The profile of a revision against a base, made if it is not known.
 
-        Without `base`: what the revision was trained from, or else what it leans on.
+        Without `base`: what the revision was trained from, or else what it leans on. Blocks that a
+        budget could not read coarsely over the base are stored once more, so that it can.
         """
         return self.merging.analyze(revision, base, progress)
 

@@ -82,6 +82,12 @@ class Working:
         )
         with self._repo.writing():
             result = self._repo.committer().commit(sources, request, progress)
+        if request.base is not None and result.new_blocks < result.blocks:
+            # Stored before, by somebody who did not know its base: budgets could not read it.
+            from mergepipe.api.layering import store_coarse_layers
+
+            base_snapshot = self._repo.objects.commit(request.base).snapshot
+            store_coarse_layers(self._repo, result.snapshot, base_snapshot, progress)
         if self._repo.storage.condemned:  # met on the way, and replaced as far as these files go
             from mergepipe.api import healing
 

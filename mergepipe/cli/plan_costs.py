@@ -203,12 +203,11 @@ class PricedPlan(Struct, frozen=True):
 
     def _warnings(self, experts: Sequence[ExpertDocument]) -> tuple[WarningDocument, ...]:
         """What speaks against the plan; of an exact one, only how its experts differ."""
-        from mergepipe.planner.verdict import Served, doubts, idle, outliers
+        from mergepipe.planner.verdict import Served, doubts, idle, layerless, outliers
 
         costs = self.costs
-        warnings = list(
-            outliers(costs.tensors, dict(zip(self.plan.experts, self.experts, strict=True)))
-        )
+        names = dict(zip(self.plan.experts, self.experts, strict=True))
+        warnings = list(outliers(costs.tensors, names))
         if self.names:
             warnings += idle(self.plan, self.names)
         if costs.blocks_exact != costs.blocks_full:
@@ -217,6 +216,7 @@ class PricedPlan(Struct, frozen=True):
             ]
             method, measured = self.plan.method, self.measured_expert_bytes
             warnings += doubts(served, costs.energy_kept, measured, method)
+            warnings += layerless(costs.tensors, names)
         return tuple(
             WarningDocument(one.kind, one.share, one.expert, one.message) for one in warnings
         )

@@ -1,6 +1,7 @@
 """What speaks against a plan: budgets that keep little, or that one expert takes."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 
@@ -18,6 +19,9 @@ EXPERT_FLOOR = 0.2
 MEASURED_SHARE = 0.25
 # Of norms of changes, weights included: of one tensor, the largest against the next.
 OUTLIER_RATIO = 10.0
+# Of an expert's changed blocks, without a coarse layer: single tensors may have none (a poisoned
+# one has little to do with the base's).
+LAYERLESS_SHARE = 0.5
 
 
 class Doubt(StrEnum):
@@ -30,6 +34,7 @@ class Doubt(StrEnum):
     OUTLIER = "outlier"
     TWICE = "twice"
     UNCHANGED = "unchanged"
+    NO_LAYERS = "no_layers"
 
 
 class Served(Struct, frozen=True):
@@ -125,6 +130,27 @@ def outliers(tensors: Iterable[TensorCost], names: Mapping[int, str]) -> Iterato
             f"{names[model]} changes {tensor_name} {ratio:.0f} times as much as any other expert"
             f"{more}: `mp check` tells whether it is still like what it came from",
         )
+
+
+def layerless(tensors: Iterable[TensorCost], names: Mapping[int, str]) -> Iterator[PlanWarning]:
+    """Experts that a budget cannot read coarsely, as they were stored over another model."""
+    changed, without = Counter[int](), Counter[int]()
+    for tensor in tensors:
+        for expert in tensor.experts:
+            if expert.energy and expert.model in names:
+                changed[expert.model] += expert.blocks_full
+                without[expert.model] += expert.blocks_layerless
+    for model in changed:
+        share = without[model] / max(1, changed[model])
+        if share > LAYERLESS_SHARE:
+            yield PlanWarning(
+                Doubt.NO_LAYERS,
+                share,
+                names[model],
+                f"{share:.0%} of the blocks of {names[model]} have no coarse layer over the base, "
+                "so a budget reads them whole or not at all: `mp analyze` with the same --base "
+                "makes the layers",
+            )
 
 
 def idle(plan: Plan, names: Sequence[str]) -> Iterator[PlanWarning]:

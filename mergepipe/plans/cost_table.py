@@ -11,7 +11,7 @@ from mergepipe.catalog.view import TensorView
 from mergepipe.methods.terms import ExpertScalars, Scalars
 from mergepipe.methods.trim import sum_in_order
 from mergepipe.objects.depths import Depth
-from mergepipe.plans.costs import Depths
+from mergepipe.plans.costs import NOT_THERE, Depths
 from mergepipe.plans.passes import Reading
 from mergepipe.reprs import brief
 
@@ -27,6 +27,7 @@ class ExpertCost(Struct, frozen=True):
                                 where there is no profile (then everything is read)
     density                     share of its weights that a trim or a random mask leaves, ties
                                 included; None where no profile tells
+    blocks_layerless            that a profile knows and no coarse layer: read whole or not at all
     """
 
     model: int
@@ -40,6 +41,12 @@ class ExpertCost(Struct, frozen=True):
     energy: float | None
     energy_kept: float | None
     density: float | None = 1.0
+    blocks_layerless: int = 0
+
+    @property
+    def blocks_full(self) -> int:
+        """Blocks that the exact merge reads."""
+        return self.blocks_exact + self.blocks_coarse + self.blocks_omitted
 
     @property
     def share_kept(self) -> float:
@@ -177,6 +184,10 @@ def tensor_cost(
         np.add.at(full, reading.rows, reading.full_bytes)
         np.add.at(planned, reading.rows, reading.planned_bytes(depths))
         base_bytes += reading.base_bytes(depths, every_step=every_step)
+    coarse = np.full(depths.shape, NOT_THERE, np.int64)
+    coarse[readings[0].rows] = readings[0].costs.coarse
+    whole = np.zeros(depths.shape, np.int64)
+    whole[readings[0].rows] = readings[0].costs.exact
     missing = np.zeros(depths.shape[1])
     experts = []
     for row, leaf in enumerate(leaves):
@@ -194,6 +205,8 @@ def tensor_cost(
         elif (depths[row] == Depth.EQUAL).all():  # no profile has a tensor that is the base's
             energy = kept = 0.0
         counts = np.bincount(depths[row], minlength=4)
+        paid = (depths[row] != Depth.EQUAL) & (whole[row] > 0)
+        layerless = 0 if leaf.view is None else int((paid & (coarse[row] == NOT_THERE)).sum())
         experts.append(
             ExpertCost(
                 model=leaf.model,
@@ -207,6 +220,7 @@ def tensor_cost(
                 energy=energy,
                 energy_kept=kept,
                 density=_density(leaf.view, leaf.scalars, leaf.raw_bytes),
+                blocks_layerless=layerless,
             )
         )
     everything = np.where(depths == Depth.EQUAL, depths, np.uint8(Depth.EXACT))
