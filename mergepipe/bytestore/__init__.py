@@ -1,7 +1,8 @@
 """Keys to bytes: the only layer that touches files and lines, and the seam where remotes plug in.
 
 Who lives here: `protocol` says what a byte store is; `local`, `memory`, `cloud` (S3 and its like),
-`http`, and `ssh` with `stdio` are byte stores, each one file to its users; `forwarding` is the base
+`http`, and `ssh` with `stdio` are byte stores, each one file to its users (behind
+`local` are `local_keys`, `local_writer` and `open_files`); `forwarding` is the base
 of those that change one thing about another. `wire` and `frames` hold what clients and
 `transfer.serving` share.
 
