@@ -23,10 +23,7 @@ from mergepipe.bytestore import flocks
 from mergepipe.bytestore.elsewhere import require
 from mergepipe.bytestore.local import raise_if_full
 from mergepipe.bytestore.sharing import make_folder
-from mergepipe.bytestore.untrusted import (
-    open_plain,
-    status_of,
-)
+from mergepipe.bytestore.untrusted import open_plain, status_of
 from mergepipe.errors import Corruption, NoLocks
 from mergepipe.failpoints import reached
 from mergepipe.ids import PackId
@@ -34,6 +31,7 @@ from mergepipe.packs import index_check, index_files
 from mergepipe.packs.index_check import DamagedPages
 from mergepipe.packs.mapped_pages import forget_pages
 from mergepipe.packs.private_index import make_private, private_index
+from mergepipe.packs.turns import Turns
 
 INDEX_VERSION = b"2"
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -94,8 +92,6 @@ class Environment:
         self._disk = disk
         self._users = 0
         self._lmdb: lmdb.Environment | None = None
-        self._readers = 0
-        self._exclusive = False
         self._place = path  # where it really is; in the user's cache, if need be
         self._read_only = False
         self._reset_locks()
@@ -143,7 +139,7 @@ class Environment:
             raise IndexDamaged(self.path, error) from error
         finally:
             self._mine.transaction = None
-            self._leave()
+            self._turns.leave()
 
     @contextlib.contextmanager
     def write(self) -> Iterator[lmdb.Transaction]:
@@ -190,17 +186,17 @@ class Environment:
 
     def _begin_read(self) -> lmdb.Transaction:
         while True:
-            self._enter()
+            self._turns.enter()
             try:
                 assert self._lmdb is not None
                 return self._lmdb.begin(write=False)
             except lmdb.MapResizedError:  # another process grew it
-                self._leave()
+                self._turns.leave()
             except _DAMAGE as error:
-                self._leave()
+                self._turns.leave()
                 raise IndexDamaged(self.path, error) from error
             except BaseException:
-                self._leave()
+                self._turns.leave()
                 raise
             with self._writing:
                 self._adopt_size(0)
@@ -240,36 +236,17 @@ class Environment:
             if self._lmdb is not None:
                 self._lmdb.set_mapsize(map_bytes)
 
-    def _enter(self) -> None:
-        with self._gate:
-            while self._exclusive:
-                self._gate.wait()
-            if self._lmdb is None:
-                self._open()  # the first use after fork
-            self._readers += 1
-
-    def _leave(self) -> None:
-        with self._gate:
-            self._readers -= 1
-            self._gate.notify_all()
+    def _open_if_closed(self) -> None:
+        if self._lmdb is None:
+            self._open()  # the first use after fork
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """No transaction of this process is open inside."""
         if getattr(self._mine, "transaction", None) is not None:
             raise RuntimeError("the index cannot change shape inside a view of the same thread")
-        with self._gate:
-            while self._exclusive:
-                self._gate.wait()
-            self._exclusive = True
-            while self._readers:
-                self._gate.wait()
-        try:
+        with self._turns.alone():
             yield
-        finally:
-            with self._gate:
-                self._exclusive = False
-                self._gate.notify_all()
 
     def _replaced(self) -> bool:
         """Whether the file we have open is not the one on disk: removed, or rebuilt by another."""
@@ -393,10 +370,9 @@ class Environment:
         self._lmdb = environment
 
     def _reset_locks(self) -> None:
-        self._gate = threading.Condition()
+        self._turns = Turns(self._open_if_closed)
         self._writing = threading.RLock()
         self._mine = threading.local()
-        self._readers, self._exclusive = 0, False
 
     def _after_fork(self) -> None:
         """In the child: drop what belongs to the parent; the next use opens it again."""
