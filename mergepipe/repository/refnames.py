@@ -4,6 +4,7 @@ import re
 import unicodedata
 
 from mergepipe.errors import InvalidRefName
+from mergepipe.names import quoted
 
 HEADS = "refs/heads/"
 TAGS = "refs/tags/"
@@ -46,6 +47,14 @@ def short_name(ref: str) -> str:
         if ref.startswith(prefix):
             return ref.removeprefix(prefix)
     return ref.removeprefix("refs/")
+
+
+def title(name: str) -> str:
+    """What messages call a ref: `branch 'main'`."""
+    for prefix, kind in ((HEADS, "branch"), (TAGS, "tag")):
+        if name.startswith(prefix):
+            return f"{kind} {quoted(name.removeprefix(prefix))}"
+    return name
 
 
 def folded(name: str) -> str:

@@ -5,7 +5,7 @@ The order within a change, and why, is docs/format.md, "Publication", steps 4 an
 
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -19,8 +19,9 @@ from mergepipe.ids import ObjectId
 from mergepipe.repository import locks
 from mergepipe.repository.operations import OperationLog
 from mergepipe.repository.reflog import Reflog, ReflogEntry, Signature
-from mergepipe.repository.refnames import HEADS, TAGS, check_ref_name, folded, short_name
+from mergepipe.repository.refnames import HEADS, check_ref_name, short_name, title
 from mergepipe.repository.staged_moves import Staged, StagedMove, swap_all
+from mergepipe.repository.taken_names import TakenNames
 
 HEAD = "HEAD"
 _ID_LINE = re.compile(rb"[0-9a-f]{64}\n?")
@@ -78,7 +79,8 @@ class RefStore:
         """Where moves are written down, so that they can be taken back."""
         self._blocks = 0
         self._why = ""
-        self._taken: _Taken | None = None  # known while the lock is held: nobody else moves refs
+        # Known while the lock is held: nobody else moves refs.
+        self._taken: TakenNames | None = None
         self._staged: Staged | None = None
 
     @contextmanager
@@ -185,7 +187,7 @@ class RefStore:
         with self.locked():
             data, old = self._expect(name, expected)
             if data is None:
-                self._check_room(name)
+                self._check_free(name)
             elif old == new:
                 return old
             entry = ReflogEntry(old, new, who, why)
@@ -209,7 +211,7 @@ class RefStore:
             self._expect(new, None)
             current = self._is_current(old)
             if data is not None and at is not None:
-                self._check_room(new)
+                self._check_free(new)
                 if self.reflog is not None:
                     for entry in reversed(self.reflog.read(old)):
                         self.reflog.append(new, entry)
@@ -319,11 +321,11 @@ class RefStore:
         if expected is not ANY and old != expected:
             if expected is None:
                 raise RefExists(
-                    f"{_title(name)} exists already, at {_abbreviated(old)}",
+                    f"{title(name)} exists already, at {_abbreviated(old)}",
                     "choose another name, or remove that one first: `mp branch -d`, `mp tag -d`",
                 )
             raise RefMoved(
-                f"{_title(name)} is at {_abbreviated(old)}, not at {_abbreviated(expected)}: "
+                f"{title(name)} is at {_abbreviated(old)}, not at {_abbreviated(expected)}: "
                 "another process moved it",
                 "look at what is there now and try again",
             )
@@ -343,60 +345,11 @@ class RefStore:
             self.operations.moved([(name, old, new, self._why)], self._blocks)
         swap_all(self._store, [StagedMove(name, old, new, self._why)])
 
-    def _check_room(self, name: str) -> None:
-        """Refuse a new ref that some file system could not hold beside the others.
-
-        A file is no folder, so `a` and `a/b` exclude each other (as in git). Names that differ by
-        case or Unicode composition are one file on macOS: refused everywhere, so that a
-        repository can be moved there.
-        """
-        taken = self._taken or _Taken(self.names())
+    def _check_free(self, name: str) -> None:
+        taken = self._taken or TakenNames(self.names())
         if self._held is not None:
             self._taken = taken
-        for part in _prefixes(name):
-            other = taken.prefixes.get(folded(part), part)
-            if other != part:
-                raise RefExists(
-                    f"cannot make {_title(name)}: {other!r} is there, which some file systems "
-                    f"cannot tell from {part!r}",
-                    "choose a name that differs by more than case",
-                )
-        for part in _prefixes(name):
-            if part in taken.names:
-                raise RefExists(
-                    f"cannot make {_title(name)}: there is {_title(part)}",
-                    f"a name cannot continue {short_name(part)!r} after a '/'; choose another",
-                )
-        if name in taken.folders:
-            below = next(other for other in taken.names if other.startswith(name + "/"))
-            raise RefExists(
-                f"cannot make {_title(name)}: there is {_title(below)}",
-                "a name that others continue after a '/' cannot be a ref itself",
-            )
-
-
-class _Taken:
-    """Names that refs have, the folders above them, and both as some file systems see them."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self.names: set[str] = set()
-        self.folders: set[str] = set()
-        self.prefixes: dict[str, str] = {}
-        for name in names:
-            self.add(name)
-
-    def add(self, name: str) -> None:
-        """Take a name."""
-        parts = list(_prefixes(name))
-        self.names.add(name)
-        self.folders.update(parts[:-1])
-        self.prefixes.update((folded(part), part) for part in parts)
-
-
-def _prefixes(name: str) -> Iterator[str]:
-    """`refs/heads/a/b` as `refs/heads/a`, `refs/heads/a/b`."""
-    parts = name.split("/")
-    return ("/".join(parts[:count]) for count in range(3, len(parts) + 1))
+        taken.check(name)
 
 
 def _decode(name: str, data: bytes) -> ObjectId:
@@ -411,10 +364,3 @@ def _repair_hint(name: str) -> str:
 
 def _abbreviated(value: ObjectId | None) -> str:
     return "no commit" if value is None else value.hex()[:12]
-
-
-def _title(name: str) -> str:
-    for prefix, kind in ((HEADS, "branch"), (TAGS, "tag")):
-        if name.startswith(prefix):
-            return f"{kind} {name.removeprefix(prefix)!r}"
-    return name

@@ -28,12 +28,12 @@ from mergepipe.packs.storage import Storage
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository.presence import has_all
 from mergepipe.repository.pruned import NONE, Pruned
-from mergepipe.repository.refnames import HEADS
+from mergepipe.repository.refnames import HEADS, title
 from mergepipe.repository.tombstones import Tombstones, purged_error, read_tombstones
 from mergepipe.reprs import brief
 from mergepipe.transfer.holdings import IndexedFooters, holdings
 from mergepipe.transfer.new_commits import commits_between, known_objects, objects_of
-from mergepipe.transfer.push_refs import Decision, Move, Wanted, decide, no_such_ref, title
+from mergepipe.transfer.push_refs import Decision, Move, Wanted, decide, no_such_ref
 from mergepipe.transfer.remote_refs import RemoteRefs, parse_ref, read_refs, ref_value
 from mergepipe.transfer.uploading import Sent, Uploader
 from mergepipe.transfer.wire_choice import Chooser

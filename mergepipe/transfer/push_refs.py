@@ -11,7 +11,7 @@ from mergepipe.ids import ObjectId
 from mergepipe.names import quoted
 from mergepipe.objects.store import ObjectStore
 from mergepipe.repository.history import is_ancestor
-from mergepipe.repository.refnames import HEADS, TAGS, branch_ref, check_ref_name, short_name
+from mergepipe.repository.refnames import HEADS, TAGS, branch_ref, check_ref_name, short_name, title
 from mergepipe.repository.refs import RefStore
 from mergepipe.repository.revisions import resolve
 from mergepipe.transfer.remote_refs import tracking_ref
@@ -121,12 +121,6 @@ def decide(
     if refused:
         raise RefMoved("; ".join(reason for reason, _ in refused), refused[0][1])
     return decisions
-
-
-def title(name: str) -> str:
-    """`refs/heads/main` as messages say it: `branch 'main'`."""
-    kind = "tag" if name.startswith(TAGS) else "branch"
-    return f"{kind} {quoted(short_name(name))}"
 
 
 def _judge(ref: Wanted, old: ObjectId | None, objects: ObjectStore) -> tuple[Move, str]:
