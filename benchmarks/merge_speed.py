@@ -23,7 +23,7 @@ from storage import HERE, generate, new_repository
 from mergepipe.api import Repository
 from mergepipe.sizes import MIB, format_size, parse_size
 
-MP = [sys.executable, "-c", "from mergepipe.cli.main import main; main()"]
+MP = [sys.executable, "-m", "mergepipe"]
 DENSITY = 0.5
 
 

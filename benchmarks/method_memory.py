@@ -23,7 +23,7 @@ from mergepipe.methods.registry import METHODS
 from mergepipe.sizes import format_size, parse_size
 
 LIMIT = 1.3
-MP = [sys.executable, "-c", "from mergepipe.cli.main import main; main()"]
+MP = [sys.executable, "-m", "mergepipe"]
 # What a method has to be told; most have defaults for all they take.
 PARAMETERS = {
     "slerp": ["-p", "t=0.4"],

@@ -30,7 +30,7 @@ from mergepipe.transfer.push_refs import PushOptions
 
 HERE = Path(__file__).parent
 TRANSFER = [sys.executable, HERE / "remote_process.py"]
-MP = [sys.executable, "-c", "from mergepipe.cli.main import main; raise SystemExit(main())"]
+MP = [sys.executable, "-m", "mergepipe"]
 LIMIT = 1 / 0.8
 THIN_LIMIT = 1.02
 PEAK_MIB = 600

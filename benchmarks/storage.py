@@ -27,7 +27,7 @@ from mergepipe.repository.refs import ANY
 from mergepipe.sizes import MIB, format_size, parse_size
 
 HERE = Path(__file__).parent
-MP = [sys.executable, "-c", "from mergepipe.cli.main import main; main()"]
+MP = [sys.executable, "-m", "mergepipe"]
 API = [sys.executable, HERE / "api_process.py"]
 HASH = [sys.executable, HERE / "hash_files.py"]
 LIMIT = 1.3

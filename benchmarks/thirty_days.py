@@ -36,7 +36,7 @@ from widen import widen
 
 from mergepipe.sizes import format_size
 
-MP = [sys.executable, "-c", "from mergepipe.cli.main import main; main()"]
+MP = [sys.executable, "-m", "mergepipe"]
 WEIGHT = 0.25
 WEEK = 7
 PLAN = ("--method", "task_arithmetic", "--weight", str(WEIGHT), "--budget", "raw:10%")

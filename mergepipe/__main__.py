@@ -2,7 +2,7 @@
 
 import sys
 
-from mergepipe.cli.main import main
+from mergepipe.cli.process import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

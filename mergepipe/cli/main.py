@@ -1,6 +1,5 @@
 """`mp`: the entry point, the options of every command, and the table of commands."""
 
-import gc
 import os
 import signal
 import sys
@@ -130,9 +129,6 @@ def _options(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `mp` with these arguments (those of the process by default); returns the exit code."""
-    # A process that ends soon, and allocates objects by the million that are in no cycle: at the
-    # default threshold the collector took 6% of a commit.
-    gc.set_threshold(50_000, 20, 20)
     _end_as_on_ctrl_c()
     # A warning of a library is no message of ours: what is not finite is counted and told.
     warnings.filterwarnings("ignore", category=RuntimeWarning)
@@ -204,7 +200,3 @@ def _usage(error: Exception, session: Session, given: Sequence[str]) -> int:
         raise usage_error(said, asked)
 
     return guarded(session, fail)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -80,7 +80,7 @@ def process() -> Mp:
 
 def command_line(*arguments: str | Path) -> list[str]:
     """The command that runs `mp` from this checkout."""
-    return [sys.executable, "-m", "mergepipe.cli.main", *(str(each) for each in arguments)]
+    return [sys.executable, "-m", "mergepipe", *(str(each) for each in arguments)]
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def test_the_shell_tour(tmp_path: Path) -> None:
     commands = tmp_path / "bin"
     commands.mkdir()
     program = commands / "mp"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m mergepipe.cli.main "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m mergepipe "$@"\n')
     program.chmod(0o755)
     base = write_model(tmp_path / "base")
     tuned = write_model(tmp_path / "tuned", tensors(changed=0.5))

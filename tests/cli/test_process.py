@@ -111,6 +111,38 @@ def _loaded(arguments: list[str]) -> set[str]:
     return set(json.loads(done.stderr.splitlines()[-1]))
 
 
+def _ended(before: str, after: str = "") -> list[str]:
+    """What a process prints that does something, is `mp --version`, and does more if it can."""
+    lines = ["import atexit, sys, threading", before, "from mergepipe.cli.process import run"]
+    code = "\n".join([*lines, "run()", "print('slowly')", after])
+    return subprocess.run(
+        [sys.executable, "-c", code, "--version"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        text=True,
+        capture_output=True,
+        check=True,
+    ).stdout.splitlines()
+
+
+def test_a_process_ends_at_once_with_all_it_has_to_say() -> None:
+    version, said = _ended("atexit.register(print, 'at exit', end='')")
+    assert version.startswith("mp 0.")
+    assert said == "at exit"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("done = threading.Event(); threading.Thread(target=done.wait).start()", "done.set()"),
+        ("sys.setprofile(lambda *_: None)", ""),
+        ("sys.settrace(lambda *_: None)", ""),
+    ],
+    ids=["a thread works", "a profiler looks on", "a debugger looks on"],
+)
+def test_python_ends_a_process_in_which_more_goes_on(before: str, after: str) -> None:
+    assert _ended(before, after)[1:] == ["slowly"]
+
+
 def test_version_and_help(process: Mp) -> None:
     assert process("--version").out.startswith("mp 0.")
     overview = process().out

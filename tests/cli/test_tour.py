@@ -22,7 +22,7 @@ def place(tmp_path: Path) -> Path:
         save_file(tensors, model / "model.safetensors", {"format": "pt"})
     program = tmp_path / "bin/mp"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m mergepipe.cli.main "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m mergepipe "$@"\n')
     program.chmod(0o755)
     return tmp_path / "empty"
 

@@ -192,7 +192,7 @@ def forked_places() -> Iterator[Make]:
 
 def start_server(folder: Path, port: int = 0) -> tuple["subprocess.Popen[bytes]", int]:
     """`mp serve`, once it listens, and its port."""
-    command = [sys.executable, "-m", "mergepipe.cli.main", "serve", "--json", "--port", str(port)]
+    command = [sys.executable, "-m", "mergepipe", "serve", "--json", "--port", str(port)]
     process = subprocess.Popen([*command, folder], stdout=subprocess.PIPE, cwd=ROOT)
     assert process.stdout is not None
     url = msgspec.json.decode(process.stdout.readline())["url"]
@@ -211,7 +211,7 @@ def ssh_places(folder: Path) -> Iterator[Make]:
     program.write_text(
         textwrap.dedent(f"""\
             #!/bin/sh
-            PYTHONPATH={shlex.quote(str(ROOT))} exec {sys.executable} -m mergepipe.cli.main "$@"
+            PYTHONPATH={shlex.quote(str(ROOT))} exec {sys.executable} -m mergepipe "$@"
         """)
     )
     program.chmod(0o755)

@@ -38,7 +38,7 @@ def mp(tmp_path: Path) -> Mp:
             **more,
         }
         done = subprocess.run(
-            [sys.executable, "-m", "mergepipe.cli.main", "--json", *map(str, arguments)],
+            [sys.executable, "-m", "mergepipe", "--json", *map(str, arguments)],
             cwd=tmp_path / "repository",
             env=environment,
             capture_output=True,

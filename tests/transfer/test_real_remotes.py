@@ -67,7 +67,7 @@ def by_path(folder: Path) -> Iterator[Place]:
 @contextmanager
 def by_http(folder: Path) -> Iterator[Place]:
     Repository.init(folder / "there").close()
-    command = [sys.executable, "-m", "mergepipe.cli.main", "serve", "--json", "--port", "0"]
+    command = [sys.executable, "-m", "mergepipe", "serve", "--json", "--port", "0"]
     with subprocess.Popen([*command, folder / "there"], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         url = msgspec.json.decode(process.stdout.readline())["url"]
@@ -86,7 +86,7 @@ def by_ssh(folder: Path) -> Iterator[Place]:
     program.write_text(
         textwrap.dedent(f"""\
             #!/bin/sh
-            PYTHONPATH={shlex.quote(str(ROOT))} exec {sys.executable} -m mergepipe.cli.main "$@"
+            PYTHONPATH={shlex.quote(str(ROOT))} exec {sys.executable} -m mergepipe "$@"
         """)
     )
     program.chmod(0o755)
