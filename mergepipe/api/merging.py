@@ -17,10 +17,12 @@ from mergepipe.errors import (
     RevisionNotFound,
     UsageError,
 )
-from mergepipe.ids import ObjectId
+from mergepipe.ids import ObjectId, object_id
+from mergepipe.objects.encoding import encode
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository.hooks import PRE_MERGE
 from mergepipe.repository.refnames import branch_ref
+from mergepipe.repository.waiting import carried_out
 
 if TYPE_CHECKING:
     # Merging brings in numpy and compiled kernels; `mp log` must not wait for them.
@@ -97,6 +99,7 @@ class Merging:
         )
         engine = self.engine(device=device, host=host)
         result = engine.execute(found, request, reuse=reuse, progress=progress)
+        carried_out(self._repo.local, object_id(encode(found)))
         hook = tell_after_merge(self._repo.hooks, result)
         return replace(result, left_out=self._planning.left_out(plan), hook=hook)
 
@@ -116,7 +119,7 @@ class Merging:
         if base is not None and plan.base is not None:
             inputs.insert(0, ("base", base, names[plan.base]))
         ref = branch_ref(branch) if branch is not None else self._repo.refs.head().branch or ""
-        identity = self._planning.store_plan(planned)
+        identity = self._planning.store_plan(planned, waits=False)
         ask_before_merge(hooks, plan, identity, asked, inputs, ref, message)
 
     def result_of(self, plan: ObjectId, branch: str | None = None) -> ObjectId | None:

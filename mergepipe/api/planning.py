@@ -19,6 +19,7 @@ from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.sink import ObjectsInMemory
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository import revisions
+from mergepipe.repository.waiting import await_approval
 from mergepipe.sizes import format_size
 
 if TYPE_CHECKING:
@@ -144,11 +145,17 @@ class Planning:
         catalog = self.catalog_with(None, progress, told, store)
         return Planner(catalog).build_merge(merge, Budget.parse(budget))
 
-    def store_plan(self, planned: "Planned") -> ObjectId:
-        """Keep a plan: its id names it until a gc finds that no merge used it."""
+    def store_plan(self, planned: "Planned", *, waits: bool = True) -> ObjectId:
+        """Keep a plan, so that its id names it.
+
+        With `waits` it stays for `gc.grace`, with all that it needs, until a merge carries it out;
+        else until the next gc.
+        """
         with self._repo.transactions.begin() as transaction:
             identity = transaction.add_object(encode(self.load_plan(planned)))
             transaction.publish()
+            if waits:
+                await_approval(self._repo.local, identity)
         return identity
 
     def load_plan(self, planned: "Planned") -> "Plan":

@@ -669,7 +669,7 @@ class Repository(OpenRepository):
         )
 
     def store_plan(self, planned: "Planned") -> ObjectId:
-        """Keep a plan: its id names it until a gc finds that no merge used it."""
+        """Keep a plan and its models until a merge carries it out, `gc.grace` (2 weeks) at most."""
         return self.planning.store_plan(planned)
 
     def write_plan(self, planned: "Planned", path: str | Path) -> ObjectId:

@@ -25,6 +25,7 @@ from mergepipe.repository.reading_rounds import Portion
 from mergepipe.repository.refnames import HEADS, IMPORTS, TAGS, branch_ref
 from mergepipe.repository.retention import Retention, prunable
 from mergepipe.repository.usage import Usage, default_revisions, measure
+from mergepipe.repository.waiting import awaited_models, forget_before
 from mergepipe.transfer.credentials import Credentials
 from mergepipe.transfer.urls import CLOUD
 
@@ -131,7 +132,12 @@ def prune(
         pinned += refs.list(TAGS).values()
     before = read_pruned(store)
     tips = [heads[ref] for ref in chosen]
-    going = prunable(tips, objects, retention, pinned=pinned, pruned=before)
+    awaited = awaited_models(store, objects)
+    going = [
+        each
+        for each in prunable(tips, objects, retention, pinned=pinned, pruned=before)
+        if objects.commit(each).snapshot not in awaited
+    ]
     if dry_run:
         collected = _collect(repository, going, dry_run=True, grace_s=grace_s, progress=progress)
         return Pruned(tuple(going), collected)
@@ -177,6 +183,8 @@ def _run(
     progress: Progress,
 ) -> Collected:
     since = int(now_s) - repository.config.gc.reflog_expire
+    if not dry_run:
+        forget_before(repository.local, now_s - repository.config.gc.grace)
     if since > 0 and not dry_run:
         expire_reflog(repository, since)
     return collect(

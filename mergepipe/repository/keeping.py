@@ -21,6 +21,7 @@ from mergepipe.repository.refnames import HEADS, IMPORTS, REMOTES, TAGS, short_n
 from mergepipe.repository.refs import HEAD, RefStore
 from mergepipe.repository.roots import checked_out
 from mergepipe.repository.tombstones import day_of, read_stones
+from mergepipe.repository.waiting import waiting
 
 _KINDS = {HEADS: "branch", TAGS: "tag", REMOTES: "remote", IMPORTS: "import"}
 
@@ -28,7 +29,7 @@ _KINDS = {HEADS: "branch", TAGS: "tag", REMOTES: "remote", IMPORTS: "import"}
 class Keeper(Struct, frozen=True):
     """A root, and how it comes to what is asked for.
 
-    kind   branch, tag, remote, import, HEAD, reflog, worktree, lease, grace
+    kind   branch, tag, remote, import, HEAD, reflog, worktree, lease, plan, grace
     name   of the ref, with the number of the move for a reflog: `main@{3}`; of grace, until when
     at     where it stands; via: the commit whose model, profile or manifest needs it
     """
@@ -79,6 +80,12 @@ def why_kept(
         ways = [each for each, users in reaching.items() if at in users]
         if at in ids or ways:
             keepers.append(Keeper(kind, name, at, at if at in ids or at in ways else ways[0]))
+    models = {commit.snapshot for each, commit in commits.items() if each in ids}
+    keepers += [
+        Keeper("plan", plan.hex()[:12], plan, plan)
+        for plan in waiting(storage.store)
+        if plan in ids or any(_reached(objects, plan, {*ids, *models}))
+    ]
     if grace is not None:
         keepers += _by_age(storage, objects, ids, young or {}, grace, alone=not keepers)
     return Kept(tuple(keepers), leaned_on, tuple(_mentioned(storage, refs, ids)))

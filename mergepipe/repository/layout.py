@@ -31,6 +31,7 @@ from mergepipe.repository import (
     operations,
     push_log,
     reading_rounds,
+    waiting,
 )
 from mergepipe.repository.refnames import HEADS, TAGS
 
@@ -47,6 +48,7 @@ HOOKS = "hooks"
 RECIPES = "recipes"
 RUNS = "runs"
 NOTES = "notes"
+PLANS = waiting.FOLDER
 CACHE = "cache"
 INCOMING = "incoming"
 UNFINISHED = "unfinished"
@@ -73,6 +75,7 @@ _DIRECTORIES = (
     RECIPES,
     RUNS,
     NOTES,
+    PLANS,
     CACHE,
     INCOMING,
     UNFINISHED,
@@ -90,6 +93,7 @@ _RESERVED = (
     WORKTREE,
     RUNS,
     NOTES,
+    PLANS,
     CACHE,
     INCOMING,
     UNFINISHED,

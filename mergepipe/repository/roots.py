@@ -11,6 +11,7 @@ from mergepipe.errors import Corruption
 from mergepipe.ids import ObjectId
 from mergepipe.repository.history import Commits
 from mergepipe.repository.refs import RefStore
+from mergepipe.repository.waiting import waiting
 
 _HEX_ID = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 # It lists the files of a model; a larger one is not ours.
@@ -32,7 +33,7 @@ def roots(
     reflog_since: int = 0,
     extra: Iterable[ObjectId] = (),
 ) -> Roots:
-    """All roots: refs, HEAD, `extra`; and reflogs since a moment, the worktree's snapshot.
+    """All roots: refs, HEAD, `extra`; and reflogs since a moment, the worktree, waiting plans.
 
     What a merge's run took (`runs/`) is a note, and keeps nothing.
     Raises Corruption for a damaged ref or HEAD: nothing is guessed away.
@@ -42,7 +43,7 @@ def roots(
     optional: list[ObjectId] = []
     if reflog and refs.reflog is not None:
         optional += refs.reflog.mentioned(reflog_since)
-    optional += checked_out(store)
+    optional += [*checked_out(store), *waiting(store)]
     return Roots(tuple(dict.fromkeys(required)), tuple(dict.fromkeys(optional)))
 
 

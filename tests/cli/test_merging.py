@@ -316,14 +316,32 @@ def test_float32_thresholds_are_measured_and_metered(
     assert "?" in mp("plan", *TIES).out
 
 
-def test_gc_keeps_plans_of_merges_only(merging: Path, mp: Mp) -> None:
+def test_gc_keeps_plans_of_merges_and_those_that_wait(merging: Path, mp: Mp) -> None:
     used = mp("plan", *TIES, "-q").out.strip()
     mp("merge", "--plan", used, "-b", "merged")
-    unused = mp("plan", "math", "-q").out.strip()
+    waiting = mp("plan", "math", "-q").out.strip()
     mp("gc", "--prune=now")
     mp("explain", used)
-    assert "gc removes plans" in mp("merge", "--plan", unused, expect=1).err
+    mp("explain", waiting)
+    assert f"plan {waiting[:12]}" in mp("gc", "--why", waiting).out
+    mp("config", "gc.grace", "0")
+    mp("gc")
+    mp("explain", used)
+    assert "gc removes plans" in mp("merge", "--plan", waiting, expect=1).err
     mp("replay", "merged")
+
+
+def test_a_plan_that_waits_outlives_a_prune_with_its_models(
+    merging: Path, family: dict[str, Path], mp: Mp
+) -> None:
+    plan = mp("plan", *TIES, "--budget", "30%", "-q").out.strip()
+    planned = mp("log", "math", "-n", "1", "--json").document[0]["commit"]
+    mp("commit", family["code"], "-b", "math")
+    mp("prune", "--keep-last", "1")
+    assert "plan " in mp("gc", "--why", planned).out
+    merged = mp("merge", "--plan", plan, "-b", "merged", "--json").document
+    assert merged["plan"] == plan
+    assert "plan " not in mp("gc", "--why", planned).out
 
 
 def test_replay_tells_in_its_exit_code(merging: Path, mp: Mp) -> None:
