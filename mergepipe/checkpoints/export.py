@@ -11,7 +11,8 @@ from mergepipe.bytestore.whole_disk import WholeDisk
 from mergepipe.checkpoints.assembly import FilePlan, Part
 from mergepipe.checkpoints.layout import PIECE_BYTES
 from mergepipe.errors import Corruption
-from mergepipe.formats.writing import ExportDirectory, ExportFile, publish
+from mergepipe.formats.export_files import ExportFile, publish
+from mergepipe.formats.writing import ExportDirectory
 from mergepipe.grouping import grouped
 from mergepipe.names import quoted
 from mergepipe.packs.blocks import BlockReader

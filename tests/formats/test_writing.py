@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from mergepipe.bytestore import whole_disk
 from mergepipe.bytestore.whole_disk import FEWEST, WholeDisk
 from mergepipe.errors import MergepipeError, NoSpace, UnsafePath
+from mergepipe.formats.export_files import ExportFile, publish
 from mergepipe.formats.export_folders import is_unfinished_export
 from mergepipe.formats.tree import scan
-from mergepipe.formats.writing import ExportDirectory, ExportFile, publish
+from mergepipe.formats.writing import ExportDirectory
 
 
 def export(root: Path, path: str, content: bytes, executable: bool = False) -> None:
