@@ -12,8 +12,9 @@ from mergepipe.objects.store import Tensors
 from mergepipe.planner.drafts import Draft, unplanned
 from mergepipe.planner.gains import Floats
 from mergepipe.planner.outliers import tempers
+from mergepipe.plans.cost_counting import tree_costs
 from mergepipe.plans.cost_table import TensorCost, tensor_cost
-from mergepipe.plans.costs import NOT_THERE, Bytes, Depths, TensorCosts, tree_costs
+from mergepipe.plans.costs import NOT_THERE, Bytes, Depths, TensorCosts
 from mergepipe.plans.equality import every_step
 from mergepipe.plans.foresight import looked_up_together
 from mergepipe.plans.leaves import influence, leaf_numbers, raw_bytes, root_depths

@@ -19,8 +19,9 @@ from mergepipe.names import quoted
 from mergepipe.objects.grid import Grid
 from mergepipe.objects.merging import LinePlan, Plan
 from mergepipe.objects.store import ObjectSource, Tensors
+from mergepipe.plans.cost_counting import tree_costs
 from mergepipe.plans.cost_table import CostTable, ExpertCost, LeafNumbers, TensorCost, tensor_cost
-from mergepipe.plans.costs import Depths, TensorCosts, tree_costs
+from mergepipe.plans.costs import Depths, TensorCosts
 from mergepipe.plans.equality import every_step
 from mergepipe.plans.leaves import copied_cost, leaf_numbers, raw_bytes, root_depths
 from mergepipe.plans.numbers import scalars_of
