@@ -16,7 +16,8 @@ from mergepipe.packs.index import Index
 from mergepipe.packs.reader import PREFIX, parse_pack_key
 from mergepipe.packs.storage import Storage
 from mergepipe.progress import SILENT, Progress
-from mergepipe.repository.gc import Collected, follow
+from mergepipe.repository.gc import Collected
+from mergepipe.repository.gc_round import follow
 from mergepipe.repository.pruned import read_pruned
 from mergepipe.repository.survey import Alive, needed_blocks, survey
 from mergepipe.transfer.remote_packs import remote_storage

@@ -17,7 +17,7 @@ from mergepipe.objects.records import Commit
 from mergepipe.packs.reader import pack_ids, pack_key, read_footer
 from mergepipe.packs.transaction import Transaction
 from mergepipe.packs.writer import PackWriter
-from mergepipe.repository import gc
+from mergepipe.repository import gc_round
 from mergepipe.repository.gc import Collected
 from mergepipe.repository.refs import ANY
 from tests.packs.delta_codec import delta_block, raw_block, store_blocks
@@ -161,12 +161,12 @@ def test_copies_of_a_record_go_but_for_a_whole_one(repo: Repository, tmp_path: P
 
 def test_many_small_object_packs_become_one(repo: Repository, tmp_path: Path) -> None:
     w = weights(1000)
-    for number in range(gc.MANY_SMALL_PACKS + 3):
+    for number in range(gc_round.MANY_SMALL_PACKS + 3):
         w[number] += 1
         commit(repo, model(tmp_path, "a", w), "a")
     ids = [identity for identity, _ in repo.log("a")]
     done = run(repo)
-    assert done.packs_rewritten >= gc.MANY_SMALL_PACKS
+    assert done.packs_rewritten >= gc_round.MANY_SMALL_PACKS
     contents = [read_footer(repo.store, pack)[0].name for pack in pack_ids(repo.store)]
     assert contents.count("OBJECTS") == 1
     assert [identity for identity, _ in repo.log("a")] == ids
@@ -178,7 +178,7 @@ def test_one_small_pack_is_not_joined_to_itself(
     repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit(repo, model(tmp_path, "a"), "a")
-    monkeypatch.setattr(gc, "MANY_SMALL_PACKS", 1)
+    monkeypatch.setattr(gc_round, "MANY_SMALL_PACKS", 1)
     run(repo)
     assert run(repo) == Collected(0, 0, 0, False)
     assert content(repo, "a", tmp_path) == on_disk(tmp_path / "a")

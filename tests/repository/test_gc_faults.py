@@ -13,7 +13,7 @@ from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.errors import Corruption, Locked, MissingObject, NoSpace
 from mergepipe.packs.index import Index
 from mergepipe.packs.reader import pack_ids, pack_key
-from mergepipe.repository import gc, locks
+from mergepipe.repository import gc_round, locks
 from mergepipe.repository.gc import Collected
 from tests.repository.collecting import content, forget, model, on_disk, packs_bytes, run, sparse
 
@@ -137,14 +137,14 @@ def test_a_ref_made_meanwhile_saves_its_model(
     lost = commit(repo, model(tmp_path, "b"), "b")
     commit(repo, model(tmp_path, "a"), "a")
     forget(repo, "b")
-    planned = gc._Collection.plan
+    planned = gc_round.Round.plan
 
-    def plan_then_tag(self: gc._Collection) -> None:
+    def plan_then_tag(self: gc_round.Round) -> None:
         planned(self)
         if repo.refs.read("refs/tags/v1") is None:
             repo.refs.update("refs/tags/v1", lost, expected=None, who=WHO, why="")
 
-    monkeypatch.setattr(gc._Collection, "plan", plan_then_tag)
+    monkeypatch.setattr(gc_round.Round, "plan", plan_then_tag)
     assert run(repo).freed_bytes == 0
     assert content(repo, "v1", tmp_path) == on_disk(tmp_path / "b")
 

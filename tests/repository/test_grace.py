@@ -14,7 +14,7 @@ from mergepipe.errors import UsageError
 from mergepipe.ids import ObjectId
 from mergepipe.packs.format import Content
 from mergepipe.packs.reader import pack_ids, pack_key, read_footer
-from mergepipe.repository import gc, leases
+from mergepipe.repository import gc_round, leases
 from mergepipe.repository.durations import format_duration, parse_duration
 from mergepipe.repository.reflog import Signature
 from mergepipe.repository.retention import Retention
@@ -117,7 +117,7 @@ def test_small_packs_are_not_joined_for_ever(
     repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that hold what may go soon stay as they are, or it would never grow old."""
-    monkeypatch.setattr(gc, "MANY_SMALL_PACKS", 2)
+    monkeypatch.setattr(gc_round, "MANY_SMALL_PACKS", 2)
     for name in "abc":
         commit(repo, model(tmp_path, name), name)
     forget(repo, "c")
@@ -147,7 +147,7 @@ def test_what_was_pruned_comes_back_within_the_time(repo: Repository, tmp_path: 
 def test_rewritten_records_lie_in_the_order_of_the_newest_refs(
     repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gc, "SPARSE_SHARE", 1.01)  # everything
+    monkeypatch.setattr(gc_round, "SPARSE_SHARE", 1.01)  # everything
     # y is the newest, x the oldest.
     for name, when in (("x", 1), ("y", 3), ("z", 2)):
         repo.who = Signature("Ada <ada@example.org>", when, 0)
