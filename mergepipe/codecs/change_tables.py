@@ -68,13 +68,15 @@ def changes_into(before: Any, now: Any, table: Any, symbols: Any, classes: Any) 
 
     table  `Changes.symbols`; bytes are below 243
     """
+    places = on_stack(ROW, np.uint8)
+    for symbol in range(BYTES):
+        places[symbol] = moved_trits(symbol)
     for c in range(classes.size):
         moved = np.int64(0)
         for i in range(c * STRIPE, (c + 1) * STRIPE):
             symbol = table[np.int64(before[i]) * BYTES + np.int64(now[i])]
             symbols[i] = symbol
-            if symbol:
-                moved += moved_trits(symbol)
+            moved += np.int64(places[symbol])
         klass: Any = 0
         for start in CLASS_STARTS:
             klass += moved >= start
@@ -173,6 +175,8 @@ def model_changes(symbols: Any, rows: Any, index: Any, shares: Any, entries: Any
         for kind in range(KINDS):
             for symbol in range(BYTES):
                 count = np.int64(counts[1 + KINDS * c + kind, symbol])
+                if count == 0:
+                    continue
                 left = symbol
                 for place in range(5):
                     digits[np.int64(place >= 5 - kind), left % 3] += count

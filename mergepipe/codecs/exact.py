@@ -21,9 +21,9 @@ from mergepipe.codecs import exact_kernels, frames, lanes, tables
 from mergepipe.codecs.coarse import decode_coarse
 from mergepipe.codecs.exact_tables import MOST_NIBBLES, exact_decoder, exact_encoder
 from mergepipe.codecs.floats import BY_CODE, FloatFormat
+from mergepipe.codecs.marks import Marks
 from mergepipe.codecs.pieces import Pieces, octets
 from mergepipe.codecs.protocol import Buffer
-from mergepipe.codecs.statistics import Survey
 from mergepipe.codecs.stream import STATES_BYTES, check_end, new_states, states_of, words_of
 from mergepipe.codecs.trits import unpack_into
 from mergepipe.codecs.weights import Weights, upper_halves
@@ -45,10 +45,10 @@ def _pivot(magnitude: float, format_: FloatFormat) -> int:
     return min(max(exponent + format_.bias + format_.mantissa_bits, 1), format_.largest_exponent)
 
 
-def encode_exact(surveyed: Survey, workspace: Workspace) -> bytes:
-    """The payload of a block whose coarse layer is that of `surveyed`."""
-    weights, trits = surveyed.weights, surveyed.trits
-    width, pivot = weights.format.mantissa_bits, _pivot(surveyed.magnitude, weights.format)
+def encode_exact(marks: Marks, workspace: Workspace) -> bytes:
+    """The payload of a block whose coarse layer is that of `marks`."""
+    weights, trits = marks.weights, marks.trits
+    width, pivot = weights.format.mantissa_bits, _pivot(marks.magnitude, weights.format)
     index, bits, cut_bits = (
         workspace.array(name, trits.size, np.uint16) for name in ("index", "bits", "cut bits")
     )
@@ -60,7 +60,7 @@ def encode_exact(surveyed: Survey, workspace: Workspace) -> bytes:
         weights.tuned,
         weights.base,
         trits,
-        surveyed.classes,
+        marks.classes,
         width,
         pivot,
         index,

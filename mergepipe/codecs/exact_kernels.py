@@ -37,6 +37,7 @@ EXPONENTS = 6
 KINDS = 2 * EXPONENTS  # small and large changes
 ROWS = CLASSES * KINDS
 ROW = 128  # symbols a row of the table has room for; 113 are used
+_MODEL_TILE = 8 * CHUNK  # what is made of a tile on the way stays in the nearest cache
 NULL_ROW = ROWS  # of weights past the end: one symbol, no cost
 _FIRST_RANGE = np.uint16(17)  # the symbol of differences 16 and 17
 # From a float32's upper 12 bits to a range's symbol.
@@ -166,14 +167,14 @@ def model(
     counts                 uint32[2 * (ROWS + 1) * ROW], added to: two halves to be summed, of
                            which `index` is a place
     """
-    tuned_steps = on_stack(TILE, np.uint16)
-    base_steps = on_stack(TILE, np.uint16)
-    distances = on_stack(TILE, np.uint16)
-    down = on_stack(TILE, np.uint8)
-    rows = on_stack(TILE, np.uint8)
+    tuned_steps = on_stack(_MODEL_TILE, np.uint16)
+    base_steps = on_stack(_MODEL_TILE, np.uint16)
+    distances = on_stack(_MODEL_TILE, np.uint16)
+    down = on_stack(_MODEL_TILE, np.uint8)
+    rows = on_stack(_MODEL_TILE, np.uint8)
     second = (ROWS + 1) * ROW
-    for start in range(0, index.size, TILE):
-        padded = min(start + TILE, index.size)
+    for start in range(0, index.size, _MODEL_TILE):
+        padded = min(start + _MODEL_TILE, index.size)
         stop = min(padded, tuned.size)
         size = stop - start
         x = tuned[start:stop]

@@ -10,10 +10,11 @@ from mergepipe.codecs.coarse import CoarseHead, encode_coarse
 from mergepipe.codecs.estimates import residual_bytes
 from mergepipe.codecs.exact import decode_exact, encode_exact
 from mergepipe.codecs.floats import FORMATS, float_format
+from mergepipe.codecs.marks import Marks
 from mergepipe.codecs.pieces import octets
 from mergepipe.codecs.protocol import Buffer
 from mergepipe.codecs.statistics import BlockStatistics, Survey, survey_block
-from mergepipe.codecs.weights import weights_of
+from mergepipe.codecs.weights import Weights, weights_of
 from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import DType
 from mergepipe.errors import CodecError
@@ -45,12 +46,22 @@ def survey(
     exactly: bool,
 ) -> Survey:
     """The first pass over a block and its base; `exactly` as `survey_block`. Raises CodecError."""
+    return survey_block(weights(raw, base, dtype, workspace), large_share, exactly, workspace)
+
+
+def weights(raw: Buffer, base: Buffer, dtype: DType, workspace: Workspace) -> Weights:
+    """A block and its base as whole weights. Raises CodecError if their lengths differ."""
     x, b = octets(raw), octets(base)
     if x.size != b.size:
         raise CodecError(f"a block of {x.size} bytes and a base of {b.size}")
-    return survey_block(
-        weights_of(x, b, float_format(dtype), workspace), large_share, exactly, workspace
-    )
+    return weights_of(x, b, float_format(dtype), workspace)
+
+
+def encode_marked(marks: Marks, workspace: Workspace) -> tuple[bytes, bytes]:
+    """Coarse and exact payload of a block with its large changes marked."""
+    head = CoarseHead(marks.magnitude, marks.threshold)
+    coarse = encode_coarse(head, marks.packed, marks.classes, workspace)
+    return coarse, encode_exact(marks, workspace)
 
 
 class Residual:
@@ -98,9 +109,7 @@ class Residual:
         if base is None:
             raise CodecError("residual needs the base block")
         surveyed = survey(raw, base, dtype, self.large_share, workspace, exactly=exactly)
-        head = CoarseHead(surveyed.magnitude, surveyed.threshold)
-        coarse = encode_coarse(head, surveyed.packed, surveyed.classes, workspace)
-        return (coarse, encode_exact(surveyed, workspace)), surveyed
+        return encode_marked(surveyed, workspace), surveyed
 
     def decode_into(
         self,

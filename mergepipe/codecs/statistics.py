@@ -1,6 +1,5 @@
 """What one pass over a block and its base tells of the change, for profiles and for encoding."""
 
-import struct
 from typing import Any
 
 import numpy as np
@@ -8,6 +7,7 @@ import numpy.typing as npt
 from msgspec import Struct
 
 from mergepipe.codecs import survey
+from mergepipe.codecs.marks import Marks
 from mergepipe.codecs.trits import CHUNK, classify_into, pack_into, packed_length
 from mergepipe.codecs.weights import Weights
 from mergepipe.codecs.workspace import Workspace
@@ -46,29 +46,17 @@ class BlockStatistics(Struct, frozen=True):
     packed: npt.NDArray[np.uint8]
 
 
-class Survey(Struct, frozen=True):
+class Survey(Marks, frozen=True):
     """What the first pass over a block found; arrays of the workspace, good until the next one.
 
-    counts, uppers  as in survey.survey_halves     trits    uint8, padded to pairs of chunks
-    packed, classes as in trits.py                 key      least key of a large change
+    counts  as in survey.survey_halves
     """
 
-    weights: Weights
     counts: Any
     longs: Any
-    trits: Any
-    packed: npt.NDArray[np.uint8]
-    classes: npt.NDArray[np.uint8]
-    key: int
     largest_bits: int
     large: int
     energy: float
-    magnitude: float
-
-    @property
-    def threshold(self) -> float:
-        """The least size of a large change."""
-        return _real(self.key << 16)
 
     def statistics(self) -> BlockStatistics:
         """The figures, in memory of their own."""
@@ -84,7 +72,7 @@ class Survey(Struct, frozen=True):
             large=self.large,
             threshold=self.threshold,
             magnitude=self.magnitude,
-            largest=_real(self.largest_bits),
+            largest=survey.size_of_bits(self.largest_bits),
             energy=self.energy,
             captured=self.large * self.magnitude * self.magnitude,
             keys=keys.astype(np.uint16),
@@ -94,11 +82,6 @@ class Survey(Struct, frozen=True):
             long_counts=np.diff(starts, append=longs.size),
             packed=self.packed,
         )
-
-
-def _real(bits: int) -> float:
-    value: float = struct.unpack("<f", struct.pack("<I", bits))[0]
-    return value
 
 
 def survey_block(

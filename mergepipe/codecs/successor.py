@@ -16,9 +16,10 @@ from mergepipe.codecs.coarse import CoarseHead, coarse_symbols
 from mergepipe.codecs.coarse_change import ANCHOR_BYTES, decode_change, encode_change
 from mergepipe.codecs.exact import decode_exact
 from mergepipe.codecs.floats import FORMATS
+from mergepipe.codecs.marks import mark_block
 from mergepipe.codecs.pieces import Pieces, octets
 from mergepipe.codecs.protocol import Buffer
-from mergepipe.codecs.residual import Residual, survey
+from mergepipe.codecs.residual import LARGE_SHARE, encode_marked, survey, weights
 from mergepipe.codecs.statistics import BlockStatistics
 from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import DType
@@ -46,10 +47,6 @@ class Successor:
     layers = 2
     needs_base = True
 
-    def __init__(self) -> None:
-        self._over_anchor = Residual()
-        self._over_base = Residual(_SHARE_IN_EXACT)
-
     def supports(self, dtype: DType) -> bool:
         """bf16, fp16 and float32."""
         return dtype in FORMATS
@@ -70,13 +67,14 @@ class Successor:
 
         `base`: the version before, which is to have a coarse layer over the same anchor.
         """
-        share = self._over_anchor.large_share
-        before = survey(base, anchor.raw, dtype, share, workspace, exactly=False).packed
-        surveyed = survey(raw, anchor.raw, dtype, share, workspace, exactly=True)
+        before = survey(base, anchor.raw, dtype, LARGE_SHARE, workspace, exactly=False).packed
+        surveyed = survey(raw, anchor.raw, dtype, LARGE_SHARE, workspace, exactly=True)
         statistics = surveyed.statistics()  # before the workspace is used again
         head = CoarseHead(surveyed.magnitude, surveyed.threshold)
         layer = encode_change(head, anchor.name, before, surveyed.packed, workspace)
-        coarse, exact = self._over_base.encode(raw, base, dtype, workspace)
+        # Nobody reads this coarse layer but its exact layer: what is large is decided quickly.
+        changed = weights(raw, base, dtype, workspace)
+        coarse, exact = encode_marked(mark_block(changed, _SHARE_IN_EXACT, workspace), workspace)
         whole = b"".join((len(coarse).to_bytes(_LENGTH_BYTES, "little"), coarse, exact))
         return (layer, whole), statistics
 

@@ -6,6 +6,7 @@ difference of two bf16 values of one exponent fits in its key exactly; a change 
 that is counted apart, in the upper half of the counts. Infinite and NaN changes count as none.
 """
 
+import struct
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from mergepipe.kernels.signatures import float64, int64, read_only, uint8, uint1
 KEYS = 1 << 15
 COUNTS = 2 * KEYS + 16
 TILE = 5120
-_GROUP = 64
+_GROUP = 16
 
 _U8 = uint8[::1]
 _U16 = uint16[::1]
@@ -38,8 +39,8 @@ def _finite_bits(change: Any) -> Any:
 
 
 @kernel()
-def _changes_of_halves(tuned: Any, base: Any, mantissa_bits: Any, out: Any) -> None:
-    """Bits of float32 `tuned - base`."""
+def changes_of_halves(tuned: Any, base: Any, mantissa_bits: Any, out: Any) -> None:
+    """Bits of float32 `tuned - base`, inside a kernel."""
     if mantissa_bits == 7:
         for i in range(out.size):
             out[i] = _finite_bits(np.float32(bf16_value(tuned[i]) - bf16_value(base[i])))
@@ -49,7 +50,8 @@ def _changes_of_halves(tuned: Any, base: Any, mantissa_bits: Any, out: Any) -> N
 
 
 @kernel()
-def _changes_of_singles(tuned: Any, base: Any, out: Any) -> None:
+def changes_of_singles(tuned: Any, base: Any, out: Any) -> None:
+    """`changes_of_halves` for float32."""
     for i in range(out.size):
         out[i] = _finite_bits(np.float32(as_float(tuned[i]) - as_float(base[i])))
 
@@ -74,16 +76,18 @@ def _count(changes: Any, uppers: Any, counts: Any) -> Any:
 @kernel()
 def _gather(changes: Any, longs: Any, found: Any) -> Any:
     """Append the sizes of inexact changes to the `found` that are there; returns how many now."""
-    for start in range(0, changes.size, _GROUP):
-        group = changes[start : start + _GROUP]
-        merged = np.uint32(0)  # most groups have none, which a few vector ORs say
-        for i in range(group.size):
-            merged |= group[i]
+    whole = changes.size // _GROUP * _GROUP
+    for start in range(0, whole, _GROUP):
+        merged = np.uint32(0)  # most groups have none, which one vector OR says
+        for i in range(_GROUP):
+            merged |= changes[start + i]
         if merged & np.uint32(0xFFFF):
-            for i in range(group.size):
-                if group[i] & np.uint32(0xFFFF):
-                    longs[found] = group[i] & _SIZE
-                    found += 1
+            for i in range(_GROUP):  # without a branch: where there is one is anybody's guess
+                longs[found] = changes[start + i] & _SIZE
+                found += np.int64((changes[start + i] & np.uint32(0xFFFF)) != 0)
+    for i in range(whole, changes.size):
+        longs[found] = changes[i] & _SIZE
+        found += np.int64((changes[i] & np.uint32(0xFFFF)) != 0)
     return found
 
 
@@ -111,7 +115,7 @@ def survey_halves(
     for start in range(0, tuned.size, TILE):
         stop = min(start + TILE, tuned.size)
         changes = tile[: stop - start]
-        _changes_of_halves(tuned[start:stop], base[start:stop], mantissa_bits, changes)
+        changes_of_halves(tuned[start:stop], base[start:stop], mantissa_bits, changes)
         if longs.size:
             found = _gather(changes, longs, found)
         largest = max(largest, _count(changes, uppers[start:stop], counts))
@@ -127,7 +131,7 @@ def survey_singles(tuned: Any, base: Any, uppers: Any, counts: Any) -> Any:
     for start in range(0, tuned.size, TILE):
         stop = min(start + TILE, tuned.size)
         changes = tile[: stop - start]
-        _changes_of_singles(tuned[start:stop], base[start:stop], changes)
+        changes_of_singles(tuned[start:stop], base[start:stop], changes)
         largest = max(largest, _count(changes, uppers[start:stop], counts))
     return largest
 
@@ -188,3 +192,14 @@ def trits_into(uppers: Any, threshold: Any, trits: Any) -> Any:
     for i in range(uppers.size):
         large += np.int64(trits[i] != 0)
     return large
+
+
+def size_of_key(key: int) -> float:
+    """The least size of a change that has this key."""
+    return size_of_bits(key << 16)
+
+
+def size_of_bits(bits: int) -> float:
+    """A float32 by its bits."""
+    size: float = struct.unpack("<f", struct.pack("<I", bits))[0]
+    return size
