@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import islice
 
 from msgspec.structs import replace
 
@@ -15,7 +16,7 @@ from mergepipe.ids import ObjectId
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository.history import reachable_commits
 from mergepipe.repository.pruned import read_pruned
-from mergepipe.repository.refnames import REMOTES
+from mergepipe.repository.refnames import HEADS, REMOTES
 from mergepipe.repository.refs import ANY
 from mergepipe.transfer import push as pushing
 from mergepipe.transfer.credentials import Credentials
@@ -23,6 +24,8 @@ from mergepipe.transfer.noting import push_notes
 from mergepipe.transfer.push import Source
 from mergepipe.transfer.push_refs import Decision, PushOptions, wanted_refs
 from mergepipe.transfer.remote_refs import read_refs, tracking_ref
+
+_MOST_NEAR = 256  # branches of the remote that are looked at for what is there
 
 
 def push(
@@ -40,6 +43,7 @@ def push(
     What it then has stands in `refs/remotes/`, also of those refs that moved before a failure.
     """
     name, url, store = open_remote(repository, remote, credentials or Credentials())
+    asked = options or PushOptions()
     settings = repository.config.store
     source = Source(
         storage=repository.storage,
@@ -48,7 +52,8 @@ def push(
         effort=settings.codec,
         max_chain=settings.max_chain,
         pruned=read_pruned(repository.store),
-        inputs=not (options is not None and options.release),
+        inputs=not asked.release,
+        near=_near(repository, name),
     )
 
     def ask(moves: Sequence[Decision]) -> None:
@@ -57,10 +62,9 @@ def push(
 
     # gc here must not take away what is being read.
     with store, repository.writing():
-        if options is not None and options.release:
-            wanted = releases(repository, options, read_refs(store).values)
+        if asked.release:
+            wanted = releases(repository, asked, read_refs(store).values)
         else:
-            asked = options or PushOptions()
             wanted = wanted_refs(asked, repository.refs, repository.objects, name)
         moved: list[Decision] = []
         try:
@@ -72,6 +76,21 @@ def push(
         there = _commits_there(repository, name, pushed)
         pushed = replace(pushed, notes=push_notes(repository, store, there))
     return PushResult(name, url.shown, pushed)
+
+
+def _near(repository: OpenRepository, remote: str) -> tuple[str, ...]:
+    """Branches of a remote that most likely have what a push builds on: as many as are asked for.
+
+    Of very many, those that our own branches are called like, or were begun on.
+    """
+    refs, folder = repository.refs, f"{REMOTES}{remote}/"
+    theirs = refs.names(folder)
+    if len(theirs) > _MOST_NEAR:
+        tips = [at for at in (refs.head().commit,) if at is not None]
+        history = reachable_commits(repository.objects, tips)
+        recent = {commit for commit, _ in islice(history, _MOST_NEAR)}
+        theirs = [name for name in theirs if refs.read(name) in recent]
+    return tuple(HEADS + name.removeprefix(folder) for name in theirs[:_MOST_NEAR])
 
 
 def _commits_there(

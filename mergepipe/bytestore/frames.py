@@ -129,13 +129,53 @@ class Holds(_Request, frozen=True, tag="holds"):
     count: int
 
 
+class Pick(_Request, frozen=True, tag="pick"):
+    """msgpack [key] follows as data. Reply: the length of its data, a page of values."""
+
+    size: int
+
+
+class Locate(_Request, frozen=True, tag="locate"):
+    """`count` ids follow as data. Reply: the length of its data, which is msgpack [pack id]."""
+
+    count: int
+
+
+class Footers(_Request, frozen=True, tag="footers"):
+    """`count` ids of packs follow. Reply: the length of its data, msgpack [footer or nil]."""
+
+    count: int
+
+
+class Swaps(_Request, frozen=True, tag="swaps"):
+    """The request follows as data (wire.SwapsRequest). Reply: whether they were swapped."""
+
+    size: int
+
+
 class Purge(_Request, frozen=True, tag="purge"):
     """The request follows as data. Reply: the length of its data, which is the report."""
 
     size: int
 
 
-Request = Get | Read | Size | Keys | Values | Publish | Put | Delete | Swap | Holds | Purge
+Request = (
+    Get
+    | Read
+    | Size
+    | Keys
+    | Values
+    | Publish
+    | Put
+    | Delete
+    | Swap
+    | Holds
+    | Pick
+    | Locate
+    | Footers
+    | Swaps
+    | Purge
+)
 
 
 class FrameReader:

@@ -22,7 +22,7 @@ from mergepipe.bytestore.http_replies import (
     read_reply,
 )
 from mergepipe.bytestore.pace import IDLE_S, Pace
-from mergepipe.bytestore.protocol import Buffer, ByteWriter
+from mergepipe.bytestore.protocol import Buffer, ByteWriter, NotOffered, Swap
 from mergepipe.bytestore.retries import Retries
 from mergepipe.bytestore.spool import SpoolWriter
 from mergepipe.closing import Closing
@@ -33,6 +33,7 @@ from mergepipe.errors import (
     RemoteUnreachable,
     UsageError,
 )
+from mergepipe.ids import PackId
 from mergepipe.names import quoted
 
 # RFC 6750, section 2.1. Anything else could end the header and begin another.
@@ -157,13 +158,70 @@ class HttpByteStore(Closing):
             answers += wire.parse_holds(reply, some)
         return answers
 
+    def pick(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """The values of these keys, of those that are there."""
+        values: dict[str, bytes] = {}
+        for at in range(0, len(keys), wire.MOST_PICKED):
+            left = keys[at : at + wire.MOST_PICKED]
+            while left:
+                some, left = wire.picked(self._question("/v1/pick", wire.encode(left)), left)
+                values |= some
+        return values
+
+    def locate(self, ids: Sequence[bytes]) -> list[PackId]:
+        """The packs where blocks and objects are."""
+        packs: dict[PackId, None] = {}
+        for at in range(0, len(ids), wire.MOST_SOUGHT):
+            reply = self._question("/v1/locate", wire.encode(ids[at : at + wire.MOST_SOUGHT]))
+            packs |= dict.fromkeys(wire.parse_packs(reply))
+        return list(packs)
+
+    def footers(self, packs: Sequence[PackId]) -> list[bytes | None]:
+        """The footers of packs."""
+        footers: list[bytes | None] = []
+        while len(footers) < len(packs):
+            some = packs[len(footers) : len(footers) + wire.MOST_SOUGHT]
+            footers += wire.parse_footers(
+                self._question("/v1/footers", wire.encode(some)), len(some)
+            )
+        return footers
+
+    def swap_together(self, swaps: Sequence[Swap], near: Sequence[str] = ()) -> bool:
+        """All of these swaps, or none; the reply that was lost is asked for again."""
+        if len(swaps) > wire.MOST_SWAPS:
+            return False
+        writes = [os.urandom(wire.WRITE_ID_BYTES) for _ in swaps]
+        tries = 0
+
+        def body() -> bytes:
+            nonlocal tries
+            tries += 1
+            return wire.encode(wire.swaps_request(swaps, writes, near, again=tries > 1))
+
+        try:
+            reply = self._ask("POST", "/v1/swaps", read_reply, wire.LARGEST_REPLY, body=body)
+        except RemoteRefused:
+            return False  # an earlier release; or single swaps tell why
+        return wire.parse(reply, wire.SwapReply, "an answer to swaps").swapped
+
+    def _question(self, path: str, body: bytes) -> bytes:
+        """A question that not every server takes. Raises NotOffered."""
+
+        def take(response: http.client.HTTPResponse, pace: Pace) -> bytes:
+            return read_body(response, wire.LARGEST_LISTING)
+
+        try:
+            return self._ask("POST", path, take, wire.LARGEST_LISTING, body=body)
+        except RemoteRefused as error:
+            raise NotOffered(error.message, error.hint) from error
+
     def purge(self, request: bytes) -> bytes:
         """Have models removed for good."""
         return self._ask("POST", "/v1/purge", read_reply, wire.LARGEST_LISTING, body=request)
 
     def list(self, prefix: str) -> Iterator[str]:
         """Keys under the folder `prefix`, sorted."""
-        return iter(wire.all_keys(partial(self._listing, "keys", prefix), prefix))
+        return wire.all_keys(partial(self._listing, "keys", prefix), prefix)
 
     def values(self, prefix: str) -> dict[str, bytes]:
         """All values of a folder of small ones, by key, in as few exchanges as they fit in."""

@@ -228,7 +228,7 @@ class LocalByteStore(Closing):
                 sync_directory(self.path(key).parent)
             return True
 
-    def swap_together(self, swaps: Sequence[Swap]) -> bool:
+    def swap_together(self, swaps: Sequence[Swap], near: Sequence[str] = ()) -> bool:
         """Compare and swap many values under that lock, or none; made durable together."""
         with self._swap_lock(), WholeDisk(self.root, len(swaps)) as disk:
             if any(self.get(key) != old for key, old, _ in swaps):

@@ -4,13 +4,20 @@ Keys are relative POSIX paths (`packs/<id>.pack`, `refs/heads/main`), never abso
 Every implementation passes tests/bytestore/test_conformance.py.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Protocol, Self, TypeAlias, runtime_checkable
 
 from mergepipe.closing import Closing
+from mergepipe.errors import RemoteRefused
+from mergepipe.ids import PackId
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
+
+
+class NotOffered(RemoteRefused):
+    """A question that the other side does not take: it is of an earlier release, perhaps."""
 
 
 class ByteWriter(Protocol):
@@ -151,6 +158,31 @@ class Holding(Protocol):
 
 
 @runtime_checkable
+class Picking(Protocol):
+    """A byte store that gives several small values at once."""
+
+    def pick(self, keys: Sequence[str], /) -> dict[str, bytes]:
+        """The values of these keys, of those that are there. Raises NotOffered."""
+        ...
+
+
+@runtime_checkable
+class Locating(Protocol):
+    """A byte store whose other side knows where its records are."""
+
+    def locate(self, ids: Sequence[bytes], /) -> list[PackId]:
+        """The packs where these blocks and objects are, and what these blocks lean on.
+
+        Raises NotOffered.
+        """
+        ...
+
+    def footers(self, packs: Sequence[PackId], /) -> list[bytes | None]:
+        """Their footers; None for one that is not to be had like that. Raises NotOffered."""
+        ...
+
+
+@runtime_checkable
 class Purging(Protocol):
     """A byte store whose other side removes models for good, if it allows that."""
 
@@ -212,11 +244,23 @@ Swap: TypeAlias = tuple[str, bytes | None, bytes | None]
 class Gathering(Protocol):
     """A byte store that swaps many values for little more than the price of one."""
 
-    def swap_together(self, swaps: Sequence[Swap]) -> bool:
+    def swap_together(self, swaps: Sequence[Swap], near: Sequence[str] = (), /) -> bool:
         """Make all of these swaps, or none of them and return False: then one at a time tells why.
 
-        Cut short, it may have made the first ones.
+        Cut short, it may have made the first ones. `near`: keys whose values most likely are what
+        the new ones build on, so that not all of them need be looked at.
         """
+        ...
+
+
+@runtime_checkable
+class SwappingTogether(Protocol):
+    """A byte store that swaps many values at once, and remembers each swap by its id."""
+
+    def swap_with_ids(
+        self, swaps: Sequence[Swap], write_ids: Sequence[bytes], near: Sequence[str], /
+    ) -> bool:
+        """As `Gathering.swap_together`; the same ids again give the same answer."""
         ...
 
 
@@ -228,6 +272,15 @@ def as_holding(store: ByteStore) -> Holding | None:
 def as_gathering(store: ByteStore) -> Gathering | None:
     """The store, if it swaps many values at once."""
     return store if isinstance(store, Gathering) else None
+
+
+def pick(store: ByteStore, keys: Sequence[str]) -> dict[str, bytes]:
+    """The values of some keys, of those that are there, in as few exchanges as the store allows."""
+    if len(keys) > 1 and isinstance(store, Picking):
+        with contextlib.suppress(NotOffered):
+            return store.pick(keys)
+    values = ((key, store.get(key)) for key in keys)
+    return {key: value for key, value in values if value is not None}
 
 
 def as_write_aware(store: ByteStore) -> WriteAware | None:

@@ -11,11 +11,12 @@ import msgspec
 from mergepipe.bytestore import frames, wire
 from mergepipe.bytestore.line import BrokenExchange, Exchange, Line, Peer
 from mergepipe.bytestore.pace import IDLE_S
-from mergepipe.bytestore.protocol import Buffer, ByteWriter
+from mergepipe.bytestore.protocol import Buffer, ByteWriter, NotOffered, Swap
 from mergepipe.bytestore.retries import Retries
 from mergepipe.bytestore.spool import SpoolWriter
 from mergepipe.closing import Closing
 from mergepipe.errors import MergepipeError, RemoteRefused, RemoteUnreachable
+from mergepipe.ids import PackId
 from mergepipe.names import quoted
 
 _PROGRESS_BYTES = 1 << 20
@@ -97,6 +98,56 @@ class StdioByteStore(Closing):
             held += wire.parse_holds(_whole(reply), some)
         return held
 
+    def pick(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """The values of these keys, of those that are there."""
+        values: dict[str, bytes] = {}
+        for at in range(0, len(keys), wire.MOST_PICKED):
+            left = keys[at : at + wire.MOST_PICKED]
+            while left:
+                body = wire.encode(left)
+                some, left = wire.picked(self._question(frames.Pick(len(body)), body), left)
+                values |= some
+        return values
+
+    def locate(self, ids: Sequence[bytes]) -> list[PackId]:
+        """The packs where blocks and objects are."""
+        packs: dict[PackId, None] = {}
+        for at in range(0, len(ids), wire.MOST_SOUGHT):
+            some = ids[at : at + wire.MOST_SOUGHT]
+            reply = self._question(frames.Locate(len(some)), b"".join(some))
+            packs |= dict.fromkeys(wire.parse_packs(reply))
+        return list(packs)
+
+    def footers(self, packs: Sequence[PackId]) -> list[bytes | None]:
+        """The footers of packs."""
+        footers: list[bytes | None] = []
+        while len(footers) < len(packs):
+            some = packs[len(footers) : len(footers) + wire.MOST_SOUGHT]
+            reply = self._question(frames.Footers(len(some)), b"".join(some))
+            footers += wire.parse_footers(reply, len(some))
+        return footers
+
+    def swap_together(self, swaps: Sequence[Swap], near: Sequence[str] = ()) -> bool:
+        """All of these swaps, or none; where the reply was lost, it is asked for again."""
+        if len(swaps) > wire.MOST_SWAPS:
+            return False
+        writes = [os.urandom(wire.WRITE_ID_BYTES) for _ in swaps]
+        # That it may be the second time is said at once: a line that breaks is asked anew below.
+        body = wire.encode(wire.swaps_request(swaps, writes, near, again=True))
+        try:
+            return _reply(self._ask(frames.Swaps(len(body)), body=[body]), bool)
+        except RemoteUnreachable:
+            raise
+        except RemoteRefused:
+            return False  # an earlier release; or single swaps tell why
+
+    def _question(self, request: frames.Request, body: bytes) -> bytes:
+        """A question that not every server takes. Raises NotOffered."""
+        try:
+            return _whole(self._ask(request, wire.LARGEST_LISTING, body=[body]))
+        except RemoteRefused as error:
+            raise NotOffered(error.message, error.hint) from error
+
     def purge(self, request: bytes) -> bytes:
         """Have models removed for good."""
         asked = frames.Purge(len(request))
@@ -108,7 +159,7 @@ class StdioByteStore(Closing):
         def ask(after: str) -> bytes:
             return _whole(self._ask(frames.Keys(prefix, after), wire.LARGEST_LISTING))
 
-        return iter(wire.all_keys(ask, prefix))
+        return wire.all_keys(ask, prefix)
 
     def values(self, prefix: str) -> dict[str, bytes]:
         """All values of a folder of small ones, by key, in as few exchanges as they fit in."""

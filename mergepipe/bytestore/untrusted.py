@@ -11,6 +11,8 @@ import errno
 import os
 import shutil
 import stat
+from collections import deque
+from itertools import islice
 from pathlib import Path
 
 from mergepipe.bytestore.sharing import share
@@ -22,18 +24,22 @@ _HINT = (
     "and trust nothing else in there if you do not"
 )
 
+_MOST_LOOKED_AT = 100_000  # files when a repository is opened, in a tenth of a second
+
 
 def check_tree(root: Path) -> None:
     """Raise UnsafeRepository for anything below `root` that is no regular file and no directory.
 
     `root` itself is as the caller was told it. What this user may not list is passed over: it
-    cannot be used either.
+    cannot be used either. Of a hub with a million refs and packs the first many are looked at,
+    folders before what is in them: each use looks again.
     """
-    pending = [os.fspath(root)]
-    while pending:
+    pending, looked_at = deque([os.fspath(root)]), 0
+    while pending and looked_at < _MOST_LOOKED_AT:
         try:
-            with os.scandir(pending.pop()) as entries:
-                for entry in entries:
+            with os.scandir(pending.popleft()) as entries:
+                for entry in islice(entries, _MOST_LOOKED_AT):
+                    looked_at += 1
                     if entry.is_dir(follow_symlinks=False):
                         pending.append(entry.path)
                     elif not entry.is_file(follow_symlinks=False):

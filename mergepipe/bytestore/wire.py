@@ -5,7 +5,7 @@ All that the other side sends is checked here before anyone looks at it (docs/fo
 
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -20,6 +20,7 @@ from mergepipe.errors import (
     RefMoved,
     RemoteRefused,
 )
+from mergepipe.ids import PackId
 from mergepipe.names import SHOWN, escape_for_terminal
 
 MOST_VALUES = 4_000_000
@@ -27,6 +28,8 @@ MOST_KEYS = 4_000_000
 MOST_LISTED_BYTES = 1 << 30
 """Of all pages of a listing together: no hub has as many, and memory holds them."""
 MOST_IDS = 100_000
+MOST_SOUGHT = 16_384
+"""Ids whose packs are asked for at once."""
 ID_BYTES = 32
 LARGEST_LISTING = 16 << 20
 PAGE_BYTES = 8 << 20
@@ -39,6 +42,10 @@ LARGEST_PACK = 128 << 20
 LARGEST_REPLY = 64 << 10
 """Of a reply that is neither a listing nor a value."""
 LONGEST_KEY = 1100
+MOST_PICKED = 1000
+"""Keys that are asked for by name at once."""
+MOST_SWAPS = 1000
+"""Swaps that are asked for at once."""
 WRITE_ID_BYTES = 16
 
 PASSING = frozenset(("internal", "timeout"))
@@ -64,6 +71,16 @@ class SwapRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     new: bytes | None
     write: bytes
     again: bool = False
+
+
+class SwapsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Swaps to be made together, or none of them.
+
+    near  keys whose values the new ones most likely build on, among others
+    """
+
+    swaps: tuple[SwapRequest, ...]
+    near: tuple[str, ...] = ()
 
 
 class SwapReply(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -136,23 +153,22 @@ def page_of_values(values: Iterable[tuple[str, bytes]]) -> bytes:
     return encode(dict(parts) | ({"": b""} if more else {}))
 
 
-def all_keys(ask: Callable[[str], bytes], prefix: str) -> list[str]:
+def all_keys(ask: Callable[[str], bytes], prefix: str) -> Iterator[str]:
     """The keys below `prefix`, page by page; `ask` gives the page after a key.
 
     Raises RemoteRefused unless they are keys, sorted, and not absurdly many.
     """
-    keys: list[str] = []
-    size, more = 0, True
+    size, count, after, more = 0, 0, "", True
     while more:
-        after = keys[-1] if keys else ""
         listed = parse(ask(after), list[str | None], "a list of keys")
         more = bool(listed) and listed[-1] is None
         some = [key or "" for key in (listed[:-1] if more else listed)]
         _check_keys(some, prefix, after)
-        keys += some
         size += sum(map(len, some))
-        _check_page(more, some, size, len(keys), MOST_KEYS)
-    return keys
+        count += len(some)
+        _check_page(more, some, size, count, MOST_KEYS)
+        after = some[-1] if some else after
+        yield from some
 
 
 def all_values(ask: Callable[[str], bytes], prefix: str) -> dict[str, bytes]:
@@ -170,11 +186,72 @@ def all_values(ask: Callable[[str], bytes], prefix: str) -> dict[str, bytes]:
     return values
 
 
+def picked(data: bytes, asked: Sequence[str]) -> tuple[dict[str, bytes], Sequence[str]]:
+    """Values of keys that were asked for by name, and the keys that are still to be asked for.
+
+    Raises RemoteRefused for others, or in another order.
+    """
+    values = parse(data, dict[str, bytes], "values")
+    more = values.pop("", None) is not None
+    left = iter(enumerate(asked))
+    last = -1
+    for key in values:
+        last = next((at for at, each in left if each == key), len(asked))
+        if last == len(asked):
+            shown = escape_for_terminal(key, SHOWN)
+            raise RemoteRefused(f"the remote sends a value that nobody asked for: '{shown}'")
+    if more and not values:
+        raise RemoteRefused("the remote sends an empty page, and says that there is more")
+    return values, asked[last + 1 :] if more else ()
+
+
+def page_of_footers(footers: Iterable[bytes | None]) -> bytes:
+    """The first of some footers, as many as make a page. One alone that is too long is a nil."""
+    taken: list[bytes | None] = []
+    size, until = 0, time.monotonic() + PAGE_S
+    for footer in footers:
+        if footer is not None and len(footer) > PAGE_BYTES:
+            footer = None
+        taken.append(footer)
+        size += len(footer or b"") + _PART_BYTES
+        if size >= PAGE_BYTES or time.monotonic() > until:
+            break
+    return encode(taken)
+
+
+def parse_footers(data: bytes, asked: int) -> list[bytes | None]:
+    """Footers of the first of the packs that were asked for. Raises RemoteRefused."""
+    footers = parse(data, list[bytes | None], "footers")
+    if not 0 < len(footers) <= asked:
+        raise RemoteRefused("the remote sends other footers than it was asked for")
+    return footers
+
+
+def parse_packs(data: bytes) -> list[PackId]:
+    """Ids of packs. Raises RemoteRefused."""
+    ids = parse(data, list[bytes], "a list of packs")
+    if any(len(each) != ID_BYTES for each in ids):
+        raise RemoteRefused("the remote names a pack that cannot be")
+    return [PackId(each) for each in ids]
+
+
 def parse_holds(data: bytes, ids: Sequence[bytes]) -> list[bool]:
     """One byte for each id. Raises RemoteRefused for anything else."""
     if len(data) != len(ids) or data.strip(b"\0\1"):
         raise RemoteRefused("the remote did not say of each id whether it holds it")
     return [bool(each) for each in data]
+
+
+def swaps_request(
+    swaps: Iterable[tuple[str, bytes | None, bytes | None]],
+    writes: Iterable[bytes],
+    near: Iterable[str],
+    *,
+    again: bool,
+) -> SwapsRequest:
+    """Swaps as they are asked for, each under a write id of its own."""
+    requests = (SwapRequest(*swap, write, again) for swap, write in zip(swaps, writes, strict=True))
+    return SwapsRequest(tuple(requests), tuple(near))
 
 
 def error_reply(error: BaseException) -> ErrorReply:

@@ -4,7 +4,7 @@ A reader believes nothing from here without a hash.
 """
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Self
@@ -12,7 +12,7 @@ from typing import Self
 import lmdb
 
 from mergepipe.bytestore.elsewhere import read_elsewhere
-from mergepipe.ids import PackId
+from mergepipe.ids import BlockId, ObjectId, PackId
 from mergepipe.packs.condemned import KEY, pack_places
 from mergepipe.packs.entries import PackEntry
 from mergepipe.packs.environment import Environment, IndexRoom
@@ -23,6 +23,7 @@ from mergepipe.packs.records import Location
 from mergepipe.packs.view import View
 
 _NEXT_NUMBER = b"next pack"
+_PACKS_FOR_ONE = 100  # that are listed in the time in which one is looked up
 _DROPPED = 50_000  # records that are forgotten at a time: bounds memory
 
 
@@ -70,7 +71,8 @@ class Index:
             # Never reused: another process may still know what a number meant.
             stored = transaction.get(_NEXT_NUMBER, db=tables.meta)
             number = 1 if stored is None else NUMBER.unpack(stored)[0]
-            known = self._known_packs(transaction, number)
+            packs = list(packs)
+            known = self._known_packs(transaction, number, packs)
             blocks: list[tuple[bytes, bytes]] = []
             objects: list[tuple[bytes, bytes]] = []
             for pack in packs:
@@ -87,23 +89,32 @@ class Index:
                     rows.append(record_row(number, header, offset))
                 number += 1
             transaction.put(_NEXT_NUMBER, NUMBER.pack(number), db=tables.meta)
-            self._environment.known = number, known
+            if len(known) == transaction.stat(tables.packs)["entries"]:
+                self._environment.known = number, known
             # Sorted, in one go: small random batches cost two to four times the space.
             for rows, table in ((blocks, tables.blocks), (objects, tables.objects)):
                 rows.sort()
                 with transaction.cursor(table) as cursor:
                     cursor.putmulti(rows)
 
-    def _known_packs(self, transaction: lmdb.Transaction, number: int) -> set[bytes]:
-        """The packs that are indexed. Those that were left by the last call, if all of them are.
+    def _known_packs(
+        self, transaction: lmdb.Transaction, number: int, packs: Sequence[PackEntry]
+    ) -> set[bytes]:
+        """Those of some packs that are indexed, at least.
 
         With half a million packs, to look at all for every few that come would take for ever.
         """
-        packs = self._environment.tables.packs
+        table = self._environment.tables.packs
+        count = transaction.stat(table)["entries"]
         after, known = self._environment.known
-        if after == number and transaction.stat(packs)["entries"] == len(known):
+        if after == number and count == len(known):
             return known
-        return {PACK.unpack(value)[0] for _, value in transaction.cursor(db=packs)}
+        if len(packs) * _PACKS_FOR_ONE < count:
+            view = IndexView(self._environment, transaction)
+            found = [_is_indexed(view, pack) for pack in packs]
+            if None not in found:
+                return {bytes(pack.id) for pack, there in zip(packs, found, strict=True) if there}
+        return {PACK.unpack(value)[0] for _, value in transaction.cursor(db=table)}
 
     def drop_packs(self, gone: set[PackId]) -> None:
         """Forget packs and every record in them."""
@@ -175,6 +186,18 @@ class Index:
     def reset(self) -> None:
         """Start again with an empty index."""
         self._environment.reset()
+
+
+def _is_indexed(view: View, pack: PackEntry) -> bool | None:
+    """Whether a pack is indexed, as its first record tells; None where that tells nothing."""
+    if not pack.records or view.condemned():
+        return None
+    header = pack.records[0][0]
+    if header.kind is RecordKind.BLOCK:
+        copies = view.block(BlockId(header.id))
+    else:
+        copies = view.object_copies(ObjectId(header.id))
+    return any(at.pack == pack.id for at in copies)
 
 
 def _dead(

@@ -148,6 +148,10 @@ class IndexView:
         """Records that were found damaged, and are not listed."""
         return parse_places(self.cached(KEY) or b"")
 
+    def pack_count(self) -> int:
+        """How many packs are indexed."""
+        return int(self._transaction.stat(self._tables.packs)["entries"])
+
     def cached(self, key: bytes) -> bytes | None:
         """What `Index.cache` kept under a key."""
         value = self._transaction.get(key, db=self._tables.cache)

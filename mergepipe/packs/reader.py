@@ -24,6 +24,8 @@ _HEX = frozenset("0123456789abcdef")
 _CHUNK_BYTES = 1 << 20
 # The end of a far pack that is read at first: the footer of some 480 records fits.
 _FAR_TAIL_BYTES = 64 << 10
+# The end of a near one: as much costs no more than less would.
+_NEAR_TAIL_BYTES = 4 << 10
 _LARGEST_FAR_FOOTER_BYTES = 64 << 20
 _RECORD_KIND = {Content.BLOCKS: RecordKind.BLOCK, Content.OBJECTS: RecordKind.OBJECT}
 
@@ -131,6 +133,28 @@ def read_footer_bytes(store: ByteStore, pack: PackId, key: str = "", *, far: boo
         raise Corruption(f"{key}: its footer does not match its name")
     pack_format.parse_footer(footer, key)
     return footer
+
+
+def raw_footer(store: ByteStore, pack: PackId) -> bytes | None:
+    """What stands where a pack's footer is, unread; None if it is not there, or as long as none is.
+
+    For somebody else, who compares its hash with the pack's name.
+    """
+    key = pack_key(pack)
+    size = store.size(key) or 0
+    if size < PACK_HEADER_BYTES + TRAILER_BYTES:
+        return None
+    tail_bytes = min(size, _NEAR_TAIL_BYTES)
+    try:
+        tail = bytes(read_exactly(store, key, size - tail_bytes, tail_bytes))
+        length, _ = pack_format.parse_trailer(tail[-TRAILER_BYTES:], key)
+        if length > min(size - PACK_HEADER_BYTES - TRAILER_BYTES, _LARGEST_FAR_FOOTER_BYTES):
+            return None
+        if length + TRAILER_BYTES > tail_bytes:
+            return bytes(read_exactly(store, key, size - TRAILER_BYTES - length, length))
+    except (Corruption, FileNotFoundError):
+        return None
+    return tail[tail_bytes - TRAILER_BYTES - length : tail_bytes - TRAILER_BYTES]
 
 
 def check_frame(

@@ -53,6 +53,10 @@ class View(Protocol):
         """Every pack indexed, with its file length and content."""
         ...
 
+    def pack_count(self) -> int:
+        """How many packs are indexed."""
+        ...
+
     def cached(self, key: bytes, /) -> bytes | None:
         """What was kept under a key (`Index.cache`)."""
         ...

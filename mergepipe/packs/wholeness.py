@@ -6,16 +6,16 @@ What a disk loses without a trace in the file's times is for `mp fsck --read-dat
 """
 
 import struct
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import Corruption
-from mergepipe.ids import NO_ID, BlockId, ObjectId, PackId
+from mergepipe.ids import PackId
+from mergepipe.packs.places import locate
 from mergepipe.packs.reader import pack_ids, pack_key, read_footer
 from mergepipe.packs.records import Location
-from mergepipe.packs.view import View
 
 if TYPE_CHECKING:
     from mergepipe.packs.index import Index
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _STATE = struct.Struct("<QqQ")
 _PREFIX = b"whole:"
+# So many are looked at one by one, before it is asked where something lies.
+_FEW_PACKS = 1000
 
 
 def note_whole(store: ByteStore, index: "Index", packs: Iterable[PackId]) -> None:
@@ -32,25 +34,33 @@ def note_whole(store: ByteStore, index: "Index", packs: Iterable[PackId]) -> Non
         index.cache([(_key(pack), state) for pack, state in states if state])
 
 
-def changed_packs(storage: "Storage") -> set[PackId]:
-    """Packs that are not as they were when they were last known to be whole.
+def changed_packs(storage: "Storage", among: Collection[PackId] | None = None) -> set[PackId]:
+    """Packs, of all or of some, that are not as they were when they were last known to be whole.
 
     None of a lazy clone, whose remote answers for them.
     """
     files = storage.store
     if not isinstance(files, LocalByteStore):
         return set()
-    packs = pack_ids(files)
+    packs = pack_ids(files) if among is None else among
     known = storage.ask(lambda view: {pack: view.cached(_key(pack)) for pack in packs})
     return {pack for pack in packs if (state := _state(files, pack)) and known[pack] != state}
 
 
-def check_changed(storage: "Storage", ids: Collection[bytes], changed: set[PackId]) -> bool:
-    """Read those of the `changed` packs in which blocks or objects, and what they lean on, lie.
+def check_changed(storage: "Storage", needed: Callable[[], Collection[bytes]]) -> bool:
+    """Read packs that changed since they were last known to be whole, as far as they are `needed`.
 
-    Records that are damaged are condemned: they count as missing. True if there were any.
+    That is: where blocks or objects of these ids, and what they lean on, lie. Records that are
+    damaged are condemned: they count as missing. True if there were any.
     """
-    concerned = storage.ask(lambda view: _packs_of(view, ids)) & changed
+    # Of few packs most often none changed, and then nobody looks where the ids lie.
+    few = storage.ask(lambda view: view.pack_count()) <= _FEW_PACKS
+    changed = changed_packs(storage) if few else set()
+    if few and not changed:
+        return False
+    ids = needed()
+    concerned = set(storage.ask(lambda view: locate(view, ids))[0])
+    concerned = concerned & changed if few else changed_packs(storage, concerned)
     damaged: list[Location] = []
     for pack in sorted(concerned):
         bad = _read(storage, pack)
@@ -78,20 +88,6 @@ def _state(files: LocalByteStore, pack: PackId) -> bytes:
     if status is None:
         return b""
     return _STATE.pack(status.st_size, status.st_mtime_ns, status.st_ino)
-
-
-def _packs_of(view: View, ids: Collection[bytes]) -> set[PackId]:
-    packs: set[PackId] = set()
-    pending, seen = list(ids), set(ids)
-    while pending:
-        identity = pending.pop()
-        records = (*view.block(BlockId(identity)), *view.object_copies(ObjectId(identity)))
-        for at in records:
-            packs.add(at.pack)
-            if at.header.base != NO_ID and at.header.base not in seen:
-                seen.add(at.header.base)
-                pending.append(at.header.base)
-    return packs
 
 
 def _key(pack: PackId) -> bytes:

@@ -8,12 +8,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
+from itertools import islice
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
 
-from mergepipe.bytestore.protocol import ByteStore, items_after
+from mergepipe.bytestore.protocol import ByteStore, items_after, keys_after
 from mergepipe.errors import Corruption, InvalidRefName, Locked, RefExists, RefMoved
 from mergepipe.ids import ObjectId
 from mergepipe.repository import locks
@@ -163,6 +164,10 @@ class RefStore:
         if staged is None or not staged.is_mine:
             return sorted(present)
         return staged.names(present, folder)
+
+    def more_than(self, count: int) -> bool:
+        """Whether there are more refs than so many; not all of them are looked at for that."""
+        return next(islice(keys_after(self._store, "refs/"), count, None), None) is not None
 
     def list(self, prefix: str = "refs/") -> dict[str, ObjectId]:
         """The refs in a folder and what they point at, sorted by name. Raises Corruption."""

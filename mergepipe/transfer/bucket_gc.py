@@ -20,7 +20,7 @@ from mergepipe.repository.gc import Collected
 from mergepipe.repository.gc_round import follow
 from mergepipe.repository.pruned import read_pruned
 from mergepipe.repository.survey import Alive, needed_blocks, survey
-from mergepipe.transfer.remote_packs import remote_storage
+from mergepipe.transfer.remote_packs import RemoteStorage
 from mergepipe.transfer.remote_refs import read_refs
 
 UNNEEDED = "gc/unneeded"
@@ -62,7 +62,7 @@ def _collect(
     grace_s: float,
     progress: Progress,
 ) -> Collected:
-    with closing(remote_storage(store, index)) as storage:
+    with closing(RemoteStorage(store, index)) as storage:
         storage.refresh()
         needless, unreadable = _needless(storage)
     before_s = now_s - grace_s

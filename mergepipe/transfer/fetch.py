@@ -7,7 +7,7 @@ admits what others push. docs/format-remote.md, "Receiving".
 
 import functools
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -17,10 +17,9 @@ from mergepipe.errors import Corruption, RevisionNotFound
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.names import quoted
 from mergepipe.objects.grid import blocks_of
-from mergepipe.objects.records import Commit, Tensor
-from mergepipe.objects.store import ObjectStore
-from mergepipe.packs.format import Content
+from mergepipe.objects.records import Tensor
 from mergepipe.packs.index import Index
+from mergepipe.packs.places import lacking
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.view import View
 from mergepipe.progress import SILENT, Progress
@@ -39,6 +38,7 @@ from mergepipe.transfer.downloading import (
     Downloads,
     Received,
 )
+from mergepipe.transfer.far_objects import FarObjects
 from mergepipe.transfer.following import follow_pruned
 from mergepipe.transfer.home import Home
 from mergepipe.transfer.horizon import Horizon, Reach, horizon
@@ -46,12 +46,20 @@ from mergepipe.transfer.inspection import Inspected
 from mergepipe.transfer.new_commits import commits_between, known_objects, objects_of
 from mergepipe.transfer.noting import fetch_notes
 from mergepipe.transfer.quarantine import Quarantine
-from mergepipe.transfer.remote_packs import remote_index, remote_storage
-from mergepipe.transfer.remote_refs import RemoteRefs, read_refs, tracking_ref
+from mergepipe.transfer.remote_packs import RemoteStorage, remote_index
+from mergepipe.transfer.remote_refs import (
+    RemoteRefs,
+    first_branches,
+    read_refs,
+    read_some_refs,
+    tracking_ref,
+)
 from mergepipe.transfer.two_storages import layered
 
 # A fetch is asked for, unlike a push: the disk is its limit, which is looked at before.
 _NO_LIMIT_BYTES = 1 << 62
+# New tips from which on it is faster to know all packs of the remote than to ask for those of each.
+_MANY_TIPS = 1000
 
 
 @brief
@@ -68,7 +76,7 @@ class Fetched(Struct, frozen=True):
     """What a fetch did.
 
     refs    those that moved; kept: tags of ours that are elsewhere at the remote, left alone
-    there   all branches and tags of the remote
+    there   the branches and tags of the remote: all, or of named branches these, and all tags
     bytes_received, packs_received   packs written here; what was there from an earlier try is not
                                      counted
     notes                            commits of which notes came
@@ -115,8 +123,8 @@ def fetch(
     came stays in quarantine, and the next attempt goes on from there.
     """
     options = options or FetchOptions()
-    there = read_refs(store)
-    heads = _chosen(there, options.branches)
+    there = _refs_there(store, options)
+    heads = _chosen(store, there, options.branches)
     tips = dict.fromkeys([*heads.values(), *(there.tags.values() if options.tags else ())])
     # Neither what it let go of, nor what was purged here, whatever it has.
     stones = read_tombstones(home.storage.store)
@@ -126,7 +134,7 @@ def fetch(
         reach = _reach(home, remote, options)
         if _any_new(home, tips) or (reach.reaches_back and read_absent(home.storage.store)):
             quarantine.take_up()
-            remote_packs = remote_storage(store, Index.of(home.directory, remote_index(remote)))
+            remote_packs = RemoteStorage(store, Index.of(home.directory, remote_index(remote)))
             try:
                 fetching = _Fetch(
                     home, quarantine, remote_packs, remote, store, pruned, reach, progress
@@ -166,19 +174,30 @@ def fetch(
         blocks=received.blocks,
         bytes_received=received.bytes,
         packs_received=received.packs,
-        notes=fetch_notes(home, store),
+        notes=fetch_notes(home, store, heads.values() if options.branches else None),
     )
 
 
-def _chosen(there: RemoteRefs, branches: Sequence[str]) -> dict[str, ObjectId]:
+def _refs_there(store: ByteStore, options: FetchOptions) -> RemoteRefs:
+    """The refs of the remote that a fetch is about: of few branches, no others are asked for."""
+    if options.prune or not options.branches:
+        return read_refs(store)
+    return read_some_refs(store, map(_full_name, options.branches), tags=True)
+
+
+def _full_name(branch: str) -> str:
+    return branch if branch.startswith(HEADS) else HEADS + branch
+
+
+def _chosen(store: ByteStore, there: RemoteRefs, branches: Sequence[str]) -> dict[str, ObjectId]:
     """The branches to fetch, by full name. Raises RevisionNotFound."""
     if not branches:
         return there.branches
     chosen = {}
     for branch in branches:
-        name = branch if branch.startswith(HEADS) else HEADS + branch
+        name = _full_name(branch)
         if name not in there.values:
-            known = ", ".join(short_name(one) for one in list(there.branches)[:10])
+            known = ", ".join(short_name(one) for one in first_branches(store, 10))
             raise RevisionNotFound(
                 f"the remote has no branch {quoted(branch)}",
                 f"it has {known}" if known else "it has none at all",
@@ -207,7 +226,7 @@ class _Fetch:
         self,
         home: Home,
         quarantine: Quarantine,
-        remote: Storage,
+        remote: RemoteStorage,
         name: str,
         store: ByteStore,
         pruned: Pruned,
@@ -224,51 +243,53 @@ class _Fetch:
         self._store = store
         self._progress = progress
 
-    def run(self, tips: Iterable[ObjectId], downloads: Downloads) -> Received:
+    def run(self, tips: Collection[ObjectId], downloads: Downloads) -> Received:
         self._home.storage.refresh()
         self._quarantine.storage.refresh()
         here = layered(self._home.storage, self._quarantine.storage)
-        self._remote.refresh()
-        self._promise_blocks()
-        objects = ObjectStore(layered(here, self._remote))
+        objects = FarObjects(here, self._remote, everything=len(tips) > _MANY_TIPS)
         known = list(self._home.refs.list().values())
         self.horizon = self._end(objects, list(tips), known)
         with downloads:
             wanted = [*tips, *self.horizon.more]
             expected = self._objects(here, objects, wanted, known, downloads)
             downloads.close()  # a cut from here on need not read them again
+            self._seek_blocks(here, objects, expected)
             blocks = BlockDownload(here, self._remote, self._store, downloads, self._progress)
             blocks.run(expected, self._room)
             downloads.close()
             return downloads.received
 
     def _end(
-        self, objects: ObjectStore, tips: Sequence[ObjectId], known: Sequence[ObjectId]
+        self, objects: FarObjects, tips: Sequence[ObjectId], known: Sequence[ObjectId]
     ) -> Horizon:
         """Where this fetch ends; nowhere, unless a depth is asked for, or history is cut off."""
         ours, theirs = read_absent(self._home.storage.store), self._pruned.absent
         if not (ours or theirs) and self._reach in (Reach(), Reach(whole=True)):
             return Horizon()
         here = {commit for commit, _ in reachable_commits(self._home.objects, known)}
-        read = functools.cache(lambda commit: objects.load(commit, Commit))
+        read = functools.cache(objects.commit)
         return horizon(read, tips, self._reach, known=here, ours=ours, theirs=theirs)
 
-    def _promise_blocks(self) -> None:
-        """In a lazy clone of this remote: have the promise of its blocks, which then are no news.
+    def _seek_blocks(
+        self, here: Storage, objects: FarObjects, expected: Mapping[BlockId, int]
+    ) -> None:
+        """Know where the blocks are that are not here.
 
+        In a lazy clone of this remote, have the promise of their packs: they are no news then.
         Every one of them is compared with its id when it comes.
         """
+        missing = here.ask(functools.partial(lacking, ids=list(expected)))
+        objects.seek(missing)
         promises = self._home.storage.promises
-        if promises.remote == self._name:
-            packs = self._remote.ask(lambda view: view.packs())
-            blocks = [pack for pack, (_, content) in packs.items() if content is Content.BLOCKS]
-            promises.promise(self._store, blocks)
+        if missing and promises.remote == self._name:
+            promises.promise(self._store, self._remote.packs_of(missing))
             self._home.storage.refresh()
 
     def _objects(
         self,
         here: Storage,
-        objects: ObjectStore,
+        objects: FarObjects,
         tips: Sequence[ObjectId],
         known: Sequence[ObjectId],
         downloads: Downloads,

@@ -34,7 +34,7 @@ from mergepipe.repository.pruned import read_pruned
 from mergepipe.repository.refs import RefStore
 from mergepipe.transfer.following import follow_pruned
 from mergepipe.transfer.home import Home
-from mergepipe.transfer.remote_packs import remote_index, remote_storage
+from mergepipe.transfer.remote_packs import RemoteStorage, remote_index
 from mergepipe.transfer.two_storages import layered
 
 
@@ -77,7 +77,7 @@ def heal_from_remote(
         with contextlib.suppress(RemoteUnreachable):
             home.storage.promises.relist()  # what was promised, and lost, is promised again
             home.storage.refresh()
-    there = remote_storage(remote, Index.of(home.directory, remote_index(name)))
+    there = RemoteStorage(remote, Index.of(home.directory, remote_index(name)))
     try:
         there.refresh()
         if home.storage.promises.remote == name:  # nothing else promises what it let go of

@@ -1,10 +1,11 @@
 """Notes on commits travel beside history: joined with the other side's, after refs moved."""
 
-from collections.abc import Container
+from collections.abc import Collection, Container, Iterable, Mapping
 
-from mergepipe.bytestore.protocol import ByteStore
+from mergepipe.bytestore.protocol import ByteStore, Picking, pick
 from mergepipe.errors import Corruption, RemoteRefused
 from mergepipe.ids import ObjectId
+from mergepipe.repository.history import reachable_commits
 from mergepipe.repository.notes import (
     FOLDER,
     LARGEST_BYTES,
@@ -20,6 +21,7 @@ from mergepipe.repository.notes import (
 from mergepipe.transfer.home import Home
 
 _MOST_RACES = 8
+_MOST_PICKED = 10_000  # notes that are asked for by name
 
 
 def push_notes(home: Home, store: ByteStore, there: Container[ObjectId]) -> int:
@@ -34,7 +36,7 @@ def push_notes(home: Home, store: ByteStore, there: Container[ObjectId]) -> int:
     }
     if not ours:
         return 0
-    theirs = store.values(FOLDER)
+    theirs = _values(store, ours)
     return sum(_send(store, commit, ours[commit], theirs.get(note_key(commit))) for commit in ours)
 
 
@@ -50,13 +52,18 @@ def _send(store: ByteStore, commit: ObjectId, remarks: Remarks, theirs: bytes | 
     raise RemoteRefused(f"{key} of the remote never stands still", "push again")
 
 
-def fetch_notes(home: Home, store: ByteStore) -> int:
+def fetch_notes(home: Home, store: ByteStore, tips: Iterable[ObjectId] | None = None) -> int:
     """Join what a remote has noted of commits that are here; returns of how many it was new.
 
-    Raises RemoteRefused, RemoteUnreachable, Locked.
+    With `tips`, of their history, where the remote gives that by itself. Raises RemoteRefused,
+    RemoteUnreachable, Locked.
     """
+    if tips is None:
+        values: Mapping[str, bytes] = store.values(FOLDER)
+    else:
+        values = _values(store, [each for each, _ in reachable_commits(home.objects, tips)])
     news: dict[ObjectId, Remarks] = {}
-    for key, data in store.values(FOLDER).items():
+    for key, data in values.items():
         commit = parse_note_key(key)
         if commit is not None and home.objects.has(commit):
             news[commit] = _received(key, data)
@@ -70,6 +77,12 @@ def fetch_notes(home: Home, store: ByteStore) -> int:
                     home.storage.store.put(note_key(commit), encode(after))
                     count += 1
     return count
+
+
+def _values(store: ByteStore, commits: Collection[ObjectId]) -> Mapping[str, bytes]:
+    """What a remote has noted of some commits, at least."""
+    few = len(commits) <= (_MOST_PICKED if isinstance(store, Picking) else 1)
+    return pick(store, list(map(note_key, commits))) if few else store.values(FOLDER)
 
 
 def swap_note(home: Home, key: str, old: bytes | None, new: bytes | None) -> bool:

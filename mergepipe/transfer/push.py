@@ -34,7 +34,13 @@ from mergepipe.reprs import brief
 from mergepipe.transfer.holdings import IndexedFooters, holdings
 from mergepipe.transfer.new_commits import commits_between, known_objects, objects_of
 from mergepipe.transfer.push_refs import Decision, Move, Wanted, decide, no_such_ref
-from mergepipe.transfer.remote_refs import RemoteRefs, parse_ref, read_refs, ref_value
+from mergepipe.transfer.remote_refs import (
+    RemoteRefs,
+    parse_ref,
+    read_refs,
+    read_some_refs,
+    ref_value,
+)
 from mergepipe.transfer.uploading import Sent, Uploader
 from mergepipe.transfer.wire_choice import Chooser
 from mergepipe.transfer.wire_packs import WIRE_PACK_BYTES, Grouping, object_packs
@@ -49,7 +55,8 @@ class Source(Struct, frozen=True):
     """The repository that pushes. `effort` and `max_chain` are its settings of those names.
 
     `pruned`: the commits whose models it no longer keeps. `inputs`: whether models go along that
-    merges only name as what they were made of.
+    merges only name as what they were made of. `near`: refs of the other side (full names) that
+    most likely have what the new commits build on; none: all of them are looked at.
     """
 
     storage: Storage
@@ -60,6 +67,7 @@ class Source(Struct, frozen=True):
     pack_bytes: int = WIRE_PACK_BYTES
     pruned: Pruned = NONE
     inputs: bool = True
+    near: tuple[str, ...] = ()
 
 
 @brief
@@ -193,7 +201,9 @@ def _attempt(
     *,
     distrust: bool = False,
 ) -> None:
-    there = read_refs(store)
+    # The branches that were seen there before tell most often what history is there already.
+    names = [*(ref.name for ref in wanted), *source.near]
+    there = read_some_refs(store, names) if source.near else read_refs(store)
     stones = read_tombstones(store)
     for ref in wanted:
         if ref.new is None and ref.name not in there.values:
@@ -210,13 +220,13 @@ def _attempt(
         _refuse_purged(source, tip, stones)
     order: Sequence[ObjectId] = ()
     if tips:
-        known = [] if distrust else list(there.values.values())
+        known = [] if distrust else source.objects.present(there.values.values())
         order = _send(source, store, tips, known, stones, tally, progress)
     turn.check()
     # What needs most goes first: the other side then looks at all of it once, in one go.
     place: dict[ObjectId | None, int] = {each: -number for number, each in enumerate(order)}
     ordered = sorted(moving, key=lambda each: place.get(each.new, 1))
-    at_once = _swap_together(store, ordered, there)
+    at_once = _swap_together(store, ordered, there, source.objects)
     for decision in ordered:
         if not at_once:
             _swap(store, decision, there)
@@ -342,8 +352,10 @@ def _needed(
     return need
 
 
-def _swap_together(store: ByteStore, decisions: Sequence[Decision], there: RemoteRefs) -> bool:
-    """Move several refs at once; False: none was moved, and it is one at a time."""
+def _swap_together(
+    store: ByteStore, decisions: Sequence[Decision], there: RemoteRefs, objects: ObjectStore
+) -> bool:
+    """Move refs in one exchange; False: none was moved, and it is one at a time."""
     gathering = as_gathering(store)
     swaps: list[Swap] = []
     for decision in decisions:
@@ -351,7 +363,11 @@ def _swap_together(store: ByteStore, decisions: Sequence[Decision], there: Remot
         if value is None:
             return False
         swaps.append((decision.name, there.raw.get(decision.name), value))
-    return gathering is not None and len(swaps) > 1 and gathering.swap_together(swaps)
+    if gathering is None or not swaps:
+        return False
+    known = set(objects.present(there.values.values()))
+    near = [name for name, at in there.values.items() if at in known]
+    return gathering.swap_together(swaps, near)
 
 
 def _swap(store: ByteStore, decision: Decision, there: RemoteRefs) -> None:

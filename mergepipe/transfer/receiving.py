@@ -4,6 +4,7 @@ What they may read and change, and how, is docs/format-remote.md. A server offer
 a remote on this machine is used through it too, so that there is one receiving side.
 """
 
+import functools
 import os
 import threading
 from collections import OrderedDict
@@ -25,15 +26,16 @@ from mergepipe.errors import (
 from mergepipe.ids import NO_ID, BlockId, ObjectId, PackId
 from mergepipe.names import quoted
 from mergepipe.objects.store import ObjectStore
-from mergepipe.packs.reader import PREFIX, parse_pack_key
+from mergepipe.packs.places import locate
+from mergepipe.packs.reader import PREFIX, parse_pack_key, raw_footer
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.view import View
-from mergepipe.packs.wholeness import changed_packs, check_changed
+from mergepipe.packs.wholeness import check_changed
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository import absent, pruned, tombstones
 from mergepipe.repository.hooks import PRE_RECEIVE
 from mergepipe.repository.notes import FOLDER as NOTES
-from mergepipe.repository.refnames import HEADS, TAGS
+from mergepipe.repository.refnames import HEADS, TAGS, is_shared_ref
 from mergepipe.transfer.admission import Admission
 from mergepipe.transfer.home import Home
 from mergepipe.transfer.inspection import Arrived, Inspected, Inspector
@@ -129,19 +131,40 @@ class ReceivingStore(Closing):
                 for one in ids
             ]
 
-        if changed := changed_packs(storage):
-            check_changed(storage, ids, changed)
+        check_changed(storage, lambda: ids)
         return both.ask(question)
 
-    def _known(self, new: Sequence[ObjectId]) -> Collection[ObjectId]:
+    def pick(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """The values of these keys, of those that are there. Raises RemoteRefused."""
+        values = ((key, self.get(key)) for key in keys)
+        return {key: value for key, value in values if value is not None}
+
+    def locate(self, ids: Sequence[bytes]) -> list[PackId]:
+        """The packs where blocks and objects are, every copy, and what the blocks lean on."""
+        storage = self._home.storage
+        found, missing = storage.ask(functools.partial(locate, ids=ids))
+        if missing and storage.refresh():
+            found, missing = storage.ask(functools.partial(locate, ids=ids))
+        return list(found)
+
+    def footers(self, packs: Sequence[PackId]) -> list[bytes | None]:
+        """The footers of packs, as they stand: whoever asked compares their hashes."""
+        return [raw_footer(self._store, pack) for pack in packs]
+
+    def _known(self, moves: Sequence[_Move], near: Sequence[str]) -> Collection[ObjectId]:
         """Commits of which nothing has to be sent: those here, unless something is damaged here.
 
-        What was changed in `packs/` behind our back is read before it is leaned on.
+        What was changed in `packs/` behind our back is read before it is leaned on. Where the
+        pusher says what it builds on, no other refs are read: a hub may have a million.
         """
         storage, refs = self._home.storage, self._home.refs
-        if changed := changed_packs(storage):
-            check_changed(storage, [each for one in new for each in self._model(one)], changed)
-        return () if storage.lacking else list(refs.list().values())
+        check_changed(storage, lambda: [it for move in moves for it in self._model(move.new)])
+        if storage.lacking:
+            return ()
+        if not near:
+            return list(refs.list().values())
+        named = [refs.read(key) for key in near if is_shared_ref(key)]
+        return [each for each in (*named, *(move.old for move in moves)) if each is not None]
 
     def _model(self, commit: ObjectId) -> list[bytes]:
         """The ids of all that the model of a commit is made of, as far as it is here."""
@@ -277,31 +300,49 @@ class ReceivingStore(Closing):
             return False
         return True
 
-    def swap_together(self, swaps: Sequence[Swap]) -> bool:
+    def swap_together(self, swaps: Sequence[Swap], near: Sequence[str] = ()) -> bool:
         """Move refs, as `swap_with_id` does, if each of them may; what they need is verified once.
 
         False: none was moved, for a reason that single swaps will tell.
+        """
+        return self.swap_with_ids(swaps, [os.urandom(WRITE_ID_BYTES) for _ in swaps], near)
+
+    def swap_with_ids(
+        self, swaps: Sequence[Swap], write_ids: Sequence[bytes], near: Sequence[str] = ()
+    ) -> bool:
+        """`swap_together`; what was asked for under these ids before is answered, not done again.
+
+        Of moves that a kill had cut short, those that are left are made.
         """
         if self._home.hooks.has(PRE_RECEIVE):
             return False  # it has its say on one move at a time
         moves = []
         with self._deciding:
             try:
-                for key, before, after in swaps:
-                    check_write(key, write_id := os.urandom(WRITE_ID_BYTES))
+                for (key, before, after), write_id in zip(swaps, write_ids, strict=True):
+                    check_write(key, write_id)
                     if after is None:
                         return False
                     old = None if before is None else parse_ref(key, before)
                     new = parse_ref(key, after)
-                    if self._home.refs.read(key) != old or old == new:
+                    done = self._answered(key, old, new, write_id)
+                    if done is None and self._home.refs.read(key) == old != new:
+                        moves.append(_Move(key, old, new, write_id))
+                    elif not done:
                         return False
-                    moves.append(_Move(key, old, new, write_id))
-                return self._move_together(moves)
+                if moves and not self._move_together(moves, near):
+                    return False
             except (RemoteRefused, Corruption, RefExists):
                 return False
+            for write_id in write_ids:
+                self._remember(write_id, True)
+            return True
 
-    def _move_together(self, moves: Sequence[_Move]) -> bool:
-        """Admit what new values of refs need, then move all of them, or none."""
+    def _move_together(self, moves: Sequence[_Move], near: Sequence[str] = ()) -> bool:
+        """Admit what new values of refs need, then move all of them, or none.
+
+        `near`: refs whose history most likely is that which is built on.
+        """
         home = self._home
         for move in moves:
             self._rules.may_begin(move.key, move.old, move.new)
@@ -310,7 +351,7 @@ class ReceivingStore(Closing):
         try:
             with home.writing():
                 stones = tombstones.read_tombstones(self._store)
-                known = self._known(news)
+                known = self._known(moves, near)
                 # What is pushed has to be whole; of what is here already only damage is mended.
                 whole = pruned.NONE if known else pruned.read_pruned(self._store)
                 gone = whole.without(stones, stones.snapshots)

@@ -1,11 +1,12 @@
 """The refs of another repository: what its byte store says, checked before it is believed."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import islice
 
 from msgspec import Struct
 
-from mergepipe.bytestore.protocol import ByteStore
+from mergepipe.bytestore.protocol import ByteStore, Picking, pick
 from mergepipe.errors import InvalidRefName, RemoteRefused
 from mergepipe.ids import ObjectId
 from mergepipe.names import quoted
@@ -17,12 +18,14 @@ _ID_LINE = re.compile(rb"[0-9a-f]{64}\n?")
 _HEAD = "HEAD"
 _SYMBOLIC = b"ref: "
 _LONGEST_HEAD = 4096
+_FEW_NAMES = 33  # and HEAD: that are asked for one by one, where they must be
 
 
 class RemoteRefs(Struct, frozen=True):
     """Branches and tags by full name, and the branch its HEAD is on (None: unborn or detached).
 
-    `raw`: the bytes of each ref as they stand there, which a compare-and-swap has to name.
+    All of them, or those that were asked for. `raw`: the bytes of each ref as they stand there,
+    which a compare-and-swap has to name.
     """
 
     values: Mapping[str, ObjectId]
@@ -45,16 +48,43 @@ def read_refs(store: ByteStore) -> RemoteRefs:
 
     Raises RemoteRefused for names and values that are none, and for absurdly many.
     """
+    return _parsed(store.values(_FOLDER), store.get(_HEAD))
+
+
+def read_some_refs(store: ByteStore, names: Iterable[str], *, tags: bool = False) -> RemoteRefs:
+    """HEAD, and those of some branches and tags that are there; with `tags`, all of these.
+
+    Of a hub with a million refs nothing else is looked at. Raises as `read_refs`.
+    """
+    asked = [_HEAD, *dict.fromkeys(names)]
+    if len(asked) > _FEW_NAMES and not isinstance(store, Picking):
+        whole = read_refs(store)  # a request for each takes longer
+        kept = {it: at for it, at in whole.values.items() if it in asked or it.startswith(TAGS)}
+        return RemoteRefs(kept, {it: whole.raw[it] for it in kept}, whole.head)
+    values = pick(store, asked)
+    head = values.pop(_HEAD, None)
+    if tags:
+        values |= store.values(TAGS)
+    return _parsed(values, head)
+
+
+def first_branches(store: ByteStore, count: int) -> list[str]:
+    """Names of some branches there, in full: to say what there is."""
+    names = (name for name in store.list(HEADS) if name.startswith(HEADS))
+    return [_checked(name) for name in islice(names, count)]
+
+
+def _parsed(values: Mapping[str, bytes], head: bytes | None) -> RemoteRefs:
     refs: dict[str, ObjectId] = {}
     raw: dict[str, bytes] = {}
-    for name, value in store.values(_FOLDER).items():
+    for name, value in values.items():
         if not name.startswith((HEADS, TAGS)):
             continue
         if len(refs) >= MOST_REFS:
             raise RemoteRefused(f"the remote lists more than {MOST_REFS:,} refs")
         refs[_checked(name)] = parse_ref(name, value)
         raw[name] = value
-    return RemoteRefs(refs, raw, _head(store))
+    return RemoteRefs(refs, raw, _head(head))
 
 
 def parse_ref(name: str, value: bytes) -> ObjectId:
@@ -74,8 +104,7 @@ def tracking_ref(remote: str, name: str) -> str | None:
     return f"{REMOTES}{remote}/{name.removeprefix(HEADS)}" if name.startswith(HEADS) else None
 
 
-def _head(store: ByteStore) -> str | None:
-    value = store.get(_HEAD)
+def _head(value: bytes | None) -> str | None:
     if value is None or not value.startswith(_SYMBOLIC) or len(value) > _LONGEST_HEAD:
         return None
     try:

@@ -136,6 +136,10 @@ class LayeredView:
         """Every pack, with its file length and content."""
         return self._second.packs() | self._first.packs()
 
+    def pack_count(self) -> int:
+        """How many packs there are, those twice that both have."""
+        return self._first.pack_count() + self._second.pack_count()
+
     def cached(self, key: bytes) -> bytes | None:
         """What the first keeps under a key."""
         return self._first.cached(key)

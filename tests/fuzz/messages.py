@@ -181,7 +181,7 @@ PARSERS = (
     ),
     plain(
         "a list of keys",
-        lambda data: wire.all_keys(lambda after: data, "packs/"),
+        lambda data: list(wire.all_keys(lambda after: data, "packs/")),
         wire.encode(["packs/a.pack", "packs/b.pack"]),
     ),
     plain(

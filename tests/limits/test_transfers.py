@@ -59,14 +59,14 @@ def test_values_of_a_remote(monkeypatch: Patch) -> None:
     with pytest.raises(RemoteRefused):
         wire.all_values(lambda _: data, "refs/")
     keys = wire.encode(sorted(values))
-    assert len(wire.all_keys(lambda _: keys, "refs/")) == 3
+    assert len(list(wire.all_keys(lambda _: keys, "refs/"))) == 3
     monkeypatch.setattr(wire, "MOST_KEYS", 2)
     with pytest.raises(RemoteRefused):
-        wire.all_keys(lambda _: keys, "refs/")
+        list(wire.all_keys(lambda _: keys, "refs/"))
     monkeypatch.undo()
     monkeypatch.setattr(wire, "MOST_LISTED_BYTES", 10)
     with pytest.raises(RemoteRefused):
-        wire.all_keys(lambda _: keys, "refs/")
+        list(wire.all_keys(lambda _: keys, "refs/"))
     store = MemoryByteStore()
     for key, value in values.items():
         store.put(key, value)
@@ -181,7 +181,7 @@ def test_the_index_over_a_remote(monkeypatch: Patch, tmp_path: Path, limit: str)
     for number in range(3):
         write_pack(store, [bytes([number]) * 150])
     (tmp_path / "index").mkdir()
-    storage = remote_packs.remote_storage(store, Index(tmp_path / "index"))
+    storage = remote_packs.RemoteStorage(store, Index(tmp_path / "index"))
     monkeypatch.setattr(remote_packs, limit, 2)
     with pytest.raises(RemoteRefused, match="2"):
         storage.refresh()

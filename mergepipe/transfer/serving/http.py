@@ -83,6 +83,10 @@ class Service:
                 Route("/v1/keys", self._guarded(self._keys, read), methods=["GET"]),
                 Route("/v1/swap", self._guarded(self._swap, write), methods=["POST"]),
                 Route("/v1/holds", self._guarded(self._holds, read), methods=["POST"]),
+                Route("/v1/pick", self._guarded(self._pick, read), methods=["POST"]),
+                Route("/v1/locate", self._guarded(self._locate, read), methods=["POST"]),
+                Route("/v1/footers", self._guarded(self._footers, read), methods=["POST"]),
+                Route("/v1/swaps", self._guarded(self._swaps, write), methods=["POST"]),
                 Route("/v1/purge", self._guarded(self._purge, write), methods=["POST"]),
             ]
         )
@@ -203,6 +207,27 @@ class Service:
     async def _holds(self, request: Request) -> Response:
         ids = await self._document(request, list[bytes])
         return await self._answer(lambda: self._offer.holds(ids), bytes)
+
+    async def _pick(self, request: Request) -> Response:
+        keys = await self._document(request, list[str])
+        return _listing(await self._call(self._offer.pick, keys))
+
+    async def _locate(self, request: Request) -> Response:
+        ids = await self._document(request, list[bytes])
+        return _listing(await self._call(self._offer.locate, ids))
+
+    async def _footers(self, request: Request) -> Response:
+        packs = await self._document(request, list[bytes])
+        return _listing(await self._call(self._offer.footers, packs))
+
+    async def _swaps(self, request: Request) -> Response:
+        asked = await self._document(request, wire.SwapsRequest)
+        caller = self._caller(request)
+        return await self._answer(
+            lambda: wire.SwapReply(self._offer.swaps(asked, caller)),
+            wire.encode,
+            on=self._swapping,
+        )
 
     async def _purge(self, request: Request) -> Response:
         body = await whole_body(request, _LARGEST_REQUEST, self._idle_s)

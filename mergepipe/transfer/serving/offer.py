@@ -7,12 +7,14 @@ from mergepipe.bytestore.protocol import (
     Buffer,
     ByteStore,
     ByteWriter,
+    Locating,
     Purging,
     as_holding,
     items_after,
     keys_after,
 )
 from mergepipe.errors import MergepipeError, RemoteRefused, UsageError
+from mergepipe.ids import PackId
 from mergepipe.names import quoted
 from mergepipe.repository.push_log import PushLog
 from mergepipe.transfer.serving.recording import Caller, Recorder
@@ -74,6 +76,33 @@ class Offer:
         items = items_after(self._store, prefix, after)
         return wire.page_of_values((key, value) for key, value in items if readable(key))
 
+    def pick(self, keys: Sequence[str]) -> bytes:
+        """The small values of some keys, as they travel: the first of them, as many as fit."""
+        if len(keys) > wire.MOST_PICKED:
+            raise UsageError(f"at most {wire.MOST_PICKED:,} keys at once")
+        for key in keys:
+            self._check(key, self._surface.readable)
+            if is_published(key):
+                raise UsageError(f"no small value: {quoted(key)}")
+        values = ((key, self._store.get(key)) for key in keys)
+        return wire.page_of_values((key, value) for key, value in values if value is not None)
+
+    def locate(self, ids: Sequence[bytes]) -> bytes:
+        """The packs where blocks and objects are, as they travel."""
+        _check_ids(ids, wire.MOST_SOUGHT)
+        return wire.encode(self._locating().locate(ids))
+
+    def footers(self, packs: Sequence[bytes]) -> bytes:
+        """The footers of the first of these packs, as they travel."""
+        _check_ids(packs, wire.MOST_SOUGHT)
+        locating = self._locating()
+        return wire.page_of_footers(locating.footers([PackId(each)])[0] for each in packs)
+
+    def _locating(self) -> Locating:
+        if not isinstance(self._store, Locating):
+            raise UsageError("this store cannot tell where its records are")
+        return self._store
+
     def check_upload(self, key: str, size: int) -> None:
         """Raises unless `size` bytes may be published, or put, under `key`."""
         self._check_writable()
@@ -118,21 +147,35 @@ class Offer:
         self.recorder.swapped(caller, asked, "done" if done else "moved")
         return done
 
+    def swaps(self, asked: wire.SwapsRequest, caller: Caller = NOBODY) -> bool:
+        """Swaps that are made together, or none of them: False, and single ones tell why."""
+        if len(asked.swaps) > wire.MOST_SWAPS:
+            raise TooLarge(f"at most {wire.MOST_SWAPS:,} swaps at once")
+        for each in asked.swaps:
+            self._check_swap(each)
+        done = self._swaps.swap_together(asked.swaps, asked.near)
+        if done:  # else each is asked for by itself, and told then
+            for each in asked.swaps:
+                self.recorder.swapped(caller, each, "done")
+        return done
+
     def _swap(self, asked: wire.SwapRequest) -> bool:
+        self._check_swap(asked)
+        return self._swaps.swap(asked)
+
+    def _check_swap(self, asked: wire.SwapRequest) -> None:
         self._check_writable()
         self._check(asked.key, self._surface.swapped)
         for value in (asked.old, asked.new):
             if value is not None and len(value) > wire.LARGEST_VALUE:
                 raise TooLarge(f"a value has at most {wire.LARGEST_VALUE:,} bytes")
-        return self._swaps.swap(asked)
 
     def holds(self, ids: Sequence[bytes]) -> bytes:
         """One byte for each id: whether it is here whole."""
         holding = as_holding(self._store)
         if holding is None:
             raise UsageError("this store cannot tell what it holds")
-        if len(ids) > wire.MOST_IDS or any(len(each) != wire.ID_BYTES for each in ids):
-            raise UsageError(f"at most {wire.MOST_IDS:,} ids of {wire.ID_BYTES} bytes at once")
+        _check_ids(ids, wire.MOST_IDS)
         return bytes(holding.holds(ids))
 
     def purge(self, request: bytes, caller: Caller = NOBODY) -> bytes:
@@ -162,6 +205,11 @@ class Offer:
             raise UsageError("not a key")
         if not allowed(key):
             raise RemoteRefused(f"{quoted(key)} is not for others to use like that")
+
+
+def _check_ids(ids: Sequence[bytes], most: int) -> None:
+    if len(ids) > most or any(len(each) != wire.ID_BYTES for each in ids):
+        raise UsageError(f"at most {most:,} ids of {wire.ID_BYTES} bytes at once")
 
 
 def is_published(key: str) -> bool:

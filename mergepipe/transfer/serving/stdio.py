@@ -171,11 +171,18 @@ class _Session:
                 return self._send(task, offer.holds(self._ids(task, count)))
             case frames.Swap(key, old, new, write, again):
                 return offer.swap(wire.SwapRequest(key, old, new, write, again), self._caller)
+            case frames.Pick(size):
+                keys = wire.parse(self._whole_body(task, size), list[str], "a list of keys")
+                return self._send(task, offer.pick(keys))
+            case frames.Locate(count):
+                return self._send(task, offer.locate(self._ids(task, count)))
+            case frames.Footers(count):
+                return self._send(task, offer.footers(self._ids(task, count)))
+            case frames.Swaps(size):
+                body = self._whole_body(task, size)
+                return offer.swaps(wire.parse(body, wire.SwapsRequest, "swaps"), self._caller)
             case frames.Purge(size):
-                if not 0 <= size <= wire.LARGEST_VALUE:
-                    raise UsageError(f"a request has at most {wire.LARGEST_VALUE:,} bytes")
-                request = b"".join(self._body(task, size))
-                return self._send(task, offer.purge(request, self._caller))
+                return self._send(task, offer.purge(self._whole_body(task, size), self._caller))
             case frames.Publish(key, size):
                 self._publish(task, key, size)
             case frames.Put(key, size):
@@ -215,6 +222,11 @@ class _Session:
             self._writer.send(task.number, Kind.DATA, view[at : at + LARGEST_PAYLOAD])
             task.quiet = False
         return len(view)
+
+    def _whole_body(self, task: _Task, size: int) -> bytes:
+        if not 0 <= size <= wire.LARGEST_VALUE:
+            raise UsageError(f"a request has at most {wire.LARGEST_VALUE:,} bytes")
+        return b"".join(self._body(task, size))
 
     def _body(self, task: _Task, size: int) -> Iterator[bytes]:
         """The bytes that belong to a request, of which there are `size`.

@@ -7,9 +7,10 @@ and finds its new value in place counts as done.
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from concurrent.futures import Future
 
-from mergepipe.bytestore.protocol import ByteStore, as_write_aware
+from mergepipe.bytestore.protocol import ByteStore, SwappingTogether, as_write_aware
 from mergepipe.bytestore.wire import WRITE_ID_BYTES, SwapRequest
 from mergepipe.errors import RemoteRefused
 
@@ -58,6 +59,16 @@ class Swaps:
         if self._store.compare_and_swap(key, request.old, new):
             return True
         return request.again and self._store.get(key) == new
+
+    def swap_together(self, requests: Sequence[SwapRequest], near: Sequence[str]) -> bool:
+        """Whether all of them happened, now or before; where not, none did now."""
+        if isinstance(self._store, SwappingTogether):
+            writes = [request.write for request in requests]
+            if any(len(write) != WRITE_ID_BYTES for write in writes):
+                raise RemoteRefused(f"a write id has {WRITE_ID_BYTES} bytes")
+            swaps = [(request.key, request.old, request.new) for request in requests]
+            return self._store.swap_with_ids(swaps, writes, near)
+        return False
 
     def _forget_oldest(self) -> None:
         for write in list(self._known):
