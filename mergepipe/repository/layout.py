@@ -129,7 +129,7 @@ def find(start: Path) -> Path:
 def check(directory: Path) -> None:
     """Raise UnsafeRepository unless all of the repository is regular files and real directories.
 
-    Everything in it is looked at (some 1 ms for a thousand files), and the names above have to be
+    Its first 100,000 files are looked at (some 1 ms for a thousand), and the names above have to be
     what they belong to be.
     """
     check_tree(directory)
