@@ -8,6 +8,7 @@ import ctypes
 import operator
 from collections.abc import Callable
 from functools import cache
+from itertools import count
 from typing import Any
 
 import llvmlite.binding as llvm  # type: ignore[import-untyped, unused-ignore]
@@ -29,8 +30,7 @@ _C_TYPES: dict[str, Any] = {
     "float32": ctypes.c_float,
     "float64": ctypes.c_double,
 }
-# Object code stays where it is as long as its engine lives: to the end of the process.
-_engines: list[Any] = []
+_loaded = count()
 
 
 def callable_of(kernel: Kernel) -> Callable[..., Any]:
@@ -66,18 +66,26 @@ def target_machine() -> Any:
     )
 
 
+@cache
+def _linker() -> Any:
+    """What links object code into this process. One for all: making one for each took longer."""
+    return llvm.create_lljit_compiler(target_machine())
+
+
 def _bound(kernel: Kernel, code: ObjectCode) -> Callable[..., Any]:
     """The function that checks arguments, converts them, and calls the object code."""
     assert kernel.signature is not None
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine())
-    engine.add_object_file(llvm.ObjectFileRef.from_data(code.code))
-    engine.finalize_object()
-    _engines.append(engine)
-    failed = ctypes.c_int32.from_address(engine.get_global_value_address(FAILED))
+    builder = llvm.JITLibraryBuilder().add_object_img(code.code).add_current_process()
+    builder.export_symbol(code.symbol).export_symbol(FAILED)
+    # The name of a library is never used again, and a kernel can be compiled twice.
+    library = builder.link(_linker(), f"{kernel.name} {next(_loaded)}")
+    address, failed = library[code.symbol], ctypes.c_int32.from_address(library[FAILED])
+    # Object code stays to the end of the process: others hold its addresses.
+    library.detach()
     result, parameters = kernel.signature.result, kernel.signature.parameters
     c_types = [c_type for parameter in parameters for c_type in _c_types(parameter)]
     prototype = ctypes.CFUNCTYPE(None if result is None else _C_TYPES[result.name], *c_types)
-    function = prototype(engine.get_function_address(code.symbol))
+    function = prototype(address)
     takers = [_taker(parameter) for parameter in parameters]
     is_truth = result is not None and result.name == "bool"
 
