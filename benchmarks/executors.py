@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -101,8 +102,12 @@ class Took:
         return self.here_s + self.workers_s + self.servers_s
 
 
-def merge(repository: Repository, executor: Executor) -> Took:
-    """One merge by an executor, taking no remembered result."""
+def merge(repository: Repository, executor: Executor, number: int) -> Took:
+    """One merge by an executor, taking no remembered result.
+
+    Each `number` weighs the experts otherwise, so that its blocks are new: those that the store has
+    already are read and compared by the coordinator, which is not what a merge does.
+    """
     first: list[float] = []
 
     @dataclass
@@ -124,9 +129,12 @@ def merge(repository: Repository, executor: Executor) -> Took:
         def close(self) -> None:
             """The executor's owner closes it."""
 
+    weights = [1.0, 1 + number / 1000]
     began, (workers, servers), here = time.monotonic(), others(executor), time.process_time()
     with repository.on(Timed()):
-        planned = repository.plan(experts=list(EXPERTS), base="base", method="ties")
+        planned = repository.plan(
+            experts=list(EXPERTS), base="base", method="ties", weights=weights
+        )
         engine = replace(repository.merging.engine(), segment_bytes=SEGMENT_BYTES)
         engine.execute(planned.plan, reuse=False)
     took = time.process_time() - here
@@ -160,10 +168,11 @@ def executors(repository: Repository, mebibytes: float, rounds: int) -> None:
         kinds.append("ray:2")
     made = {kind: parse(kind).executor(2) for kind in kinds}
     took: dict[str, list[Took]] = {kind: [] for kind in kinds}
+    merges = count()
     try:
         for number in range(rounds + 1):
             for kind in kinds if number % 2 else kinds[::-1]:
-                one = merge(repository, made[kind])
+                one = merge(repository, made[kind], next(merges))
                 if number:
                     took[kind].append(one)
         rest = {kind: idle(made[kind]) for kind in kinds[1:]}
@@ -279,7 +288,7 @@ def alone(where: Path, mebibytes: float, rounds: int) -> None:
             with took["commit"].measuring(held):
                 repository.commit(where / EXPERTS[0], branch=EXPERTS[0], base="base", message="a")
             with took["merge"].measuring(held):
-                merge(repository, one)
+                merge(repository, one, 0)
             with took["checkout"].measuring(held):
                 repository.checkout(EXPERTS[0], to=root / "out")
         shutil.rmtree(root)

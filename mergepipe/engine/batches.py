@@ -7,11 +7,22 @@ OUTPUT_BYTES made, which is what bounds the memory of a worker.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Self
 
 from msgspec import Struct, field
 
 from mergepipe.engine.factors import FactorReader
-from mergepipe.engine.work import Adapted, Estimate, Factor, Group, Permit, Step, Weights, Work
+from mergepipe.engine.work import (
+    Adapted,
+    Estimate,
+    Factor,
+    Group,
+    Permit,
+    Product,
+    Step,
+    Weights,
+    Work,
+)
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.objects.depths import Depth
 from mergepipe.packs.choice import Options, stored_encodings
@@ -50,13 +61,13 @@ class Batcher(Struct, frozen=True):
 
         Raises MissingObject naming a block that is in no pack, or has no coarse layer any more.
         """
-        wanted = {block for step in steps for block in (*step.under, *step.making.blocks())}
-        options = stored_encodings(self.storage, wanted)
-        factors = self.factors.of(steps)
+        needs = [_Needs.of(step) for step in steps]
+        options = stored_encodings(self.storage, {block for one in needs for block in one.blocks()})
+        factors = self.factors.of([one.step for one in needs if one.products])
         making = _Gathering()
         part: object = None
-        for step in steps:
-            reads = self._reads(step, options)
+        for one in needs:
+            step, reads = one.step, self._reads(one, options)
             before, part = part, (step.task.number, step.index // together)
             if making.full(step, reads):
                 if part == before:
@@ -64,33 +75,61 @@ class Batcher(Struct, frozen=True):
                 else:
                     yield making.work(self.plan, factors, self.encode)
                     making = _Gathering()
-            making.add(step, reads)
+            making.add(one, reads)
         if making.steps:
             yield making.work(self.plan, factors, self.encode)
 
-    def _reads(self, step: Step, options: Options) -> StepReads:
-        return step_reads(options, step.under, list(self._wanted(step, options)))
+    def _reads(self, needs: "_Needs", options: Options) -> StepReads:
+        wanted = [self._wanted(one, options) for one in needs.inputs]
+        return step_reads(options, needs.step.under, wanted)
 
-    def _wanted(self, step: Step, options: Options) -> Iterator[Wanted]:
-        """What a step reads of its inputs, one for each that `_read_terms` names."""
-        for read_term in _read_terms(step):
-            if isinstance(read_term, Weights):
-                yield Wanted(tuple(piece.block for piece in read_term.pieces), Depth.EXACT)
+    def _wanted(self, one: Weights | Estimate, options: Options) -> Wanted:
+        """What is read of an input."""
+        if isinstance(one, Weights):
+            return Wanted(tuple([piece.block for piece in one.pieces]), Depth.EXACT)
+        derived = self.derive and coarse_read(one.block, one.base, options) is None
+        return Wanted((one.block,), Depth.EXACT if derived else Depth.COARSE, one.base)
+
+
+class _Needs(Struct, frozen=True):
+    """What goes into a step, lines under it included; told apart once, as it is asked for often.
+
+    inputs  that are read; no bases
+    bases   blocks of bases that the result depends on
+    """
+
+    step: Step
+    inputs: tuple[Weights | Estimate, ...]
+    bases: tuple[BlockId, ...]
+    products: tuple[Product, ...]
+
+    @classmethod
+    def of(cls, step: Step) -> Self:
+        """Those of a step."""
+        inputs: list[Weights | Estimate] = []
+        bases: list[BlockId] = []
+        products: list[Product] = []
+        for making in step.making.inner():
+            for place, one in enumerate((making.base, *making.inputs)):
+                whole = one
+                if isinstance(one, Adapted):
+                    products.append(one.product)
+                    whole = one.of
+                if place and isinstance(whole, (Estimate, Weights)):
+                    inputs.append(whole)
+                elif isinstance(whole, Weights):
+                    bases += [piece.block for piece in whole.pieces]
+        return cls(step, tuple(inputs), tuple(bases), tuple(products))
+
+    def blocks(self) -> Iterator[BlockId]:
+        """Every block that is to be found, but for those that others lean on, and factors."""
+        yield from self.step.under
+        yield from self.bases
+        for one in self.inputs:
+            if isinstance(one, Weights):
+                yield from [piece.block for piece in one.pieces]
             else:
-                derived = (
-                    self.derive and coarse_read(read_term.block, read_term.base, options) is None
-                )
-                depth = Depth.EXACT if derived else Depth.COARSE
-                yield Wanted((read_term.block,), depth, read_term.base)
-
-
-def _read_terms(step: Step) -> Iterator[Weights | Estimate]:
-    """The inputs of a step that are read, those of lines under it included; no bases."""
-    for making in step.making.inner():
-        for one in making.inputs:
-            whole = one.of if isinstance(one, Adapted) else one
-            if isinstance(whole, Weights | Estimate):
-                yield whole
+                yield one.block
 
 
 class _Gathering(Struct):
@@ -98,6 +137,7 @@ class _Gathering(Struct):
 
     groups: list[Group] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
+    products: list[Product] = field(default_factory=list)
     records: dict[Place, Location] = field(default_factory=dict)
     encodings: dict[BlockId, Encoding] = field(default_factory=dict)
     coarse: dict[tuple[BlockId, BlockId], tuple[Location, ...]] = field(default_factory=dict)
@@ -108,27 +148,24 @@ class _Gathering(Struct):
 
     def full(self, step: Step, reads: StepReads) -> bool:
         """Whether the group has no room for a step."""
-        more = sum(
-            at.stored_bytes
-            for records in (reads.base_records(), reads.expert_records())
-            for place, at in records.items()
-            if place not in self.records
-        )
-        return bool(self.steps) and (
-            self.read_bytes + more > BATCH_BYTES
-            or self.made_bytes + step.output_bytes > OUTPUT_BYTES
-        )
+        if not self.steps:
+            return False
+        if self.made_bytes + step.output_bytes > OUTPUT_BYTES:
+            return True
+        records = reads.records()
+        more = sum([at.stored_bytes for place, at in records.items() if place not in self.records])
+        return self.read_bytes + more > BATCH_BYTES
 
-    def add(self, step: Step, reads: StepReads) -> None:
+    def add(self, needs: _Needs, reads: StepReads) -> None:
         """Take a step, and what it needs that is not there yet."""
         chosen = dict(link for chain in reads.base for link in chain.links)
         self.under_base.update(chosen)
-        needed = list(_used_bases(step))
-        for read_term, chains in zip(_read_terms(step), reads.experts, strict=True):
+        needed = list(needs.bases)
+        for one, chains in zip(needs.inputs, reads.experts, strict=True):
             for chain in chains:
                 if chain.depth is Depth.COARSE:
-                    assert isinstance(read_term, Estimate)
-                    self._add_coarse(read_term, chain.records)
+                    assert isinstance(one, Estimate)
+                    self._add_coarse(one, chain.records)
                 else:
                     chosen.update(chain.links)
                     self.under_exact.update(block for block, _ in chain.links)
@@ -142,8 +179,9 @@ class _Gathering(Struct):
                 self._add_record(at)
             if encoding.base is not None:
                 needed.append(encoding.base)
-        self.steps.append(step)
-        self.made_bytes += step.output_bytes
+        self.steps.append(needs.step)
+        self.products += needs.products
+        self.made_bytes += needs.step.output_bytes
 
     def close_group(self) -> None:
         """What is there so far is fetched, and made, before what follows."""
@@ -157,9 +195,7 @@ class _Gathering(Struct):
         self.close_group()
         own = {
             factor: factors[factor]
-            for group in self.groups
-            for step in group.steps
-            for product in step.making.products()
+            for product in self.products
             for factor in (product.up, product.down)
         }
         return Work(
@@ -186,11 +222,3 @@ class _Gathering(Struct):
         if at.place not in self.records:
             self.records[at.place] = at
             self.read_bytes += at.stored_bytes
-
-
-def _used_bases(step: Step) -> Iterator[BlockId]:
-    """The blocks of bases that the result depends on."""
-    for making in step.making.inner():
-        base = making.base.of if isinstance(making.base, Adapted) else making.base
-        if isinstance(base, Weights):
-            yield from (piece.block for piece in base.pieces)

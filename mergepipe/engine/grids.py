@@ -31,6 +31,11 @@ class InputTensor(Struct, frozen=True):
     def pieces(self, start: int, end: int) -> tuple[Piece, ...]:
         """What holds elements `start` to `end`, in order."""
         width = self.dtype.bits // 8
+        if start % self.grid.per_block == 0:
+            index = start // self.grid.per_block
+            if self.grid.span(index)[1] == end:  # one block, as nearly always
+                length = (end - start) * width
+                return (Piece(self.blocks[index], 0, length, length),)
         slices = []
         for index in self.grid.under(start, end):
             first, last = self.grid.span(index)

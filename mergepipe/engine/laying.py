@@ -8,7 +8,7 @@ from msgspec import Struct, field
 from mergepipe.dtypes import DType, dtype_of
 from mergepipe.engine.estimates import Columns
 from mergepipe.engine.grids import InputTensor
-from mergepipe.engine.memo import memo_head
+from mergepipe.engine.memo import Head, memo_head
 from mergepipe.engine.steps import AGAIN, KeptTensor, LaidInput, MergedTensor
 from mergepipe.engine.work import Factor, LineTask, Product
 from mergepipe.errors import MergeInputError
@@ -44,7 +44,7 @@ class Laying(Struct):
     seed: int
     objects: ObjectStore
     columns: Columns
-    _heads: dict[int, bytes] = field(default_factory=dict)
+    _heads: dict[int, Head] = field(default_factory=dict)
 
     def lay(self, number: int) -> MergedTensor | KeptTensor:
         """How line `number` is made.

@@ -13,6 +13,7 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 from blake3 import blake3
+from msgspec import Struct
 
 from mergepipe.engine.work import (
     Adapted,
@@ -104,31 +105,41 @@ def _known(view: View, key: bytes, count: int) -> Blocks | None:
     return blocks if all(view.has_block(block) for block in blocks) else None
 
 
-def memo_head(method: Method, task: LineTask) -> bytes:
-    """What the steps of one line share of their keys."""
+class Head(Struct, frozen=True):
+    """What the steps of one line share of their keys.
+
+    placed  whether what is made depends on where in the tensor it lies
+    """
+
+    key: bytes
+    placed: bool
+
+
+def memo_head(method: Method, task: LineTask) -> Head:
+    """What the steps of a line share."""
     numbers = stored_numbers(task.scalars)
+    placed = _placed(numbers)
     rows = (task.row_length, task.slab_length) if method.scope is not Scope.ELEMENT else (0, 0)
-    return b"".join(
-        (
-            _VERSION,
-            f"{method.name}\0{task.dtype.name}\0".encode(),
-            struct.pack("<IQQ", method.version, *rows),
-            msgspec.msgpack.encode(numbers),
-            # What chance decides depends on where it is asked. A method's extras may be a
-            # chance's; all other numbers but the density mean the same everywhere.
-            struct.pack("<QQ", task.seed & _WORD, task.tensor_key) if _placed(numbers) else b"",
-        )
+    parts = (
+        _VERSION,
+        f"{method.name}\0{task.dtype.name}\0".encode(),
+        struct.pack("<IQQ", method.version, *rows),
+        msgspec.msgpack.encode(numbers),
+        # What chance decides depends on where it is asked. A method's extras may be a
+        # chance's; all other numbers but the density mean the same everywhere.
+        struct.pack("<QQ", task.seed & _WORD, task.tensor_key) if placed else b"",
     )
+    return Head(b"".join(parts), placed)
 
 
-def memo_key(heads: Mapping[int, bytes], making: Making, start: int) -> bytes:
+def memo_key(heads: Mapping[int, Head], making: Making, start: int) -> bytes:
     """The key of making a range from element `start` on: the same for the same work anywhere.
 
     heads: of each line, by its number.
     """
-    parts = [heads[making.task.number]]
-    placed = _placed(stored_numbers(making.task.scalars))
-    if placed or any(making.products()):
+    head = heads[making.task.number]
+    parts = [head.key]
+    if head.placed or any(making.products()):
         parts.append(struct.pack("<Q", start))
     for one in (making.base, *making.inputs):
         parts += _input(heads, one, start)
@@ -141,7 +152,7 @@ def _placed(numbers: tuple[LineNumbers, tuple[InputNumbers, ...]]) -> bool:
     return bool(line.extras) or any(one.density != 1 for one in inputs)
 
 
-def _input(heads: Mapping[int, bytes], one: Input | None, start: int) -> Iterator[bytes]:
+def _input(heads: Mapping[int, Head], one: Input | None, start: int) -> Iterator[bytes]:
     match one:
         case None:
             yield b"-"

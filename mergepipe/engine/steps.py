@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from mergepipe.engine.estimates import CoarseColumns
 from mergepipe.engine.grids import InputTensor
-from mergepipe.engine.memo import memo_key
+from mergepipe.engine.memo import Head, memo_key
 from mergepipe.engine.work import (
     UNCHANGED,
     Adapted,
@@ -32,6 +32,9 @@ from mergepipe.plans.units import together
 from mergepipe.reprs import brief
 
 AGAIN = "make the plan again"
+_READ = frozenset((Depth.COARSE, Depth.EXACT))
+_COARSE = frozenset((Depth.COARSE,))
+_EXACT = frozenset((Depth.EXACT, Depth.EQUAL))
 # An input that is there, to be read or computed.
 Present: TypeAlias = Weights | Computed | Adapted
 
@@ -77,7 +80,7 @@ class MergedTensor(Struct, frozen=True):
     inputs: tuple[LaidInput, ...]
     depths: tuple[bytes, ...]
     unit: int
-    heads: Mapping[int, bytes]
+    heads: Mapping[int, Head]
 
     @property
     def together(self) -> int:
@@ -200,11 +203,11 @@ class MergedTensor(Struct, frozen=True):
         touched = self.grid.under(start, end)
         depths = set(self.depths[place][touched.start : touched.stop])
         missing = one.source is None and one.product is None
-        if missing or not depths & {Depth.COARSE, Depth.EXACT}:
+        if missing or depths.isdisjoint(_READ):
             return UNCHANGED
-        if depths == {Depth.COARSE}:
+        if depths == _COARSE:
             return self._coarse(one, place, touched, (start, end), base)
-        if depths - {Depth.EXACT, Depth.EQUAL}:
+        if depths - _EXACT:
             raise MergeInputError(
                 f"tensor {quoted(self.task.name)}, input {place}: several blocks are taken at "
                 "once, and not all of them exactly",

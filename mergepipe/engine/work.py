@@ -18,7 +18,7 @@ from mergepipe.packs.records import Encoding, Location
 from mergepipe.reprs import brief
 
 
-class Piece(Struct, frozen=True):
+class Piece(Struct, frozen=True, gc=False):
     """Bytes `begin` to `end` of a block of `length` bytes."""
 
     block: BlockId
@@ -32,7 +32,7 @@ class Piece(Struct, frozen=True):
         return self.begin == 0 and self.end == self.length
 
 
-class Weights(Struct, frozen=True):
+class Weights(Struct, frozen=True, gc=False):
     """An input read exactly: the pieces that make up the step's range, in order; or a delta."""
 
     pieces: tuple[Piece, ...]
@@ -40,7 +40,7 @@ class Weights(Struct, frozen=True):
     delta: bool = False
 
 
-class Estimate(Struct, frozen=True):
+class Estimate(Struct, frozen=True, gc=False):
     """An input read coarsely: the trits of `block` against `base`, times `magnitude`.
 
     `digest` is the BLAKE3 that the packed trits must have; |d| of at least `threshold` has a trit.
@@ -132,14 +132,15 @@ class Making(Struct, frozen=True):
     base: Input | None
     inputs: tuple[Input, ...]
 
-    def inner(self) -> "Iterator[Making]":
+    def inner(self) -> "list[Making]":
         """Itself, and how the lines under it are made; one that is taken in twice comes twice."""
-        yield self
+        found = [self]
         for one in (self.base, *self.inputs):
             if isinstance(one, Adapted):
                 one = one.of
             if isinstance(one, Computed):
-                yield from one.making.inner()
+                found += one.making.inner()
+        return found
 
     def terms(self) -> "Iterator[Input]":
         """Every input at any depth, bases among them: what is to be read or computed."""
@@ -150,9 +151,10 @@ class Making(Struct, frozen=True):
 
     def products(self) -> "Iterator[Product]":
         """Every low-rank difference in it."""
-        for term in self.terms():
-            if isinstance(term, Adapted):
-                yield term.product
+        for making in self.inner():
+            for term in (making.base, *making.inputs):
+                if isinstance(term, Adapted):
+                    yield term.product
 
     def blocks(self) -> "Iterator[BlockId]":
         """Every block that goes in, in order; those that others lean on, and factors, aside."""

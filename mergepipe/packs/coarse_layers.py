@@ -18,6 +18,10 @@ def coarse_links(block: BlockId, base: BlockId, options: Options) -> Links | Non
 
     The fewest bytes in all, then the fewest links. None if it has no such layer.
     """
+    ways = options.get(block, ())
+    if len(ways) == 1 and not ways[0].follows:  # nearly always
+        only = ways[0]
+        return ((block, only),) if only.base == base and len(only.layers) > 1 else None
     return _Search(options).links(block, base, DEEPEST_CHAIN)
 
 

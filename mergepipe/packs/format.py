@@ -4,9 +4,10 @@ Shared by reader and writer, so that the layout stands in one place.
 """
 
 import struct
-from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from mergepipe.errors import Corruption, NewerFormat
 from mergepipe.ids import NO_ID, Buffer, PackId, digest
@@ -62,8 +63,7 @@ class EncodingKey(NamedTuple):
     raw_length: int
 
 
-@dataclass(frozen=True, slots=True)
-class RecordHeader:
+class RecordHeader(Struct, frozen=True, eq=False, gc=False):
     """All that a record says about its payload. Lengths in bytes; `base` is NO_ID for none.
 
     Two are equal whether or not their checksums are known: an index keeps none.
@@ -78,7 +78,22 @@ class RecordHeader:
     encoded_length: int
     id: bytes
     base: bytes
-    checksum: bytes = field(default=b"", compare=False)
+    checksum: bytes = b""
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, RecordHeader):
+            return NotImplemented
+        return (
+            self.is_beside(other)
+            and self.layer == other.layer
+            and self.encoded_length == other.encoded_length
+        )
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other  # a Struct has its own, which asks nobody
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.base, self.layer))
 
     @property
     def encoding(self) -> EncodingKey:

@@ -15,7 +15,7 @@ Place: TypeAlias = tuple[PackId, int]
 _FARTHEST = 1 << 62  # past it, an offset is damage, and no file system takes it
 
 
-class Location(Struct, frozen=True):
+class Location(Struct, frozen=True, gc=False):
     """One record in one pack: what its header says, and the offset at which it begins."""
 
     header: RecordHeader
@@ -51,7 +51,7 @@ class Location(Struct, frozen=True):
         )
 
 
-class Encoding(Struct, frozen=True):
+class Encoding(Struct, frozen=True, gc=False):
     """One complete way a block is stored: a record for each layer, in order."""
 
     base: BlockId | None

@@ -34,7 +34,7 @@ class EncodingSource(Protocol):
         ...
 
 
-class Chain(Struct, frozen=True):
+class Chain(Struct, frozen=True, gc=False):
     """How one block is read to a depth.
 
     links  the block itself, then the blocks it leans on, each with the encoding to read; the last
@@ -59,11 +59,16 @@ class Chain(Struct, frozen=True):
         return sum(at.stored_bytes for at in self.records)
 
 
-class StepReads(Struct, frozen=True):
+class StepReads(Struct, frozen=True, gc=False):
     """All reads of one step: of the base, and per expert."""
 
     base: tuple[Chain, ...]
     experts: tuple[tuple[Chain, ...], ...]
+
+    def records(self) -> dict[Place, Location]:
+        """All records, each once."""
+        chains = [*self.base, *(chain for one in self.experts for chain in one)]
+        return {at.place: at for chain in chains for at in chain.records}
 
     def base_records(self) -> dict[Place, Location]:
         """The base's records, each once."""
@@ -138,7 +143,7 @@ def held_by(chains: Iterable[Chain]) -> frozenset[BlockId]:
     return frozenset(link for chain in chains for link, _ in chain.links)
 
 
-class Wanted(Struct, frozen=True):
+class Wanted(Struct, frozen=True, gc=False):
     """One input of a step: its blocks, how deep, and the base's block under a coarse reading."""
 
     blocks: tuple[BlockId, ...]

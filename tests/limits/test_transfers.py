@@ -3,13 +3,13 @@
 Limits of megabytes are lowered for a test: it is who looks at them that counts.
 """
 
-import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from msgspec.structs import replace
 
 from mergepipe.api import Repository
 from mergepipe.bytestore import elsewhere, frames, pace, wire
@@ -193,7 +193,7 @@ def test_the_index_over_a_remote(monkeypatch: Patch, tmp_path: Path, limit: str)
 def test_objects_of_a_remote() -> None:
     largest = limits.MAX_OBJECT_BYTES
     small = header(b"x", RecordKind.OBJECT)
-    claims = dataclasses.replace(small, raw_length=largest + 1)
+    claims = replace(small, raw_length=largest + 1)
     assert remote_packs._is_sane(small, 16)
     assert not remote_packs._is_sane(claims, 16)
 

@@ -4,7 +4,6 @@ import random
 import shutil
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -294,7 +293,7 @@ def test_a_raw_record_of_a_later_version_is_not_read_as_ours(storage: Storage) -
     raw = b"\x07" * 64
     encoded = encode_block(block_id(raw), raw, U8, codec_named("raw"))
     (record,) = encoded.records
-    later = replace(record.header, version=2)
+    later = structs.replace(record.header, version=2)
     sealed = EncodedRecord(later, later.sealed(block_id(raw)), raw)
     store_blocks(storage, structs.replace(encoded, records=(sealed,)))
     with pytest.raises(CodecError, match="version 2 of codec raw"):

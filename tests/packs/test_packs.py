@@ -1,11 +1,12 @@
 """Packs on their own: written, read by footer, salvaged when damaged, hostile bytes refused."""
 
 import random
-from dataclasses import replace
+from operator import eq, ne
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from mergepipe.bytestore.memory import MemoryByteStore
 from mergepipe.errors import Corruption, NewerFormat
@@ -85,6 +86,21 @@ def test_a_record_is_what_its_header_and_the_footer_say(store: MemoryByteStore, 
         received()
     # Whose record it is, the footer's word apart.
     assert is_whole(store, Location(record, pack, offset)) == (what == "footer")
+
+
+def test_headers_are_equal_but_for_what_no_index_keeps(store: MemoryByteStore) -> None:
+    record, _ = read_footer(store, write_pack(store, PAYLOADS))[1][0]
+    indexed = replace(record, checksum=b"")
+    assert eq(record, indexed)
+    assert not ne(record, indexed)  # asked by itself: a Struct has an answer of its own
+    assert hash(record) == hash(indexed)
+    for field in ("kind", "codec", "version", "layer", "layers", "raw_length", "encoded_length"):
+        other = replace(record, **{field: getattr(record, field) ^ 1})
+        assert ne(record, other), field
+        assert not eq(record, other), field
+    assert record != replace(record, id=bytes(32))
+    assert record != replace(record, base=bytes([1] * 32))
+    assert record != "a header"
 
 
 def test_an_empty_pack_is_a_pack(store: MemoryByteStore) -> None:

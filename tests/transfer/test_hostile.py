@@ -2,12 +2,12 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zstandard
+from msgspec.structs import replace
 
 from mergepipe.api import Repository
 from mergepipe.errors import Corruption, MergepipeError, MissingObject, RemoteRefused
