@@ -21,8 +21,11 @@ SHAPES = {"wide": (512, 512), "tall": (300, 512), "norm": (512,)}
 BLOCK = 256 << 10
 
 
-def write(folder: Path, seed: int, day: int = 0, step: float = 0.1) -> Path:
-    """Number `seed` of a family (0: the base), which goes on by `step` of its change every day."""
+def write(folder: Path, seed: int, day: int = 0, step: float = 0.1, first: float = 0.0) -> Path:
+    """Number `seed` of a family (0: the base), which goes on by `step` of its change every day.
+
+    first  by how much on its first day, if not by as much
+    """
     base, own = np.random.default_rng(0), np.random.default_rng(seed)
     tensors = {}
     for name, shape in SHAPES.items():
@@ -30,7 +33,8 @@ def write(folder: Path, seed: int, day: int = 0, step: float = 0.1) -> Path:
         if seed:
             values = values + own.normal(0, 0.003, shape)
             for number in range(day):
-                moved = np.random.default_rng(100 * seed + number).normal(0, 0.003 * step, shape)
+                far = first if first and not number else step
+                moved = np.random.default_rng(100 * seed + number).normal(0, 0.003 * far, shape)
                 values = values + moved
         tensors[name] = bf16(values)
     return write_model(folder, tensors)
@@ -196,6 +200,29 @@ def test_a_version_that_moved_far_leans_on_the_base(models: Path, tmp_path: Path
     with begun(tmp_path / "far", models) as repository:
         commit(repository, write(tmp_path / "model", 1, 1, step=20.0), "one")
         assert not any(way.follows for way in ways_of(repository, "one"))
+
+
+def test_days_after_one_that_moved_far_follow_it_and_not_the_version_before(
+    models: Path, tmp_path: Path
+) -> None:
+    with begun(tmp_path / "far", models) as repository:
+        stored = []
+        for day in (1, 2, 3):
+            commit(repository, write(tmp_path / "model", 1, day, step=0.02, first=0.55), "one")
+            stored.append(sum(way.stored_bytes for way in ways_of(repository, "one")))
+            assert all(way.follows == (day > 1) for way in ways_of(repository, "one"))
+        assert max(stored[1:]) < 0.5 * stored[0]
+
+
+def test_versions_that_drift_away_find_another_to_follow(models: Path, tmp_path: Path) -> None:
+    with begun(tmp_path / "drift", models) as repository:
+        followed = []
+        for day in range(1, 9):
+            commit(repository, write(tmp_path / "model", 1, day, step=0.15), "one")
+            followed.append(all(way.follows for way in ways_of(repository, "one")))
+        first = followed.index(False)
+        assert 1 < first < 7  # not at once, nor never
+        assert followed[first + 1]
 
 
 def test_processes_store_what_threads_store(
