@@ -88,10 +88,10 @@ def dtype_of(name: str) -> DType:
 def dtype_called(name: str) -> DType:
     """The dtype that safetensors or torch call `name`, in any case. Raises UsageError."""
     plain = name.strip().removeprefix("torch.")
-    found = DTYPES.get(_TORCH_NAMES.get(plain.lower(), plain.upper()))
-    if found is None:
+    dtype = DTYPES.get(_TORCH_NAMES.get(plain.lower(), plain.upper()))
+    if dtype is None:
         raise UsageError(f"no dtype is called {name!r}", "try bfloat16, float16 or float32")
-    return found
+    return dtype
 
 
 def byte_length(dtype: DType, shape: tuple[int, ...]) -> int:

@@ -85,15 +85,15 @@ class OnceEach(Generic[Result]):
 
     def get(self, key: object, make: Callable[[], Result]) -> Result:
         """What was made for a key, made now if it was not; `make` is not None, and may raise."""
-        made = self._made.get(key)
-        if made is None:
+        value = self._made.get(key)
+        if value is None:
             with self._lock:
                 making = self._making.setdefault(key, threading.Lock())
             with making:
-                made = self._made.get(key)
-                if made is None:
-                    made = self._made[key] = make()
-        return made
+                value = self._made.get(key)
+                if value is None:
+                    value = self._made[key] = make()
+        return value
 
 
 def core_count(configured: int = 0) -> int:

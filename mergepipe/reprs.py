@@ -45,7 +45,7 @@ def _with_fields(value: object, depth: int) -> str:
     name = type(value).__name__
     if not depth:
         return f"{name}(...)"
-    inner = ", ".join(f"{field}={_short(own, depth - 1)}" for field, own in _fields(value))
+    inner = ", ".join(f"{field}={_short(content, depth - 1)}" for field, content in _fields(value))
     return f"{name}({inner})"
 
 
@@ -74,15 +74,15 @@ def _short(value: object, depth: int) -> str:
 
 
 def _pairs(value: Mapping[Any, object], depth: int) -> str:
-    inner = ", ".join(f"{_short(key, 0)}: {_short(own, depth)}" for key, own in value.items())
+    inner = ", ".join(f"{_short(key, 0)}: {_short(item, depth)}" for key, item in value.items())
     return "{" + inner + "}"
 
 
 def _several(value: Collection[object], what: str, depth: int) -> str:
     if len(value) <= _FEW:
-        inner = ", ".join(_short(one, depth) for one in value)
+        inner = ", ".join(_short(item, depth) for item in value)
         return f"[{inner}]" if not isinstance(value, tuple) else f"({inner})"
-    kinds = {type(one).__name__ for one in value}
+    kinds = {type(item).__name__ for item in value}
     return f"<{len(value)} {kinds.pop() if len(kinds) == 1 else what}>"
 
 

@@ -124,7 +124,7 @@ def _of_commits(
         if commit.manifest is not None:
             with suppress(Corruption):
                 manifests[identity] = repository.objects.load(commit.manifest, Manifest)
-    held = planning.holders({each for one in manifests.values() for each in one.models})
+    held = planning.holders({each for merged in manifests.values() for each in merged.models})
     for identity, commit in commits:
         title = commit.message.partition("\n")[0]
         manifest = manifests.get(identity)

@@ -54,9 +54,9 @@ class Contents:
             )
 
         def changed(commit: Commit) -> bool:
-            own = held(commit.snapshot)
+            content = held(commit.snapshot)
             parents = [self._repo.objects.commit(parent).snapshot for parent in commit.parents]
-            return all(held(parent) != own for parent in parents) if parents else bool(own)
+            return all(held(parent) != content for parent in parents) if parents else bool(content)
 
         return changed
 

@@ -91,7 +91,7 @@ class Imports:
         from mergepipe.formats.tree import scan
 
         branches = {entry.branch for entry in entries}
-        found = []
+        imports = []
         for entry in entries:
             try:
                 root = directory / Path(entry.path).expanduser()
@@ -100,8 +100,8 @@ class Imports:
                     self._repo.resolve(entry.base)
             except MergepipeError as error:
                 raise _about(entry, error) from error
-            found.append(checked)
-        return found
+            imports.append(checked)
+        return imports
 
     def _import_entry(self, found: _Entry, progress: Progress) -> Imported:
         entry, fingerprints = found.entry, self._fingerprints()
@@ -138,9 +138,9 @@ class Imports:
             None if entry.base is None else self._repo.resolve(entry.base),
         )
         with self._repo.writing():
-            made = self._repo.committer().commit(found.sources, request, progress)
-        fingerprints.remember(found.root, found.sources, made.commit)
-        return Imported(found.root, entry.branch, made, read=True)
+            committed = self._repo.committer().commit(found.sources, request, progress)
+        fingerprints.remember(found.root, found.sources, committed.commit)
+        return Imported(found.root, entry.branch, committed, read=True)
 
     def _fingerprints(self) -> "Fingerprints":
         from mergepipe.checkpoints.imports import Fingerprints

@@ -19,7 +19,7 @@ _CACHED = b"o/"
 
 def remember(storage: "Storage", plan: ObjectId, left_out: "Sequence[LeftOut]") -> None:
     """Keep what a plan leaves out."""
-    rows = [(one.kind, one.model, one.names, one.reason, one.count) for one in left_out]
+    rows = [(part.kind, part.model, part.names, part.reason, part.count) for part in left_out]
     storage.index.cache([(_CACHED + plan, msgspec.json.encode(rows))])
 
 

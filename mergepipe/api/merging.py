@@ -82,24 +82,24 @@ class Merging:
         """As `Repository.merge` says."""
         from mergepipe.engine.transactions import MergeRequest
 
-        found = self._planning.load_plan(plan)
-        base, experts = self.input_commits(found)
+        loaded = self._planning.load_plan(plan)
+        base, experts = self.input_commits(loaded)
         asked = self._planning.asked(plan)
         if verify:
-            self._ask(plan, found, asked, branch, message)
+            self._ask(plan, loaded, asked, branch, message)
         request = MergeRequest(
             base=base,
             experts=experts,
             branch=None if branch is None else branch_ref(branch),
             message=message,
             import_bytes=import_bytes,
-            names=tuple(names) or self.model_names(plan, found),
+            names=tuple(names) or self.model_names(plan, loaded),
             allow_nonfinite=allow_nonfinite,
             trailer=asked.trailer,
         )
         engine = self.engine(device=device, host=host)
-        result = engine.execute(found, request, reuse=reuse, progress=progress)
-        carried_out(self._repo.local, object_id(encode(found)))
+        result = engine.execute(loaded, request, reuse=reuse, progress=progress)
+        carried_out(self._repo.local, object_id(encode(loaded)))
         hook = tell_after_merge(self._repo.hooks, result)
         return replace(result, left_out=self._planning.left_out(plan), hook=hook)
 

@@ -206,7 +206,7 @@ class OpenRepository(Closing):
     @property
     def lazy_remote(self) -> str | None:
         """The remote that this clone leans on, if it is lazy."""
-        return next((name for name, one in self.config.remote.items() if one.lazy), None)
+        return next((name for name, settings in self.config.remote.items() if settings.lazy), None)
 
     def remote_called(self, wanted: str | None) -> "tuple[str, RemoteUrl]":
         """Name (empty if given as a URL) and URL of a remote; None: origin. Raises UsageError."""

@@ -34,7 +34,7 @@ class PlanRequest(Struct, frozen=True):
 
     def own(self) -> "list[dict[str, Setting]]":
         """Parameters per expert. Raises UsageError for too few or too many."""
-        found: list[dict[str, Setting]] = [{} for _ in self.experts]
+        settings_of: list[dict[str, Setting]] = [{} for _ in self.experts]
         for name, values in (("weight", self.weights), ("density", self.densities)):
             if values is None:
                 continue
@@ -44,9 +44,9 @@ class PlanRequest(Struct, frozen=True):
                     f"{len(self.experts)} expert{'s' if len(self.experts) != 1 else ''}",
                     f"give one {name} for each expert, in their order, or a single one for all",
                 )
-            for settings, value in zip(found, values, strict=True):
+            for settings, value in zip(settings_of, values, strict=True):
                 settings[name] = value
-        return found
+        return settings_of
 
     def limits(self) -> "Budget":
         """How much may be read. Raises UsageError."""

@@ -271,9 +271,9 @@ class Planning:
             names = {
                 key: holder.name[:12] for key, holder in self.holders([snapshot, under]).items()
             }
-            one, other = (names.get(key, key.hex()[:12]) for key in (snapshot, under))
+            name, other = (names.get(key, key.hex()[:12]) for key in (snapshot, under))
             told(
-                f"no profile of {one} against {other} yet: both are read once to make it"
+                f"no profile of {name} against {other} yet: both are read once to make it"
                 + (", later plans reuse it" if store else " (a dry run does not keep it)")
             )
             return self.make_profile(snapshot, under, progress, store=store)
@@ -399,8 +399,8 @@ class Planning:
         recipe = Recipe(
             method=method.name,
             experts=tuple(
-                Expert(text, found[text], own)
-                for text, own in zip(
+                Expert(text, found[text], settings)
+                for text, settings in zip(
                     request.experts, request.own() or [{}] * len(request.experts), strict=True
                 )
             ),

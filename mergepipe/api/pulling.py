@@ -239,15 +239,15 @@ def _clone(
         open_url(url, credentials, DEFAULT_REMOTE, who=who) as store,
         _kept_if_cut(building),
     ):
-        with OpenRepository.init(building.path, who=who) as made:
-            add(made, DEFAULT_REMOTE, url.shown)
+        with OpenRepository.init(building.path, who=who) as begun:
+            add(begun, DEFAULT_REMOTE, url.shown)
             if lazy:
-                made.configure(f"remote.{DEFAULT_REMOTE}.lazy", "true")
+                begun.configure(f"remote.{DEFAULT_REMOTE}.lazy", "true")
             if depth is not None:
-                made.configure(f"remote.{DEFAULT_REMOTE}.depth", str(depth))
-        cloning.take_up(target, made.directory, url.shown)
+                begun.configure(f"remote.{DEFAULT_REMOTE}.depth", str(depth))
+        cloning.take_up(target, begun.directory, url.shown)
         with OpenRepository(
-            made.directory, who=who, credentials=lambda _: credentials
+            begun.directory, who=who, credentials=lambda _: credentials
         ) as repository:
             branches = () if branch is None else (short_name(branch_ref(branch)),)
             options = FetchOptions(branches, reach=reach)

@@ -281,8 +281,10 @@ class Recipes:
             return models.tensor(identity)
 
         of = expanded.models[expanded.output.files_of]
-        own = models.tokenizer(of.snapshot, of.label).vocabulary
-        beside = files_beside(expanded, own, models, _card(recipe, expanded, models, options))
+        vocabulary = models.tokenizer(of.snapshot, of.label).vocabulary
+        beside = files_beside(
+            expanded, vocabulary, models, _card(recipe, expanded, models, options)
+        )
         stem = expanded.like.sorted.stem
         laid = [
             LaidTensor(line.name, line.like, tensor(line.like), stem(line.file or ""))

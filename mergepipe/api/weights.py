@@ -97,12 +97,12 @@ class Weights:
     ) -> "Iterator[tuple[str, torch.Tensor]]":
         """As `Repository.read_tensors` says."""
         wanted = list(self.tensors(revision).values())
-        progress.start("reading", sum(one.size_bytes for one in wanted))
+        progress.start("reading", sum(entry.size_bytes for entry in wanted))
         with ThreadPoolExecutor(self._repo.threads) as pool:
             read = ordered_map(pool, StoredTensor.read, wanted, _AHEAD * self._repo.threads)
-            for one, tensor in zip(wanted, read, strict=True):
-                progress.advance(one.size_bytes)
-                yield one.name, tensor
+            for entry, tensor in zip(wanted, read, strict=True):
+                progress.advance(entry.size_bytes)
+                yield entry.name, tensor
 
     def state_dict(
         self, revision: str = "HEAD", *, progress: Progress = SILENT
@@ -121,13 +121,15 @@ class Weights:
         """As `Repository.load_into` says."""
         import torch
 
-        own = model.state_dict(keep_vars=True)
+        weights = model.state_dict(keep_vars=True)
         stored = self.tensors(revision)
-        filled = {_place(one) for name, one in own.items() if name in stored}
+        filled = {_place(weight) for name, weight in weights.items() if name in stored}
         missing = tuple(
-            name for name, one in own.items() if name not in stored and _place(one) not in filled
+            name
+            for name, weight in weights.items()
+            if name not in stored and _place(weight) not in filled
         )
-        unknown = [name for name in stored if name not in own]
+        unknown = [name for name in stored if name not in weights]
         if strict and (missing or unknown):
             sides = ((revision, missing), ("the model", unknown))
             lacking = (f"{who} lacks {_some(names)}" for who, names in sides if names)
@@ -136,16 +138,16 @@ class Weights:
                 "load it into a model of its own architecture, or give strict=False",
             )
         for name in stored:
-            if name in own and tuple(own[name].shape) != stored[name].shape:
+            if name in weights and tuple(weights[name].shape) != stored[name].shape:
                 raise MergeInputError(
                     f"{quoted(name)} is {list(stored[name].shape)} in {revision}, and "
-                    f"{list(own[name].shape)} in the model",
+                    f"{list(weights[name].shape)} in the model",
                     "load it into a model of its own architecture",
                 )
         with torch.no_grad():
             for name, tensor in self.read_tensors(revision, progress=progress):
-                if name in own:
-                    own[name].copy_(tensor)
+                if name in weights:
+                    weights[name].copy_(tensor)
         return missing
 
 

@@ -48,24 +48,24 @@ class Working:
         several = path if isinstance(path, Sequence) and not isinstance(path, str) else None
         lone = path if several is None else several[0] if len(several) == 1 else None
         assert lone is None or isinstance(lone, str | Path)
-        own = (
+        of_worktree = (
             not several
             if lone is None
             else Path(lone).resolve() == self._repo.worktree.root.resolve()
         )
-        if own:
+        if of_worktree:
             sources = self._repo.worktree.scan()
         elif lone is not None:
             sources = scan(Path(lone))
         else:
             sources = scan_several([Path(each) for each in several or ()], self._repo.worktree.root)
-        if own and not sources:
+        if of_worktree and not sources:
             raise NothingToCommit(
                 f"{self._repo.worktree.root} holds no files",
                 "put a model there, check one out, or name a path: mp commit PATH",
             )
         if verify:
-            shown = self._repo.worktree.root if own else lone
+            shown = self._repo.worktree.root if of_worktree else lone
             ask_before_commit(
                 self._repo.hooks,
                 None if shown is None else Path(shown),
@@ -92,7 +92,7 @@ class Working:
             from mergepipe.api import healing
 
             healing.set_aside(self._repo)
-        if own and (target is None or target == self._repo.refs.head().branch):
+        if of_worktree and (target is None or target == self._repo.refs.head().branch):
             self._repo.worktree.record(result.snapshot, sources)
         return result
 

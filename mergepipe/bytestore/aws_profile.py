@@ -58,18 +58,22 @@ def s3_settings(environment: Mapping[str, str]) -> dict[str, str]:
             f"AWS_PROFILE names {quoted(named)}, which is in no file of profiles",
             "aws configure list-profiles shows what there is",
         )
-    found = {_PROFILE[key]: value for key, value in profile.items() if key in _PROFILE and value}
+    settings_of_profile = {
+        _PROFILE[key]: value for key, value in profile.items() if key in _PROFILE and value
+    }
     indirect = next((key for key in _INDIRECT if profile.get(key)), None)
     if "access_key_id" in given and not named:
-        found = {key: value for key, value in found.items() if key not in _KEYS}
-    elif "access_key_id" in found:
+        settings_of_profile = {
+            key: value for key, value in settings_of_profile.items() if key not in _KEYS
+        }
+    elif "access_key_id" in settings_of_profile:
         given = {key: value for key, value in given.items() if key not in _KEYS}
     elif indirect is not None:
         raise AuthenticationError(
             f"the AWS profile {quoted(named or 'default')} gets its keys through {indirect}",
             'eval "$(aws configure export-credentials --format env)" and unset AWS_PROFILE',
         )
-    settings = found | given
+    settings = settings_of_profile | given
     off = environment.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true"
     if off and "access_key_id" not in settings and not any(map(environment.get, _ELSEWHERE)):
         raise AuthenticationError(

@@ -110,18 +110,18 @@ class Finiteness:
         inputs: list[NonFiniteInput] = []
         taken: dict[int, set[ObjectId]] = {}
         factors: set[ObjectId] = set()  # of an adapter beside the model that it changes
-        for _, one in taken_in(plan):
-            own = taken.setdefault(one.model, set())
-            if one.stored is not None:
-                own.add(one.stored)
-            if one.factors is not None:
-                factors.update((one.factors.up, one.factors.down))
+        for _, term in taken_in(plan):
+            tensors = taken.setdefault(term.model, set())
+            if term.stored is not None:
+                tensors.add(term.stored)
+            if term.factors is not None:
+                factors.update((term.factors.up, term.factors.down))
         for model, snapshot_id in enumerate(plan.models):
             counts = self.find(snapshot_id)
             if not counts:
                 continue
-            own = taken.get(model, set()) | factors
-            used = {tensor: count for tensor, count in counts.items() if tensor in own}
+            tensors = taken.get(model, set()) | factors
+            used = {tensor: count for tensor, count in counts.items() if tensor in tensors}
             snapshot = self._objects.snapshot(snapshot_id) if used else Snapshot(())
             inputs += [
                 NonFiniteInput(model, values)
@@ -137,9 +137,9 @@ class Finiteness:
 def taken_in(plan: Plan) -> Iterator[tuple[LinePlan, PlanInput]]:
     """Every stored input of a plan's lines, bases among them, with its line."""
     for line in plan.lines:
-        for one in (line.base, *line.inputs):
-            if one is not None and one.model >= 0:
-                yield line, one
+        for term in (line.base, *line.inputs):
+            if term is not None and term.model >= 0:
+                yield line, term
 
 
 def nonfinite_tensors(

@@ -56,7 +56,7 @@ class Batch(Struct, frozen=True):
     @property
     def length(self) -> int:
         """Their size in bytes."""
-        return sum(one.length for one in self.blocks)
+        return sum(block.length for block in self.blocks)
 
     @property
     def read(self) -> list[BlockId]:
@@ -72,8 +72,8 @@ def batches(blocks: Iterable[PairedBlock], reader: BlockReader | None) -> Iterat
         batch = Batch(tuple(waiting))
         return batch if reader is None else Batch(batch.blocks, ways_to(reader, batch.read))
 
-    for one in blocks:
-        waiting.append(one)
+    for block in blocks:
+        waiting.append(block)
         if len(waiting) == _BATCH_BLOCKS:
             yield batch()
             waiting.clear()
@@ -99,7 +99,7 @@ class FactsJob(Struct, frozen=True):
 
     def names(self, batch: Batch, /) -> Sequence[str]:
         """The tensors that are measured."""
-        return tuple(dict.fromkeys(one.pair.name for one in batch.blocks))
+        return tuple(dict.fromkeys(block.pair.name for block in batch.blocks))
 
 
 class FactsOf(Struct, frozen=True):
@@ -117,12 +117,12 @@ class FactsOf(Struct, frozen=True):
         """The facts of every block; None for one that has no base, or is it."""
         raws = dict(zip(batch.read, self.read(batch), strict=True))
         facts: list[Measured] = []
-        for one in batch.blocks:
-            if not one.read:
+        for block in batch.blocks:
+            if not block.read:
                 facts.append(None)
                 continue
-            assert one.base is not None
-            positions = one.pair.samples(one.index)
-            raw, base = raws[one.block], raws[one.base]
-            facts.append(measure(raw, base, one.pair.dtype, positions, self.workspace))
+            assert block.base is not None
+            positions = block.pair.samples(block.index)
+            raw, base = raws[block.block], raws[block.base]
+            facts.append(measure(raw, base, block.pair.dtype, positions, self.workspace))
         return Outcome(tuple(facts), made_bytes=batch.length)

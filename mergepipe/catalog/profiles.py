@@ -105,11 +105,11 @@ class Profiles:
             self._note,
         )
         for batch, measured in answers:
-            for one, facts in zip(batch.blocks, measured, strict=True):
-                if one.base is None:
-                    builder.add_unpaired(one.number, one.index)
+            for counted, facts in zip(batch.blocks, measured, strict=True):
+                if counted.base is None:
+                    builder.add_unpaired(counted.number, counted.index)
                 else:
-                    builder.add(one.number, one.index, facts)
+                    builder.add(counted.number, counted.index, facts)
 
     def _note(self, result: SegmentResult) -> None:
         for readings in (result.readings, *result.attempts):

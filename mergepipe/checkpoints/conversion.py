@@ -79,9 +79,9 @@ class Conversion(Struct, frozen=True):
     def written_bytes(self) -> int:
         """The data of the new files."""
         return sum(
-            byte_length(one.dtype, one.stored.shape)
+            byte_length(tensor.dtype, tensor.stored.shape)
             for tensors in self.files.values()
-            for one in tensors
+            for tensor in tensors
         )
 
 
@@ -104,23 +104,24 @@ def write_conversion(
     conversion: Conversion, sources: Sequence[SourceFile], directory: Path
 ) -> list[SourceFile]:
     """The files of a converted checkpoint; new ones are written below `directory`."""
-    found = conversion.kept(sources)
+    files = conversion.kept(sources)
     for number, (path, content) in enumerate(conversion.contents.items()):
         location = directory / f"content-{number}"
         location.write_bytes(content)
-        found.append(scan_file(location, path))
+        files.append(scan_file(location, path))
     for number, (path, tensors) in enumerate(conversion.files.items()):
         location = directory / f"weights-{number}"
         header = build_header(
-            [(one.name, one.dtype, one.stored.shape) for one in tensors], {"format": "pt"}
+            [(tensor.name, tensor.dtype, tensor.stored.shape) for tensor in tensors],
+            {"format": "pt"},
         )
         with location.open("wb") as file, OpenSources() as readers:
             file.write(header)
-            for one in tensors:
-                for piece in pieces_of(one, readers):
+            for tensor in tensors:
+                for piece in pieces_of(tensor, readers):
                     file.write(piece)
-        found.append(scan_file(location, path))
-    return sorted(found, key=lambda source: source.path.encode())
+        files.append(scan_file(location, path))
+    return sorted(files, key=lambda source: source.path.encode())
 
 
 def may_be_weights(path: str) -> bool:
@@ -142,7 +143,7 @@ class _Planning:
                 with open_stable(source) as reader:
                     self._headers[path] = read_header(reader, source.size, path).tensors
         self._sorted = sort_weight_files(
-            {path: [one.name for one in tensors] for path, tensors in self._headers.items()},
+            {path: [tensor.name for tensor in tensors] for path, tensors in self._headers.items()},
             set(self._sources),
             self._read,
         )
@@ -180,7 +181,7 @@ class _Planning:
 
     def _pickles_in(self, directory: str) -> dict[str, str]:
         """The weights of a directory, and what the files are to be called."""
-        found: dict[str, str] = {}
+        renamed: dict[str, str] = {}
         others = []
         for path in self._sources:
             name = path[len(directory) :]
@@ -189,7 +190,7 @@ class _Planning:
             stem = name.rpartition(".")[0]
             for known, new in _PICKLES.items():
                 if name.endswith(".bin") and (stem == known or stem.startswith(known + "-")):
-                    found[path] = f"{directory}{new}{stem.removeprefix(known)}.safetensors"
+                    renamed[path] = f"{directory}{new}{stem.removeprefix(known)}.safetensors"
             if may_be_weights(path):
                 others.append(path)
         index = f"{directory}pytorch_model.bin.index.json"
@@ -201,31 +202,33 @@ class _Planning:
                     f"{quoted(index)} names {quoted(min(missing))}, which is not there",
                     "fetch the missing files",
                 )
-            found = {path: new for path, new in found.items() if path in named}
+            renamed = {path: new for path, new in renamed.items() if path in named}
             self.dropped.add(index)
         else:
-            check_shards(found)
+            check_shards(renamed)
         # By any other name in the top directory: one file alone is the model.
-        if not found and directory == TOP and len(others) == 1 and not self._sorted.components:
-            found = {others[0]: "model.safetensors"}
-        return found
+        if not renamed and directory == TOP and len(others) == 1 and not self._sorted.components:
+            renamed = {others[0]: "model.safetensors"}
+        return renamed
 
     def codes(self) -> None:
         """Files of 8-bit floats as the numbers that they stand for."""
         for directory, paths in self._sorted.components.items():
             content = self._read(directory + CONFIG_NAME)
             config = None if content is None else parse_config(content, directory + CONFIG_NAME)
-            where = {one.name: (path, one) for path in paths for one in self._headers[path]}
-            outline = {name: (one.dtype, one.shape) for name, (_, one) in where.items()}
-            found = read_quantization(outline, config)
-            if found is None or found.scales is None:
+            where = {
+                tensor.name: (path, tensor) for path in paths for tensor in self._headers[path]
+            }
+            outline = {name: (tensor.dtype, tensor.shape) for name, (_, tensor) in where.items()}
+            quantization = read_quantization(outline, config)
+            if quantization is None or quantization.scales is None:
                 continue
-            gone = found.beside(outline)
+            gone = quantization.beside(outline)
             for path in paths:
                 self.files[path] = tuple(
-                    self._number(one, path, found, where)
-                    for one in self._headers[path]
-                    if one.name not in gone
+                    self._number(tensor, path, quantization, where)
+                    for tensor in self._headers[path]
+                    if tensor.name not in gone
                 )
             if config is not None:
                 self.contents[directory + CONFIG_NAME] = dump_config(unquantized(config))
@@ -234,8 +237,8 @@ class _Planning:
             self.contents[directory + DEQUANTIZED] = json.dumps({"dtype": dtype}).encode()
             self.notes.append(
                 f"the weights{' in ' + directory if directory else ''} are 8-bit floats "
-                f"({found.method}): merged as the numbers that they and their scales stand for, "
-                "and the result is not quantized"
+                f"({quantization.method}): merged as the numbers that they and their scales stand "
+                "for, and the result is not quantized"
             )
 
     def _number(

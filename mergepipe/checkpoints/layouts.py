@@ -68,18 +68,18 @@ def write_layout(
     entries: list[FileEntry] = []
     for stem in dict.fromkeys(tensor.stem for tensor in tensors):
         places = [place for place, tensor in enumerate(tensors) if tensor.stem == stem]
-        own = [tensors[place] for place in places]
-        names = [tensor.name for tensor in own]
+        of_shard = [tensors[place] for place in places]
+        names = [tensor.name for tensor in of_shard]
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise MergeInputError(f"the output would have two tensors called {quoted(twice)}")
-        bytes_of = [own[at].size_bytes if sizes is None else sizes[place]
+        bytes_of = [of_shard[at].size_bytes if sizes is None else sizes[place]
                     for at, place in enumerate(places)]  # fmt: skip
         shards = cut_into_shards(bytes_of, shard_bytes, stem)
         if len(shards) > 1:
             files_by_path[stem + INDEX_SUFFIX] = shard_index(shards, names, sum(bytes_of))
         entries += [
-            _tensor_file(shard.path, [own[place] for place in shard.tensors], sink, block_size)
+            _tensor_file(shard.path, [of_shard[place] for place in shard.tensors], sink, block_size)
             for shard in shards
         ]
     entries += [

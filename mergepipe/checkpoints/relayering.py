@@ -42,8 +42,10 @@ def layerless(
     """Blocks that differ from the base's and cannot be read coarsely over them, by the index."""
     remaining = _differing(snapshot, base, objects)
     while batch := list(islice(remaining, _BATCH)):
-        options = reader.options(one.block for one in batch)
-        yield from (one for one in batch if coarse_links(one.block, one.base, options) is None)
+        options = reader.options(block.block for block in batch)
+        yield from (
+            block for block in batch if coarse_links(block.block, block.base, options) is None
+        )
 
 
 def store_layers(
@@ -61,23 +63,25 @@ def store_layers(
     So does a block that the base's block leans on (who reads that has it in hand), and one whose
     chain would be too long. Raises Corruption, MissingObject.
     """
-    progress.start("store again", sum(one.raw_bytes for one in blocks))
+    progress.start("store again", sum(block.raw_bytes for block in blocks))
     effort = effort if effort in TRYING else "auto"  # who asks for layers wants them
     workspace = Workspace()
     codecs: dict[ObjectId, Codec] = {}
     layered = 0
-    for one in blocks:
-        progress.advance(one.raw_bytes)
-        chain = reader.chain(one.base)
-        if one.block in chain or len(chain) > max_chain:
+    for block in blocks:
+        progress.advance(block.raw_bytes)
+        chain = reader.chain(block.base)
+        if block.block in chain or len(chain) > max_chain:
             continue
-        raw, under = reader.read([one.block, one.base])
-        codec = codecs.get(one.tensor)
+        raw, under = reader.read([block.block, block.base])
+        codec = codecs.get(block.tensor)
         if codec is None:
             samples = samples_of(raw, under)
-            codec = codecs[one.tensor] = choose(effort, one.dtype, samples, workspace)
+            codec = codecs[block.tensor] = choose(effort, block.dtype, samples, workspace)
         if isinstance(codec, MeasuringCodec):
-            encoded = encode_block(one.block, raw, one.dtype, codec, (one.base, under), workspace)
+            encoded = encode_block(
+                block.block, raw, block.dtype, codec, (block.base, under), workspace
+            )
             if len(encoded.records) > 1 and transaction.add_block(encoded):
                 layered += 1
     return layered

@@ -108,8 +108,8 @@ class Laying(Struct):
         columns = None
         if line.base is not None and one.stored is not None and line.base.stored is not None:
             columns = self.columns.get((one.stored, line.base.stored))
-        found = here.laid(one, f"input {place}", made)
-        return LaidInput(found.source, found.kind, found.product, columns)
+        laid = here.laid(one, f"input {place}", made)
+        return LaidInput(laid.source, laid.kind, laid.product, columns)
 
 
 class _Line:

@@ -232,7 +232,7 @@ class _Reading:
         if not self._settings.use_dora:
             return None
         names = [f"{stem}.lora_{kind}" for kind in _MAGNITUDES]
-        name = next((one for one in names if one in self._tensors), None)
+        name = next((spelling for spelling in names if spelling in self._tensors), None)
         if name is None:
             raise self._misfit(down, f"{quoted(names[0])} is missing, and the config says DoRA")
         if prod(self._tensors[name]) != count:

@@ -28,7 +28,7 @@ class DenseFirst(Rule):
         every = part["moe_layer_freq"]
         dense = sparse.index(True) if True in sparse else len(sparse)
         if isinstance(every, list):
-            part["moe_layer_freq"] = [int(one) for one in sparse]
+            part["moe_layer_freq"] = [int(is_sparse) for is_sparse in sparse]
             if key is not None:
                 part[key] = min(dense, part[key])
             return
@@ -39,7 +39,10 @@ class DenseFirst(Rule):
                 if key is not None:
                     part[key] = first
                 return
-        wrong = [place >= dense and one != (place % every == 0) for place, one in enumerate(sparse)]
+        wrong = [
+            place >= dense and is_sparse != (place % every == 0)
+            for place, is_sparse in enumerate(sparse)
+        ]
         raise inexpressible("moe_layer_freq", wrong.index(True) if True in wrong else dense)
 
     def _is_sparse(self, layer: Layer, key: str | None) -> bool:
@@ -66,7 +69,7 @@ class SparseSteps(Rule):
         said = [
             place in only or not step or bool((place + 1) % step) for place in range(len(dense))
         ]
-        numbers = [place for place, one in enumerate(dense) if one]
+        numbers = [place for place, is_dense in enumerate(dense) if is_dense]
         if said == dense and all(number < len(dense) for number in only):
             return
         if "decoder_sparse_step" in part:
@@ -110,12 +113,12 @@ class Between(Rule):
         if "moe_layer_start_index" not in part:
             return
         sparse = [self._is_sparse(layer) for layer in layers]
-        places = [place for place, one in enumerate(sparse) if one]
+        places = [place for place, is_sparse in enumerate(sparse) if is_sparse]
         first, last = (places[0], places[-1]) if places else (len(sparse), len(sparse) - 1)
         every = max(whole(part, self.keys[0], 1), 1)
         said = [(place + 1) % every == 0 and first <= place <= last for place in range(len(sparse))]
         if said != sparse:
-            wrong = (place for place, one in enumerate(sparse) if one != said[place])
+            wrong = (place for place, is_sparse in enumerate(sparse) if is_sparse != said[place])
             raise inexpressible(self.keys[0] if every > 1 else self.keys[1], next(wrong))
         part[self.keys[1]] = first
         end = part.get(self.keys[2], -1)

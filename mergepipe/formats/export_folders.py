@@ -98,8 +98,8 @@ def sweep(directory: int) -> None:
     """
     left: dict[str, list[str]] = {}
     for name in os.listdir(directory):
-        if found := _UNFINISHED.fullmatch(name):
-            left.setdefault(found[1], []).append(name)
+        if match := _UNFINISHED.fullmatch(name):
+            left.setdefault(match[1], []).append(name)
     for mark, names in left.items():
         with suppress(OSError), _dead(mark, directory):  # it is in use, or no file of ours
             # The mark last: without it, what is left would be nobody's.

@@ -113,7 +113,7 @@ class Period(Rule):
         if type(every) is not int or every < 1:
             return
         said = [self._hits(layer) for layer in layers]
-        hits = [place for place, one in enumerate(said) if one]
+        hits = [place for place, holds in enumerate(said) if holds]
         start = whole(part, self.keys[1], 0)
         offset = hits[0] if hits else len(said)
         between = hits[1] - hits[0] if len(hits) > 1 else len(said) + 1
@@ -123,7 +123,7 @@ class Period(Rule):
                 part[self.keys[0]], part[self.keys[1]] = period, first
                 return
         wrong = [place % between == offset for place in range(len(said))]
-        place = next(place for place, one in enumerate(said) if one != wrong[place])
+        place = next(place for place, holds in enumerate(said) if holds != wrong[place])
         raise inexpressible(self.keys[0], place)
 
     def _hits(self, layer: Layer) -> bool:
@@ -141,10 +141,10 @@ class Repeated(Rule):
         for key in self.keys:
             pattern = part.get(key)
             if isinstance(pattern, list) and pattern:
-                own = [layer.part.get(key) or pattern for layer in layers]
+                patterns = [layer.part.get(key) or pattern for layer in layers]
                 part[key] = [
                     kinds[layer.number % len(kinds)]
-                    for kinds, layer in zip(own, layers, strict=True)
+                    for kinds, layer in zip(patterns, layers, strict=True)
                 ]
 
 
@@ -245,8 +245,8 @@ class Heads(Rule):
                 continue
             heads = []
             for place, layer in enumerate(layers):
-                own = layer.part.get(key)
-                pairs = self._pairs(key, own if isinstance(own, list) else given)
+                listed = layer.part.get(key)
+                pairs = self._pairs(key, listed if isinstance(listed, list) else given)
                 heads += [[place, head] for number, head in pairs if number == layer.number]
             if heads:
                 part[key] = heads
@@ -256,7 +256,7 @@ class Heads(Rule):
 
     def _pairs(self, key: str, pairs: Sequence[Any]) -> Sequence[Any]:
         for pair in pairs:
-            if not isinstance(pair, list) or [type(one) for one in pair] != [int, int]:
+            if not isinstance(pair, list) or [type(number) for number in pair] != [int, int]:
                 raise MergeInputError(
                     f"{self.file}'s {quoted(key)} is no list of pairs [layer, head]",
                     f"correct the {self.file}",
@@ -324,7 +324,7 @@ class Stages(Rule):
         if part.get(self.keys[1]):
             part[self.keys[1]] = [f"stage{len(layers)}"]
         if isinstance(part.get(self.keys[2]), list):
-            part[self.keys[2]] = ["stem", *(f"stage{one + 1}" for one in range(len(layers)))]
+            part[self.keys[2]] = ["stem", *(f"stage{stage + 1}" for stage in range(len(layers)))]
 
 
 @dataclass(frozen=True, slots=True)

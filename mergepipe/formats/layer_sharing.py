@@ -87,7 +87,9 @@ class SharedFromBelow(Rule):
                     default=-1,
                 )
                 below = [
-                    one for one in layers[:place] if one.part.get(key, [])[one.number] != "shared"
+                    layer_below
+                    for layer_below in layers[:place]
+                    if layer_below.part.get(key, [])[layer_below.number] != "shared"
                 ]
                 if not below or below[-1].number != lender or not _same(below[-1], layer):
                     raise inexpressible(key, place)

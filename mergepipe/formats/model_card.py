@@ -83,9 +83,9 @@ def model_card(card: Card) -> bytes:
         "| model | role | commit |",
         "|---|---|---|",
         *(
-            f"| {_inline(one.label)} | {_inline(one.role)} | "
-            f"{f'`{one.commit}`' if one.commit else 'not committed'} |"
-            for one in card.inputs
+            f"| {_inline(model.label)} | {_inline(model.role)} | "
+            f"{f'`{model.commit}`' if model.commit else 'not committed'} |"
+            for model in card.inputs
         ),
         "",
         f"Expert weights read: at most {_inline(card.budget)} (a budget)."
@@ -99,12 +99,12 @@ def model_card(card: Card) -> bytes:
 
 
 def _without_paths(card: Card) -> Card:
-    paths = {one.label: _last_part(one.label) for one in card.inputs if _is_path(one.label)}
+    paths = {model.label: _last_part(model.label) for model in card.inputs if _is_path(model.label)}
     recipe, title = card.recipe, card.title
     for path in sorted(paths, key=len, reverse=True):
         recipe = recipe.replace(path, paths[path])
         title = title.replace(path, paths[path])
-    inputs = [replace(one, label=paths.get(one.label, one.label)) for one in card.inputs]
+    inputs = [replace(model, label=paths.get(model.label, model.label)) for model in card.inputs]
     return replace(card, title=title, inputs=inputs, recipe=recipe)
 
 
@@ -120,7 +120,7 @@ def _last_part(path: str) -> str:
 
 def _front_matter(card: Card) -> list[str]:
     # JSON strings are YAML strings: nothing in a label can leave its quotes.
-    named = [f"- {json.dumps(one.label, ensure_ascii=True)}" for one in card.inputs]
+    named = [f"- {json.dumps(model.label, ensure_ascii=True)}" for model in card.inputs]
     return ["base_model:", *named, "library_name: transformers", "tags:", "- mergepipe", "- merge"]
 
 

@@ -140,12 +140,12 @@ def whole_by_config(config: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def refuse_codes(outline: Outline, config: Mapping[str, Any] | None, label: str) -> None:
     """Raise MergeInputError, naming method and tensor, for a model whose weights are codes."""
-    found = read_quantization(outline, config)
-    if found is None:
+    quantization = read_quantization(outline, config)
+    if quantization is None:
         return
     raise MergeInputError(
-        f"{quoted(label)} is quantized ({found.method}): {quoted(found.shown)} holds codes, "
-        "not weights",
+        f"{quoted(label)} is quantized ({quantization.method}): {quoted(quantization.shown)} holds "
+        "codes, not weights",
         "merge the models that were quantized, and quantize the result; or load it with "
         "transformers, call model.dequantize(), save it, and merge that",
     )
@@ -196,8 +196,8 @@ def _settings(config: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     for home in (config, *(part for part in config.values() if isinstance(part, dict))):
         for key in QUANTIZATION_KEYS:
             if isinstance(home.get(key), dict):
-                found: Mapping[str, Any] = home[key]
-                return found
+                settings: Mapping[str, Any] = home[key]
+                return settings
     return None
 
 
@@ -215,11 +215,11 @@ def _block(settings: Mapping[str, Any] | None) -> tuple[int, int] | None:
 
 def _modules(outline: Outline) -> dict[str, list[str]]:
     """The tensors right in each module: the last parts of their names."""
-    found: dict[str, list[str]] = {}
+    modules: dict[str, list[str]] = {}
     for name in outline:
         stem, _, last = name.rpartition(".")
-        found.setdefault(stem, []).append(last)
-    return found
+        modules.setdefault(stem, []).append(last)
+    return modules
 
 
 def _shown(outline: Outline, modules: Mapping[str, list[str]]) -> tuple[str | None, str]:
@@ -267,22 +267,22 @@ def _scales(
     """The scale of every 8-bit float. Raises _NotFloats where anything is coded otherwise."""
     if settings is not None and any(settings.get(key) for key in _ROTATIONS):
         raise _NotFloats
-    found: dict[str, str | None] = {}
+    scales: dict[str, str | None] = {}
     for name, (dtype, shape) in outline.items():
         if dtype.name in FLOATS and not _is_of_activations(name):
-            found[name] = _scale(name, shape, outline, block, settings)
-    used = set(found.values())
+            scales[name] = _scale(name, shape, outline, block, settings)
+    used = set(scales.values())
     for name, (dtype, shape) in outline.items():
-        if name in found or name in used or _is_of_activations(name):
+        if name in scales or name in used or _is_of_activations(name):
             continue
         odd = dtype.kind is Kind.FLOAT and dtype.bits <= 8
         packed = _packed(name, dtype, shape, modules[name.rpartition(".")[0]])
         if odd or packed or any(name.endswith(endings) for _, endings in _SIGNS):
             raise _NotFloats
-    if not found:
+    if not scales:
         raise _NotFloats
-    _refuse_companions(outline, found)
-    return found
+    _refuse_companions(outline, scales)
+    return scales
 
 
 def _refuse_companions(outline: Outline, scales: Mapping[str, str | None]) -> None:
@@ -308,14 +308,14 @@ def _scale(
     stem, _, last = name.rpartition(".")
     names = [name + ending for ending in _SCALES]
     if last == "weight":
-        names += [f"{stem}.{own}" if stem else own for own in _WEIGHT_SCALES]
-    for own in names:
-        if own not in outline:
+        names += [f"{stem}.{spelling}" if stem else spelling for spelling in _WEIGHT_SCALES]
+    for spelling in names:
+        if spelling not in outline:
             continue
-        dtype, of = outline[own]
+        dtype, of = outline[spelling]
         if dtype.name not in _SCALE_DTYPES or scale_blocks(shape, of, block) is None:
             raise _NotFloats
-        return own
+        return spelling
     if settings is not None:
         raise _NotFloats  # its scales are somewhere else, or missing
     return None

@@ -110,11 +110,11 @@ def restacked(
     # Some configs repeat their language model's settings on top (Qwen2-VL).
     homes = [part] if part is changed or counted(changed)[1] != count else [part, changed]
     for home in homes:
-        own = [
+        layers = [
             Layer(_part(origin.config, twice=home is not part), origin.layer, _count(origin.config))
             for origin in origins
         ]
-        _restack(home, own, count, more=more)
+        _restack(home, layers, count, more=more)
         for name in PREDICTING:
             if name in home and more != predicting and predicting:
                 home[name] = more
@@ -137,8 +137,8 @@ def restacked_part(
         part = changed.get(name)
         key = _tower_count(part)
         if isinstance(part, dict) and key is not None:
-            own = [_tower_layer(origin, name, key) for origin in origins]
-            _restack(part, own, part[key], key)
+            layers = [_tower_layer(origin, name, key) for origin in origins]
+            _restack(part, layers, part[key], key)
             if module == "vision_tower":
                 _check_features(config, numbers, config[name][key])
             return changed
@@ -151,7 +151,10 @@ def restacked_part(
         for name in ("", *LANGUAGE_MODELS):
             home = changed.get(name) if name else changed
             if isinstance(home, dict) and any(type(home.get(key)) is int for key in _SIDES[module]):
-                parts = [one.config.get(name, {}) if name else one.config for one in origins]
+                parts = [
+                    layer_origin.config.get(name, {}) if name else layer_origin.config
+                    for layer_origin in origins
+                ]
                 _restack_side(home, module, numbers, parts)
                 return changed
     raise _uncounted(module)
@@ -197,7 +200,7 @@ def _restack(
                 f"config.json counts {layer.count} layers, and layer {layer.number} is used"
             )
     wanted = {
-        name: [implied(one.part, name, one.number, one.count) for one in layers]
+        name: [implied(origin.part, name, origin.number, origin.count) for origin in layers]
         for name in lists_of(part)
         if not isinstance(part.get(name), list) or not part[name]
     }
@@ -311,14 +314,14 @@ def _count(config: Mapping[str, Any]) -> int:
 def _without_predicting(origins: Sequence[LayerOrigin]) -> tuple[Sequence[LayerOrigin], int]:
     """The layers of the model itself, and how many that predict further tokens follow them."""
     extra = [origin.layer - _count(origin.config) for origin in origins]
-    own = next((place for place, number in enumerate(extra) if number >= 0), len(extra))
-    if extra[own:] != list(range(len(extra) - own)):
+    count = next((place for place, number in enumerate(extra) if number >= 0), len(extra))
+    if extra[count:] != list(range(len(extra) - count)):
         raise MergeInputError(
             "config.json counts layers that predict further tokens (num_nextn_predict_layers), and "
             "in the result they would not be the last ones",
             "end the last slice with them, or leave them out of every slice",
         )
-    return origins[:own], len(extra) - own
+    return origins[:count], len(extra) - count
 
 
 def _check_deepstack(config: Mapping[str, Any], origins: Sequence[LayerOrigin]) -> None:

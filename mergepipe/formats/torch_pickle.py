@@ -100,9 +100,9 @@ def _tensors(found: object, path: str) -> dict[str, PickledTensor]:
         if not isinstance(inner, Mapping):
             break
         tensors = {
-            name: one
-            for name, one in inner.items()
-            if isinstance(name, str) and isinstance(one, PickledTensor)
+            name: tensor
+            for name, tensor in inner.items()
+            if isinstance(name, str) and isinstance(tensor, PickledTensor)
         }
         if tensors:
             return tensors

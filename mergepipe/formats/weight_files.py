@@ -57,8 +57,8 @@ class WeightFiles(Struct, frozen=True):
         directory = directory_of(path)
         mine = {directory_of(file) for files in self.components.values() for file in files}
         mine |= set(self.adapters) | {TOP}
-        stray = {directory_of(own) for own in self.left_out} - mine
-        return path in self.left_out or any(directory.startswith(one) for one in stray)
+        stray = {directory_of(left_out) for left_out in self.left_out} - mine
+        return path in self.left_out or any(directory.startswith(folder) for folder in stray)
 
     def stem(self, directory: str) -> str:
         """What the files of a component are called, as far as libraries look for that name.
@@ -137,9 +137,9 @@ def _no_component(
     if reason is not None:
         return reason
     if TOP in components and not any(name in paths for name in _PIPELINES):
-        own = {name for path in files for name in tensors[path]}
+        names = {name for path in files for name in tensors[path]}
         top = {name for path in components[TOP] for name in tensors[path]}
-        if len(own & top) * 2 > len(own):
+        if len(names & top) * 2 > len(names):
             return "another model with the same tensors"
     return None
 

@@ -99,8 +99,8 @@ class Spelling:
             return self._plain[shorter]
         if self._endings is None:
             self._endings = {}
-            for own, full in self._plain.items():
-                ending = _without_prefix(own)
+            for short, full in self._plain.items():
+                ending = _without_prefix(short)
                 if ending is not None and full is not None:
                     self._endings.setdefault(ending, []).append(full)
         longer = self._endings.get(wanted, [])
@@ -116,24 +116,26 @@ def same_weights(
     relative to a layer, where no prefix sets models apart.
     """
     mine, theirs = dict.fromkeys(names), dict.fromkeys(reference)
-    own = _unique([name for name in mine if name not in theirs])
+    unmatched = _unique([name for name in mine if name not in theirs])
     other = _unique([name for name in theirs if name not in mine])
     pairs = {
         name: other[form]
-        for form, name in own.items()
+        for form, name in unmatched.items()
         if name is not None and other.get(form) is not None
     }
     if in_layer:
         return {name: spelled for name, spelled in pairs.items() if spelled is not None}
-    own = {form: name for form, name in own.items() if name is not None and name not in pairs}
+    unmatched = {
+        form: name for form, name in unmatched.items() if name is not None and name not in pairs
+    }
     taken = set(pairs.values())
     other = {form: name for form, name in other.items() if name is not None and name not in taken}
-    longer = _prefixed(own, other)
-    shorter = _prefixed(other, own)
+    longer = _prefixed(unmatched, other)
+    shorter = _prefixed(other, unmatched)
     if len(longer) >= len(shorter):
-        pairs.update((own[form], other[rest]) for form, rest in longer.items())  # type: ignore[misc]
+        pairs.update((unmatched[form], other[rest]) for form, rest in longer.items())  # type: ignore[misc]
     else:
-        pairs.update((own[rest], other[form]) for form, rest in shorter.items())  # type: ignore[misc]
+        pairs.update((unmatched[rest], other[form]) for form, rest in shorter.items())  # type: ignore[misc]
     return {name: spelled for name, spelled in pairs.items() if spelled is not None}
 
 

@@ -81,10 +81,10 @@ class Repositories(Closing):
             if place is None:
                 return None
             try:
-                found = self._opened[name] = self._open(repository_at(place))
+                opened = self._opened[name] = self._open(repository_at(place))
             except (NoRepository, UnsafeRepository):
                 return None
-            return found
+            return opened
 
     def _lying(self) -> Iterator[tuple[str, Path]]:
         if self._root is None:

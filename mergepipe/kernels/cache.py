@@ -163,10 +163,10 @@ def _release(package: str) -> str:
 
     Asking its metadata would take longer than all else that a warm command does for its kernels.
     """
-    found = find_spec(package)
-    if found is not None and found.origin is not None:
+    spec = find_spec(package)
+    if spec is not None and spec.origin is not None:
         with suppress(OSError):
-            return (Path(found.origin).parent / "_version.py").read_text()
+            return (Path(spec.origin).parent / "_version.py").read_text()
     from importlib.metadata import version
 
     return version(package)

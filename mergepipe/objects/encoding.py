@@ -42,7 +42,7 @@ def decode(canonical: bytes, kind: type[Kind], what: str) -> Kind:
     """The object of these bytes. Raises Corruption if they are no canonical `kind`."""
     head, newline, body = canonical.partition(b"\n")
     versions: tuple[type[Record], ...] = (kind, *kind.EARLIER)
-    version = next((one for one in versions if _head(one) == head + newline), None)
+    version = next((known for known in versions if _head(known) == head + newline), None)
     if version is None:
         raise Corruption(
             f"{what} is {head[:40]!r}, not {_head(kind)[:-1].decode()!r}",

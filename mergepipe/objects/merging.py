@@ -154,7 +154,7 @@ class Plan(Record, frozen=True, array_like=True, forbid_unknown_fields=True):
     @property
     def experts(self) -> tuple[int, ...]:
         """The models that are merged: all but those that are only leaned on."""
-        merged = {one.model for line in self.lines for one in line.inputs}
+        merged = {term.model for line in self.lines for term in line.inputs}
         bases = {line.base.model for line in self.lines if line.base is not None}
         return tuple(
             place for place in range(len(self.models)) if place in merged or place not in bases

@@ -197,7 +197,7 @@ class Commit(Record, frozen=True, array_like=True, forbid_unknown_fields=True):
     @property
     def needed(self) -> tuple[ObjectId, ...]:
         """The commits that have to be where this one is: its parents, and the models under it."""
-        under = (one for one in (self.leans_on, self.trained_from) if one is not None)
+        under = (commit for commit in (self.leans_on, self.trained_from) if commit is not None)
         return tuple(dict.fromkeys((*self.parents, *under)))
 
     @property

@@ -123,7 +123,7 @@ class ObjectStore:
         """Those of some values that are ids of indexed objects, in their order."""
         wanted = list(candidates)
         return self._storage.ask(
-            lambda view: [one for one in wanted if view.object(one) is not None]
+            lambda view: [identity for identity in wanted if view.object(identity) is not None]
         )
 
     def canonical(self, identity: ObjectId) -> bytes:

@@ -56,13 +56,13 @@ class BlockReader:
     def chains(self, blocks: Sequence[BlockId]) -> list[list[BlockId]]:
         """`chain` of every block, looked up together."""
         chosen = self.resolve(blocks)
-        found = []
+        chains = []
         for block in blocks:
             links = [block]
             while (base := chosen[links[-1]].base) is not None:
                 links.append(base)
-            found.append(links)
-        return found
+            chains.append(links)
+        return chains
 
     def read(self, blocks: Sequence[BlockId], scratch: Scratch | None = None) -> list[memoryview]:
         """The raw bytes of each block, in order, each compared with its id.

@@ -23,10 +23,10 @@ def check_adapter(snapshot: Snapshot, label: str) -> None:
     ]
     if not weights:
         return
-    own = [ADAPTER_CONFIG, *(path for path in held if path not in weights)]
+    files = [ADAPTER_CONFIG, *(path for path in held if path not in weights)]
     raise MergeInputError(
         f"{quoted(label)} has the weights of a model ({weights[0]}) and an {ADAPTER_CONFIG} beside "
         "them, so it is not clear which of the two is meant",
-        f"to have the model, take {' and '.join(own)} out of the directory; to have the adapter, "
+        f"to have the model, take {' and '.join(files)} out of the directory; to have the adapter, "
         "move them into a directory of their own",
     )

@@ -110,10 +110,10 @@ def _agreement(pricing: Pricing, number: int) -> Agreement:
         weights = np.array([leaves[row].scalars.weight for row, _ in known])
         turns = np.where(weights < 0, -1, 1)
         opposed[rows], shared[rows] = _counted(views, turns, elements)
-        own = weights**2 * [view.known_energies.sum() for view in views]
+        sizes = weights**2 * [view.known_energies.sum() for view in views]
         angles = cosines(views, elements) * np.outer(turns, turns)
-        products[rows] = angles * np.sqrt(np.outer(own, own))
-        energies[rows] = own[:, None]
+        products[rows] = angles * np.sqrt(np.outer(sizes, sizes))
+        energies[rows] = sizes[:, None]
     models = tuple(leaf.model for leaf in leaves)
     return Agreement(models, opposed, shared, products, energies)
 

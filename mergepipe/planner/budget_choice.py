@@ -255,16 +255,16 @@ def _share_too_small(limits: Limits, least_bytes: int) -> OverBudget:
 def _depths(root: Root, chosen: Depths | None) -> Depths:
     """Chosen depths (None: nothing), and what is not for choice."""
     shape = root.costs.equal.shape
-    own = np.zeros(shape, np.uint8) if chosen is None else chosen.reshape(shape).copy()
-    own[root.forced] = Depth.EXACT
-    own[root.costs.equal] = Depth.EQUAL
-    return own
+    depths = np.zeros(shape, np.uint8) if chosen is None else chosen.reshape(shape).copy()
+    depths[root.forced] = Depth.EXACT
+    depths[root.costs.equal] = Depth.EQUAL
+    return depths
 
 
 def _by_model(sizes: Iterable[Mapping[int, int]]) -> dict[int, int]:
     bytes_by_model: dict[int, int] = {}
-    for own in sizes:
-        for model, size in own.items():
+    for by_model in sizes:
+        for model, size in by_model.items():
             bytes_by_model[model] = bytes_by_model.get(model, 0) + size
     return bytes_by_model
 

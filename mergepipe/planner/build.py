@@ -108,8 +108,8 @@ def _unread(merge: Merge, costs: CostTable) -> Iterator[LeftOut]:
         parts = [
             expert for tensor in costs.tensors for expert in tensor.experts if expert.model == place
         ]
-        omitted = sum(one.blocks_omitted for one in parts)
-        coarse = sum(one.blocks_coarse for one in parts)
+        omitted = sum(part.blocks_omitted for part in parts)
+        coarse = sum(part.blocks_coarse for part in parts)
         if omitted or coarse:
             reason = f"{omitted} blocks are not read, and {coarse} are estimated"
             yield LeftOut(Kind.BLOCKS, model.label, reason=reason, count=omitted + coarse)
@@ -214,7 +214,7 @@ class _Planning:
         for place, draft in enumerate(self._drafts):
             if isinstance(draft, Draft) and draft.late:
                 self._drafts[place] = draft.with_estimates()
-        return any(own is not old for own, old in zip(self._drafts, before, strict=True))
+        return any(new is not old for new, old in zip(self._drafts, before, strict=True))
 
     def check_budget(self, limits: Limits) -> None:
         """Refuse a budget that leaves nothing to choose, before anything is read."""
@@ -250,14 +250,14 @@ class _Planning:
     def choose(self, limits: Limits) -> list[Depths | None]:
         """The best depths within the limits. Raises OverBudget."""
         chosen = choose(self.roots, limits)
-        found = self.exact_depths()
+        depths_of = self.exact_depths()
         for number, own in chosen.items():
             root = self.roots[number]
             for row, leaf in enumerate(root.tree.leaves):
-                depths = found[leaf.line]
+                depths = depths_of[leaf.line]
                 if root.aligned[row] and depths is not None:
                     depths[leaf.place] = own[row]
-        return found
+        return depths_of
 
     def lines(self, depths: Sequence[Depths | None]) -> list[LinePlan]:
         """The plan's lines; measures what is not known yet, each line after those under it."""
@@ -279,10 +279,10 @@ class _Planning:
     def cited(self, lines: Sequence[LinePlan]) -> tuple[PlanProfile, ...]:
         """The profiles that the depths of lines need."""
         pairs = {
-            (one.model, line.base.model)
+            (term.model, line.base.model)
             for line in lines
             if line.base is not None
-            for one, depth in zip(line.inputs, line.depths, strict=False)
+            for term, depth in zip(line.inputs, line.depths, strict=False)
             if _BOUGHT & set(depth)
         }
         profiles = [(pair, self._profiles.get(pair)) for pair in sorted(pairs)]

@@ -44,7 +44,7 @@ class _Checking:
     def run(self) -> None:
         line = self._line
         if line.copied:
-            first = next((one for one in line.inputs if one.source is not None), None)
+            first = next((term for term in line.inputs if term.source is not None), None)
             if first is not None and (isinstance(first.source, Made) or first.factors):
                 raise self._error("is to be copied, but from no stored tensor")
         else:
@@ -55,19 +55,19 @@ class _Checking:
             if line.base.source is None or line.base.kind is not TermKind.FULL:
                 raise self._error("has a base that is not a whole tensor")
             self._check(line.base, "the base")
-        for place, one in enumerate(line.inputs):
-            self._check(one, f"input {place}")
+        for place, term in enumerate(line.inputs):
+            self._check(term, f"input {place}")
 
     def _check(self, one: LineInput, place: str) -> None:
-        made = isinstance(one.source, Made)
-        if not made and not 0 <= one.model < len(self._merge.models):
+        is_made = isinstance(one.source, Made)
+        if not is_made and not 0 <= one.model < len(self._merge.models):
             raise self._error(f"takes {place} from a model that the merge does not have")
-        who = place if made else quoted(self._merge.models[one.model].label)
+        who = place if is_made else quoted(self._merge.models[one.model].label)
         if isinstance(one.source, Made):
             self._check_made(one.source, place)
         elif one.source is not None:
             self._check_stored(self._tensors[one.source], who)
-        if one.kind is TermKind.DELTA and (made or one.factors is not None):
+        if one.kind is TermKind.DELTA and (is_made or one.factors is not None):
             raise self._error(f"{who} is a stored difference, and nothing more")
         if one.kind is TermKind.LOW_RANK and (one.factors is None or one.source is not None):
             raise self._error(f"{who} is of low rank: it has factors, and no weights")
@@ -104,9 +104,9 @@ class _Checking:
 
     def _check_factors(self, factors: LowRank, who: str) -> None:
         up, down = self._tensors[factors.up], self._tensors[factors.down]
-        for one in (up, down):
-            if dtype_of(one.dtype) not in ARITHMETIC:
-                raise self._error(f"{who} has factors of dtype {one.dtype}")
+        for factor in (up, down):
+            if dtype_of(factor.dtype) not in ARITHMETIC:
+                raise self._error(f"{who} has factors of dtype {factor.dtype}")
         if not fits(up, down, self._like):
             raise self._error(
                 f"{who} has factors of shape {list(up.shape)} and {list(down.shape)}, which do not "

@@ -66,7 +66,7 @@ class Draft(Struct, frozen=True):
     @property
     def scope(self) -> Scope:
         """The widest of its method's and its statistics': what is made or measured at once."""
-        return widest(self.method.scope, *(statistics.of(one).scope for one in self.measured))
+        return widest(self.method.scope, *(statistics.of(need).scope for need in self.measured))
 
     @property
     def measured(self) -> tuple[Need, ...]:
@@ -76,7 +76,7 @@ class Draft(Struct, frozen=True):
     @property
     def looks_at_lines(self) -> bool:
         """Whether thresholds are measured of tensors that other lines make."""
-        return bool(self.trims) and any(one.made is not None for one in taken(self.unplanned))
+        return bool(self.trims) and any(term.made is not None for term in taken(self.unplanned))
 
     @property
     def full(self) -> Depths:
@@ -94,7 +94,7 @@ class Draft(Struct, frozen=True):
 
     def with_estimates(self) -> "Draft":
         """The same with statistics that follow from profiles, near enough for a budget."""
-        unchanged = [bool(own.all()) for own in self.equal]
+        unchanged = [bool(blocks.all()) for blocks in self.equal]
         estimates = {
             need: value
             for need in self.late
@@ -148,7 +148,7 @@ def draft_line(
     needs = line.method.needs(line.settings)
     equal = equal_blocks(plan, tensors)
     views = profiles.views(plan, grid.blocks)
-    known = known_needs(needs, views, [bool(own.all()) for own in equal], grid.elements)
+    known = known_needs(needs, views, [bool(is_equal.all()) for is_equal in equal], grid.elements)
     return Draft(
         unplanned=plan,
         method=line.method,

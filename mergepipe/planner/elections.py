@@ -45,7 +45,7 @@ def shortening(
         read.append((estimate if used else exact, expert.weight))
     if len(whole) < 2:
         return 1.0
-    size = min(len(one) for one, _ in whole)
+    size = min(len(term) for term, _ in whole)
     longer = _energy(read, size, scalars)
     return min(1.0, float(np.sqrt(_energy(whole, size, scalars) / longer))) if longer > 0 else 1.0
 
@@ -104,11 +104,11 @@ def _energy(terms: Sequence[tuple[Floats, float]], size: int, scalars: Scalars) 
     up, down = np.zeros(size), np.zeros(size)
     above, below = np.zeros(size), np.zeros(size)
     for term, weight in terms:
-        own = term[:size]
-        up += np.maximum(own, 0.0)
-        down += np.minimum(own, 0.0)
-        above += np.where(own > 0, weight, 0.0)
-        below += np.where(own < 0, weight, 0.0)
+        values = term[:size]
+        up += np.maximum(values, 0.0)
+        down += np.minimum(values, 0.0)
+        above += np.where(values > 0, weight, 0.0)
+        below += np.where(values < 0, weight, 0.0)
     plus = up >= -down
     merged = np.where(plus, up, down)
     if scalars.normalize:

@@ -54,7 +54,7 @@ def tensor_gains(
     agreeing = _agreement(views, scalars) if scalars.elect else [1.0] * len(views)
     divisor = 1.0
     if scalars.normalize:
-        divisor = abs(sum(own.weight for own in scalars.experts)) or 1.0
+        divisor = abs(sum(scalars_of_expert.weight for scalars_of_expert in scalars.experts)) or 1.0
     gains: list[ExpertGains | None] = []
     for view, expert, agrees in zip(views, scalars.experts, agreeing, strict=True):
         if view is None:

@@ -263,7 +263,7 @@ class _SettingsReader:
         """The settings of one tensor. Raises MergeInputError."""
         shared = settings_for(self._recipe.parameters, tensor)
         own = [settings_for(expert.parameters, tensor) for expert in self._recipe.experts]
-        key = repr((sorted(shared.items()), [sorted(one.items()) for one in own]))
+        key = repr((sorted(shared.items()), [sorted(settings.items()) for settings in own]))
         files = self._known.get(key)
         if files is None:
             files = self._known[key] = self._method.settings(shared, own)

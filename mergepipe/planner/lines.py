@@ -99,10 +99,10 @@ def unused_base(
     if base is None or not lines:
         return
     for line in lines:
-        leaning = any(one.source is None or one.kind is not TermKind.FULL for one in line.inputs)
+        leaning = any(term.source is None or term.kind is not TermKind.FULL for term in line.inputs)
         if line.method.needs_base or leaning or line.copied:
             return
-        if any(one.model == base for one in line.inputs):
+        if any(term.model == base for term in line.inputs):
             return
     methods = ", ".join(dict.fromkeys(line.method.name for line in lines))
     yield LeftOut(Kind.BASE_WEIGHTS, models[base].label, reason=methods)

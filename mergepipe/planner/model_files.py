@@ -140,9 +140,9 @@ def read_model_files(
             StoredTensor(path, entry.name, entry.tensor) for path in files for entry in held[path]
         )
         outline = {}
-        for one in tensors:
-            stored = tensor(one.identity)
-            outline[one.name] = (dtype_of(stored.dtype), stored.shape)
+        for listed in tensors:
+            stored = tensor(listed.identity)
+            outline[listed.name] = (dtype_of(stored.dtype), stored.shape)
         refuse_codes(outline, config, label + ("" if not directory else f"/{directory[:-1]}"))
         note = read(snapshot, directory + DEQUANTIZED)
         dtype = None if note is None else _result_dtype(note)

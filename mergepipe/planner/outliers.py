@@ -28,7 +28,7 @@ def tempers(energies: Mapping[int, float]) -> dict[int, float]:
     """
     ratios = {}
     for expert, energy in energies.items():
-        others = [other for one, other in energies.items() if one != expert and other > 0]
+        others = [other for model, other in energies.items() if model != expert and other > 0]
         most = LIKENESS**2 * float(np.median(others)) if others else energy
         ratios[expert] = most / energy if energy > most else 1.0
     return ratios

@@ -138,8 +138,8 @@ class Planner:
         return Recipe(
             method=registry.find(method).name,
             experts=tuple(
-                Expert(one.label, one.snapshot, settings, one.kind)
-                for one, settings in zip(revisions, own or [{}] * len(revisions), strict=True)
+                Expert(revision.label, revision.snapshot, settings, revision.kind)
+                for revision, settings in zip(revisions, own or [{}] * len(revisions), strict=True)
             ),
             base=root,
             parameters=parameters or {},
@@ -197,12 +197,15 @@ class Planner:
 
 def _no_common_base(experts: Sequence[Revision]) -> MergeInputError:
     silent = [expert.label for expert in experts if expert.base_commit is None]
-    names = " ".join(one.label for one in experts)
+    names = " ".join(revision.label for revision in experts)
     if silent:
         which = ", ".join(quoted(label) for label in silent)
         what = f"nobody said what {which} {'was' if len(silent) == 1 else 'were'} trained from"
     else:
-        trained = (f"{one.label} from {(one.base_commit or b'').hex()[:12]}" for one in experts)
+        trained = (
+            f"{revision.label} from {(revision.base_commit or b'').hex()[:12]}"
+            for revision in experts
+        )
         what = f"they were trained from different models: {', '.join(trained)}"
     first = (silent or [experts[0].label])[0]
     return MergeInputError(
@@ -215,7 +218,7 @@ def _no_common_base(experts: Sequence[Revision]) -> MergeInputError:
 def _own_parameters(
     experts: int, columns: Mapping[str, Sequence[float] | None]
 ) -> list[dict[str, Setting]]:
-    own: list[dict[str, Setting]] = [{} for _ in range(experts)]
+    settings_of: list[dict[str, Setting]] = [{} for _ in range(experts)]
     for name, values in columns.items():
         if values is None:
             continue
@@ -224,6 +227,6 @@ def _own_parameters(
                 f"{len(values)} values of {name} for {experts} experts",
                 f"give one {name} per expert, or a single one for all",
             )
-        for settings, value in zip(own, values, strict=True):
+        for settings, value in zip(settings_of, values, strict=True):
             settings[name] = value
-    return own
+    return settings_of

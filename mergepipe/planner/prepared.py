@@ -37,17 +37,17 @@ def prepare(merge: Merge, tensors: Tensors) -> list[tuple[Line, LinePlan]]:
 
 
 def _prepared(line: Line, places: dict[int, PlanInput], tensors: Tensors) -> LinePlan:
-    def resolved(one: LineInput) -> PlanInput:
-        if isinstance(one.source, Made):
-            at = places[one.source.line]
-            return PlanInput(at.model, at.source, one.kind, one.factors)
-        return PlanInput(one.model, one.source, one.kind, one.factors)
+    def resolved(term: LineInput) -> PlanInput:
+        if isinstance(term.source, Made):
+            at = places[term.source.line]
+            return PlanInput(at.model, at.source, term.kind, term.factors)
+        return PlanInput(term.model, term.source, term.kind, term.factors)
 
-    inputs = tuple(resolved(one) for one in line.inputs)
+    inputs = tuple(resolved(term) for term in line.inputs)
     base = None if line.base is None else resolved(line.base)
     copied = None
     if line.copied or not tensors[line.like].blocks:
-        copied = next((one.stored for one in inputs if one.stored is not None), line.like)
+        copied = next((term.stored for term in inputs if term.stored is not None), line.like)
     elif not _changed(inputs, base):
         copied = _same(line, inputs, base, tensors)
     return LinePlan(
@@ -67,8 +67,8 @@ def _changed(inputs: Sequence[PlanInput], base: PlanInput | None) -> bool:
     """Whether any of them is more than a stored tensor, as it stands."""
     everything = inputs if base is None else (base, *inputs)
     return any(
-        one.kind is not TermKind.FULL or one.factors is not None or one.made is not None
-        for one in everything
+        term.kind is not TermKind.FULL or term.factors is not None or term.made is not None
+        for term in everything
     )
 
 
@@ -81,7 +81,7 @@ def _same(
         reference = inputs[0].stored  # passed through, whatever the base is
     if reference is None or tensors[reference].dtype != line.dtype.name:
         return None
-    if any(one.stored not in (None, reference) for one in inputs):
+    if any(term.stored not in (None, reference) for term in inputs):
         return None
     if line.method.omitted_is_noop and base is not None:
         return reference
@@ -96,9 +96,9 @@ def _same(
 
 def _origin(plan: LinePlan) -> PlanInput:
     """The stored tensor that a copied line is, and whose it is."""
-    for one in taken(plan):
-        if one.stored == plan.copied:
-            return PlanInput(one.model, plan.copied)
+    for term in taken(plan):
+        if term.stored == plan.copied:
+            return PlanInput(term.model, plan.copied)
     return PlanInput(-1, plan.copied)
 
 
@@ -108,13 +108,13 @@ def _needed(lines: Sequence[tuple[Line, LinePlan]]) -> list[tuple[Line, LinePlan
     wanted = {number for number, plan in enumerate(plans) if plan.file is not None}
     for number in reversed(range(len(plans))):
         if number in wanted and plans[number].copied is None:
-            wanted.update(one.made for one in taken(plans[number]) if one.made is not None)
+            wanted.update(term.made for term in taken(plans[number]) if term.made is not None)
     numbers = {old: new for new, old in enumerate(sorted(wanted))}
     if len(numbers) == len(lines):
         return list(lines)
 
-    def renumbered(one: PlanInput) -> PlanInput:
-        return one if one.made is None else structs.replace(one, source=numbers.get(one.made))
+    def renumbered(term: PlanInput) -> PlanInput:
+        return term if term.made is None else structs.replace(term, source=numbers.get(term.made))
 
     needed = []
     for old in numbers:
@@ -122,7 +122,7 @@ def _needed(lines: Sequence[tuple[Line, LinePlan]]) -> list[tuple[Line, LinePlan
         plan = structs.replace(
             plan,
             base=None if plan.base is None else renumbered(plan.base),
-            inputs=tuple(renumbered(one) for one in plan.inputs),
+            inputs=tuple(renumbered(term) for term in plan.inputs),
         )
         needed.append((line, plan))
     return needed

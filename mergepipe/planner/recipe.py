@@ -40,14 +40,14 @@ Setting: TypeAlias = object | PerTensor
 
 def settings_for(settings: Mapping[str, Setting], name: str) -> dict[str, object]:
     """The values that hold for the tensor called `name`."""
-    found: dict[str, object] = {}
+    chosen: dict[str, object] = {}
     for key, setting in settings.items():
         if isinstance(setting, PerTensor):
             for value in setting.matching(name):
-                found[key] = value
+                chosen[key] = value
         else:
-            found[key] = setting
-    return found
+            chosen[key] = setting
+    return chosen
 
 
 @brief

@@ -80,11 +80,11 @@ class Root(Struct, frozen=True):
             gains = draft.gains()
             for row in self.tree.rows(number):
                 place = self.tree.leaves[row].place
-                own, view = gains[place], draft.views[place]
-                if own is None or view is None or not self.aligned[row]:
+                gain, view = gains[place], draft.views[place]
+                if gain is None or view is None or not self.aligned[row]:
                     continue
-                coarse_gains[row] = own.coarse * factors[number] ** 2
-                exact_gains[row] = own.exact * factors[number] ** 2
+                coarse_gains[row] = gain.coarse * factors[number] ** 2
+                exact_gains[row] = gain.exact * factors[number] ** 2
                 if not view.has_coarse:
                     coarse[row] = NOT_THERE
         tempers = self._tempers()
@@ -174,12 +174,12 @@ def read_roots(
     roots = {}
     sources = looked_up_together(list(trees.values()), lines, tensors, find)
     for (number, tree), known in zip(trees.items(), sources, strict=True):
-        own: dict[int, Draft] = {}
+        drafts_under: dict[int, Draft] = {}
         for under in tree.lines:
             draft = drafts[under]
             assert isinstance(draft, Draft)
-            own[under] = draft
-        roots[number] = _root(tree, own, lines, users, measured, tensors, known)
+            drafts_under[under] = draft
+        roots[number] = _root(tree, drafts_under, lines, users, measured, tensors, known)
         measured.update(tree.lines)
     return roots
 

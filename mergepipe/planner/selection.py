@@ -133,13 +133,13 @@ def _take(
         fits = edges.cost[rest] <= np.minimum(purses[0], purses[group[rest]])
         passed_over[edges.item[rest[~fits]]] = True
         rest = rest[fits & ~(edges.second[rest] & passed_over[edges.item[rest]])]
-        costs, own = edges.cost[rest], group[rest]
+        costs, groups = edges.cost[rest], group[rest]
         run = int(np.searchsorted(np.cumsum(costs), purses[0], side="right"))
         for number in range(1, len(purses)):
-            within = np.cumsum(np.where(own[:run] == number, costs[:run], 0))
+            within = np.cumsum(np.where(groups[:run] == number, costs[:run], 0))
             run = int(np.searchsorted(within, purses[number], side="right"))
         taken[rest[:run]] = True
-        spent = np.bincount(own[:run], costs[:run], len(purses)).astype(np.int64)
+        spent = np.bincount(groups[:run], costs[:run], len(purses)).astype(np.int64)
         purses -= spent
         purses[0] -= int(spent[1:].sum())
         rest = rest[run:]

@@ -124,18 +124,18 @@ def _differing(
     for key in dict.fromkeys((*mine, *theirs)):
         if key in _BOOKKEEPING or key.startswith("unsloth"):
             continue
-        one, other = mine.get(key, _ABSENT), theirs.get(key, _ABSENT)
-        if isinstance(one, dict) and isinstance(other, dict):
-            differing |= _differing(one, other, f"{above}{key}.")
+        ours, other = mine.get(key, _ABSENT), theirs.get(key, _ABSENT)
+        if isinstance(ours, dict) and isinstance(other, dict):
+            differing |= _differing(ours, other, f"{above}{key}.")
             continue
         telling = any(part in key for part in _TELLING)
         # Versions write their defaults or leave them out.
-        if other is _ABSENT and not one:
+        if other is _ABSENT and not ours:
             continue
-        if one is _ABSENT and not (telling and other):
+        if ours is _ABSENT and not (telling and other):
             continue
-        if one != other:
-            differing[above + key] = one, other
+        if ours != other:
+            differing[above + key] = ours, other
     return differing
 
 

@@ -115,14 +115,14 @@ def outliers(tensors: Iterable[TensorCost], names: Mapping[int, str]) -> Iterato
         }
         if len(energies) < 2:
             continue
-        model = max(energies, key=lambda one: energies[one])
-        others = max(energy for one, energy in energies.items() if one != model)
+        model = max(energies, key=lambda candidate: energies[candidate])
+        others = max(energy for candidate, energy in energies.items() if candidate != model)
         ratio = math.sqrt(energies[model] / others)
         if ratio > OUTLIER_RATIO:
             by_expert.setdefault(model, []).append((ratio, tensor.name))
-    for model, own in by_expert.items():
-        ratio, tensor_name = max(own)
-        more = f" and {len(own) - 1} more tensors" if len(own) > 1 else ""
+    for model, ratios in by_expert.items():
+        ratio, tensor_name = max(ratios)
+        more = f" and {len(ratios) - 1} more tensors" if len(ratios) > 1 else ""
         yield PlanWarning(
             Doubt.OUTLIER,
             ratio,
@@ -156,12 +156,12 @@ def layerless(tensors: Iterable[TensorCost], names: Mapping[int, str]) -> Iterat
 def idle(plan: Plan, names: Sequence[str]) -> Iterator[PlanWarning]:
     """Experts that are named twice, or that are the base itself. names: of the plan's models."""
     same = {
-        names[one.model]
+        names[term.model]
         for line in plan.lines
         if line.copied is None
-        for place, one in enumerate(line.inputs)
+        for place, term in enumerate(line.inputs)
         for other in line.inputs[:place]
-        if one.stored is not None and one.stored == other.stored and _same(plan, one, other)
+        if term.stored is not None and term.stored == other.stored and _same(plan, term, other)
     }
     for name in sorted(same):
         yield PlanWarning(

@@ -58,10 +58,10 @@ def tree_costs(
         base = stored_base(line)
         under = None if base is None else tensors[base]
         over = NO_IDS if under is None or Grid.of(under) != grid else _blocks(under)
-        for place, one in enumerate(line.inputs):
-            if one.made is None:
-                own = None if one.stored is None else tensors[one.stored]
-                rows.append(_row(own, equal[place], grid, over, aligned=aligned))
+        for place, term in enumerate(line.inputs):
+            if term.made is None:
+                tensor = None if term.stored is None else tensors[term.stored]
+                rows.append(_row(tensor, equal[place], grid, over, aligned=aligned))
     filling = _Filling(grid, rows, bases, every_step and bool(bases))
     factors = [leaf.input.factors for leaf in tree.leaves]
     under_factors = [
@@ -107,14 +107,14 @@ def _row(
             over=NO_IDS,
             read=~equal,
         )
-    ids, own = _blocks(tensor), Grid.of(tensor)
-    if aligned and own == grid:
-        return _Row(ids=ids, grid=own, paired=True, equal=equal, over=over, read=~equal)
+    ids, cut = _blocks(tensor), Grid.of(tensor)
+    if aligned and cut == grid:
+        return _Row(ids=ids, grid=cut, paired=True, equal=equal, over=over, read=~equal)
     # Where its line has the same blocks as it, some of them may be the base's all the same.
     read = ~equal if len(equal) == len(ids) else np.ones(len(ids), np.bool_)
     return _Row(
         ids=ids,
-        grid=own,
+        grid=cut,
         paired=False,
         equal=np.zeros(grid.blocks, np.bool_),
         over=NO_IDS,
@@ -129,7 +129,7 @@ def _bases(tree: Tree, lines: Sequence[LinePlan], tensors: Tensors) -> list[tupl
         base = lines[number].base
         if base is not None and base.stored is not None:
             bases[base.stored] = None
-    return [(_blocks(tensors[one]), Grid.of(tensors[one])) for one in bases]
+    return [(_blocks(tensors[identity]), Grid.of(tensors[identity])) for identity in bases]
 
 
 def _blocks(tensor: Tensor) -> Blocks:
@@ -191,11 +191,11 @@ class _Filling:
             for number, pair in enumerate(pairs)
             if pair is not None
         }
-        options = find.encodings(block for own in blocks.values() for block in own)
+        options = find.encodings(block for of_pair in blocks.values() for block in of_pair)
         held: set[BlockId] = set()
-        for number, own in blocks.items():
+        for number, of_pair in blocks.items():
             spent = 0
-            for chain in whole_reads(own, options, held):
+            for chain in whole_reads(of_pair, options, held):
                 spent += chain.stored_bytes
             if number < len(under):
                 self.base_factors += spent
@@ -326,12 +326,12 @@ class _Filling:
         exact: dict[int, Chain] = {}
         coarse: dict[int, Chain] = {}
         for row in rows:
-            own = self.rows[row]
-            chain = exact[row] = exact_read(whole(own.ids[step]), options, in_hand)
+            leaf = self.rows[row]
+            chain = exact[row] = exact_read(whole(leaf.ids[step]), options, in_hand)
             self.exact[row, step] = chain.stored_bytes
             self.coarse[row, step] = NOT_THERE
-            if len(own.over):
-                layer = coarse_read(chain.block, whole(own.over[step]), options)
+            if len(leaf.over):
+                layer = coarse_read(chain.block, whole(leaf.over[step]), options)
                 if layer is not None:
                     coarse[row] = layer
                     self.coarse[row, step] = sum(

@@ -139,8 +139,8 @@ class CostTable(Struct, frozen=True):
     def energy_kept(self) -> float:
         """Share of the weighted delta energy that the plan keeps, as far as it is known."""
         known = [expert for expert in self._experts() if expert.energy is not None]
-        energy = sum(own.energy or 0.0 for own in known)
-        return _share(energy, sum(own.energy_kept or 0.0 for own in known))
+        energy = sum(part.energy or 0.0 for part in known)
+        return _share(energy, sum(part.energy_kept or 0.0 for part in known))
 
     @property
     def omitted_norm(self) -> float:
@@ -274,7 +274,7 @@ def shares(scalars: Scalars) -> list[float]:
     """What each input's delta is multiplied by in the result, where no signs are elected."""
     divisor = 1.0
     if scalars.normalize:
-        divisor = abs(sum(own.weight for own in scalars.experts)) or 1.0
+        divisor = abs(sum(of_expert.weight for of_expert in scalars.experts)) or 1.0
     return [expert.weight * scalars.scale / divisor for expert in scalars.experts]
 
 

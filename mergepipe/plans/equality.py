@@ -21,13 +21,18 @@ def equal_blocks(line: LinePlan, tensors: Tensors) -> npt.NDArray[np.bool_]:
     base = stored_base(line)
     under = None if base is None else tensors[base]
     pairs = under is not None and Grid.of(under) == grid
-    for row, one in enumerate(line.inputs):
-        if one.source is None and one.factors is None:
+    for row, term in enumerate(line.inputs):
+        if term.source is None and term.factors is None:
             equal[row] = True
-        elif one.stored is not None and one.kind is TermKind.FULL and one.factors is None:
-            own = tensors[one.stored]
-            if pairs and under is not None and own.dtype == under.dtype and Grid.of(own) == grid:
-                equal[row] = (_rows(own) == _rows(under)).all(axis=1)
+        elif term.stored is not None and term.kind is TermKind.FULL and term.factors is None:
+            tensor = tensors[term.stored]
+            if (
+                pairs
+                and under is not None
+                and tensor.dtype == under.dtype
+                and Grid.of(tensor) == grid
+            ):
+                equal[row] = (_rows(tensor) == _rows(under)).all(axis=1)
     return equal
 
 

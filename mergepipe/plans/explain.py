@@ -114,7 +114,7 @@ def _chosen(plan: Plan, tensor: str | None) -> list[int]:
 
 
 def _explained(plan: Plan, number: int, cost: TensorCost) -> TensorExplanation:
-    energies = [own.energy_kept for own in cost.experts]
+    energies = [part.energy_kept for part in cost.experts]
     known = [energy for energy in energies if energy is not None]
     total = sum(known)
     line = plan.lines[number]
@@ -128,9 +128,11 @@ def _explained(plan: Plan, number: int, cost: TensorCost) -> TensorExplanation:
             parts.append(ExpertPart(expert, None, share, line.method, b""))
             continue
         leaf = leaves[row]
-        made = plan.lines[leaf.line]
-        scalars = scalars_of(made).experts[leaf.place]
-        parts.append(ExpertPart(expert, scalars, share, made.method, made.depths[leaf.place]))
+        merged_line = plan.lines[leaf.line]
+        scalars = scalars_of(merged_line).experts[leaf.place]
+        parts.append(
+            ExpertPart(expert, scalars, share, merged_line.method, merged_line.depths[leaf.place])
+        )
     return TensorExplanation(
         name=line.name,
         method=line.method,

@@ -45,12 +45,12 @@ def looked_up_together(
 ) -> Iterator[EncodingSource]:
     """For each tree a source that knows its blocks; of some trees at a time."""
     sizes = {
-        tree.root: sum(len(tensors[one].blocks) for one in _read(tree, lines)) // ID_BYTES
+        tree.root: sum(len(tensors[tensor].blocks) for tensor in _read(tree, lines)) // ID_BYTES
         for tree in trees
     }
     for group in grouped(trees, lambda tree: sizes[tree.root], _AT_ONCE):
-        read = dict.fromkeys(one for tree in group for one in _read(tree, lines))
-        raw = b"".join(tensors[one].blocks for one in read)
+        read = dict.fromkeys(tensor for tree in group for tensor in _read(tree, lines))
+        raw = b"".join(tensors[tensor].blocks for tensor in read)
         ids = distinct(np.frombuffer(raw, ID_DTYPE))
         known = _Known(source, ids, source.only_ways(ids))
         yield from (known for _ in group)
@@ -59,8 +59,8 @@ def looked_up_together(
 def _read(tree: Tree, lines: Sequence[LinePlan]) -> dict[ObjectId, None]:
     """The stored tensors that a tree takes in, each once."""
     return {
-        one.stored: None
+        term.stored: None
         for number in tree.lines
-        for one in taken(lines[number])
-        if one.stored is not None
+        for term in taken(lines[number])
+        if term.stored is not None
     }

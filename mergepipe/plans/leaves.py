@@ -70,10 +70,10 @@ def root_depths(tree: Tree, lines: Sequence[LinePlan], costs: TensorCosts) -> De
 def copied_cost(line: LinePlan, tensors: Tensors) -> TensorCost:
     """The cost of a line that is a stored tensor, as it stands: nothing is read."""
     inputs = line.inputs
-    stored = [None if one.stored is None else tensors[one.stored] for one in inputs]
+    stored = [None if term.stored is None else tensors[term.stored] for term in inputs]
     blocks = [0 if tensor is None else len(tensor.block_ids()) for tensor in stored]
-    sizes = [raw_bytes(one, tensors) for one in inputs]
-    return kept_cost(line.name, [one.model for one in inputs], sizes, blocks)
+    sizes = [raw_bytes(term, tensors) for term in inputs]
+    return kept_cost(line.name, [term.model for term in inputs], sizes, blocks)
 
 
 def raw_bytes(one: PlanInput, tensors: Tensors) -> int:

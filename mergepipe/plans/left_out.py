@@ -296,7 +296,9 @@ def collected(parts: Iterable[LeftOut]) -> tuple[LeftOut, ...]:
 
 def lines(left_out: Iterable[LeftOut]) -> tuple[str, ...]:
     """The lines that tell a person, each with its level."""
-    return tuple(f"{one.level}: {one.message}" for one in left_out if one.level is not Level.LISTED)
+    return tuple(
+        f"{part.level}: {part.message}" for part in left_out if part.level is not Level.LISTED
+    )
 
 
 def of_names(kind: Kind, model: str, names: Sequence[str]) -> Iterable[LeftOut]:

@@ -40,7 +40,7 @@ def _boxes(rows: Sequence[tuple[int, ...]]) -> list[tuple[str, ...]]:
     for first, group in groupby(sorted(rows), key=lambda row: row[0]):
         rest = _boxes([row[1:] for row in group])
         firsts.setdefault(tuple(rest), []).append(first)
-    return [(_ranges(numbers), *one) for rest, numbers in firsts.items() for one in rest]
+    return [(_ranges(numbers), *ranges) for rest, numbers in firsts.items() for ranges in rest]
 
 
 def _ranges(numbers: Sequence[int]) -> str:

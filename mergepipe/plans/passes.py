@@ -48,15 +48,15 @@ class Reading(Struct, frozen=True):
         if not self.costs.shared:
             return 0
         return sum(
-            self.costs.saved_bytes(np.where(times[:, None] > done, own, np.uint8(Depth.OMITTED)))
-            for times, own in ((self.passes, self.own(depths)), (self.trims, self.costs.full))
+            self.costs.saved_bytes(np.where(times[:, None] > done, at, np.uint8(Depth.OMITTED)))
+            for times, at in ((self.passes, self.own(depths)), (self.trims, self.costs.full))
             for done in range(int(times.max(initial=0)))
         )
 
     def base_bytes(self, depths: Depths, *, every_step: bool) -> int:
         """What the bases take, at most."""
-        own = self.own(depths)
-        idle = np.isin(own, (Depth.OMITTED, Depth.EQUAL)).all(axis=0) & (not every_step)
+        of_root = self.own(depths)
+        idle = np.isin(of_root, (Depth.OMITTED, Depth.EQUAL)).all(axis=0) & (not every_step)
         times = int(self.passes.max(initial=0) + self.trims.max(initial=0))
         return (int(self.costs.base[~idle].sum()) + self.costs.base_factors) * times
 
@@ -82,17 +82,17 @@ def leaf_passes(tree: Tree, lines: Sequence[LinePlan], passes: Sequence[int]) ->
     """Per leaf, the passes that its root's statistics take; given those of the root's inputs."""
     root = lines[tree.root]
     through = [
-        (Tree.of(one.made, lines).lines, times)
-        for one, times in zip(root.inputs, passes, strict=True)
-        if one.made is not None
+        (Tree.of(term.made, lines).lines, times)
+        for term, times in zip(root.inputs, passes, strict=True)
+        if term.made is not None
     ]
     if root.base is not None and root.base.made is not None:
         through.append((Tree.of(root.base.made, lines).lines, max(passes, default=0)))
-    found = np.zeros(len(tree.leaves), np.int64)
+    times_read = np.zeros(len(tree.leaves), np.int64)
     for row, leaf in enumerate(tree.leaves):
         if leaf.line == tree.root:
-            found[row] = passes[leaf.place]
+            times_read[row] = passes[leaf.place]
         for under, times in through:
             if leaf.line in under:
-                found[row] = max(int(found[row]), times)
-    return found
+                times_read[row] = max(int(times_read[row]), times)
+    return times_read

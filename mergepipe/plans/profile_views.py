@@ -40,7 +40,7 @@ class ProfileTable:
 
     def views(self, line: LinePlan, blocks: int) -> tuple[TensorView | None, ...]:
         """Per input of a line, the statistics of its tensor against the base's; None: unknown."""
-        return tuple(self._view(line.base, one, blocks) for one in line.inputs)
+        return tuple(self._view(line.base, term, blocks) for term in line.inputs)
 
     def _view(self, base: PlanInput | None, one: PlanInput, blocks: int) -> TensorView | None:
         if base is None or base.stored is None or base.factors is not None:
@@ -56,14 +56,14 @@ def profiled_pairs(lines: Iterable[LinePlan]) -> list[Pair]:
     """The pairs of models of which a profile can tell something of these lines, in order."""
     return sorted(
         {
-            (one.model, line.base.model)
+            (term.model, line.base.model)
             for line in lines
             if line.base is not None and line.base.stored is not None and line.copied is None
-            for one in line.inputs
-            if one.stored is not None
-            and one.kind is TermKind.FULL
-            and one.factors is None
-            and one.model != line.base.model
+            for term in line.inputs
+            if term.stored is not None
+            and term.kind is TermKind.FULL
+            and term.factors is None
+            and term.model != line.base.model
         }
     )
 

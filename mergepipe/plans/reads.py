@@ -162,7 +162,7 @@ def step_reads(
     """
     base = base_reads(base_blocks, options)
     in_hand = held_by(base)
-    return StepReads(base, tuple(tuple(_reads(options, one, in_hand)) for one in inputs))
+    return StepReads(base, tuple(tuple(_reads(options, term, in_hand)) for term in inputs))
 
 
 def _reads(options: Options, wanted: Wanted, in_hand: frozenset[BlockId]) -> Iterator[Chain]:

@@ -38,19 +38,19 @@ class Tree(Struct, frozen=True):
         todo = [root]
         while todo:
             line = lines[todo.pop()]
-            for one in taken(line):
-                if one.made is not None and one.made not in lines_of_tree:
-                    lines_of_tree.add(one.made)
-                    todo.append(one.made)
+            for term in taken(line):
+                if term.made is not None and term.made not in lines_of_tree:
+                    lines_of_tree.add(term.made)
+                    todo.append(term.made)
         order = (root, *sorted(lines_of_tree - {root}))
         return cls(
             root,
             order,
             tuple(
-                Leaf(number, place, one)
+                Leaf(number, place, term)
                 for number in order
-                for place, one in enumerate(lines[number].inputs)
-                if one.made is None
+                for place, term in enumerate(lines[number].inputs)
+                if term.made is None
             ),
         )
 

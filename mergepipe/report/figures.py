@@ -343,8 +343,8 @@ def storage_bars(storage: Sequence[Stored]) -> alt.Chart:
         "exclusive_bytes": "freed without it",
     }
     rows = [
-        {"model": one.name, "what": label, "bytes": getattr(one, field)}
-        for one in storage
+        {"model": model.name, "what": label, "bytes": getattr(model, field)}
+        for model in storage
         for field, label in names.items()
     ]
     order = list(names.values())

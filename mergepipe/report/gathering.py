@@ -268,10 +268,10 @@ def _pairs(agreed: "Mapping[str, Agreement]", labels: Sequence[str]) -> Iterator
     from mergepipe.planner.agreement import together
 
     whole = together(agreed.values())
-    for one, other in combinations(range(len(whole.models)), 2):
-        conflict, cosine = whole.pair(one, other)
+    for left, column in combinations(range(len(whole.models)), 2):
+        conflict, cosine = whole.pair(left, column)
         if conflict is not None or cosine is not None:
-            first, second = (labels[whole.models[row]] for row in (one, other))
+            first, second = (labels[whole.models[row]] for row in (left, column))
             yield Pair(first, second, conflict, cosine)
 
 

@@ -67,7 +67,7 @@ def _json(text: str) -> list[Mapping[str, object]] | None:
     if isinstance(value, dict):
         inner = list(value.values())
         if inner and all(isinstance(each, dict) for each in inner):
-            return [{_REVISION[0]: revision, **own} for revision, own in value.items()]
+            return [{_REVISION[0]: revision, **fields} for revision, fields in value.items()]
         value = [value]
     return [row for row in value if isinstance(row, dict)]
 

@@ -151,18 +151,18 @@ def diff_snapshots(
     def load(named: _Named | None) -> Tensor | None:
         return None if named is None else objects.tensor(named.tensor)
 
-    loaded = [(load(one), load(other)) for one, other in pairs]
+    loaded = [(load(old), load(new)) for old, new in pairs]
     differing: list[tuple[int, Tensor, Tensor]] = []
-    for number, ((one, other), (left, right)) in enumerate(zip(pairs, loaded, strict=True)):
-        if one is None or other is None or left is None or right is None:
+    for number, ((old, new), (left, right)) in enumerate(zip(pairs, loaded, strict=True)):
+        if old is None or new is None or left is None or right is None:
             continue
-        if one.tensor != other.tensor and comparable(left, right):
+        if old.tensor != new.tensor and comparable(left, right):
             differing.append((number, left, right))
     progress.start("diff", sum(tensor_bytes(left) for _, left, _ in differing))
     measured = _measure(differing, reader, threads, progress)
     tensors = [
-        _tensor_diff(one, other, left, right, measured.get(number))
-        for number, ((one, other), (left, right)) in enumerate(zip(pairs, loaded, strict=True))
+        _tensor_diff(old, new, left, right, measured.get(number))
+        for number, ((old, new), (left, right)) in enumerate(zip(pairs, loaded, strict=True))
     ]
     return Diff(tuple(tensors), tuple(_files(a, b, objects, reader)))
 
@@ -223,7 +223,7 @@ def _tensor_diff(
     other: _Named | None,
     left: Tensor | None,
     right: Tensor | None,
-    found: Differences | None,
+    differences: Differences | None,
 ) -> TensorDiff:
     named = other or one
     shown = right or left
@@ -232,11 +232,11 @@ def _tensor_diff(
     if left is None or right is None:
         change = Change.ADDED if left is None else Change.REMOVED
     elif one and other and one.tensor == other.tensor:
-        change, found = Change.SAME, Differences()
-    elif found is None:
+        change, differences = Change.SAME, Differences()
+    elif differences is None:
         change = Change.RESHAPED
     else:
-        equal = left.dtype == right.dtype and not found.bytes_differ
+        equal = left.dtype == right.dtype and not differences.bytes_differ
         change = Change.SAME if equal else Change.CHANGED
     blocks = len(shown.block_ids())
     if change is Change.SAME:
@@ -244,9 +244,9 @@ def _tensor_diff(
     else:
         changed = blocks if left is None or right is None else count_blocks_changed(left, right)
     share = l2 = relative = cosine = largest = None
-    if found is not None:
-        share, l2, largest = found.changed_share, found.l2, found.max_abs
-        relative, cosine = found.relative_l2, found.cosine
+    if differences is not None:
+        share, l2, largest = differences.changed_share, differences.l2, differences.max_abs
+        relative, cosine = differences.relative_l2, differences.cosine
     return TensorDiff(
         name=named.name,
         path=named.path,
@@ -262,7 +262,7 @@ def _tensor_diff(
         relative_l2=relative,
         cosine=cosine,
         max_abs=largest,
-        nonfinite=0 if found is None else found.nonfinite,
+        nonfinite=0 if differences is None else differences.nonfinite,
     )
 
 
@@ -274,18 +274,18 @@ def _files(
     renamed = _renamed(before, after)
     gone = set(renamed.values())
     for path in sorted({*before, *after} - gone, key=str.encode):
-        one, other = before.get(path), after.get(path)
+        old, new = before.get(path), after.get(path)
         if path in renamed:
             size = after[path].size
             yield FileDiff(path, Change.RENAMED, size, size, renamed[path])
             continue
-        if one is None or other is None:
-            change = Change.ADDED if one is None else Change.REMOVED
-        elif one.executable == other.executable and _same_content(one, other, objects, reader):
+        if old is None or new is None:
+            change = Change.ADDED if old is None else Change.REMOVED
+        elif old.executable == new.executable and _same_content(old, new, objects, reader):
             change = Change.SAME
         else:
             change = Change.CHANGED
-        size_a, size_b = (None if file is None else file.size for file in (one, other))
+        size_a, size_b = (None if file is None else file.size for file in (old, new))
         yield FileDiff(path, change, size_a, size_b)
 
 

@@ -137,14 +137,14 @@ def compare_part(part: Part, reader: BlockReader) -> Differences:
     wanted = list(dict.fromkeys((*span_a.blocks, *span_b.blocks)))
     raws = dict(zip(wanted, reader.read(wanted), strict=True))
     dtype_a, dtype_b = dtype_of(part.a.dtype), dtype_of(part.b.dtype)
-    found = Differences(raw_bytes=span_a.length)
+    differences = Differences(raw_bytes=span_a.length)
     for begin in range(part.begin, part.end, _STEP):
         end = min(part.end, begin + _STEP)
         raw_a, same_a = span_a.bytes_of(begin, end, raws)
         raw_b, same_b = span_b.bytes_of(begin, end, raws)
         equal = dtype_a == dtype_b and same_a == same_b
-        _compare(raw_a, dtype_a, raw_b, dtype_b, equal, end - begin, found)
-    return found
+        _compare(raw_a, dtype_a, raw_b, dtype_b, equal, end - begin, differences)
+    return differences
 
 
 class _Span(Struct, frozen=True):

@@ -25,8 +25,8 @@ def incoming_packs(directory: Path) -> Iterator[tuple[PackId, os.stat_result]]:
         folder = located(directory, FOLDER.rstrip("/"))
         if not is_real_directory(folder):
             return
-        with os.scandir(folder) as found:
-            entries = list(found)
+        with os.scandir(folder) as listing:
+            entries = list(listing)
     except FileNotFoundError:
         return
     for entry in entries:
@@ -39,9 +39,9 @@ def incoming_packs(directory: Path) -> Iterator[tuple[PackId, os.stat_result]]:
 def stale_packs(directory: Path, now_s: float) -> list[tuple[PackId, int]]:
     """Those that nobody sent or asked for in the week before `now_s` (Unix), with their sizes."""
     return [
-        (pack, found.st_size)
-        for pack, found in incoming_packs(directory)
-        if found.st_mtime < now_s - STALE_AFTER_S
+        (pack, status.st_size)
+        for pack, status in incoming_packs(directory)
+        if status.st_mtime < now_s - STALE_AFTER_S
     ]
 
 

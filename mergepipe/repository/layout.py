@@ -183,8 +183,8 @@ def initialise(
     if not source.is_dir():
         raise UsageError(f"no template directory {source}")
     make_durable(directory)
-    with unfinished.building(directory, f"{DIRECTORY}.init-") as made:
-        building = made.path
+    with unfinished.building(directory, f"{DIRECTORY}.init-") as unfinished_folder:
+        building = unfinished_folder.path
         _copy_template(source, building)
         _fill(building, block_size, shared=shared is not None)
         if shared is not None:

@@ -36,8 +36,8 @@ def rescue_packs(packs: Collection[PackId], storage: Storage) -> list[str]:
     done = []
     for pack in packs:
         aside = _copy_aside(pack, storage)
-        made, count = _copy_records(pack, storage)
-        if pack not in made:  # else only its frame was damaged, and the new file took its place
+        copies, count = _copy_records(pack, storage)
+        if pack not in copies:  # else only its frame was damaged, and the new file took its place
             storage.store.delete(pack_key(pack))
         done.append(f"copied {count} whole records of pack {pack.hex()}, and moved it to {aside}")
     if done:
@@ -90,7 +90,7 @@ def _copy_records(pack: PackId, storage: Storage) -> tuple[set[PackId], int]:
             entry, value = writers[content].finish()
             value.sync()
             values[entry.id] = value
-        storage.store.publish([(value, pack_key(one)) for one, value in values.items()])
+        storage.store.publish([(value, pack_key(copy)) for copy, value in values.items()])
     except BaseException:
         for writer in writers.values():
             writer.abort()

@@ -120,8 +120,8 @@ class Range(Struct, frozen=True):
 def parse_range(text: str) -> Range:
     """`A`, `A..B` or `A...B`, where an empty side is HEAD. Names cannot hold two dots."""
     for dots in ("...", ".."):
-        before, found, after = text.partition(dots)
-        if found and not _braced(before):
+        before, separator, after = text.partition(dots)
+        if separator and not _braced(before):
             a, b = before or HEAD, after or HEAD
             return Range((b,), ((a,),)) if dots == ".." else Range((a, b), ((a, b),))
     return Range((text,))
@@ -335,8 +335,8 @@ def _removed(name: str, refs: RefStore) -> tuple[str, ObjectId] | None:
 
 def _near_there(name: str, there: Sequence[str]) -> list[str]:
     """The branch of a remote, as `origin/x`, whose own part is most like `name`, or its end."""
-    remote, _, own = name.partition("/")
+    remote, _, branch = name.partition("/")
     among = [each for each in there if each.startswith(f"{remote}/")]
-    wanted = own if among else name
+    wanted = branch if among else name
     ends = {each.partition("/")[2]: each for each in among or there}
     return [ends[near] for near in difflib.get_close_matches(wanted, ends, 1)]

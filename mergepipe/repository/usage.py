@@ -128,7 +128,7 @@ def measure(
         base = objects.commit(identity).leans_on
         size = _file_bytes(identity, objects)
         raw_bytes += size
-        stored, own = need["stored"], need["own"]
+        stored, is_own = need["stored"], need["own"]
         only = alone[begin : begin + len(need)]
         begin += len(need)
         models.append(
@@ -139,8 +139,8 @@ def measure(
                 base_rev=None if base is None else names.get(base),
                 raw_bytes=size,
                 unique_bytes=int(need["raw"].sum()),
-                stored_bytes=int(stored[own].sum()),
-                base_bytes=int(stored[~own].sum()),
+                stored_bytes=int(stored[is_own].sum()),
+                base_bytes=int(stored[~is_own].sum()),
                 exclusive_bytes=int(stored[only].sum()),
             )
         )

@@ -72,12 +72,12 @@ def lay_out(
     reads = Reads(reader)
     for number, map_ in enumerate(maps):
         if map_ is not None:
-            own = _checked(name, number, map_, sources)
+            tensor = _checked(name, number, map_, sources)
             makings[number] = _Making(
-                own,
+                tensor,
                 map_,
-                map_ == own_rows(number, own.rows),
-                Gatherer(map_, sources, own, reads),
+                map_ == own_rows(number, tensor.rows),
+                Gatherer(map_, sources, tensor, reads),
                 storing,
             )
     below = None if base is None else makings.get(base)
@@ -105,8 +105,8 @@ def _checked(
     name: str, number: int, map_: RowMap, sources: Sequence[StoredRows | None]
 ) -> StoredRows:
     """The model's own tensor, once nothing stands against laying it out."""
-    own = sources[number]
-    if own is None:
+    of_model = sources[number]
+    if of_model is None:
         raise MergeInputError(f"a model has no tensor {quoted(name)} to lay out anew")
     highest = map_.highest_rows()
     for model in sorted({number, *highest}):
@@ -117,20 +117,21 @@ def _checked(
             raise MergeInputError(
                 f"tensor {quoted(name)} has {other.rows} rows; token {highest[model]} has none"
             )
-        shapes = [list(source.tensor.shape[1:]) for source in (own, other)]
+        shapes = [list(source.tensor.shape[1:]) for source in (of_model, other)]
         if shapes[0] != shapes[1]:
             raise MergeInputError(
                 f"tensor {quoted(name)} has rows of shape {shapes[0]} in one model, "
                 f"{shapes[1]} in another",
                 "merge models of one hidden size",
             )
-        computed = map_.means or map_.padding or own.dtype != other.dtype
-        if computed and not {own.dtype.name, other.dtype.name} <= ARITHMETIC:
+        computed = map_.means or map_.padding or of_model.dtype != other.dtype
+        if computed and not {of_model.dtype.name, other.dtype.name} <= ARITHMETIC:
             raise MergeInputError(
-                f"tensor {quoted(name)} is {own.dtype} and {other.dtype}: no means of such rows",
+                f"tensor {quoted(name)} is {of_model.dtype} and {other.dtype}: "
+                "no means of such rows",
                 "convert the models to bfloat16 first",
             )
-    return own
+    return of_model
 
 
 class _Block(Struct):
@@ -183,16 +184,16 @@ class _Making:
 
     def make(self, grid: Sequence[tuple[int, int]]) -> list[_Block]:
         """Neighbouring blocks, given by their spans."""
-        found = [self._stored(begin, end) for begin, end in grid]
+        stored = [self._stored(begin, end) for begin, end in grid]
         blocks: list[_Block] = []
         at = 0
         while at < len(grid):
-            known = found[at]
+            known = stored[at]
             if known is not None:
                 blocks.append(_Block(known))
                 at += 1
                 continue
-            stop = next((n for n in range(at, len(grid)) if found[n] is not None), len(grid))
+            stop = next((n for n in range(at, len(grid)) if stored[n] is not None), len(grid))
             start = grid[at][0]
             raw = self._raw(start, grid[stop - 1][1])
             pieces = [raw[begin - start : end - start] for begin, end in grid[at:stop]]
@@ -260,8 +261,8 @@ class _Making:
         if last > tokens:
             if self._padding is None:
                 self._padding = self.gatherer.mean_row().tobytes()
-            one = np.frombuffer(self._padding, np.uint8)
-            rows.append(np.tile(one, (last - max(first, tokens), 1)))
+            padding = np.frombuffer(self._padding, np.uint8)
+            rows.append(np.tile(padding, (last - max(first, tokens), 1)))
         raw = memoryview(np.concatenate(rows).reshape(-1).data)
         return raw[begin - first * width : end - first * width]
 

@@ -73,8 +73,8 @@ class Gatherer(Struct, frozen=True):
         rows = np.asarray(self.map.rows[first:last], np.int64)
         for model in np.unique(models[models >= 0]):
             at = np.flatnonzero(models == model)
-            for slots, found in self._taken(int(model), rows[at]):
-                table[at[slots]] = self._converted(int(model), found)
+            for slots, taken in self._taken(int(model), rows[at]):
+                table[at[slots]] = self._converted(int(model), taken)
         at = np.flatnonzero(models == MEAN)
         if len(at):
             table[at] = self._means([self.map.means[place] for place in rows[at]])
@@ -95,8 +95,8 @@ class Gatherer(Struct, frozen=True):
 
         models, rows = np.asarray(self.map.models), np.asarray(self.map.rows, np.int64)
         for model in np.unique(models[models >= 0]).tolist():
-            for _, found in self._taken(model, rows[models == model]):
-                yield self._converted(model, found)
+            for _, taken in self._taken(model, rows[models == model]):
+                yield self._converted(model, taken)
         means = [self.map.means[place] for place in rows[models == MEAN]]
         at_once = max(1, _READ_BYTES // max(1, self.own.row_bytes))
         for first in range(0, len(means), at_once):
@@ -115,8 +115,8 @@ class Gatherer(Struct, frozen=True):
             at = np.array(having)
             for model in np.unique(models):
                 chosen = np.flatnonzero(models == model)
-                for slots, found in self._taken(int(model), rows[chosen]):
-                    values = self._decoded(self._source(model), found)
+                for slots, taken in self._taken(int(model), rows[chosen]):
+                    values = self._decoded(self._source(model), taken)
                     sums[at[chosen[slots]]] += values.astype(wide, copy=False)
         counts = np.array([len(mean) for mean in means], wide)
         return rounded(self.own.dtype, sums / counts[:, None])

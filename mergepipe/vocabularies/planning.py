@@ -285,9 +285,9 @@ class _Rows:
         return tuple(row_maps)
 
     def _map(self, number: int) -> RowMap | None:
-        own, rules = self._known[number].ids, self._request.tokens
+        ids, rules = self._known[number].ids, self._request.tokens
         # Rows without a token (gaps between ids) mean nothing; they stay as they are if they can.
-        gaps = number if own == self._known[self._origin].ids else self._origin
+        gaps = number if ids == self._known[self._origin].ids else self._origin
         limit = self._models[gaps].rows or 0
         end = self._vocabulary.end
         sources: list[Row | tuple[Row, ...] | None] = [
@@ -295,7 +295,7 @@ class _Rows:
         ]
         for token, place in self._vocabulary.ids.items():
             rule = rules.get(token)
-            row = None if rule is not None and rule.force else own.get(token)
+            row = None if rule is not None and rule.force else ids.get(token)
             sources[place] = (number, row) if row is not None else self._default(token)
         map_ = row_map(sources, self._count - end)
         return None if map_ == own_rows(number, self._models[number].rows or 0) else map_

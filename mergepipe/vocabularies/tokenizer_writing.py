@@ -94,21 +94,21 @@ def _extended(content: bytes, vocabulary: Vocabulary, what: str) -> bytes:
     if not isinstance(model, dict):
         raise MalformedFile(f"{what} has no model")
     before = model.get("vocab")
-    own = {entry[0] for entry in before} if isinstance(before, list) else set(before or ())
+    added = {entry[0] for entry in before} if isinstance(before, list) else set(before or ())
     ordinary = [token for token in vocabulary.ids if token not in vocabulary.added]
     # Added tokens get the right ids by themselves if they simply follow; otherwise (ordinary tokens
     # between or after them, gaps) only a place in the model fixes them.
-    kept = {token: vocabulary.ids[token] for token in own if token in vocabulary.ids}
+    kept = {token: vocabulary.ids[token] for token in added if token in vocabulary.ids}
     assign(kept, vocabulary.added.values())
-    if own <= vocabulary.ids.keys() and kept == vocabulary.ids:
+    if added <= vocabulary.ids.keys() and kept == vocabulary.ids:
         pass
     elif isinstance(before, list):
         model["vocab"] = _pieces(before, vocabulary, what)
     else:
         order = sorted(vocabulary.ids, key=vocabulary.ids.__getitem__)
         model["vocab"] = {token: vocabulary.ids[token] for token in order}
-        if not own <= vocabulary.ids.keys():
-            _drop_merges(model, set(ordinary) | own & vocabulary.ids.keys(), what)
+        if not added <= vocabulary.ids.keys():
+            _drop_merges(model, set(ordinary) | added & vocabulary.ids.keys(), what)
     document["added_tokens"] = [
         {"id": vocabulary.ids[token], **_flags(flags)} for token, flags in vocabulary.added.items()
     ]

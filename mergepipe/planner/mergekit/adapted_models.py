@@ -72,7 +72,7 @@ class AdaptedModels:
             weights[head] = model.tensors[model.tied_head]
         adapter = read_adapter(
             settings,
-            {tensor: self._shelf.tensors[one].shape for tensor, one in stored.items()},
+            {tensor: self._shelf.tensors[stored_as].shape for tensor, stored_as in stored.items()},
             {tensor: held.shape for tensor, held in weights.items()},
             label,
             model.config,
@@ -194,8 +194,8 @@ class _Changing:
         self._changed: dict[str, Held] = {}
 
     def run(self, adapter: Adapter) -> dict[str, Held]:
-        for tensor, own in adapter.replaced.items():
-            identity = self._stored[own]
+        for tensor, replacement in adapter.replaced.items():
+            identity = self._stored[replacement]
             dtype = dtype_of(self._maker.dtype(identity))
             shape = self._maker.shape(identity)
             self._changed[tensor] = Held(

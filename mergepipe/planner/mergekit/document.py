@@ -224,8 +224,8 @@ class _Reader:
             key = self._node(event, events, depth + 1)
             anchored = self._anchored
             if isinstance(event, yaml.ScalarEvent) and event.value == "<<" and event.implicit[0]:
-                for one in self._merged(self._node(next(events), events, depth + 1)):
-                    merged.setdefault(one.key, one)
+                for entry in self._merged(self._node(next(events), events, depth + 1)):
+                    merged.setdefault(entry.key, entry)
                 continue
             if not isinstance(key, Scalar):
                 raise self._refused(key.place, "this key is not text", "")

@@ -94,7 +94,7 @@ def expand(
         warnings += tuple(text for text in part.warnings if text not in warnings)
     main = parts[TOP if TOP in parts else directories[0]]
     left_out += shelf.left_out
-    left_out += (one for part in parts.values() for one in part.left_out)
+    left_out += (left for part in parts.values() for left in part.left_out)
     left_out += unused_base(shelf.models, lines, main.last.base_place)
     left_out += _files_left_out(main, shelf, recipe)
     like = shelf.files_at(main.output.files_of)

@@ -95,13 +95,13 @@ class Expanded:
 def _moved(line: Line, places: Mapping[int, int]) -> Line:
     """A line whose inputs are made by lines that were moved."""
 
-    def moved(one: LineInput) -> LineInput:
-        if isinstance(one.source, Made):
-            return replace(one, source=Made(places[one.source.line]))
-        return one
+    def moved(term: LineInput) -> LineInput:
+        if isinstance(term.source, Made):
+            return replace(term, source=Made(places[term.source.line]))
+        return term
 
     return replace(
         line,
         base=None if line.base is None else moved(line.base),
-        inputs=tuple(moved(one) for one in line.inputs),
+        inputs=tuple(moved(term) for term in line.inputs),
     )

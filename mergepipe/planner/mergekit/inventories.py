@@ -116,18 +116,22 @@ class Inventories:
         if self.component != TOP:
             label += "/" + self.component[:-1]
         held: dict[str, Held] = {}
-        for one in component.tensors:
-            if one.name in held:
+        for entry in component.tensors:
+            if entry.name in held:
                 raise MergeInputError(
-                    f"{quoted(label)} has two tensors called {quoted(one.name)}",
+                    f"{quoted(label)} has two tensors called {quoted(entry.name)}",
                     "keep one set of weights: model.safetensors and shards of it are two",
                 )
-            tensor = self._tensors[one.identity]
+            tensor = self._tensors[entry.identity]
             dtype = dtype_of(tensor.dtype)
             if component.dtype is not None and dtype == F32:
                 dtype = component.dtype
-            held[one.name] = Held(
-                source=one.identity, like=one.identity, shape=tensor.shape, dtype=dtype, model=place
+            held[entry.name] = Held(
+                source=entry.identity,
+                like=entry.identity,
+                shape=tensor.shape,
+                dtype=dtype,
+                model=place,
             )
         config = component.config
         architecture = read_architecture(held, config, label)

@@ -50,12 +50,12 @@ def _names_layers(content: bytes) -> bool:
 def _numbered(value: Any) -> Iterator[bool]:
     """Whether keys of a document name layers, and have whole numbers."""
     if isinstance(value, dict):
-        for key, one in value.items():
-            first = one
+        for key, item in value.items():
+            first = item
             while isinstance(first, list) and first:
                 first = first[0]
             yield type(first) is int and _NAMING.search(key) is not None
-            yield from _numbered(one)
+            yield from _numbered(item)
     elif isinstance(value, list):
-        for one in value:
-            yield from _numbered(one)
+        for item in value:
+            yield from _numbered(item)

@@ -42,8 +42,8 @@ def check_places(
         return
     said = [_said(restack, LayerOrigin(reference.config, layer)) for layer in range(len(held))]
     kinds: dict[str, set[frozenset[str]]] = defaultdict(set)
-    for sentence, one in zip(said, held, strict=True):
-        kinds[sentence].add(one)
+    for sentence, kind in zip(said, held, strict=True):
+        kinds[sentence].add(kind)
     for place, (origin, key) in enumerate(zip(origins, keys, strict=True)):
         sentence = _said(restack, origin)
         if len(kinds[sentence]) < 2:

@@ -37,7 +37,7 @@ def output_config(
         check_places(reference, module, stack.origins, stack.keys, restack)
     output = read_architecture(held, None, "")
     head, _ = head_and_embeddings(output)
-    shapes = {name: one.shape for name, one in held.items()}
+    shapes = {name: tensor.shape for name, tensor in held.items()}
     check_head(shapes, output, config, reference.label)
     if head is not None and reference.architecture.tied:
         # On top as well, where transformers looks first.
@@ -52,7 +52,7 @@ def output_generation(reference: Inventory, rows: Sequence[Row]) -> Mapping[str,
     Raises MergeInputError, without a place: a key cannot say what the layers are.
     """
     stacks = _stacked(rows)
-    module = next((one for one in _GENERATING if one in stacks), None)
+    module = next((name for name in _GENERATING if name in stacks), None)
     if reference.generation is None or module is None:
         return reference.generation
     layers = [

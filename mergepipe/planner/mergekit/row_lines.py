@@ -83,11 +83,11 @@ class RowLines:
         """The tensor to be copied where there is no arithmetic in its dtype; else None."""
         everyone = [cell for cell in (*row.cells, row.base) if cell is not None and cell.held]
         held = [cell.held for cell in everyone if cell.held is not None]
-        odd = [cell for cell, one in zip(everyone, held, strict=True)
-               if not self._method.accepts(one.dtype)]  # fmt: skip
+        odd = [cell for cell, tensor in zip(everyone, held, strict=True)
+               if not self._method.accepts(tensor.dtype)]  # fmt: skip
         if not odd:
             return None
-        if any(one.source != held[0].source or one.factors is not None for one in held):
+        if any(tensor.source != held[0].source or tensor.factors is not None for tensor in held):
             dtype = odd[0].held.dtype if odd[0].held is not None else ""
             raise self.error(
                 row,

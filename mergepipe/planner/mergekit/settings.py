@@ -68,10 +68,10 @@ def settings_for(
     missing.
     """
     together: dict[str, object] = {}
-    own: list[dict[str, object]] = [{} for _ in inputs]
+    settings_of: list[dict[str, object]] = [{} for _ in inputs]
     for parameter in method.parameters:
         if parameter.per_expert:
-            for found, levels in zip(own, inputs, strict=True):
+            for found, levels in zip(settings_of, inputs, strict=True):
                 value = _value(parameter, (levels.own, *shared), levels.name, position, source)
                 if value is None:
                     value = _default(parameter, method, levels.label, levels.name, source)
@@ -82,7 +82,7 @@ def settings_for(
                 value = _default(parameter, method, None, output_name, source)
             together[parameter.name] = value
     try:
-        return method.settings(together, own)
+        return method.settings(together, settings_of)
     except MergeInputError as error:
         raise MergeInputError(
             f"{source}: {error.message} (tensor {quoted(output_name)})", error.hint
@@ -175,7 +175,7 @@ def _matching(given: Given, name: str) -> Single | Gradient | None:
 def _at(parameter: Parameter, value: Single | Gradient, position: Position, where: str) -> Value:
     if not isinstance(value, Gradient):
         return _parsed(parameter, value, where)
-    values = [_parsed(parameter, one, where) for one in value.values]
+    values = [_parsed(parameter, text, where) for text in value.values]
     place = position.share * (len(values) - 1)
     lower = int(place)
     first, second = values[lower], values[min(lower + 1, len(values) - 1)]
@@ -187,7 +187,7 @@ def _at(parameter: Parameter, value: Single | Gradient, position: Position, wher
 
 def _all_values(value: Single | Gradient | Conditional) -> list[Single]:
     if isinstance(value, Conditional):
-        return [one for rule in value.rules for one in _all_values(rule.value)]
+        return [constant for rule in value.rules for constant in _all_values(rule.value)]
     return list(value.values) if isinstance(value, Gradient) else [value]
 
 

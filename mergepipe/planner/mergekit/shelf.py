@@ -50,24 +50,24 @@ class Shelf:
 
     def snapshot(self, name: ModelName) -> tuple[int, Snapshot]:
         """A model's place among all, and its files."""
-        found = self._snapshots.get(name)
-        if found is None:
+        snapshot = self._snapshots.get(name)
+        if snapshot is None:
             identity = self._source.find(name.path, name.revision)
             known = [model.snapshot for model in self.models]
             if identity not in known:
                 self.models.append(Model(str(name), identity))
                 known.append(identity)
-            found = known.index(identity), self._objects.snapshot(identity)
-            self._snapshots[name] = found
-        return found
+            snapshot = known.index(identity), self._objects.snapshot(identity)
+            self._snapshots[name] = snapshot
+        return snapshot
 
     def is_adapter(self, name: ModelName) -> bool:
         """Whether this is an adapter by itself. Raises MergeInputError for one among weights."""
         snapshot = self.snapshot(name)[1]
-        found = is_adapter(file.path for file in snapshot.files)
-        if found:
+        is_one = is_adapter(file.path for file in snapshot.files)
+        if is_one:
             check_adapter(snapshot, str(name))
-        return found
+        return is_one
 
     def read_file(self, snapshot: Snapshot, path: str) -> bytes | None:
         """The bytes of a small file; None if there is none."""
@@ -76,12 +76,12 @@ class Shelf:
     def files(self, name: ModelName) -> ModelFiles:
         """A model's components. Raises MergeInputError where it has no weights that can be read."""
         place, snapshot = self.snapshot(name)
-        found = self._files.get(place)
-        if found is None:
-            found = read_model_files(snapshot, self.tensors.__getitem__, self.read_file, str(name))
-            self._files[place] = found
-            self.left_out += found.left_out
-        return found
+        files = self._files.get(place)
+        if files is None:
+            files = read_model_files(snapshot, self.tensors.__getitem__, self.read_file, str(name))
+            self._files[place] = files
+            self.left_out += files.left_out
+        return files
 
     def files_at(self, place: int) -> ModelFiles:
         """The files of a model that was looked at, by its place."""
@@ -103,7 +103,7 @@ class Shelf:
         files = self.files(name)
         paths = files.components.get(directory)
         if paths is None:
-            have = ", ".join(quoted(own or "the top directory") for own in files.components)
+            have = ", ".join(quoted(folder or "the top directory") for folder in files.components)
             raise MergeInputError(
                 f"{quoted(str(name))} has no weights in {quoted(directory or 'its top directory')},"
                 f" as other models of the recipe have; it has them in {have}",

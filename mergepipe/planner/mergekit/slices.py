@@ -136,7 +136,9 @@ class Slicing:
         inputs = self._inputs(members, base, role)
         reference = base if base is not None and not base.inventory.changes_only else None
         if reference is None:
-            reference = next((one for one in members if not one.inventory.changes_only), None)
+            reference = next(
+                (candidate for candidate in members if not candidate.inventory.changes_only), None
+            )
         if reference is None:
             raise self._refused(
                 part.place, "a slice has only adapters", "name a base_model for them"

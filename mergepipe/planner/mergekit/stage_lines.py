@@ -102,9 +102,9 @@ class StageLines:
         """What a later stage takes in: a tensor that is only copied is the stored one."""
         shape = like(row).shape
         if line.copied:
-            one = line.inputs[0]
+            term = line.inputs[0]
             return Held(
-                source=one.source, like=line.like, shape=shape, dtype=line.dtype, model=one.model
+                source=term.source, like=line.like, shape=shape, dtype=line.dtype, model=term.model
             )
         return Held(
             source=Made(len(self._lines)), like=line.like, shape=shape, dtype=line.dtype, model=-1

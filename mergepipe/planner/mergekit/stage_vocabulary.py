@@ -224,18 +224,18 @@ def _laid_out(
                 zip(everyone, plan.maps, strict=True)
             )
         ]
-        for (_, inventory), one, map_ in zip(everyone, held, maps, strict=True):
-            if map_ is not None and one is not None:
-                _check_movable(inventory, name, one)
+        for (_, inventory), tensor, map_ in zip(everyone, held, maps, strict=True):
+            if map_ is not None and tensor is not None:
+                _check_movable(inventory, name, tensor)
         stored = [
-            one.source if one is not None and isinstance(one.source, bytes) else None
-            for one in held
+            tensor.source if tensor is not None and isinstance(tensor.source, bytes) else None
+            for tensor in held
         ]
         laid_out = embeddings.lay_out(name, maps, stored, base)
-        for (model, _), one, map_, identity in zip(everyone, held, maps, laid_out, strict=True):
-            if map_ is not None and one is not None and identity is not None:
+        for (model, _), tensor, map_, identity in zip(everyone, held, maps, laid_out, strict=True):
+            if map_ is not None and tensor is not None and identity is not None:
                 changed[model][name] = replace(
-                    one, source=identity, like=identity, shape=(map_.count, *one.shape[1:])
+                    tensor, source=identity, like=identity, shape=(map_.count, *tensor.shape[1:])
                 )
     return {name: with_tensors(inventory, changed[name]) for name, inventory in merged.items()}
 

@@ -16,8 +16,8 @@ def without_stray_buffers(models: Inventories) -> tuple[Inventories, tuple[LeftO
 
     Layers may have moved, so a buffer is known by its key in its layer.
     """
-    whole = [one for one in models.values() if not one.changes_only]
-    shared = set.intersection(*(_buffers(one) for one in whole)) if whole else set()
+    whole = [inventory for inventory in models.values() if not inventory.changes_only]
+    shared = set.intersection(*(_buffers(inventory) for inventory in whole)) if whole else set()
     kept: dict[ModelName, Inventory] = {}
     left_out: list[LeftOut] = []
     for name, model in models.items():

@@ -18,8 +18,8 @@ def unused_tensors(
             if cell is not None and cell.held is not None:
                 used.setdefault(cell.inventory.label, set()).add(id(cell.held))
     known: dict[str, set[str]] = {}
-    for one in told:
-        known.setdefault(one.model, set()).update(one.names)
+    for part in told:
+        known.setdefault(part.model, set()).update(part.names)
     for model in {model.label: model for model in models}.values():
         if model.changes_only:
             continue
