@@ -15,6 +15,9 @@ sys.dont_write_bytecode = False
 # Nor does any depend on how many cores there are: models of tests are too small to share out.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Who waits for another process waits until it is done, which takes a busy machine more than 10 s.
+os.environ["MP_LOCK_TIMEOUT"] = "900"
+
 settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -38,6 +38,7 @@ from mergepipe.repository import (
     layout,
     leases,
     locks,
+    patience,
     relocation,
     revisions,
 )
@@ -111,7 +112,7 @@ class OpenRepository(Closing):
         self.refs = RefStore(
             self.store,
             lock=directory / layout.LOCK,
-            lock_timeout_s=self.config.core.lock_timeout,
+            lock_timeout_s=self.lock_timeout_s,
             reflog=Reflog(directory / layout.LOGS),
             guard=lambda: self.guard(),
         )
@@ -456,6 +457,11 @@ class OpenRepository(Closing):
         )
 
     @property
+    def lock_timeout_s(self) -> float:
+        """How long to wait for other processes. Raises UsageError for an environment that errs."""
+        return patience.lock_timeout_s(self.config, os.environ)
+
+    @property
     def transactions(self) -> "Transactions":
         """How an `Engine` writes and publishes here."""
         from mergepipe.engine.transactions import Transactions
@@ -466,7 +472,7 @@ class OpenRepository(Closing):
             objects=self.objects,
             refs=self.refs,
             store_lock=self.directory / layout.STORE_LOCK,
-            lock_timeout_s=self.config.core.lock_timeout,
+            lock_timeout_s=self.lock_timeout_s,
             signature=self.signature,
             guard=self.guard,
             lease=self.lease,
@@ -484,7 +490,7 @@ class OpenRepository(Closing):
         self.local.remove_dead_sessions()
         lock = self.directory / layout.STORE_LOCK
         with (
-            locks.acquire(lock, shared=True, timeout_s=self.config.core.lock_timeout),
+            locks.acquire(lock, shared=True, timeout_s=self.lock_timeout_s),
             self.lease(),
         ):
             yield

@@ -1,11 +1,13 @@
 """Where the files of a repository are, and who may write them: more than a line of its config."""
 
+import os
 from pathlib import Path
 
 from mergepipe.bytestore.elsewhere import read_elsewhere
 from mergepipe.bytestore.sharing import share_tree, unshare_tree
 from mergepipe.progress import Progress
 from mergepipe.repository import layout, relocation
+from mergepipe.repository.patience import lock_timeout_of
 
 
 def elsewhere(directory: Path) -> dict[str, str]:
@@ -20,7 +22,8 @@ def elsewhere(directory: Path) -> dict[str, str]:
 def relocate(path: Path, setting: str, target: Path | None, progress: Progress) -> None:
     """Move packs or index of the repository at or above `path`; see `relocation.relocate`."""
     directory = path if layout.has_packs(path) else layout.find(path)
-    relocation.relocate(directory, setting, target, progress=progress)
+    timeout_s = lock_timeout_of(directory, os.environ)
+    relocation.relocate(directory, setting, target, lock_timeout_s=timeout_s, progress=progress)
 
 
 def share(directory: Path, shared: bool) -> None:

@@ -193,7 +193,7 @@ def _run(
         repository.objects,
         repository.refs,
         repository.directory / layout.STORE_LOCK,
-        lock_timeout_s=repository.config.core.lock_timeout,
+        lock_timeout_s=repository.lock_timeout_s,
         reflog=keep_reflog,
         reflog_since=max(0, since),
         pruned=pruned,
@@ -234,7 +234,7 @@ def fsck(
         repair=repository.signature() if repair else None,
         restore=restore,
         workforce=repository.workforce if reads else None,
-        lock_timeout_s=repository.config.core.lock_timeout,
+        lock_timeout_s=repository.lock_timeout_s,
         progress=progress,
     )
 

@@ -184,5 +184,5 @@ def _locked(path: Path, timeout_s: float) -> Locked:
     holder = f"process {int(text)}" if text.isdigit() else "another process"
     return Locked(
         f"{holder} holds {path} (waited {timeout_s:g} s)",
-        "try again when it is done; core.lock_timeout says how long to wait",
+        "try again when it is done; core.lock_timeout or MP_LOCK_TIMEOUT says how long to wait",
     )

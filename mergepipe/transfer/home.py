@@ -34,6 +34,11 @@ class Home(Protocol):
         ...
 
     @property
+    def lock_timeout_s(self) -> float:
+        """How long to wait for other processes."""
+        ...
+
+    @property
     def threads(self) -> int:
         """Threads that work on blocks."""
         ...

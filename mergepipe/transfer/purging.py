@@ -29,7 +29,7 @@ def place_of(home: Home) -> Place:
         blocks=BlockReader(home.storage),
         refs=home.refs,
         store_lock=directory / layout.STORE_LOCK,
-        lock_timeout_s=home.config.core.lock_timeout,
+        lock_timeout_s=home.lock_timeout_s,
         effort=home.config.store.codec,
         grace_s=home.config.gc.grace,
         writing=home.writing,

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mergepipe.cli.main import main
+from mergepipe.repository.patience import LOCK_TIMEOUT
 from tests.cli.models import write_model
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +38,10 @@ Mp = Callable[..., Result]
 @pytest.fixture(autouse=True)
 def _environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.startswith("MP_") or name in ("SOURCE_DATE_EPOCH", "NO_COLOR"):
+        if (name.startswith("MP_") and name != LOCK_TIMEOUT) or name in (
+            "SOURCE_DATE_EPOCH",
+            "NO_COLOR",
+        ):
             monkeypatch.delenv(name)
     monkeypatch.setenv("MP_AUTHOR", "Ada <ada@example.org>")
     # The user's own settings: beside tmp_path, whose contents tests commit and count.

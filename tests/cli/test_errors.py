@@ -126,7 +126,10 @@ def _touched_when_opened(path: Path) -> Iterator[None]:
         over = True
 
 
-def test_a_second_writer_waits_then_gives_up(committed: Path, tmp_path: Path, mp: Mp) -> None:
+def test_a_second_writer_waits_then_gives_up(
+    committed: Path, tmp_path: Path, mp: Mp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MP_LOCK_TIMEOUT")
     mp("config", "core.lock_timeout", "0.05")
     other = write_model(tmp_path / "other", tensors(5))
     before = _state(committed)

@@ -192,12 +192,19 @@ def test_a_missing_extra_is_named_with_what_installs_it(
     assert module in done.stderr
 
 
-def test_a_second_commit_at_once_says_who_is_at_it(committed: Path, mp: Mp) -> None:
-    mp("config", "core.lock_timeout", "0.05")
+def test_a_second_commit_at_once_says_who_is_at_it(
+    committed: Path, mp: Mp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MP_LOCK_TIMEOUT", "0.05")
     with locks.acquire(committed / ".mergepipe" / "lock", timeout_s=1):
         told = mp("commit", "../model", "-m", "x", "-b", "new", expect=11).err
     assert f"process {os.getpid()}" in told
-    assert "hint: " in told
+    assert "waited 0.05 s" in told
+    assert "hint: try again when it is done" in told
+    monkeypatch.setenv("MP_LOCK_TIMEOUT", "a while")
+    told = mp("branch", "new", expect=2).err
+    assert "MP_LOCK_TIMEOUT is 'a while'" in told
+    assert "hint: unset it" in told
 
 
 def test_a_repository_that_may_not_be_written_says_so(committed: Path, mp: Mp) -> None:

@@ -142,8 +142,11 @@ def test_gc_of_the_shared_store_waits_and_spares_what_is_not_pushed(origin, tmp_
             def _after(self, number):
                 if number in self.at:
                     self.at.discard(number)
-                    with Repository.open(tmp_path / "repo", who=WHO) as origin:
-                        origin.configure("core.lock_timeout", "0.05")
+                    with (
+                        monkeypatch.context() as impatient,
+                        Repository.open(tmp_path / "repo", who=WHO) as origin,
+                    ):
+                        impatient.setenv("MP_LOCK_TIMEOUT", "0.05")
                         with pytest.raises(Locked):
                             origin.gc()
                         self.killed.append(number)

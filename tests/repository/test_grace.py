@@ -197,8 +197,10 @@ def test_a_lease_keeps_what_is_read_until_its_process_ends(
     assert list((repo.directory / "leases").iterdir()) == []
 
 
-def test_gc_says_who_works(repo: Repository, tmp_path: Path) -> None:
-    repo.configure("core.lock_timeout", "0.1")
+def test_gc_says_who_works(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MP_LOCK_TIMEOUT", "0.1")
     with Repository.open(tmp_path / "repo") as other:
         other.command = "mp merge"
         with other.writing(), pytest.raises(Exception, match=r"mp merge \(process \d+"):
