@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from mergepipe.version import __version__
 
 if TYPE_CHECKING:
+    from mergepipe import errors as errors
+    from mergepipe import progress as progress
     from mergepipe.api import Repository
     from mergepipe.api.standalone import Engine, Planner
     from mergepipe.errors import MergepipeError
@@ -20,8 +22,13 @@ if TYPE_CHECKING:
 __all__ = ["Engine", "MergepipeError", "Planner", "ProgressBar", "Repository", "__version__"]
 
 
+_MODULES = ("errors", "progress")
+"""That users name, as in `except mergepipe.errors.RefMoved`."""
+
+
 def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+    loaded = {name for name in globals() if name != "TYPE_CHECKING"}
+    return sorted(loaded | {*__all__, *_MODULES})
 
 
 def __getattr__(name: str) -> object:
@@ -46,4 +53,8 @@ def __getattr__(name: str) -> object:
         from mergepipe.api.standalone import Engine
 
         return Engine
+    if name in _MODULES:
+        from importlib import import_module
+
+        return import_module(f"mergepipe.{name}")
     raise AttributeError(f"module 'mergepipe' has no attribute {name!r}")

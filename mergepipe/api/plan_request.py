@@ -1,5 +1,6 @@
 """What is asked of a plan, as a value, and all that can be refused before a model is looked at."""
 
+import keyword
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,14 @@ if TYPE_CHECKING:
     from mergepipe.planner.recipe import Setting
 
 _SEEDS = 1 << 63
+
+
+def without_underscores(parameters: "Mapping[str, Setting]") -> "dict[str, Setting]":
+    """Parameters of a method as keywords give them: `lambda_` is `lambda`, a word of Python."""
+    return {
+        name[:-1] if keyword.iskeyword(name[:-1]) else name: value
+        for name, value in parameters.items()
+    }
 
 
 class PlanRequest(Struct, frozen=True):

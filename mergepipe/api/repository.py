@@ -557,12 +557,12 @@ class Repository(OpenRepository):
                        size, or a number of bytes; None: the exact merge
         budget_total   instead: the same with what is read of the base
         max_share      what one expert may get of the budget, in percent: `40%`, or 40
-        parameters     of the method, for all experts (`weight`, `density`, `normalize`, ...)
+        parameters     of the method, for all experts (`weight`, `density`, `lambda_`, ...)
 
         Nothing is stored but imports and missing profiles; see `Planning.plan` for what is not
         even read. Raises MergeInputError, OverBudget, UsageError, RevisionNotFound.
         """
-        from mergepipe.api.plan_request import PlanRequest
+        from mergepipe.api.plan_request import PlanRequest, without_underscores
         from mergepipe.api.planning import say_nothing
 
         request = PlanRequest(
@@ -575,7 +575,7 @@ class Repository(OpenRepository):
             out_dtype=out_dtype,
             seed=seed,
             allow_missing=allow_missing,
-            parameters=parameters,
+            parameters=without_underscores(parameters),
             budget_total=budget_total,
             max_share=max_share,
         )
@@ -811,7 +811,7 @@ class Repository(OpenRepository):
     @classmethod
     def clone(
         cls,
-        url: str,
+        url: str | Path,
         directory: str | Path | None = None,
         *,
         branch: str | None = None,
@@ -830,7 +830,7 @@ class Repository(OpenRepository):
         from mergepipe.api import pulling
 
         return pulling.clone(
-            url,
+            str(url),
             None if directory is None else Path(directory),
             branch=branch,
             lazy=lazy,

@@ -5,8 +5,9 @@ Here is where the words of the first interface live: `base_model`, `operator`, `
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
+from mergepipe.api.plan_request import without_underscores
 from mergepipe.engine.engine import Engine as PlanEngine
 from mergepipe.errors import UsageError
 from mergepipe.planner.budget import Budget
@@ -18,11 +19,21 @@ from mergepipe.sizes import MIB
 
 if TYPE_CHECKING:
     from mergepipe.dtypes import DType
-    from mergepipe.engine.result import MergeResult
+    from mergepipe.engine.finite import NonFiniteValues
+    from mergepipe.engine.result import Costs, MergeResult
     from mergepipe.engine.transactions import MergeRequest, Transactions
-    from mergepipe.objects.merging import Plan
+    from mergepipe.ids import ObjectId
+    from mergepipe.objects.merging import Manifest, Plan
     from mergepipe.packs.storage import Storage
     from mergepipe.planner.recipe import Setting
+    from mergepipe.plans.left_out import LeftOut
+
+
+_TOLD = (
+    "commit", "snapshot", "manifest", "manifest_id", "plan_id", "branch", "costs", "nonfinite",
+    "left_out", "hook", "expert_bytes_read", "base_bytes_read", "import_bytes", "written_bytes",
+    "seconds",
+)  # fmt: skip
 
 
 class Planner:
@@ -69,7 +80,7 @@ class Planner:
             dtype=dtype,
             seed=seed,
             allow_missing=allow_missing,
-            **parameters,
+            **without_underscores(parameters),
         )
 
 
@@ -88,7 +99,45 @@ class Engine:
         *,
         reuse: bool = True,
         progress: Progress = SILENT,
-    ) -> "MergeResult":
+    ) -> "Executed":
         """Merge, and publish the result on the branch asked for; raises as `engine.Engine` does."""
         plan = plan.plan if isinstance(plan, PlannedMerge) else plan
-        return self._engine.execute(plan, request, reuse=reuse, progress=progress)
+        return Executed(self._engine.execute(plan, request, reuse=reuse, progress=progress))
+
+
+class Executed(tuple["ObjectId", "Manifest"]):
+    """`snapshot_id, manifest` of a merge, with all that `MergeResult` tells of it.
+
+    A tuple, because only of one do type checkers know what each name is given.
+    """
+
+    commit: "ObjectId"
+    snapshot: "ObjectId"
+    manifest: "Manifest"
+    manifest_id: "ObjectId"
+    plan_id: "ObjectId"
+    branch: str | None
+    costs: "Costs"
+    nonfinite: "NonFiniteValues"
+    left_out: "tuple[LeftOut, ...]"
+    hook: str | None
+    expert_bytes_read: int
+    base_bytes_read: int
+    import_bytes: int
+    written_bytes: int
+    seconds: float
+    _result: "MergeResult"
+
+    def __new__(cls, result: "MergeResult") -> Self:
+        """Of what the engine published."""
+        made = super().__new__(cls, (result.snapshot, result.manifest))
+        for name in _TOLD:
+            setattr(made, name, getattr(result, name))
+        made._result = result
+        return made
+
+    def __repr__(self) -> str:
+        return repr(self._result)
+
+    def _repr_html_(self) -> str:
+        return self._result._repr_html_()

@@ -1,6 +1,8 @@
 """Python as a person at a REPL holds it: values that print short, ids in hex, weights by name."""
 
 import copy
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 import torch
 
 import mergepipe
-from mergepipe import MergepipeError, Repository
+from mergepipe import Engine, MergepipeError, Planner, Repository
 from mergepipe.errors import MergeInputError, UsageError
 from tests.cli.models import write_model
 
@@ -75,6 +77,47 @@ def test_an_error_prints_with_its_hint(repo: Repository) -> None:
 def test_dir_tells_all_there_is() -> None:
     assert set(mergepipe.__all__) <= set(dir(mergepipe))
     assert all(getattr(mergepipe, name) is not None for name in mergepipe.__all__)
+
+
+def test_modules_that_the_page_names_are_there_at_once() -> None:
+    code = "import mergepipe as m; print(m.errors.RefMoved.__name__, m.progress.Progress.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["RefMoved", "Progress"]
+    assert {"errors", "progress"} <= set(dir(mergepipe))
+    assert "TYPE_CHECKING" not in dir(mergepipe)
+
+
+def test_what_is_executed_unpacks_and_tells_the_rest(repo: Repository) -> None:
+    plan = Planner(catalog=repo.catalog).plan(
+        base_model="base", experts=["math", "code"], operator="TIES", lambda_=0.8
+    )
+    engine = Engine(storage=repo.storage, transaction_manager=repo.transactions)
+    executed = engine.execute(plan)
+    snapshot, manifest = executed
+    # As a type checker sees them: `make types` reads this file.
+    assert (snapshot.hex(), manifest.manifest_hash) == (
+        executed.snapshot.hex(),
+        executed.manifest.manifest_hash,
+    )
+    assert executed.commit == repo.resolve("HEAD")
+    assert executed.expert_bytes_read > 0
+    assert executed.left_out == ()
+    assert repr(executed).startswith("MergeResult(commit=")
+
+
+def test_a_word_of_python_is_a_parameter_with_an_underscore(repo: Repository) -> None:
+    def planned(**parameters: float) -> bytes:
+        return repo.plan(base="base", experts=["math", "code"], **parameters).id  # type: ignore[arg-type]
+
+    assert planned(lambda_=0.8) == planned(**{"lambda": 0.8}) != planned()
+    with pytest.raises(MergeInputError, match="no parameter 'lamda_'"):
+        planned(lamda_=0.8)
+
+
+def test_a_path_is_cloned_as_its_text_is(repo: Repository, tmp_path: Path) -> None:
+    made = Repository.clone(repo.directory.parent, tmp_path / "clone", branch="math")
+    with Repository.open(made.directory) as clone:
+        assert clone.branches() == {"math": repo.resolve("math")}
 
 
 def test_budgets_as_numbers_are_bytes_or_refused(repo: Repository) -> None:
