@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 WINDOW = 128
 BATCH = 8
 _VOCABULARY = 1024
-_MEASURED_EVERY = 20  # steps
+_MEASURED_EVERY = 40  # steps
 _QUICK_WINDOWS = 24
 _TEXT_CHARACTERS = 400_000  # of each domain, for the tokenizer: more does not change it much
 

@@ -38,27 +38,49 @@ class Contents:
             )
         return listed
 
-    def changes_to(self, paths: Sequence[str]) -> Callable[[Commit], bool]:
+    def changes_to(self, paths: Sequence[str], *, follow: bool = False) -> Callable[[Commit], bool]:
         """A function that tells whether a commit changed one of these files or folders.
 
-        As in git: a merge did where it differs from each of its parents.
+        As in git: a merge did where it differs from each of its parents. `follow`: asked newest
+        first, it goes on with the names that files had before they were renamed.
         """
+        wanted = list(paths)
 
         def held(snapshot: ObjectId) -> tuple[FileEntry, ...]:
-            try:
-                files = self._repo.objects.snapshot(snapshot).files
-            except MissingObject:  # a commit whose model was let go
-                return ()
             return tuple(
-                entry for entry in files if any(_is_under(entry.path, path) for path in paths)
+                entry
+                for entry in self._files_of(snapshot)
+                if any(_is_under(entry.path, path) for path in wanted)
             )
 
         def changed(commit: Commit) -> bool:
             content = held(commit.snapshot)
             parents = [self._repo.objects.commit(parent).snapshot for parent in commit.parents]
-            return all(held(parent) != content for parent in parents) if parents else bool(content)
+            if not parents:
+                return bool(content)
+            did = all(held(parent) != content for parent in parents)
+            if did and follow:
+                wanted.extend(self._former_names(content, parents[0], commit.snapshot))
+            return did
 
         return changed
+
+    def _files_of(self, snapshot: ObjectId) -> tuple[FileEntry, ...]:
+        try:
+            return self._repo.objects.snapshot(snapshot).files
+        except MissingObject:  # a commit whose model was let go
+            return ()
+
+    def _former_names(
+        self, entries: Sequence[FileEntry], before: ObjectId, after: ObjectId
+    ) -> list[str]:
+        from mergepipe.repository.diff import renamed_files
+
+        old, new = (
+            {file.path: file for file in self._files_of(snapshot)} for snapshot in (before, after)
+        )
+        renamed = renamed_files(old, new)
+        return [renamed[entry.path] for entry in entries if entry.path in renamed]
 
     def read_file(self, revision: str, path: str) -> Iterator[memoryview]:
         """The bytes of one file of a revision, in order, a few MiB at a time, verified.

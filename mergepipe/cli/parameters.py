@@ -5,6 +5,8 @@ from typing import Annotated
 import typer
 
 from mergepipe.cli import completion
+from mergepipe.errors import UsageError
+from mergepipe.names import quoted
 
 Revision = Annotated[
     str,
@@ -25,4 +27,25 @@ RevisionOrHead = Annotated[
 ]
 """A revision that is HEAD if none is given."""
 
-Delete = Annotated[bool, typer.Option("--delete", "-d", help="Remove it.", show_default=False)]
+Delete = Annotated[
+    bool, typer.Option("--delete", "-d", help="Remove it, and others named.", show_default=False)
+]
+More = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[NAME]...", help="With -d: more to remove.", show_default=False),
+]
+
+
+def named(name: str, revision: str, more: list[str] | None) -> list[str]:
+    """All that is to be removed, once each: where others take REV, -d takes another name."""
+    second = [] if revision == "HEAD" else [revision]
+    return list(dict.fromkeys([name, *second, *(more or ())]))
+
+
+def refuse_more(more: list[str] | None, command: str) -> None:
+    """Raise UsageError for what follows a name and a revision."""
+    if more:
+        raise UsageError(
+            f"one name and one revision are taken, and {quoted(more[0])} is a third",
+            f"`mp {command} -d NAME...` removes several",
+        )

@@ -271,7 +271,7 @@ def _files(
 ) -> Iterator[FileDiff]:
     before = {file.path: file for file in a.files}
     after = {file.path: file for file in b.files}
-    renamed = _renamed(before, after)
+    renamed = renamed_files(before, after)
     gone = set(renamed.values())
     for path in sorted({*before, *after} - gone, key=str.encode):
         old, new = before.get(path), after.get(path)
@@ -289,7 +289,9 @@ def _files(
         yield FileDiff(path, change, size_a, size_b)
 
 
-def _renamed(before: Mapping[str, FileEntry], after: Mapping[str, FileEntry]) -> dict[str, str]:
+def renamed_files(
+    before: Mapping[str, FileEntry], after: Mapping[str, FileEntry]
+) -> dict[str, str]:
     """New path to old, of files that are gone and are there again as they were. Not empty ones."""
     gone: dict[Blob | Safetensors, list[str]] = {}
     for path in sorted(before.keys() - after.keys(), key=str.encode, reverse=True):

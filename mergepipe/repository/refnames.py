@@ -18,6 +18,9 @@ _COMPONENT_BYTES = 240
 # Names with which nothing can be wrong but their length.
 _PLAIN = re.compile(r"refs(?:/[A-Za-z0-9_](?:[A-Za-z0-9_-]|\.(?=[A-Za-z0-9_-]))*){2,}")
 _NAME_BYTES = 1024
+BEFORE = "-"
+"""git's name for the branch that was left last; none here."""
+WAS_BEFORE = "`mp reflog HEAD` says where it was before: name that branch"
 
 
 def check_ref_name(name: str) -> str:
@@ -26,7 +29,9 @@ def check_ref_name(name: str) -> str:
     if reason:
         raise InvalidRefName(
             f"not a valid ref name: {name!r} ({reason})",
-            "letters, digits, '-', '_', '.' and '/' between parts are always fine",
+            WAS_BEFORE
+            if name == f"{HEADS}{BEFORE}"
+            else "letters, digits, '-', '_', '.' and '/' between parts are always fine",
         )
     return name
 

@@ -16,7 +16,16 @@ from mergepipe.ids import ID_BYTES, ObjectId
 from mergepipe.objects.records import Commit
 from mergepipe.repository.dates import Clock, parse_moment
 from mergepipe.repository.reflog import ReflogEntry, settled
-from mergepipe.repository.refnames import HEADS, IMPORTS, REMOTES, TAGS, check_ref_name, short_name
+from mergepipe.repository.refnames import (
+    BEFORE,
+    HEADS,
+    IMPORTS,
+    REMOTES,
+    TAGS,
+    WAS_BEFORE,
+    check_ref_name,
+    short_name,
+)
 from mergepipe.repository.refs import HEAD, RefStore
 
 SHORTEST_PREFIX = 4
@@ -305,7 +314,9 @@ def _not_found(text: str, name: str, refs: RefStore) -> RevisionNotFound:
     near = difflib.get_close_matches(name, names or [HEAD], 1)
     there = [short_name(ref) for ref in refs.names(REMOTES)]
     same = [each for each in there if each.partition("/")[2] == name]
-    if removed := _removed(name, refs):
+    if text == BEFORE:
+        hint = WAS_BEFORE
+    elif removed := _removed(name, refs):
         ref, at = removed
         kind = "tag" if ref.startswith(TAGS) else "branch"
         hint = f"it was removed: `mp {kind} {name} {at.hex()[:12]}` brings it back"

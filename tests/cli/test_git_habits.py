@@ -88,6 +88,35 @@ def test_a_remote_is_renamed_and_moved(committed: Path, tmp_path: Path, mp: Mp) 
     mp("remote", "rename", "up", "../x", expect=2)
 
 
+def test_several_names_are_removed_at_once(committed: Path, mp: Mp) -> None:
+    for name in ("a", "b", "c"):
+        mp("branch", name)
+        mp("tag", f"v{name}")
+    assert "'nosuch'" in mp("branch", "-d", "a", "nosuch", "b", expect=1).err
+    assert len(mp("branch", "--json").document) == 4  # and none was removed
+    assert mp("branch", "-d", "a", "b", "c", "a").out.count("Removed branch") == 3
+    assert [each["name"] for each in mp("branch", "--json").document] == ["main"]
+    assert "'nosuch'" in mp("tag", "-d", "va", "nosuch", expect=1).err
+    removed = mp("tag", "-d", "va", "vb", "vc", "--json").document
+    assert [each["name"] for each in removed] == ["va", "vb", "vc"]
+    assert mp("tag", "--json").document == []
+    assert "mp branch -d NAME..." in mp("branch", "a", "main", "c", expect=2).err
+    assert "mp tag -d NAME..." in mp("tag", "a", "main", "c", expect=2).err
+
+
+def test_a_file_is_followed_through_its_names(committed: Path, model: Path, mp: Mp) -> None:
+    for old, new in (("run.sh", "start.sh"), ("start.sh", "bin/start.sh")):
+        (model / new).parent.mkdir(exist_ok=True)
+        (model / old).rename(model / new)
+        mp("commit", model, "-m", f"To {new}")
+    assert titles(mp, "bin/start.sh") == ["To bin/start.sh"]
+    everything = ["To bin/start.sh", "To start.sh", "First try"]
+    assert titles(mp, "--follow", "bin/start.sh") == everything
+    assert titles(mp, "--follow", "--", "bin") == everything
+    assert titles(mp, "--follow", "config.json") == ["First try"]
+    assert "--follow PATH" in mp("log", "--follow", expect=2).err
+
+
 def test_a_log_of_everything(committed: Path, tmp_path: Path, mp: Mp) -> None:
     mp("commit", write_model(tmp_path / "two", tensors(1)), "-b", "two", "-m", "Second")
     assert "Second" not in mp("log").out
@@ -334,7 +363,7 @@ def test_a_folder_of_a_commit_is_listed_and_paths_may_begin_here(committed: Path
     assert mp("show", "main:./config.json").out == mp("show", "main:config.json").out
     assert "main has no file '../config.json'" in mp("show", "main:../config.json", expect=1).err
     mp("checkout", "main", "--", "./config.json")
-    for revision, hint in (("main~5", "`mp log`"), ("main^2", "`mp show")):
+    for revision, hint in (("main~5", "`mp log`"), ("main^2", "`mp show"), ("-", "`mp reflog")):
         assert hint in mp("show", revision, expect=1).err
     mp("branch", "side")
     assert "choose another name" in mp("branch", "-m", "side", "main", expect=1).err
@@ -360,6 +389,19 @@ def test_a_folder_of_a_commit_is_listed_and_paths_may_begin_here(committed: Path
         ("moe config.yml out", "mergekit-moe"),
         ("bisect start", "mp checkout REV --to DIR"),
         ("diff main...HEAD", "mp diff main HEAD"),
+        ("diff --name-only", "mp diff --json"),
+        ("diff", "`mp status` lists"),
+        ("log --reverse", "newest first"),
+        ("rev-parse HEAD", "mp show REV --json"),
+        ("restore config.json", "mp checkout REV -- PATH"),
+        ("clean -fd", "`mp status` lists"),
+        ("remote remove origin", "mp remote rm NAME"),
+        ("remote get-url origin", "mp remote -v"),
+        ("fetch --all", "mp fetch NAME"),
+        ("branch --list", "`mp branch` alone"),
+        ("tag -l v*", "`mp tag` alone"),
+        ("tag -a v1", "mp tag NAME -m MSG"),
+        ("switch -", "mp reflog"),
     ],
 )
 def test_habits_are_answered(committed: Path, mp: Mp, typed: str, told: str) -> None:

@@ -8,7 +8,7 @@ import typer
 from mergepipe.cli import completion
 from mergepipe.cli.command import command
 from mergepipe.cli.panels import HISTORY
-from mergepipe.cli.parameters import Delete, RevisionOrHead
+from mergepipe.cli.parameters import Delete, More, RevisionOrHead, named, refuse_more
 from mergepipe.cli.session import Session
 from mergepipe.cli.text import ABBREVIATED, short, table, title
 from mergepipe.errors import UsageError
@@ -39,7 +39,7 @@ def add(app: typer.Typer) -> None:
         mp branch try code~1       make one at a commit
         mp branch code origin/code one here of one there
         mp branch -m try tried     rename it
-        mp branch -d try           remove it
+        mp branch -d try other     remove them
     """
     command(app, "branch", HISTORY, examples=examples)(branch)
 
@@ -50,6 +50,7 @@ def branch(
         str | None, typer.Argument(metavar="NAME", autocompletion=completion.branches)
     ] = None,
     revision: RevisionOrHead = "HEAD",
+    more: More = None,
     delete: Delete = False,
     force: Annotated[
         bool,
@@ -99,21 +100,35 @@ def branch(
             if delete
             else f"mp branch {name} REMOTE/{name} makes one here of one there",
         )
+    if delete:
+        _delete(session, named(name, revision, more), force=force)
+        return
+    refuse_more(more, "branch")
     if move:
         _rename(session, *((None, name) if revision == "HEAD" else (name, revision)))
         return
     with session.repository() as repository:
-        if delete:
+        identity = repository.branch(name, revision, force=force)
+    text = f"Branch {session.paint('green', name)} is at {short(identity)}"
+    document = BranchDocument(name, identity.hex(), current=False)
+    session.emit(document, "" if session.quiet else text)
+
+
+def _delete(session: Session, names: list[str], *, force: bool) -> None:
+    removed = []
+    with session.repository() as repository:
+        there = repository.branches()
+        # One that is not there is told before any is removed.
+        for name in sorted(names, key=there.__contains__):
             identity = repository.delete_branch(name, force=force)
+            removed.append(BranchDocument(name, identity.hex(), current=False))
             at = short(identity)
             text = f"Removed branch {name}, which was at {at}: `mp branch {name} {at}` undoes it"
             if force:
                 text += "\nits log keeps that commit for now; `mp gc --no-reflog` lets it go"
-        else:
-            identity = repository.branch(name, revision, force=force)
-            text = f"Branch {session.paint('green', name)} is at {short(identity)}"
-    document = BranchDocument(name, identity.hex(), current=False)
-    session.emit(document, "" if session.quiet else text)
+            if not (session.quiet or session.as_json):
+                print(text)
+    session.emit(removed if len(removed) > 1 else removed[0], "")
 
 
 def _rename(session: Session, old: str | None, new: str) -> None:

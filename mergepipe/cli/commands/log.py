@@ -51,6 +51,7 @@ def add(app: typer.Typer) -> None:
         mp log --graph code
         mp log main..code          what code has and main has not
         mp log code -- config.json
+        mp log --follow model.safetensors
         mp log --json | jq '.[].message'
     """
     command(app, "log", HISTORY, examples=examples)(log)
@@ -70,6 +71,10 @@ def log(
     everything: Annotated[
         bool,
         typer.Option("--all", help="Of every branch, tag and remote.", show_default=False),
+    ] = False,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", help="PATH under its former names too.", show_default=False),
     ] = False,
     number: Annotated[
         int | None,
@@ -125,6 +130,8 @@ def log(
     with session.repository() as repository:
         if revision and not everything and _is_file(repository, revision):
             revision, paths = "HEAD", [revision, *(paths or ())]
+        if follow and not paths:
+            raise UsageError("--follow is of a file", "name it: mp log --follow PATH")
         start = None if everything else revision
         commits = repository.log(start, topological=graph, first_parent=first_parent)
         clock = repository.clock()
@@ -133,7 +140,7 @@ def log(
             None if until is None else parse_moment(until, clock),
             author,
             None if contains is None else repository.containing(contains),
-            repository.contents.changes_to(paths) if paths else None,
+            repository.contents.changes_to(paths, follow=follow) if paths else None,
         )
         said = said_of(repository.store, repository.objects)
         if sort is not None:

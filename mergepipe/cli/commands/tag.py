@@ -8,7 +8,7 @@ import typer
 from mergepipe.cli import completion
 from mergepipe.cli.command import command
 from mergepipe.cli.panels import HISTORY
-from mergepipe.cli.parameters import Delete, RevisionOrHead
+from mergepipe.cli.parameters import Delete, More, RevisionOrHead, named, refuse_more
 from mergepipe.cli.session import Session
 from mergepipe.cli.text import short, table, title
 from mergepipe.errors import UsageError
@@ -34,6 +34,7 @@ def tag(
         str | None, typer.Argument(metavar="NAME", autocompletion=completion.tags)
     ] = None,
     revision: RevisionOrHead = "HEAD",
+    more: More = None,
     delete: Delete = False,
     message: Annotated[
         str,
@@ -57,14 +58,27 @@ def tag(
             raise UsageError("which tag?", "mp tag NAME -m MSG")
         _list(session)
         return
+    if delete:
+        _delete(session, named(name, revision, more))
+        return
+    refuse_more(more, "tag")
     with session.repository() as repository:
-        if delete:
-            identity = repository.delete_tag(name)
-            text = f"Removed tag {name}, which was at {short(identity)}"
-        else:
-            identity = repository.tag(name, revision, force=force, message=message)
-            text = f"Tag {session.paint('green', name)} is at {short(identity)}"
+        identity = repository.tag(name, revision, force=force, message=message)
+    text = f"Tag {session.paint('green', name)} is at {short(identity)}"
     session.emit(TagDocument(name, identity.hex()), "" if session.quiet else text)
+
+
+def _delete(session: Session, names: list[str]) -> None:
+    removed = []
+    with session.repository() as repository:
+        there = repository.tags()
+        # One that is not there is told before any is removed.
+        for name in sorted(names, key=there.__contains__):
+            identity = repository.delete_tag(name)
+            removed.append(TagDocument(name, identity.hex()))
+            if not (session.quiet or session.as_json):
+                print(f"Removed tag {name}, which was at {short(identity)}")
+    session.emit(removed if len(removed) > 1 else removed[0], "")
 
 
 def _list(session: Session) -> None:
