@@ -125,6 +125,7 @@ class Imports:
                     unchanged=True,
                     trained_from=held.trained_from,
                     nonfinite=self._repo.finiteness.named(held.snapshot) or (),
+                    suspects=self._repo.suspects_of(tip),
                 )
                 return Imported(found.root, entry.branch, result, read=False)
         message = entry.message or f"Import {found.root.name}"

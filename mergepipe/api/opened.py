@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     # What reads and writes checkpoints is loaded when it is needed: `mp log` answers at once.
     from mergepipe.catalog.finiteness import Finiteness
     from mergepipe.catalog.profiles import Profiles
+    from mergepipe.catalog.suspects import Suspect
     from mergepipe.checkpoints.commits import Committer
     from mergepipe.checkpoints.worktree import Worktree
     from mergepipe.engine.transactions import Transactions
@@ -229,6 +230,14 @@ class OpenRepository(Closing):
         from mergepipe.catalog.finiteness import Finiteness
 
         return Finiteness(self.storage, self.objects)
+
+    def suspects_of(self, commit: ObjectId) -> "tuple[Suspect, ...]":
+        """Tensors of a commit's model that look wrong, as far as no weight is read for it."""
+        from mergepipe.catalog.likeness import suspects_of_commit
+        from mergepipe.catalog.norms import Squares
+
+        record = self.objects.commit(commit)
+        return suspects_of_commit(record, self.objects, self.profiles(), Squares(self.storage))
 
     @property
     def threads(self) -> int:

@@ -210,9 +210,12 @@ class Repository(OpenRepository):
     ) -> "Checked":
         """Tensors of a revision that look wrong: not finite, zeroed, or unlike another model's.
 
-        Without `against`: compared with what it was trained from, or else what it leans on.
+        Without `against`: compared with what it was trained from, or else what it leans on; and how
+        much each tensor changed with how much it had changed in the version before, if statistics
+        of both are here.
         """
-        from mergepipe.catalog.suspects import Checked, suspects
+        from mergepipe.catalog.suspects import Checked, Suspicion, suspects
+        from mergepipe.repository.diff import Change
 
         identity, commit = self.model_of(revision)
         under = commit.trained_from or commit.leans_on if against is None else self.resolve(against)
@@ -223,8 +226,18 @@ class Repository(OpenRepository):
         tensors = (
             () if under is None else self.diff(under.hex(), revision, progress=progress).tensors
         )
-        other = None if under is None else under.hex()
-        return Checked(identity.hex(), other, tuple(suspects(nonfinite, tensors)))
+        found = list(suspects(nonfinite, tensors))
+        if against is None:
+            named = {one.tensor for one in found}
+            more = (one for one in self.suspects_of(identity) if one.kind is not Suspicion.UNLIKE)
+            found += [one for one in more if one.tensor not in named]
+        return Checked(
+            identity.hex(),
+            None if under is None else under.hex(),
+            tuple(found),
+            missing=tuple(one.name for one in tensors if one.change is Change.REMOVED),
+            added=tuple(one.name for one in tensors if one.change is Change.ADDED),
+        )
 
     def usage(self, named: Sequence[str] = ()) -> "Usage":
         """The room that these revisions take; every branch, tag and import if none is named."""

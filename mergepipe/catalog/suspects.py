@@ -21,6 +21,7 @@ class Suspicion(StrEnum):
     NONFINITE = "nonfinite"
     ZERO = "zero"
     UNLIKE = "unlike"
+    JUMP = "jump"
 
 
 @brief
@@ -38,11 +39,16 @@ class Suspect(Struct, frozen=True):
 
 @brief
 class Checked(Struct, frozen=True):
-    """What a check found. `against`: the revision that was compared with, if any."""
+    """What a check found. `against`: the revision that was compared with, if any.
+
+    missing, added  names of tensors that only that one has, or only this one: nothing to compare
+    """
 
     revision: str
     against: str | None
     suspects: tuple[Suspect, ...]
+    missing: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
 
 
 def suspects(nonfinite: Sequence[NonFinite], diffs: Sequence[TensorDiff]) -> Iterator[Suspect]:
@@ -59,21 +65,30 @@ def suspects(nonfinite: Sequence[NonFinite], diffs: Sequence[TensorDiff]) -> Ite
     for tensor in diffs:
         if tensor.change is not Change.CHANGED or tensor.relative_l2 is None:
             continue
-        relative, cosine = tensor.relative_l2, tensor.cosine
-        if cosine is None and relative == 1:
-            kind, message = Suspicion.ZERO, "all its values are zero"
-        elif relative > MOST_CHANGE or (cosine is not None and cosine < LEAST_COSINE):
-            kind = Suspicion.UNLIKE
-            angle = "" if cosine is None else f", cosine {cosine:.3f}"
-            message = f"it changed by {relative:.3g} times its norm{angle}"
-        else:
-            continue
-        yield Suspect(
-            kind=kind,
-            file=tensor.path,
-            tensor=tensor.name,
-            message=message,
-            nonfinite=0,
-            relative_l2=relative,
-            cosine=cosine,
-        )
+        suspect = judge(tensor.name, tensor.path, tensor.relative_l2, tensor.cosine)
+        if suspect is not None:
+            yield suspect
+
+
+def judge(name: str, file: str, relative: float, cosine: float | None) -> Suspect | None:
+    """Whether a tensor that changed by `relative` of its norm looks wrong.
+
+    `cosine`: of the angle between it and what it was; None if it is all zeros.
+    """
+    if cosine is None and relative == 1:
+        kind, message = Suspicion.ZERO, "all its values are zero"
+    elif relative > MOST_CHANGE or (cosine is not None and cosine < LEAST_COSINE):
+        kind = Suspicion.UNLIKE
+        angle = "" if cosine is None else f", cosine {cosine:.3f}"
+        message = f"it changed by {relative:.3g} times its norm{angle}"
+    else:
+        return None
+    return Suspect(
+        kind=kind,
+        file=file,
+        tensor=name,
+        message=message,
+        nonfinite=0,
+        relative_l2=relative,
+        cosine=cosine,
+    )

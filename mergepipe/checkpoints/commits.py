@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.catalog.finiteness import Finiteness
+from mergepipe.catalog.norms import Squares
 from mergepipe.catalog.profiles import Profiles
 from mergepipe.checkpoints.base_choice import BaseChoice
 from mergepipe.checkpoints.delta_coding import IngestJob
@@ -125,12 +126,21 @@ class Committer:
         known = self._known_counts(request, finiteness)
         if known is not None:
             finiteness.remember(ingested.snapshot, known | counts)
+        squares = Squares(self._storage)
+        of_new = dict(zip(ingested.tensors, ingested.squares, strict=True))
+        of_kept = self._known_squares(request, squares)
+        if of_kept is not None:
+            squares.remember(ingested.snapshot, of_kept | of_new)
         if published.unchanged:
             kept = self._objects.commit(published.commit)
             leans_on, trained = kept.leans_on, kept.trained_from
         elif profile is not None and (under := trained or leans_on) is not None:
             snapshot = self._objects.commit(under).snapshot
             self._profiles.remember(profile, ingested.snapshot, snapshot)
+        from mergepipe.catalog.likeness import suspects_of_commit  # numpy
+
+        made = self._objects.commit(published.commit)
+        suspects = suspects_of_commit(made, self._objects, self._profiles, squares)
         return CommitResult(
             commit=published.commit,
             snapshot=ingested.snapshot,
@@ -143,6 +153,7 @@ class Committer:
             unchanged=published.unchanged,
             trained_from=trained,
             nonfinite=finiteness.named(ingested.snapshot) or (),
+            suspects=suspects,
         )
 
     def _known_counts(
@@ -152,6 +163,14 @@ class Committer:
         if not request.kept_files or request.kept is None or request.kept.tip is None:
             return {}
         return finiteness.find(self._objects.commit(request.kept.tip).snapshot)
+
+    def _known_squares(
+        self, request: CommitRequest, squares: Squares
+    ) -> dict[ObjectId, float] | None:
+        """Of the tensors of kept files; None: nobody noted them."""
+        if not request.kept_files or request.kept is None or request.kept.tip is None:
+            return {}
+        return squares.find(self._objects.commit(request.kept.tip).snapshot)
 
     def _holds(self, tip: ObjectId, snapshot: ObjectId, base: ObjectId | None) -> bool:
         """Whether a commit holds this model already, and says of it what is said now."""

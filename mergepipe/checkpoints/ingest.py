@@ -37,6 +37,8 @@ class Ingested(Struct, frozen=True):
     block_ids: tuple[tuple[BlockId, ...], ...]
     nonfinite: tuple[int, ...] = ()
     """Values of each tensor that are infinite or NaN."""
+    squares: tuple[float, ...] = ()
+    """Of each tensor, the sum of squares of the others, roughly."""
 
     @property
     def blocks(self) -> int:
@@ -106,6 +108,7 @@ def ingest(
     progress.start("commit", layout.raw_bytes)
     blocks: list[list[BlockId]] = [[] for _ in layout.tensors]
     nonfinite = [0] * len(layout.tensors)
+    squares = [0.0] * len(layout.tensors)
     encoder.begin(layout)
     home = Coordinator(IngestWorker(encoder.coder), sink, progress, how.store, how.files, how.known)
     begun: dict[int, Segment] = {}
@@ -125,6 +128,7 @@ def ingest(
             for span, note in zip(piece.spans, notes, strict=True):
                 blocks[span.tensor].append(note.id)
                 nonfinite[span.tensor] += note.nonfinite
+                squares[span.tensor] += note.square
             encoder.collect(piece.spans, notes)
         sink.add_packs(result.packs)
     for source in sources:
@@ -145,6 +149,7 @@ def ingest(
         tuple(tensors),
         tuple(tuple(ids) for ids in blocks),
         tuple(nonfinite),
+        tuple(squares),
     )
 
 

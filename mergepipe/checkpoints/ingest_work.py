@@ -104,7 +104,7 @@ class IngestWorker:
             BlockNote(
                 outcome.id,
                 outcome.facts,
-                _nonfinite(piece.tensors[span.tensor].tensor.dtype, raw),
+                *_values(piece.tensors[span.tensor].tensor.dtype, raw),
             )
             for span, outcome, raw in zip(piece.spans, outcomes, raws, strict=True)
         )
@@ -134,9 +134,11 @@ class NamesOnly:
         return NOTHING_READ
 
 
-def _nonfinite(dtype: DType, raw: memoryview) -> int:
+def _values(dtype: DType, raw: memoryview) -> tuple[int, float]:
+    """How many of them are not finite, and the sum of squares of the others, roughly."""
     if dtype.kind not in (Kind.FLOAT, Kind.COMPLEX):
-        return 0
-    from mergepipe.values import count_nonfinite  # numpy: not for files without weights
+        return 0, 0.0
+    # numpy: not for files without weights
+    from mergepipe.values import count_nonfinite, estimated_square
 
-    return count_nonfinite(dtype, raw)
+    return count_nonfinite(dtype, raw), estimated_square(dtype, raw)

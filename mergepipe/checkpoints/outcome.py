@@ -26,9 +26,11 @@ class BlockOutcome(Struct, frozen=True):
 class BlockNote(Struct, frozen=True):
     """What is told of a block once it was done with, wherever that was: no bytes of it.
 
-    `nonfinite`: its values that are infinite or NaN.
+    `nonfinite`: its values that are infinite or NaN; `square`: the sum of squares of the others, as
+    `values.estimated_square` has it.
     """
 
     id: BlockId
     facts: "BlockFacts | None" = None
     nonfinite: int = 0
+    square: float = 0.0

@@ -1,5 +1,7 @@
 """What is asked of a commit, and what it made: plain values, free to import."""
 
+from typing import TYPE_CHECKING
+
 from msgspec import Struct
 
 from mergepipe.catalog.finiteness import NonFinite
@@ -7,6 +9,9 @@ from mergepipe.ids import ObjectId, show_ids
 from mergepipe.objects.records import FileEntry
 from mergepipe.repository.reflog import Signature
 from mergepipe.reprs import brief
+
+if TYPE_CHECKING:
+    from mergepipe.catalog.suspects import Suspect
 
 
 @brief
@@ -51,6 +56,8 @@ class CommitResult(Struct, frozen=True):
     trained_from  the commit that the model was trained from, as somebody said
     unchanged     the branch held this very snapshot already, and `commit` is its tip
     nonfinite     tensors with values that are infinite or NaN
+    suspects      tensors that look wrong beside those of what it was trained from, or of the
+                  version before, as far as that is known without reading them
     """
 
     commit: ObjectId
@@ -64,6 +71,7 @@ class CommitResult(Struct, frozen=True):
     unchanged: bool = False
     trained_from: ObjectId | None = None
     nonfinite: tuple[NonFinite, ...] = ()
+    suspects: "tuple[Suspect, ...]" = ()
 
     def __post_init__(self) -> None:
         show_ids(self, "commit", "snapshot", "base", "trained_from")

@@ -1,10 +1,10 @@
 """What a plan costs, added up by expert: the document that scripts get, and what tables show."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from mergepipe.cli.finite_text import NonFiniteInputDocument
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mergepipe.api import Repository
     from mergepipe.api.asked import Asked
     from mergepipe.catalog.finiteness import NonFiniteInput
+    from mergepipe.catalog.suspects import Suspect
     from mergepipe.ids import ObjectId
     from mergepipe.objects.merging import Plan
     from mergepipe.planner.build import PlannedMerge
@@ -142,6 +143,7 @@ class PricedPlan(Struct, frozen=True):
     left_out: "tuple[LeftOut, ...]" = ()
     nonfinite: "tuple[NonFiniteInput, ...]" = ()
     unchecked: tuple[str, ...] = ()
+    suspects: "Mapping[int, tuple[Suspect, ...]]" = field(default_factory=dict)
     names: tuple[str, ...] = ()
     planned: "PlannedMerge | None" = None
 
@@ -203,11 +205,11 @@ class PricedPlan(Struct, frozen=True):
 
     def _warnings(self, experts: Sequence[ExpertDocument]) -> tuple[WarningDocument, ...]:
         """What speaks against the plan; of an exact one, only how its experts differ."""
-        from mergepipe.planner.verdict import Served, doubts, idle, layerless, outliers
+        from mergepipe.planner.verdict import Served, doubts, idle, layerless, outliers, suspected
 
         costs = self.costs
         names = dict(zip(self.plan.experts, self.experts, strict=True))
-        warnings = list(outliers(costs.tensors, names))
+        warnings = [*suspected(self.suspects, names), *outliers(costs.tensors, names)]
         if self.names:
             warnings += idle(self.plan, self.names)
         if costs.blocks_exact != costs.blocks_full:
@@ -274,6 +276,7 @@ def priced(repository: "Repository", planned: "PlannedMerge", seconds: float) ->
         seconds=seconds,
         left_out=planned.left_out,
         nonfinite=repository.finiteness.of_plan(planned.plan),
+        suspects=_suspects(repository, planned.plan),
         unchecked=_unchecked(repository, planned.plan, labels),
         names=labels,
         asked=repository.planning.asked(planned),
@@ -295,6 +298,7 @@ def priced_again(repository: "Repository", identity: "ObjectId", plan: "Plan") -
         experts=tuple(names[plan.models[place]] for place in plan.experts),
         left_out=repository.planning.left_out(plan),
         nonfinite=repository.finiteness.of_plan(plan),
+        suspects=_suspects(repository, plan),
         unchecked=_unchecked(repository, plan, labels),
         names=labels,
         asked=asked,
@@ -306,6 +310,17 @@ def _unchecked(repository: "Repository", plan: "Plan", labels: Sequence[str]) ->
     unknown = repository.finiteness.unknown(plan.models)
     named = zip(labels, plan.models, strict=True)
     return tuple(dict.fromkeys(label for label, model in named if model in unknown))
+
+
+def _suspects(repository: "Repository", plan: "Plan") -> dict[int, "tuple[Suspect, ...]"]:
+    """Tensors of a plan's experts that look wrong, as far as that is known, by model."""
+    holders = repository.planning.holders([plan.models[place] for place in plan.experts])
+    suspects = {}
+    for place in plan.experts:
+        holder = holders.get(plan.models[place])
+        if holder is not None and (own := repository.suspects_of(holder.commit)):
+            suspects[place] = own
+    return suspects
 
 
 def snapshot_names(repository: "Repository", plan: "Plan") -> dict["ObjectId", str]:

@@ -1,12 +1,14 @@
 """What speaks against a plan: budgets that keep little, or that one expert takes."""
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 
 from msgspec import Struct
 
+from mergepipe.catalog.suspects import Suspect
 from mergepipe.methods import registry
 from mergepipe.objects.merging import Plan, PlanInput
 from mergepipe.plans.cost_table import TensorCost
@@ -17,8 +19,10 @@ ENERGY_FLOOR = 0.5
 EXPERT_FLOOR = 0.2
 # Of what is planned: a measuring pass that takes more leaves the merge too little.
 MEASURED_SHARE = 0.25
-# Of norms of changes, weights included: of one tensor, the largest against the next.
+# Of norms of changes, weights included: of one tensor, the largest against the next; or so much
+# of it, and more than that times what is usual between the two in other tensors.
 OUTLIER_RATIO = 10.0
+OUTLIER_LEAP = 4.0
 # Of an expert's changed blocks, without a coarse layer: single tensors may have none (a poisoned
 # one has little to do with the base's).
 LAYERLESS_SHARE = 0.5
@@ -35,6 +39,7 @@ class Doubt(StrEnum):
     TWICE = "twice"
     UNCHANGED = "unchanged"
     NO_LAYERS = "no_layers"
+    SUSPECT = "suspect"
 
 
 class Served(Struct, frozen=True):
@@ -106,7 +111,7 @@ def outliers(tensors: Iterable[TensorCost], names: Mapping[int, str]) -> Iterato
     names: of the plan's models that are merged. Works where profiles tell the energies, weights
     included. `share` is the largest ratio of norms.
     """
-    by_expert: dict[int, list[tuple[float, str]]] = {}
+    ratios: dict[int, list[tuple[float, str]]] = {}
     for tensor in tensors:
         energies = {
             expert.model: expert.energy
@@ -115,14 +120,17 @@ def outliers(tensors: Iterable[TensorCost], names: Mapping[int, str]) -> Iterato
         }
         if len(energies) < 2:
             continue
-        model = max(energies, key=lambda candidate: energies[candidate])
-        others = max(energy for candidate, energy in energies.items() if candidate != model)
-        ratio = math.sqrt(energies[model] / others)
-        if ratio > OUTLIER_RATIO:
-            by_expert.setdefault(model, []).append((ratio, tensor.name))
-    for model, ratios in by_expert.items():
-        ratio, tensor_name = max(ratios)
-        more = f" and {len(ratios) - 1} more tensors" if len(ratios) > 1 else ""
+        for model, energy in energies.items():
+            others = max(other for candidate, other in energies.items() if candidate != model)
+            ratios.setdefault(model, []).append((math.sqrt(energy / others), tensor.name))
+    for model, measured in ratios.items():
+        usual = max(1.0, statistics.median(ratio for ratio, _ in measured))
+        most = min(OUTLIER_RATIO, OUTLIER_LEAP * usual)
+        beyond = [(ratio, name) for ratio, name in measured if ratio > most]
+        if not beyond:
+            continue
+        ratio, tensor_name = max(beyond)
+        more = f" and {len(beyond) - 1} more tensors" if len(beyond) > 1 else ""
         yield PlanWarning(
             Doubt.OUTLIER,
             ratio,
@@ -151,6 +159,22 @@ def layerless(tensors: Iterable[TensorCost], names: Mapping[int, str]) -> Iterat
                 "so a budget reads them whole or not at all: `mp analyze` with the same --base "
                 "makes the layers",
             )
+
+
+def suspected(
+    suspects: Mapping[int, Sequence[Suspect]], names: Mapping[int, str]
+) -> Iterator[PlanWarning]:
+    """Experts with tensors that look wrong beside the base's, or the version before."""
+    for model, own in suspects.items():
+        first, more = own[0], len(own) - 1
+        others = f" (and {more} more {'tensor' if more == 1 else 'tensors'})" if more else ""
+        yield PlanWarning(
+            Doubt.SUSPECT,
+            float(len(own)),
+            names[model],
+            f"{names[model]} looks wrong in {first.tensor}{others}: {first.message}; `mp check` "
+            "reads and compares what differs",
+        )
 
 
 def idle(plan: Plan, names: Sequence[str]) -> Iterator[PlanWarning]:

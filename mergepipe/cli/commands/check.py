@@ -10,6 +10,7 @@ from mergepipe.cli.command import command
 from mergepipe.cli.panels import HISTORY
 from mergepipe.cli.parameters import RevisionOrHead
 from mergepipe.cli.session import Session
+from mergepipe.cli.suspect_text import SuspectDocument, documents
 from mergepipe.cli.text import count
 from mergepipe.names import escape_for_terminal
 
@@ -17,25 +18,18 @@ if TYPE_CHECKING:
     from mergepipe.catalog.suspects import Checked
 
 
-class SuspectDocument(msgspec.Struct, frozen=True):
-    """A tensor that looks wrong; `kind` is nonfinite, zero or unlike."""
-
-    kind: str
-    file: str
-    tensor: str
-    message: str
-    nonfinite: int
-    relative_l2: float | None
-    cosine: float | None
-
-
 class CheckDocument(msgspec.Struct, frozen=True):
-    """`mp check --json`. `against`: the commit compared with; null: values alone were looked at."""
+    """`mp check --json`. `against`: the commit compared with; null: values alone were looked at.
+
+    `missing`, `added`: tensors that only that one has, or only this one, and compare with nothing.
+    """
 
     ok: bool
     commit: str
     against: str | None
     suspects: tuple[SuspectDocument, ...]
+    missing: tuple[str, ...]
+    added: tuple[str, ...]
 
 
 def add(app: typer.Typer) -> None:
@@ -62,6 +56,8 @@ def check(
 ) -> int:
     """Look for weights that are wrong: NaN, infinite, zeroed, or unlike those they came from.
 
+    Or that changed by leaps since the version before, which others of the model did not.
+
     Reads the blocks that differ, and all of a model that was never counted. Exits with 1 if a
     tensor looks wrong.
     """
@@ -71,18 +67,9 @@ def check(
         ok=not found.suspects,
         commit=found.revision,
         against=found.against,
-        suspects=tuple(
-            SuspectDocument(
-                kind=one.kind,
-                file=one.file,
-                tensor=one.tensor,
-                message=one.message,
-                nonfinite=one.nonfinite,
-                relative_l2=one.relative_l2,
-                cosine=one.cosine,
-            )
-            for one in found.suspects
-        ),
+        suspects=documents(found.suspects),
+        missing=found.missing,
+        added=found.added,
     )
     session.emit(document, _text(session, found))
     return 0 if document.ok else 1
@@ -93,6 +80,11 @@ def _text(session: Session, found: "Checked") -> str:
         f"{session.paint('red', one.kind)} {escape_for_terminal(one.tensor)}: {one.message}"
         for one in found.suspects
     ]
+    for names, what in ((found.missing, "is missing"), (found.added, "is new")):
+        if names and not session.quiet:
+            more = f" and {count(len(names) - 1, 'more tensor')}" if len(names) > 1 else ""
+            verb = what if len(names) == 1 else what.replace("is", "are", 1)
+            lines.append(f"{escape_for_terminal(names[0])}{more} {verb}: compared with nothing")
     beside = "its values alone" if found.against is None else f"against {found.against[:12]}"
     if found.suspects:
         tensors = len({(one.file, one.tensor) for one in found.suspects})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from mergepipe.cli import completion, merge_options
+from mergepipe.cli import completion, merge_options, suspect_text
 from mergepipe.cli.command import command
 from mergepipe.cli.finite_text import NonFiniteDocument, documents, warning
 from mergepipe.cli.hub import check_no_hub_name, hub_url, quiet_hub
@@ -28,7 +28,8 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 class CommitDocument(msgspec.Struct, frozen=True):
     """`mp commit --json`. Sizes in bytes; `stored_bytes` is what this commit added to the store.
 
-    `nonfinite`: tensors with values that are infinite or NaN.
+    `nonfinite`: tensors with values that are infinite or NaN; `suspects`: those that look wrong
+    beside what the model was trained from, or the version before.
     """
 
     commit: str
@@ -43,6 +44,7 @@ class CommitDocument(msgspec.Struct, frozen=True):
     seconds: float
     trained_from: str | None
     nonfinite: tuple[NonFiniteDocument, ...]
+    suspects: tuple[suspect_text.SuspectDocument, ...]
 
 
 def add(app: typer.Typer) -> None:
@@ -141,11 +143,13 @@ def commit(
         seconds=round(seconds, 3),
         trained_from=None if result.trained_from is None else result.trained_from.hex(),
         nonfinite=documents(result.nonfinite),
+        suspects=suspect_text.documents(result.suspects),
     )
     session.emit(document, "" if session.quiet else _summary(session, result, message, seconds))
     if remark:
         session.say(remark)
     session.warn(warning("the model", document.nonfinite, session.paint_errors))
+    session.warn(suspect_text.warning("the model", document.suspects, session.paint_errors))
     session.note(
         f"snapshot     {document.snapshot}\ntrained from {document.trained_from or 'not said'}\n"
         f"leans on     {document.base or 'nothing'}"
@@ -194,6 +198,7 @@ def _amend(session: Session, message: str, *, others: bool) -> None:
         unchanged=False,
         seconds=0.0,
         nonfinite=(),
+        suspects=(),
         trained_from=None if commit.trained_from is None else commit.trained_from.hex(),
     )
     at = session.paint("yellow", short(identity))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from mergepipe.cli import merge_options
+from mergepipe.cli import merge_options, suspect_text
 from mergepipe.cli.command import command
 from mergepipe.cli.finite_text import NonFiniteDocument, documents, warning
 from mergepipe.cli.panels import MODEL
@@ -36,6 +36,7 @@ class ModelDocument(msgspec.Struct, frozen=True):
     read: bool
     seconds: float
     nonfinite: tuple[NonFiniteDocument, ...]
+    suspects: tuple[suspect_text.SuspectDocument, ...]
 
 
 class ImportDocument(msgspec.Struct, frozen=True):
@@ -79,7 +80,9 @@ def import_list(
             models.append(_model(made, now - last))
             if not (session.as_json or session.quiet):
                 print(_line(session, made, now - last), flush=True)
-            session.warn(warning(made.branch, models[-1].nonfinite, session.paint_errors))
+            paint = session.paint_errors
+            session.warn(warning(made.branch, models[-1].nonfinite, paint))
+            session.warn(suspect_text.warning(made.branch, models[-1].suspects, paint))
             last = now
     document = ImportDocument(
         models=tuple(models),
@@ -107,6 +110,7 @@ def _model(made: "Imported", seconds: float) -> ModelDocument:
         read=made.read,
         seconds=round(seconds, 3),
         nonfinite=documents(result.nonfinite),
+        suspects=suspect_text.documents(result.suspects),
     )
 
 
