@@ -30,6 +30,7 @@ _C_TYPES: dict[str, Any] = {
     "float32": ctypes.c_float,
     "float64": ctypes.c_double,
 }
+_NOTHING = ctypes.c_char * 0
 _loaded = count()
 
 
@@ -138,7 +139,14 @@ def _taker(parameter: Parameter) -> Callable[[Any, list[Any]], None]:
             )
         if not (read_only or flags.writeable):
             raise TypeError("is written to, and the array is read-only")
-        converted.append(array.ctypes.data)
+        converted.append(_address(array))
         converted.extend(array.shape)
 
     return take
+
+
+def _address(array: Any) -> int:
+    """Where an array's bytes are; `ctypes.data`, which read-only ones need, takes twice as long."""
+    if array.flags.writeable:
+        return ctypes.addressof(_NOTHING.from_buffer(array))
+    return int(array.ctypes.data)

@@ -149,7 +149,8 @@ def merge(
     from mergepipe.plans.left_out import lines
 
     device = options.checked_device()
-    with session.repository() as repository, repository.on(on):
+    # What planning read of tensors, merging needs again.
+    with session.repository() as repository, repository.on(on), repository.objects.keeping():
         _check_target(repository, branch, out)
         if request is not None:
             preview = make_plan(session, repository, request, recipe, store=not dry_run)
