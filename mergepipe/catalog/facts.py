@@ -74,7 +74,8 @@ def merge_counts(parts: list[tuple[Any, Any]]) -> tuple[Any, Any]:
         return np.zeros(0, np.uint32), np.zeros(0, np.uint64)
     sizes = np.concatenate([part[0] for part in parts])
     counts = np.concatenate([part[1] for part in parts])
-    order = np.argsort(sizes)  # equal sizes are summed, whatever their order
+    # Equal sizes are summed, whatever their order; a stable sort knows lists that rise.
+    order = np.argsort(sizes, kind="stable")
     sizes, counts = sizes[order], counts[order]
     if not len(sizes):
         return sizes, counts

@@ -49,15 +49,18 @@ class Changes(Struct, frozen=True):
 @cache
 def changes() -> Changes:
     """The tables between bytes and symbols."""
-    powers = 3 ** np.arange(5)
-    places = np.arange(BYTES)[:, None] // powers % 3  # trits of every byte
+    powers = 3 ** np.arange(5, dtype=np.uint8)
+    places = np.arange(BYTES, dtype=np.uint8)[:, None] // powers % 3  # trits of every byte
     before, now = places[:, None, :], places[None, :, :]
-    same, gone = before == now, now == 0
-    digits = np.where(before == 0, now, np.where(same, 0, np.where(gone, 1, 2)))
+    gone = np.where(now == 0, np.uint8(1), np.uint8(2))
+    digits = np.where(before == 0, now, np.where(before == now, np.uint8(0), gone))
     order = np.argsort(places != 0, axis=1, kind="stable")
-    ordered = np.take_along_axis(digits, order[:, None, :], axis=2)
-    symbols = (ordered * powers).sum(axis=2).astype(np.uint8)
-    results = np.argsort(symbols, axis=1).astype(np.uint8)
+    # A place's power is that of where it comes to stand.
+    weights = np.empty_like(places)
+    np.put_along_axis(weights, order, np.broadcast_to(powers, places.shape), axis=1)
+    symbols = np.einsum("abp,ap->ab", digits, weights)
+    results = np.empty_like(symbols)
+    np.put_along_axis(results, symbols.astype(np.intp), np.arange(BYTES, dtype=np.uint8)[None], 1)
     kinds = (places != 0).sum(axis=1).astype(np.uint8)
     return Changes(symbols.ravel(), results.ravel(), kinds)
 

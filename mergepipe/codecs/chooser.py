@@ -44,18 +44,15 @@ def sampled_bytes(
     workspace: Workspace,
 ) -> int:
     """What the samples take by a codec, or about that by one that can tell without coding them."""
+    samples = [(sample, base) for sample, base in samples if len(sample)]
     if isinstance(codec, EstimatingCodec):
-        return sum(
-            codec.estimate(sample, base, dtype, workspace)
-            for sample, base in samples
-            if base is not None and len(sample)
-        )
+        pairs = [(sample, base) for sample, base in samples if base is not None]
+        return codec.estimate(pairs, dtype, workspace) if pairs else 0
     if not codec.needs_base and len(samples) > 1:
         samples = [(b"".join(sample for sample, _ in samples), None)]  # as one: tables take time
     return sum(
         sum(len(payload) for payload in codec.encode(sample, base, dtype, workspace))
         for sample, base in samples
-        if len(sample)
     )
 
 

@@ -5,6 +5,7 @@ each distance occurs among weights of one exponent says what `residual` takes to
 percent (docs/design/storing-fine-tunes.md), for a tenth of the time.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -71,16 +72,23 @@ def count_distances(tuned: Any, base: Any, mantissa_bits: Any, counts: Any) -> A
     return bits
 
 
-def residual_bytes(raw: Buffer, base: Buffer, dtype: DType, workspace: Workspace) -> int:
-    """About what `residual` takes for a block; bf16, fp16 and float32. `raw` is not empty."""
+def residual_bytes(
+    samples: Sequence[tuple[Buffer, Buffer]], dtype: DType, workspace: Workspace
+) -> int:
+    """About what `residual` takes for pieces of a block and its base, together.
+
+    bf16, fp16 and float32. No piece is empty.
+    """
     format_ = float_format(dtype)
-    weights = weights_of(octets(raw), octets(base), format_, workspace)
     halves = np.zeros((2, _ROWS * _ROW), np.uint32)
-    bits = count_distances(weights.tuned, weights.base, format_.mantissa_bits, halves.reshape(-1))
+    flat = halves.reshape(-1)
+    bits = kept = 0
+    for raw, base in samples:
+        weights = weights_of(octets(raw), octets(base), format_, workspace)
+        bits += count_distances(weights.tuned, weights.base, format_.mantissa_bits, flat)
+        kept += sum(map(len, encode_low(weights))) + len(weights.tail)
     counts = halves.sum(0, dtype=np.uint32).reshape(_ROWS, _ROW)
     rows = counts.sum(1, dtype=np.int64)
     held, sums = counts[counts > 0], rows[rows > 0]
     entropy = float(sums @ np.log2(sums) - held @ np.log2(held))
-    low = sum(map(len, encode_low(weights)))
-    coded = (entropy + float(bits) + _SYMBOL_BITS * held.size) / 8
-    return _FIXED_BYTES + int(coded) + low + len(weights.tail)
+    return _FIXED_BYTES + int((entropy + bits + _SYMBOL_BITS * held.size) / 8) + kept

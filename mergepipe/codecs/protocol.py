@@ -93,6 +93,8 @@ class MeasuringCodec(Protocol):
 class EstimatingCodec(Protocol):
     """A power that some codecs have: to say about what a block takes, for less than coding it."""
 
-    def estimate(self, raw: Buffer, base: Buffer, dtype: DType, workspace: Workspace) -> int:
-        """About how many bytes `encode` returns, of a block that is not empty."""
+    def estimate(
+        self, samples: Sequence[tuple[Buffer, Buffer]], dtype: DType, workspace: Workspace
+    ) -> int:
+        """About how many bytes `encode` returns for pieces of a block and its base, as if one."""
         ...

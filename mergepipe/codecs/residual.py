@@ -93,9 +93,11 @@ class Residual:
         layers, surveyed = self._encode(raw, base, dtype, workspace, exactly=True)
         return layers, surveyed.statistics()
 
-    def estimate(self, raw: Buffer, base: Buffer, dtype: DType, workspace: Workspace) -> int:
+    def estimate(
+        self, samples: Sequence[tuple[Buffer, Buffer]], dtype: DType, workspace: Workspace
+    ) -> int:
         """About how many bytes both payloads take (estimates.py)."""
-        return residual_bytes(raw, base, dtype, workspace)
+        return residual_bytes(samples, dtype, workspace)
 
     def _encode(
         self,

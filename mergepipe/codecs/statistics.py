@@ -61,11 +61,14 @@ class Survey(Marks, frozen=True):
     def statistics(self) -> BlockStatistics:
         """The figures, in memory of their own."""
         counts, weights = self.counts, self.weights
-        keys = np.flatnonzero(counts[: survey.KEYS] | counts[survey.KEYS : 2 * survey.KEYS])
+        past = (self.largest_bits >> 16) + 1
+        keys = np.flatnonzero(counts[:past] | counts[survey.KEYS : survey.KEYS + past])
         narrow = weights.tuned_wide is None
         x, b = (weights.tuned, weights.base) if narrow else (weights.tuned_wide, weights.base_wide)
         longs = np.sort(self.longs)
-        starts = np.flatnonzero(np.diff(longs, prepend=np.uint32(0)))
+        new = np.ones(longs.size, np.bool_)
+        np.not_equal(longs[1:], longs[:-1], out=new[1:])
+        starts = np.flatnonzero(new)
         return BlockStatistics(
             count=weights.count,
             changed=int(np.count_nonzero(x != b)),
@@ -79,7 +82,7 @@ class Survey(Marks, frozen=True):
             exact=counts[keys].copy(),
             inexact=counts[keys + survey.KEYS].copy(),
             longs=longs[starts],
-            long_counts=np.diff(starts, append=longs.size),
+            long_counts=np.diff(np.append(starts, longs.size)),
             packed=self.packed,
         )
 

@@ -28,7 +28,7 @@ def estimate_and_size(change: np.ndarray, dtype: DType) -> tuple[int, int]:
     base = np.random.default_rng(0).normal(0, 0.05, change.size)
     raw, under = stored(base + change, dtype), stored(base, dtype)
     size = sum(map(len, Residual().encode(raw, under, dtype, WORKSPACE)))
-    return residual_bytes(raw, under, dtype, WORKSPACE), size
+    return residual_bytes([(raw, under)], dtype, WORKSPACE), size
 
 
 @pytest.mark.parametrize("dtype", [BF16, F16, F32], ids=lambda dtype: dtype.name)
@@ -51,10 +51,10 @@ def test_rows_that_changed_among_rows_that_did_not() -> None:
 def test_short_blocks_and_bytes_left_over(dtype: DType, length: int) -> None:
     raw, under = bytes(range(256)) * 4, bytes(1024)
     size = sum(map(len, Residual().encode(raw[:length], under[:length], dtype, WORKSPACE)))
-    assert abs(residual_bytes(raw[:length], under[:length], dtype, WORKSPACE) - size) <= 800
+    assert abs(residual_bytes([(raw[:length], under[:length])], dtype, WORKSPACE) - size) <= 800
 
 
 def test_infinite_and_nan_weights_count() -> None:
     odd = np.array([0x7F80, 0xFF80, 0x7FC1, 0xFFFF, 0, 0x8000] * 200, np.uint16)
-    estimate = residual_bytes(odd.tobytes(), np.roll(odd, 1).tobytes(), BF16, WORKSPACE)
+    estimate = residual_bytes([(odd.tobytes(), np.roll(odd, 1).tobytes())], BF16, WORKSPACE)
     assert 0 < estimate < 2 * odd.nbytes
