@@ -1,13 +1,14 @@
 """Days of a family of experts, beside mergekit with git-lfs: bytes read, processor time, storage.
 
     python benchmarks/thirty_days.py --family DIR --mergekit PATH/bin/mergekit-yaml [--days 25]
-        [--wide TIMES] [--experts N] [--keep N]
+        [--wide TIMES] [--experts N] [--keep N] [--prune-each DAYS]
 
 DIR holds `base` and a directory for each expert, as `benchmarks/family.py` makes them; `--wide` and
 `--experts` make more of it (`widen.py`). Every day one or two experts get a new version, which both
 sides store, and today's model is merged from all of them (task arithmetic), stored, and its files
 are written for whoever serves it. mergepipe reads raw:10% of the experts; mergekit reads
-everything. Each week `mp prune --keep-last N` removes old versions.
+everything. Each week `mp prune --keep-last N` removes old versions. Whether what is held stays flat
+shows where the window is shorter than each expert's history: `--days 30 --keep 3 --prune-each 1`.
 
 Whole processes on both sides, user and system time of all their threads. What each side takes once
 per installation (compiled modules, our kernels) is there before the first day. What mergekit reads
@@ -192,6 +193,7 @@ def main() -> None:
     parser.add_argument("--wide", type=int, default=1, metavar="TIMES")
     parser.add_argument("--experts", type=int, metavar="N")
     parser.add_argument("--keep", type=int, default=7, metavar="N", help="newest N of a branch")
+    parser.add_argument("--prune-each", type=int, default=WEEK, metavar="DAYS")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="thirty-days-") as folder:
         where = Path(folder)
@@ -230,7 +232,7 @@ def _days(
         for name in sorted({names[day % len(names)], names[(3 * day + 1) % len(names)]}):
             new[name] = where / "new" / name
             next_version(base, experts[name], new[name], day, days)
-        ours.day(new, options.keep if day % WEEK == 0 else None)
+        ours.day(new, options.keep if day % options.prune_each == 0 else None)
         if theirs is not None:
             theirs.day(new)
         told = [f"day {day:2}"]
@@ -267,7 +269,9 @@ def _table(
 
     size = format_size((next(iter(experts.values())) / "model.safetensors").stat().st_size)
     head = ["mergepipe"] + (["mergekit, git-lfs", "ratio"] if theirs is not None else [])
-    held = ", ".join(format_size(each) for each in ours.held[WEEK - 1 :: WEEK])
+    each = options.prune_each
+    pruned = ours.held[each - 1 :: each]
+    held = ", ".join(map(format_size, pruned))
     lines = [
         f"{len(experts)} experts of {size}, {options.days} days "
         f"({platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}):",
@@ -290,7 +294,10 @@ def _table(
         row("held at the end", ours.held[-1], None if theirs is None else theirs.held[-1], "", "B"),
     ]
     if held:
-        lines += ["", f"Held after each week's `mp prune --keep-last {options.keep}`: {held}."]
+        told = f"`mp prune --keep-last {options.keep}` each {each} days"
+        last = pruned[-10:]
+        spread = (max(last) - min(last)) / (sum(last) / len(last))
+        lines += ["", f"Held after {told}: {held} (the last {len(last)} vary by {spread:.1%})."]
     return "\n".join(lines)
 
 

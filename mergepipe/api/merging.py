@@ -100,6 +100,7 @@ class Merging:
         engine = self.engine(device=device, host=host)
         result = engine.execute(loaded, request, reuse=reuse, progress=progress)
         carried_out(self._repo.local, object_id(encode(loaded)))
+        self._repo.let_go(each.profile for each in loaded.profiles)
         hook = tell_after_merge(self._repo.hooks, result)
         return replace(result, left_out=self._planning.left_out(plan), hook=hook)
 

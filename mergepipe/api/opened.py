@@ -3,7 +3,7 @@
 import datetime
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -521,6 +521,16 @@ class OpenRepository(Closing):
         if identity not in self._held:
             with suppress(UnsafeRepository, DamagedConfig), self.writing():
                 self._held[identity] = self.lease(identity)
+
+    def let_go(self, identities: Iterable[ObjectId]) -> None:
+        """Take back `hold`: a commit names what these are needed for, and gc goes by that.
+
+        Else a process that merges every day would keep the statistics of all its days.
+        """
+        for each in identities:
+            lease = self._held.pop(each, None)
+            if lease is not None:
+                lease.close()
 
 
 def check_who(who: object) -> None:
