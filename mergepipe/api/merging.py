@@ -1,7 +1,9 @@
 """Merging in a repository: execute plans, explain and replay merges, read single tensors."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -20,6 +22,7 @@ from mergepipe.errors import (
 from mergepipe.ids import ObjectId, object_id
 from mergepipe.objects.encoding import encode
 from mergepipe.progress import SILENT, Progress
+from mergepipe.repository.history import first_parents
 from mergepipe.repository.hooks import PRE_MERGE
 from mergepipe.repository.refnames import branch_ref
 from mergepipe.repository.waiting import carried_out
@@ -35,6 +38,9 @@ if TYPE_CHECKING:
     from mergepipe.objects.merging import Plan
     from mergepipe.plans.explain import Explanation, Pricing
     from mergepipe.plans.profile_views import Cited, Pair
+
+
+_LONGEST_WAY_BACK = 1000
 
 
 class Merging:
@@ -128,17 +134,40 @@ class Merging:
 
         A plan names its inputs by content, so a merge of it makes the same again.
         """
+        tip = self._tip(branch)
+        return tip if tip is not None and self._plan_of(tip) == plan else None
+
+    def taken_back(self, plan: ObjectId, branch: str | None = None) -> ObjectId | None:
+        """The tip of a branch if it went back to before the result of this very plan, else None.
+
+        As after `mp rollback`: the tip holds the model of an earlier commit of its line, and what
+        lies between was taken back.
+        """
+        tip = self._tip(branch)
+        if tip is None:
+            return None
+        line = islice(first_parents(self._repo.objects, tip), 1, _LONGEST_WAY_BACK)
+        between = []
+        with suppress(MissingObject):
+            for identity, commit in line:
+                if commit.snapshot == self._repo.objects.commit(tip).snapshot:
+                    return tip if any(self._plan_of(each) == plan for each in between) else None
+                between.append(identity)
+        return None
+
+    def _tip(self, branch: str | None) -> ObjectId | None:
+        if branch is None:
+            return self._repo.refs.head().commit
+        return self._repo.refs.read(branch_ref(branch))
+
+    def _plan_of(self, commit: ObjectId) -> ObjectId | None:
+        """The plan that a merge carried out, as far as its manifest is here."""
         from mergepipe.objects.merging import Manifest
 
-        tip = (
-            self._repo.refs.head().commit
-            if branch is None
-            else self._repo.refs.read(branch_ref(branch))
-        )
-        manifest = None if tip is None else self._repo.objects.commit(tip).manifest
-        if manifest is None or self._repo.objects.load(manifest, Manifest).plan != plan:
+        manifest = self._repo.objects.commit(commit).manifest
+        if manifest is None or not self._repo.objects.has(manifest):
             return None
-        return tip
+        return self._repo.objects.load(manifest, Manifest).plan
 
     def explain(
         self, what: str, tensor: str | None = None

@@ -415,3 +415,23 @@ def test_a_merge_is_made_if_it_changes_something(merging: Path, mp: Mp, tmp_path
     other = mp(*again, "--budget", "50%").document
     assert not other["unchanged"]
     assert mp("merge", *TIES, "-b", "prod").code == 0  # without it: a commit each time
+
+
+def test_a_nightly_job_does_not_bring_back_what_was_taken_back(
+    merging: Path, family: dict[str, Path], mp: Mp
+) -> None:
+    nightly = ["merge", *TIES, "-b", "prod", "--if-changed"]
+    mp(*nightly)
+    mp("commit", family["math"], "-b", "code")
+    bad = mp(*nightly, "--json").document["commit"]
+    back = mp("rollback", "prod", "prod~1", "--json").document["commit"]
+    assert "held this and was rolled back" in mp(*nightly).out
+    document = mp(*nightly, "--json").document
+    assert (document["unchanged"], document["commit"]) == (True, back)
+    # Who wants it again says so; and with another input it is another merge.
+    mp("rollback", "code", "code~1")
+    assert mp(*nightly, "--json").document["unchanged"]
+    mp("rollback", "code", "code~1")
+    again = mp(*nightly[:-1], "--json").document
+    assert again["commit"] not in (bad, back)
+    assert not again["unchanged"]

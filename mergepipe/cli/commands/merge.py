@@ -97,7 +97,8 @@ def merge(
         bool,
         typer.Option(
             "--if-changed",
-            help="Do nothing where the branch holds the result of this very plan.",
+            help="Do nothing where the branch holds the result of this very plan, or was rolled "
+            "back from it.",
             show_default=False,
         ),
     ] = False,
@@ -167,12 +168,18 @@ def merge(
             session.emit(costs, preview.id.hex() if session.quiet else "")
             session.say("a dry run: nothing was written")
             return
-        if if_changed and (held := repository.merging.result_of(preview.id, branch)) is not None:
+        held = _held(repository, preview.id, branch) if if_changed else None
+        if held is not None:
             commit = repository.objects.commit(held)
             where = branch or repository.refs.head().short_branch
             if out is not None and not _is_filled(out):
                 repository.checkout(held.hex(), to=out)
             told = f"{where or 'HEAD'} holds this already, as {short(held)}: nothing to do"
+            if repository.merging.result_of(preview.id, branch) is None:
+                told = (
+                    f"{where or 'HEAD'} held this and was rolled back, to what {short(held)} has: "
+                    "nothing to do; without --if-changed it is made again"
+                )
             document = unchanged_document(costs, held, commit, where)
             session.emit(document, "" if session.quiet else escape_for_terminal(told))
             return
@@ -198,6 +205,11 @@ def merge(
     session.emit(document, summary(session, document, result, written))
     session.warn(warning("the result", document.output_nonfinite, session.paint_errors))
     next_steps(session, document, here)
+
+
+def _held(repository: "Repository", plan: "ObjectId", branch: str | None) -> "ObjectId | None":
+    """The tip of a branch that holds the result of a plan, or was rolled back from it."""
+    return repository.merging.result_of(plan, branch) or repository.merging.taken_back(plan, branch)
 
 
 def _stored_plan(repository: "Repository", text: str) -> "tuple[ObjectId, Plan]":
