@@ -15,6 +15,7 @@ from mergepipe.errors import RefExists
 from mergepipe.ids import ObjectId
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository.history import reachable_commits
+from mergepipe.repository.notes import noted_commits
 from mergepipe.repository.pruned import read_pruned
 from mergepipe.repository.refnames import HEADS, REMOTES
 from mergepipe.repository.refs import ANY
@@ -73,8 +74,9 @@ def push(
             )
         finally:
             _note(repository, name, moved)
-        there = _commits_there(repository, name, pushed)
-        pushed = replace(pushed, notes=push_notes(repository, store, there))
+        if next(noted_commits(repository.store), None) is not None:
+            there = _commits_there(repository, name, pushed)
+            pushed = replace(pushed, notes=push_notes(repository, store, there))
     return PushResult(name, url.shown, pushed)
 
 

@@ -20,7 +20,7 @@ from mergepipe.repository.grace import Grace, young_packs
 from mergepipe.repository.keeping import Kept
 from mergepipe.repository.keeping import why_kept as why_kept_by
 from mergepipe.repository.problems import Report
-from mergepipe.repository.pruned import add_pruned, read_pruned
+from mergepipe.repository.pruned import add_pruned, read_lines, read_pruned
 from mergepipe.repository.reading_rounds import Portion
 from mergepipe.repository.refnames import HEADS, IMPORTS, TAGS, branch_ref
 from mergepipe.repository.retention import Retention, prunable
@@ -32,10 +32,11 @@ from mergepipe.transfer.urls import CLOUD
 
 def usage(repository: OpenRepository, revisions: Sequence[str]) -> Usage:
     """The room that revisions take; every branch, tag and import if none is named."""
-    named = [(name, repository.model_of(name)[0]) for name in revisions]
-    chosen = named or [
-        each for each in default_revisions(repository.refs) if repository.has_model(each[1])
-    ]
+    chosen = [(name, repository.model_of(name)[0]) for name in revisions]
+    if not chosen:
+        chosen = default_revisions(repository.refs)
+        if read_lines(repository.store)[0].times:  # else none was let go of
+            chosen = [each for each in chosen if repository.has_model(each[1])]
     return measure(chosen, repository.objects, repository.storage)
 
 

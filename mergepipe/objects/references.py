@@ -68,7 +68,7 @@ def possible_ids(record: Record | None, canonical: bytes) -> tuple[ObjectId, ...
     """
     if isinstance(record, Commit | Snapshot | Tensor | Profile):
         return ()  # of a profile: the models that it compares have commits, or plans, of their own
-    return tuple(dict.fromkeys(_values(canonical)))
+    return tuple(dict.fromkeys(named_ids(canonical)))
 
 
 def _of_commit(commit: Commit) -> Iterator[Reference]:
@@ -96,7 +96,8 @@ def _of_snapshot(snapshot: Snapshot) -> Iterator[Reference]:
             yield Reference(entry.tensor, Tensor.KIND, "tensor", file.path, entry.name)
 
 
-def _values(canonical: bytes) -> Iterator[ObjectId]:
+def named_ids(canonical: bytes) -> Iterator[ObjectId]:
+    """Every value in an object that has the length of an id, unchecked."""
     body = canonical.partition(b"\n")[2]
     try:
         stack: list[Any] = [msgspec.msgpack.decode(body)]

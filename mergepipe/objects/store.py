@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Protocol, TypeVar
 
+from mergepipe.bytestore.protocol import Buffer
 from mergepipe.codecs import frames
 from mergepipe.codecs.registry import codec_named, codec_tagged
 from mergepipe.codecs.workspace import Workspace
@@ -17,6 +18,7 @@ from mergepipe.packs.condemned import HEALING
 from mergepipe.packs.format import RECORD_HEADER_BYTES
 from mergepipe.packs.reader import pack_key, read_exactly
 from mergepipe.packs.records import Location
+from mergepipe.packs.runs import runs
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.transaction import Transaction
 from mergepipe.packs.view import View
@@ -24,6 +26,8 @@ from mergepipe.packs.view import View
 Kind = TypeVar("Kind", bound=Record)
 
 _HEAD_BYTES = 64
+# Bytes between two objects that cost less to read than another call.
+_GAP_BYTES = 4 << 10
 # A block of zstd is at most 128 KiB (RFC 8878, 3.1.1.2): its first comes out of so much.
 _START_BYTES = 256 << 10
 # Tensors that `keeping` remembers: those of twenty models of 70 billion weights and some more.
@@ -55,6 +59,16 @@ class ObjectStore:
     def commit(self, identity: ObjectId) -> Commit:
         """The commit of this id, without what is absent. Raises MissingObject, Corruption."""
         return self.load(identity, Commit).without(self._absent())
+
+    @property
+    def storage(self) -> Storage:
+        """Where they are."""
+        return self._storage
+
+    @property
+    def absent(self) -> Container[ObjectId]:
+        """The commits that the repository does without, at this moment."""
+        return self._absent()
 
     def absent_of(self, identity: ObjectId) -> tuple[ObjectId, ...]:
         """The commits that this one names, and that are done without here. Raises as `commit`."""
@@ -167,6 +181,46 @@ class ObjectStore:
             at.offset + RECORD_HEADER_BYTES,
             header.encoded_length,
         )
+        return self._decoded(identity, at, payload, what)
+
+    def read_together(
+        self,
+        identities: Iterable[ObjectId],
+        most_bytes: int,
+        read: Callable[[str, int, int], Buffer],
+    ) -> dict[ObjectId, bytes]:
+        """Objects, verified, as many as decode to so many bytes; neighbours by one `read`.
+
+        What is not there, damaged, or as large as few objects are is left out: `canonical` reads
+        it, and says what is wrong. `read` gives a range (offset, length) of a pack's key.
+        """
+
+        def places(view: View) -> list[Location]:
+            found = (view.object(identity) for identity in dict.fromkeys(identities))
+            return [at for at in found if at is not None]
+
+        chosen: list[Location] = []
+        for at in self._storage.ask(places):
+            most_bytes -= at.header.raw_length
+            if most_bytes < 0:
+                break
+            if at.is_plausible and at.header.raw_length <= limits.UNASKED_BYTES:
+                chosen.append(at)
+        chosen.sort(key=lambda at: at.place)
+        objects: dict[ObjectId, bytes] = {}
+        for run in runs(chosen, gap_bytes=_GAP_BYTES):
+            begin, key = run[0].offset, pack_key(run[0].pack)
+            with contextlib.suppress(Corruption, FileNotFoundError):
+                data = memoryview(read(key, begin, run[-1].end - begin))
+                for at in run:
+                    identity = ObjectId(at.id)
+                    payload = data[at.offset - begin + RECORD_HEADER_BYTES : at.end - begin]
+                    objects[identity] = self._decoded(identity, at, payload, key)
+        return objects
+
+    def _decoded(self, identity: ObjectId, at: Location, payload: Buffer, what: str) -> bytes:
+        """What a record's payload encodes, its hash compared. Raises Corruption."""
+        header = at.header
         raw = bytearray(header.raw_length)
         try:
             codec_tagged(header.codec, header.version).decode_into(

@@ -8,6 +8,9 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from mergepipe.ids import ID_BYTES, BlockId, ObjectId, PackId
+from mergepipe.objects.ahead import ObjectsAhead
+from mergepipe.objects.encoding import decode
+from mergepipe.objects.records import Commit, Snapshot, Tensor
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.choice import choose
 from mergepipe.packs.records import Location
@@ -105,7 +108,15 @@ def measure(
     No block is read. Raises MissingObject, Corruption.
     """
     packs: dict[PackId, int] = {}
-    needs = [_needs(commit, objects, storage, packs) for _, commit in revisions]
+    ahead = ObjectsAhead(objects)
+    needs, bases, sizes = [], [], []
+    absent = objects.absent
+    for commit in ahead.models(commit for _, commit in revisions):
+        record = decode(ahead.canonical(commit), Commit, _named(commit))
+        snapshot = decode(ahead.canonical(record.snapshot), Snapshot, _named(record.snapshot))
+        needs.append(_needs(snapshot, ahead, storage, packs))
+        bases.append(record.without(absent).leans_on)
+        sizes.append(sum(file.size for file in snapshot.files))
     if needs:
         together = np.concatenate(needs)
         order = np.argsort(together["place"], kind="stable")
@@ -124,9 +135,7 @@ def measure(
         names.setdefault(commit, name)
     models: list[ModelUsage] = []
     raw_bytes = begin = 0
-    for (name, identity), need in zip(revisions, needs, strict=True):
-        base = objects.commit(identity).leans_on
-        size = _file_bytes(identity, objects)
+    for (name, identity), need, base, size in zip(revisions, needs, bases, sizes, strict=True):
         raw_bytes += size
         stored, is_own = need["stored"], need["own"]
         only = alone[begin : begin + len(need)]
@@ -165,25 +174,30 @@ def grown(
     seen: NDArray[np.bytes_] = np.empty(0, _READ["place"])
     raw_bytes = stored_bytes = 0
     for commit in commits:
-        need = _needs(commit, objects, storage, packs)
+        snapshot = objects.snapshot(objects.commit(commit).snapshot)
+        need = _needs(snapshot, objects, storage, packs)
         new = need[~np.isin(need["place"], seen)]
-        raw_bytes += _file_bytes(commit, objects)
+        raw_bytes += sum(file.size for file in snapshot.files)
         stored_bytes += int(new["stored"].sum())
         seen = np.concatenate([seen, new["place"]])
         yield raw_bytes, stored_bytes
 
 
-def _file_bytes(commit: ObjectId, objects: ObjectStore) -> int:
-    snapshot = objects.snapshot(objects.commit(commit).snapshot)
-    return sum(file.size for file in snapshot.files)
+def _named(identity: ObjectId) -> str:
+    return f"object {identity.hex()[:12]}"
 
 
 def _needs(
-    commit: ObjectId, objects: ObjectStore, storage: Storage, packs: dict[PackId, int]
+    snapshot: Snapshot,
+    objects: ObjectStore | ObjectsAhead,
+    storage: Storage,
+    packs: dict[PackId, int],
 ) -> _Read:
     """The records that a model reads, each once, sorted by place; `packs` numbers them."""
-    snapshot = objects.snapshot(objects.commit(commit).snapshot)
-    tensors = (objects.tensor(each) for each in dict.fromkeys(snapshot.tensor_ids()))
+    tensors = (
+        decode(objects.canonical(each), Tensor, _named(each))
+        for each in dict.fromkeys(snapshot.tensor_ids())
+    )
     ids = np.unique(np.frombuffer(b"".join(tensor.blocks for tensor in tensors), _ID))
     parts = [np.empty(0, _READ)]
     for begin in range(0, len(ids), _BATCH):

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from msgspec import Struct
 
 from mergepipe.bytestore.protocol import ByteWriter
+from mergepipe.bytestore.windows import WindowStore
 from mergepipe.errors import Corruption, MissingObject
 from mergepipe.ids import BlockId, ObjectId, PackId
 from mergepipe.objects.grid import blocks_of
@@ -268,7 +269,9 @@ class _Objects:
         self._here = ObjectStore(storage)
         self._storage = storage
         self._incoming = incoming
-        self._there = None if incoming is None else ObjectStore(incoming)
+        # Objects that were sent lie in the order in which they are asked for.
+        windows = None if incoming is None else Storage(WindowStore(incoming.store), incoming.index)
+        self._there = None if windows is None else ObjectStore(windows)
         self.places: set[tuple[PackId, int]] = set()
         self.packs: set[PackId] = set()
         self.damaged_here = False

@@ -20,6 +20,7 @@ from mergepipe.bytestore.protocol import (
 from mergepipe.dtypes import DType
 from mergepipe.errors import MergepipeError, MissingObject, RefMoved, RemoteRefused
 from mergepipe.ids import BlockId, ObjectId
+from mergepipe.objects.ahead import ObjectsAhead
 from mergepipe.objects.grid import blocks_of
 from mergepipe.objects.records import Snapshot, Tensor
 from mergepipe.objects.store import ObjectStore
@@ -247,14 +248,16 @@ def _send(
 
     Returns the commits that are new there, each after those that it needs.
     """
-    new = commits_between(source.objects, tips, known, source.pruned.absent)
+    objects = ObjectsAhead(source.objects)
+    objects.expect([*tips, *known])
+    new = commits_between(objects, tips, known, source.pruned.absent)
     if not new.commits:
         return ()
     _refuse_pruned(source, new.commits, stones)
     # What the tips there bring counts as known too: a branch begun anew shares most with them.
-    have = known_objects(source.objects, dict.fromkeys([*new.boundary, *known[:_MOST_TIPS]]))
+    have = known_objects(objects, dict.fromkeys([*new.boundary, *known[:_MOST_TIPS]]))
     left_out = NONE.without(stones, stones.snapshots).but_absent(source.pruned.absent)
-    need = _needed(source, new.commits, have, left_out)
+    need = _needed(source, objects, new.commits, have, left_out)
     holding = holdings(store, IndexedFooters(source.storage.index))
     _refuse_absent(source, new.commits, holding)
     ids: list[bytes] = [*need.objects, *need.blocks]
@@ -282,8 +285,8 @@ def _send(
         grouping = Grouping(source.storage, chooser, pack_bytes=source.pack_bytes)
         candidates = ((block, length, dtype) for block, (length, dtype) in need.blocks.items())
         uploader.send_groups(grouping.run(candidates), done)
-    objects = [(identity, held[identity]) for identity in need.objects]
-    uploader.send_packs(object_packs(source.storage, objects, source.pack_bytes), done)
+    sending = [(identity, held[identity]) for identity in need.objects]
+    uploader.send_packs(object_packs(source.storage, sending, source.pack_bytes), done)
     return new.commits
 
 
@@ -338,10 +341,15 @@ def _refuse_absent(source: Source, commits: Sequence[ObjectId], holding: Holding
 
 
 def _needed(
-    source: Source, commits: Sequence[ObjectId], known: dict[ObjectId, str], purged: Pruned
+    source: Source,
+    objects: ObjectsAhead,
+    commits: Sequence[ObjectId],
+    known: dict[ObjectId, str],
+    purged: Pruned,
 ) -> _Need:
     need = _Need()
-    for needed in objects_of(source.objects, commits, known, purged, inputs=source.inputs):
+    ahead = objects.models(commits, known.__contains__)
+    for needed in objects_of(objects, ahead, known, purged, inputs=source.inputs):
         need.objects.append(needed.id)
         record = needed.record
         if isinstance(record, Tensor):

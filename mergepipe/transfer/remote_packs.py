@@ -7,13 +7,12 @@ only new ones are read. Nothing in it is believed: a record counts when its byte
 import contextlib
 import functools
 import threading
-from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 
-from mergepipe.bytestore.forwarding import ForwardingStore
 from mergepipe.bytestore.protocol import ByteStore, Locating, NotOffered
+from mergepipe.bytestore.windows import WindowStore
 from mergepipe.errors import Corruption, RemoteRefused
 from mergepipe.ids import PackId, digest
 from mergepipe.objects.limits import MAX_OBJECT_BYTES
@@ -35,8 +34,6 @@ MOST_PACKS = 2_000_000
 MOST_RECORDS = 1 << 31
 _READERS = 8
 _ASKED_AT_ONCE = 4096  # footers, some hundred bytes each where there are very many
-_WINDOW_BYTES = 1 << 20
-_WINDOWS = 64
 # A remote lists its packs again when one is gone, which its gc does now and then: not for ever.
 _MOST_REFRESHES = 4
 
@@ -55,7 +52,7 @@ class RemoteStorage(Storage):
 
     def __init__(self, remote: ByteStore, index: Index) -> None:
         self._seeker = _RemoteKeeper(remote, index)
-        super().__init__(_ReadAhead(remote), index, keeper=self._seeker)
+        super().__init__(WindowStore(remote), index, keeper=self._seeker)
 
     def seek(self, ids: Sequence[bytes]) -> None:
         """Have the footers of the packs where these blocks and objects are.
@@ -252,45 +249,3 @@ def _is_sane(header: RecordHeader, offset: int) -> bool:
     if offset > 1 << 62:
         return False
     return header.kind is RecordKind.BLOCK or header.raw_length <= MAX_OBJECT_BYTES
-
-
-class _ReadAhead(ForwardingStore):
-    """A byte store whose small reads are cut out of larger ones: objects lie side by side."""
-
-    def __init__(self, store: ByteStore) -> None:
-        super().__init__(store)
-        self._windows: OrderedDict[tuple[str, int], bytes] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def close(self) -> None:
-        """Forget what was read; the store is another's."""
-        self._windows.clear()
-
-    def read_into(self, key: str, offset: int, out: memoryview) -> int:
-        """Fill `out` from `offset` of the value."""
-        if len(out) > _WINDOW_BYTES:
-            return self._store.read_into(key, offset, out)
-        done = 0
-        while done < len(out):
-            number, begin = divmod(offset + done, _WINDOW_BYTES)
-            window = self._window(key, number)
-            piece = window[begin : begin + len(out) - done]
-            if not piece:
-                break
-            out[done : done + len(piece)] = piece
-            done += len(piece)
-        return done
-
-    def _window(self, key: str, number: int) -> bytes:
-        with self._lock:
-            if (key, number) in self._windows:
-                self._windows.move_to_end((key, number))
-                return self._windows[key, number]
-        data = bytearray(_WINDOW_BYTES)
-        count = self._store.read_into(key, number * _WINDOW_BYTES, memoryview(data))
-        window = bytes(data[:count])
-        with self._lock:
-            self._windows[key, number] = window
-            while len(self._windows) > _WINDOWS:
-                self._windows.popitem(last=False)
-        return window
