@@ -184,7 +184,7 @@ def test_a_record_cannot_claim_what_it_likes() -> None:
         {"kind": RecordKind.OBJECT, "base": b"\1" * 32},
         {"kind": RecordKind.OBJECT, "layers": 2},
     ):
-        fields = {name: getattr(good, name) for name in good.__slots__} | change
+        fields = {name: getattr(good, name) for name in good.__struct_fields__} | change
         sealed = RecordHeader(**fields).sealed(digest(b"abc"))
         with pytest.raises(Corruption):
             pack_format.parse_record(sealed, "pack")
