@@ -5,15 +5,17 @@ python benchmarks/planning_at_scale.py [--layers 80] [--experts 20] [--budget ra
 A repository of a base and its fine-tunes is made with all of their metadata: tensors, snapshots,
 profiles, and packs of their full length that are holes but for headers and footers, so that the
 index knows every record. The shapes are Llama 70B's (80 layers: 131,000 blocks of 1 MiB a model).
-Then `mp plan` runs as a process, and another lays the work of the plan out as a merge's coordinator
-does. Disk: some 140 MB for each expert of 70B.
+Then `mp plan` runs as a process, and another lays the work of the plan out and pickles it, as the
+coordinator of a merge by other processes does. Disk: some 140 MB for each expert of 70B.
 """
 
 import argparse
 import json
+import pickle
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +27,15 @@ from mergepipe.catalog.view import SAMPLES
 from mergepipe.checkpoints.publication import publish_commit
 from mergepipe.codecs.registry import codec_named
 from mergepipe.dtypes import BF16, U8
+from mergepipe.engine import streaming
 from mergepipe.engine.batches import Batcher
 from mergepipe.engine.estimates import columns_of
 from mergepipe.engine.factors import FactorReader
 from mergepipe.engine.laying import Laying
 from mergepipe.engine.meter import Meter
 from mergepipe.engine.steps import MergedTensor
-from mergepipe.engine.work import Step
+from mergepipe.engine.work import Step, Work
+from mergepipe.executors.segments import segmented
 from mergepipe.formats.safetensors import build_header
 from mergepipe.ids import ID_BYTES, NO_ID, ObjectId, PackId, block_id, digest
 from mergepipe.objects.encoding import encode
@@ -247,22 +251,37 @@ def _publish(
     return published.commit
 
 
-def lay_out(root: Path, plan_id: ObjectId) -> tuple[int, int]:
-    """Make all the work of a plan, and do none; returns the works and the steps in them."""
-    works = steps = 0
+def lay_out(root: Path, plan_id: ObjectId) -> tuple[int, int, int]:
+    """Make all the work of a plan and pickle it in segments, as for other processes; do none.
+
+    Returns the segments, the steps in them, and the bytes that would be sent.
+    """
+    segments = steps = sent_bytes = 0
     with Repository.open(root, who=WHO) as repo:
-        plan = repo.objects.load(plan_id, Plan)
-        columns = columns_of(plan.lines, plan.profiles, repo.objects)
-        batcher = Batcher(repo.storage, plan_id, FactorReader(repo.storage, Meter()))
-        laying = Laying(plan.lines, plan.seed, repo.objects, columns)
-        for number in range(len(plan.lines)):
-            tensor = laying.lay(number)
-            assert isinstance(tensor, MergedTensor)
-            own = [step for step in tensor.steps() if isinstance(step, Step)]
-            for work in batcher.works(own):
-                works += 1
-                steps += sum(len(group.steps) for group in work.groups)
-    return works, steps
+        works = _works(repo, plan_id)
+        for segment in segmented(works, lambda work: work.output_bytes):
+            segments += 1
+            steps += sum(len(work.steps) for work in segment.items)
+            sent_bytes += len(pickle.dumps(segment))
+    return segments, steps, sent_bytes
+
+
+def _works(repo: Repository, plan_id: ObjectId) -> Iterator[Work]:
+    plan = repo.objects.load(plan_id, Plan)
+    columns = columns_of(plan.lines, plan.profiles, repo.objects)
+    batcher = Batcher(repo.storage, plan_id, FactorReader(repo.storage, Meter()))
+    laying = Laying(plan.lines, plan.seed, repo.objects, columns)
+    waiting: list[Step] = []
+    for number in range(len(plan.lines)):
+        tensor = laying.lay(number)
+        assert isinstance(tensor, MergedTensor)
+        for step in tensor.steps():
+            if isinstance(step, Step):
+                waiting.append(step)
+            if len(waiting) >= streaming._LOOK_AHEAD:
+                yield from batcher.works(waiting)
+                waiting = []
+    yield from batcher.works(waiting)
 
 
 def main() -> None:

@@ -34,6 +34,14 @@ _LOOK_S = 1.0
 # With no worker left, how long a cluster may take to give new ones.
 _PATIENCE_S = 120.0
 _GOODBYE_S = 5.0
+# Of a Ray that is started here nobody looks at a dashboard: no history of tasks, no metrics of its
+# servers and workers, which they otherwise make all the time. What the user has set stands.
+# https://docs.ray.io/en/latest/ray-observability/ (settings are RAY_ and a name, read at start)
+_QUIET = {
+    "RAY_task_events_report_interval_ms": "0",
+    "RAY_enable_metrics_collection": "0",
+    "RAY_event_stats": "0",
+}
 
 
 class RayExecutor(Closing):
@@ -287,7 +295,8 @@ def _connect(ray: Any, address: str, count: int) -> bool:
         except ConnectionError:
             # "local" also where a cluster that is gone left its address behind.
             cpus = core_count(count)
-            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **options)
+            with _quiet():
+                ray.init(address="local", num_cpus=cpus, include_dashboard=False, **options)
     except (ConnectionError, TimeoutError, RuntimeError) as error:
         raise RemoteUnreachable(
             f"no Ray cluster answers at {quoted(wanted or 'this machine')}: "
@@ -295,3 +304,15 @@ def _connect(ray: Any, address: str, count: int) -> bool:
             "`ray status` on its head node; docs/cluster.md",
         ) from error
     return True
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """`_QUIET` in the environment of what is started meanwhile, and no longer in ours."""
+    added = {name: value for name, value in _QUIET.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)

@@ -6,6 +6,7 @@ import pytest
 
 from mergepipe.checkpoints import layout
 from mergepipe.errors import MergepipeError
+from mergepipe.executors import ray_cluster
 from mergepipe.executors.ray_cluster import RayExecutor
 from tests.engine.merging import EXPERTS, repository
 from tests.executors.family import Killing, block_packs, copied, family, leftovers, merged
@@ -64,6 +65,17 @@ def test_actors_commit_check_and_profile_as_threads_do(cluster, tmp_path, monkey
             profile = other.analyze(EXPERTS[0], EXPERTS[1])
         assert one.analyze(EXPERTS[0], EXPERTS[1]) == profile
         assert not leftovers(one) and not leftovers(other)
+
+
+def test_what_is_set_for_a_ray_of_our_own_is_set_for_it_alone(monkeypatch):
+    name, other = list(ray_cluster._QUIET)[:2]
+    monkeypatch.setenv(name, "7")
+    monkeypatch.delenv(other, raising=False)
+    before = dict(os.environ)
+    with ray_cluster._quiet():
+        assert os.environ[name] == "7"  # the user's
+        assert os.environ[other] == ray_cluster._QUIET[other]
+    assert dict(os.environ) == before
 
 
 def test_a_repository_that_workers_do_not_see_is_refused(cluster, tmp_path, monkeypatch):
