@@ -122,17 +122,18 @@ class MergedTensor(Struct, frozen=True):
         `deltas`: at their differences from the base, which is then read too.
         """
         _, start, end = self._span(index)
-        base = self._base(start, end)
+        stretch = self._stretch(start, end)
         found = tuple(
-            self._input(place, start, end, base) if place in inputs else UNCHANGED
+            self._input(place, stretch) if place in inputs else UNCHANGED
             for place in range(len(self.inputs))
         )
-        return self._step(index, self._making(base, found, needs_base=deltas))
+        return self._step(index, self._making(stretch.base, found, needs_base=deltas))
 
     def made(self, start: int, end: int) -> Present:
         """What elements `start` to `end` are: made here, or the base's where nothing changes it."""
-        base = self._base(start, end)
-        inputs = tuple(self._input(place, start, end, base) for place in range(len(self.inputs)))
+        stretch = self._stretch(start, end)
+        base = stretch.base
+        inputs = tuple([self._input(place, stretch) for place in range(len(self.inputs))])
         # Left out, equal by the plan, or planned exactly and equal all the same.
         if base is not None and self.method.omitted_is_noop:
             still = all(one is UNCHANGED for one in inputs)
@@ -198,47 +199,55 @@ class MergedTensor(Struct, frozen=True):
         assert present is not None
         return present
 
-    def _input(self, place: int, start: int, end: int, base: Present | None) -> Input:
+    def _stretch(self, start: int, end: int) -> "_Stretch":
+        base, touched = self._base(start, end), self.grid.under(start, end)
+        under = None
+        if isinstance(base, Weights) and len(base.pieces) == 1 and base.pieces[0].whole:
+            under = base.pieces[0].block
+        if self.grid.span(touched.start) != (start, end):
+            under = None
+        return _Stretch(start, end, touched, base, under)
+
+    def _input(self, place: int, stretch: "_Stretch") -> Input:
         one = self.inputs[place]
-        touched = self.grid.under(start, end)
-        depths = set(self.depths[place][touched.start : touched.stop])
+        depths = set(self.depths[place][stretch.touched.start : stretch.touched.stop])
         missing = one.source is None and one.product is None
         if missing or depths.isdisjoint(_READ):
             return UNCHANGED
         if depths == _COARSE:
-            return self._coarse(one, place, touched, (start, end), base)
+            return self._coarse(place, stretch)
         if depths - _EXACT:
             raise MergeInputError(
                 f"tensor {quoted(self.task.name)}, input {place}: several blocks are taken at "
                 "once, and not all of them exactly",
                 AGAIN,
             )
-        term = self._read(one, start, end)
-        return UNCHANGED if term == base and not isinstance(term, Adapted) else term
+        term = self._read(one, stretch.start, stretch.end)
+        return UNCHANGED if term == stretch.base and not isinstance(term, Adapted) else term
 
-    def _coarse(
-        self,
-        one: LaidInput,
-        place: int,
-        touched: range,
-        span: tuple[int, int],
-        base: Present | None,
-    ) -> Input:
+    def _coarse(self, place: int, stretch: "_Stretch") -> Input:
+        one = self.inputs[place]
         stored = one.stored
-        whole = isinstance(base, Weights) and len(base.pieces) == 1 and base.pieces[0].whole
-        if (
-            stored is None
-            or one.columns is None
-            or not whole
-            or self.grid.span(touched.start) != span
-        ):
+        if stored is None or one.columns is None or stretch.under is None:
             raise MergeInputError(
                 f"tensor {quoted(self.task.name)}, input {place}: nothing to read coarsely", AGAIN
             )
-        assert isinstance(base, Weights)
-        index = touched.start
-        block = stored.blocks[index]
-        return one.columns.estimate(index, block, base.pieces[0].block, stored.dtype)
+        index = stretch.touched.start
+        return one.columns.estimate(index, stored.blocks[index], stretch.under, stored.dtype)
+
+
+class _Stretch(Struct, frozen=True):
+    """Elements `start` to `end` of a tensor, looked at once for all of its inputs.
+
+    touched  blocks of the grid
+    under    the base's block, where the stretch is one block of the grid and of the base
+    """
+
+    start: int
+    end: int
+    touched: range
+    base: Present | None
+    under: BlockId | None
 
 
 def _is_full(one: Input) -> bool:

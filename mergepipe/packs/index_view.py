@@ -24,35 +24,40 @@ class IndexView:
         self._environment = environment
         self._tables = environment.tables
         self._transaction = transaction
+        self._at: lmdb.Cursor | None = None
 
     def block(self, block: BlockId) -> list[Location]:
         """Every record of a block, encodings together, layers in order, copies side by side."""
-        locations = []
+        locations: list[Location] = []
         packs = self._environment.numbers
-        with self._transaction.cursor(self._tables.blocks) as cursor:
-            if cursor.set_range(block):
-                for key, value in items(cursor):
-                    if not key.startswith(block) or len(key) != BLOCK_KEY_BYTES:
-                        break
-                    # As `_block_location`, at once: plans of large models ask for millions.
-                    try:
-                        number, offset, encoded, raw, layers = BLOCK.unpack(value)
-                    except struct.error as error:
-                        raise IndexDamaged(self._environment.path, error) from error
-                    codec, version, layer = key[2 * ID_BYTES :]
-                    header = RecordHeader(
-                        RecordKind.BLOCK,
-                        codec,
-                        version,
-                        layer,
-                        layers,
-                        raw,
-                        encoded,
-                        key[:ID_BYTES],
-                        key[ID_BYTES : 2 * ID_BYTES],
-                    )
-                    pack = packs.get(number) or self._pack(number)
-                    locations.append(Location(header, pack, offset))
+        # Of plans of large models millions are asked for: one cursor, which ends with the
+        # transaction, and all of `_block_location` at once.
+        cursor = self._at
+        if cursor is None:
+            cursor = self._at = self._transaction.cursor(self._tables.blocks)
+        if not cursor.set_range(block):
+            return locations
+        for key, value in items(cursor):
+            if not key.startswith(block) or len(key) != BLOCK_KEY_BYTES:
+                break
+            try:
+                number, offset, encoded, raw, layers = BLOCK.unpack(value)
+            except struct.error as error:
+                raise IndexDamaged(self._environment.path, error) from error
+            codec, version, layer = key[2 * ID_BYTES :]
+            header = RecordHeader(
+                RecordKind.BLOCK,
+                codec,
+                version,
+                layer,
+                layers,
+                raw,
+                encoded,
+                block,
+                key[ID_BYTES : 2 * ID_BYTES],
+            )
+            pack = packs.get(number) or self._pack(number)
+            locations.append(Location(header, pack, offset))
         return locations
 
     def lines(self, blocks: Iterable[BlockId]) -> bytes:
