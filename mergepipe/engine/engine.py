@@ -204,7 +204,8 @@ class Engine(Struct, frozen=True):
         shared         where blocks are read and written, if not in the store
         """
         metadata = metered(self.storage, meter)
-        objects = ObjectStore(metadata)
+        known = None if self.transactions is None else self.transactions.objects
+        objects = ObjectStore(metadata, also=known)
         job = MergeJob(self.encoder, self.device, uncounted)
         reading = self.storage.store if shared is None else shared.reading
         worker = job.on(Supply(reading, Meter(), self.storage))

@@ -30,7 +30,7 @@ _HEAD_BYTES = 64
 _GAP_BYTES = 4 << 10
 # A block of zstd is at most 128 KiB (RFC 8878, 3.1.1.2): its first comes out of so much.
 _START_BYTES = 256 << 10
-# Tensors that `keeping` remembers: those of twenty models of 70 billion weights and some more.
+# What `keeping` remembers: tensors of twenty models of 70 billion weights, and some more.
 _KEPT_BYTES = 128 << 20
 
 
@@ -42,18 +42,21 @@ class ObjectStore:
         storage: Storage,
         beside: Mapping[ObjectId, bytes] | None = None,
         absent: Callable[[], Container[ObjectId]] = frozenset,
+        also: "ObjectStore | None" = None,
     ) -> None:
         """`beside`: canonical bytes of objects that are not stored, and are found here too.
 
-        `absent`: the commits that the repository does without, at this moment.
+        `absent`: the commits that the repository does without, at this moment. `also`: another
+        store of the same objects: what it is `keeping` is not read again.
         """
         self._storage = storage
         self._absent = absent
         self._workspace = Workspace()
         self._beside: Mapping[ObjectId, bytes] = beside if beside is not None else {}
+        self._also = also
         self._keeping = threading.Lock()
         self._keepers = 0
-        self._kept: dict[ObjectId, Tensor] = {}
+        self._kept: dict[ObjectId, Record] = {}
         self._kept_bytes = 0
 
     def commit(self, identity: ObjectId) -> Commit:
@@ -85,18 +88,11 @@ class ObjectStore:
 
     def tensor(self, identity: ObjectId) -> Tensor:
         """The tensor of this id. Raises MissingObject, Corruption."""
-        record = self._kept.get(identity)
-        if record is None:
-            record = self.load(identity, Tensor)
-            with self._keeping:
-                if self._keepers and self._kept_bytes < _KEPT_BYTES:
-                    self._kept[identity] = record
-                    self._kept_bytes += len(record.blocks)
-        return record
+        return self.load(identity, Tensor)
 
     @contextlib.contextmanager
     def keeping(self) -> Iterator[None]:
-        """Read no tensor twice inside of this: planning and merging ask for each many times.
+        """Read no object twice inside of this: planning and merging ask for each many times.
 
         No longer than that: what gc, a purge or damage takes away is then missing at once.
         """
@@ -113,7 +109,17 @@ class ObjectStore:
 
     def load(self, identity: ObjectId, kind: type[Kind]) -> Kind:
         """The object of this id, which must be of `kind`. Raises MissingObject, Corruption."""
-        return decode(self.canonical(identity), kind, f"object {identity.hex()[:12]}")
+        for store in (self,) if self._also is None else (self, self._also):
+            kept = store._kept.get(identity)
+            if isinstance(kept, kind):
+                return kept
+        canonical = self.canonical(identity)
+        record = decode(canonical, kind, f"object {identity.hex()[:12]}")
+        with self._keeping:
+            if self._keepers and self._kept_bytes < _KEPT_BYTES:
+                self._kept[identity] = record
+                self._kept_bytes += len(canonical)
+        return record
 
     def kind(self, identity: ObjectId) -> str:
         """What kind of object this is. Raises MissingObject, Corruption."""

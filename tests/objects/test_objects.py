@@ -154,19 +154,28 @@ def test_objects_are_stored_once_and_found(storage: Storage) -> None:
     assert not objects.has(ObjectId(NO_ID))
 
 
-def test_tensors_are_kept_while_asked_for_and_no_longer(storage: Storage) -> None:
-    [identity] = put(storage, EXAMPLES[0])
+def test_objects_are_kept_while_asked_for_and_no_longer(storage: Storage) -> None:
+    identity, *rest = put(storage, *EXAMPLES)
     objects = ObjectStore(storage)
     with objects.keeping():
         with objects.keeping():
             record = objects.tensor(identity)
-        [pack] = packs(storage)
-        storage.store.delete(pack_key(pack))
+            for other, written in zip(rest, EXAMPLES[1:], strict=True):
+                assert objects.load(other, type(written)) == written
+        for pack in packs(storage):
+            storage.store.delete(pack_key(pack))
         assert objects.tensor(identity) is record
+        assert ObjectStore(storage, also=objects).tensor(identity) is record
+        for other, written in zip(rest, EXAMPLES[1:], strict=True):
+            assert objects.load(other, type(written)) == written
+            with pytest.raises(MissingObject):
+                objects.load(other, Snapshot if type(written) is Tensor else Tensor)
         with pytest.raises(MissingObject):
             ObjectStore(storage).tensor(identity)
     with pytest.raises(MissingObject):
         objects.tensor(identity)
+    with pytest.raises(MissingObject):
+        ObjectStore(storage, also=objects).tensor(identity)
 
 
 def test_ids_are_found_by_prefix(storage: Storage) -> None:

@@ -150,7 +150,7 @@ def merge(
     from mergepipe.plans.left_out import lines
 
     device = options.checked_device()
-    # What planning read of tensors, merging needs again.
+    # What planning read, merging needs again.
     with session.repository() as repository, repository.on(on), repository.objects.keeping():
         _check_target(repository, branch, out)
         if request is not None:
