@@ -152,6 +152,8 @@ def _of_commits(
         for name, snapshot in zip(names, manifest.models, strict=True):
             holder = held.get(snapshot)
             at = parents.get(snapshot) or (None if holder is None else holder.commit)
+            if at is not None and holder is not None and at.hex().startswith(name):
+                name = holder.name if holder.name != holder.commit.hex() else name
             inputs.append(
                 AuditInput(
                     "base" if snapshot == manifest.base else "expert",

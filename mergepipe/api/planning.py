@@ -19,6 +19,7 @@ from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.sink import ObjectsInMemory
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository import revisions
+from mergepipe.repository.refnames import REMOTES
 from mergepipe.repository.waiting import await_approval
 from mergepipe.sizes import format_size
 
@@ -209,10 +210,20 @@ class Planning:
         try:
             return self.catalog_with(store=False).revision(name).snapshot
         except RevisionNotFound:
-            return None
+            return self._named_at_remotes(name)
         except UsageError:  # a path that looks like none
             known = self._imports.known(as_path(name))
             return None if known is None else self._repo.objects.commit(known).snapshot
+
+    def _named_at_remotes(self, name: str) -> ObjectId | None:
+        """The snapshot of the branch that remotes have under a name, if it is one and the same."""
+        tips = {
+            tip
+            for ref, tip in self._repo.refs.list(REMOTES).items()
+            if ref.removeprefix(REMOTES).partition("/")[2] == name
+        }
+        snapshots = {self._repo.objects.commit(tip).snapshot for tip in tips}
+        return snapshots.pop() if len(snapshots) == 1 else None
 
     def find_plan(self, text: str) -> tuple[ObjectId, "Plan"]:
         """The stored plan that an id, or the beginning of one, names.

@@ -320,7 +320,7 @@ def _refuse_pruned(source: Source, commits: Sequence[ObjectId], stones: Tombston
             raise MergepipeError(
                 f"the model of commit {identity.hex()[:12]} was pruned here, and the remote has "
                 "never had it: the history above it cannot go there",
-                "push to a remote that has it",
+                "push to a remote that has it, or a model without history: mp push --release",
             )
 
 

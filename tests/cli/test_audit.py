@@ -52,3 +52,9 @@ def test_a_merge_a_push_and_a_purge(
     assert "ties of" in text
     assert "budget raw:10%" in text
     assert "made by Ada <ada@example.org>" in text
+
+
+def test_a_base_that_nobody_named_has_a_name(merging: Path, mp: Mp) -> None:
+    mp("merge", "math", "code", "-b", "prod")
+    merge = next(each for each in mp("audit", "--json").document if each["kind"] == "merge")
+    assert {each["name"] for each in merge["inputs"]} == {"base", "math", "code"}

@@ -26,9 +26,7 @@ def test_a_plan_goes_through_a_file(
     assert (here["budget"], here["max_share"]) == ("40%", "60%")
     mp("clone", merging, tmp_path / "clone")
     monkeypatch.chdir(tmp_path / "clone")
-    for name in ("base", "math", "code"):
-        if f"{name}" not in mp("branch").out:
-            mp("branch", name, f"origin/{name}")
+    # What the remote has under a name counts where nothing here is called so.
     there = mp("merge", "--plan", plan_file, "--fail-if-moved", "-b", "m", "--json").document
     assert there["plan"] == here["plan"]
     assert there["snapshot"] == here["snapshot"]
@@ -92,3 +90,19 @@ def test_a_plan_can_be_pickled(merging: Path) -> None:
         assert again.plan == planned.plan
         result = repository.merge(again, branch="merged")
         assert "Budget: 40%" in repository.objects.commit(result.commit).message
+
+
+def test_what_moved_at_the_remote_has_moved(
+    merging: Path,
+    family: dict[str, Path],
+    mp: Mp,
+    plan_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mp("clone", merging, tmp_path / "clone")
+    mp("commit", family["math"], "-b", "code")
+    monkeypatch.chdir(tmp_path / "clone")
+    mp("fetch")
+    approved = ("merge", "--plan", plan_file, "--fail-if-moved", "-b", "m")
+    assert "'code' was" in mp(*approved, expect=14).err
