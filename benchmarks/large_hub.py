@@ -3,9 +3,9 @@
 python benchmarks/large_hub.py [--refs 1000000] [--packs 500000] [--keep DIR]
 
 The hub is a repository as `mp` makes it, with a pack for each commit, as many commits as packs, all
-of one tiny model, and branches that share them out. Then clone, fetch and push of one branch run,
-and what looks at the hub itself: each as a process of its own. It needs some 4 KiB of disk for each
-ref and each pack.
+of one tiny model, and branches that share them out. Its index, which `mp` would have made pack by
+pack, is made at once. Then clone, fetch and push of one branch run, and what looks at the hub
+itself: each as a process of its own. It needs some 4 KiB of disk for each ref and each pack.
 """
 
 import argparse
@@ -78,10 +78,15 @@ def main() -> None:
     parser.add_argument("--packs", type=int, default=500_000)
     parser.add_argument("--keep", type=Path, help="make the hub here, or take the one that is")
     parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--index", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--only", choices=["path", "http"], action="append")
     asked = parser.parse_args()
     if asked.make:
         make(asked.make, asked.refs, asked.packs)
+        return
+    if asked.index:
+        with Repository.open(asked.index, who=WHO) as repo:
+            repo.storage.refresh()
         return
     ways = asked.only or ["path", "http"]
     with tempfile.TemporaryDirectory() as temporary:
@@ -96,7 +101,11 @@ def main() -> None:
         print(
             f"{asked.refs:,} refs, {asked.packs:,} packs{'':19}   processor   by the clock   peak"
         )
+        told("its index, all at once", run([sys.executable, __file__, "--index", hub]))
+        told("all is indexed, looked at again", run([sys.executable, __file__, "--index", hub]))
         told("log -1 in the hub", run(mp(hub, "log", "-n", "1")))
+        told("status in the hub", run(mp(hub, "status")))
+        told("branch 'team-0000/*' in the hub", run(mp(hub, "branch", "--list", "team-0000/*")))
         if "path" in ways:
             used(clients / "path", str(hub), "path")
         if "http" in ways:
@@ -108,6 +117,8 @@ def used(clone: Path, url: str, how: str) -> None:
     """What a client does with one branch."""
     branch = "team-0000/model-0000007"
     told(f"{how}: clone -b", run(mp(None, "clone", "-n", "-b", branch, url, str(clone))))
+    lazy = ["clone", "--lazy", "--depth", "1", "-b", branch, url, f"{clone}-lazy"]
+    told(f"{how}: clone --lazy --depth 1 -b", run(mp(None, *lazy)))
     told(f"{how}: fetch, nothing new", run(mp(clone, "fetch", "origin", branch)))
     told(f"{how}: fetch of another", run(mp(clone, "fetch", "origin", branch[:-1] + "9")))
     (clone / "new.bin").write_bytes(random.Random(how).randbytes(100))

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
+from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -25,6 +26,7 @@ from mergepipe.repository.staged_moves import Staged, StagedMove, swap_all
 from mergepipe.repository.taken_names import TakenNames
 
 HEAD = "HEAD"
+_WILD = re.compile(r"[*?\[]")
 _ID_LINE = re.compile(rb"[0-9a-f]{64}\n?")
 
 
@@ -178,6 +180,19 @@ class RefStore:
             names = staged.names(values, folder)
             values = {it: staged.value(it) if it in staged else values[it] for it in names}
         return {name: _decode(name, data) for name, data in values.items() if data is not None}
+
+    def matching(self, folder: str, pattern: str = "*") -> Iterator[tuple[str, ObjectId]]:
+        """The refs of a folder (`refs/heads/`) whose names behind it match, sorted, as they come.
+
+        `*` stands for any characters, `/` among them, as in git. Only folders that the pattern
+        begins with are looked into, and only what matches is read. Raises Corruption.
+        """
+        literal = _WILD.split(pattern, maxsplit=1)[0]
+        for name in keys_after(self._store, folder + literal[: literal.rfind("/") + 1]):
+            if fnmatchcase(name.removeprefix(folder), pattern):
+                data = self._store.get(name)
+                if data is not None:
+                    yield name, _decode(name, data)
 
     def update(
         self, name: str, new: ObjectId, *, expected: Expected, who: Signature, why: str

@@ -31,6 +31,7 @@ from mergepipe.repository.refs import HEAD, RefStore
 SHORTEST_PREFIX = 4
 _MOST_CANDIDATES = 100
 _LISTED_CANDIDATES = 8
+_MOST_COMPARED = 5000  # names that are compared with one that is not there
 _HEX = re.compile(rf"[0-9a-fA-F]{{{SHORTEST_PREFIX},{2 * ID_BYTES}}}")
 # Numbers of at most nine digits: nobody counts further back, and `~9...9` costs no memory.
 # As transformers takes them, and as no branch is called that anybody has.
@@ -310,9 +311,11 @@ def _unreadable(text: str) -> RevisionNotFound:
 
 
 def _not_found(text: str, name: str, refs: RefStore) -> RevisionNotFound:
-    names = [short_name(ref) for ref in (*refs.names(HEADS), *refs.names(TAGS))]
-    near = difflib.get_close_matches(name, names or [HEAD], 1)
-    there = [short_name(ref) for ref in refs.names(REMOTES)]
+    crowded = refs.more_than(_MOST_COMPARED)
+    ours = () if crowded else (*refs.names(HEADS), *refs.names(TAGS))
+    names = [short_name(ref) for ref in ours]
+    near = [] if crowded else difflib.get_close_matches(name, names or [HEAD], 1)
+    there = [] if crowded else [short_name(ref) for ref in refs.names(REMOTES)]
     same = [each for each in there if each.partition("/")[2] == name]
     if text == BEFORE:
         hint = WAS_BEFORE

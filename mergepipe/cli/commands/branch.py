@@ -1,5 +1,7 @@
 """`mp branch`: list, make and remove branches."""
 
+import sys
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -15,6 +17,8 @@ from mergepipe.errors import UsageError
 from mergepipe.ids import ObjectId
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mergepipe.repository.refs import RefStore
 
 
@@ -35,6 +39,7 @@ def add(app: typer.Typer) -> None:
     """Register the command."""
     examples = """
         mp branch                  list them
+        mp branch -l 'team/*'      those called so
         mp branch -r               those that remotes had at the last fetch
         mp branch try code~1       make one at a commit
         mp branch code origin/code one here of one there
@@ -83,19 +88,33 @@ def branch(
         bool,
         typer.Option("--all", "-a", help="List those here, then those.", show_default=False),
     ] = False,
+    pattern: Annotated[
+        str | None,
+        typer.Option("--list", "-l", metavar="PATTERN", help="List those called like 'team/*'."),
+    ] = None,
+    number: Annotated[
+        int | None,
+        typer.Option("--number", "-n", metavar="N", min=0, help="List at most N."),
+    ] = None,
 ) -> None:
     """List the branches, make one at REV, rename or remove one. HEAD stays; see `mp switch`."""
-    listing = remotes or everything
+    listing = remotes or everything or pattern is not None or number is not None
     if name is None:
         if delete:
             raise UsageError("which branch?", "mp branch -d NAME")
         if move:
             raise UsageError("which name?", "mp branch -m NEW, or mp branch -m OLD NEW")
-        _list(session, here=everything or not remotes, remotes=listing)
+        _list(
+            session,
+            here=everything or not remotes,
+            remotes=remotes or everything,
+            pattern=pattern,
+            number=number,
+        )
         return
     if listing:
         raise UsageError(
-            "--remotes and --all list branches, and take no name",
+            "--remotes, --all, --list and --number list branches, and take no name",
             f"mp push REMOTE :{name} removes one there"
             if delete
             else f"mp branch {name} REMOTE/{name} makes one here of one there",
@@ -141,10 +160,13 @@ def _rename(session: Session, old: str | None, new: str) -> None:
     session.emit(document, "" if session.quiet else text)
 
 
-def _list(session: Session, *, here: bool, remotes: bool) -> None:
+def _list(
+    session: Session, *, here: bool, remotes: bool, pattern: str | None, number: int | None
+) -> None:
     with session.repository() as repository:
         head = repository.refs.head()
-        documents = _documents(repository.refs, here=here, remotes=remotes)
+        found = _documents(repository.refs, pattern or "*", here=here, remotes=remotes)
+        documents = list(islice(found, None if number is None else min(number, sys.maxsize)))
         rows = [
             (
                 ("* " if document.current else "  ") + document.name,
@@ -153,14 +175,16 @@ def _list(session: Session, *, here: bool, remotes: bool) -> None:
             )
             for document in documents
         ]
-    if here and head.branch is None and head.commit is not None:
+    if here and pattern is None and head.branch is None and head.commit is not None:
         rows.insert(0, ("* (detached HEAD)", short(head.commit), ""))
     lines = table(rows).splitlines() if rows else []
     text = "\n".join(
         session.paint("green", line) if line.startswith("*") else line for line in lines
     )
     session.emit(documents, text)
-    if not rows:
+    if not rows and (pattern is not None or number == 0):
+        session.say("no branch is called so")
+    elif not rows:
         session.say(
             "no branches yet: the first commit makes one"
             if here
@@ -168,19 +192,17 @@ def _list(session: Session, *, here: bool, remotes: bool) -> None:
         )
 
 
-def _documents(refs: "RefStore", *, here: bool, remotes: bool) -> list[BranchDocument]:
+def _documents(
+    refs: "RefStore", pattern: str, *, here: bool, remotes: bool
+) -> "Iterator[BranchDocument]":
     from mergepipe.repository.refnames import HEADS, REMOTES
 
     current = refs.head().branch
-    documents = []
     if here:
-        documents += [
-            BranchDocument(ref.removeprefix(HEADS), identity.hex(), ref == current)
-            for ref, identity in refs.list(HEADS).items()
-        ]
+        for ref, identity in refs.matching(HEADS, pattern):
+            yield BranchDocument(ref.removeprefix(HEADS), identity.hex(), ref == current)
     if remotes:
-        for ref, identity in refs.list(REMOTES).items():
+        for ref, identity in refs.matching(REMOTES, pattern):
             name = ref.removeprefix(REMOTES)
             remote = name.partition("/")[0]
-            documents.append(BranchDocument(name, identity.hex(), current=False, remote=remote))
-    return documents
+            yield BranchDocument(name, identity.hex(), current=False, remote=remote)
