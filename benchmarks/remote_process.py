@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 
 from mergepipe.api import Repository
-from mergepipe.api.pulling import clone
+from mergepipe.api.cloning import clone
 from mergepipe.objects.grid import blocks_of
 from mergepipe.objects.records import Tensor
 from mergepipe.parallel import Scratch, ordered_map

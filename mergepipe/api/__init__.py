@@ -5,8 +5,8 @@ Who lives here: `repository` is what `Repository` offers, and hands on to its ar
 `weights`. Each holds an open repository (`opened`; `identity` says who acts in it, `workers` who
 does the work, `settings` where its files are) and the areas that it builds on; `recipe_models` and
 `recipe_embeddings` are what `recipes` looks in, and `unstored_models` the directories among them
-that are not imported yet. `pulling`, `pushing`, `releasing`, `remotes` and `hub` are what lies
-elsewhere, `upkeep` what a repository needs now and then; `results` are what comes back.
+that are not imported yet. `cloning`, `pulling`, `pushing`, `releasing`, `remotes` and `hub` are
+what lies elsewhere, `upkeep` what a repository needs now and then; `results` are what comes back.
 `standalone` is the planner and the engine without a `Repository`, in the words of the first
 interface.
 

@@ -840,9 +840,9 @@ class Repository(OpenRepository):
         With `branch`, only that one and its history; `depth`: so many commits of each branch. A
         clone that fails leaves nothing behind. Raises UsageError, RevisionNotFound, and as `fetch`.
         """
-        from mergepipe.api import pulling
+        from mergepipe.api.cloning import clone
 
-        return pulling.clone(
+        return clone(
             str(url),
             None if directory is None else Path(directory),
             branch=branch,

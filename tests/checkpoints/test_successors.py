@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mergepipe.api import Repository
-from mergepipe.api.pulling import clone
+from mergepipe.api.cloning import clone
 from mergepipe.executors.processes import ProcessExecutor
 from mergepipe.ids import BlockId, ObjectId, digest
 from mergepipe.lazy.store import LazyByteStore

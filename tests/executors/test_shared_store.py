@@ -6,7 +6,7 @@ import os
 import pytest
 
 from mergepipe.api import Repository
-from mergepipe.api.pulling import clone
+from mergepipe.api.cloning import clone
 from mergepipe.errors import Locked
 from mergepipe.executors.processes import ProcessExecutor
 from mergepipe.transfer.credentials import Credentials

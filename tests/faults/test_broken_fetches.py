@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mergepipe.api import Repository
-from mergepipe.api.pulling import clone
+from mergepipe.api.cloning import clone
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import RemoteUnreachable
 from mergepipe.ids import BlockId

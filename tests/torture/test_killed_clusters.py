@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from mergepipe.api import Repository
-from mergepipe.api.pulling import clone
+from mergepipe.api.cloning import clone
 from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.packs.format import Content
 from mergepipe.packs.reader import pack_ids, pack_key, read_content

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("moto", reason="pip install 'mergepipe[test]'")
 
 from mergepipe.api import Repository, remotes
-from mergepipe.api.pulling import clone
+from mergepipe.api.cloning import clone
 from mergepipe.bytestore import bucket_turns
 from mergepipe.bytestore.bucket_turns import COLLECTING, LEASES, Collecting, Writing
 from mergepipe.errors import Locked, RemoteUnreachable, UsageError

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from mergepipe.api import Repository
-from mergepipe.api.pulling import clone, fetch
+from mergepipe.api.cloning import clone
+from mergepipe.api.pulling import fetch
 from mergepipe.errors import RemoteUnreachable, UsageError
 from mergepipe.lazy.store import LazyByteStore
 from mergepipe.transfer.push_refs import PushOptions

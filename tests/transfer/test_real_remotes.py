@@ -16,7 +16,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from mergepipe.api import Repository
-from mergepipe.api.pulling import clone
+from mergepipe.api.cloning import clone
 from mergepipe.repository.reflog import Signature
 from mergepipe.transfer.credentials import Credentials
 from mergepipe.transfer.fetch import FetchOptions

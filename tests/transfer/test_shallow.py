@@ -258,4 +258,5 @@ def test_a_damaged_line_is_found(days: Family, served: Repository) -> None:
     served.fetch(heal=True)
     assert served.fsck(read_data=True).ok
     with ReceivingStore(served) as store:
-        assert store.get(KEY) == path.read_bytes()
+        # What the damaged line named comes; if it was the tip of all the others, no line is left.
+        assert store.get(KEY) == (path.read_bytes() if path.exists() else None)
