@@ -1,5 +1,7 @@
 """Taking a payload apart, piece by piece, never past its end."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -12,6 +14,13 @@ Octets = npt.NDArray[np.uint8]
 def octets(buffer: Buffer) -> Octets:
     """A buffer as uint8, without a copy."""
     return np.frombuffer(buffer, np.uint8)
+
+
+def only_layer(layers: Sequence[Buffer], codec: str) -> Buffer:
+    """The payload of a codec that has one layer. Raises CodecError."""
+    if len(layers) != 1:
+        raise CodecError(f"{codec} has one layer, not {len(layers)}")
+    return layers[0]
 
 
 class Pieces:

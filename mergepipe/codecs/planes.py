@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mergepipe.codecs import frames
-from mergepipe.codecs.pieces import Pieces, octets
+from mergepipe.codecs.pieces import Pieces, octets, only_layer
 from mergepipe.codecs.protocol import Buffer
 from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import DType, Kind
@@ -130,9 +130,7 @@ class Planes:
         workspace: Workspace,
     ) -> None:
         """Raises CodecError for a payload that is not a block of `len(out)` bytes."""
-        if len(layers) != 1:
-            raise CodecError(f"{self.name} has one layer, not {len(layers)}")
-        pieces = Pieces(layers[0])
+        pieces = Pieces(only_layer(layers, self.name))
         layout = int(pieces.take(1)[0])
         mode, width = layout & 15, (layout >> 4) + 1
         if width not in _INTEGERS or mode > _XOR or (mode != _NONE) != self.needs_base:

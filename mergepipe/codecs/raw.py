@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from mergepipe.codecs.pieces import only_layer
 from mergepipe.codecs.protocol import Buffer
 from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import DType
@@ -35,9 +36,7 @@ class Raw:
         workspace: Workspace,
     ) -> None:
         """Copy the payload. Raises CodecError if it has another length than the block."""
-        if len(layers) != 1:
-            raise CodecError(f"raw has one layer, not {len(layers)}")
-        payload = memoryview(layers[0]).cast("B")
+        payload = memoryview(only_layer(layers, self.name)).cast("B")
         if len(payload) != len(out):
             raise CodecError(f"raw payload of {len(payload)} bytes for a block of {len(out)}")
         out[:] = payload

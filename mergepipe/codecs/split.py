@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from mergepipe.codecs import frames, lanes, tables
-from mergepipe.codecs.pieces import Pieces, octets
+from mergepipe.codecs.pieces import Pieces, octets, only_layer
 from mergepipe.codecs.protocol import Buffer
 from mergepipe.codecs.stream import STATES_BYTES, check_end, new_states, states_of, words_of
 from mergepipe.codecs.workspace import Workspace
@@ -194,9 +194,7 @@ class Split:
         workspace: Workspace,
     ) -> None:
         """Raises CodecError for a payload that is not a block of `len(out)` bytes."""
-        if len(layers) != 1:
-            raise CodecError(f"split has one layer, not {len(layers)}")
-        pieces, target = Pieces(layers[0]), octets(out)
+        pieces, target = Pieces(only_layer(layers, self.name)), octets(out)
         kind, framed, nibble_count = _HEAD.unpack(pieces.take(_HEAD.size).tobytes())
         width = _WIDTHS.get(kind)
         if width is None or framed >> (width - 1):

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from mergepipe.codecs import frames
+from mergepipe.codecs.pieces import only_layer
 from mergepipe.codecs.protocol import Buffer
 from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import DType
-from mergepipe.errors import CodecError
 
 
 class Zstd:
@@ -39,6 +39,4 @@ class Zstd:
         workspace: Workspace,
     ) -> None:
         """Raises CodecError unless the payload is one frame of exactly `len(out)` bytes."""
-        if len(layers) != 1:
-            raise CodecError(f"zstd has one layer, not {len(layers)}")
-        out[:] = frames.decompress(layers[0], len(out))
+        out[:] = frames.decompress(only_layer(layers, self.name), len(out))

@@ -19,19 +19,25 @@ from mergepipe.methods.randomness import KEEP_ALL, keep_limit, mask_keys
 from mergepipe.methods.sums import plain_divisor, weight_sum
 from mergepipe.methods.terms import Buffer, Coarse, Delta, Full, Unit, view_bytes
 
+_Numbers = npt.NDArray[np.int64]
 _DTYPES = {"BF16": pieces.BF16, "F16": pieces.F16, "F32": pieces.F32}
 
 
 class _Terms(Struct, frozen=True, eq=False):
     """The terms of a unit as kernels take them; `alive` keeps the buffers where they are."""
 
-    kinds: npt.NDArray[np.int64]
-    addresses: npt.NDArray[np.int64]
-    skips: npt.NDArray[np.int64]
+    kinds: _Numbers
+    addresses: _Numbers
+    skips: _Numbers
     levels: npt.NDArray[np.float32]
     base_dtype: int
     base_address: int
     alive: list[npt.NDArray[Any]]
+
+    def every(self) -> tuple[int, int, _Numbers, _Numbers, _Numbers, npt.NDArray[np.float32]]:
+        """Base dtype and address, and each term's kind, address, skip and level."""
+        of_terms = (self.kinds, self.addresses, self.skips, self.levels)
+        return (self.base_dtype, self.base_address, *of_terms)
 
     def one(self) -> tuple[int, int, int, int, int, np.float32]:
         """Base dtype and address, and the only term's kind, address, skip and level."""
@@ -46,12 +52,7 @@ def weighted_sum(unit: Unit, out: Output) -> None:
     target = _aligned_output(unit.dtype, out)
     weighted_sum_sweep(
         unit.length,
-        terms.base_dtype,
-        terms.base_address,
-        terms.kinds,
-        terms.addresses,
-        terms.skips,
-        terms.levels,
+        *terms.every(),
         np.array([expert.weight for expert in experts], np.float32),
         np.float32(weight_sum(unit.scalars)),
         _DTYPES[unit.dtype.name],
@@ -76,12 +77,7 @@ def task_vectors(unit: Unit, out: Output) -> None:
     task_vectors_sweep(
         unit.length,
         unit.start,
-        terms.base_dtype,
-        terms.base_address,
-        terms.kinds,
-        terms.addresses,
-        terms.skips,
-        terms.levels,
+        *terms.every(),
         np.array([own.threshold for own in experts], np.float32),
         np.array([own.ceiling for own in experts], np.float32),
         np.array([own.weight * own.rescale for own in experts], np.float32),
@@ -128,12 +124,7 @@ def gram(unit: Unit, *, deltas: bool) -> npt.NDArray[np.float64]:
     out = np.zeros((count, count), np.float64)
     gram_kernel(
         unit.length,
-        terms.base_dtype,
-        terms.base_address,
-        terms.kinds,
-        terms.addresses,
-        terms.skips,
-        terms.levels,
+        *terms.every(),
         deltas,
         np.empty((count, pieces.PIECE), np.float32),
         np.zeros((count * count, pieces.PIECE), np.float64),
