@@ -4,12 +4,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from mergepipe.bytestore.whole_disk import WholeDisk
 from mergepipe.checkpoints.assembly import FilePlan, Part
 from mergepipe.checkpoints.layout import PIECE_BYTES
+from mergepipe.closing import Closing
 from mergepipe.errors import Corruption
 from mergepipe.formats.export_files import ExportFile, publish
 from mergepipe.formats.writing import ExportDirectory
@@ -91,22 +91,15 @@ def _batches(files: Sequence[FilePlan], destination: Path) -> Iterator[list[File
         yield batch
 
 
-class _Together:
+class _Together(Closing):
     """Files that are written and not yet published: small ones are synced many at a time."""
 
     def __init__(self) -> None:
         self._files: list[ExportFile] = []
         self._syncers = ThreadPoolExecutor(_SYNCERS, thread_name_prefix="sync")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Drop what is not published."""
         for file in self._files:
             file.abort()
         self._syncers.shutdown()

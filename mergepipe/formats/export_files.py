@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from mergepipe.bytestore.whole_disk import FEWEST, WholeDisk
+from mergepipe.closing import Dropping
 from mergepipe.errors import MergepipeError
 from mergepipe.failpoints import reached
 from mergepipe.formats.export_errors import export_errors
@@ -21,7 +20,7 @@ _FLUSH_BYTES = 32 << 20
 _SHARES = 16  # calls that wait for the disk at once
 
 
-class ExportFile:
+class ExportFile(Dropping):
     """A file that is being written. It appears at `location` when published, and not before."""
 
     def __init__(
@@ -70,17 +69,6 @@ class ExportFile:
             flush.result()  # what failed meanwhile, the disk may have told already
         descriptor, self._descriptor = self._descriptor, -1
         os.close(descriptor)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.abort()
 
     def write_at(self, offset: int, data: Buffer) -> None:
         """Write `data` at `offset`, from any thread; each byte is written once. Raises NoSpace."""

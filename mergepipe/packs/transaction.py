@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
-from typing import Self
 
 from mergepipe.bytestore.local_writer import LocalWriter
 from mergepipe.bytestore.protocol import ByteStore, ByteWriter
+from mergepipe.closing import Dropping
 from mergepipe.errors import Corruption
 from mergepipe.ids import BlockId, ObjectId, PackId, object_id
 from mergepipe.packs.encoded_blocks import EncodedBlock, encode_object
@@ -22,7 +21,7 @@ from mergepipe.packs.written import WrittenPack
 PACK_BYTES = 256 << 20
 
 
-class Transaction:
+class Transaction(Dropping):
     """Collects blocks and objects; `publish` makes them durable and visible, in that order.
 
     Make it once `store.lock` is held: what the store has is then safe from gc. Used from one
@@ -49,17 +48,6 @@ class Transaction:
     def store(self) -> ByteStore:
         """The files of the repository."""
         return self._storage.store
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.abort()
 
     def has_block(self, block: BlockId) -> bool:
         """Whether the block is in the store, whole, or in this transaction."""
