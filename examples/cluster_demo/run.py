@@ -19,7 +19,7 @@ from family import EXPERTS, MODEL_MIB, write_family
 from msgspec.structs import replace
 
 from mergepipe.api import Repository
-from mergepipe.api.pulling import clone
+from mergepipe.api.cloning import clone
 from mergepipe.engine.result import MergeResult
 from mergepipe.executors.ray_cluster import RayExecutor
 from mergepipe.executors.segments import Executor, Home, Segment, SegmentResult, WorkerSpec
