@@ -136,7 +136,9 @@ def test_what_is_left_over_takes_nothing_from_others(budget_bytes: int) -> None:
     """A broken tensor may have no coarse layer: one block costs as much as all first looks."""
     shapes = {f"layer.{number}.w": (64, 128) for number in range(5)} | {"broken": (32, 128)}
     sound = family(count=2, shapes=shapes, limit=1 << 20)
-    weights = dict(sound.weights[1]) | {"broken": as_bf16(sound.weights[1]["broken"] * np.float32(-6))}
+    weights = dict(sound.weights[1]) | {
+        "broken": as_bf16(sound.weights[1]["broken"] * np.float32(-6))
+    }
     tensors = named(sound.shelf, sound.experts[1])
     stored = add_model(sound.shelf, {"broken": weights["broken"]})  # leaning on nothing
     expert = add_snapshot(sound.shelf, tensors | named(sound.shelf, stored))

@@ -67,7 +67,9 @@ class Forge:
         """An object; `lies` replace fields of its record's header."""
         canonical = record if isinstance(record, bytes) else unchecked(record)
         header, payload = encode_object(canonical)
-        fields = {name: getattr(header, name) for name in header.__struct_fields__ if name != "checksum"}
+        fields = {
+            name: getattr(header, name) for name in header.__struct_fields__ if name != "checksum"
+        }
         self.objects.append((RecordHeader(**(fields | lies)), payload))
         return ObjectId(self.objects[-1][0].id)
 
