@@ -12,7 +12,7 @@ from mergepipe.api.releasing import releases
 from mergepipe.api.remotes import open_remote
 from mergepipe.api.results import PushResult
 from mergepipe.errors import RefExists
-from mergepipe.ids import ObjectId
+from mergepipe.ids import ObjectId, show_ids
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository.history import reachable_commits
 from mergepipe.repository.notes import noted_commits
@@ -77,6 +77,8 @@ def push(
         if next(noted_commits(repository.store), None) is not None:
             there = _commits_there(repository, name, pushed)
             pushed = replace(pushed, notes=push_notes(repository, store, there))
+    for decision in pushed.refs:  # that people get to see
+        show_ids(decision, "old", "new")
     return PushResult(name, url.shown, pushed)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from mergepipe.api.opened import OpenRepository
 from mergepipe.errors import MergepipeError, MissingObject, RevisionNotFound, UsageError
-from mergepipe.ids import ObjectId, shown
+from mergepipe.ids import ObjectId, show_ids, shown
 from mergepipe.objects.records import Commit, Snapshot
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository import branches, history, notes, revisions
@@ -396,6 +396,8 @@ class Repository(OpenRepository):
         assert self.refs.reflog is not None
         for name in (ref, HEADS + ref, TAGS + ref, f"refs/{ref}"):
             if entries := self.refs.reflog.read(name):
+                for entry in entries:
+                    show_ids(entry, "old", "new")
                 return entries
         if revisions.find_ref(ref, self.refs) is not None:
             return []  # HEAD before the first commit, or a ref whose log was removed
@@ -774,7 +776,7 @@ class Repository(OpenRepository):
         Without `base`: what the revision was trained from, or else what it leans on. Blocks that a
         budget could not read coarsely over the base are stored once more, so that it can.
         """
-        return self.merging.analyze(revision, base, progress)
+        return shown(self.merging.analyze(revision, base, progress))
 
     # Weights
 
@@ -933,7 +935,7 @@ class Repository(OpenRepository):
     def delete_branch(self, name: str, *, force: bool = False) -> ObjectId:
         """Remove a branch; without `force`, only one whose commits another ref still reaches."""
         ref, who = branch_ref(name), self.signature()
-        return branches.delete_branch(self.refs, self.objects, ref, force=force, who=who)
+        return shown(branches.delete_branch(self.refs, self.objects, ref, force=force, who=who))
 
     def branches(self) -> dict[str, ObjectId]:
         """Every branch of this repository and its tip, sorted by name."""
@@ -952,11 +954,12 @@ class Repository(OpenRepository):
         source = current if old is None else branch_ref(old)
         if source is None:
             raise UsageError("HEAD is on no branch", "say which one: mp branch -m OLD NEW")
-        return branches.rename_branch(self.refs, source, branch_ref(new), who=self.signature())
+        tip = branches.rename_branch(self.refs, source, branch_ref(new), who=self.signature())
+        return None if tip is None else shown(tip)
 
     def delete_tag(self, name: str) -> ObjectId:
         """Remove a tag."""
-        return branches.delete_tag(self.refs, tag_ref(name), who=self.signature())
+        return shown(branches.delete_tag(self.refs, tag_ref(name), who=self.signature()))
 
     def _make_ref(self, ref: str, revision: str, force: bool, message: str = "") -> ObjectId:
         at, who = self.resolve(revision), self.signature()

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from mergepipe.ids import ObjectId
+from mergepipe.ids import ObjectId, shown
 from mergepipe.objects.records import Commit
 from mergepipe.repository.dates import utc_day
 from mergepipe.reprs import html_table
@@ -20,7 +20,8 @@ class Log(Iterator[tuple[ObjectId, Commit]]):
         self._walk = begin()
 
     def __next__(self) -> tuple[ObjectId, Commit]:
-        return next(self._walk)
+        identity, commit = next(self._walk)
+        return shown(identity), commit
 
     def _repr_html_(self) -> str:
         """The first of them, for notebooks."""

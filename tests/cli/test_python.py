@@ -13,6 +13,7 @@ import torch
 import mergepipe
 from mergepipe import Engine, MergepipeError, Planner, Repository
 from mergepipe.errors import MergeInputError, UsageError
+from mergepipe.transfer.push_refs import PushOptions
 from tests.cli.models import write_model
 
 LAYERS = 120
@@ -62,6 +63,16 @@ def test_ids_print_as_hex(repo: Repository) -> None:
     assert str(made.commit) == made.commit.hex()
     assert str(repo.branches()["math"]) == at.hex()
     assert bytes(at) == at
+    repo.tag("v1", "math")
+    there = Repository.init(repo.directory.parent.parent / "there")
+    pushed = repo.push(str(there.directory.parent), PushOptions(("math",))).pushed
+    for identity in (
+        repo.branch("side", "math"), repo.rename_branch("aside", "side"), repo.delete_tag("v1"),
+        repo.delete_branch("aside"), repo.reflog("math")[0].new, pushed.refs[0].new,
+        next(repo.log("math"))[0],
+    ):  # fmt: skip
+        assert repr(identity) == at.hex()
+    assert repr(repo.analyze("math")) == str(repo.analyze("math", base="base"))
     plan = repo.plan(base="base", experts=["math"])
     assert str(plan.id) == plan.id.hex()
     assert repo.load_plan(repo.store_plan(plan)) == plan.plan
