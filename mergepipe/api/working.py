@@ -11,6 +11,7 @@ from mergepipe.api.opened import OpenRepository
 from mergepipe.checkpoints.requests import CommitRequest, CommitResult
 from mergepipe.errors import NothingToCommit, RefExists, RevisionNotFound, UsageError, WorktreeDirty
 from mergepipe.ids import ObjectId
+from mergepipe.names import quoted
 from mergepipe.progress import SILENT, Progress
 from mergepipe.repository import layout, locks
 from mergepipe.repository.refnames import HEADS, branch_ref
@@ -63,6 +64,12 @@ class Working:
             raise NothingToCommit(
                 f"{self._repo.worktree.root} holds no files",
                 "put a model there, check one out, or name a path: mp commit PATH",
+            )
+        if not sources:
+            given = [lone] if several is None else several
+            raise NothingToCommit(
+                f"there are no files in {' and '.join(quoted(str(each)) for each in given)}",
+                "name the directory of a model that has some, and that .mpignore leaves some of",
             )
         if verify:
             shown = self._repo.worktree.root if of_worktree else lone

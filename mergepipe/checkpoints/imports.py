@@ -11,11 +11,13 @@ from msgspec import Struct
 from mergepipe.errors import ConfigError
 from mergepipe.formats.tree import SourceFile
 from mergepipe.ids import ObjectId, digest
+from mergepipe.missing_paths import nearest_path
 from mergepipe.names import quoted
 from mergepipe.packs.storage import Storage
 from mergepipe.repository.refnames import IMPORTS
 
 _KEYS = ("path", "branch", "base", "message")
+_TABLES = f"an import list is TOML: [[model]] tables with the keys {', '.join(_KEYS)}"
 
 
 class ImportEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,13 +71,15 @@ def read_list(path: Path) -> list[ImportEntry]:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
         entries = msgspec.convert(document, _ImportList).model
     except OSError as error:
-        raise ConfigError(f"cannot read the import list {path}: {error.strerror}") from error
+        raise ConfigError(
+            f"cannot read the import list {path}: {error.strerror}", nearest_path(path, _TABLES)
+        ) from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"the import list {path} is no TOML: {error}") from error
+        raise ConfigError(f"the import list {path} is no TOML: {error}", _TABLES) from error
     except msgspec.ValidationError as error:
         raise ConfigError(
             f"{path} is no import list: {error}",
-            f"write [[model]] tables with the keys {', '.join(_KEYS)}",
+            _TABLES,
         ) from error
     return _bases_first(entries, path)
 

@@ -1,6 +1,7 @@
 """Errors as users get them: a message, a hint and an exit code, or the same as JSON."""
 
 import errno
+import re
 import sys
 from pathlib import Path
 
@@ -69,9 +70,23 @@ def understood(error: BaseException) -> MergepipeError:
     )
 
 
+_MISSING = re.compile(r"Missing argument '([^']+)'")
+
+
 def usage_error(message: str, context: str) -> UsageError:
     """What the parser of the command line objects to; `context` is the command, `mp log`."""
-    return UsageError(message.rstrip("."), f"`{context} --help` tells how it is used")
+    told = message.rstrip(".")
+    for theirs in (" is not a valid int range", " is not a valid int", " is not a valid integer"):
+        if told.endswith(theirs):
+            told = f"{told.removesuffix(theirs)} is not a whole number"
+    if told.endswith(" is not a valid float"):
+        told = f"{told.removesuffix(' is not a valid float')} is not a number"
+    hint = f"`{context} --help` tells how it is used"
+    if missing := _MISSING.fullmatch(told):
+        hint = f"give one: `{context} {missing[1]}`; {hint}"
+    if told.startswith("Invalid value for -C"):
+        hint = "name a directory that is there, or leave -C out to work in this one"
+    return UsageError(told, hint)
 
 
 def document(error: MergepipeError) -> ErrorDocument:

@@ -1,6 +1,7 @@
 """What single settings may be, from TOML or as typed: each reader returns the value, checked."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from mergepipe.codecs.chooser import EFFORTS
 from mergepipe.executors.choosing import parse as parse_executor
@@ -94,11 +95,13 @@ def between(smallest: int, largest: int) -> Callable[[object], int]:
 
 def seconds(value: object) -> float:
     """A time of up to a day. Raises ValueError, UsageError."""
+    number = value
     if isinstance(value, str):
-        value = float(value)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 86400:
+        with suppress(ValueError):
+            number = float(value)
+    if not isinstance(number, int | float) or isinstance(number, bool) or not 0 <= number <= 86400:
         raise ValueError(f"{value!r} is not a number of seconds from 0 to 86400")
-    return float(value)
+    return float(number)
 
 
 def flag(value: object) -> bool:

@@ -29,6 +29,11 @@ class Portion(Struct, frozen=True):
     @classmethod
     def parse(cls, text: str) -> "Portion":
         """`5%`, or `20GiB`. Raises UsageError."""
+        if text.strip().isdecimal() and len(text) < 4 and int(text) <= 100:
+            raise UsageError(
+                f"{text!r} would be bytes: a part of the data is a share or a size",
+                f"did you mean --read-data={text.strip()}%? A size has a unit, such as 20GiB",
+            )
         match = _SHARE.fullmatch(text.strip())
         if match is not None and 0 < float(match[1]) <= 100:
             return cls(share=float(match[1]) / 100)

@@ -24,6 +24,15 @@ class Notes:
         """Something in the file that has no effect."""
         self.warnings.append(f"{self.source}, line {place.line}: {message}")
 
+    def forget(self, place: Place, key: str) -> None:
+        """What was said of a key that an error will name."""
+        start = f"{self.source}, line {place.line}: "
+        self.warnings = [
+            said
+            for said in self.warnings
+            if not (said.startswith(start) and f"knows no {quoted(key)}," in said)
+        ]
+
     def refused(self, place: Place, message: str, hint: str = "") -> UsageError:
         """An error about one place of the file."""
         return UsageError(f"{self.source}, {place}: {message}", hint)
@@ -77,7 +86,9 @@ class Fields:
         if value is None:
             written = get_close_matches(key, [name for name in self._entries if name != key], 1)
             if written:
-                hint = f"did you mean it by {quoted(written[0])}, on line {self._line(written[0])}?"
+                near = written[0]
+                hint = f"did you mean it by {quoted(near)}, on line {self._line(near)}?"
+                self._notes.forget(self._entries[near].place, near)
             raise self._notes.refused(self.place, f"{self._what} has no {quoted(key)}", hint)
         return value
 
