@@ -9,7 +9,7 @@ from mergepipe.api import Repository
 from mergepipe.repository.retention import Retention
 from tests.repository.checkpoints import bf16, commit, new_repository, write_model
 
-SHAPES = {"wide": (256, 512), "norm": (512,)}
+SHAPES = {"wide": (512, 512), "norm": (512,)}
 KEPT = 3
 
 
@@ -53,7 +53,7 @@ def test_what_is_held_is_flat_where_the_window_is_shorter_than_the_run(
             repository.merge(plan, branch="prod")
             repository.prune(retention=Retention(last=KEPT))
             held.append(held_bytes(tmp_path / "models"))
-        steady = held[-days // 2 :]
+        steady = held[-days // 3 :]
         assert max(steady) - min(steady) < 0.05 * np.mean(steady)
     with Repository.open(tmp_path / "models") as repository:
         assert repository.gc(grace_s=0).freed_bytes < 0.02 * held[-1]
