@@ -147,7 +147,7 @@ class Merging:
         if tip is None:
             return None
         line = islice(first_parents(self._repo.objects, tip), 1, _LONGEST_WAY_BACK)
-        between = []
+        between: list[ObjectId] = []
         with suppress(MissingObject):
             for identity, commit in line:
                 if commit.snapshot == self._repo.objects.commit(tip).snapshot:
