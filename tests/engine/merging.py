@@ -107,7 +107,7 @@ def engine_of(repo, threads=2, **options):
             repo.objects,
             repo.refs,
             repo.directory / layout.STORE_LOCK,
-            repo.config.core.lock_timeout,
+            repo.lock_timeout_s,
             repo.signature,
         ),
         ThreadExecutor(threads),
