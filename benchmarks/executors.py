@@ -1,9 +1,10 @@
 """What handing work out costs, and what more cores could give: threads, processes:2, Ray.
 
-python benchmarks/executors.py [MEGABYTES] [ROUNDS]
+python benchmarks/executors.py [MEGABYTES] [ROUNDS] [SEGMENT_MEBIBYTES]
 
-Makes a base of so many megabytes (64) and two fine-tunes; merges by each executor in turn, so often
-(3), after one merge that starts it. Processor times of this process and all that it started (of
+Makes a base of so many megabytes (64) and two fine-tunes; merges in segments of so many mebibytes
+(8, so that a small model has several; a merge's are 256), by each executor in turn, so often (3),
+after one merge that starts it. Processor times of this process and all that it started (of
 Ray: its own servers, too), as medians with their spread, and ratios to threads. What the executor's
 processes take when nothing is asked of them is measured beside it, for as long as a merge takes.
 Then, by one thread: how much of the processor time of commit, merge and checkout holds the
@@ -37,7 +38,6 @@ from mergepipe.executors.segments import Executor
 
 WHO = "Bench <bench@example.org>"
 EXPERTS = ("a", "b")
-SEGMENT_BYTES = 8 << 20  # so that a small model is several segments
 _SAMPLE_US = 200
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -102,7 +102,7 @@ class Took:
         return self.here_s + self.workers_s + self.servers_s
 
 
-def merge(repository: Repository, executor: Executor, number: int) -> Took:
+def merge(repository: Repository, executor: Executor, number: int, segment_bytes: int) -> Took:
     """One merge by an executor, taking no remembered result.
 
     Each `number` weighs the experts otherwise, so that its blocks are new: those that the store has
@@ -135,7 +135,7 @@ def merge(repository: Repository, executor: Executor, number: int) -> Took:
         planned = repository.plan(
             experts=list(EXPERTS), base="base", method="ties", weights=weights
         )
-        engine = replace(repository.merging.engine(), segment_bytes=SEGMENT_BYTES)
+        engine = replace(repository.merging.engine(), segment_bytes=segment_bytes)
         engine.execute(planned.plan, reuse=False)
     took = time.process_time() - here
     after = others(executor)
@@ -157,7 +157,7 @@ def show(name: str, values: list[float], scale: float, base: float | None = None
     return f"{name:14} {median(told):7.3f} ms/MiB ({told[0]:.3f} to {told[-1]:.3f}){ratio}"
 
 
-def executors(repository: Repository, mebibytes: float, rounds: int) -> None:
+def executors(repository: Repository, mebibytes: float, rounds: int, segment_bytes: int) -> None:
     """Merges by threads, two processes and Ray in turn."""
     kinds = ["threads", "processes:2"]
     try:
@@ -172,7 +172,7 @@ def executors(repository: Repository, mebibytes: float, rounds: int) -> None:
     try:
         for number in range(rounds + 1):
             for kind in kinds if number % 2 else kinds[::-1]:
-                one = merge(repository, made[kind], next(merges))
+                one = merge(repository, made[kind], next(merges), segment_bytes)
                 if number:
                     took[kind].append(one)
         rest = {kind: idle(made[kind]) for kind in kinds[1:]}
@@ -272,7 +272,7 @@ class Alone:
         self.share.append(held.share)
 
 
-def alone(where: Path, mebibytes: float, rounds: int) -> None:
+def alone(where: Path, mebibytes: float, rounds: int, segment_bytes: int) -> None:
     """The interpreter lock, and the main thread, by one working thread."""
     held = LockHeld()
     took = {name: Alone([], [], []) for name in ("commit", "merge", "checkout")}
@@ -288,7 +288,7 @@ def alone(where: Path, mebibytes: float, rounds: int) -> None:
             with took["commit"].measuring(held):
                 repository.commit(where / EXPERTS[0], branch=EXPERTS[0], base="base", message="a")
             with took["merge"].measuring(held):
-                merge(repository, one, 0)
+                merge(repository, one, 0, segment_bytes)
             with took["checkout"].measuring(held):
                 repository.checkout(EXPERTS[0], to=root / "out")
         shutil.rmtree(root)
@@ -299,7 +299,7 @@ def alone(where: Path, mebibytes: float, rounds: int) -> None:
         print("   ", show("main thread", each.main, 1000 / mebibytes))
 
 
-def main(megabytes: int, rounds: int) -> None:
+def main(megabytes: int, rounds: int, segment_mebibytes: int) -> None:
     """Make the family, and measure."""
     with tempfile.TemporaryDirectory() as directory:
         where = Path(directory)
@@ -309,10 +309,10 @@ def main(megabytes: int, rounds: int) -> None:
             repository.commit(where / "base", branch="base", message="base")
             for name in EXPERTS:
                 repository.commit(where / name, branch=name, base="base", message=name)
-            executors(repository, mebibytes, rounds)
-        alone(where, mebibytes, rounds)
+            executors(repository, mebibytes, rounds, segment_mebibytes << 20)
+        alone(where, mebibytes, rounds, segment_mebibytes << 20)
 
 
 if __name__ == "__main__":
-    sizes = [int(argument) for argument in sys.argv[1:3]]
-    main(*(sizes + [64, 3][len(sizes) :]))
+    sizes = [int(argument) for argument in sys.argv[1:4]]
+    main(*(sizes + [64, 3, 8][len(sizes) :]))
