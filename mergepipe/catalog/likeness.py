@@ -11,7 +11,7 @@ import numpy as np
 
 from mergepipe.catalog.norms import Squares
 from mergepipe.catalog.profiles import Profiles
-from mergepipe.catalog.suspects import Suspect, Suspicion, judge
+from mergepipe.catalog.suspects import MOST_CHANGE, Suspect, Suspicion, judge
 from mergepipe.dtypes import Kind, dtype_of
 from mergepipe.errors import Corruption
 from mergepipe.ids import ObjectId
@@ -48,6 +48,11 @@ def suspects_of_commit(
             if profile is not None:
                 files = {entry.name: file.path for file, entry in snapshot.named_tensors()}
                 found += suspects_of(profile, files, known, squares.find(base), before)
+                # What it leans on is storage's choice: most of it unlike is another model, not one
+                # that went wrong.
+                unlike = [one for one in found if one.kind is Suspicion.UNLIKE]
+                if commit.trained_from is None and 2 * len(unlike) > len(profile.tensors):
+                    found = [one for one in found if one.kind is not Suspicion.UNLIKE]
         named = {one.tensor for one in found}
         found += (one for one in _zeros(snapshot, known or {}, objects) if one.tensor not in named)
         return tuple(found)
@@ -75,16 +80,9 @@ def suspects_of(
             None if known is None else known.get(identity)
             for known, identity in ((squares, tensor.tensor), (base_squares, tensor.base))
         )
-        if energy is None or square is None or not base_square or math.isnan(energy + square):
+        if energy is None or square is None or math.isnan(energy + square):
             continue  # not known, or values that are not finite
-        cosine = None
-        if square:
-            cosine = (square + base_square - energy) / (2 * math.sqrt(square * base_square))
-            cosine = max(-1.0, min(1.0, cosine))
-        relative = math.sqrt(energy / base_square)
-        if cosine is None and abs(relative - 1) <= _NEARLY:
-            relative = 1.0
-        suspect = judge(tensor.name, files.get(tensor.name, ""), relative, cosine)
+        suspect = _judged(tensor.name, files.get(tensor.name, ""), energy, square, base_square)
         if suspect is not None:
             suspected.add(tensor.name)
             yield suspect
@@ -101,6 +99,27 @@ def suspects_of(
             for name, ratio, others in leaps
             if name not in suspected and name in files
         )
+
+
+def _judged(
+    name: str, file: str, energy: float, square: float, base_square: float | None
+) -> Suspect | None:
+    """By the energy of a tensor's change, and the squares of what it is and was."""
+    if base_square is None:  # of a merge, or from a remote: what it is says nearly as much
+        relative = math.sqrt(energy / square) if square else 0.0
+        if relative <= MOST_CHANGE:
+            return None
+        message = f"its change has {relative:.3g} times its own norm"
+        return Suspect(kind=Suspicion.UNLIKE, file=file, tensor=name, message=message)
+    if not base_square:
+        return None  # it began as zeros
+    relative, cosine = math.sqrt(energy / base_square), None
+    if square:
+        cosine = (square + base_square - energy) / (2 * math.sqrt(square * base_square))
+        cosine = max(-1.0, min(1.0, cosine))
+    elif abs(relative - 1) <= _NEARLY:
+        relative = 1.0
+    return judge(name, file, relative, cosine)
 
 
 def _profile_of(

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from mergepipe.api import Repository
 from tests.cli.conftest import Mp
+from tests.cli.models import tensors, write_model
 
 Poison = Callable[[dict[str, torch.Tensor]], None]
 
@@ -77,6 +78,19 @@ def test_commit_check_and_plan_say_the_same(
     assert "code looks wrong in layer.w" in mp("merge", *arguments, "-b", "out").out
 
 
+@pytest.mark.parametrize(("poison", "kind"), [(_zero, "zero"), (_scaled, "unlike")])
+def test_of_a_base_that_is_a_merge_less_is_known(
+    merging: Path, family: dict[str, Path], mp: Mp, poison: Poison, kind: str
+) -> None:
+    mp("merge", "math", "code", "--base", "base", "--method", "linear", "-b", "merged")
+    made = mp(
+        "commit", _poisoned(family["code"], poison), "-b", "next", "--base", "merged", "--json"
+    )
+    assert _suspects(made.document) == [("layer.w", kind)]
+    sound = mp("commit", family["math"], "-b", "sound", "--base", "merged", "--json").document
+    assert sound["suspects"] == []
+
+
 def test_a_path_and_an_import_list_are_looked_at_too(
     merging: Path, family: dict[str, Path], mp: Mp, tmp_path: Path
 ) -> None:
@@ -117,6 +131,17 @@ def test_all_of_it_may_have_leapt(merging: Path, family: dict[str, Path], mp: Mp
     made = mp("commit", _poisoned(family["code"], leap), "-b", "code", "--json").document
     assert {kind for _, kind in _suspects(made)} == {"jump"}
     assert len(made["suspects"]) == 3
+
+
+def test_another_model_is_no_broken_one(
+    tmp_path: Path, mp: Mp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody said what it was trained from."""
+    mp("init", "repository")
+    monkeypatch.chdir(tmp_path / "repository")
+    for seed in (1, 2):
+        model = write_model(tmp_path / f"model-{seed}", tensors(seed))
+        assert mp("commit", model, "-b", "main", "--json").document["suspects"] == []
 
 
 def test_a_matrix_of_zeros_needs_no_base(merging: Path, family: dict[str, Path], mp: Mp) -> None:
