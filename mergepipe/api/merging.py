@@ -68,6 +68,7 @@ class Merging:
             cache_bytes=self._repo.config.merge.cache,
             place=self._repo.place,
             shared=partial(shared_store, self._repo),
+            made=self._repo.blocks.made,
         )
 
     def merge(

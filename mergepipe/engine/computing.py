@@ -35,6 +35,7 @@ from mergepipe.methods import SAME, Coarse, Delta, Full, Term, Unit, find, merge
 from mergepipe.methods.terms import view_bytes
 from mergepipe.objects.grid import spans
 from mergepipe.packs.encoded_blocks import EncodedBlock
+from mergepipe.packs.made_blocks import MadeBlocks
 from mergepipe.packs.storage import Storage
 from mergepipe.values import count_nonfinite, decode
 
@@ -44,12 +45,14 @@ class Supply(Struct, frozen=True):
 
     storage    with an index, by which damage is mended; without one, NeedsRepair is raised
     workspace  for decoding
+    made       where what is made of them is kept as well as stored, for who wants it at once
     """
 
     store: ByteStore
     meter: Meter
     storage: Storage | None = None
     workspace: Workspace = field(default_factory=Workspace)
+    made: MadeBlocks | None = None
 
 
 class StepResult(Struct, frozen=True):
@@ -312,6 +315,8 @@ class Worker(Struct, frozen=True):
             return identity, None
         if not work.encode:
             return identity, None
+        if self.supply.made is not None:
+            self.supply.made.keep(identity, out)
         under, base = None, unit.base
         same = base is not None and base.dtype == step.task.dtype
         if same and piece is not None and piece.whole and piece.length == len(out):

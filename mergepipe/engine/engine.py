@@ -32,6 +32,7 @@ from mergepipe.objects.merging import Manifest, Plan
 from mergepipe.objects.records import Commit
 from mergepipe.objects.store import ObjectStore
 from mergepipe.packs.blocks import BlockReader
+from mergepipe.packs.made_blocks import MadeBlocks
 from mergepipe.packs.sink import PackSink
 from mergepipe.packs.storage import Storage
 from mergepipe.progress import SILENT, Progress
@@ -61,6 +62,7 @@ class Engine(Struct, frozen=True):
     place     where other processes find the store, to write or only to read; None: they do not
     shared    where blocks of merges go instead of the store: of a lazy clone, its remote's
     segment_bytes  output of what is handed out at once, about
+    made      where raw blocks that this process makes are kept too
     """
 
     storage: Storage
@@ -74,6 +76,7 @@ class Engine(Struct, frozen=True):
     place: Callable[[bool], Place | None] = lambda writes: None
     shared: OpenShared = nullcontext
     segment_bytes: int = SEGMENT_BYTES
+    made: MadeBlocks | None = None
 
     def execute(
         self,
@@ -208,7 +211,7 @@ class Engine(Struct, frozen=True):
         objects = ObjectStore(metadata, also=known)
         job = MergeJob(self.encoder, self.device, uncounted)
         reading = self.storage.store if shared is None else shared.reading
-        worker = job.on(Supply(reading, Meter(), self.storage))
+        worker = job.on(Supply(reading, Meter(), self.storage, made=self.made))
         streaming = Streaming(
             plan=plan,
             objects=objects,

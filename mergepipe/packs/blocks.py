@@ -1,7 +1,8 @@
 """Reading blocks: resolve, sort, join neighbours, decode through bases, compare the hash."""
 
+import contextlib
 import errno
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from mergepipe.bytestore.protocol import ByteStore, expect
 from mergepipe.codecs.workspace import Workspace
@@ -11,6 +12,7 @@ from mergepipe.packs.choice import Options, choose, stored_encodings
 from mergepipe.packs.condemned import HEALING
 from mergepipe.packs.decoding import decode_block, memory_for
 from mergepipe.packs.format import RecordHeader, verify_payload
+from mergepipe.packs.made_blocks import MadeBlocks
 from mergepipe.packs.reader import pack_key
 from mergepipe.packs.records import Encoding, Location, Place
 from mergepipe.packs.runs import record_in, runs
@@ -37,6 +39,17 @@ class BlockReader:
         self._storage = storage
         self._explain = explain
         self._workspace = Workspace()
+        self.made: MadeBlocks | None = None
+        """What was just made, while somebody is `remembering` it: not decoded again."""
+
+    @contextlib.contextmanager
+    def remembering(self, room_bytes: int) -> Iterator[None]:
+        """Take blocks that are made inside of this from memory, up to so many bytes of them."""
+        self.made = MadeBlocks(room_bytes)
+        try:
+            yield
+        finally:
+            self.made = None
 
     def resolve(self, blocks: Iterable[BlockId]) -> dict[BlockId, Encoding]:
         """The encoding to read for each block, and for every base they lean on.
@@ -71,6 +84,14 @@ class BlockReader:
         MiB at a time. In `scratch`, which is reset first, it is used again by the thread's next
         read. Raises MissingObject and Corruption naming the block.
         """
+        if self.made is None:
+            return self._read(blocks, scratch)
+        made = self.made.of(blocks)
+        stored = [block for block in blocks if block not in made]
+        raws = dict(zip(stored, self._read(stored, scratch), strict=True)) if stored else {}
+        return [made[block] if block in made else raws[block] for block in blocks]
+
+    def _read(self, blocks: Sequence[BlockId], scratch: Scratch | None) -> list[memoryview]:
         avoid: set[Place] = set()
         damage: Corruption | None = None
         refreshes, rebuilt = 0, False

@@ -119,6 +119,11 @@ def test_merge_is_the_formula_and_out_writes_it(
         near = torch.isclose(merged[name].double(), expected.double(), rtol=2**-7)
         assert near.all(), name
     assert (out / "config.json").read_bytes() == (family["base"] / "config.json").read_bytes()
+    # What --out took from memory is what the store holds.
+    again = tmp_path / "again"
+    mp("checkout", "merged", "--to", again)
+    for path in out.iterdir():
+        assert (again / path.name).read_bytes() == path.read_bytes()
 
 
 def test_a_dry_run_writes_nothing(merging: Path, mp: Mp) -> None:

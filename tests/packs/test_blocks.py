@@ -17,6 +17,7 @@ from mergepipe.ids import BlockId, block_id
 from mergepipe.packs.blocks import BlockReader
 from mergepipe.packs.choice import cheapest, stored_encodings
 from mergepipe.packs.encoded_blocks import EncodedRecord, encode_block, seal_payloads
+from mergepipe.packs.reader import pack_key
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.transaction import Transaction
 
@@ -51,6 +52,24 @@ def storage(tmp_path: Path) -> Iterator[Storage]:
 
 def read(storage: Storage, *blocks: BlockId) -> list[bytes]:
     return [bytes(raw) for raw in BlockReader(storage).read(blocks)]
+
+
+def test_what_was_just_made_is_not_decoded_as_far_as_there_was_room(storage: Storage) -> None:
+    ids = store_blocks(storage, *map(raw_block, RAWS[:3]))
+    reader = BlockReader(storage)
+    with reader.remembering(len(RAWS[0]) + len(RAWS[1])):
+        assert reader.made is not None
+        for block, raw in zip(ids, RAWS, strict=False):
+            reader.made.keep(block, memoryview(raw))
+        order = [2, 0, 2, 1]
+        assert list(reader.read([ids[at] for at in order])) == [RAWS[at] for at in order]
+        for pack in packs(storage):
+            storage.store.delete(pack_key(pack))
+        assert list(reader.read(ids[:2])) == RAWS[:2]
+        with pytest.raises(MissingObject):
+            reader.read(ids)
+    with pytest.raises(MissingObject):
+        reader.read(ids[:2])
 
 
 def test_blocks_come_back_in_the_order_asked(storage: Storage) -> None:

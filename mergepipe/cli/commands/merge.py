@@ -2,6 +2,7 @@
 
 import platform
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from mergepipe.engine.result import MergeResult
     from mergepipe.ids import ObjectId
     from mergepipe.objects.merging import Plan
+
+# Of a result that --out writes, what stays in memory until it is written; the rest is decoded.
+_MADE_BYTES = 256 << 20
 
 
 def add(app: typer.Typer) -> None:
@@ -183,22 +187,25 @@ def merge(
             document = unchanged_document(costs, held, commit, where)
             session.emit(document, "" if session.quiet else escape_for_terminal(told))
             return
-        with session.progress() as progress:
-            result = repository.merge(
-                preview.plan,
-                branch=branch,
-                message=message or _message(preview, recipe),
-                device=device,
-                host=platform.node(),
-                import_bytes=preview.import_bytes,
-                allow_nonfinite=allow_nonfinite,
-                names=preview.names,
-                verify=not no_verify,
-                progress=progress,
-            )
-        _warn(session, result.hook)
-        if out is not None:
-            _write_out(session, repository, result, out)
+        # Files are written of what was just made, and not decoded again.
+        remembering = nullcontext() if out is None else repository.blocks.remembering(_MADE_BYTES)
+        with remembering:
+            with session.progress() as progress:
+                result = repository.merge(
+                    preview.plan,
+                    branch=branch,
+                    message=message or _message(preview, recipe),
+                    device=device,
+                    host=platform.node(),
+                    import_bytes=preview.import_bytes,
+                    allow_nonfinite=allow_nonfinite,
+                    names=preview.names,
+                    verify=not no_verify,
+                    progress=progress,
+                )
+            _warn(session, result.hook)
+            if out is not None:
+                _write_out(session, repository, result, out)
         written = repository.objects.commit(result.commit).message
         here = repository.worktree.snapshot() is not None and branch is None
     document = merge_document(costs, preview, result, out)
