@@ -109,6 +109,10 @@ class LocalByteStore(Closing):
         """The keys of `list` that come after a key; folders that lie before it are not entered."""
         return self._keys.after(prefix, after)
 
+    def within(self, folder: str) -> Sequence[str]:
+        """Keys that lie in a folder itself, and folders (with a slash) in it; in no order."""
+        return self._keys.within(folder)
+
     def values(self, prefix: str) -> dict[str, bytes]:
         """All values of a folder of small ones, by key."""
         return dict(self.items_after(prefix, ""))

@@ -77,6 +77,15 @@ class LocalKeys:
                 reverse=True,
             )
 
+    def within(self, folder: str) -> Sequence[str]:
+        """Keys that lie in a folder itself, and folders (with a slash) in it; in no order."""
+        try:
+            if not is_real_directory(beneath(self.base(folder), folder.rstrip("/"))):
+                return ()
+            return self._entries(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return ()
+
     def _entries(self, key: str) -> Sequence[str]:
         """Keys in a folder, those of folders with a slash; in no order."""
         keys = []

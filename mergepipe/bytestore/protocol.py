@@ -130,6 +130,15 @@ class Seeking(Protocol):
         ...
 
 
+@runtime_checkable
+class Foldered(Protocol):
+    """A byte store whose folders can be looked into one by one."""
+
+    def within(self, folder: str, /) -> Sequence[str]:
+        """Keys that lie in a folder itself, and folders (with a slash) in it; in no order."""
+        ...
+
+
 def keys_after(store: ByteStore, prefix: str, after: str = "") -> Iterator[str]:
     """The keys of a folder that come after a key, sorted. Raises as `list` does."""
     if isinstance(store, Seeking):

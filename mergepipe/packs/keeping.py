@@ -2,11 +2,14 @@
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
+from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.bytestore.protocol import ByteStore
+from mergepipe.bytestore.untrusted import status_of
 from mergepipe.errors import Corruption, MergepipeError
 from mergepipe.ids import PackId
 from mergepipe.packs.condemned import KEY, pack_places
@@ -15,13 +18,17 @@ from mergepipe.packs.environment import IndexDamaged
 from mergepipe.packs.format import Content, RecordKind
 from mergepipe.packs.index import Index
 from mergepipe.packs.promises import Promises
-from mergepipe.packs.reader import pack_ids, pack_key, read_footer, salvage_records
+from mergepipe.packs.reader import PREFIX, pack_ids, pack_key, read_footer, salvage_records
 from mergepipe.packs.records import Location, Place
 from mergepipe.packs.view import View
 
 Answer = TypeVar("Answer")
 
 _LACKING = b"lacking"
+# A folder's time moves in steps of some milliseconds: of one that changed so lately, no more is
+# known by it.
+_SETTLED_NS = 2_000_000_000
+_FolderState: TypeAlias = tuple[int, int, int]
 
 
 class Keeper(Protocol):
@@ -76,6 +83,7 @@ class OwnKeeper:
         # Held while the index is brought in step: who waited for it finds it whole.
         self._repairing = threading.RLock()
         self._rebuilds = 0
+        self._in_step: _FolderState | None = None
 
     def close(self) -> None:
         """Close the index."""
@@ -95,6 +103,9 @@ class OwnKeeper:
                 return True
 
     def _refresh(self) -> bool:
+        state = self._folder_state()
+        if state is not None and state == self._in_step:
+            return False
         present = set(pack_ids(self._store))
         indexed = set(ask(self, lambda view: view.packs()))
         # A listing made while packs come and go may be incomplete, so each loss is looked at.
@@ -105,7 +116,19 @@ class OwnKeeper:
             self._index.drop_packs(gone)
             self.note_lacking(True)
         self._add(new)
+        # What was indexed just now may be less than all: a pack can be gone again, or damaged.
+        self._in_step = None if gone or new else state
         return bool(gone or new)
+
+    def _folder_state(self) -> _FolderState | None:
+        """What differs once packs came or went, or the index is another; None: nobody can tell."""
+        if not isinstance(self._store, LocalByteStore):
+            return None
+        status = status_of(self._store.folder(PREFIX))
+        if status is None or time.time_ns() - status.st_mtime_ns < _SETTLED_NS:
+            return None
+        count = ask(self, lambda view: view.pack_count())
+        return status.st_ino, status.st_mtime_ns, count
 
     @property
     def rebuilds(self) -> int:

@@ -15,7 +15,7 @@ from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
 
-from mergepipe.bytestore.protocol import ByteStore, items_after, keys_after
+from mergepipe.bytestore.protocol import ByteStore, Foldered, items_after, keys_after
 from mergepipe.errors import Corruption, InvalidRefName, Locked, RefExists, RefMoved
 from mergepipe.ids import ObjectId
 from mergepipe.repository import locks
@@ -23,7 +23,7 @@ from mergepipe.repository.operations import OperationLog
 from mergepipe.repository.reflog import Reflog, ReflogEntry, Signature
 from mergepipe.repository.refnames import HEADS, check_ref_name, short_name, title
 from mergepipe.repository.staged_moves import Staged, StagedMove, swap_all
-from mergepipe.repository.taken_names import TakenNames
+from mergepipe.repository.taken_names import TakenNames, names_beside
 
 HEAD = "HEAD"
 _WILD = re.compile(r"[*?\[]")
@@ -366,6 +366,10 @@ class RefStore:
         swap_all(self._store, [StagedMove(name, old, new, self._why)])
 
     def _check_free(self, name: str) -> None:
+        staged = self._staged
+        if self._taken is None and not staged and isinstance(self._store, Foldered):
+            names_beside(self._store, name).check(name)
+            return
         taken = self._taken or TakenNames(self.names())
         if self._held is not None:
             self._taken = taken

@@ -36,6 +36,9 @@ class Staged:
         """Whether this is the thread whose moves these are."""
         return threading.get_ident() == self._thread
 
+    def __len__(self) -> int:
+        return len(self._moves)
+
     def __contains__(self, name: str) -> bool:
         return name in self._moves
 

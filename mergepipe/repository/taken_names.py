@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
+from mergepipe.bytestore.protocol import Foldered
 from mergepipe.errors import RefExists
 from mergepipe.repository.refnames import folded, short_name, title
 
@@ -50,6 +51,32 @@ class TakenNames:
                 f"cannot make {title(name)}: there is {title(below)}",
                 "a name that others continue after a '/' cannot be a ref itself",
             )
+
+
+def names_beside(store: Foldered, name: str) -> TakenNames:
+    """As much as `check` of a new name asks about: what lies on its way, folder by folder.
+
+    Of a million refs, no more than those folders are looked into.
+    """
+    taken = TakenNames(())
+    folder = "/".join(name.split("/")[:2]) + "/"
+    for part in _prefixes(name):
+        like = [key for key in store.within(folder) if folded(key.rstrip("/")) == folded(part)]
+        for key in like:
+            below = key if not key.endswith("/") else _first_below(store, key)
+            if below is not None:
+                taken.add(below)
+        folder = part + "/"
+    return taken
+
+
+def _first_below(store: Foldered, folder: str) -> str | None:
+    """A key in a folder, or further down; None where there are empty folders only."""
+    for key in sorted(store.within(folder)):
+        below = key if not key.endswith("/") else _first_below(store, key)
+        if below is not None:
+            return below
+    return None
 
 
 def _prefixes(name: str) -> Iterator[str]:
