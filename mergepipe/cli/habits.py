@@ -82,6 +82,7 @@ _HABITS = {
 }
 _UNKNOWN_COMMAND = re.compile(r"No such command '([^']*)'")
 _UNKNOWN_OPTION = re.compile(r"No such option: ([-\w]+)")
+_WITHOUT_VALUE = re.compile(r"Option '([^']+)' requires an argument")
 _GUESS = re.compile(r" Did you mean '([^']*)'\?$")
 
 
@@ -95,7 +96,7 @@ def pointer(said: str, asked: str) -> str:
         return _COMMANDS.get(unknown[1]) or (f"did you mean `mp {guess[1]}`?" if guess else "")
     if asked == "mp diff" and said.startswith("Missing argument"):
         return "`mp status` lists what was changed here, `mp diff REV` compares a commit with HEAD"
-    option = _UNKNOWN_OPTION.match(said)
+    option = _UNKNOWN_OPTION.match(said) or _WITHOUT_VALUE.match(said)
     return "" if option is None else _HABITS.get((asked.removeprefix("mp "), option[1]), "")
 
 
