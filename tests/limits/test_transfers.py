@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from mergepipe.api import Repository
 from mergepipe.bytestore import elsewhere, frames, pace, wire
 from mergepipe.bytestore.memory import MemoryByteStore
-from mergepipe.bytestore.protocol import ByteStore
+from mergepipe.bytestore.protocol import ByteStore, Gathering
 from mergepipe.errors import (
     Corruption,
     NotMounted,
@@ -37,11 +37,14 @@ from mergepipe.packs.reader import read_footer_bytes
 from mergepipe.repository import absent, notes, operations, pruned, push_log, roots, tombstones
 from mergepipe.transfer import noting, quarantine, receiving, remote_packs, remote_refs
 from mergepipe.transfer.receiving import ReceivingStore
-from mergepipe.transfer.serving.offer import Offer, TooLarge
+from mergepipe.transfer.serving.offer import NOBODY, Offer, TooLarge
+from mergepipe.transfer.serving.recording import Caller
+from tests.bytestore.transports import TRANSPORTS
 from tests.packs.test_packs import header, write_pack
 from tests.repository.checkpoints import WHO
 
 A_COMMIT = b"0" * 64 + b"\n"
+IDS = [bytes([number]) * wire.WRITE_ID_BYTES for number in range(3)]
 Patch = pytest.MonkeyPatch
 
 
@@ -116,6 +119,15 @@ def test_what_a_client_asks(monkeypatch: Patch, tmp_path: Path) -> None:
     for old, new in ((None, large), (large, None)):
         with pytest.raises(TooLarge):
             offer.swap(wire.SwapRequest("refs/heads/a", old, new, bytes(16)))
+    swaps = wire.swaps_request([("refs/heads/a", None, A_COMMIT)] * 3, IDS, (), again=False)
+    assert not offer.swaps(swaps)
+    assert offer.pick(["refs/heads/a"] * 3) == wire.encode({})
+    monkeypatch.setattr(wire, "MOST_SWAPS", 2)
+    monkeypatch.setattr(wire, "MOST_PICKED", 2)
+    with pytest.raises(TooLarge, match="swaps at once"):
+        offer.swaps(swaps)
+    with pytest.raises(UsageError, match="keys at once"):
+        offer.pick(["refs/heads/a"] * 3)
     store.put("refs/heads/a", A_COMMIT)
     monkeypatch.setattr(wire, "LARGEST_LISTING", 10)
     with pytest.raises(RemoteRefused, match="the listing"):
@@ -173,6 +185,9 @@ def test_packs_of_a_remote(monkeypatch: Patch, tmp_path: Path) -> None:
     assert read_footer_bytes(store, packs[0])
     with pytest.raises(RemoteRefused, match="a footer of"):
         read_footer_bytes(store, packs[0], far=True)
+    assert reader.raw_footer(store, packs[0]) is None
+    monkeypatch.undo()
+    assert reader.raw_footer(store, packs[0]) == read_footer_bytes(store, packs[0])
 
 
 @pytest.mark.parametrize("limit", ["MOST_PACKS", "MOST_RECORDS"])
@@ -248,6 +263,36 @@ def test_notes_that_somebody_sends(monkeypatch: Patch, tmp_path: Path) -> None:
                 taking.compare_and_swap(notes.note_key(commit), None, sent)
             monkeypatch.undo()
             assert taking.compare_and_swap(notes.note_key(commit), None, sent)
+
+
+@pytest.mark.parametrize("kind", ["http", "stdio"])
+def test_more_than_a_server_takes_at_once_is_not_sent(
+    kind: str, monkeypatch: Patch, tmp_path: Path
+) -> None:
+    """Neither swaps, which the server would refuse, nor the names of very many notes."""
+    came: list[int] = []
+    take = Offer.swaps
+
+    def counted(self: Offer, asked: wire.SwapsRequest, caller: Caller = NOBODY) -> bool:
+        came.append(len(asked.swaps))
+        return take(self, asked, caller)
+
+    monkeypatch.setattr(Offer, "swaps", counted)
+    monkeypatch.setattr(wire, "MOST_SWAPS", 2)
+    monkeypatch.setattr(noting, "_MOST_PICKED", 2)
+    with TRANSPORTS[kind](tmp_path) as store:
+        assert isinstance(store, Gathering)
+        swaps = [(f"refs/heads/{name}", None, A_COMMIT) for name in "abc"]
+        assert not store.swap_together(swaps)
+        assert not came
+        store.swap_together(swaps[:2])
+        assert came == [2]
+        commits = [ObjectId(bytes([number]) * 32) for number in range(3)]
+        for commit in commits:
+            store.put(notes.note_key(commit), b"noted")
+        assert len(noting._values(store, commits[:2])) == 2
+        monkeypatch.setattr(store, "pick", lambda _: pytest.fail("they are asked for by name"))
+        assert len(noting._values(store, commits)) == 3
 
 
 def _chunk(size: int, *, says: int | None = None) -> bytes:
