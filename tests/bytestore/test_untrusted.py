@@ -17,6 +17,7 @@ from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.bytestore.local_writer import LocalWriter
 from mergepipe.bytestore.untrusted import (
     beneath,
+    check_tree,
     is_real_directory,
     open_plain,
     open_to_change,
@@ -157,3 +158,16 @@ def test_an_index_with_another_name_is_left_to_that(tmp_path: Path) -> None:
     index_files.leave_other_names(tmp_path / "index")
     assert (tmp_path / "index/data.mdb").read_bytes() == b"its own"
     assert (tmp_path / "victim").read_bytes() == b"precious"
+
+
+def test_of_very_many_files_the_first_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        link(tmp_path / name / "link")
+    monkeypatch.setattr(untrusted, "_MOST_LOOKED_AT", 3)
+    check_tree(tmp_path)  # the folders, before what is in them
+    monkeypatch.setattr(untrusted, "_MOST_LOOKED_AT", 4)
+    with pytest.raises(UnsafeRepository):
+        check_tree(tmp_path)

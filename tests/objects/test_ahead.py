@@ -6,8 +6,10 @@ import pytest
 
 from mergepipe.api import Repository
 from mergepipe.bytestore.local import LocalByteStore
+from mergepipe.bytestore.memory import MemoryByteStore
 from mergepipe.ids import ObjectId
 from mergepipe.objects.ahead import ObjectsAhead
+from mergepipe.packs import pack_starts
 from mergepipe.packs.pack_starts import PackStarts
 from mergepipe.packs.reader import pack_key
 from tests.repository.checkpoints import WHO
@@ -49,3 +51,22 @@ def test_models_are_read_before_they_are_asked_for(
         found = objects.read_together(commits, 1 << 20, PackStarts(repo.store).read)
         assert found == {commit: whole[commit] for commit in commits[1:]}
         assert objects.read_together(commits, 0, PackStarts(repo.store).read) == {}
+
+
+def test_the_starts_of_a_few_packs_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryByteStore()
+    for key in "abc":
+        store.put(key, key.encode() * 10)
+    read: list[str] = []
+    read_into = store.read_into
+
+    def noted(key: str, offset: int, out: memoryview) -> int:
+        read.append(key)
+        return read_into(key, offset, out)
+
+    monkeypatch.setattr(store, "read_into", noted)
+    monkeypatch.setattr(pack_starts, "_MOST_STARTS", 2)
+    starts = PackStarts(store)
+    for key in "aabbcca":
+        assert bytes(starts.read(key, 2, 3)) == key.encode() * 3
+    assert read == ["a", "b", "c", "a"]

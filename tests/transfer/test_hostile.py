@@ -1,7 +1,7 @@
 """What is not as it should be is refused, pushed or fetched alike, and nothing of it stays."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,16 @@ import zstandard
 from msgspec.structs import replace
 
 from mergepipe.api import Repository
+from mergepipe.bytestore.memory import MemoryByteStore
 from mergepipe.errors import Corruption, MergepipeError, MissingObject, RemoteRefused
 from mergepipe.ids import ObjectId, PackId, block_id, object_id
 from mergepipe.objects.records import Tensor
 from mergepipe.packs.format import MAX_BLOCK_BYTES
+from mergepipe.packs.index import Index
+from mergepipe.packs.reader import read_footer_bytes
 from mergepipe.transfer import remote_packs, remote_refs
 from mergepipe.transfer.fetch import fetch
+from tests.packs.test_packs import write_pack
 from tests.repository.checkpoints import WHO
 
 from .forged_models import CASES, RAW
@@ -220,3 +224,25 @@ def test_a_remote_that_lies_once_it_is_believed(repo: Repository) -> None:
     assert visible(repo) == {}
     fetch(repo, "origin", honest)
     assert repo.fsck(read_data=True).ok
+
+
+def test_a_footer_of_another_pack_says_nothing(tmp_path: Path) -> None:
+    """Else what is in that one would be sought in this one, and not be found."""
+
+    class Mistaken(MemoryByteStore):
+        def locate(self, ids: Sequence[bytes]) -> list[PackId]:
+            return [own]
+
+        def footers(self, packs: Sequence[PackId]) -> list[bytes | None]:
+            return [read_footer_bytes(self, other) for _ in packs]
+
+    store = Mistaken()
+    raw = [noise(BLOCK), noise(2 * BLOCK)]
+    own, other = (write_pack(store, [each]) for each in raw)
+    (tmp_path / "index").mkdir()
+    storage = remote_packs.RemoteStorage(store, Index(tmp_path / "index"))
+    try:
+        storage.seek([block_id(raw[1])])
+        assert storage.packs_of([block_id(raw[1])]) == []
+    finally:
+        storage.close()

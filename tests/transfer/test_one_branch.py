@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mergepipe.api import Repository
+from mergepipe.api import Repository, pushing
 from mergepipe.bytestore.forwarding import ForwardingStore
 from mergepipe.bytestore.http import HttpByteStore
 from mergepipe.bytestore.protocol import ByteStore
@@ -14,7 +14,7 @@ from mergepipe.bytestore.stdio import StdioByteStore
 from mergepipe.ids import PackId
 from mergepipe.packs.index import Index
 from mergepipe.packs.reader import PREFIX, pack_ids
-from mergepipe.repository.refnames import HEADS
+from mergepipe.repository.refnames import HEADS, REMOTES
 from mergepipe.transfer.admission import Admission
 from mergepipe.transfer.fetch import FetchOptions, fetch
 from mergepipe.transfer.push_refs import PushOptions
@@ -135,6 +135,24 @@ def test_a_push_says_what_it_builds_on(
     assert pushed.commits == 3 and looked_at == [1]
     assert not {"refs/", HEADS, PREFIX} & set(watched.listed)
     assert hub.fsck(read_data=True).ok
+
+
+def test_of_very_many_branches_those_that_ours_were_begun_on_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "own"
+    place.mkdir()
+    with Repository.init(place, who=WHO) as repo:
+        for branch, number in (("other", 0), ("main", 1), ("main", 2)):
+            (place / "own.bin").write_bytes(bytes([number]) * 100)
+            repo.commit(message="m", branch=branch)
+        theirs = {name: repo.resolve("other") for name in "abc"} | {"z": repo.resolve("main~1")}
+        for name, tip in theirs.items():
+            repo.refs.update(f"{REMOTES}origin/{name}", tip, expected=None, who=WHO, why="")
+        monkeypatch.setattr(pushing, "_MOST_NEAR", 4)
+        assert pushing._near(repo, "origin") == tuple(HEADS + name for name in theirs)
+        monkeypatch.setattr(pushing, "_MOST_NEAR", 3)
+        assert pushing._near(repo, "origin") == (f"{HEADS}z",)
 
 
 class URL:
