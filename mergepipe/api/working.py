@@ -1,5 +1,6 @@
 """What moves files and HEAD: committing the worktree, checking revisions out, switching."""
 
+import contextlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -9,7 +10,14 @@ from mergepipe.api.contents import Contents
 from mergepipe.api.hooking import ask_before_commit
 from mergepipe.api.opened import OpenRepository
 from mergepipe.checkpoints.requests import CommitRequest, CommitResult
-from mergepipe.errors import NothingToCommit, RefExists, RevisionNotFound, UsageError, WorktreeDirty
+from mergepipe.errors import (
+    Corruption,
+    NothingToCommit,
+    RefExists,
+    RevisionNotFound,
+    UsageError,
+    WorktreeDirty,
+)
 from mergepipe.ids import ObjectId
 from mergepipe.names import quoted
 from mergepipe.progress import SILENT, Progress
@@ -44,6 +52,7 @@ class Working:
     ) -> CommitResult:
         """As `Repository.commit` says."""
         target = None if branch is None else branch_ref(branch)
+        from mergepipe.codecs.chooser import TRYING
         from mergepipe.formats.tree import scan, scan_several
 
         several = path if isinstance(path, Sequence) and not isinstance(path, str) else None
@@ -89,12 +98,14 @@ class Working:
         )
         with self._repo.writing():
             result = self._repo.committer().commit(sources, request, progress)
-        if request.base is not None and result.new_blocks < result.blocks:
+        quick = self._repo.config.store.codec not in TRYING  # who wants speed gets no more
+        if request.base is not None and result.new_blocks < result.blocks and not quick:
             # Stored before, by somebody who did not know its base: budgets could not read it.
             from mergepipe.api.layering import store_coarse_layers
 
-            base_snapshot = self._repo.objects.commit(request.base).snapshot
-            store_coarse_layers(self._repo, result.snapshot, base_snapshot, progress)
+            with contextlib.suppress(Corruption):  # the base is not whole here: nothing to lean on
+                base_snapshot = self._repo.objects.commit(request.base).snapshot
+                store_coarse_layers(self._repo, result.snapshot, base_snapshot, progress)
         if self._repo.storage.condemned:  # met on the way, and replaced as far as these files go
             from mergepipe.api import healing
 

@@ -14,6 +14,7 @@ from mergepipe.codecs.chooser import TRYING, choose, samples_of
 from mergepipe.codecs.protocol import Codec, MeasuringCodec
 from mergepipe.codecs.workspace import Workspace
 from mergepipe.dtypes import DType
+from mergepipe.errors import Corruption
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.objects.records import Snapshot
 from mergepipe.objects.store import ObjectStore
@@ -60,8 +61,8 @@ def store_layers(
     """Store blocks once more, over the base's; how many. The caller publishes.
 
     A tensor stays as it is where that takes no coarse layer: it has little to do with the base's.
-    So does a block that the base's block leans on (who reads that has it in hand), and one whose
-    chain would be too long. Raises Corruption, MissingObject.
+    So does a block that the base's block leans on (who reads that has it in hand), one whose chain
+    would be too long, and one that is damaged or missing, or whose base's block is.
     """
     progress.start("store again", sum(block.raw_bytes for block in blocks))
     effort = effort if effort in TRYING else "auto"  # who asks for layers wants them
@@ -70,11 +71,16 @@ def store_layers(
     layered = 0
     for block in blocks:
         progress.advance(block.raw_bytes)
-        chain = reader.chain(block.base)
-        if block.block in chain or len(chain) > max_chain:
-            continue
-        raw, under = reader.read([block.block, block.base])
         codec = codecs.get(block.tensor)
+        if codec is not None and not isinstance(codec, MeasuringCodec):
+            continue
+        try:
+            chain = reader.chain(block.base)
+            if block.block in chain or len(chain) > max_chain:
+                continue
+            raw, under = reader.read([block.block, block.base])
+        except Corruption:
+            continue  # mp fsck tells, and mends it
         if codec is None:
             samples = samples_of(raw, under)
             codec = codecs[block.tensor] = choose(effort, block.dtype, samples, workspace)
