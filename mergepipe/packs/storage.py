@@ -69,11 +69,16 @@ class Storage:
         return self._keeper.refresh()
 
     def add_packs(self, packs: Sequence[PackEntry]) -> None:
-        """Index packs that are in place; a damaged index is rebuilt, with them. Raises NoSpace."""
+        """Index packs that are in place; a damaged index is rebuilt, with them. Raises NoSpace.
+
+        What was found damaged in a pack of the same name is replaced by it.
+        """
         try:
             self.index.add_packs(packs)
         except IndexDamaged:
             self.rebuild()
+        written = {pack.id for pack in packs}
+        self.absolve({place for place in self.condemned if place[0] not in written})
         with contextlib.suppress(MergepipeError):
             note_whole(self.store, self.index, [pack.id for pack in packs])
 
@@ -105,7 +110,7 @@ class Storage:
         self._keeper.condemn(damaged)
 
     def absolve(self, damaged: Collection[Place]) -> None:
-        """All data was read: these records are damaged, and no others are."""
+        """Of all records these are damaged, and no others are: all were read, or written again."""
         with contextlib.suppress(MergepipeError, PermissionError):
             if self.condemned != frozenset(damaged):
                 self.index.cache([(KEY, pack_places(damaged))])

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from mergepipe.errors import NoSpace
+from mergepipe.errors import MergepipeError, NoSpace
 from mergepipe.ids import object_id
-from mergepipe.packs.format import Content
+from mergepipe.objects.encoding import encode
+from mergepipe.objects.records import Snapshot
+from mergepipe.objects.store import ObjectStore
+from mergepipe.packs.format import PACK_HEADER_BYTES, RECORD_HEADER_BYTES, Content
+from mergepipe.packs.reader import pack_ids, pack_key
 from mergepipe.packs.storage import Storage
 from mergepipe.packs.transaction import Transaction
 
@@ -112,3 +116,21 @@ def test_a_failure_between_packs_leaves_an_orphan_at_most(
     storage.refresh()
     with storage.view() as view:
         assert [content for _, content in view.packs().values()] == [Content.BLOCKS]
+
+
+def test_a_damaged_pack_that_is_written_again_as_it_was_is_whole(storage: Storage) -> None:
+    """Its name is a hash of what it holds: the same object alone makes the same pack."""
+    objects, canonical = ObjectStore(storage), encode(Snapshot(()))
+    for _ in range(2):
+        with Transaction(storage) as transaction:
+            identity = transaction.add_object(canonical)
+            transaction.publish()
+        assert objects.canonical(identity) == canonical
+        assert not storage.condemned
+        (pack,) = pack_ids(storage.store)
+        data = bytearray(storage.store.get(pack_key(pack)) or b"")
+        data[PACK_HEADER_BYTES + RECORD_HEADER_BYTES] ^= 1
+        storage.store.put(pack_key(pack), bytes(data))
+        with pytest.raises(MergepipeError):
+            objects.canonical(identity)
+        assert storage.condemned
