@@ -5,9 +5,8 @@ A check reads what differs (`suspects`); commits and plans know nearly as much w
 
 import contextlib
 import math
+import struct
 from collections.abc import Iterator, Mapping
-
-import numpy as np
 
 from mergepipe.catalog.norms import Squares
 from mergepipe.catalog.profiles import Profiles
@@ -160,7 +159,7 @@ def _leaps(profile: Profile, before: Profile) -> Iterator[tuple[str, float, floa
     }
     if not ratios:
         return
-    median = float(np.median(list(ratios.values())))
+    median = sorted(ratios.values())[len(ratios) // 2]
     if median > JUMP:
         yield from ((name, ratio, None) for name, ratio in ratios.items() if ratio > JUMP)
         return
@@ -172,5 +171,5 @@ def _leaps(profile: Profile, before: Profile) -> Iterator[tuple[str, float, floa
 
 def _energy(column: bytes) -> float | None:
     """Of all blocks; None where some have no counterpart."""
-    energies = np.frombuffer(column, "<f8")
-    return None if np.isnan(energies).any() else float(energies.sum())
+    total = math.fsum(energy for (energy,) in struct.iter_unpack("<d", column))  # no numpy here
+    return None if math.isnan(total) else total

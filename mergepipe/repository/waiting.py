@@ -7,13 +7,15 @@ whatever is pruned or freed at once.
 import contextlib
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from mergepipe.bytestore.local import LocalByteStore
 from mergepipe.bytestore.protocol import ByteStore
 from mergepipe.errors import Corruption
 from mergepipe.ids import ObjectId
-from mergepipe.objects.merging import Plan
-from mergepipe.objects.store import ObjectStore
+
+if TYPE_CHECKING:  # a repository is opened without them
+    from mergepipe.bytestore.local import LocalByteStore
+    from mergepipe.objects.store import ObjectStore
 
 FOLDER = "plans"
 
@@ -39,7 +41,7 @@ def carried_out(store: ByteStore, plan: ObjectId) -> None:
         store.delete(_key(plan))
 
 
-def forget_before(files: LocalByteStore, before_s: float) -> None:
+def forget_before(files: "LocalByteStore", before_s: float) -> None:
     """Let go of plans that were stored before a moment (Unix seconds)."""
     for plan in list(waiting(files)):
         at = files.modified(_key(plan))
@@ -47,8 +49,10 @@ def forget_before(files: LocalByteStore, before_s: float) -> None:
             files.delete(_key(plan))
 
 
-def awaited_models(store: ByteStore, objects: ObjectStore) -> frozenset[ObjectId]:
+def awaited_models(store: ByteStore, objects: "ObjectStore") -> frozenset[ObjectId]:
     """The snapshots that waiting plans merge, as far as the plans can be read."""
+    from mergepipe.objects.merging import Plan
+
     models: set[ObjectId] = set()
     for plan in waiting(store):
         with contextlib.suppress(Corruption):
