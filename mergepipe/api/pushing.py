@@ -22,9 +22,9 @@ from mergepipe.repository.refs import ANY
 from mergepipe.transfer import push as pushing
 from mergepipe.transfer.credentials import Credentials
 from mergepipe.transfer.noting import push_notes
-from mergepipe.transfer.push import Source
 from mergepipe.transfer.push_refs import Decision, PushOptions, wanted_refs
 from mergepipe.transfer.remote_refs import read_refs, tracking_ref
+from mergepipe.transfer.source import Source
 
 _MOST_NEAR = 256  # branches of the remote that are looked at for what is there
 

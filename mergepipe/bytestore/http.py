@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from mergepipe.bytestore import wire
 from mergepipe.bytestore.http_connection import Connections, paced
+from mergepipe.bytestore.http_refusals import Broken, broken, refusal
 from mergepipe.bytestore.http_replies import (
     PROTOCOL,
     PROTOCOL_HEADER,
@@ -27,7 +28,6 @@ from mergepipe.bytestore.retries import Retries
 from mergepipe.bytestore.spool import SpoolWriter
 from mergepipe.closing import Closing
 from mergepipe.errors import (
-    AuthenticationError,
     MergepipeError,
     RemoteRefused,
     RemoteUnreachable,
@@ -124,7 +124,7 @@ class HttpByteStore(Closing):
                 found = self._ask(
                     "GET", _value(key), take, len(out) - done, headers=wanted, missing=True
                 )
-            except _Broken:
+            except Broken:
                 # A line that keeps breaking gets through a large read all the same.
                 if done - before < _PROGRESS_BYTES:
                     raise
@@ -278,7 +278,7 @@ class HttpByteStore(Closing):
                 self._ask(
                     "PUT", _value(key), read_reply, wire.LARGEST_REPLY, body=writer, again=False
                 )
-            except _Broken as error:
+            except Broken as error:
                 pause = next(pauses, None)
                 if pause is None:
                     raise
@@ -316,7 +316,7 @@ class HttpByteStore(Closing):
             except _RETRIED as error:
                 pause = None if isinstance(error, socket.gaierror) else next(pauses, None)
                 if pause is None:
-                    raise _broken(self.url, error) from error
+                    raise broken(self.url, error) from error
                 time.sleep(pause)
 
     def _exchange(
@@ -390,56 +390,9 @@ class HttpByteStore(Closing):
             if response.headers.get("Content-Encoding") is not None:
                 raise RemoteRefused(f"{self.url} answers in an encoding that nobody asked for")
             return
-        raise self._refusal(response, ours)
-
-    def _refusal(self, response: http.client.HTTPResponse, ours: bool) -> MergepipeError:
-        status = response.status
-        if ours:
-            body = read_body(response, wire.LARGEST_REPLY)
-            if body:
-                error = wire.error_from(wire.parse(body, wire.ErrorReply, "an error"))
-                if isinstance(error, AuthenticationError):
-                    return AuthenticationError(
-                        f"{error.message}, at {self.url}", self._unsent or error.hint
-                    )
-                return error
-        if status == 407:
-            proxy = self._connections.proxy
-            return AuthenticationError(
-                f"the proxy {proxy} wants a password before it lets anything through to {self.url}"
-                if proxy
-                else f"{self.url} answers as a proxy that wants a password",
-                _PROXY_HINT,
-            )
-        if status in (401, 403):
-            return AuthenticationError(
-                f"{self.url} answered {status}",
-                self._unsent or "check the token: docs/remotes.md",
-            )
-        if 300 <= status < 400:
-            return RemoteRefused(
-                f"{self.url} answers that it is elsewhere", "use the address it has now"
-            )
-        return RemoteRefused(
-            f"there is no mergepipe repository at {self.url} (it answered {status})",
-            "the address is that which `mp serve` printed",
+        raise refusal(
+            response, self.url, ours=ours, unsent=self._unsent, proxy=self._connections.proxy
         )
-
-
-_PROXY_HINT = "http_proxy=http://NAME:PASSWORD@HOST:PORT names it; no_proxy=HOST goes around it"
-
-
-class _Broken(RemoteUnreachable):
-    """A line that broke, as opposed to a server that cannot be trusted."""
-
-
-def _broken(url: str, error: Exception) -> _Broken:
-    if "Tunnel connection failed: 407" in str(error):  # what http.client makes of it, for https
-        return _Broken(f"the proxy on the way to {url} wants a password", _PROXY_HINT)
-    return _Broken(
-        f"cannot reach {url}: {quoted(str(error) or type(error).__name__)}",
-        "check the address and the network; what was sent is not sent again",
-    )
 
 
 def _value(key: str) -> str:

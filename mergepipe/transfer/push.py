@@ -10,7 +10,6 @@ from msgspec import Struct, field
 
 from mergepipe.bytestore.protocol import (
     ByteStore,
-    Holding,
     Swap,
     Turn,
     as_gathering,
@@ -18,23 +17,21 @@ from mergepipe.bytestore.protocol import (
     writing_to,
 )
 from mergepipe.dtypes import DType
-from mergepipe.errors import MergepipeError, MissingObject, RefMoved, RemoteRefused
+from mergepipe.errors import MissingObject, RefMoved
 from mergepipe.ids import BlockId, ObjectId
 from mergepipe.objects.ahead import ObjectsAhead
 from mergepipe.objects.grid import blocks_of
 from mergepipe.objects.records import Snapshot, Tensor
 from mergepipe.objects.store import ObjectStore
-from mergepipe.packs.blocks import BlockReader
-from mergepipe.packs.storage import Storage
 from mergepipe.progress import SILENT, Progress
-from mergepipe.repository.presence import has_all
 from mergepipe.repository.pruned import NONE, Pruned
 from mergepipe.repository.refnames import HEADS, title
-from mergepipe.repository.tombstones import Tombstones, purged_error, read_tombstones
+from mergepipe.repository.tombstones import Tombstones, read_tombstones
 from mergepipe.reprs import brief
 from mergepipe.transfer.holdings import IndexedFooters, holdings
 from mergepipe.transfer.new_commits import commits_between, known_objects, objects_of
 from mergepipe.transfer.push_refs import Decision, Move, Wanted, decide, no_such_ref
+from mergepipe.transfer.push_refusals import refuse_absent, refuse_pruned, refuse_purged
 from mergepipe.transfer.remote_refs import (
     RemoteRefs,
     parse_ref,
@@ -42,33 +39,14 @@ from mergepipe.transfer.remote_refs import (
     read_some_refs,
     ref_value,
 )
+from mergepipe.transfer.source import Source
 from mergepipe.transfer.uploading import Sent, Uploader
 from mergepipe.transfer.wire_choice import Chooser
-from mergepipe.transfer.wire_packs import WIRE_PACK_BYTES, Grouping, object_packs
+from mergepipe.transfer.wire_packs import Grouping, object_packs
 
 _HEAD = "HEAD"
 # Of a remote with thousands of refs, those whose models are looked at for what a new one shares.
 _MOST_TIPS = 64
-
-
-@brief
-class Source(Struct, frozen=True):
-    """The repository that pushes. `effort` and `max_chain` are its settings of those names.
-
-    `pruned`: the commits whose models it no longer keeps. `inputs`: whether models go along that
-    merges only name as what they were made of. `near`: refs of the other side (full names) that
-    most likely have what the new commits build on; none: all of them are looked at.
-    """
-
-    storage: Storage
-    objects: ObjectStore
-    blocks: BlockReader
-    effort: str = "auto"
-    max_chain: int = 2
-    pack_bytes: int = WIRE_PACK_BYTES
-    pruned: Pruned = NONE
-    inputs: bool = True
-    near: tuple[str, ...] = ()
 
 
 @brief
@@ -218,7 +196,7 @@ def _attempt(
         ask(moving)
     tips = [decision.new for decision in moving if decision.new is not None]
     for tip in tips:
-        _refuse_purged(source, tip, stones)
+        refuse_purged(source, tip, stones)
     order: Sequence[ObjectId] = ()
     if tips:
         known = [] if distrust else source.objects.present(there.values.values())
@@ -253,13 +231,13 @@ def _send(
     new = commits_between(objects, tips, known, source.pruned.absent)
     if not new.commits:
         return ()
-    _refuse_pruned(source, new.commits, stones)
+    refuse_pruned(source, new.commits, stones)
     # What the tips there bring counts as known too: a branch begun anew shares most with them.
     have = known_objects(objects, dict.fromkeys([*new.boundary, *known[:_MOST_TIPS]]))
     left_out = NONE.without(stones, stones.snapshots).but_absent(source.pruned.absent)
     need = _needed(source, objects, new.commits, have, left_out)
     holding = holdings(store, IndexedFooters(source.storage.index))
-    _refuse_absent(source, new.commits, holding)
+    refuse_absent(source, new.commits, holding)
     ids: list[bytes] = [*need.objects, *need.blocks]
     held = dict(zip(ids, holding.holds(ids), strict=True))
     tally.commits, tally.raw_bytes = len(new.commits), need.raw_bytes
@@ -288,56 +266,6 @@ def _send(
     sending = [(identity, held[identity]) for identity in need.objects]
     uploader.send_packs(object_packs(source.storage, sending, source.pack_bytes), done)
     return new.commits
-
-
-def _refuse_purged(source: Source, tip: ObjectId, stones: Tombstones) -> None:
-    """Raise RemoteRefused for a ref that is to stand at a model which was purged there."""
-    stone = stones and stones.of(tip, source.objects.commit(tip).snapshot)
-    if stone:
-        raise RemoteRefused(
-            f"the model of {tip.hex()[:12]} was {stone}: the remote does not take it",
-            f"mp purge --lift {stone.commit.hex()[:12]} there allows it again",
-        )
-
-
-def _refuse_pruned(source: Source, commits: Sequence[ObjectId], stones: Tombstones) -> None:
-    """Raise MergepipeError for a commit that cannot be sent: its model was let go of here.
-
-    `stones`: what was purged there, too, goes as history alone.
-    """
-    for identity in commits:
-        if identity not in source.pruned or identity in stones:
-            continue
-        stone = read_tombstones(source.storage.store).get(identity)
-        if stone is not None:
-            raise purged_error(
-                stone,
-                f"the remote has never had the model of {identity.hex()[:12]}, which",
-                f"mp purge {identity.hex()[:12]} --remote NAME --yes tells it so: the history "
-                "above then goes there",
-            )
-        if not has_all(source.storage, source.objects.commit(identity)):
-            raise MergepipeError(
-                f"the model of commit {identity.hex()[:12]} was pruned here, and the remote has "
-                "never had it: the history above it cannot go there",
-                "push to a remote that has it, or a model without history: mp push --release",
-            )
-
-
-def _refuse_absent(source: Source, commits: Sequence[ObjectId], holding: Holding) -> None:
-    """Raise MergepipeError for history that neither we nor the other side have."""
-    cut = {each: source.objects.absent_of(each) for each in commits} if source.pruned.absent else {}
-    absent = list(dict.fromkeys(other for named in cut.values() for other in named))
-    held = dict(zip(absent, holding.holds(absent), strict=True)) if absent else {}
-    for identity, named in cut.items():
-        lacking = next((other for other in named if not held[other]), None)
-        if lacking is not None:
-            raise MergepipeError(
-                f"commit {identity.hex()[:12]} needs {lacking.hex()[:12]}, which is not in this "
-                "shallow clone, and the remote does not have it",
-                "`mp fetch --unshallow` first; or `mp push --release` sends the model without its "
-                "history",
-            )
 
 
 def _needed(

@@ -7,7 +7,6 @@ a remote on this machine is used through it too, so that there is one receiving 
 import functools
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -37,6 +36,7 @@ from mergepipe.repository.hooks import PRE_RECEIVE
 from mergepipe.repository.notes import FOLDER as NOTES
 from mergepipe.repository.refnames import HEADS, TAGS, is_shared_ref
 from mergepipe.transfer.admission import Admission
+from mergepipe.transfer.answered_writes import AnsweredWrites, why_of
 from mergepipe.transfer.home import Home
 from mergepipe.transfer.inspection import Arrived, Inspected, Inspector
 from mergepipe.transfer.noting import swap_note
@@ -50,8 +50,6 @@ from mergepipe.transfer.two_storages import layered
 MOST_IDS = 100_000
 LARGEST_VALUES_BYTES = 1 << 30
 _FOLDERS = (PREFIX, HEADS, TAGS, NOTES)
-_REMEMBERED = 1024
-_WHY = "push "
 
 
 class _Move(Struct, frozen=True):
@@ -87,7 +85,7 @@ class ReceivingStore(Closing):
         self._inspected = Inspected()
         # One admission at a time bounds memory, and a write that is sent twice waits for itself.
         self._deciding = threading.Lock()
-        self._decided: OrderedDict[bytes, bool] = OrderedDict()
+        self._answers = AnsweredWrites(home.refs)
         self._taking_up = threading.Lock()
         self._taken_up = False
 
@@ -278,10 +276,10 @@ class ReceivingStore(Closing):
         before = None if old is None else parse_ref(key, old)
         after = None if new is None else parse_ref(key, new)
         with self._deciding:
-            done = self._answered(key, before, after, write_id)
+            done = self._answers.of(key, before, after, write_id)
             if done is None:
                 done = self._move(key, before, after, write_id)
-            self._remember(write_id, done)
+            self._answers.remember(write_id, done)
             return done
 
     def _move(self, key: str, old: ObjectId | None, new: ObjectId | None, write_id: bytes) -> bool:
@@ -295,7 +293,7 @@ class ReceivingStore(Closing):
         self._rules.may_begin(key, old, new)
         self._rules.ask_hook(key, old, new)
         try:
-            home.refs.delete(key, expected=old, who=home.signature(), why=_WHY + write_id.hex())
+            home.refs.delete(key, expected=old, who=home.signature(), why=why_of(write_id))
         except RefMoved:
             return False
         return True
@@ -325,7 +323,7 @@ class ReceivingStore(Closing):
                         return False
                     old = None if before is None else parse_ref(key, before)
                     new = parse_ref(key, after)
-                    done = self._answered(key, old, new, write_id)
+                    done = self._answers.of(key, old, new, write_id)
                     if done is None and self._home.refs.read(key) == old != new:
                         moves.append(_Move(key, old, new, write_id))
                     elif not done:
@@ -335,7 +333,7 @@ class ReceivingStore(Closing):
             except (RemoteRefused, Corruption, RefExists):
                 return False
             for write_id in write_ids:
-                self._remember(write_id, True)
+                self._answers.remember(write_id, True)
             return True
 
     def _move_together(self, moves: Sequence[_Move], near: Sequence[str] = ()) -> bool:
@@ -383,7 +381,7 @@ class ReceivingStore(Closing):
                     absent.change_absent(self._store, here=admission.commits)
                     with home.refs.together():
                         for each in moves:
-                            why = _WHY + each.write_id.hex()
+                            why = why_of(each.write_id)
                             home.refs.update(
                                 each.key, each.new, expected=each.old, who=who, why=why
                             )
@@ -397,33 +395,6 @@ class ReceivingStore(Closing):
         if self._quarantine.empty:
             return self._home.objects
         return ObjectStore(layered(self._home.storage, self._quarantine.storage))
-
-    def _answered(
-        self, key: str, old: ObjectId | None, new: ObjectId | None, write_id: bytes
-    ) -> bool | None:
-        """What became of a write that was sent before, or None: it is new."""
-        known = self._decided.get(write_id)
-        if known is not None:
-            return known
-        refs = self._home.refs
-        current = refs.read(key)
-        if new is None:
-            # The log goes with the ref; it is as was asked, whoever did it.
-            return True if current is None and old is not None else None
-        if refs.reflog is None:
-            return None
-        why = _WHY + write_id.hex()
-        later = current  # where the next line begins: the ref itself, for the last one
-        for entry in refs.reflog.read(key):
-            if entry.why == why and (entry.old, entry.new) == (old, new) and later == new:
-                return True
-            later = entry.old
-        return None
-
-    def _remember(self, write_id: bytes, done: bool) -> None:
-        self._decided[write_id] = done
-        while len(self._decided) > _REMEMBERED:
-            self._decided.popitem(last=False)
 
 
 def _folders(prefix: str) -> Iterator[str]:

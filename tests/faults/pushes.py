@@ -17,9 +17,10 @@ from mergepipe.packs.format import RecordHeader
 from mergepipe.packs.reader import read_footer
 from mergepipe.packs.view import View
 from mergepipe.repository.layout import DIRECTORY
-from mergepipe.transfer.push import Source, push
+from mergepipe.transfer.push import push
 from mergepipe.transfer.push_refs import Decision, Wanted
 from mergepipe.transfer.quarantine import Quarantine
+from mergepipe.transfer.source import Source
 
 from .limits import Tally, soon, within_limit
 from .places import CALM, HASTY, Make, Patience, Place, places

@@ -7,7 +7,7 @@ import numpy as np
 
 from mergepipe.api import Repository
 from mergepipe.ids import ObjectId
-from mergepipe.transfer.push import Source
+from mergepipe.transfer.source import Source
 from tests.repository.checkpoints import bf16, new_repository, write_model
 
 BLOCK_BYTES = 8 << 10

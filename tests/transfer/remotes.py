@@ -14,8 +14,9 @@ from mergepipe.bytestore.protocol import ByteStore, ByteWriter
 from mergepipe.objects.records import Commit
 from mergepipe.packs.transaction import Transaction
 from mergepipe.repository.layout import initialise
-from mergepipe.transfer.push import Pushed, Source, push
+from mergepipe.transfer.push import Pushed, push
 from mergepipe.transfer.push_refs import PushOptions, wanted_refs
+from mergepipe.transfer.source import Source
 from tests.repository.checkpoints import WHO, bf16, new_repository, write_model
 
 ORIGIN = "refs/remotes/origin/"

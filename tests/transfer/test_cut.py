@@ -14,9 +14,10 @@ from mergepipe.bytestore.unfinished import building
 from mergepipe.errors import RemoteUnreachable, RevisionNotFound, UsageError
 from mergepipe.progress import Silent
 from mergepipe.transfer import clone as cloning
-from mergepipe.transfer.push import Source, push
+from mergepipe.transfer.push import push
 from mergepipe.transfer.push_refs import PushOptions, wanted_refs
 from mergepipe.transfer.receiving import ReceivingStore
+from mergepipe.transfer.source import Source
 from tests.properties.trees import read_tree
 from tests.repository.checkpoints import WHO
 from tests.torture.models import finish, in_child, problems
