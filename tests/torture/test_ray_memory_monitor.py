@@ -54,7 +54,7 @@ class Taking:
 
     def do(self, item):
         """Take it; the monitor looks four times a second."""
-        held = []
+        held: list[object] = []
         while len(held) * STEP_BYTES < self.most_bytes:
             held.append(np.ones(STEP_BYTES, np.uint8))
             time.sleep(0.02)
