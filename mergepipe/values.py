@@ -112,11 +112,12 @@ def estimated_square(dtype: DType, raw: Buffer) -> float:
         return 0.0
     codes = np.frombuffer(raw, f"<u{dtype.bits // 8}")
     step = max(1, len(codes) // SAMPLED)
-    values = decode(dtype, np.ascontiguousarray(codes[::step]).data).astype(np.float64)
-    finite = values[np.isfinite(values)]
+    values = decode(dtype, np.ascontiguousarray(codes[::step]).data)
+    finite = values[np.isfinite(values)].astype(np.float64)
     if not len(finite):
         return math.nan if len(values) else 0.0
-    return float(np.square(finite).sum()) * len(codes) / len(values)
+    with np.errstate(over="ignore"):  # of float64 a square may be infinite
+        return float(np.square(finite).sum()) * len(codes) / len(values)
 
 
 @cache

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from mergepipe.bytestore.memory import MemoryByteStore
+from mergepipe.transfer.serving.http import application
+from mergepipe.transfer.serving.watching import route_of
 from tests.cli.conftest import Mp
 from tests.cli.test_serve import READ, WRITE, _this_checkout, other, serving  # noqa: F401
 
@@ -41,7 +44,7 @@ def test_health_metrics_and_access_log(
     samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     for line in text.splitlines():
         assert re.fullmatch(r'# (HELP|TYPE) .*|[a-z_]+(\{([a-z]+="[^"]*",?)+\})? [0-9.e+-]+', line)
-    assert samples['mergepipe_requests_total{method="POST",route="swap",status="200"}'] == "1"
+    assert samples['mergepipe_requests_total{method="POST",route="swaps",status="200"}'] == "1"
     assert int(samples['mergepipe_bytes_total{direction="in"}']) > 1000
     packs = list((other / ".mergepipe/packs").iterdir())
     name = f'repository="{other.name}"'
@@ -50,7 +53,7 @@ def test_health_metrics_and_access_log(
     assert samples[f'mergepipe_repository_bytes{{{name},folder="packs"}}'] == str(size)
     assert samples["mergepipe_errors_total"] == "0"
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    swap = next(line for line in lines if line["path"].endswith("/v1/swap"))
+    swap = next(line for line in lines if line["path"].endswith("/v1/swaps"))
     assert (swap["token"], swap["method"], swap["status"]) == ("alice", "POST", 200)
     assert WRITE not in log.read_text()
     assert [line["status"] for line in lines if line["path"] == "/metrics"][:2] == [401, 401]
@@ -60,3 +63,10 @@ def test_metrics_may_be_open(other: Path, mp: Mp, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("MP_SERVE_TOKENS", f"read:{READ}")
     with serving(other, "--open-metrics") as (_, url):
         assert _get(f"{url}/metrics")[0] == 200
+
+
+def test_each_route_of_the_protocol_is_counted_by_its_name() -> None:
+    paths = [route.path for route in application(MemoryByteStore()).routes]  # type: ignore[attr-defined]
+    assert paths
+    for path in paths:
+        assert route_of(path) == path.split("/")[2]

@@ -87,7 +87,7 @@ class Fields:
             written = get_close_matches(key, [name for name in self._entries if name != key], 1)
             if written:
                 near = written[0]
-                hint = f"did you mean it by {quoted(near)}, on line {self._line(near)}?"
+                hint = f"line {self._line(near)} has {quoted(near)}: did you mean {quoted(key)}?"
                 self._notes.forget(self._entries[near].place, near)
             raise self._notes.refused(self.place, f"{self._what} has no {quoted(key)}", hint)
         return value

@@ -29,10 +29,18 @@ from mergepipe.transfer.serving.tokens import Scope as Allowed
 HEALTH, METRICS = "/healthz", "/metrics"
 # Of requests, in seconds: a small value, a range of a pack, a push that is decoded.
 _BUCKETS = (0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0)
-_ROUTE = re.compile(r"(?:^|/)v1/(?P<route>value|values|keys|swap|holds|purge)(?:/|$)")
+_ROUTE = re.compile(
+    r"(?:^|/)v1/(?P<route>value|values|keys|swap|swaps|holds|pick|locate|footers|purge)(?:/|$)"
+)
 _FOLDERS = ("packs", "incoming", "quarantine", "promised")
 
 _log = logging.getLogger("mergepipe.serve")
+
+
+def route_of(path: str) -> str:
+    """What a path asks for, as metrics count it; `hub` for what is no question of a remote."""
+    match = _ROUTE.search(path)
+    return "hub" if match is None else match["route"]
 
 
 class Access(msgspec.Struct, frozen=True):
@@ -112,8 +120,7 @@ class Watch:
 
     def note(self, entry: Access) -> None:
         """Count a request, and write it down."""
-        match = _ROUTE.search(entry.path)
-        route = "hub" if match is None else match["route"]
+        route = route_of(entry.path)
         with self._lock:
             seen = self._seen
             seen.requests[entry.method, route, entry.status] += 1
