@@ -184,8 +184,13 @@ class _Actors:
             self._ray.wait(resting, num_returns=len(resting), timeout=_GOODBYE_S)
 
     def pids(self) -> list[int]:
-        there = [actor.handle.pid.remote() for actor in self._actors if actor.ready is None]
-        return list(self._ray.get(there))
+        asked = [actor.handle.pid.remote() for actor in self._actors if actor.ready is None]
+        pids = []
+        for answer in asked:
+            # Of one that died we hear with what it worked on, and replace it then.
+            with contextlib.suppress(self._ray.exceptions.RayActorError):
+                pids.append(self._ray.get(answer))
+        return pids
 
     def _start(self) -> None:
         handle = self._new.remote()

@@ -91,7 +91,12 @@ MISTAKES = [
     ("merge --plan deadbeef", 1, "'deadbeef'", "mp plan"),
     ("merge --recipe ../nosuch.yml", 2, "nosuch.yml", "YAML file"),
     ("merge --recipe ../broken.yml", 2, "broken.yml, line 2", "never closed"),
-    ("merge --recipe ../misspelt.yml", 2, "no 'merge_method'", r"'merge_metod', on line 1\?\n$"),
+    (
+        "merge --recipe ../misspelt.yml",
+        2,
+        "no 'merge_method'",
+        r"line 1 has 'merge_metod': did you mean 'merge_method'\?\n$",
+    ),
     ("explain base", 13, "base is no merge", "mp log"),
     ("checkout nosuch", 1, "'nosuch'", "mp branch --all"),
     ("checkout code", 1, "'config.json' would be overwritten", "commit first, or add --force"),
