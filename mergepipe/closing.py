@@ -25,20 +25,13 @@ class Closing:
         raise NotImplementedError
 
 
-class Dropping:
+class Dropping(Closing):
     """Base of what is being made: leaving its context drops what was not published by then."""
 
     __slots__ = ()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """`abort`."""
         self.abort()
 
     def abort(self) -> None:

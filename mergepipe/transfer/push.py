@@ -31,7 +31,7 @@ from mergepipe.reprs import brief
 from mergepipe.transfer.holdings import IndexedFooters, holdings
 from mergepipe.transfer.new_commits import commits_between, known_objects, objects_of
 from mergepipe.transfer.push_refs import Decision, Move, Wanted, decide, no_such_ref
-from mergepipe.transfer.push_refusals import refuse_absent, refuse_pruned, refuse_purged
+from mergepipe.transfer.push_refusals import refuse_absent, refuse_pruned
 from mergepipe.transfer.remote_refs import (
     RemoteRefs,
     parse_ref,
@@ -39,6 +39,7 @@ from mergepipe.transfer.remote_refs import (
     read_some_refs,
     ref_value,
 )
+from mergepipe.transfer.rules import refuse_purged
 from mergepipe.transfer.source import Source
 from mergepipe.transfer.uploading import Sent, Uploader
 from mergepipe.transfer.wire_choice import Chooser
@@ -196,7 +197,7 @@ def _attempt(
         ask(moving)
     tips = [decision.new for decision in moving if decision.new is not None]
     for tip in tips:
-        refuse_purged(source, tip, stones)
+        refuse_purged(source.objects, tip, stones, "the remote")
     order: Sequence[ObjectId] = ()
     if tips:
         known = [] if distrust else source.objects.present(there.values.values())

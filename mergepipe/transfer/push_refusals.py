@@ -1,23 +1,13 @@
-"""What a push does not send: models that are purged, or that neither side has."""
+"""What a push cannot send: models and history that neither side has."""
 
 from collections.abc import Sequence
 
 from mergepipe.bytestore.protocol import Holding
-from mergepipe.errors import MergepipeError, RemoteRefused
+from mergepipe.errors import MergepipeError
 from mergepipe.ids import ObjectId
 from mergepipe.repository.presence import has_all
 from mergepipe.repository.tombstones import Tombstones, purged_error, read_tombstones
 from mergepipe.transfer.source import Source
-
-
-def refuse_purged(source: Source, tip: ObjectId, stones: Tombstones) -> None:
-    """Raise RemoteRefused for a ref that is to stand at a model which was purged there."""
-    stone = stones and stones.of(tip, source.objects.commit(tip).snapshot)
-    if stone:
-        raise RemoteRefused(
-            f"the model of {tip.hex()[:12]} was {stone}: the remote does not take it",
-            f"mp purge --lift {stone.commit.hex()[:12]} there allows it again",
-        )
 
 
 def refuse_pruned(source: Source, commits: Sequence[ObjectId], stones: Tombstones) -> None:

@@ -56,11 +56,16 @@ class Rules:
             ) from error
 
 
-def refuse_purged(sent: ObjectStore, new: ObjectId, stones: tombstones.Tombstones) -> None:
-    """No ref comes to stand at a model that was removed here, whoever commits it."""
+def refuse_purged(
+    sent: ObjectStore,
+    new: ObjectId,
+    stones: tombstones.Tombstones,
+    taker: str = "this repository",
+) -> None:
+    """No ref of `taker` comes to stand at a model that was removed there, whoever commits it."""
     stone = stones and stones.of(new, sent.commit(new).snapshot)
     if stone:
         raise RemoteRefused(
-            f"the model of {new.hex()[:12]} was {stone}: this repository does not take it",
+            f"the model of {new.hex()[:12]} was {stone}: {taker} does not take it",
             f"mp purge --lift {stone.commit.hex()[:12]} there allows it again",
         )

@@ -11,25 +11,16 @@ from mergepipe.executors.ray_cluster import RayExecutor
 from tests.engine.merging import EXPERTS, repository
 from tests.executors.family import Killing, block_packs, copied, family, leftovers, merged
 from tests.executors.incoming import committed, incoming, small_segments
-from tests.executors.ray_sessions import nothing_left
+from tests.executors.ray_sessions import small_ray
 
 ray = pytest.importorskip("ray")
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    """One small Ray for all tests here, started as our own code starts it, but smaller."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    with nothing_left():
-        ray.init(
-            address="local",
-            num_cpus=2,
-            object_store_memory=100 << 20,
-            include_dashboard=False,
-            log_to_driver=False,
-        )
+    """One small Ray for all tests here."""
+    with small_ray(num_cpus=2):
         yield
-        ray.shutdown()
 
 
 def test_actors_make_the_ids_and_packs_that_threads_make(cluster, tmp_path):

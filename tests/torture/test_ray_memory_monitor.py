@@ -4,7 +4,6 @@ The monitor looks at the memory of the whole machine (RAY_memory_usage_threshold
 little above what is in use, and an actor takes more than is left below.
 """
 
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +20,9 @@ from mergepipe.executors.segments import Outcome, Segment, WorkersLost, WorkerSp
 from mergepipe.executors.versions import own_versions
 from mergepipe.packs.sink import ObjectsInMemory
 from mergepipe.progress import SILENT
-from tests.executors.ray_sessions import nothing_left
+from tests.executors.ray_sessions import small_ray
 
-ray = pytest.importorskip("ray")
+pytest.importorskip("ray")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="the monitor is of Linux"),
@@ -72,23 +71,15 @@ def test_an_actor_that_the_monitor_ends_is_tried_again_and_then_told(tmp_path, m
         pytest.skip("there is too little free memory for the machine's sake")
     monkeypatch.setenv("RAY_memory_usage_threshold", str(round(1 - free / total + ROOM, 3)))
     (tmp_path / "packs").mkdir()
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    with nothing_left():
-        # Its own, whatever else runs here: a cluster of somebody else has another threshold.
-        ray.init(
-            address="local",
-            num_cpus=1,
-            object_store_memory=100 << 20,
-            include_dashboard=False,
-            log_to_driver=False,
-        )
-        try:
-            with RayExecutor("", 1) as executor, pytest.raises(WorkersLost) as raised:
-                job = Taking(int(total * 2 * ROOM))
-                spec = WorkerSpec(FilesPlace(str(tmp_path)), None, job, own_versions())
-                home = Coordinator(job, ObjectsInMemory(), SILENT)
-                list(executor.results([Segment(0, (0,), 1)], spec, home))
-        finally:
-            ray.shutdown()
+    # A cluster of somebody else has another threshold.
+    with (
+        small_ray(num_cpus=1),
+        RayExecutor("", 1) as executor,
+        pytest.raises(WorkersLost) as raised,
+    ):
+        job = Taking(int(total * 2 * ROOM))
+        spec = WorkerSpec(FilesPlace(str(tmp_path)), None, job, own_versions())
+        home = Coordinator(job, ObjectsInMemory(), SILENT)
+        list(executor.results([Segment(0, (0,), 1)], spec, home))
     assert "tensor 0" in raised.value.message and "memory" in raised.value.message
     assert raised.value.hint == FEWER
