@@ -226,15 +226,15 @@ class Repository(OpenRepository):
         tensors = (
             () if under is None else self.diff(under.hex(), revision, progress=progress).tensors
         )
-        found = list(suspects(nonfinite, tensors))
+        suspect_tensors = list(suspects(nonfinite, tensors))
         if against is None:
-            named = {one.tensor for one in found}
+            named = {one.tensor for one in suspect_tensors}
             more = (one for one in self.suspects_of(identity) if one.kind is not Suspicion.UNLIKE)
-            found += [one for one in more if one.tensor not in named]
+            suspect_tensors += [one for one in more if one.tensor not in named]
         return Checked(
             identity.hex(),
             None if under is None else under.hex(),
-            tuple(found),
+            tuple(suspect_tensors),
             missing=tuple(one.name for one in tensors if one.change is Change.REMOVED),
             added=tuple(one.name for one in tensors if one.change is Change.ADDED),
         )

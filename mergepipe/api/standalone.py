@@ -130,11 +130,11 @@ class Executed(tuple["ObjectId", "Manifest"]):
 
     def __new__(cls, result: "MergeResult") -> Self:
         """Of what the engine published."""
-        made = super().__new__(cls, (result.snapshot, result.manifest))
+        pair = super().__new__(cls, (result.snapshot, result.manifest))
         for name in _TOLD:
-            setattr(made, name, getattr(result, name))
-        made._result = result
-        return made
+            setattr(pair, name, getattr(result, name))
+        pair._result = result
+        return pair
 
     def __repr__(self) -> str:
         return repr(self._result)

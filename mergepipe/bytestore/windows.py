@@ -30,11 +30,11 @@ class WindowStore(ForwardingStore):
         while done < len(out):
             number, begin = divmod(offset + done, _WINDOW_BYTES)
             window = self._window(key, number)
-            piece = window[begin : begin + len(out) - done]
-            if not piece:
+            chunk = window[begin : begin + len(out) - done]
+            if not chunk:
                 break
-            out[done : done + len(piece)] = piece
-            done += len(piece)
+            out[done : done + len(chunk)] = chunk
+            done += len(chunk)
         return done
 
     def _window(self, key: str, number: int) -> bytes:

@@ -37,7 +37,7 @@ def suspects_of_commit(
     with contextlib.suppress(Corruption):
         snapshot = objects.snapshot(commit.snapshot)
         known = squares.find(commit.snapshot)
-        found: list[Suspect] = []
+        suspects: list[Suspect] = []
         if under is not None:
             base = objects.commit(under).snapshot
             profile = _profile_of(commit, base, objects, profiles)
@@ -46,15 +46,17 @@ def suspects_of_commit(
                 before = _profile_of(objects.commit(commit.parents[0]), base, objects, profiles)
             if profile is not None:
                 files = {entry.name: file.path for file, entry in snapshot.named_tensors()}
-                found += suspects_of(profile, files, known, squares.find(base), before)
+                suspects += suspects_of(profile, files, known, squares.find(base), before)
                 # What it leans on is storage's choice: most of it unlike is another model, not one
                 # that went wrong.
-                unlike = [one for one in found if one.kind is Suspicion.UNLIKE]
+                unlike = [one for one in suspects if one.kind is Suspicion.UNLIKE]
                 if commit.trained_from is None and 2 * len(unlike) > len(profile.tensors):
-                    found = [one for one in found if one.kind is not Suspicion.UNLIKE]
-        named = {one.tensor for one in found}
-        found += (one for one in _zeros(snapshot, known or {}, objects) if one.tensor not in named)
-        return tuple(found)
+                    suspects = [one for one in suspects if one.kind is not Suspicion.UNLIKE]
+        named = {one.tensor for one in suspects}
+        suspects += (
+            one for one in _zeros(snapshot, known or {}, objects) if one.tensor not in named
+        )
+        return tuple(suspects)
     return ()
 
 

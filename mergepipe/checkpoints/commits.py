@@ -139,8 +139,8 @@ class Committer:
             self._profiles.remember(profile, ingested.snapshot, snapshot)
         from mergepipe.catalog.likeness import suspects_of_commit  # numpy
 
-        made = self._objects.commit(published.commit)
-        suspects = suspects_of_commit(made, self._objects, self._profiles, squares)
+        commit = self._objects.commit(published.commit)
+        suspects = suspects_of_commit(commit, self._objects, self._profiles, squares)
         return CommitResult(
             commit=published.commit,
             snapshot=ingested.snapshot,

@@ -207,9 +207,9 @@ class DeltaCoder:
             least = over_before * (1 + _LEAST_LAYER * over_before / over_base)
             if least >= worth * over_base:
                 return False  # told without coding it
-            made = self._payloads_after(raw, _After(under, base, trained), dtype)
-            coding.tried[tensor.tensor.start, index] = made
-            return sum(map(len, made[0])) < worth * over_base * len(raw)
+            coded = self._payloads_after(raw, _After(under, base, trained), dtype)
+            coding.tried[tensor.tensor.start, index] = coded
+            return sum(map(len, coded[0])) < worth * over_base * len(raw)
         return False
 
     def _share(self, codec: Codec, dtype: DType, raw: memoryview, base: memoryview) -> float:

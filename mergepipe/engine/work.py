@@ -134,13 +134,13 @@ class Making(Struct, frozen=True):
 
     def inner(self) -> "list[Making]":
         """Itself, and how the lines under it are made; one that is taken in twice comes twice."""
-        found = [self]
+        makings = [self]
         for one in (self.base, *self.inputs):
             if isinstance(one, Adapted):
                 one = one.of
             if isinstance(one, Computed):
-                found += one.making.inner()
-        return found
+                makings += one.making.inner()
+        return makings
 
     def terms(self) -> "Iterator[Input]":
         """Every input at any depth, bases among them: what is to be read or computed."""

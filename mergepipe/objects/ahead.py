@@ -33,9 +33,11 @@ class ObjectsAhead:
         """Read objects together, as far as they fit; returns those that were read."""
         new = [identity for identity in identities if identity not in self._near]
         left = _MOST_BYTES - sum(map(len, self._near.values()))
-        found = self._objects.read_together(new, left, self._packs.read) if new and left > 0 else {}
-        self._near |= found
-        return list(found.values())
+        records = (
+            self._objects.read_together(new, left, self._packs.read) if new and left > 0 else {}
+        )
+        self._near |= records
+        return list(records.values())
 
     def models(
         self,

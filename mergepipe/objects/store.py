@@ -202,8 +202,8 @@ class ObjectStore:
         """
 
         def places(view: View) -> list[Location]:
-            found = (view.object(identity) for identity in dict.fromkeys(identities))
-            return [at for at in found if at is not None]
+            places = (view.object(identity) for identity in dict.fromkeys(identities))
+            return [at for at in places if at is not None]
 
         chosen: list[Location] = []
         for at in self._storage.ask(places):

@@ -86,10 +86,10 @@ class BlockReader:
         """
         if self.made is None:
             return self._read(blocks, scratch)
-        made = self.made.of(blocks)
-        stored = [block for block in blocks if block not in made]
+        at_hand = self.made.of(blocks)
+        stored = [block for block in blocks if block not in at_hand]
         raws = dict(zip(stored, self._read(stored, scratch), strict=True)) if stored else {}
-        return [made[block] if block in made else raws[block] for block in blocks]
+        return [at_hand[block] if block in at_hand else raws[block] for block in blocks]
 
     def _read(self, blocks: Sequence[BlockId], scratch: Scratch | None) -> list[memoryview]:
         avoid: set[Place] = set()

@@ -111,9 +111,9 @@ class Index:
             return known
         if len(packs) * _PACKS_FOR_ONE < count:
             view = IndexView(self._environment, transaction)
-            found = [_is_indexed(view, pack) for pack in packs]
-            if None not in found:
-                return {bytes(pack.id) for pack, there in zip(packs, found, strict=True) if there}
+            indexed = [_is_indexed(view, pack) for pack in packs]
+            if None not in indexed:
+                return {bytes(pack.id) for pack, there in zip(packs, indexed, strict=True) if there}
         return {PACK.unpack(value)[0] for _, value in transaction.cursor(db=table)}
 
     def drop_packs(self, gone: set[PackId]) -> None:

@@ -140,10 +140,10 @@ class ReceivingStore(Closing):
     def locate(self, ids: Sequence[bytes]) -> list[PackId]:
         """The packs where blocks and objects are, every copy, and what the blocks lean on."""
         storage = self._home.storage
-        found, missing = storage.ask(functools.partial(locate, ids=ids))
+        packs, missing = storage.ask(functools.partial(locate, ids=ids))
         if missing and storage.refresh():
-            found, missing = storage.ask(functools.partial(locate, ids=ids))
-        return list(found)
+            packs, missing = storage.ask(functools.partial(locate, ids=ids))
+        return list(packs)
 
     def footers(self, packs: Sequence[PackId]) -> list[bytes | None]:
         """The footers of packs, as they stand: whoever asked compares their hashes."""

@@ -165,8 +165,8 @@ def _list(
 ) -> None:
     with session.repository() as repository:
         head = repository.refs.head()
-        found = _documents(repository.refs, pattern or "*", here=here, remotes=remotes)
-        documents = list(islice(found, None if number is None else min(number, sys.maxsize)))
+        branches = _documents(repository.refs, pattern or "*", here=here, remotes=remotes)
+        documents = list(islice(branches, None if number is None else min(number, sys.maxsize)))
         rows = [
             (
                 ("* " if document.current else "  ") + document.name,
